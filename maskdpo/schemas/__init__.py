@@ -1,0 +1,37 @@
+"""The records that stages hand to each other. One JSON object a line; see docs/records.md."""
+
+from maskdpo.schemas.labels import RIGHT, WRONG, Kind, Label, Status
+from maskdpo.schemas.records import (
+    Annotation,
+    FinishReason,
+    JudgeInfo,
+    Message,
+    Pair,
+    PairSentence,
+    Prompt,
+    Record,
+    Response,
+    Sentence,
+    Side,
+    Span,
+)
+
+__all__ = [
+    "RIGHT",
+    "WRONG",
+    "Annotation",
+    "FinishReason",
+    "JudgeInfo",
+    "Kind",
+    "Label",
+    "Message",
+    "Pair",
+    "PairSentence",
+    "Prompt",
+    "Record",
+    "Response",
+    "Sentence",
+    "Side",
+    "Span",
+    "Status",
+]
