@@ -1,0 +1,234 @@
+"""The Markdown block pass: where fences, headings, tables, list items, quotes and paragraphs are.
+
+It yields blocks, and a copy of the text of the *same length* in which every marker and line end is a space. A cutter that
+finds sentences in the copy therefore finds them in the text, and what is white space in the copy belongs to no sentence.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from maskdpo.annotate.splitters.inline_lists import inline_markers
+from maskdpo.schemas.labels import Kind
+
+BULLETS = "•⁃●▪‣◦"
+"""Characters that are nothing but bullets, so that they need no space after them."""
+
+# A number needs a space or a capital letter behind it: "1.Abigail" is a list item, "3.14" is not. A letter with a dot
+# is a marker only in lower case: "A. Lincoln" is a man. What is left of the line must not be empty: "42." is an answer.
+_MARK = (
+    rf"(?:[-*+–](?=\s|$)|[{BULLETS}]"
+    r"|(?:\d{1,3}|[a-z]|[ivx]{2,4})(?:\.\)|[.)])(?=\s+\S)|[A-Z]\)(?=\s+\S)|[(（](?:\d{1,3}|[a-z])[)）](?=\s*\S)"
+    r"|\d{1,3}[.)](?=[^\W\d_a-z]|[\"“(*])|\d{1,3}(?:、|．)(?=\s*\S))"
+)
+_PREFIX = re.compile(rf"(?P<quote>\s*(?:>\s*)*)(?P<marks>(?:{_MARK}\s*)*(?:\[[ xX]\]\s+(?=\S))?)")
+_FENCE = re.compile(r"(`{3,}(?=[^`]*$)|~{3,})")
+_HEADING = re.compile(r"#{1,6}(?:\s+|$)")
+_HEADING_END = re.compile(r"(?:(?<=\s)|^)#+$")
+_RULE = re.compile(r"([-*_=])(?:\s*\1){2,}$")
+_SEPARATOR = re.compile(r"(?=[^|]*\|)[\s|:-]+$")
+_PLAIN_START = re.compile(r"[^\W\d_]{2}")
+_ENDS_SENTENCE = re.compile(r"[.!?:;。！？：；…][\"'”’)\]*_」』）】]*$")
+_WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uff60]")
+_WRAP_COLUMNS = 60
+_SHORT_LINE = 40
+
+
+class Block(NamedTuple):
+    """A stretch of text that no sentence leaves. ``whole``: it is one span; else it is cut into sentences."""
+
+    start: int
+    end: int
+    kind: Kind
+    whole: bool = False
+
+
+class _Line(NamedTuple):
+    start: int
+    end: int
+    hard: bool  # Markdown's own line break follows: two spaces or a backslash
+
+
+@dataclass
+class _State:
+    blocks: list[Block] = field(default_factory=list)
+    copy: list[str] = field(default_factory=list)
+    paragraph: list[_Line] = field(default_factory=list)
+    kind: Kind = Kind.PROSE
+    depth: int = 0  # of block quotes
+    in_list: bool = False  # an indented paragraph still belongs to the list item above it
+    in_table: bool = False
+    fence: str = ""  # the opening run of an open fence
+    code_start: int = 0
+
+    def flush(self, text: str) -> None:
+        """End the paragraph: its lines become one block for every stretch that runs on."""
+        if self.paragraph:
+            for start, end in _join_lines(text, self.paragraph):
+                self.blocks.append(Block(start, end, self.kind))
+            self.paragraph = []
+
+
+def parse(text: str) -> tuple[list[Block], str]:
+    """The blocks of ``text`` in order, disjoint, and the copy without markers.
+
+    A line ends where ``str.splitlines`` says. Blocks are not trimmed and may be blank.
+    """
+    state = _State()
+    at = 0
+    for line in text.splitlines(keepends=True):
+        body = line.rstrip()
+        kept = _read_line(text, at, line, body, state) if body else _blank_line(text, state)
+        state.copy.append(kept + " " * (len(line) - len(kept)))
+        at += len(line)
+    state.flush(text)
+    if state.fence:
+        state.blocks.append(Block(state.code_start, at, Kind.CODE, whole=True))
+    return state.blocks, "".join(state.copy)
+
+
+def _blank_line(text: str, state: _State) -> str:
+    if not state.fence:
+        state.flush(text)
+        state.kind, state.in_table = Kind.PROSE, False
+    return ""
+
+
+def _read_line(text: str, at: int, line: str, body: str, state: _State) -> str:
+    """Take in one line that is not blank; returns what of it stays in the copy (from its start)."""
+    if not state.fence and _PLAIN_START.match(body) and "|" not in body:  # most lines: nothing to look at
+        return _text_line(text, at, line, body, 0, state, Kind.PROSE)
+    prefix = _PREFIX.match(body)
+    assert prefix is not None  # every part of it may be empty
+    depth = prefix["quote"].count(">")
+    if state.fence:
+        if depth >= state.depth:
+            return _code_line(at, line, body, prefix.end("quote") if state.depth else 0, state)
+        _close_fence(at, state)  # a fence does not outlive its quote
+    if depth != state.depth:
+        state.flush(text)
+        state.kind, state.depth = Kind.PROSE, depth
+    unquoted = body[prefix.end("quote") :]
+    if _RULE.match(unquoted) or _SEPARATOR.match(unquoted):
+        return _rule_line(text, unquoted, state)
+    return _marked_line(text, at, line, body, prefix, state)
+
+
+def _rule_line(text: str, unquoted: str, state: _State) -> str:
+    """A thematic break, a heading's underline or a table's separator row: nothing of it is a sentence."""
+    title = state.paragraph
+    if (
+        unquoted[0] in "-="
+        and len(title) == 1
+        and not _ENDS_SENTENCE.search(text[title[0].start : title[0].end])
+    ):
+        if "|" not in unquoted and state.kind is Kind.PROSE:
+            state.blocks.append(Block(title[0].start, title[0].end, Kind.HEADING, whole=True))
+            state.paragraph = []
+    if (
+        "|" in unquoted and title and "|" in text[title[-1].start : title[-1].end]
+    ):  # the row above is a table's head
+        head = title.pop()
+        state.flush(text)
+        state.blocks.append(Block(head.start, head.end, Kind.TABLE, whole=True))
+        state.in_table = True
+    state.flush(text)
+    return ""
+
+
+def _marked_line(text: str, at: int, line: str, body: str, prefix: re.Match[str], state: _State) -> str:
+    """A line whose quote signs and list markers are known: look at what stands behind them."""
+    skip = prefix.end()
+    rest = body[skip:]
+    if fence := _FENCE.match(rest):
+        state.flush(text)
+        state.fence, state.code_start = fence[1], at + len(line)
+        return ""
+    if heading := _HEADING.match(rest):
+        state.flush(text)
+        state.kind = Kind.PROSE
+        title = _HEADING_END.sub("", rest[heading.end() :])
+        start = at + skip + heading.end()
+        state.blocks.append(Block(start, start + len(title), Kind.HEADING, whole=True))
+        return " " * (skip + heading.end()) + title
+    if "|" in rest and (state.in_table or (rest[0] == "|" and rest[-1] == "|" and len(rest) > 1)):
+        state.flush(text)
+        state.blocks.append(Block(at + skip, at + len(body), Kind.TABLE, whole=True))
+        state.in_table = True
+        return " " * skip + rest
+    state.in_table = False
+    if prefix["marks"]:
+        state.flush(text)
+        state.kind, state.in_list = Kind.LIST_ITEM, True
+        return _text_line(text, at, line, body, skip, state, Kind.LIST_ITEM)
+    indented = len(prefix["quote"].replace(">", "")) >= 2
+    return _text_line(
+        text, at, line, body, skip, state, Kind.LIST_ITEM if indented and state.in_list else Kind.PROSE
+    )
+
+
+def _text_line(text: str, at: int, line: str, body: str, skip: int, state: _State, kind: Kind) -> str:
+    """A line of a paragraph or list item, perhaps with a list inside it ("There are two: 1. a 2. b")."""
+    if not state.paragraph and kind is not state.kind:
+        state.kind = kind
+    if not state.paragraph:
+        state.in_list = kind is Kind.LIST_ITEM
+    state.in_table = False
+    kept = " " * skip + body[skip:]
+    start = skip
+    for mark_start, mark_end in inline_markers(body, skip):
+        if mark_start > start:
+            state.paragraph.append(_Line(at + start, at + mark_start, hard=True))
+        state.flush(text)
+        state.kind, state.in_list = Kind.LIST_ITEM, True
+        kept = kept[:mark_start] + " " * (mark_end - mark_start) + kept[mark_end:]
+        start = mark_end
+    hard = body.endswith("\\") or line[len(body) :].startswith("  ")
+    state.paragraph.append(_Line(at + start, at + len(body), hard))
+    return kept
+
+
+def _code_line(at: int, line: str, body: str, skip: int, state: _State) -> str:
+    run = body[skip:].strip()
+    if len(run) >= len(state.fence) and not run.strip(state.fence[0]):
+        _close_fence(at, state)
+        return ""
+    return " " * skip + body[skip:]
+
+
+def _close_fence(at: int, state: _State) -> None:
+    state.blocks.append(Block(state.code_start, at, Kind.CODE, whole=True))
+    state.fence = ""
+
+
+def _join_lines(text: str, lines: list[_Line]) -> Iterator[tuple[int, int]]:
+    """Stretches of lines that run on. A model seldom wraps its lines, so a line end is a boundary unless it shows."""
+    bare_list = len(lines) > 1 and all(
+        line.end - line.start < _SHORT_LINE and not _ENDS_SENTENCE.search(text[line.start : line.end])
+        for line in lines
+    )
+    start = lines[0].start
+    for line, following in zip(lines, lines[1:], strict=False):
+        if (
+            bare_list
+            or line.hard
+            or not _runs_on(text[line.start : line.end], text[following.start : following.end])
+        ):
+            yield start, line.end
+            start = following.start
+    yield start, lines[-1].end
+
+
+def _runs_on(line: str, following: str) -> bool:
+    """Whether the line end between the two is a mere wrap: the sentence goes on in lower case, or the line was full."""
+    if _ENDS_SENTENCE.search(line):
+        return False
+    following = following.lstrip()
+    if following[:1].islower():
+        return True
+    word = following.split(maxsplit=1)[0] if following else ""
+    columns = len(line.strip()) + 1 + len(word if line.isascii() else word[:1])
+    if not line.isascii():
+        columns += len(_WIDE.findall(line))
+    return columns > _WRAP_COLUMNS
