@@ -1,0 +1,1 @@
+"""Mask-DPO training in plain PyTorch: spans -> token weights -> log-probs -> loss -> loop. See docs/method.md."""

@@ -1,0 +1,147 @@
+"""Rows for the model: the prompt once per pair, no token that is not needed, one gather for all predicted tokens.
+
+Shape letters: R rows, L row length, N predicted tokens of all answers, A answers (two a pair: chosen 2i, rejected 2i + 1).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maskdpo.train.encode import SIDES, EncodedPair
+
+Layout = Literal["shared", "padded"]
+"""``shared``: a row is [prompt | chosen | rejected]; ``padded``: a row is [prompt | answer], for models whose layers are
+not plain full attention. Both give the same log-probs."""
+
+PROMPT, CHOSEN, REJECTED, PAD = range(4)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass takes, and which of its positions predict which token."""
+
+    input_ids_RL: Tensor
+    position_ids_RL: Tensor
+    segments_RL: Tensor
+    """PROMPT, CHOSEN, REJECTED or PAD: who may see whom (``attention_mask``)."""
+    row_N: Tensor
+    column_N: Tensor
+    """Where the hidden state lies that predicts the token."""
+    target_N: Tensor
+    weight_N: Tensor
+    answer_N: Tensor
+    pair_weight_B: Tensor
+    layout: Layout
+
+    @property
+    def pairs(self) -> int:
+        return len(self.pair_weight_B)
+
+    def to(self, device: str) -> Self:
+        moved = {
+            field.name: value.to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return type(self)(**moved, layout=self.layout)
+
+    def attention_mask(self) -> Tensor:
+        """``padded``: [R, L] 1 for real tokens. ``shared``: [R, 1, L, L] bool, True where the query may see the key:
+        not later than itself, and in its own segment or the prompt. Padding sees itself, so that no row is empty."""
+        if self.layout == "padded":
+            return (self.segments_RL != PAD).long()
+        length = self.segments_RL.shape[1]
+        causal_LL = torch.ones(length, length, dtype=torch.bool, device=self.segments_RL.device).tril()
+        query, key = self.segments_RL[:, :, None], self.segments_RL[:, None, :]
+        return (causal_LL & ((query == key) | (key == PROMPT)))[:, None]
+
+
+def collate(pairs: Sequence[EncodedPair], layout: Layout, *, every_token: bool = False) -> Batch:
+    """Lay out pairs as rows.
+
+    Args:
+        every_token: predict all tokens of the answers, not only those with weight (for the reference cache).
+    """
+    rows: list[_Row] = []
+    for pair in pairs:
+        prompt = _Row.of(pair.prompt_ids, PROMPT, start=0)
+        answers = [
+            _Row.of(pair.side(side).ids, segment, start=len(pair.prompt_ids))
+            for side, segment in zip(SIDES, (CHOSEN, REJECTED), strict=True)
+        ]
+        rows += [prompt + answers[0] + answers[1]] if layout == "shared" else [prompt + answer for answer in answers]
+    length = max(len(row.ids) for row in rows)
+    places = [_places(i, pair, layout, every_token) for i, pair in enumerate(pairs)]
+    row_N, column_N, target_N, weight_N, answer_N = (np.concatenate(part) for part in zip(*places, strict=True))
+    return Batch(
+        input_ids_RL=_pad([row.ids for row in rows], length, 0),
+        position_ids_RL=_pad([row.positions for row in rows], length, 0),
+        segments_RL=_pad([row.segments for row in rows], length, PAD),
+        row_N=torch.from_numpy(row_N),
+        column_N=torch.from_numpy(column_N),
+        target_N=torch.from_numpy(target_N),
+        weight_N=torch.from_numpy(weight_N.astype(np.float32)),
+        answer_N=torch.from_numpy(answer_N),
+        pair_weight_B=torch.tensor([pair.weight for pair in pairs], dtype=torch.float32),
+        layout=layout,
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    segments: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ids: NDArray[np.int64], segment: int, start: int) -> Self:
+        return cls(ids, np.arange(start, start + len(ids)), np.full(len(ids), segment))
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            np.concatenate([self.ids, other.ids]),
+            np.concatenate([self.positions, other.positions]),
+            np.concatenate([self.segments, other.segments]),
+        )
+
+
+def _places(i: int, pair: EncodedPair, layout: Layout, every_token: bool) -> tuple[NDArray[np.int64], ...]:
+    """(row, column, target, weight, answer) of the predicted tokens of pair number ``i``.
+
+    The first token of either answer is predicted at the end of the prompt, every other one at the token before it.
+    """
+    parts = []
+    prompt = len(pair.prompt_ids)
+    for k, side in enumerate(SIDES):
+        answer = pair.side(side)
+        picked = np.arange(len(answer.ids)) if every_token else np.flatnonzero(answer.weights)
+        begin = prompt + (len(pair.chosen.ids) if layout == "shared" and side == "rejected" else 0)
+        column = np.where(picked == 0, prompt - 1, begin + picked - 1)
+        row = np.full(len(picked), i if layout == "shared" else 2 * i + k)
+        parts.append((row, column, answer.ids[picked], answer.weights[picked], np.full(len(picked), 2 * i + k)))
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def _pad(rows: Sequence[NDArray[np.int64]], length: int, value: int) -> Tensor:
+    padded = np.full((len(rows), length), value, dtype=np.int64)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return torch.from_numpy(padded)
+
+
+def micro_batches(pairs: Sequence[EncodedPair], tokens_per_batch: int) -> Iterator[list[EncodedPair]]:
+    """Group pairs of similar length so that rows x longest row stays within the budget; a longer pair goes alone."""
+    group: list[EncodedPair] = []
+    for pair in sorted(pairs, key=lambda pair: (-pair.tokens, pair.id)):
+        longest = group[0].tokens if group else pair.tokens
+        if group and longest * (len(group) + 1) > tokens_per_batch:
+            yield group
+            group = []
+        group.append(pair)
+    if group:
+        yield group

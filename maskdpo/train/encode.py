@@ -1,0 +1,232 @@
+"""Pairs to token ids with weights: render once, tokenise once, drop with a reason what cannot be done exactly."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskdpo.errors import UserError
+from maskdpo.schemas import Label, Pair, Side
+from maskdpo.train.weights import METHODS, Offsets, Rendered, token_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Ids = NDArray[np.int64]
+Weights = NDArray[np.float32]
+EosPolicy = Literal["keep", "last_sentence", "drop"]
+SIDES: tuple[Side, Side] = ("chosen", "rejected")
+
+
+class Drop(StrEnum):
+    """Why a pair cannot be trained on. Training never falls back to an inexact mask."""
+
+    NOT_FOUND = "the chat template does not keep the response text"
+    AMBIGUOUS = "the response text occurs several times in the rendered conversation"
+    NO_PROMPT = "there is no prompt token before the answers"
+    PROMPT_TOO_LONG = "the prompt alone reaches max_length"
+    NO_WEIGHT_CHOSEN = "no token of the chosen answer takes part in the loss"
+    NO_WEIGHT_REJECTED = "no token of the rejected answer takes part in the loss"
+
+
+NO_WEIGHT: dict[Side, Drop] = {"chosen": Drop.NO_WEIGHT_CHOSEN, "rejected": Drop.NO_WEIGHT_REJECTED}
+
+
+@dataclass(frozen=True)
+class EncodedSide:
+    """One answer after its prompt. ``weights[t]`` is the weight of predicting ``ids[t]``; both [T]."""
+
+    ids: Ids
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """A pair ready for the model. ``prompt_ids`` [P] precedes both sides and has no weight; P >= 1."""
+
+    id: str
+    prompt_ids: Ids
+    chosen: EncodedSide
+    rejected: EncodedSide
+    weight: float = 1.0
+
+    def side(self, side: Side) -> EncodedSide:
+        return self.chosen if side == "chosen" else self.rejected
+
+    @property
+    def tokens(self) -> int:
+        """Length of the row [prompt | chosen | rejected]."""
+        return len(self.prompt_ids) + len(self.chosen.ids) + len(self.rejected.ids)
+
+
+class Encoder:
+    """Turns pairs into token ids and weights for one tokenizer and one method.
+
+    Args:
+        tokenizer: a fast tokenizer; for conversational pairs it needs a chat template.
+        method: a key of ``weights.METHODS``.
+        eos: the end-of-turn token after the response: ``keep`` (weight 1, as the paper's code does),
+            ``last_sentence`` (that of the last token before it) or ``drop``. An answer that was cut off never trains it.
+        max_length: longest prompt + answer in tokens; longer answers are cut at the end, and spans with them.
+    """
+
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", *, method: str = "mask-dpo", eos: EosPolicy = "keep", max_length: int = 2048
+    ) -> None:
+        if not tokenizer.is_fast:
+            raise UserError(
+                f"{tokenizer.name_or_path}: exact masks need a fast tokenizer, which reports the character offsets of its "
+                f"tokens; {type(tokenizer).__name__} does not. Convert it with transformers, or take another model"
+            )
+        self._tokenizer = tokenizer
+        self._table = METHODS[method]
+        self._eos = eos
+        self._max_length = max_length
+        self._special_ids = _special_ids(tokenizer)
+
+    def encode(self, pair: Pair) -> EncodedPair | Drop:
+        """Token ids and weights of both sides, or why there are none."""
+        encoded: list[tuple[EncodedSide, int]] = []
+        for side in SIDES:
+            result = self._encode_side(pair, side)
+            if isinstance(result, Drop):
+                return result
+            encoded.append(result)
+        (chosen, chosen_first), (rejected, rejected_first) = encoded
+        shared = _shared_prefix(chosen.ids, rejected.ids, min(chosen_first, rejected_first))
+        if shared == 0:
+            return Drop.NO_PROMPT
+        if shared >= self._max_length:
+            return Drop.PROMPT_TOO_LONG
+        sides = [_cut(side, shared, self._max_length) for side in (chosen, rejected)]
+        for name, cut in zip(SIDES, sides, strict=True):
+            if not cut.weights.any():
+                return NO_WEIGHT[name]
+        return EncodedPair(pair.id, chosen.ids[:shared], sides[0], sides[1], pair.weight)
+
+    def _encode_side(self, pair: Pair, side: Side) -> tuple[EncodedSide, int] | Drop:
+        """Ids and weights of prompt + answer, and the index of the first token that belongs to the answer."""
+        rendered = self._render(pair, side)
+        if isinstance(rendered, Drop):
+            return rendered
+        # A chat template writes its special tokens itself; a plain string gets the ones that the tokenizer adds.
+        encoding = self._tokenizer(
+            rendered.text, add_special_tokens=isinstance(pair.prompt, str), return_offsets_mapping=True, verbose=False
+        )
+        ids = np.asarray(encoding["input_ids"], dtype=np.int64)
+        offsets: list[tuple[int, int]] = encoding["offset_mapping"]
+        row = self._table[side]
+        weights = token_weights(rendered, offsets, pair.sentences(side), row)
+        ids, weights, end = self._with_end_of_turn(pair, ids, weights, offsets, rendered)
+        if end is not None:
+            eos = "drop" if pair.finish_reason(side) == "length" else self._eos
+            last = pair.sentences(side)[-1].label if pair.sentences(side) else Label.NO_FACT
+            weights[end] = {"keep": 1.0, "drop": 0.0, "last_sentence": row[last]}[eos]
+        first = next((i for i, (_, token_end) in enumerate(offsets) if token_end > rendered.start), len(offsets))
+        return EncodedSide(ids, weights), first
+
+    def _with_end_of_turn(
+        self, pair: Pair, ids: Ids, weights: Weights, offsets: Offsets, rendered: Rendered
+    ) -> tuple[Ids, Weights, int | None]:
+        """Find the token that ends the turn; a plain string gets one appended, as in TRL, where its tokenizer has one.
+
+        In a chat it is the first special token at or after the end of the response. Nothing behind it trains.
+        """
+        if not isinstance(pair.prompt, str):
+            behind = (i for i, (start, end) in enumerate(offsets) if start >= rendered.end and end > start)
+            return ids, weights, next((i for i in behind if int(ids[i]) in self._special_ids), None)
+        eos_id = self._tokenizer.eos_token_id
+        if eos_id is None:
+            return ids, weights, None
+        if len(ids) == 0 or ids[-1] != eos_id:
+            ids, weights = np.append(ids, eos_id), np.append(weights, np.float32(0))
+        return ids, weights, len(ids) - 1
+
+    def _render(self, pair: Pair, side: Side) -> Rendered | Drop:
+        response = pair.response(side)
+        if isinstance(pair.prompt, str):
+            start = len(pair.prompt)
+            return Rendered(pair.prompt + response, start, start + len(response), origin=start)
+        if not self._tokenizer.chat_template:
+            raise UserError(
+                f"{self._tokenizer.name_or_path}: the tokenizer has no chat template, which pairs with chat messages need. "
+                "Take an instruction-tuned model, or sample with --raw to get pairs of plain strings"
+            )
+        prompt = [message.model_dump() for message in pair.prompt]
+        text = self._apply([*prompt, {"role": "assistant", "content": response}])
+        before = _common_start(text, self._apply(prompt, add_generation_prompt=True), self._apply(prompt))
+        return _locate(text, response, before)
+
+    def _apply(self, messages: list[dict[str, str]], **options: Any) -> str:
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        assert isinstance(text, str)
+        return text
+
+
+def _special_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
+
+
+def _common_start(text: str, *prefixes: str) -> int:
+    """Length of the first of ``prefixes`` that ``text`` starts with, else 0."""
+    return next((len(prefix) for prefix in prefixes if text.startswith(prefix)), 0)
+
+
+def _locate(text: str, response: str, begin: int) -> Rendered | Drop:
+    """Find the response in the text after ``begin``: as it is, else as a template that trims leaves it."""
+    trimmed = response.strip()
+    for wanted, cut in ((response, 0), (trimmed, response.index(trimmed))):
+        if not wanted:
+            continue
+        # Right behind the generation prompt there is no doubt; elsewhere (a template that puts in a think block) it
+        # must be the only one.
+        at_begin = begin > 0 and text.startswith(wanted, begin)
+        if not at_begin and text.count(wanted, begin) > 1:
+            return Drop.AMBIGUOUS
+        start = begin if at_begin else text.find(wanted, begin)
+        if start >= 0:
+            return Rendered(text, start, start + len(wanted), origin=start - cut)
+    return Drop.NOT_FOUND
+
+
+def _shared_prefix(a: Ids, b: Ids, limit: int) -> int:
+    """Length of the common prefix of two id sequences, at most ``limit``."""
+    limit = min(limit, len(a), len(b))
+    different = np.nonzero(a[:limit] != b[:limit])[0]
+    return int(different[0]) if len(different) else limit
+
+
+def _cut(side: EncodedSide, begin: int, end: int) -> EncodedSide:
+    return EncodedSide(side.ids[begin:end], side.weights[begin:end])
+
+
+@dataclass
+class EncodedPairs:
+    """What encoding a dataset gave: the pairs, and how many were dropped, by reason."""
+
+    pairs: list[EncodedPair]
+    dropped: Counter[Drop]
+
+
+def encode_pairs(pairs: Iterable[Pair], encoder: Encoder) -> EncodedPairs:
+    """Encode all pairs; dropped ones are counted by reason.
+
+    Raises:
+        UserError: no pair is left.
+    """
+    result = EncodedPairs([], Counter())
+    for pair in pairs:
+        encoded = encoder.encode(pair)
+        if isinstance(encoded, Drop):
+            result.dropped[encoded] += 1
+        else:
+            result.pairs.append(encoded)
+    if not result.pairs:
+        reasons = "; ".join(f"{count}: {reason.value}" for reason, count in result.dropped.most_common())
+        raise UserError(f"no pair can be trained on ({reasons})")
+    return result

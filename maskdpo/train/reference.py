@@ -1,0 +1,94 @@
+"""Log-probs of the reference model, computed once per token and kept on disk.
+
+All tokens of the answers are stored, whatever their weight: the cache survives another mask, loss and epoch.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from maskdpo.models import cache_dir, resolve_model
+from maskdpo.train.batch import Batch, micro_batches
+from maskdpo.train.encode import EncodedPair
+
+Reference = dict[str, NDArray[np.float32]]
+"""By pair id: [chosen tokens + rejected tokens] float32."""
+
+
+def cache_file(model: str, compute: str, pairs: Sequence[EncodedPair]) -> Path:
+    """Where the reference log-probs of these token ids under this model and compute type are kept."""
+    digest = hashlib.sha256(json.dumps([_fingerprint(model), compute]).encode())
+    for pair in pairs:
+        for ids in (pair.prompt_ids, pair.chosen.ids, pair.rejected.ids):
+            digest.update(len(ids).to_bytes(8, "little") + ids.tobytes())
+        digest.update(pair.id.encode())
+    return cache_dir() / "reference" / f"{digest.hexdigest()[:32]}.safetensors"
+
+
+def _fingerprint(model: str) -> Any:
+    """What tells a changed model from the same one: names, sizes and times of its files, or the Hub id."""
+    folder = Path(resolve_model(model))
+    if not folder.is_dir():
+        return str(folder)
+    files = sorted(file for file in folder.iterdir() if file.suffix in {".safetensors", ".json"})
+    return [str(folder.resolve()), *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)]
+
+
+def load_reference(file: Path) -> Reference | None:
+    return dict(load_file(file)) if file.exists() else None
+
+
+def save_reference(file: Path, reference: Reference) -> None:
+    """Write atomically; a reader sees the whole file or none."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=file.parent)
+    os.close(handle)
+    try:
+        save_file(reference, temporary)
+        Path(temporary).replace(file)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def compute_reference(
+    logps: Callable[[Batch], Tensor],
+    pairs: Sequence[EncodedPair],
+    collate_pairs: Callable[[Sequence[EncodedPair]], Batch],
+    tokens_per_batch: int,
+    advance: Callable[[int], None],
+) -> Reference:
+    """Run the reference model over all pairs, once.
+
+    Args:
+        logps: [N] log-probs of a batch.
+        collate_pairs: rows for the model, with every token of the answers predicted.
+        advance: called with the number of pairs done.
+    """
+    reference: Reference = {}
+    for group in micro_batches(pairs, tokens_per_batch):
+        with torch.no_grad():
+            logps_N = logps(collate_pairs(group)).cpu().numpy()
+        ends = np.cumsum([len(pair.chosen.ids) + len(pair.rejected.ids) for pair in group])
+        for pair, part in zip(group, np.split(logps_N, ends[:-1]), strict=True):
+            reference[pair.id] = np.ascontiguousarray(part)
+        advance(len(group))
+    return reference
+
+
+def reference_logps(reference: Reference, pairs: Sequence[EncodedPair]) -> Tensor:
+    """[N] reference log-probs of the tokens with weight, in the order of ``collate(pairs, ...)``."""
+    parts = []
+    for pair in pairs:
+        picked = np.flatnonzero(np.concatenate([pair.chosen.weights, pair.rejected.weights]))
+        parts.append(reference[pair.id][picked])
+    return torch.from_numpy(np.concatenate(parts))

@@ -1,0 +1,105 @@
+"""Sentence labels to token weights: the one place where labels become a mask.
+
+A weight says how much a token counts in the loss; 0 leaves it out. Text, spans and labels are stored, masks never are,
+so that one dataset serves every tokenizer (Mask-DPO, arXiv 2503.02846, section 3.2; the definition is in docs/method.md).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskdpo.schemas import RIGHT, WRONG, Label, PairSentence, Side
+
+Row = Mapping[Label | None, float]
+"""Weight of a sentence by its label; the key None stands for a sentence that was not judged."""
+
+WeightTable = Mapping[Side, Row]
+
+Offsets = Sequence[tuple[int, int]]
+"""For every token the half-open range of characters that it covers; (i, i) for a token without text of its own."""
+
+
+def _row(*, right: float, no_fact: float, wrong: float, not_judged: float) -> Row:
+    return {
+        **dict.fromkeys(RIGHT, right),
+        **dict.fromkeys(WRONG, wrong),
+        Label.NO_FACT: no_fact,
+        None: not_judged,
+    }
+
+
+METHODS: dict[str, WeightTable] = {
+    "mask-dpo": {
+        "chosen": _row(right=1, no_fact=1, wrong=0, not_judged=0),
+        "rejected": _row(right=0, no_fact=0, wrong=1, not_judged=0),
+    },
+    "dpo": {
+        "chosen": _row(right=1, no_fact=1, wrong=1, not_judged=1),
+        "rejected": _row(right=1, no_fact=1, wrong=1, not_judged=1),
+    },
+}
+"""The methods, each a table of weights by side and label. Another table is another method."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A whole conversation as the text that is tokenised; the response is ``text[start:end]``.
+
+    Spans count from ``origin``: it differs from ``start`` only where a template trimmed the response's beginning.
+    """
+
+    text: str
+    start: int
+    end: int
+    origin: int
+
+
+def token_weights(rendered: Rendered, offsets: Offsets, sentences: Sequence[PairSentence], row: Row) -> NDArray[np.float32]:
+    """The weight of every token of a rendered conversation.
+
+    - A token takes the minimum over the sentences that its non-space characters belong to.
+    - Text of the response outside every sentence counts as ``no_fact``.
+    - A token of white space only takes the minimum of its nearest neighbours within the response.
+    - A token with any other character outside the response, or without text of its own, has weight 0.
+
+    Args:
+        rendered: the text that was tokenised; spans of ``sentences`` count from ``rendered.origin``.
+        offsets: [T] character ranges of the tokens.
+        sentences: labelled spans of the response; one that reaches beyond it is clipped.
+        row: the weights of this side.
+
+    Returns:
+        [T] float32.
+    """
+    weight_of_char = _char_weights(rendered, sentences, row)
+    weights = np.zeros(len(offsets), dtype=np.float32)
+    blank: list[int] = []  # tokens of white space only, inside the response
+    solid: list[int] = []  # tokens with other text, inside the response
+    for i, (start, end) in enumerate(offsets):
+        if start >= end or end <= rendered.start or start >= rendered.end:
+            continue
+        weight = np.fmin.reduce(weight_of_char[start:end])
+        if np.isnan(weight):
+            blank.append(i)
+        else:
+            solid.append(i)
+            weights[i] = weight
+    for i in blank:
+        at = int(np.searchsorted(solid, i))
+        neighbours = [weights[j] for j in solid[max(0, at - 1) : at + 1]]
+        weights[i] = min(neighbours, default=row[Label.NO_FACT])
+    return weights
+
+
+def _char_weights(rendered: Rendered, sentences: Sequence[PairSentence], row: Row) -> NDArray[np.float32]:
+    """[characters] the weight of every character; NaN for white space, which has no say."""
+    weights = np.zeros(len(rendered.text), dtype=np.float32)
+    weights[rendered.start : rendered.end] = row[Label.NO_FACT]
+    for sentence in sentences:
+        start = max(rendered.origin + sentence.start, rendered.start)
+        end = min(rendered.origin + sentence.end, rendered.end)
+        weights[start:end] = row[sentence.label]
+    weights[[character.isspace() for character in rendered.text]] = np.nan
+    return weights
