@@ -1,0 +1,249 @@
+"""The report: answers with their labelled sentences as one self-contained HTML file.
+
+All data travels as one block of JSON that the page's script turns into text nodes; nothing from a record is
+ever parsed as markup. What the page can do is in ``templates/report.js``; here records become that JSON.
+"""
+
+import base64
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from maskdpo import __version__
+from maskdpo.io import atomic_write
+from maskdpo.schemas import RIGHT, WRONG, Annotation, Label, Pair, PairSentence, Prompt, Sentence, Side
+
+Payload = dict[str, Any]
+
+TRAINED: Mapping[Side, frozenset[Label]] = {"chosen": RIGHT | {Label.NO_FACT}, "rejected": WRONG}
+"""Which sentences take part in the loss under Mask-DPO's own masks; other tables are the trainer's choice."""
+
+_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+
+
+@dataclass(frozen=True)
+class SummaryTable:
+    """A small table above the answers: every row has as many cells as there are columns."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class PageStats:
+    """What went into a page."""
+
+    items: int
+    """Rows of the page: answers, matched answers, or pairs."""
+    answers: int
+    sentences: int
+    unmatched: int
+    """Rows of a comparison with an answer on one side only."""
+    gold_sentences: int
+    """Sentences that a gold sentence could be set beside."""
+    bytes: int
+
+
+def write_page(
+    out: Path,
+    annotations: Iterable[Annotation],
+    *,
+    title: str,
+    prompts: Mapping[str, Prompt] | None = None,
+    compare: Iterable[Annotation] | None = None,
+    gold: Mapping[str, Annotation] | None = None,
+    summary: Sequence[SummaryTable] = (),
+) -> PageStats:
+    """Write the page for one annotations file, or for two side by side.
+
+    Args:
+        out: the HTML file; it appears whole or not at all.
+        annotations: the answers, or the ones from before where ``compare`` is given.
+        title: heading of the page.
+        prompts: by id, for questions, topics and references; without them the page shows ids.
+        compare: the answers from after; the k-th answer to a prompt is set beside the k-th before.
+        gold: human labels by the id of the answer that they belong to.
+        summary: tables to show above the answers.
+    """
+    build = _Builder(prompts or {}, gold or {})
+    rows: Iterable[tuple[Annotation | None, ...]]
+    rows = ((a,) for a in annotations) if compare is None else _matched(annotations, compare)
+    for row in rows:
+        first = next(answer for answer in row if answer is not None)
+        build.add(first.prompt_id, first.id, [build.annotation(a) if a is not None else None for a in row])
+    kind: Literal["answers", "compare"] = "answers" if compare is None else "compare"
+    return build.write(out, kind, title, summary)
+
+
+def write_pairs_page(
+    out: Path, pairs: Iterable[Pair], *, title: str, prompts: Mapping[str, Prompt] | None = None
+) -> PageStats:
+    """Write the page for preference pairs, with the sentences that take part in the loss marked."""
+    build = _Builder(prompts or {}, {})
+    for pair in pairs:
+        sides = [build.pair_side(pair, "chosen"), build.pair_side(pair, "rejected")]
+        asked = Prompt(id=pair.prompt_id, prompt=pair.prompt)
+        build.add(pair.prompt_id, pair.id, sides, topic=pair.topic, question=asked.question)
+    return build.write(out, "pairs", title, ())
+
+
+def _matched(
+    before: Iterable[Annotation], after: Iterable[Annotation]
+) -> Iterator[tuple[Annotation | None, Annotation | None]]:
+    """The k-th answer to a prompt beside the k-th of the other file; what is left over comes with None."""
+    waiting: dict[str, list[Annotation]] = defaultdict(list)
+    for answer in after:
+        waiting[answer.prompt_id].append(answer)
+    for answers in waiting.values():
+        answers.reverse()  # so that pop() takes them in order
+    for answer in before:
+        others = waiting[answer.prompt_id]
+        yield answer, others.pop() if others else None
+    for answers in waiting.values():
+        for answer in reversed(answers):
+            yield None, answer
+
+
+@dataclass
+class _Builder:
+    """Collects the payload. Every prompt is stored once, however many answers it has."""
+
+    prompts: Mapping[str, Prompt]
+    gold: Mapping[str, Annotation]
+    items: list[Payload] = field(default_factory=list)
+    used: dict[str, int] = field(default_factory=dict)
+    cards: list[Payload] = field(default_factory=list)
+    judges: dict[str, None] = field(default_factory=dict)
+    answers: int = 0
+    sentences: int = 0
+    unmatched: int = 0
+    gold_sentences: int = 0
+
+    def add(
+        self,
+        prompt_id: str,
+        item_id: str,
+        sides: Sequence[Payload | None],
+        topic: str | None = None,
+        question: str | None = None,
+    ) -> None:
+        """Add a row. Topic and question stand in where the prompt itself is not at hand."""
+        if prompt_id not in self.used:
+            self.used[prompt_id] = len(self.cards)
+            prompt = self.prompts.get(prompt_id)
+            card = {
+                "id": prompt_id,
+                "q": prompt.question if prompt else question,
+                "topic": topic or (prompt.topic_or_id if prompt else prompt_id),
+                "ref": prompt.passages if prompt else [],
+            }
+            self.cards.append(card)
+        self.unmatched += None in sides
+        self.items.append({"id": item_id, "p": self.used[prompt_id], "a": list(sides)})
+
+    def annotation(self, answer: Annotation) -> Payload:
+        """One answer with its sentences, and the gold labels where there are some for this very text."""
+        gold = self.gold.get(answer.id)
+        spans = gold.sentences if gold is not None and gold.response == answer.response else []
+        if answer.judge is not None:
+            parts = (answer.judge.name, answer.judge.model, answer.judge.protocol)
+            self.judges.setdefault(" · ".join(part for part in parts if part))
+        sentences = []
+        for sentence in answer.sentences:
+            label = gold_label(sentence, spans)
+            self.gold_sentences += label is not None
+            extra = {"ev": sentence.evidence, "re": sentence.reason, "g": label, "st": sentence.status.value}
+            sentences.append(_lean(_span(sentence) | extra | {"k": sentence.kind.value}))
+        return self._answer(answer.id, answer.response, sentences, m=answer.model, fin=answer.finish_reason)
+
+    def pair_side(self, pair: Pair, side: Side) -> Payload:
+        """One side of a pair; ``tr`` marks the sentences that take part in the loss."""
+        score = pair.chosen_score if side == "chosen" else pair.rejected_score
+        sentences = [
+            _lean(_span(s) | {"tr": 1 if s.label in TRAINED[side] else None}) for s in pair.sentences(side)
+        ]
+        fin = pair.finish_reason(side)
+        return self._answer(f"{pair.id} {side}", pair.response(side), sentences, fin=fin, score=score)
+
+    def _answer(self, answer_id: str, text: str, sentences: list[Payload], **more: object) -> Payload:
+        self.answers += 1
+        self.sentences += len(sentences)
+        return _lean({"id": answer_id, "t": text, "s": sentences, **more})
+
+    def write(self, out: Path, kind: str, title: str, summary: Sequence[SummaryTable]) -> PageStats:
+        """Render and write the page."""
+        data = {"kind": kind, "judges": list(self.judges), "gold": self.gold_sentences > 0}
+        page = render(data | {"prompts": self.cards, "items": self.items}, title, summary).encode()
+        with atomic_write(out) as file:
+            file.write(page)
+        return PageStats(
+            items=len(self.items),
+            answers=self.answers,
+            sentences=self.sentences,
+            unmatched=self.unmatched,
+            gold_sentences=self.gold_sentences,
+            bytes=len(page),
+        )
+
+
+def _span(sentence: Sentence | PairSentence) -> Payload:
+    label = sentence.label.value if sentence.label is not None else None
+    return {"b": sentence.start, "e": sentence.end, "l": label, "c": sentence.confidence}
+
+
+def _lean(record: Payload) -> Payload:
+    """Without what stands at its default: the page puts it back."""
+    defaults = {"st": "ok", "k": "prose"}
+    return {key: value for key, value in record.items() if value is not None and defaults.get(key) != value}
+
+
+def gold_label(sentence: Sentence, gold: Sequence[Sentence]) -> Label | None:
+    """The gold label of a sentence: of the gold span that shares more than half of both, else None.
+
+    Splitters differ, and a label says nothing about a small part of its sentence.
+    """
+    for other in gold:
+        shared = min(sentence.end, other.end) - max(sentence.start, other.start)
+        if 2 * shared > max(sentence.end - sentence.start, other.end - other.start):
+            return other.label
+    return None
+
+
+def to_json(payload: Payload) -> str:
+    """JSON that is safe inside a script element: nothing in it can end the element or open a comment."""
+    return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
+
+
+def render(payload: Payload, title: str, summary: Sequence[SummaryTable] = ()) -> str:
+    """The page as text. Style and script are inlined and allowed by their hashes; all else is forbidden."""
+    folder = files("maskdpo.evaluate") / "templates"
+    css, script, html = (
+        (folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js", "report.html.j2")
+    )
+    policy = (
+        f"default-src 'none'; style-src {_hash(css)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+    )
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(html)
+    return template.render(
+        policy=policy,
+        title=title,
+        version=__version__,
+        summary=[asdict(table) for table in summary],
+        css=Markup(css),  # our own files, not data
+        script=Markup(script),
+        data=Markup(to_json(payload)),  # escaped, for this very place
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
