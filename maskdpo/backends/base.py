@@ -1,5 +1,6 @@
 """What every text-generation backend does, for ``sample`` and for LLM judges alike."""
 
+import zlib
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -61,6 +62,11 @@ class Sampling:
     seed: int = 0
     stop: tuple[str, ...] = ()
     """Texts that end an answer; they are not part of it."""
+
+
+def request_seed(seed: int, key: Hashable) -> int:
+    """The seed of one request: no two share their noise, and neither order nor batching changes it."""
+    return (seed + zlib.crc32(repr(key).encode())) & 0x7FFFFFFF
 
 
 class Backend(Protocol):

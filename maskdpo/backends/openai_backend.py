@@ -1,0 +1,120 @@
+"""Any OpenAI-compatible server. The caller's thread asks and reads; an event loop on another thread calls."""
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from itertools import islice
+from urllib.parse import urlsplit
+
+from maskdpo.backends.base import Reply, Request, Sampling
+from maskdpo.backends.openai_session import Session
+from maskdpo.errors import UserError
+from maskdpo.extras import require
+
+DEFAULT_BASE = "https://api.openai.com/v1"
+CONNECT_TIMEOUT_S = 10.0
+
+
+class OpenAIBackend:
+    """A model behind an OpenAI-compatible API. The key comes from ``OPENAI_API_KEY`` and is never shown.
+
+    Args:
+        model: the model's name on the server.
+        api_base: the server's URL, mostly ending in ``/v1``. None: ``$OPENAI_BASE_URL``, else OpenAI itself.
+        concurrency: requests under way at once.
+        requests_per_minute: paced evenly, without a burst at the start. None: no limit.
+        tokens_per_minute: prompt and completion tokens, estimated, then corrected by the server's count.
+        timeout_s: the longest wait for one answer.
+        max_retries: attempts after the first: rate limits, server errors, time-outs, broken connections.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_base: str | None = None,
+        concurrency: int = 32,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        timeout_s: float = 300.0,
+        max_retries: int = 5,
+    ) -> None:
+        if not 1 <= concurrency <= 1000:
+            raise UserError(f"concurrency must lie between 1 and 1000, not {concurrency}")
+        positive = [x for x in (timeout_s, requests_per_minute, tokens_per_minute) if x is not None]
+        if min(positive) <= 0 or max_retries < 0:
+            raise UserError("time-out and rate limits must be positive, and max_retries not negative")
+        self.model = model
+        self.api_base = _checked_base(api_base or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE)
+        self.concurrency = concurrency
+        self.requests_per_minute = requests_per_minute
+        self.tokens_per_minute = tokens_per_minute
+        self.timeout_s = timeout_s
+        self.max_retries = max_retries
+
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+        """Yield one reply a request in the order of completion; see ``Backend``."""
+        openai = require("openai", install="'maskdpo[openai]'", purpose="--backend openai")
+        key = _key_from_environment(self.api_base)
+        done: queue.SimpleQueue[Future[Reply]] = queue.SimpleQueue()
+        waiting = iter(requests)
+        with _background_loop() as loop:
+            client = openai.AsyncOpenAI(
+                api_key=key or "none",  # servers that need no key get a dummy
+                base_url=self.api_base,
+                max_retries=0,  # the session's own share the pace and know what is hopeless
+                timeout=openai.Timeout(self.timeout_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s)),
+            )
+            session = Session(self, sampling, openai, client, key)
+
+            def submit(count: int) -> int:
+                submitted = 0
+                for request in islice(waiting, count):
+                    future = asyncio.run_coroutine_threadsafe(session.answer(request), loop)
+                    future.add_done_callback(done.put)
+                    submitted += 1
+                return submitted
+
+            try:
+                # twice the concurrency: the server stays busy while the caller handles a reply
+                pending = submit(2 * self.concurrency)
+                while pending:
+                    yield done.get().result()
+                    pending += submit(1) - 1
+            finally:
+                asyncio.run_coroutine_threadsafe(session.close(), loop).result()
+
+
+@contextmanager
+def _background_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="maskdpo-openai", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _checked_base(api_base: str) -> str:
+    url = urlsplit(api_base)
+    if url.username or url.password or url.query:  # not repeated: it may hold a secret
+        raise UserError("--api-base must be a plain URL; a key belongs into the variable OPENAI_API_KEY")
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise UserError(f"--api-base {api_base!r} is no URL. Name one such as http://localhost:8000/v1")
+    return api_base.rstrip("/")
+
+
+def _key_from_environment(api_base: str) -> str | None:
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not key and api_base == DEFAULT_BASE:
+        raise UserError("OPENAI_API_KEY is not set. Set it, or name another server with --api-base")
+    if not key.isascii() or any(not character.isprintable() or character.isspace() for character in key):
+        raise UserError("OPENAI_API_KEY holds characters that no key has. Set it again, without spaces")
+    return key or None

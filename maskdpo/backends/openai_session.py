@@ -1,0 +1,227 @@
+"""One run against an OpenAI-compatible server: pace, retries, and what its errors mean."""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+
+from maskdpo.backends.base import Failure, Reply, Request, Sampling
+from maskdpo.backends.openai_wire import (
+    UnreadableAnswer,
+    is_too_long,
+    read_answer,
+    rejected_field,
+    request_body,
+)
+from maskdpo.console import warn
+from maskdpo.errors import UserError
+from maskdpo.schemas import Status
+
+FIRST_DELAY_S = 0.5
+"""The wait before the first retry; it doubles up to ``LONGEST_DELAY_S``, less up to a quarter of jitter."""
+LONGEST_DELAY_S = 30.0
+LONGEST_RETRY_AFTER_S = 120.0
+"""A server that asks for a longer wait is not asked again."""
+PATIENCE = 8
+"""So many API errors before the first success mean that every request will fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """An attempt without an answer."""
+
+    message: str
+    status: Status = Status.API_ERROR
+    retry: bool = False
+    wait_s: float | None = None
+    """What the server asked for."""
+    unreachable: bool = False
+    hopeless: bool = False
+    """No request will do better."""
+
+
+class _Pace:
+    """Spreads units evenly over the minute."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._seconds = 60.0 / per_minute if per_minute else 0.0
+        self._free_at = 0.0
+
+    def reserve(self, units: float) -> float:
+        """Take the next place in the line; the seconds until it comes up."""
+        now = time.monotonic()
+        start = max(now, self._free_at)
+        self._free_at = start + units * self._seconds
+        return start - now
+
+    def correct(self, units: float) -> None:
+        self._free_at += units * self._seconds
+
+
+class Options(Protocol):
+    """What a session needs to know of the backend."""
+
+    model: str
+    api_base: str
+    concurrency: int
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    timeout_s: float
+    max_retries: int
+
+
+class Session:
+    """One ``generate`` call: the client, its pace, what the server has shown. Runs on the event loop."""
+
+    def __init__(
+        self, options: Options, sampling: Sampling, openai: Any, client: Any, key: str | None
+    ) -> None:
+        self.options, self.sampling = options, sampling
+        self.openai, self.client, self.key = openai, client, key
+        self.slots = asyncio.Semaphore(options.concurrency)
+        self.requests, self.tokens = _Pace(options.requests_per_minute), _Pace(options.tokens_per_minute)
+        self.resume_at = 0.0
+        self.unsupported: set[str] = set()
+        self.last_answer: float | None = None
+        self.succeeded = False
+        self.failures = 0
+
+    async def answer(self, request: Request) -> Reply:
+        async with self.slots:
+            outcome = await self._with_retries(request)
+        if isinstance(outcome, _Trouble):
+            if outcome.hopeless:
+                raise UserError(f"{self.options.api_base} {outcome.message}")
+            outcome = Reply(request.key, failure=Failure(outcome.status, outcome.message))
+        self._judge_run(outcome)
+        return outcome
+
+    async def close(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self.client.close()
+
+    async def _with_retries(self, request: Request) -> Reply | _Trouble:
+        began = time.monotonic()
+        for attempt in range(self.options.max_retries + 1):
+            outcome = await self._paced(request)
+            if isinstance(outcome, Reply) or not outcome.retry or attempt == self.options.max_retries:
+                break
+            backoff = min(FIRST_DELAY_S * 2**attempt, LONGEST_DELAY_S) * (1 - random.random() / 4)
+            await asyncio.sleep(backoff if outcome.wait_s is None else outcome.wait_s)
+        if isinstance(outcome, _Trouble) and outcome.unreachable and (self.last_answer or 0.0) < began:
+            return _Trouble(f"is gone: {outcome.message}. Start it and run again", hopeless=True)
+        return outcome
+
+    async def _paced(self, request: Request) -> Reply | _Trouble:
+        """One attempt when its turn comes."""
+        estimate = _estimated_tokens(request, self.sampling)
+        await asyncio.sleep(max(self.requests.reserve(1), self.tokens.reserve(estimate)))
+        while (rest := self.resume_at - time.monotonic()) > 0:  # another request was told to wait: so do all
+            await asyncio.sleep(rest)
+        outcome = await self._attempt(request)
+        used = outcome.prompt_tokens + outcome.completion_tokens if isinstance(outcome, Reply) else 0
+        self.tokens.correct(used - estimate if used else 0)
+        return outcome
+
+    async def _attempt(self, request: Request) -> Reply | _Trouble:
+        body = request_body(request, self.sampling, self.options.model, self.unsupported)
+        raw = isinstance(request.prompt, str)
+        endpoint = self.client.completions if raw else self.client.chat.completions
+        try:
+            async with asyncio.timeout(self.options.timeout_s):  # the client's own counts from byte to byte
+                answer = await endpoint.with_raw_response.create(**body)
+            self.last_answer = time.monotonic()
+            return read_answer(request, self.sampling, answer.text)
+        except UnreadableAnswer as error:
+            return _Trouble(self._clean(str(error)), retry=True)
+        except self.openai.APIStatusError as error:
+            self.last_answer = time.monotonic()
+            if (name := rejected_field(error.status_code, str(error), body)) is not None:
+                if name not in self.unsupported:
+                    self.unsupported.add(name)
+                    warn(f"{self.options.api_base} does not take {name!r}: going on without it")
+                return await self._attempt(request)
+            return self._refused_by_server(error)
+        except (self.openai.APITimeoutError, TimeoutError) as error:
+            return self._not_reached(error, f"no answer within {self.options.timeout_s:g} s")
+        except self.openai.APIConnectionError as error:
+            return self._not_reached(error, f"the connection failed: {error.__cause__ or error}")
+
+    def _not_reached(self, error: BaseException, message: str) -> _Trouble:
+        # by name: the client comes with httpx or its successor, depending on its version
+        unreachable = type(error.__cause__).__name__ in {"ConnectError", "ConnectTimeout"}
+        message = self._clean(message)
+        if unreachable and self.last_answer is None:
+            message = f"cannot be reached: {message}. Start the server, or correct --api-base"
+            return _Trouble(message, hopeless=True)
+        return _Trouble(message, retry=True, unreachable=unreachable)
+
+    def _refused_by_server(self, error: Any) -> _Trouble:
+        """An HTTP error: hopeless for all requests, hopeless for this one, or worth another try."""
+        status = error.status_code
+        message = self._clean(str(error) if " - " in str(error) else f"{error} - {error.response.text}")
+        if (hopeless := self._hopeless(status, error.code, message)) is not None:
+            return _Trouble(hopeless, hopeless=True)
+        if is_too_long(status, error.code, message):
+            return _Trouble(message, Status.TRUNCATED)
+        wait_s = _retry_after(error.response.headers)
+        if wait_s is not None and wait_s <= LONGEST_RETRY_AFTER_S and status == 429:
+            self.resume_at = max(self.resume_at, time.monotonic() + wait_s)
+        retry = (status in (408, 409, 429) or status >= 500) and (wait_s or 0.0) <= LONGEST_RETRY_AFTER_S
+        return _Trouble(message, retry=retry, wait_s=wait_s)
+
+    def _hopeless(self, status: int, code: str | None, message: str) -> str | None:
+        """What is wrong and what to do, where no request can succeed."""
+        if status == 401:  # without the server's words: they may quote the key
+            if self.key is None:
+                return "needs a key (401). Set the environment variable OPENAI_API_KEY"
+            return "refuses the key (401). Set OPENAI_API_KEY to a key of this server"
+        if status in (402, 403) or code == "insufficient_quota":
+            return f"does not serve this account: {message}. Check the key's permissions and its quota"
+        if status == 404:
+            return (
+                f"does not know the model {self.options.model!r}, or the path: {message}. Check --model "
+                f"(GET {self.options.api_base}/models lists the names) and --api-base (most end in /v1)"
+            )
+        return None
+
+    def _judge_run(self, reply: Reply) -> None:
+        """Give up where nothing has ever worked, rather than fail a whole dataset one record at a time."""
+        api_error = reply.failure is not None and reply.failure.status is Status.API_ERROR
+        self.succeeded = self.succeeded or not api_error
+        self.failures += api_error
+        if not self.succeeded and self.failures >= PATIENCE and reply.failure is not None:
+            what = f"all {self.failures} requests so far failed"
+            raise UserError(f"{self.options.api_base}: {what}: {reply.failure.message}")
+
+    def _clean(self, message: str) -> str:
+        """One line, not too long, without the key."""
+        if self.key:
+            message = message.replace(self.key, "***")
+        return " ".join(message.split())[:300].rstrip(".")
+
+
+def _estimated_tokens(request: Request, sampling: Sampling) -> int:
+    prompt = request.prompt
+    letters = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
+    return letters // 4 + sampling.n * sampling.max_tokens
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds to wait, from ``Retry-After`` in seconds or as a date, or ``retry-after-ms``."""
+    value = headers.get("retry-after", "")
+    try:
+        if milliseconds := headers.get("retry-after-ms"):
+            seconds = float(milliseconds) / 1000
+        elif value.replace(".", "", 1).isdigit():
+            seconds = float(value)
+        else:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < float("inf") else None

@@ -1,0 +1,232 @@
+"""What goes to an OpenAI-compatible server and what its answer means: plain data in, plain data out."""
+
+import json
+import re
+from collections.abc import Collection
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling, request_seed
+from maskdpo.backends.probability import ScoredToken, choice_probability
+from maskdpo.schemas import Status
+
+TOP_LOGPROBS = 20
+"""The most that chat endpoints report."""
+TOP_LOGPROBS_RAW = 5
+"""The most that completion endpoints report."""
+STOP_REASONS = frozenset({"stop", "stop_sequence", "eos_token"})
+OPTIONAL_FIELDS = ("top_logprobs", "logprobs", "seed")
+TOO_LONG = re.compile(
+    r"context[ _](length|window|size)|max_model_len|maximum model length|(prompt|input) (is )?too long", re.I
+)
+VERDICT_HEAD = re.compile(rb'\s*\{\s*"verdict"\s*:\s*"')
+
+
+class UnreadableAnswer(ValueError):
+    """The server answered, but not with a completion."""
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _TopToken(_Wire):
+    token: str
+    logprob: float
+    octets: list[int] | None = Field(default=None, alias="bytes")
+
+    def raw(self) -> bytes:
+        return bytes(self.octets) if self.octets is not None else self.token.encode()
+
+
+class _Token(_TopToken):
+    top_logprobs: list[_TopToken] | None = None
+
+
+class _Logprobs(_Wire):
+    content: list[_Token] | None = None
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+
+class _Message(_Wire):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(_Wire):
+    index: int = 0
+    finish_reason: str | None = None
+    message: _Message | None = None
+    text: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Cached(_Wire):
+    cached_tokens: int | None = None
+
+
+class _Usage(_Wire):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Cached | None = None
+
+
+class _Answer(_Wire):
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
+def request_body(
+    request: Request, sampling: Sampling, model: str, unsupported: Collection[str]
+) -> dict[str, Any]:
+    """The JSON body for the chat endpoint (a conversation) or the completions endpoint (a string).
+
+    Args:
+        unsupported: names of optional fields that this server has rejected.
+    """
+    body: dict[str, Any] = {
+        "model": model,
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "n": sampling.n,
+        "seed": request_seed(sampling.seed, request.key),
+    }
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    if isinstance(request.prompt, str):
+        body["prompt"] = request.prompt
+        if request.choices is not None:
+            # vLLM's own field; where a server ignores it, other texts come back as parse errors
+            constraint = {"structured_outputs": {"choice": list(request.choices)}}
+            body |= {"logprobs": TOP_LOGPROBS_RAW, "extra_body": constraint}
+    else:
+        body["messages"] = [message.model_dump() for message in request.prompt]
+        if request.choices is not None:
+            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+            body["response_format"] = _verdict_format(request.choices)
+    if "max_tokens" in unsupported:
+        body["max_completion_tokens"] = body["max_tokens"]
+    return {name: value for name, value in body.items() if name not in unsupported}
+
+
+def read_answer(request: Request, sampling: Sampling, text: str) -> Reply:
+    """Turn the body of a 200 answer into a reply: all ``sampling.n`` completions, or the reason why not.
+
+    Raises:
+        UnreadableAnswer: the body is no completion at all; asking again may help.
+    """
+    try:
+        answer = _Answer.model_validate_json(text)
+    except ValidationError as error:
+        raise UnreadableAnswer(f"the answer is no completion: {_why(error)}: {text[:120]!r}") from None
+    usage = answer.usage or _Usage()
+    ordered = sorted(answer.choices, key=lambda choice: choice.index)
+    completions = [_completion(request, choice) for choice in ordered]
+    failure = next((each for each in completions if isinstance(each, Failure)), None)
+    if failure is None and len(completions) != sampling.n:
+        failure = Failure(Status.API_ERROR, f"asked for {sampling.n} completions, got {len(completions)}")
+    return Reply(
+        request.key,
+        completions=() if failure else tuple(each for each in completions if isinstance(each, Completion)),
+        failure=failure,
+        prompt_tokens=usage.prompt_tokens or 0,
+        cached_tokens=(usage.prompt_tokens_details.cached_tokens or 0) if usage.prompt_tokens_details else 0,
+        completion_tokens=usage.completion_tokens or 0,
+    )
+
+
+def _verdict_format(choices: tuple[str, ...]) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {"verdict": {"type": "string", "enum": list(choices)}},
+        "required": ["verdict"],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
+
+
+def _completion(request: Request, choice: _Choice) -> Completion | Failure:
+    message = choice.message or _Message(content=choice.text)
+    if message.refusal or choice.finish_reason == "content_filter":
+        return Failure(Status.REFUSED, _line(message.refusal or "stopped by the server's content filter"))
+    if choice.finish_reason == "length":
+        if request.choices is not None:
+            return Failure(Status.TRUNCATED, "the reply was cut off at the token limit; raise max_tokens")
+        return Completion(message.content or "", "length")
+    if choice.finish_reason not in STOP_REASONS:
+        return Failure(Status.API_ERROR, f"unexpected finish_reason {choice.finish_reason!r}")
+    if request.choices is None:
+        return Completion(message.content or "", "stop")
+    return _verdict(request, message.content or "", _scored_tokens(choice.logprobs))
+
+
+def _verdict(request: Request, text: str, tokens: list[ScoredToken]) -> Completion | Failure:
+    """The choice that the reply names, exactly; anything else is a parse error."""
+    choices = request.choices or ()
+    joined = b"".join(token.text for token in tokens)
+    if isinstance(request.prompt, str):
+        named: Any = text.strip()
+        options = {choice: choice.encode() for choice in choices}
+    else:
+        try:
+            parsed = json.loads(text)
+        except ValueError:
+            return Failure(Status.PARSE_ERROR, f"not valid JSON: {_line(text)!r}")
+        named = parsed.get("verdict") if isinstance(parsed, dict) and len(parsed) == 1 else None
+        head = VERDICT_HEAD.match(joined)
+        spelt = {choice: json.dumps(choice, ensure_ascii=False).encode()[1:] for choice in choices}
+        options = {choice: (head[0] if head else b"") + spelling for choice, spelling in spelt.items()}
+    if not isinstance(named, str) or named not in choices:
+        return Failure(Status.PARSE_ERROR, f"none of the choices: {_line(text)!r}")
+    closed = not isinstance(request.prompt, str)
+    probability = choice_probability(tokens, list(options.values()), options[named], closed=closed)
+    return Completion(named, "stop", probability)
+
+
+def _scored_tokens(logprobs: _Logprobs | None) -> list[ScoredToken]:
+    """Log-probabilities in the chat form or the older one of the completions endpoint; maybe none."""
+    if logprobs is None:
+        return []
+    if logprobs.content is not None:
+        return [
+            ScoredToken(
+                token.raw(), token.logprob, {top.raw(): top.logprob for top in token.top_logprobs or ()}
+            )
+            for token in logprobs.content
+        ]
+    names, values = logprobs.tokens or [], logprobs.token_logprobs or []
+    tops = logprobs.top_logprobs or [None] * len(names)
+    return [
+        ScoredToken(name.encode(), value, {other.encode(): each for other, each in (top or {}).items()})
+        for name, value, top in zip(names, values, tops, strict=False)
+        if value is not None
+    ]
+
+
+def _why(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return ": ".join([*(str(part) for part in first["loc"]), first["msg"]])
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200]
+
+
+def is_too_long(status: int, code: str | None, message: str) -> bool:
+    """Whether a 4xx answer says that the input does not fit into the model's context."""
+    return status in (400, 413, 422) and (
+        code == "context_length_exceeded" or TOO_LONG.search(message) is not None
+    )
+
+
+def rejected_field(status: int, message: str, body: dict[str, Any]) -> str | None:
+    """The field of the request that the server rejects and that the next attempt can do without."""
+    if status not in (400, 422) or is_too_long(status, None, message):
+        return None
+    if "max_completion_tokens" in message and "max_completion_tokens" not in body:
+        return "max_tokens"  # newer OpenAI models want it under the other name
+    return next((name for name in OPTIONAL_FIELDS if name in body and name in message), None)
