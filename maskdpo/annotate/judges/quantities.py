@@ -1,0 +1,129 @@
+"""Numbers and dates in text, and whether two of them agree.
+
+A number agrees with another if one is the other rounded: "67 million" and "66,987,244", "3.14" and "3.14159".
+Years and small counts must be equal. Hedges widen ("about 70 million") or open to one side ("over 60 million").
+"""
+
+import re
+from dataclasses import dataclass
+
+from maskdpo.annotate.judges.words import ABOUT, MAGNITUDES, MONTHS, OVER, UNDER
+
+_M = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
+    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+)
+_DAY = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
+DATE = (
+    rf"(?P<mdy>\b{_M}\.?\s{_DAY},?\s\d{{4}}\b)|(?P<dmy>\b{_DAY}\s(?:of\s)?{_M}\.?,?\s\d{{4}}\b)"
+    r"|(?P<iso>\b\d{4}[-/.]\d{1,2}[-/.]\d{1,2}\b)|(?P<zh>\d{4}\s?年(?:\s?\d{1,2}\s?月(?:\s?\d{1,2}\s?日)?)?)"
+    rf"|(?P<my>\b{_M}\.?,?\s\d{{4}}\b)|(?P<md>\b{_M}\.?\s{_DAY}\b(?!,?\s?\d))|(?P<dm>\b{_DAY}\s(?:of\s)?{_M}\b)"
+)
+NUMBER = (
+    r"(?P<num>(?<![^\W_])[-−]?\d+(?:[,\u202f\u00a0]\d{3})*(?:\.\d+)?)"
+    r"(?P<ord>(?:st|nd|rd|th)\b|s\b)?"
+    r"(?:[\s-]?(?P<mag>hundred|thousand|million|billion|trillion|mn|bn|百万|万亿|万|亿|千|百)(?!\w*[a-z]))?"
+    r"(?P<pct>\s?%|\s?per\s?cent\b)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number, or a date where ``date`` is set. ``low`` and ``high`` are the values that it can stand for."""
+
+    text: str
+    value: float
+    low: float
+    high: float
+    unit: str = ""
+    """``%`` for a percentage, ``year``, ``nth`` for an ordinal, else empty."""
+    date: tuple[int, int, int] | None = None
+    """Year, month, day; 0 where it is not said."""
+
+    @property
+    def kind(self) -> str:
+        return "date" if self.date or self.unit == "year" else "number"
+
+
+def _day(text: str) -> int:
+    return int(re.sub(r"\D", "", text))
+
+
+def parse_date(form: str, text: str) -> Quantity | None:
+    """A date from the text of the group ``form`` of ``DATE``; None where there is no such day."""
+    words = [w for w in re.split(r"[\s,./年月日-]+", text) if w and w != "of"]
+    year = month = day = 0
+    if form in ("iso", "zh"):
+        year, month, day = (*(int(w) for w in words), 0, 0)[:3]
+    else:
+        fields = dict(zip(form, words, strict=True))
+        year = int(fields.get("y", 0))
+        month = MONTHS.get(fields["m"], 0)
+        day = _day(fields["d"]) if "d" in fields else 0
+    if month > 12 or day > 31:
+        return None
+    return Quantity(text, year, year, year, "year", (year, month, day))
+
+
+def parse_number(match: re.Match[str], hedge: str) -> Quantity | None:
+    """A number from a match of ``NUMBER``; ``hedge`` is the word before it."""
+    digits = re.sub(r"[,\u202f\u00a0]", "", match["num"]).replace("−", "-")
+    if len(digits) > 30:
+        return None
+    scale = MAGNITUDES[match["mag"]] if match["mag"] else 1.0
+    value = float(digits) * scale
+    if match["pct"]:
+        unit = "%"
+    elif match["ord"] and match["ord"] != "s":
+        unit = "nth"
+    else:
+        is_year = len(digits) == 4 and digits.isdigit() and "," not in match["num"] and not match["mag"]
+        unit = "year" if is_year and 1000 <= value <= 2100 else ""
+    return make_number(match[0], value, _resolution(digits) * scale, unit, hedge)
+
+
+def make_number(text: str, value: float, resolution: float, unit: str, hedge: str) -> Quantity:
+    """A number with the interval that its rounding and its hedge allow."""
+    if unit in ("year", "nth"):
+        return Quantity(text, value, value, value, unit)
+    size = abs(value)
+    slack = min(resolution / 2, 0.05 * size if resolution > 1 else 0.02 * size)
+    if hedge in OVER:
+        return Quantity(text, value, value - slack, value + 0.25 * size, unit)
+    if hedge in UNDER:
+        return Quantity(text, value, value - 0.25 * size, value + slack, unit)
+    if hedge in ABOUT:
+        slack = max(slack, 0.05 * size)
+    return Quantity(text, value, value - slack, value + slack, unit)
+
+
+def span_of(first: Quantity, last: Quantity, text: str) -> Quantity:
+    """The range "between ``first`` and ``last``"; "60 to 70 million" lends its magnitude to the first."""
+    low, high = first.value, last.value
+    for word, scale in MAGNITUDES.items():
+        if last.text.endswith(word) and first.text.replace(".", "").isdigit():
+            low *= scale
+            break
+    return Quantity(text, (low + high) / 2, min(low, high), max(low, high), last.unit)
+
+
+def _resolution(digits: str) -> float:
+    """What the last digit that counts is worth: 0.1 for "6.5", 1000 for "67000", 1 for the exact count "120"."""
+    if "." in digits:
+        return float(10.0 ** -len(digits.split(".")[1]))
+    zeros = len(digits) - len(digits.rstrip("0"))
+    return float(10.0**zeros) if len(digits) > 3 else 1.0
+
+
+def agree(claim: Quantity, known: Quantity) -> bool:
+    """Whether the reference's quantity supports the claimed one."""
+    if claim.date or known.date:
+        mine, theirs = claim.date or (int(claim.value), 0, 0), known.date or (int(known.value), 0, 0)
+        if claim.kind != known.kind:
+            return False
+        return all(a == b or not a for a, b in zip(mine, theirs, strict=True))
+    if {claim.unit, known.unit} & {"%", "nth"} and claim.unit != known.unit:
+        return False
+    if "year" in (claim.unit, known.unit):
+        return claim.value == known.value
+    return claim.low <= known.value <= claim.high or known.low <= claim.value <= known.high
