@@ -1,4 +1,4 @@
-"""What a splitter is, and the frame of all built-in ones: the Markdown block pass, then a cutter inside prose."""
+"""What a splitter is, and the frame of all built-in ones: the Markdown block pass, then a cutter in prose."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from maskdpo.annotate.splitters.blocks import parse
 from maskdpo.schemas.records import Span
 
 Cutter = Callable[[str, str], list[int]]
-"""``cut(prose, language)``: where sentences of ``prose`` end, ascending. White space around a cut does not matter,
-and the end of ``prose`` need not be among them. ``prose`` holds neither line ends nor Markdown's block markers.
+"""``cut(prose, language)``: where sentences of ``prose`` end, ascending. White space around a cut does not
+matter, and the end of ``prose`` need not be among them. ``prose`` holds no line ends and no block markers.
 """
 
 
 class Splitter(Protocol):
     """Finds the sentences of an answer.
 
-    ``split`` returns spans that are ordered, disjoint, trimmed and not empty. Between them is nothing but white
-    space and Markdown markers (docs/sentences.md lists them). The same text gives the same spans, always.
+    ``split`` returns spans that are ordered, disjoint, trimmed and not empty. Between them is nothing but
+    white space and Markdown markers (docs/sentences.md lists them). The same text gives the same spans, always.
     """
 
     @property

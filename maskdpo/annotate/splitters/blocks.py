@@ -1,7 +1,7 @@
 """The Markdown block pass: where fences, headings, tables, list items, quotes and paragraphs are.
 
-It yields blocks, and a copy of the text of the *same length* in which every marker and line end is a space. A cutter that
-finds sentences in the copy therefore finds them in the text, and what is white space in the copy belongs to no sentence.
+It yields blocks, and a copy of the text of the *same length* in which every marker and line end is a space. A
+cutter that finds sentences in the copy finds them in the text, and white space of the copy belongs to no sentence.
 """
 
 import re
@@ -9,27 +9,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from maskdpo.annotate.splitters.inline_lists import inline_markers
+from maskdpo.annotate.splitters.inline_lists import BULLETS, inline_markers
 from maskdpo.schemas.labels import Kind
 
-BULLETS = "•⁃●▪‣◦"
-"""Characters that are nothing but bullets, so that they need no space after them."""
-
-# A number needs a space or a capital letter behind it: "1.Abigail" is a list item, "3.14" is not. A letter with a dot
-# is a marker only in lower case: "A. Lincoln" is a man. What is left of the line must not be empty: "42." is an answer.
+# Not every number or letter at the start of a line is a list marker. "1.Abigail" is a list item, "3.14" is not;
+# "a. Paris" is, and "A. Lincoln", "p. 5", "c. 1900" are not; "(2) Rome" is, "(212) 555" is not. A number with
+# nothing behind it is an answer ("42."), not an empty item.
 _MARK = (
-    rf"(?:[-*+–](?=\s|$)|[{BULLETS}]"
-    r"|(?:\d{1,3}|[a-z]|[ivx]{2,4})(?:\.\)|[.)])(?=\s+\S)|[A-Z]\)(?=\s+\S)|[(（](?:\d{1,3}|[a-z])[)）](?=\s*\S)"
-    r"|\d{1,3}[.)](?=[^\W\d_a-z]|[\"“(*])|\d{1,3}(?:、|．)(?=\s*\S))"
+    r"(?:[-*+–](?=\s|$)"
+    rf"|[{BULLETS}]"
+    r"|(?:\d{1,3}|[ivx]{2,4})(?:\.\)|[.)])(?=\s+\S)"
+    r"|[a-i](?:\.\)|[.)])(?=\s+[^\W\d])"
+    r"|[A-Z]\)(?=\s+\S)"
+    r"|[(（](?:\d{1,2}[)）](?=\s*[^\s\d])|[a-z][)）](?=\s+\S))"
+    r"|\d{1,3}[.)](?=[^\W\d_a-z]|[\"“(*])"
+    r"|\d{1,3}[、．](?=\s*\S))"
 )
-_PREFIX = re.compile(rf"(?P<quote>\s*(?:>\s*)*)(?P<marks>(?:{_MARK}\s*)*(?:\[[ xX]\]\s+(?=\S))?)")
+_PREFIX = re.compile(rf"(?P<quote>\s*(?:>\s*)*)(?P<marks>(?:(?:{_MARK}\s*)+(?:\[[ xX]\]\s+(?=\S))?)?)")
 _FENCE = re.compile(r"(`{3,}(?=[^`]*$)|~{3,})")
 _HEADING = re.compile(r"#{1,6}(?:\s+|$)")
 _HEADING_END = re.compile(r"(?:(?<=\s)|^)#+$")
 _RULE = re.compile(r"([-*_=])(?:\s*\1){2,}$")
 _SEPARATOR = re.compile(r"(?=[^|]*\|)[\s|:-]+$")
-_PLAIN_START = re.compile(r"[^\W\d_]{2}")
+_PLAIN_START = re.compile(r"[^\W\d_]{2}(?![ivx]{0,2}[.)])")
 _ENDS_SENTENCE = re.compile(r"[.!?:;。！？：；…][\"'”’)\]*_」』）】]*$")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uff60]")
 _WRAP_COLUMNS = 60
 _SHORT_LINE = 40
@@ -85,7 +89,10 @@ def parse(text: str) -> tuple[list[Block], str]:
     state.flush(text)
     if state.fence:
         state.blocks.append(Block(state.code_start, at, Kind.CODE, whole=True))
-    return state.blocks, "".join(state.copy)
+    copy = "".join(state.copy)
+    if not copy.isascii():
+        copy = _SURROGATE.sub("\ufffd", copy)  # half a character cannot be handed to Rust
+    return state.blocks, copy
 
 
 def _blank_line(text: str, state: _State) -> str:
@@ -97,7 +104,7 @@ def _blank_line(text: str, state: _State) -> str:
 
 def _read_line(text: str, at: int, line: str, body: str, state: _State) -> str:
     """Take in one line that is not blank; returns what of it stays in the copy (from its start)."""
-    if not state.fence and _PLAIN_START.match(body) and "|" not in body:  # most lines: nothing to look at
+    if not (state.fence or state.depth or "|" in body) and _PLAIN_START.match(body):  # most lines
         return _text_line(text, at, line, body, 0, state, Kind.PROSE)
     prefix = _PREFIX.match(body)
     assert prefix is not None  # every part of it may be empty
@@ -109,6 +116,7 @@ def _read_line(text: str, at: int, line: str, body: str, state: _State) -> str:
     if depth != state.depth:
         state.flush(text)
         state.kind, state.depth = Kind.PROSE, depth
+        state.in_list = state.in_table = False
     unquoted = body[prefix.end("quote") :]
     if _RULE.match(unquoted) or _SEPARATOR.match(unquoted):
         return _rule_line(text, unquoted, state)
@@ -118,21 +126,16 @@ def _read_line(text: str, at: int, line: str, body: str, state: _State) -> str:
 def _rule_line(text: str, unquoted: str, state: _State) -> str:
     """A thematic break, a heading's underline or a table's separator row: nothing of it is a sentence."""
     title = state.paragraph
-    if (
-        unquoted[0] in "-="
-        and len(title) == 1
-        and not _ENDS_SENTENCE.search(text[title[0].start : title[0].end])
-    ):
-        if "|" not in unquoted and state.kind is Kind.PROSE:
-            state.blocks.append(Block(title[0].start, title[0].end, Kind.HEADING, whole=True))
-            state.paragraph = []
-    if (
-        "|" in unquoted and title and "|" in text[title[-1].start : title[-1].end]
-    ):  # the row above is a table's head
+    if title and "|" in unquoted and "|" in text[title[-1].start : title[-1].end]:  # a table's head
         head = title.pop()
         state.flush(text)
         state.blocks.append(Block(head.start, head.end, Kind.TABLE, whole=True))
         state.in_table = True
+    elif len(title) == 1 and unquoted[0] in "-=" and "|" not in unquoted and state.kind is Kind.PROSE:
+        start, end, _ = title[0]
+        if not _ENDS_SENTENCE.search(text[start:end]):  # a rule below a sentence underlines nothing
+            state.blocks.append(Block(start, end, Kind.HEADING, whole=True))
+            state.paragraph = []
     state.flush(text)
     return ""
 
@@ -141,18 +144,22 @@ def _marked_line(text: str, at: int, line: str, body: str, prefix: re.Match[str]
     """A line whose quote signs and list markers are known: look at what stands behind them."""
     skip = prefix.end()
     rest = body[skip:]
+    if not rest:
+        state.flush(text)
+        return ""
     if fence := _FENCE.match(rest):
         state.flush(text)
         state.fence, state.code_start = fence[1], at + len(line)
         return ""
     if heading := _HEADING.match(rest):
         state.flush(text)
-        state.kind = Kind.PROSE
+        state.kind, state.in_list = Kind.PROSE, False
         title = _HEADING_END.sub("", rest[heading.end() :])
         start = at + skip + heading.end()
         state.blocks.append(Block(start, start + len(title), Kind.HEADING, whole=True))
         return " " * (skip + heading.end()) + title
-    if "|" in rest and (state.in_table or (rest[0] == "|" and rest[-1] == "|" and len(rest) > 1)):
+    # Without a separator row, a table's row is known by its pipes; "|x - y|" is none.
+    if "|" in rest and (state.in_table or (rest[0] == rest[-1] == "|" and rest.count("|") > 2)):
         state.flush(text)
         state.blocks.append(Block(at + skip, at + len(body), Kind.TABLE, whole=True))
         state.in_table = True
@@ -163,9 +170,8 @@ def _marked_line(text: str, at: int, line: str, body: str, prefix: re.Match[str]
         state.kind, state.in_list = Kind.LIST_ITEM, True
         return _text_line(text, at, line, body, skip, state, Kind.LIST_ITEM)
     indented = len(prefix["quote"].replace(">", "")) >= 2
-    return _text_line(
-        text, at, line, body, skip, state, Kind.LIST_ITEM if indented and state.in_list else Kind.PROSE
-    )
+    kind = Kind.LIST_ITEM if indented and state.in_list else Kind.PROSE
+    return _text_line(text, at, line, body, skip, state, kind)
 
 
 def _text_line(text: str, at: int, line: str, body: str, skip: int, state: _State, kind: Kind) -> str:
@@ -203,25 +209,22 @@ def _close_fence(at: int, state: _State) -> None:
 
 
 def _join_lines(text: str, lines: list[_Line]) -> Iterator[tuple[int, int]]:
-    """Stretches of lines that run on. A model seldom wraps its lines, so a line end is a boundary unless it shows."""
-    bare_list = len(lines) > 1 and all(
-        line.end - line.start < _SHORT_LINE and not _ENDS_SENTENCE.search(text[line.start : line.end])
-        for line in lines
-    )
+    """Stretches of lines that run on. Models seldom wrap lines: a line end is a boundary unless it shows."""
+    if len(lines) == 1:
+        yield lines[0].start, lines[0].end
+        return
+    pieces = [text[line.start : line.end] for line in lines]
+    bare_list = all(len(piece) < _SHORT_LINE and not _ENDS_SENTENCE.search(piece) for piece in pieces)
     start = lines[0].start
-    for line, following in zip(lines, lines[1:], strict=False):
-        if (
-            bare_list
-            or line.hard
-            or not _runs_on(text[line.start : line.end], text[following.start : following.end])
-        ):
-            yield start, line.end
-            start = following.start
+    for i in range(1, len(lines)):
+        if bare_list or lines[i - 1].hard or not _runs_on(pieces[i - 1], pieces[i]):
+            yield start, lines[i - 1].end
+            start = lines[i].start
     yield start, lines[-1].end
 
 
 def _runs_on(line: str, following: str) -> bool:
-    """Whether the line end between the two is a mere wrap: the sentence goes on in lower case, or the line was full."""
+    """Whether the line end between the two is a wrap: what follows is lower case, or the line was full."""
     if _ENDS_SENTENCE.search(line):
         return False
     following = following.lstrip()

@@ -1,27 +1,33 @@
-"""Lists inside a line: "The first three: 1.Washington 2.Adams 3.Jefferson", "• one • two", "a. The first b. The second"."""
+"""Lists inside a line: "Presidents: 1.Washington 2.Adams", "• one • two", "a. The one b. The other"."""
 
 import re
+
+BULLETS = "•⁃●▪‣◦"
+"""Characters that are nothing but bullets, so that they need no space after them."""
 
 _NUMBER = re.compile(
     r"(?<![\w.,$€£¥#-])[(（]?(\d{1,2})(?:\.\)|[.)）、．])(?:\s+(?=\S)|(?=[^\W\d_a-z]|[\"“*]))"
 )
-_LETTER = re.compile(r"(?<!\S)[(]?([a-z])(?:\.\)|[.)])\s+(?=\S)")
-_BULLET = re.compile(r"(?<!\S)[•⁃●▪‣◦]\s*(?:\d{1,3}[.)]\s*)?")
-_MAY_START = re.compile(r"(?:^|[:：;；.。!?！？,，][\"”’)*]*|\bare|\bis|\binclude)\s*$")
+_LETTER = re.compile(r"(?<!\S)\(?([a-z])(?:\.\)|[.)])\s+(?=\S)")
+_BULLET = re.compile(rf"(?<!\S)[{BULLETS}]\s*(?:\d{{1,3}}[.)]\s*(?=\S))?")
+_ANY_BULLET = re.compile(f"[{BULLETS}]")
+_MAY_START = re.compile(r"(?:^[\s>]*|[:：;；.。!?！？，,][\"”’)*]*|\bare|\bis|\binclude)\s*$")
 
 
 def inline_markers(line: str, skip: int) -> list[tuple[int, int]]:
     """Where list markers stand inside ``line``, after its own marker ``line[:skip]``.
 
-    Numbers count as a list only if they start at 1, at the start of the line or after punctuation, go up by one, and are
-    two at least; letters alike. So "Henry VIII. 2. Bundesliga" and "Apollo 11. It" are left alone.
+    Numbers count as a list only if they start at 1, at the start of the line or after punctuation, go up by one,
+    are two at least, and no item begins in lower case; letters alike. So "the 2. Bundesliga" and "Apollo 11. It"
+    are left alone, and "for two reasons: 1) it is cheap and 2) it is good" stays one sentence.
     """
-    if any(bullet in line for bullet in "•⁃●▪‣◦") and line.lstrip()[0] in "•⁃●▪‣◦":
+    if skip and _ANY_BULLET.search(line, 0, skip):
         return [match.span() for match in _BULLET.finditer(line, skip)]
-    for pattern, first in ((_NUMBER, "1"), (_LETTER, "a")):
-        run = _run(line, pattern, first)
-        if len(run) > 1:
-            return [span for span in run if span[0] >= skip]
+    for pattern, first, second in ((_NUMBER, "1", "2"), (_LETTER, "a", "b")):
+        if first in line and second in line:
+            run = _run(line, pattern, first)
+            if len(run) > 1 and not any(line[end].islower() for _, end in run):
+                return [span for span in run if span[0] >= skip]
     return []
 
 

@@ -1,8 +1,39 @@
-"""The default splitter: the Markdown block pass, then sentencex inside prose."""
+"""The default splitter: the Markdown block pass, sentencex inside prose, a few repairs of what it returns.
+
+A repair is here only if it says something true about the language ("a sentence does not begin in lower case"),
+never for the sake of one example.
+"""
+
+import re
 
 import sentencex
 
 from maskdpo.annotate.splitters.base import BlockSplitter
+from maskdpo.annotate.splitters.inline import plain_copy
+
+_MAY_END = re.compile(r"[^\w\s,;:()\[\]\"'*-][^\w\s]*[\s\w]")  # some punctuation that is not at the very end
+_LAST = 48  # characters that are looked at before a cut
+
+_FIRST_WORD = re.compile(r"[^\w]*(\w+)")
+_TERMINATED = re.compile(r"[.!?…][*_\"'”’)\]]*\s*$")
+_BEFORE_NUMBER = re.compile(
+    r"(?<![\w.])(?:approx|vol|pp?|ch|sec|fig|eq|no|nos|art|par|ver|max|min|est|ca?|op|nr|b|d|r)\.\s*$",
+    re.IGNORECASE,
+)
+_BEFORE_LETTER = re.compile(r"(?<!\w)(?:App|Fig|Figs|Sec|Ch|Vol|Eq|Pt|Art|Tab)\.\s*$")
+_NUMBER = re.compile(r"\s*[$€£¥~±+-]?\d")
+_LETTER = re.compile(r"\s*[A-Z](?![\w'’])")
+_LONE_NUMBER = re.compile(r"\W*\d{1,2}[.)]\W*$")
+_WORD = re.compile(r"\w")
+_SPEAKER = re.compile(r"\s*[^\W\d_a-zA-Z]{1,8}?[说问答喊叫道][，。：！？]")
+_QUOTE_END = re.compile(r"[。！？…][”」』]\s*$")
+
+# Places that end a sentence though sentencex leaves them out; the end is that of the match.
+_MISSED = re.compile(
+    r"(?:(?:(?<=[.!?] )|^|(?<=[\"“]))No\.(?=\s+[^\W\d])"  # the answer "No.", not the number "No. 5"
+    r"|\betc\.\)?(?=\s+[A-Z]))"
+)
+_ASIDE = re.compile(r"\s*\([^()]*[.!?]\)(?=\s+\S)")  # a sentence in brackets, on its own
 
 
 def markdown_splitter() -> BlockSplitter:
@@ -11,5 +42,58 @@ def markdown_splitter() -> BlockSplitter:
 
 
 def cut(prose: str, language: str) -> list[int]:
-    """Where the sentences of ``prose`` end, by sentencex."""
-    return [found["end_index"] for found in sentencex.get_sentence_boundaries(language, prose)]
+    """Where the sentences of ``prose`` end: a ``Cutter``."""
+    if not _MAY_END.search(prose):
+        return []
+    plain = plain_copy(prose)
+    ends = [found["end_index"] for found in sentencex.get_sentence_boundaries(language, plain)]
+    if "No." in prose or "etc." in prose:
+        ends = sorted({*ends, *(found.end() for found in _MISSED.finditer(plain))})
+    if "(" in prose:
+        ends = _split_asides(prose, ends)
+    return _merge(prose, ends) if len(ends) > 1 else ends
+
+
+def _split_asides(prose: str, ends: list[int]) -> list[int]:
+    """Cut behind a sentence that is in brackets from end to end: "It rained. (It often does.) We left." """
+    more = []
+    start = 0
+    for end in ends:
+        aside = _ASIDE.match(prose, start, end)
+        if aside and not prose[aside.end() :].lstrip()[:1].islower():
+            more.append(aside.end())
+        start = end
+    return sorted({*ends, *more})
+
+
+def _merge(prose: str, ends: list[int]) -> list[int]:
+    """Drop the cuts that are none."""
+    kept: list[int] = []
+    start = 0
+    for i, end in enumerate(ends[:-1]):
+        if not _goes_on(prose, start, end, ends[i + 1]):
+            kept.append(end)
+            start = end
+    return [*kept, ends[-1]]
+
+
+def _goes_on(prose: str, start: int, end: int, next_end: int) -> bool:
+    """Whether the sentence from ``start`` goes on behind ``end``, with the piece up to ``next_end``."""
+    first = _FIRST_WORD.match(prose, end)
+    if first is None or first.end() > next_end:  # nothing but punctuation or symbols
+        return True
+    before = prose[max(start, end - _LAST) : end]
+    word = first[1]
+    if (
+        word[0].islower() and not word[1:2].isupper()
+    ):  # not "iPhone", and not by somebody who never uses capitals
+        opening = _WORD.search(prose, start)
+        if opening and not opening[0].islower() and _TERMINATED.search(before):
+            return True
+    if _NUMBER.match(prose, end) and _BEFORE_NUMBER.search(before):
+        return True
+    if _LETTER.match(prose, end) and _BEFORE_LETTER.search(before):
+        return True
+    if start == 0 and end < 12 and _LONE_NUMBER.match(prose, 0, end):  # "**1.** Wash", "1. Introduction"
+        return True
+    return bool(_QUOTE_END.search(before) and _SPEAKER.match(prose, end))

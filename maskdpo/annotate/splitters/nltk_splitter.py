@@ -1,0 +1,66 @@
+"""NLTK's Punkt inside the Markdown block pass: an installed model, or one trained here.
+
+Punkt learns from raw text which words are abbreviations. Where its English model is not installed, it is trained on
+a sample of the answers to come, or, without one, on each answer by itself; the name says which it was.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from maskdpo.annotate.splitters.base import BlockSplitter, Cutter, Splitter
+from maskdpo.extras import require
+from maskdpo.schemas.records import Span
+
+# Punkt itself ends sentences only before white space, which Chinese does not have.
+_CHINESE_END = re.compile(r"[。！？…]+[”’」』）》】]*")
+
+
+def nltk_splitter(sample: Sequence[str] = ()) -> Splitter:
+    """``nltk:english`` (the installed model), ``nltk:sample-HASH`` or ``nltk:self``.
+
+    Args:
+        sample: texts to train on; if there are any, the installed model is not used.
+
+    Raises:
+        UserError: if NLTK is not installed.
+    """
+    punkt = require("nltk.tokenize.punkt", install="maskdpo[nltk]", purpose="the splitter nltk")
+    if sample:
+        digest = hashlib.sha256("\0".join(sample).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        return BlockSplitter(
+            f"nltk:sample-{digest}", _cutter(punkt.PunktSentenceTokenizer("\n\n".join(sample)))
+        )
+    installed = _installed_model()
+    return SelfTrained() if installed is None else BlockSplitter("nltk:english", _cutter(installed))
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTrained:
+    """Punkt, trained on each text before it is split."""
+
+    name: str = "nltk:self"
+
+    def split(self, text: str, language: str) -> list[Span]:
+        punkt = require("nltk.tokenize.punkt", install="maskdpo[nltk]", purpose="the splitter nltk")
+        return BlockSplitter(self.name, _cutter(punkt.PunktSentenceTokenizer(text))).split(text, language)
+
+
+@cache
+def _installed_model() -> Any:
+    punkt = require("nltk.tokenize.punkt", install="maskdpo[nltk]", purpose="the splitter nltk")
+    try:
+        return punkt.PunktTokenizer("english")
+    except LookupError:
+        return None
+
+
+def _cutter(tokenizer: Any) -> Cutter:
+    def cut(prose: str, language: str) -> list[int]:
+        ends = {end for _, end in tokenizer.span_tokenize(prose)}
+        return sorted(ends | {found.end() for found in _CHINESE_END.finditer(prose)})
+
+    return cut

@@ -1,0 +1,52 @@
+"""spaCy inside the Markdown block pass: its rule-based sentencizer, or a trained pipeline by name."""
+
+import sys
+from functools import cache
+from typing import Any
+
+from maskdpo.annotate.splitters.base import BlockSplitter
+from maskdpo.errors import UserError
+from maskdpo.extras import require
+
+
+def spacy_splitter(pipeline: str = "") -> BlockSplitter:
+    """``spacy``: the sentencizer on a blank pipeline of the text's language; ``spacy:NAME``: that pipeline.
+
+    Raises:
+        UserError: if spaCy or the pipeline is not installed, or the pipeline finds no sentences.
+    """
+    if not pipeline:
+        _blank("en")  # a missing package is told now, not at the first answer
+        return BlockSplitter("spacy", lambda prose, language: _ends(_blank(language), prose))
+    nlp = _trained(pipeline)
+    return BlockSplitter(f"spacy:{pipeline}", lambda prose, _: _ends(nlp, prose))
+
+
+def _ends(nlp: Any, prose: str) -> list[int]:
+    return [sentence.end_char for sentence in nlp(prose).sents]
+
+
+@cache
+def _blank(language: str) -> Any:
+    spacy = require("spacy", install="maskdpo[spacy]", purpose="the splitter spacy")
+    nlp = spacy.blank(language if language in ("en", "zh") else "xx")
+    nlp.add_pipe("sentencizer")
+    nlp.max_length = sys.maxsize  # the limit is for parsers; the sentencizer needs next to no memory
+    return nlp
+
+
+@cache
+def _trained(pipeline: str) -> Any:
+    spacy = require("spacy", install="maskdpo[spacy]", purpose=f"the splitter spacy:{pipeline}")
+    try:
+        nlp = spacy.load(pipeline, exclude=["ner", "lemmatizer"])
+    except OSError:
+        raise UserError(
+            f"the spaCy pipeline {pipeline!r} is not installed. "
+            f"Install it with: python -m spacy download {pipeline}"
+        ) from None
+    if not {"parser", "senter", "sentencizer"} & set(nlp.pipe_names):
+        raise UserError(
+            f"the spaCy pipeline {pipeline!r} finds no sentences: it has no parser, senter or sentencizer"
+        )
+    return nlp
