@@ -1,9 +1,10 @@
-"""A judge without a model: it compares the names, numbers and dates of a sentence with those of the reference.
+"""A judge without a model: it compares the names, numbers and dates of a sentence with the reference's.
 
 It is deterministic and fast, and right where answers are short statements of facts and the reference states the
 same facts in plain sentences. It knows words, not meanings: it does not see synonyms, does not reason ("born in
-1950, so 70 in 2020"), and calls what it cannot find in the reference ``unverifiable``. In Chinese and other scripts
-without capitals it reads numbers, dates and Latin names only; a sentence with none of them is refused, not guessed.
+1950, so 70 in 2020"), and calls what it cannot find in the reference ``unverifiable``. On free prose about an
+encyclopaedia's article it is a weak judge: take a model there. In Chinese and other scripts without capitals it
+reads numbers, dates and Latin names only; a sentence with none of them is refused, not guessed.
 """
 
 from collections import OrderedDict
@@ -11,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import maskdpo
+from maskdpo.annotate.claims.claims import Claim, Clause, clauses, find
+from maskdpo.annotate.claims.reference import Place, Reference
+from maskdpo.annotate.claims.tokens import Token, tokens
 from maskdpo.annotate.judge import Task, Verdict
-from maskdpo.annotate.judges import claims as c
-from maskdpo.annotate.judges.evidence import Place, Reference
 from maskdpo.errors import UserError
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Status
 
@@ -23,6 +25,12 @@ ABOUT = 0.6
 """How much of it a sentence with another value must say to contradict the clause."""
 UNKNOWN = 0.25
 """What a word that the reference never uses counts, beside the rarest word that it does use."""
+RETOLD = 0.75
+"""How much of a sentence without claims one passage must say to support it."""
+RETOLD_WORDS = 5
+"""A shorter sentence is not supported by its words alone."""
+VERDICTS_KEPT = 4096
+"""A prompt; a long run must not grow without bound."""
 
 
 @dataclass(slots=True)
@@ -38,12 +46,13 @@ class LexicalJudge:
     """Labels sentences by comparing their names, numbers and dates with the prompt's reference."""
 
     def __init__(self, *, cache_size: int = 256) -> None:
+        """``cache_size``: analysed references kept, the ones used last."""
         self.info = JudgeInfo(name="lexical", version=maskdpo.__version__)
         self._cache: OrderedDict[str, _Known] = OrderedDict()
         self._cache_size = cache_size
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
-        """One verdict a span; a prompt without a reference raises ``UserError``."""
+        """One verdict a span, in the order of the tasks; a prompt without a reference raises ``UserError``."""
         for task in tasks:
             known = self._known(task.prompt)
             yield task, [self._verdict(known, task.sentence(i)) for i in range(len(task.spans))]
@@ -68,13 +77,13 @@ class LexicalJudge:
         verdict = known.verdicts.get(sentence)
         if verdict is None:
             verdict = verdict_on(sentence, known.reference)
-            if len(known.verdicts) < 4096:  # a long run must not grow without bound
+            if len(known.verdicts) < VERDICTS_KEPT:
                 known.verdicts[sentence] = verdict
         return verdict
 
 
 def lexical_judge(*, cache_size: int = 256) -> LexicalJudge:
-    """The factory that the registry calls."""
+    """The factory for the registry of judges."""
     return LexicalJudge(cache_size=cache_size)
 
 
@@ -83,121 +92,155 @@ class _Finding:
     """What the reference says of one claim."""
 
     label: Label
-    places: tuple[int, ...]
+    sentences: tuple[int, ...]
+    subject: str
     reason: str
 
 
 def verdict_on(sentence: str, reference: Reference) -> Verdict:
     """The verdict on one sentence."""
-    found = c.tokens(sentence)
-    claims = c.without_topic([*c.names(found, reference.names), *c.quantities(found)], found, reference.topic)
-    claims.sort(key=lambda claim: claim.at)
+    found = tokens(sentence)
+    claims = find(found, reference.names, reference.topic)
     if len(claims) > 1:
         claims = [claim for claim in claims if not claim.weak]
-    grouped = c.clauses(found, claims, reference.weights)
+    grouped = clauses(found, claims, reference.weights)
     if claims and claims[0].weak and not reference.weight(grouped[0].words):
-        claims = []
+        claims = []  # "Tourism is important" names nothing
     if not claims:
         return _without_claims(found, grouped, reference)
     findings = [_finding(claim, clause, reference) for clause in grouped for claim in clause.claims]
-    return _worst(findings, reference)
-
-
-def _worst(findings: list[_Finding], reference: Reference) -> Verdict:
     for label in (Label.CONTRADICTORY, Label.UNVERIFIABLE, Label.NO_HALLUCINATION):
         those = [finding for finding in findings if finding.label is label]
         if those:
-            lines = dict.fromkeys(reference.sentences[i].text for finding in those for i in finding.places)
-            reason = "; ".join(dict.fromkeys(finding.reason for finding in those))
-            return Verdict(label, evidence="\n".join(lines) or None, reason=reason)
-    raise AssertionError("no findings")
+            break
+    lines = dict.fromkeys(reference.sentences[i].text for finding in those for i in finding.sentences)
+    return Verdict(label, evidence="\n".join(lines) or None, reason=_joined(those))
 
 
-def _without_claims(found: tuple[c.Token, ...], grouped: list[c.Clause], reference: Reference) -> Verdict:
-    """No name, number or date: right or wrong only if one clause of the reference has all the words."""
-    if sum(_is_caseless(token.raw) for token in found) * 2 > len(found):
+def _joined(findings: list[_Finding]) -> str:
+    """ "border: the reference has Spain, Italy": one reason for claims of one kind."""
+    by_subject: dict[str, list[str]] = {}
+    for finding in findings:
+        by_subject.setdefault(finding.subject, []).append(finding.reason)
+    return "; ".join(subject + ", ".join(dict.fromkeys(reasons)) for subject, reasons in by_subject.items())
+
+
+def _without_claims(found: tuple[Token, ...], grouped: list[Clause], reference: Reference) -> Verdict:
+    """No name, number or date: the words must all be in one clause, or a long sentence mostly in one passage."""
+    if sum(token.caseless for token in found) * 2 > len(found):
         return Verdict(
             None, Status.REFUSED, reason="this judge cannot read names in a script without capitals"
         )
-    words = frozenset().union(*(clause.words for clause in grouped)) - set(reference.topic)
+    words = {word for clause in grouped for word in clause.words} - set(reference.topic)
     negated = any(clause.negated for clause in grouped)
-    if words and all(word in reference.weights for word in words):
+    if words and words <= reference.weights.keys():
         for sentence in reference.sentences:
             for clause in sentence.clauses:
-                if words <= clause.words and not clause.claims:  # with claims, what it says is their values
+                # a clause with claims says their values, not its words
+                if words <= clause.words.keys() and not clause.claims:
                     same = clause.negated == negated
                     label = Label.NO_HALLUCINATION if same else Label.CONTRADICTORY
                     says = "the same" if same else "the opposite"
                     return Verdict(label, evidence=sentence.text, reason=f"the reference says {says}")
-    return Verdict(Label.NO_FACT, reason="no name, number or date to check")
+    return _retold(words, negated, reference) or Verdict(
+        Label.NO_FACT, reason="no name, number or date to check"
+    )
 
 
-def _is_caseless(raw: str) -> bool:
-    return raw[0].isalpha() and raw.lower() == raw.upper()
+def _retold(words: set[str], negated: bool, reference: Reference) -> Verdict | None:
+    """Support by a passage that says nearly all of a long sentence's words."""
+    if len(words) < RETOLD_WORDS or negated:
+        return None
+    top = max(reference.weights.values(), default=1.0)
+    whole = sum(reference.weights.get(word, top) for word in words)
+    shares = [reference.weight(words & passage) / whole for passage in reference.passages]
+    best = max(range(len(shares)), key=shares.__getitem__, default=None)
+    if best is None or shares[best] < RETOLD:
+        return None
+    inside = [s for s in reference.sentences if s.passage == best]
+    evidence = max(inside, key=lambda s: reference.weight(words & s.words))
+    return Verdict(
+        Label.NO_HALLUCINATION, evidence=evidence.text, reason="the reference says nearly the same"
+    )
 
 
-def _finding(claim: c.Claim, clause: c.Clause, reference: Reference) -> _Finding:
-    words = clause.words - set(reference.topic)
-    known = {word for word in words if word in reference.weights}
-    places = reference.places(claim)
+def _finding(claim: Claim, clause: Clause, reference: Reference) -> _Finding:
+    words = clause.words.keys() - set(reference.topic)
+    known = words & reference.weights.keys()
+    said = " ".join(clause.words[word] for word in clause.words if word in known) or claim.relation
+    subject = f"{said}: the reference " if said else "the reference "
+    places = _bound(claim, clause, reference.places(claim), reference)
     agreeing = [p for p in places if p.clause.negated == clause.negated]
     good = _supporting(claim, words, known, agreeing, reference)
-    about = _about(claim, known)
     if good:
-        return _Finding(
-            Label.NO_HALLUCINATION,
-            tuple(sorted({p.sentence for p in good})[:3]),
-            f"{about}the reference has {claim.text}",
-        )
+        shown = tuple(dict.fromkeys(p.sentence for p in good))[:2]
+        return _Finding(Label.NO_HALLUCINATION, shown, f"{subject}has ", claim.text)
     opposite = _supporting(claim, words, known, [p for p in places if p not in agreeing], reference)
     if opposite:
         return _Finding(
-            Label.CONTRADICTORY, (opposite[0].sentence,), f"{about}the reference says the opposite"
+            Label.CONTRADICTORY, (opposite[0].sentence,), subject, f"says the opposite of {claim.text}"
         )
-    return _otherwise(claim, clause, words, known, reference, about)
+    return _otherwise(claim, clause, known, reference, subject)
 
 
-def _about(claim: c.Claim, known: set[str]) -> str:
-    return f"{' '.join(sorted(known))}: " if known else f"{claim.relation}: " if claim.relation else ""
+def _bound(claim: Claim, clause: Clause, places: list[Place], reference: Reference) -> list[Place]:
+    """The places that speak of the same thing: what leads the clause, or the name that a direction belongs to."""
+    partner = clause.lead if claim is not clause.lead else None
+    if claim.kind == "direction":
+        partner = _nearest_name(claim, clause) or partner
+    if partner is None or not places:
+        return places
+    passages = reference.passages_with(partner)
+    return [p for p in places if reference.sentences[p.sentence].passage in passages]
+
+
+def _nearest_name(direction: Claim, clause: Clause) -> Claim | None:
+    """ "Spain" in "Spain to the south" and in "to the south, Spain"."""
+    names = [claim for claim in clause.claims if claim.kind == "name"]
+    before = [claim for claim in names if claim.at < direction.at]
+    return before[-1] if before else next(iter(names), None)
 
 
 def _supporting(
-    claim: c.Claim, words: frozenset[str], known: set[str], places: list[Place], reference: Reference
+    claim: Claim, words: set[str], known: set[str], places: list[Place], reference: Reference
 ) -> list[Place]:
-    """Those of the places that speak of the same; empty where they say too little of what the clause says."""
+    """Those of the places that speak of the same; none where they say too little of what the clause says."""
     if not known:
         return [p for p in places if p.claim.relation == claim.relation]
-    near = [p for p in places if p.clause.words & known]
+    near = [p for p in places if p.clause.words.keys() & known]
     if not near:
         return []
-    said = frozenset().union(*(reference.sentences[p.sentence].words for p in near))
-    top = max(reference.weight([word]) for word in known)
+    said = frozenset[str]().union(*(reference.sentences[p.sentence].words for p in near))
+    top = max(reference.weights[word] for word in known)
     whole = reference.weight(known) + UNKNOWN * top * len(words - known)
     return near if reference.weight(known & said) >= SHARED * whole else []
 
 
-def _otherwise(
-    claim: c.Claim, clause: c.Clause, words: frozenset[str], known: set[str], reference: Reference, about: str
-) -> _Finding:
+def _otherwise(claim: Claim, clause: Clause, known: set[str], reference: Reference, subject: str) -> _Finding:
     """Contradictory where the reference gives other values for the same words, else unverifiable."""
     others: list[tuple[float, int, str]] = []
     for number, sentence in enumerate(reference.sentences):
         for other in sentence.clauses:
-            values = [v for v in other.claims if v.kind == claim.kind]
             denied = (
                 not other.claims and other.negated and not clause.negated
             )  # "does not border any country"
+            values = [v for v in other.claims if v.kind == claim.kind]
             if not denied and (not values or other.negated != clause.negated):
                 continue
-            if known:
-                shared = reference.weight(known & other.words) / reference.weight(known)
-            else:
-                plain = not other.words - set(reference.topic)
-                shared = float(plain and any(v.relation == claim.relation for v in values))
+            shared = _shared(claim, known, other, reference)
             if shared >= ABOUT:
-                others.append((-shared, number, ", ".join(v.text for v in values[:4])))
+                text = ", ".join(v.text for v in values[:4]) + ("..." if len(values) > 4 else "")
+                others.append((-shared, number, text))
     if others:
         _, number, text = min(others)
         says = f"has {text}" if text else "denies it"
-        return _Finding(Label.CONTRADICTORY, (number,), f"{about}the reference {says}, not {claim.text}")
-    return _Finding(Label.UNVERIFIABLE, (), f"{about}the reference does not have {claim.text}")
+        return _Finding(Label.CONTRADICTORY, (number,), f"{subject}{says}, not ", claim.text)
+    return _Finding(Label.UNVERIFIABLE, (), f"{subject}does not have ", claim.text)
+
+
+def _shared(claim: Claim, known: set[str], other: Clause, reference: Reference) -> float:
+    """How much of the clause's words another one has; where it has none, whether it is of the same bare form."""
+    if known:
+        return reference.weight(known & other.words.keys()) / reference.weight(known)
+    bare = not other.words.keys() - set(reference.topic)
+    return float(bare and any(v.relation == claim.relation for v in other.claims))

@@ -1,13 +1,13 @@
 """Numbers and dates in text, and whether two of them agree.
 
 A number agrees with another if one is the other rounded: "67 million" and "66,987,244", "3.14" and "3.14159".
-Years and small counts must be equal. Hedges widen ("about 70 million") or open to one side ("over 60 million").
+Years and small counts must be equal. Hedges widen ("about 70 million") or open to one side ("over 60").
 """
 
 import re
 from dataclasses import dataclass
 
-from maskdpo.annotate.judges.words import ABOUT, MAGNITUDES, MONTHS, OVER, UNDER
+from maskdpo.annotate.claims.words import ABOUT, MAGNITUDES, MONTHS, OVER, UNDER
 
 _M = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
@@ -16,20 +16,23 @@ _M = (
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
 DATE = (
     rf"(?P<mdy>\b{_M}\.?\s{_DAY},?\s\d{{4}}\b)|(?P<dmy>\b{_DAY}\s(?:of\s)?{_M}\.?,?\s\d{{4}}\b)"
-    r"|(?P<iso>\b\d{4}[-/.]\d{1,2}[-/.]\d{1,2}\b)|(?P<zh>\d{4}\s?年(?:\s?\d{1,2}\s?月(?:\s?\d{1,2}\s?日)?)?)"
-    rf"|(?P<my>\b{_M}\.?,?\s\d{{4}}\b)|(?P<md>\b{_M}\.?\s{_DAY}\b(?!,?\s?\d))|(?P<dm>\b{_DAY}\s(?:of\s)?{_M}\b)"
+    r"|(?P<iso>\b\d{4}[-/.]\d{1,2}[-/.]\d{1,2}\b)"
+    r"|(?P<zh>\d{4}\s?年(?:\s?\d{1,2}\s?月(?:\s?\d{1,2}\s?日)?)?)"
+    rf"|(?P<my>\b{_M}\.?,?\s\d{{4}}\b)|(?P<md>\b{_M}\.?\s{_DAY}\b(?!,?\s?\d))"
+    rf"|(?P<dm>\b{_DAY}\s(?:of\s)?{_M}\b)"
 )
+DATE_FORMS = ("mdy", "dmy", "iso", "zh", "my", "md", "dm")
 NUMBER = (
     r"(?P<num>(?<![^\W_])[-−]?\d+(?:[,\u202f\u00a0]\d{3})*(?:\.\d+)?)"
     r"(?P<ord>(?:st|nd|rd|th)\b|s\b)?"
-    r"(?:[\s-]?(?P<mag>hundred|thousand|million|billion|trillion|mn|bn|百万|万亿|万|亿|千|百)(?!\w*[a-z]))?"
+    r"(?:[\s-]?(?P<mag>hundred|thousand|(?:m|b|tr)illion|[mb]n|百万|万亿|[万亿千百])(?!\w*[a-z]))?"
     r"(?P<pct>\s?%|\s?per\s?cent\b)?"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number, or a date where ``date`` is set. ``low`` and ``high`` are the values that it can stand for."""
+    """A number, or a date where ``date`` is set; ``low`` to ``high`` are the values that it can stand for."""
 
     text: str
     value: float
@@ -70,7 +73,7 @@ def parse_number(match: re.Match[str], hedge: str) -> Quantity | None:
     digits = re.sub(r"[,\u202f\u00a0]", "", match["num"]).replace("−", "-")
     if len(digits) > 30:
         return None
-    scale = MAGNITUDES[match["mag"]] if match["mag"] else 1.0
+    scale = MAGNITUDES[match["mag"].lower()] if match["mag"] else 1.0
     value = float(digits) * scale
     if match["pct"]:
         unit = "%"
@@ -97,18 +100,20 @@ def make_number(text: str, value: float, resolution: float, unit: str, hedge: st
     return Quantity(text, value, value - slack, value + slack, unit)
 
 
-def span_of(first: Quantity, last: Quantity, text: str) -> Quantity:
+def join(first: Quantity, last: Quantity) -> Quantity:
     """The range "between ``first`` and ``last``"; "60 to 70 million" lends its magnitude to the first."""
     low, high = first.value, last.value
     for word, scale in MAGNITUDES.items():
-        if last.text.endswith(word) and first.text.replace(".", "").isdigit():
+        if last.text.lower().endswith(word) and first.text.replace(".", "").isdigit():
             low *= scale
             break
-    return Quantity(text, (low + high) / 2, min(low, high), max(low, high), last.unit)
+    return Quantity(
+        f"{first.text} to {last.text}", (low + high) / 2, min(low, high), max(low, high), last.unit
+    )
 
 
 def _resolution(digits: str) -> float:
-    """What the last digit that counts is worth: 0.1 for "6.5", 1000 for "67000", 1 for the exact count "120"."""
+    """What the last digit that counts is worth: 0.1 for "6.5", 1000 for "67000", 1 for "120"."""
     if "." in digits:
         return float(10.0 ** -len(digits.split(".")[1]))
     zeros = len(digits) - len(digits.rstrip("0"))

@@ -1,0 +1,143 @@
+"""A reference, analysed once so that claims can be looked up in it."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from maskdpo.annotate.claims.claims import Claim, Clause, clauses, find, flat
+from maskdpo.annotate.claims.quantities import agree
+from maskdpo.annotate.claims.tokens import Token, tokens
+from maskdpo.annotate.claims.words import MODIFIERS, STOP
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9])|(?<=[。！？])|\n+")
+_ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|No|Inc|Ltd|Co|Prof|Gen|ca|approx))\.$")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A claim of the reference and where it stands."""
+
+    claim: Claim
+    clause: Clause
+    sentence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence of the reference, verbatim."""
+
+    text: str
+    words: frozenset[str]
+    passage: int
+    clauses: tuple[Clause, ...]
+
+
+class _Anything:
+    def __contains__(self, word: object) -> bool:
+        return True
+
+
+class Reference:
+    """The names, numbers, dates and words of a reference.
+
+    ``topic`` is what the answers are about: its names claim nothing. ``weights``: how much a word tells, by how few
+    sentences have it.
+    """
+
+    def __init__(self, passages: Sequence[str], topic: str) -> None:
+        self.topic = tuple(t.stem for t in tokens(topic) if t.word and t.fold != "the")
+        read = [(i, text, tokens(text)) for i, passage in enumerate(passages) for text in sentences(passage)]
+        self.names = _always_names(found for _, _, found in read)
+        self.sentences: list[Sentence] = []
+        self.passages: list[frozenset[str]] = []
+        self._by_word: dict[str, list[Place]] = defaultdict(list)
+        self._quantities: list[Place] = []
+        for i, text, found in read:
+            grouped = clauses(found, find(found, self.names, self.topic), _Anything())
+            words = frozenset(t.stem for t in found if t.word and t.fold not in STOP)
+            self._add(Sentence(text, words, i, tuple(grouped)))
+        by_passage: dict[int, set[str]] = defaultdict(set)
+        for sentence in self.sentences:
+            by_passage[sentence.passage] |= sentence.words
+        self.passages = [frozenset(by_passage[i]) for i in range(len(passages))]
+        self.weights = self._weights()
+        self.negations = any(clause.negated for sentence in self.sentences for clause in sentence.clauses)
+
+    def _add(self, sentence: Sentence) -> None:
+        number = len(self.sentences)
+        self.sentences.append(sentence)
+        for clause in sentence.clauses:
+            for claim in clause.claims:
+                place = Place(claim, clause, number)
+                if claim.quantity:
+                    self._quantities.append(place)
+                for word in set(flat(claim.words)):
+                    self._by_word[word].append(place)
+
+    def _weights(self) -> dict[str, float]:
+        counts: dict[str, int] = defaultdict(int)
+        for sentence in self.sentences:
+            for word in {w for clause in sentence.clauses for w in clause.words}:
+                counts[word] += 1
+        total = len(self.sentences)
+        return {word: math.log(1 + total / n) for word, n in counts.items() if word not in self.topic}
+
+    def weight(self, words: Iterable[str]) -> float:
+        return sum(self.weights.get(word, 0.0) for word in words)
+
+    def places(self, claim: Claim) -> list[Place]:
+        """Where the reference says this name, number or date; the closest matches first."""
+        if claim.quantity:
+            return [
+                p for p in self._quantities if p.claim.quantity and agree(claim.quantity, p.claim.quantity)
+            ]
+        rarest = min((self._by_word.get(word, []) for word in flat(claim.words)), key=len, default=[])
+        found = [p for p in rarest if within(claim.words, p.claim.words)]
+        return sorted(found, key=lambda p: (len(p.claim.words), len(p.clause.claims)))
+
+    def passages_with(self, claim: Claim) -> set[int]:
+        return {self.sentences[p.sentence].passage for p in self.places(claim)}
+
+
+def sentences(passage: str) -> list[str]:
+    """Split a passage, verbatim; a split too many costs little."""
+    parts: list[str] = []
+    start = 0
+    for match in _SENTENCE_END.finditer(passage):
+        part = passage[start : match.start()]
+        if not _ABBREVIATION.search(part):
+            parts.append(part.strip())
+            start = match.end()
+    parts.append(passage[start:].strip())
+    return [part for part in parts if part]
+
+
+def within(name: tuple[str, ...], known: tuple[str, ...]) -> bool:
+    """Whether ``known`` is the name or has it as a part: Douglas, William O. Douglas; not Sudan, South Sudan."""
+    if flat(name) == flat(known):
+        return True
+    if len(name) > 1:  # initials come and go
+        name, known = tuple(w for w in name if len(w) > 1), tuple(w for w in known if len(w) > 1)
+    if not name:
+        return False
+    for i in range(len(known) - len(name) + 1):
+        if known[i : i + len(name)] == name:
+            return name[0] not in MODIFIERS and not (i and known[i - 1] in MODIFIERS)
+    return False
+
+
+def _always_names(read: Iterable[tuple[Token, ...]]) -> frozenset[str]:
+    """Single words that the text writes with a capital inside a sentence, and nowhere without."""
+    capital: set[str] = set()
+    small: set[str] = set()
+    for found in read:
+        for i, token in enumerate(found):
+            if not token.word or token.quantity or token.fold in STOP:
+                continue
+            if not token.capital:
+                small.add(token.stem)
+            elif i and not found[i - 1].capital and not (i + 1 < len(found) and found[i + 1].capital):
+                capital.add(token.stem)
+    return frozenset(capital - small - MODIFIERS)
