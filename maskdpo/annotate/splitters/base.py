@@ -18,7 +18,8 @@ class Splitter(Protocol):
     """Finds the sentences of an answer.
 
     ``split`` returns spans that are ordered, disjoint, trimmed and not empty. Between them is nothing but
-    white space and Markdown markers (docs/sentences.md lists them). The same text gives the same spans, always.
+    white space and Markdown markers (docs/sentences.md lists them). The same text gives the same spans,
+    always.
     """
 
     @property

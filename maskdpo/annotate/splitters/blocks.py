@@ -1,7 +1,8 @@
 """The Markdown block pass: where fences, headings, tables, list items, quotes and paragraphs are.
 
 It yields blocks, and a copy of the text of the *same length* in which every marker and line end is a space. A
-cutter that finds sentences in the copy finds them in the text, and white space of the copy belongs to no sentence.
+cutter that finds sentences in the copy finds them in the text, and white space of the copy belongs to no
+sentence.
 """
 
 import re
@@ -12,9 +13,9 @@ from typing import NamedTuple
 from maskdpo.annotate.splitters.inline_lists import BULLETS, inline_markers
 from maskdpo.schemas.labels import Kind
 
-# Not every number or letter at the start of a line is a list marker. "1.Abigail" is a list item, "3.14" is not;
-# "a. Paris" is, and "A. Lincoln", "p. 5", "c. 1900" are not; "(2) Rome" is, "(212) 555" is not. A number with
-# nothing behind it is an answer ("42."), not an empty item.
+# Not every number or letter at the start of a line is a list marker. "1.Abigail" is a list item, "3.14" is
+# not; "a. Paris" is, and "A. Lincoln", "p. 5", "c. 1900" are not; "(2) Rome" is, "(212) 555" is not. A
+# number with nothing behind it is an answer ("42."), not an empty item.
 _MARK = (
     r"(?:[-*+–](?=\s|$)"
     rf"|[{BULLETS}]"

@@ -16,8 +16,9 @@ _FEET = re.compile(r"(?<=\d)['\"](?=\d|\s)")
 def plain_copy(prose: str) -> str:
     """A copy of the same length, each sentence end where it belongs.
 
-    Addresses and inline code become letters, for their full stops end nothing. A full stop before the closers of
-    emphasis changes places with them, for the sentence ends behind them: "**Stop.** Go" ends behind "**".
+    Addresses and inline code become letters, for their full stops end nothing. A full stop before the
+    closers of emphasis changes places with them, for the sentence ends behind them: "**Stop.** Go" ends
+    behind "**".
     """
     if "`" in prose or "://" in prose or "www." in prose or "](" in prose:
         prose = _OPAQUE.sub(_fill_opaque, prose)

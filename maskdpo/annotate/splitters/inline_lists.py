@@ -17,9 +17,10 @@ _MAY_START = re.compile(r"(?:^[\s>]*|[:：;；.。!?！？，,][\"”’)*]*|\ba
 def inline_markers(line: str, skip: int) -> list[tuple[int, int]]:
     """Where list markers stand inside ``line``, after its own marker ``line[:skip]``.
 
-    Numbers count as a list only if they start at 1, at the start of the line or after punctuation, go up by one,
-    are two at least, and no item begins in lower case; letters alike. So "the 2. Bundesliga" and "Apollo 11. It"
-    are left alone, and "for two reasons: 1) it is cheap and 2) it is good" stays one sentence.
+    Numbers count as a list only if they start at 1, at the start of the line or after punctuation, go up by
+    one, are two at least, and no item begins in lower case; letters alike. So "the 2. Bundesliga" and
+    "Apollo 11. It" are left alone, and "for two reasons: 1) it is cheap and 2) it is good" stays one
+    sentence.
     """
     if skip and _ANY_BULLET.search(line, 0, skip):
         return [match.span() for match in _BULLET.finditer(line, skip)]

@@ -1,7 +1,7 @@
 """The default splitter: the Markdown block pass, sentencex inside prose, a few repairs of what it returns.
 
-A repair is here only if it says something true about the language ("a sentence does not begin in lower case"),
-never for the sake of one example.
+A repair is here only if it says something true about the language ("a sentence does not begin in lower
+case"), never for the sake of one example.
 """
 
 import re
@@ -94,6 +94,6 @@ def _goes_on(prose: str, start: int, end: int, next_end: int) -> bool:
         return True
     if _LETTER.match(prose, end) and _BEFORE_LETTER.search(before):
         return True
-    if start == 0 and end < 12 and _LONE_NUMBER.match(prose, 0, end):  # "**1.** Wash", "1. Introduction"
-        return True
+    if end - start < 12 and _LONE_NUMBER.match(prose, start, end):  # "**1.** Wash", not "How many? 12. Now"
+        return not prose[:start].rstrip().endswith("?")
     return bool(_QUOTE_END.search(before) and _SPEAKER.match(prose, end))

@@ -1,7 +1,8 @@
 """NLTK's Punkt inside the Markdown block pass: an installed model, or one trained here.
 
-Punkt learns from raw text which words are abbreviations. Where its English model is not installed, it is trained on
-a sample of the answers to come, or, without one, on each answer by itself; the name says which it was.
+Punkt learns from raw text which words are abbreviations. Where its English model is not installed, it is
+trained on a sample of the answers to come, or, without one, on each answer by itself; the name says which it
+was.
 """
 
 import hashlib
