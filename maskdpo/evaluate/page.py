@@ -182,7 +182,8 @@ class _Builder:
     def write(self, out: Path, kind: str, title: str, summary: Sequence[SummaryTable]) -> PageStats:
         """Render and write the page."""
         data = {"kind": kind, "judges": list(self.judges), "gold": self.gold_sentences > 0}
-        page = render(data | {"prompts": self.cards, "items": self.items}, title, summary).encode()
+        text = render(data | {"prompts": self.cards, "items": self.items}, title, summary)
+        page = text.encode(errors="replace")  # a lone surrogate becomes "?": one character still, so spans hold
         with atomic_write(out) as file:
             file.write(page)
         return PageStats(

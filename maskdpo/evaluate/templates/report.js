@@ -124,8 +124,7 @@ function parseQuery(query) {
   return [...query.matchAll(/"([^"]+)"|(\S+)/g)].map((m) => (m[1] || m[2]).replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).map((t) => new RegExp(t, "giu"));
 }
 function hit(expression, text) {
-  expression.lastIndex = 0;
-  return Boolean(text) && expression.test(text);
+  return Boolean(text) && text.search(expression) >= 0; // unlike test(), this leaves lastIndex alone
 }
 function matchesTerm(item, term) {
   const prompt = prompts[item.p];
@@ -171,6 +170,9 @@ function apply() {
   $("clear").hidden = !filtered();
   rebuildList();
   drawInspector();
+  keepInAddress();
+  const top = list.getBoundingClientRect().top - barHeight();
+  if (top < 0) window.scrollBy({ top: top - 16, behavior: "instant" }); // the first match, not the middle of fewer
 }
 const NOUN = kind === "pairs" ? "pair" : kind === "compare" ? "prompt" : "answer";
 const filtered = () => Boolean(state.query || state.labels.size || state.topic || state.model || state.status || state.disagree);
@@ -223,6 +225,7 @@ function stack(sum, tall) {
 }
 const fourWay = (s) => `${s.right} right, ${s.wrong} wrong, ${s.no_fact} without a fact, ${s.none} not judged`;
 
+const both = (sums, value) => sums.map(value).join(kind === "pairs" ? " | " : " → ");
 function drawCards() {
   const sums = SIDES.map((_, side) => totals(side));
   const bars = h("div", { class: "panel wide" }, h("h2", {}, "Sentences"), sums.map((sum, side) => h("div", { class: "barline" },
@@ -230,17 +233,16 @@ function drawCards() {
   const tiles = Object.keys(GROUPS).map((group) => h("div", { class: `panel tile g-${group}` },
     h("h2", {}, GROUPS[group]),
     h("p", { class: "big" }, sums.map((sum, side) => [side ? h("span", { class: "arrow-to" }, kind === "pairs" ? "|" : "→") : null, h("span", {}, percent(sum[group], sum.n))])),
-    h("p", { class: "small" }, sums.map((sum) => count(sum[group])).join(kind === "pairs" ? " | " : " → "), " · ",
-      sums.map((sum) => (sum.answers ? (sum[group] / sum.answers).toFixed(2) : "–")).join(kind === "pairs" ? " | " : " → "), " per answer")));
-  const row = (name, value) => [h("dt", {}, name), h("dd", {}, sums.map(value).join(kind === "pairs" ? " | " : " → "))];
-  const facts = h("div", { class: "panel tile facts" }, h("h2", {}, kind === "pairs" ? "Pairs" : "Answers"), h("dl", {},
+    h("p", { class: "small" }, h("span", {}, `${both(sums, (sum) => count(sum[group]))} in all`), h("span", {}, `${both(sums, (sum) => (sum.answers ? (sum[group] / sum.answers).toFixed(2) : "–"))} per answer`))));
+  const row = (name, value) => [h("dt", {}, name), h("dd", {}, both(sums, value))];
+  const facts = h("div", { class: "panel facts" }, h("h2", {}, kind === "pairs" ? "Pairs" : "Answers"), h("dl", {},
     row("shown", (s) => count(s.answers)),
     row("mean length", (s) => (s.answers ? count(Math.round(s.length / s.answers)) : "–")),
     row("sentences each", (s) => (s.answers ? (s.n / s.answers).toFixed(1) : "–")),
     row("cut off", (s) => count(s.cut)),
     kind === "pairs" ? row("trained", (s) => percent(s.trained, s.n)) : null,
     DATA.gold ? row("differ from gold", (s) => count(s.disagree)) : null));
-  $("cards").replaceChildren(bars, ...tiles, facts);
+  $("cards").replaceChildren(bars, facts, ...tiles);
 }
 
 /* ---- plots ---- */
@@ -251,7 +253,7 @@ const frame = (label, width, height, ...children) => g("svg", { viewBox: `0 0 ${
 const text = (x, y, words, attributes) => g("text", { x, y, ...attributes }, words);
 
 function drawPlots() {
-  const plots = [plotModels(), plotScores(), DATA.gold ? plotCalibration() : null, DATA.gold ? plotMatrix() : null];
+  const plots = [plotModels(), plotScores(), SIDES.length > 1 && !DATA.gold ? plotDifference() : null, DATA.gold ? plotCalibration() : null, DATA.gold ? plotMatrix() : null];
   $("plots").replaceChildren(...plots.filter(Boolean));
 }
 
@@ -296,6 +298,25 @@ function plotScores() {
   return plot("Scores", note, frame("Distribution of scores", 340, 150, ...bars, ...axis));
 }
 
+/** After minus before, or chosen minus rejected. */
+function plotDifference() {
+  const bins = new Array(21).fill(0); // the middle one is "no difference"
+  let up = 0, down = 0;
+  for (const i of view) {
+    const difference = kind === "pairs" ? margin(items[i]) : change(items[i], 1);
+    if (!Number.isFinite(difference)) continue;
+    bins[Math.max(0, Math.min(20, Math.round(difference * 10) + 10))] += 1;
+    up += difference > 1e-9;
+    down += difference < -1e-9;
+  }
+  const top = Math.max(1, ...bins);
+  const bars = bins.map((n, bin) => g("rect", { x: 4 + bin * 16, width: 13, y: 126 - 106 * n / top, height: 106 * n / top, rx: 1.5, class: bin < 10 ? "f-contradictory" : bin > 10 ? "f-no_hallucination" : "f-none" },
+    g("title", {}, `${((bin - 10) / 10).toFixed(1)}: ${count(n)}`)));
+  const axis = [g("line", { x1: 0, x2: 340, y1: 126.5, y2: 126.5, class: "axis" }), text(0, 142, "−1", {}), text(170, 142, "0", { "text-anchor": "middle" }), text(340, 142, "+1", { "text-anchor": "end" }), text(0, 10, count(top), { class: "dim" })];
+  const title = kind === "pairs" ? "Margin, chosen − rejected" : "Change in score, after − before";
+  return plot(title, `${count(up)} up, ${count(down)} down`, frame(title, 340, 150, ...bars, ...axis));
+}
+
 /** How often the judge agrees with gold, against how sure it said it was. */
 function plotCalibration() {
   const bins = Array.from({ length: 10 }, () => ({ n: 0, agree: 0, sure: 0 }));
@@ -312,7 +333,7 @@ function plotCalibration() {
   const dots = bins.filter((bin) => bin.n).map((bin) => g("circle", { cx: x(bin.sure / bin.n), cy: y(bin.agree / bin.n), r: 3 + 9 * Math.sqrt(bin.n / n), class: "dot" },
     g("title", {}, `confidence ${(bin.sure / bin.n).toFixed(2)}: agrees ${percent(bin.agree, bin.n)} of ${bin.n}`)));
   const grid = [0, 0.5, 1].flatMap((v) => [g("line", { x1: 34, x2: 334, y1: y(v), y2: y(v), class: "grid" }), text(28, y(v) + 4, `${100 * v}`, { "text-anchor": "end", class: "dim" }), text(x(v), 142, v ? String(v) : "0", { "text-anchor": v === 0 ? "start" : v === 1 ? "end" : "middle" })]);
-  return plot("Confidence against agreement with gold, %", `calibration error ${error.toFixed(3)}, ${count(n)} sentences`, frame("Calibration", 340, 150, ...grid, g("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), class: "ideal" }), ...dots));
+  return plot("Agreement by confidence", `error ${error.toFixed(3)}`, frame("Calibration", 340, 150, ...grid, g("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), class: "ideal" }), ...dots));
 }
 
 function plotMatrix() {
@@ -343,10 +364,14 @@ function drawBar() {
   const choose = (id, label, options) => h("label", { class: "field" }, h("span", {}, label), h("select", { id, onchange: (event) => { state[id] = event.target.value; apply(); } },
     options.map(([value, name]) => h("option", { value }, name))));
   let timer = 0;
-  const typed = (name) => (event) => { clearTimeout(timer); timer = setTimeout(() => { state[name] = event.target.value.trim(); apply(); }, items.length > 500 ? 160 : 40); };
+  const typed = (name) => (event) => { clearTimeout(timer); timer = setTimeout(() => {
+    if (state[name] === event.target.value.trim()) return;
+    state[name] = event.target.value.trim();
+    apply();
+  }, items.length > 500 ? 160 : 40); };
   const fields = [
-    h("label", { class: "field grow" }, h("span", {}, "Search"), h("input", { id: "query", type: "search", placeholder: "words or “exact phrase” in questions, answers, reasons   ( / )", autocomplete: "off", spellcheck: "false", oninput: typed("query") })),
-    topics.size > 1 ? h("label", { class: "field" }, h("span", {}, "Topic"), h("input", { id: "topic", type: "search", list: "topics", placeholder: "any", autocomplete: "off", oninput: typed("topic") }), h("datalist", { id: "topics" }, [...topics].sort().map((t) => h("option", { value: t })))) : null,
+    h("label", { class: "field grow" }, h("span", {}, "Search questions, answers, reasons"), h("input", { id: "query", type: "search", placeholder: "words or \"an exact phrase\"", autocomplete: "off", spellcheck: "false", oninput: typed("query"), onchange: typed("query") })),
+    topics.size > 1 ? h("label", { class: "field" }, h("span", {}, "Topic"), h("input", { id: "topic", type: "search", list: "topics", placeholder: "any", autocomplete: "off", oninput: typed("topic"), onchange: typed("topic") }), h("datalist", { id: "topics" }, [...topics].sort().map((t) => h("option", { value: t })))) : null,
     models.length > 1 && kind !== "pairs" ? choose("model", "Model", [["", "any"], ...models.map((m) => [m, m])]) : null,
     kind !== "pairs" && (statuses.size > 1 || cut) ? choose("status", "Status", [["", "any"], ...[...statuses].map((s) => [s, `${s}: ${STATUS[s]}`]), ...(cut ? [["cut", "answer cut off"]] : [])]) : null,
     choose("sort", "Sort", Object.entries(SORTS).map(([key, [name]]) => [key, name])),
@@ -362,6 +387,29 @@ function clearFilters() {
   for (const id of ["query", "topic", "model", "status"]) if ($(id)) $(id).value = "";
   if ($("disagree")) $("disagree").checked = false;
   apply();
+}
+
+/** The filters live in the address too, so that a view can be passed on. */
+function keepInAddress() {
+  const parts = new URLSearchParams();
+  for (const name of ["query", "topic", "model", "status"]) if (state[name]) parts.set(name, state[name]);
+  if (state.labels.size) parts.set("labels", [...state.labels].join(","));
+  if (state.disagree) parts.set("disagree", "1");
+  if (state.sort !== "file") parts.set("sort", state.sort);
+  const hash = parts.toString();
+  try { history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search); } catch { /* not allowed here */ }
+}
+function readAddress() {
+  const parts = new URLSearchParams(location.hash.slice(1));
+  for (const name of ["query", "topic", "model", "status", "sort"]) {
+    const field = $(name);
+    if (!field || !parts.has(name)) continue;
+    field.value = parts.get(name);
+    if (field.value === parts.get(name)) state[name] = field.value; // a choice that does not exist leaves the field empty
+    else field.value = state[name];
+  }
+  for (const label of (parts.get("labels") || "").split(",")) if (Object.hasOwn(LABELS, label)) state.labels.add(label);
+  if ($("disagree")) $("disagree").checked = state.disagree = parts.has("disagree");
 }
 
 /* ---- one card ---- */
@@ -487,9 +535,10 @@ function rebuildList() {
 function paint() {
   scheduled = false;
   if (!view.length) return;
-  const eye = $("bar").getBoundingClientRect().bottom;
-  const anchor = [...nodes.values()].find((node) => node.getBoundingClientRect().bottom > eye);
+  const eye = Math.max(0, $("bar").getBoundingClientRect().bottom);
+  const anchor = [...list.querySelectorAll(".card")].find((node) => node.getBoundingClientRect().bottom > eye);
   const before = anchor ? anchor.getBoundingClientRect().top : 0;
+  measure(); // a card may have grown since: its new height decides which cards are near
   for (let round = 0; round < 4; round++) if (!paintOnce()) break;
   if (anchor && anchor.isConnected) {
     const moved = anchor.getBoundingClientRect().top - before;
@@ -511,6 +560,9 @@ function paintOnce() {
   }
   above.style.height = `${offsets[first]}px`;
   below.style.height = `${Math.max(0, offsets[view.length] - offsets[last + 1])}px`;
+  return measure();
+}
+function measure() {
   let changed = false;
   for (const [i, node] of nodes) {
     const height = node.getBoundingClientRect().height;
@@ -553,10 +605,14 @@ function sentenceAt({ item, side, sentence }) {
   const card = nodes.get(item);
   return card && sentence >= 0 ? card.querySelector(`.s[data-side="${side}"][data-k="${sentence}"]`) : null;
 }
+/** What the bar covers of the window: nothing where it scrolls away. */
+const barHeight = () => (getComputedStyle($("bar")).position === "sticky" ? $("bar").offsetHeight : 0);
+/** What the inspector covers where it is a sheet at the bottom. */
+const sheetHeight = () => (getComputedStyle($("inspector")).position === "fixed" ? $("inspector").offsetHeight : 0);
 function reveal(item) { // scroll to a card, wherever it is
   const k = view.indexOf(item);
   if (k < 0) return;
-  const room = $("bar").offsetHeight + 14;
+  const room = barHeight() + 14;
   for (let round = 0; round < 3; round++) { // offsets of cards never seen are guesses: look again once it is there
     window.scrollTo({ top: list.getBoundingClientRect().top + window.scrollY + offsets[k] - room, behavior: "instant" });
     paint();
@@ -590,8 +646,15 @@ function goto(item, side, sentence) {
   if (!node) return;
   node.focus({ preventScroll: true });
   const box = node.getBoundingClientRect();
-  const top = $("bar").getBoundingClientRect().bottom + 60;
-  if (box.top < top || box.bottom > window.innerHeight - 40) window.scrollBy(0, box.top - top - 60);
+  const top = barHeight() + 20;
+  if (box.top < top || box.bottom > window.innerHeight - sheetHeight() - 20) window.scrollBy(0, box.top - top - 60);
+}
+/** Keep the sentence in sight where the inspector is a sheet over the lower half of a small screen. */
+function uncover() {
+  const node = sentenceAt(current);
+  if (!node || !sheetHeight()) return;
+  const over = node.getBoundingClientRect().bottom - (window.innerHeight - sheetHeight() - 16);
+  if (over > 0) window.scrollBy({ top: over, behavior: "instant" });
 }
 /** The next sentence that is wrong, over all answers shown. */
 function moveWrong(step) {
@@ -607,25 +670,29 @@ function moveWrong(step) {
 }
 
 /* ---- the inspector: verdict and reference ---- */
+let shownReference = "";
 function drawInspector() {
   const box = $("inspector");
   const item = items[current.item];
-  box.classList.toggle("has-sentence", current.sentence >= 0);
-  if (!item) { box.replaceChildren(); return; }
+  box.hidden = !item;
+  if (!item) return;
   const side = item.a[current.side];
   const s = side && current.sentence >= 0 ? side.s[current.sentence] : null;
   const passages = prompts[item.p].ref;
   const found = s && s.ev ? locate(s.ev, passages) : new Map();
-  const close = h("button", { type: "button", class: "icon close", "aria-label": "Close", onclick: () => select(current.item) }, "✕");
-  box.replaceChildren(close, s ? verdict(s, side, found, passages) : h("p", { class: "hint" }, "Point at a sentence, or tap it, to see its verdict. ", h("kbd", {}, "j"), " ", h("kbd", {}, "k"), " move between answers, ", h("kbd", {}, "→"), " between sentences."), reference(passages, found));
+  box.classList.toggle("has-sentence", Boolean(s));
+  $("verdict").replaceChildren(s ? verdict(s, found, passages) : hint());
+  const key = `${item.p}:${s && s.ev ? s.ev : ""}`;
+  if (key !== shownReference) $("reference").replaceChildren(reference(passages, found)); // else its place is kept
+  shownReference = key;
   const first = box.querySelector(".passage mark");
-  if (first) {
-    const scroller = box.querySelector(".passages");
-    const inner = getComputedStyle(scroller).overflowY !== "visible" ? scroller : box;
-    inner.scrollTop += first.getBoundingClientRect().top - inner.getBoundingClientRect().top - inner.clientHeight / 3;
-  }
+  if (!first) return;
+  const passagesBox = box.querySelector(".passages");
+  const scroller = getComputedStyle(passagesBox).overflowY === "visible" ? box : passagesBox;
+  if (scroller === passagesBox) scroller.scrollTop += first.getBoundingClientRect().top - scroller.getBoundingClientRect().top - scroller.clientHeight / 3;
 }
-function verdict(s, side, found, passages) {
+const hint = () => h("p", { class: "hint" }, "Point at a sentence, or tap it, to see its verdict. ", h("kbd", {}, "j"), " ", h("kbd", {}, "k"), " move between answers, ", h("kbd", {}, "→"), " between sentences.");
+function verdict(s, found, passages) {
   const look = LABELS[labelOf(s)];
   const where = [...found.keys()].map((p) => p + 1);
   const gold = s.g ? h("p", { class: `gold${disagrees(s) ? " differs" : ""}` }, disagrees(s) ? "≠ " : "= ", "gold says ", h("b", {}, LABELS[s.g].name.toLowerCase())) : null;
@@ -672,8 +739,8 @@ function locate(evidence, passages) {
   return found;
 }
 function reference(passages, found) {
-  if (!passages.length) return h("div", { class: "reference" }, h("h4", {}, "Reference"), h("p", { class: "hint" }, "None is given."));
-  return h("div", { class: "reference" }, h("h4", {}, "Reference", passages.length > 1 ? h("small", {}, ` ${plural(passages.length, "passage")}`) : null),
+  if (!passages.length) return h("div", { class: "reference-body" }, h("h4", {}, "Reference"), h("p", { class: "hint" }, "None is given."));
+  return h("div", { class: "reference-body" }, h("h4", {}, "Reference", passages.length > 1 ? h("small", {}, ` ${plural(passages.length, "passage")}`) : null),
     h("ol", { class: "passages", tabindex: "0" }, passages.map((passage, p) => h("li", { class: `passage${found.has(p) ? " has-evidence" : ""}`, dir: "auto" }, excerpt(passage, found.get(p) || [])))));
 }
 function excerpt(passage, spans) {
@@ -735,7 +802,7 @@ list.addEventListener("pointermove", (event) => { // scrolling under a resting p
 list.addEventListener("pointerleave", () => clearTimeout(hover));
 list.addEventListener("click", (event) => {
   const to = place(event.target);
-  if (to && !event.target.closest("button:not(.s)") && getSelection().isCollapsed) { started = true; select(...to); }
+  if (to && !event.target.closest("button:not(.s)") && getSelection().isCollapsed) { started = true; select(...to); uncover(); }
 });
 list.addEventListener("focusin", (event) => { const to = place(event.target); if (to && to[2] >= 0) select(...to); });
 list.addEventListener("keydown", (event) => {
@@ -763,7 +830,9 @@ function start() {
   $("help").addEventListener("click", () => $("keys").showModal());
   const judged = DATA.judges.length ? `Judged by ${DATA.judges.slice(0, 3).join("; ")}${DATA.judges.length > 3 ? " and others" : ""}` : kind === "pairs" ? "Preference pairs, masked sentence by sentence" : "Labels without a judge on record";
   $("sub").append(h("bdi", {}, judged));
+  $("inspector").append(h("button", { type: "button", class: "icon close", "aria-label": "Close", onclick: () => select(current.item) }, "✕"), h("div", { id: "verdict", "aria-live": "polite" }), h("div", { id: "reference" }));
   drawBar();
+  readAddress();
   lastWidth = list.clientWidth;
   apply();
   window.addEventListener("scroll", schedule, { passive: true });

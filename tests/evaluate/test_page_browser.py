@@ -1,0 +1,499 @@
+"""The page in a real browser: headless Chromium, where there is one."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskdpo.evaluate.page import SummaryTable, write_page, write_pairs_page
+from maskdpo.schemas import Annotation, Label, Pair, PairSentence, Prompt, Sentence, Status
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="needs Chromium and its driver: apt-get install chromium chromium-driver",
+)
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-dev-shm-usage "
+    "--disable-background-networking --disable-component-update --disable-sync"
+)
+Labels = list[Label | Status]
+RIGHT, WRONG, BAD = Label.NO_HALLUCINATION, Label.CONTRADICTORY, Label.HALLUCINATION
+
+
+class Browser:
+    """A driver with the few questions that the tests ask."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, path: Path, width: int = 1300, height: int = 900) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.get("about:blank")
+        self.driver.get(path.as_uri())
+        self.until(lambda: self.js("return document.documentElement.dataset.ready === 'yes'"))
+
+    def js(self, script: str, *args: Any) -> Any:
+        return self.driver.execute_script(script, *args)
+
+    def count(self, selector: str) -> int:
+        return self.js("return document.querySelectorAll(arguments[0]).length", selector)
+
+    def text(self, selector: str) -> str:
+        return self.js("return document.querySelector(arguments[0]).textContent", selector)
+
+    def texts(self, selector: str) -> list[str]:
+        return self.js(
+            "return [...document.querySelectorAll(arguments[0])].map(n => n.textContent)", selector
+        )
+
+    def find(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def choose(self, field: str, value: str) -> None:
+        script = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+        self.js(script + "e.dispatchEvent(new Event('change'))", field, value)
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.driver.switch_to.active_element.send_keys(key)
+
+    def until(self, holds: Callable[[], Any], seconds: float = 10) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < end, "did not happen in time"
+            time.sleep(0.03)
+
+    def complaints(self) -> list[str]:
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        yield Browser(driver)
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(autouse=True)
+def no_complaints(browser: Browser) -> Iterator[None]:
+    """No test may leave an error or a policy violation in the console, nor have asked the network."""
+    browser.complaints()
+    yield
+    assert browser.complaints() == []
+    assert browser.js("return performance.getEntriesByType('resource').length") == 0
+
+
+def answer(number: int, parts: list[tuple[str, Label | Status]], **more: Any) -> Annotation:
+    """An answer of sentences with one space between them."""
+    sentences, at = [], 0
+    for text, verdict in parts:
+        span = {"start": at, "end": at + len(text)}
+        if isinstance(verdict, Label):
+            sentences.append(Sentence(**span, label=verdict, confidence=0.8, **more.get("notes", {})))
+        else:
+            sentences.append(Sentence(**span, status=verdict))
+        at += len(text) + 1
+    fields = {key: value for key, value in more.items() if key != "notes"}
+    return Annotation(
+        id=f"a{number}",
+        prompt_id=f"p{number}",
+        response=" ".join(text for text, _ in parts),
+        sentences=sentences,
+        **fields,
+    )
+
+
+def small(tmp_path: Path, **more: Any) -> Path:
+    """Four answers of two models: all right; half wrong; not judged; no fact, and long."""
+    answers = [
+        answer(0, [("Paris is in France.", RIGHT), ("It is a city.", RIGHT)], model="base"),
+        answer(
+            1, [("Rome is in Spain.", WRONG), ("It is old.", RIGHT)], model="base", finish_reason="length"
+        ),
+        answer(2, [("Oslo is cold.", Status.REFUSED), ("It has a port.", Status.API_ERROR)], model="tuned"),
+        answer(3, [("What a lovely question about Zürich!" * 3, Label.NO_FACT)], model="tuned"),
+    ]
+    notes = {"evidence": "city of  Rome", "reason": "Rome is Italian"}
+    first = answers[1].sentences[0].model_copy(update=notes)
+    answers[1] = answers[1].model_copy(update={"sentences": [first, *answers[1].sentences[1:]]})
+    prompts = {
+        f"p{i}": Prompt(
+            id=f"p{i}",
+            prompt=f"Question {i}?",
+            topic=["France", "Italy", "Norway", "Switzerland"][i],
+            reference=["Nothing here.", "The City\nof Rome is the capital of Italy."],
+        )
+        for i in range(4)
+    }
+    out = tmp_path / "r.html"
+    write_page(out, answers, title="Small", prompts=prompts, **more)
+    return out
+
+
+def shown(browser: Browser) -> list[str]:
+    return browser.texts(".card h3")
+
+
+def legend(browser: Browser) -> dict[str, str]:
+    labels = browser.js("return [...document.querySelectorAll('.chip')].map(chip => chip.dataset.label)")
+    return dict(zip(labels, browser.texts(".chip b"), strict=True))
+
+
+def test_opens_with_all_four_groups(browser: Browser, tmp_path: Path) -> None:
+    table = SummaryTable("Held out", ["model", "right"], [["<b>base</b>", "1.5"]])
+    browser.open(small(tmp_path, summary=[table]))
+    assert shown(browser) == [f"Question {i}?" for i in range(4)]
+    assert browser.texts(".tile h2") == ["Right", "Wrong", "No fact", "Not judged"]
+    assert [t[:5] for t in browser.texts(".tile .big")] == ["42.9%", "14.3%", "14.3%", "28.6%"]
+    assert legend(browser)["no_hallucination"] == "3"
+    assert browser.text(".tables td") == "<b>base</b>"
+    assert browser.texts(".s .why") == ["refused", "api error"]
+    assert browser.count(".cut") == 1
+    assert browser.count(".plots svg") == 2
+
+
+def test_filters_and_their_counts(browser: Browser, tmp_path: Path) -> None:
+    browser.open(small(tmp_path))
+    browser.find(".chip[data-label=contradictory]").click()
+    assert shown(browser) == ["Question 1?"]
+    assert browser.text("#shown") == "1 of 4 answers"
+    assert legend(browser) == {
+        "no_hallucination": "1",
+        "contradictory": "1",
+        "unverifiable": "0",
+        "hallucination": "0",
+        "no_fact": "0",
+        "none": "0",
+    }
+    assert browser.count(".s.dim") == 1
+    browser.find("#clear").click()
+    assert len(shown(browser)) == 4
+    browser.choose("model", "tuned")
+    assert shown(browser) == ["Question 2?", "Question 3?"]
+    browser.choose("status", "api_error")
+    assert shown(browser) == ["Question 2?"]
+    browser.find("#clear").click()
+    browser.choose("status", "cut")
+    assert shown(browser) == ["Question 1?"]
+    browser.find("#clear").click()
+    browser.find("#topic").send_keys("Norway")
+    browser.until(lambda: shown(browser) == ["Question 2?"])
+    browser.find("#topic").send_keys("xyz")
+    browser.until(lambda: browser.count(".nothing") == 1)
+    browser.find(".nothing .link").click()
+    assert len(shown(browser)) == 4
+
+
+def test_sorting(browser: Browser, tmp_path: Path) -> None:
+    browser.open(small(tmp_path))
+    orders = {
+        "high": ["Question 0?", "Question 1?", "Question 2?", "Question 3?"],
+        "low": ["Question 2?", "Question 3?", "Question 1?", "Question 0?"],
+        "wrong": ["Question 1?", "Question 0?", "Question 2?", "Question 3?"],
+        "long": ["Question 3?", "Question 0?", "Question 1?", "Question 2?"],
+    }
+    for key, order in orders.items():
+        browser.choose("sort", key)
+        assert shown(browser) == order, key
+
+
+def test_search_finds_words_phrases_and_reasons(browser: Browser, tmp_path: Path) -> None:
+    browser.open(small(tmp_path))
+    field = browser.find("#query")
+    for query, expected in {
+        "paris": ["Question 0?"],
+        "OLD": ["Question 1?", "Question 2?"],
+        '"is OLD"': ["Question 1?"],
+        '"it is a"': ["Question 0?"],
+        "italian": ["Question 1?"],
+        "zÜrich": ["Question 3?"],
+        "(.*": [],
+    }.items():
+        field.clear()
+        field.send_keys(query)
+        browser.until(lambda expected=expected: shown(browser) == expected)
+    field.clear()
+    field.send_keys("FRANCE")
+    browser.until(lambda: "France" in browser.texts(".text mark"))
+    address = browser.js("return location.hash")
+    assert address == "#query=FRANCE"
+
+
+def test_a_view_survives_in_the_address(browser: Browser, tmp_path: Path) -> None:
+    path = small(tmp_path)
+    browser.open(path)
+    browser.driver.get("about:blank")
+    browser.driver.get(path.as_uri() + "#model=tuned&labels=none,__proto__&sort=nonsense&query=")
+    browser.until(lambda: shown(browser) == ["Question 2?"])
+    assert browser.js("return document.getElementById('sort').value") == "file"
+
+
+def test_keyboard(browser: Browser, tmp_path: Path) -> None:
+    browser.open(small(tmp_path))
+
+    def now() -> str:
+        return browser.text(".card.current h3")
+
+    browser.press("j")
+    assert now() == "Question 0?"
+    browser.press("j", "j")
+    assert now() == "Question 2?"
+    browser.press("k")
+    assert now() == "Question 1?"
+    browser.press(Keys.ARROW_RIGHT)
+    assert browser.text(".s.now").startswith("Rome is in Spain.")
+    browser.press(Keys.ARROW_RIGHT)
+    assert browser.text(".s.now").startswith("It is old.")
+    browser.press(Keys.ARROW_DOWN)
+    assert now() == "Question 2?"
+    browser.press("N")
+    assert browser.text(".s.now").startswith("Rome")
+    browser.press("/")
+    assert browser.js("return document.activeElement.id") == "query"
+    browser.press("j")
+    assert browser.js("return document.activeElement.value") == "j"
+    browser.press(Keys.ESCAPE)
+    assert browser.js("return document.activeElement.id") != "query"
+    browser.press("x", "?")
+    assert browser.js("return document.getElementById('keys').open")
+    browser.press(Keys.ESCAPE)
+    assert not browser.js("return document.getElementById('keys').open")
+
+
+def test_verdict_and_evidence_in_the_reference(browser: Browser, tmp_path: Path) -> None:
+    browser.open(small(tmp_path))
+    browser.js("document.querySelector('.s.l-contradictory').focus()")
+    verdict = browser.text("#verdict")
+    for part in ("Contradictory", "confidence 0.80", "Rome is Italian", "in passage 2"):
+        assert part in verdict
+    assert browser.texts(".passage mark") == ["City\nof Rome"]
+    browser.js("document.querySelector('.s.l-none').focus()")
+    assert "Status refused" in browser.text("#verdict")
+
+
+def test_hover_shows_the_verdict(browser: Browser, tmp_path: Path) -> None:
+    browser.open(small(tmp_path), height=1500)
+    target = browser.find(".s.l-contradictory")
+    webdriver.ActionChains(browser.driver).move_to_element(target).move_by_offset(4, 0).perform()
+    browser.until(lambda: "Rome is Italian" in browser.text("#verdict"))
+
+
+def test_gold_disagreement(browser: Browser, tmp_path: Path) -> None:
+    gold = {
+        "a0": answer(0, [("Paris is in France.", RIGHT), ("It is a city.", BAD)]),
+        "a1": answer(1, [("Rome is in Spain.", BAD), ("It is old.", RIGHT)]),
+    }
+    browser.open(small(tmp_path, gold=gold))
+    assert browser.count(".plots svg") == 3
+    assert browser.texts(".matrix tbody tr:first-child td") == ["2", "1", "0"]
+    browser.find("#disagree").click()
+    assert shown(browser) == ["Question 0?"]
+    assert browser.texts(".s.differs") == ["It is a city."]
+    browser.js("document.querySelector('.s.differs').focus()")
+    assert "gold says hallucination" in browser.text("#verdict")
+
+
+def test_before_and_after_side_by_side(browser: Browser, tmp_path: Path) -> None:
+    before = [answer(0, [("A.", WRONG), ("B.", RIGHT)]), answer(1, [("C.", RIGHT)])]
+    after = [answer(0, [("A.", RIGHT), ("B.", RIGHT)])]
+    out = tmp_path / "r.html"
+    write_page(out, before, title="T", compare=after)
+    browser.open(out)
+    assert browser.texts(".answer b.side") == ["Before", "After", "Before", "After"]
+    assert browser.count(".empty-side") == 1
+    assert "66.7%→100.0%" in browser.text(".tile .big")
+    browser.choose("sort", "gain")
+    assert shown(browser) == ["p0", "p1"]
+    left, right = browser.js(
+        "return [...document.querySelectorAll('.answer')].slice(0, 2).map(n => n.getBoundingClientRect().top)"
+    )
+    assert left == right
+    browser.open(out, width=390)
+    left, right = browser.js(
+        "return [...document.querySelectorAll('.answer')].slice(0, 2).map(n => n.getBoundingClientRect().top)"
+    )
+    assert left < right, "on a phone one stands below the other"
+
+
+def test_pairs(browser: Browser, tmp_path: Path) -> None:
+    sides = [
+        PairSentence(start=0, end=2, label=RIGHT),
+        PairSentence(start=3, end=5, label=WRONG),
+        PairSentence(start=6, end=8),
+    ]
+    pair = Pair(
+        id="1",
+        prompt_id="p",
+        topic="t",
+        prompt="Q",
+        chosen="A. B. C.",
+        rejected="D. E. F.",
+        chosen_sentences=sides,
+        rejected_sentences=sides,
+    )
+    out = tmp_path / "r.html"
+    write_pairs_page(out, [pair], title="T")
+    browser.open(out)
+    assert browser.texts(".s.trained.up") == ["A."]
+    assert browser.texts(".s.trained.down") == ["E."]
+    assert browser.count(".s.masked") == 4
+    browser.js("document.querySelector('.s.masked').focus()")
+    assert "takes no part" in browser.text("#verdict")
+
+
+HOSTILE = [
+    "<script>window.hacked = 1</script>",
+    "</script><img src=x onerror=hacked=1>",
+    "\u202eright to left\u202d",
+    "שלום עולם!",
+    "a<!--\u2028&lt;",
+]
+
+
+def test_hostile_text_is_shown_as_it_is(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    everywhere = " ".join(HOSTILE)
+    notes = {"evidence": everywhere, "reason": everywhere}
+    bad = answer(0, [(text, WRONG) for text in HOSTILE], model=everywhere, notes=notes)
+    prompts = {"p0": Prompt(id="p0", prompt=everywhere, topic=everywhere, reference=everywhere)}
+    table = SummaryTable(everywhere, [everywhere], [[everywhere]])
+    write_page(out, [bad], title=everywhere, prompts=prompts, summary=[table])
+    browser.open(out)
+    browser.js("document.querySelector('.s').focus()")
+    assert browser.texts(".s") == HOSTILE
+    assert browser.text(".card h3") == everywhere
+    assert browser.count("script") == 2
+    assert browser.count("img") == 0
+    assert browser.js("return typeof window.hacked") == "undefined"
+    isolation = "return [...document.querySelectorAll('.s')].map(n => getComputedStyle(n).unicodeBidi)"
+    assert set(browser.js(isolation)) == {"isolate"}
+    assert browser.driver.title == everywhere
+
+
+def test_code_points_beyond_the_basic_plane(browser: Browser, tmp_path: Path) -> None:
+    parts = ["😀 smiles 👩‍👩‍👧.", "𝒳 is a letter.", "日本語。", "plain"]
+    out = tmp_path / "r.html"
+    write_page(out, [answer(0, [(text, RIGHT) for text in parts])], title="😀")
+    browser.open(out)
+    assert browser.texts(".s") == parts
+    browser.find("#query").send_keys("日本")
+    browser.until(lambda: browser.texts(".text mark") == ["日本"])
+
+
+def test_a_very_long_sentence_is_folded(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    long = "😀" + "word " * 40_000 + "end."
+    write_page(out, [answer(0, [(long, WRONG), ("Last.", RIGHT)]), answer(1, [("Next.", RIGHT)])], title="T")
+    browser.open(out)
+    assert len(browser.text(".card .text")) < 5000
+    browser.press("j", Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    browser.until(lambda: browser.text(".s.now") == "Last.")
+    assert browser.text(".card .text") == f"{long} Last."
+    browser.press("j")
+    browser.until(lambda: browser.text(".card.current h3") == "p1")
+    top = "return document.querySelector('.card.current').getBoundingClientRect().top"
+    browser.until(lambda: 0 < browser.js(top) < 900)
+
+
+def many(tmp_path: Path, n: int) -> Path:
+    out = tmp_path / "many.html"
+    cycle = [RIGHT, WRONG, Label.NO_FACT, Label.UNVERIFIABLE, RIGHT]
+    answers = (
+        answer(
+            i,
+            [
+                (f"Sentence {k} of answer {i} says a thing. " * (1 + i % 4), cycle[(i + k) % 5])
+                for k in range(1 + i % 7)
+            ],
+        )
+        for i in range(n)
+    )
+    prompts = {
+        f"p{i}": Prompt(id=f"p{i}", prompt=f"Question {i}?", reference="Facts. " * 100) for i in range(n)
+    }
+    write_page(out, answers, title="Many", prompts=prompts)
+    return out
+
+
+def test_five_thousand_answers(browser: Browser, tmp_path: Path) -> None:
+    path = many(tmp_path, 5000)
+    start = time.monotonic()
+    browser.open(path)
+    assert time.monotonic() - start < 15
+    assert browser.count(".card") < 40
+    browser.js("window.scrollTo(0, document.documentElement.scrollHeight)")
+    browser.until(lambda: "Question 4999?" in shown(browser))
+    assert browser.count(".card") < 40
+    browser.js("window.scrollTo(0, document.documentElement.scrollHeight / 2)")
+    browser.until(lambda: "Question 4999?" not in shown(browser))
+    at_centre = "return document.elementsFromPoint(400, 400).concat(document.elementsFromPoint(400, 440))"
+    browser.until(lambda: browser.js(f"{at_centre}.some(n => n.matches('.card'))"))
+    field = browser.find("#query")
+    start = time.monotonic()
+    field.send_keys('"answer 4321 says"')
+    browser.until(lambda: shown(browser) == ["Question 4321?"])
+    assert time.monotonic() - start < 5
+    field.clear()
+    browser.until(lambda: browser.text("#shown") == "5,000 answers")
+
+
+def test_what_is_read_stays_in_place_while_cards_above_are_measured(browser: Browser, tmp_path: Path) -> None:
+    browser.open(many(tmp_path, 300))
+    browser.js("window.scrollTo(0, document.documentElement.scrollHeight / 2)")
+    browser.until(lambda: browser.count(".card") > 0)
+    script = """
+      const done = arguments[0], jumps = [];
+      const cards = () => [...document.querySelectorAll('.card')];
+      const eye = () => cards().find(n => n.getBoundingClientRect().bottom > 100);
+      let left = 40;
+      (function step() {
+        const card = eye(), before = card && card.getBoundingClientRect().top;
+        window.scrollBy(0, -120);
+        requestAnimationFrame(() => requestAnimationFrame(() => {
+          if (card && card.isConnected) jumps.push(Math.abs(card.getBoundingClientRect().top - before - 120));
+          if (--left) step(); else done(Math.max(...jumps));
+        }));
+      })();"""
+    assert browser.driver.execute_async_script(script) < 2
+
+
+def test_theme_and_print(browser: Browser, tmp_path: Path) -> None:
+    browser.open(small(tmp_path))
+    background = "return getComputedStyle(document.body).backgroundColor"
+    light = browser.js(background)
+    browser.find("#theme").click()
+    assert browser.js(background) != light
+    browser.find("#theme").click()
+    assert browser.js(background) == light
+    browser.js("window.dispatchEvent(new Event('beforeprint'))")
+    assert len(browser.texts(".notes li")) == 3
+    assert "Rome is Italian" in browser.text(".notes")
+    browser.js("window.dispatchEvent(new Event('afterprint'))")
+    assert browser.count(".notes") == 0
+
+
+def test_phone_has_no_sideways_scrolling_and_a_sheet(browser: Browser, tmp_path: Path) -> None:
+    browser.open(small(tmp_path), width=390, height=840)
+    assert browser.js("return document.documentElement.scrollWidth") <= 390
+    shown_as = "return getComputedStyle(document.getElementById('inspector')).display"
+    assert browser.js(shown_as) == "none"
+    browser.js("document.querySelector('.s').click()")
+    assert browser.js(shown_as) == "block"
+    browser.find(".inspector .close").click()
+    assert browser.js(shown_as) == "none"
