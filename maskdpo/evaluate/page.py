@@ -1,7 +1,7 @@
 """The report: answers with their labelled sentences as one self-contained HTML file.
 
 All data travels as one block of JSON that the page's script turns into text nodes; nothing from a record is
-ever parsed as markup. What the page can do is in ``templates/report.js``; here records become that JSON.
+ever parsed as markup. What the page can do is in ``templates/report/*.js``; here records become that JSON.
 """
 
 import base64
@@ -25,6 +25,20 @@ Payload = dict[str, Any]
 
 TRAINED: Mapping[Side, frozenset[Label]] = {"chosen": RIGHT | {Label.NO_FACT}, "rejected": WRONG}
 """Which sentences take part in the loss under Mask-DPO's own masks; other tables are the trainer's choice."""
+
+SCRIPTS = (
+    "data",
+    "filters",
+    "bar",
+    "summary",
+    "plots",
+    "answers",
+    "list",
+    "moving",
+    "inspector",
+    "start",
+)
+"""The parts of the page's script, in the order in which they run."""
 
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -183,7 +197,7 @@ class _Builder:
         """Render and write the page."""
         data = {"kind": kind, "judges": list(self.judges), "gold": self.gold_sentences > 0}
         text = render(data | {"prompts": self.cards, "items": self.items}, title, summary)
-        page = text.encode(errors="replace")  # a lone surrogate becomes "?": one character still, so spans hold
+        page = text.encode(errors="replace")  # a lone surrogate becomes "?", one character: spans hold
         with atomic_write(out) as file:
             file.write(page)
         return PageStats(
@@ -226,10 +240,9 @@ def to_json(payload: Payload) -> str:
 
 def render(payload: Payload, title: str, summary: Sequence[SummaryTable] = ()) -> str:
     """The page as text. Style and script are inlined and allowed by their hashes; all else is forbidden."""
-    folder = files("maskdpo.evaluate") / "templates"
-    css, script, html = (
-        (folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js", "report.html.j2")
-    )
+    css, html = _template("report.css"), _template("report.html.j2")
+    parts = "\n".join(_template(f"report/{name}.js") for name in SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{parts}}})();\n'
     policy = (
         f"default-src 'none'; style-src {_hash(css)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
@@ -244,6 +257,10 @@ def render(payload: Payload, title: str, summary: Sequence[SummaryTable] = ()) -
         script=Markup(script),
         data=Markup(to_json(payload)),  # escaped, for this very place
     )
+
+
+def _template(name: str) -> str:
+    return (files("maskdpo.evaluate") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

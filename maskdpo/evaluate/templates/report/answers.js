@@ -1,0 +1,162 @@
+/* ---- one card ---- */
+const unfolded = new Set(); // "item:side" of long answers that were opened
+
+function marked(words) {
+  if (!terms.length) return [words];
+  const spans = terms
+    .flatMap((term) => [...words.matchAll(term)].map((m) => [m.index, m.index + m[0].length]))
+    .sort((a, b) => a[0] - b[0]);
+  const out = [];
+  let at = 0;
+  for (const [begin, end] of spans) {
+    if (end <= at) continue;
+    out.push(words.slice(at, Math.max(at, begin)), h("mark", {}, words.slice(Math.max(at, begin), end)));
+    at = end;
+  }
+  return [...out, words.slice(at)];
+}
+
+function answerText(i, sideIndex) {
+  const side = items[i].a[sideIndex];
+  const map = pointMap(side.t);
+  const key = `${i}:${sideIndex}`;
+  const limit = unfolded.has(key) || map.length <= FOLD * 1.25 ? map.length : FOLD;
+  const piece = (begin, end) => marked(side.t.slice(map.at(Math.min(begin, limit)), map.at(Math.min(end, limit))));
+  const nodes = [];
+  let at = 0;
+  side.s.forEach((s, k) => {
+    if (s.b >= limit) return;
+    if (s.b > at) nodes.push(...piece(at, s.b));
+    nodes.push(sentenceNode(s, i, sideIndex, k, piece(s.b, s.e)));
+    at = s.e;
+  });
+  if (at < limit) nodes.push(...piece(at, limit));
+  const body = h("div", { class: "text", dir: "auto" }, nodes);
+  if (limit === map.length) return body;
+  const rest = map.length - limit;
+  return [
+    body,
+    h(
+      "button",
+      {
+        type: "button",
+        class: "link more",
+        onclick: () => {
+          unfolded.add(key);
+          redraw(i);
+        },
+      },
+      `… show ${plural(rest, "more character")}`,
+    ),
+  ];
+}
+function sentenceNode(s, i, sideIndex, k, pieces) {
+  const classes = ["s", `l-${labelOf(s)}`];
+  if (s.k) classes.push(`k-${s.k}`);
+  if (kind === "pairs") classes.push(s.tr ? "trained" : "masked", sideIndex ? "down" : "up");
+  if (disagrees(s)) classes.push("differs");
+  if (!wanted(s)) classes.push("dim");
+  if (current.item === i && current.side === sideIndex && current.sentence === k) classes.push("now");
+  return h(
+    "span",
+    { class: classes.join(" "), tabindex: "0", role: "button", "data-side": sideIndex, "data-k": k },
+    pieces,
+    s.st ? h("span", { class: "why" }, s.st.replace("_", " ")) : null,
+  );
+}
+
+function sideNode(i, sideIndex) {
+  const side = items[i].a[sideIndex];
+  const name = SIDES[sideIndex] ? h("b", { class: "side" }, SIDES[sideIndex]) : null;
+  if (!side)
+    return h(
+      "section",
+      { class: "answer" },
+      h("header", {}, name),
+      h("p", { class: "empty-side" }, "No answer on this side."),
+    );
+  const stats = items[i].stats[sideIndex];
+  const counts = Object.keys(GROUPS).map((group) =>
+    h(
+      "span",
+      { class: `n g-${group}`, title: `${stats[group]} ${GROUPS[group].toLowerCase()}` },
+      { right: "✓", wrong: "✕", no_fact: "–", none: "∅" }[group],
+      String(stats[group]),
+    ),
+  );
+  return h(
+    "section",
+    { class: "answer" },
+    h(
+      "header",
+      {},
+      name,
+      side.m ? h("bdi", { class: "model" }, side.m) : null,
+      side.score !== undefined
+        ? h("span", { class: "score", title: "score in the pair" }, `score ${side.score.toFixed(3)}`)
+        : null,
+      h("span", { class: "counts", role: "img", "aria-label": fourWay(stats) }, counts),
+      stack(stats, false),
+      h("span", { class: "length" }, `${count(stats.length)} chars`),
+      side.fin === "length" ? h("span", { class: "cut", title: "stopped at the token limit" }, "cut off") : null,
+    ),
+    answerText(i, sideIndex),
+    printing ? notes(side) : null,
+  );
+}
+/** On paper there is no pointing at a sentence: what was wrong is listed under the answer. */
+function notes(side) {
+  const map = pointMap(side.t);
+  const lines = side.s
+    .filter((s) => groupOf(s.l) === "wrong" || s.st || disagrees(s))
+    .map((s) =>
+      h(
+        "li",
+        {},
+        h("b", {}, LABELS[labelOf(s)].name, s.st ? ` (${s.st})` : "", s.c !== undefined ? ` ${s.c.toFixed(2)}` : ""),
+        ": ",
+        h("bdi", {}, `“${side.t.slice(map.at(s.b), map.at(Math.min(s.e, s.b + 90)))}${s.e - s.b > 90 ? "…" : ""}”`),
+        s.re ? [" ", h("bdi", {}, s.re)] : null,
+        s.ev ? [" Evidence: ", h("bdi", {}, s.ev)] : null,
+        s.g ? ` Gold: ${LABELS[s.g].name}.` : null,
+      ),
+    );
+  return lines.length ? h("ul", { class: "notes" }, lines) : null;
+}
+
+function cardNode(i, position) {
+  const item = items[i];
+  const prompt = prompts[item.p];
+  const card = h(
+    "article",
+    {
+      class: `card${current.item === i ? " current" : ""}`,
+      tabindex: "-1",
+      "data-i": i,
+      "aria-posinset": position + 1,
+      "aria-setsize": view.length,
+    },
+    h(
+      "header",
+      { class: "question" },
+      h(
+        "h3",
+        { dir: "auto" },
+        prompt.q ? marked(prompt.q.length > 1200 ? `${prompt.q.slice(0, 1200)}…` : prompt.q) : prompt.id,
+      ),
+      h(
+        "p",
+        { class: "meta" },
+        h("span", { class: "number" }, `#${i + 1}`),
+        prompt.topic !== prompt.id ? h("bdi", { class: "topic" }, prompt.topic) : null,
+        h("bdi", {}, item.id),
+      ),
+    ),
+    h(
+      "div",
+      { class: `sides n${SIDES.length}` },
+      SIDES.map((_, side) => sideNode(i, side)),
+    ),
+  );
+  return card;
+}

@@ -1,0 +1,127 @@
+/* The report: data arrives as JSON and leaves as text nodes. No markup is ever made from it; the page's policy
+   forbids that too. The files of this folder run as one function, in the order that page.py names.
+
+   Names in the data: item {id, p: prompt, a: sides}; side {id, t: text, s: sentences, m: model, fin, score};
+   sentence {b: begin, e: end, l: label, st: status, c: confidence, ev: evidence, re: reason, k: kind, g: gold,
+   tr: takes part in the loss}. Begin and end count code points. */
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const { items, prompts, kind } = DATA;
+const SIDES = { answers: [""], compare: ["Before", "After"], pairs: ["Chosen", "Rejected"] }[kind];
+const MAIN = kind === "compare" ? 1 : 0; // the side that sorting by score or length looks at
+const FOLD = 2400; // characters of an answer that are shown at first, where it is much longer
+const REFERENCE = 5000; // the same for one passage of the reference
+
+const LABELS = {
+  no_hallucination: { name: "Right", group: "right", mark: "✓", says: "every claim is supported by the reference" },
+  contradictory: { name: "Contradictory", group: "wrong", mark: "✕", says: "wrong: the reference says otherwise" },
+  unverifiable: {
+    name: "Unverifiable",
+    group: "wrong",
+    mark: "?",
+    says: "wrong: the reference neither supports nor contradicts it",
+  },
+  hallucination: {
+    name: "Hallucination",
+    group: "wrong",
+    mark: "!",
+    says: "wrong, the source does not say in which way",
+  },
+  no_fact: {
+    name: "No fact",
+    group: "no_fact",
+    mark: "–",
+    says: "nothing to check: an opinion, a question, a transition",
+  },
+  none: { name: "Not judged", group: "none", mark: "∅", says: "there is no verdict; the status says why" },
+};
+const GROUPS = { right: "Right", wrong: "Wrong", no_fact: "No fact", none: "Not judged" };
+const STATUS = {
+  ok: "judged",
+  refused: "the judge refused",
+  parse_error: "the verdict could not be read",
+  api_error: "the call failed",
+  truncated: "cut off",
+};
+const labelOf = (s) => s.l || "none";
+const groupOf = (label) => LABELS[label || "none"].group;
+const disagrees = (s) => Boolean(s.l && s.g && groupOf(s.l) !== groupOf(s.g));
+
+/* ---- small helpers ---- */
+const SVG = "http://www.w3.org/2000/svg";
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  for (const child of children.flat(Infinity)) {
+    if (child !== null && child !== undefined && child !== false) node.append(child); // strings become text nodes
+  }
+  return node;
+}
+const h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+const g = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+const $ = (id) => document.getElementById(id);
+const count = (n) => n.toLocaleString("en");
+const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)}%` : "–");
+const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+const remember = {
+  // local storage may be forbidden for local files
+  get(key) {
+    try {
+      return localStorage.getItem(key);
+    } catch {
+      return null;
+    }
+  },
+  set(key, value) {
+    try {
+      localStorage.setItem(key, value);
+    } catch {
+      /* then it is forgotten */
+    }
+  },
+};
+
+/** Code point offsets to UTF-16 offsets. Where no character needs two units they are the same. */
+function pointMap(text) {
+  if (!/[\ud800-\udfff]/.test(text)) return { at: (i) => i, length: text.length };
+  const units = [];
+  let unit = 0;
+  for (const character of text) {
+    units.push(unit);
+    unit += character.length;
+  }
+  units.push(unit);
+  return { at: (i) => units[Math.min(i, units.length - 1)], length: units.length - 1 };
+}
+
+/* ---- what is known of every answer ---- */
+for (const item of items) {
+  item.stats = item.a.map((side) => side && statsOf(side));
+}
+function statsOf(side) {
+  const stats = {
+    right: 0,
+    wrong: 0,
+    no_fact: 0,
+    none: 0,
+    n: side.s.length,
+    labels: {},
+    disagree: 0,
+    trained: 0,
+    status: new Set(),
+  };
+  for (const s of side.s) {
+    const label = labelOf(s);
+    stats.labels[label] = (stats.labels[label] || 0) + 1;
+    stats[LABELS[label].group] += 1;
+    stats.disagree += disagrees(s);
+    stats.trained += s.tr || 0;
+    stats.status.add(s.st || "ok");
+  }
+  stats.score = stats.n ? stats.right / stats.n : null;
+  stats.length = pointMap(side.t).length;
+  return stats;
+}

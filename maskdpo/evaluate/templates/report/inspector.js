@@ -1,0 +1,184 @@
+/* ---- the inspector: verdict and reference ---- */
+let shownReference = "";
+function drawInspector() {
+  const box = $("inspector");
+  const item = items[current.item];
+  box.hidden = !item;
+  if (!item) return;
+  const side = item.a[current.side];
+  const s = side && current.sentence >= 0 ? side.s[current.sentence] : null;
+  const passages = prompts[item.p].ref;
+  const found = s && s.ev ? locate(s.ev, passages) : new Map();
+  box.classList.toggle("has-sentence", Boolean(s));
+  $("verdict").replaceChildren(s ? verdict(s, found, passages) : hint());
+  const key = `${item.p}:${s && s.ev ? s.ev : ""}`;
+  if (key !== shownReference) $("reference").replaceChildren(reference(passages, found)); // else its place is kept
+  shownReference = key;
+  const first = box.querySelector(".passage mark");
+  if (!first) return;
+  const passagesBox = box.querySelector(".passages");
+  const scroller = getComputedStyle(passagesBox).overflowY === "visible" ? box : passagesBox;
+  if (scroller === passagesBox)
+    scroller.scrollTop +=
+      first.getBoundingClientRect().top - scroller.getBoundingClientRect().top - scroller.clientHeight / 3;
+}
+const hint = () =>
+  h(
+    "p",
+    { class: "hint" },
+    "Point at a sentence, or tap it, to see its verdict. ",
+    h("span", {}, h("kbd", {}, "j"), " ", h("kbd", {}, "k")),
+    " move between answers, ",
+    h("kbd", {}, "→"),
+    " between sentences.",
+  );
+function verdict(s, found, passages) {
+  const look = LABELS[labelOf(s)];
+  const where = [...found.keys()].map((p) => p + 1);
+  const gold = s.g
+    ? h(
+        "p",
+        { class: `gold${disagrees(s) ? " differs" : ""}` },
+        disagrees(s) ? "≠ " : "= ",
+        "gold says ",
+        h("b", {}, LABELS[s.g].name.toLowerCase()),
+      )
+    : null;
+  return h(
+    "div",
+    { class: "verdict" },
+    h(
+      "p",
+      { class: "head" },
+      h("span", { class: `tag l-${labelOf(s)}` }, h("span", { class: "glyph" }, look.mark), look.name),
+      s.k ? h("span", { class: "kind" }, s.k.replace("_", " ")) : null,
+      s.c !== undefined ? h("span", { class: "confidence" }, meter(s.c), `confidence ${s.c.toFixed(2)}`) : null,
+    ),
+    s.st
+      ? h("p", { class: "why-line" }, `Status ${s.st}: ${STATUS[s.st]}.`)
+      : h("p", { class: "says" }, `${look.says[0].toUpperCase()}${look.says.slice(1)}.`),
+    kind === "pairs"
+      ? h(
+          "p",
+          { class: "train-line" },
+          s.tr
+            ? current.side
+              ? "▼ Takes part in the loss: made less likely."
+              : "▲ Takes part in the loss: made likelier."
+            : "Masked: takes no part in the loss.",
+        )
+      : null,
+    gold,
+    s.re ? [h("h4", {}, "Reason"), h("p", { dir: "auto", class: "reason" }, clip(s.re, 4000))] : null,
+    s.ev
+      ? [
+          h("h4", {}, "Evidence"),
+          h("blockquote", { dir: "auto" }, clip(s.ev, 4000)),
+          passages.length
+            ? h(
+                "p",
+                { class: "where" },
+                where.length ? `in passage ${where.join(", ")}` : "not found word for word in the reference",
+              )
+            : null,
+        ]
+      : null,
+  );
+}
+const clip = (words, limit) => (words.length > limit ? `${words.slice(0, limit)}…` : words);
+function meter(value) {
+  const bar = h("i", {});
+  bar.style.width = `${100 * value}%`;
+  return h("span", { class: "meter", "aria-hidden": "true" }, bar);
+}
+
+/** Where the evidence stands in the passages: case, white space and quotation marks do not count, "..." joins parts. */
+function locate(evidence, passages) {
+  const plain = (words) => {
+    let out = "";
+    const from = [];
+    for (let i = 0; i < words.length; i++) {
+      let c = words[i];
+      if (/\s/.test(c)) {
+        if (!out || out.endsWith(" ")) continue;
+        c = " ";
+      } else if (/["'“”‘’«»`]/.test(c)) c = "'";
+      else if (/[‐-―−]/.test(c)) c = "-";
+      else {
+        const low = c.toLowerCase();
+        if (low.length === 1) c = low;
+      }
+      out += c;
+      from.push(i);
+    }
+    return { out, from };
+  };
+  const parts = evidence
+    .slice(0, 4000)
+    .split(/\.{3}|…/)
+    .map((part) => plain(part).out.replace(/^[\s'.]+|[\s'.]+$/g, ""))
+    .filter((part) => part.length > 2);
+  const found = new Map();
+  if (!parts.length) return found;
+  passages.forEach((passage, p) => {
+    const { out, from } = plain(passage);
+    const spans = parts
+      .map((part) => [out.indexOf(part), part.length])
+      .filter(([start]) => start >= 0)
+      .map(([start, length]) => [from[start], from[start + length - 1] + 1]);
+    if (spans.length)
+      found.set(
+        p,
+        spans.sort((a, b) => a[0] - b[0]),
+      );
+  });
+  return found;
+}
+function reference(passages, found) {
+  if (!passages.length)
+    return h(
+      "div",
+      { class: "reference-body" },
+      h("h4", {}, "Reference"),
+      h("p", { class: "hint" }, "None is given."),
+    );
+  return h(
+    "div",
+    { class: "reference-body" },
+    h("h4", {}, "Reference", passages.length > 1 ? h("small", {}, ` ${plural(passages.length, "passage")}`) : null),
+    h(
+      "ol",
+      { class: "passages", tabindex: "0" },
+      passages.map((passage, p) =>
+        h(
+          "li",
+          { class: `passage${found.has(p) ? " has-evidence" : ""}`, dir: "auto" },
+          excerpt(passage, found.get(p) || []),
+        ),
+      ),
+    ),
+  );
+}
+function excerpt(passage, spans) {
+  const low = passage.length <= REFERENCE || !spans.length ? 0 : Math.max(0, spans[0][0] - REFERENCE / 3);
+  const high = Math.min(passage.length, low + REFERENCE);
+  const out = [low ? "… " : ""];
+  let at = low;
+  for (const [begin, end] of spans) {
+    if (begin < at || begin >= high) continue;
+    out.push(passage.slice(at, begin), h("mark", {}, passage.slice(begin, end)));
+    at = end;
+  }
+  out.push(passage.slice(at, Math.max(at, high)));
+  if (low || high < passage.length) {
+    out.push(
+      " … ",
+      h(
+        "button",
+        { type: "button", class: "link", onclick: (event) => event.target.parentNode.replaceChildren(passage) },
+        `whole passage (${count(passage.length)} characters)`,
+      ),
+    );
+  }
+  return out;
+}
