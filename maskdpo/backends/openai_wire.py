@@ -169,7 +169,7 @@ def _verdict(request: Request, text: str, tokens: list[ScoredToken]) -> Completi
     choices = request.choices or ()
     joined = b"".join(token.text for token in tokens)
     if isinstance(request.prompt, str):
-        named: Any = text.strip()
+        named: Any = text if text in choices else text.strip()
         options = {choice: choice.encode() for choice in choices}
     else:
         try:

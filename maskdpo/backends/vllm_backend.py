@@ -1,0 +1,204 @@
+"""vLLM inside this process: windows of requests, a shared prefix cache, constrained decoding for choices."""
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+
+from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling, request_seed
+from maskdpo.backends.probability import ScoredToken, choice_probability
+from maskdpo.errors import UserError
+from maskdpo.extras import require
+from maskdpo.models import resolve_model
+from maskdpo.schemas import Status
+
+if TYPE_CHECKING:
+    from vllm import LLM, CompletionOutput, SamplingParams
+
+WINDOW = 4096
+"""Requests handed over at once: enough to keep a large batch full, little enough to save progress often."""
+TOP_LOGPROBS = 20
+"""The most that vLLM reports by default."""
+
+
+class VLLMBackend:
+    """A model that vLLM runs here. It is loaded with the first request and stays.
+
+    Args:
+        model: a model folder, a Hub id, or ``smollm2``.
+        tensor_parallel_size: GPUs that share the model.
+        max_model_len: the longest prompt with its answer, in tokens. None: what the model can do.
+        gpu_memory_utilization: the share of every GPU's memory that vLLM takes.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        tensor_parallel_size: int = 1,
+        max_model_len: int | None = None,
+        gpu_memory_utilization: float = 0.9,
+    ) -> None:
+        if tensor_parallel_size < 1 or not 0 < gpu_memory_utilization <= 1:
+            raise UserError("tensor_parallel_size must be at least 1, gpu_memory_utilization between 0 and 1")
+        self.model = model
+        self.tensor_parallel_size = tensor_parallel_size
+        self.max_model_len = max_model_len
+        self.gpu_memory_utilization = gpu_memory_utilization
+        self._loaded: LLM | None = None
+
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+        """Yield one reply a request, a window at a time; see ``Backend``."""
+        if sampling.temperature == 0 and sampling.n > 1:
+            raise UserError(
+                "at temperature 0 all answers are the same: ask for n = 1, or raise the temperature"
+            )
+        waiting = iter(requests)
+        while window := list(islice(waiting, WINDOW)):
+            yield from self._run(window, sampling)
+
+    def _run(self, window: list[Request], sampling: Sampling) -> Iterator[Reply]:
+        llm = self._llm()
+        encoded: list[tuple[Request, list[int]]] = []
+        for request in window:
+            ids = self._encode(llm, request)
+            if isinstance(ids, Failure):
+                yield Reply(request.key, failure=ids)
+            else:
+                encoded.append((request, ids))
+        if not encoded:
+            return
+        outputs = llm.generate(
+            [{"prompt_token_ids": ids} for _, ids in encoded],
+            [_sampling_params(request, sampling) for request, _ in encoded],
+            use_tqdm=False,
+        )
+        for (request, ids), output in zip(encoded, outputs, strict=True):
+            completions = [_completion(request, each) for each in output.outputs]
+            failure = next((each for each in completions if isinstance(each, Failure)), None)
+            yield Reply(
+                request.key,
+                completions=() if failure else tuple(c for c in completions if isinstance(c, Completion)),
+                failure=failure,
+                prompt_tokens=len(ids),
+                cached_tokens=output.num_cached_tokens or 0,
+                completion_tokens=sum(len(each.token_ids) for each in output.outputs),
+            )
+
+    def _encode(self, llm: "LLM", request: Request) -> list[int] | Failure:
+        """The prompt's token ids: vLLM would stop the whole window at one that does not fit."""
+        tokenizer, limit = llm.get_tokenizer(), llm.model_config.max_model_len
+        ids: list[int]
+        if isinstance(request.prompt, str):
+            ids = tokenizer(request.prompt)["input_ids"]
+        elif tokenizer.chat_template is None:
+            raise UserError(
+                f"{self.model} has no chat template. Name a chat model, or send the prompts with --raw"
+            )
+        else:
+            messages = [message.model_dump() for message in request.prompt]
+            try:
+                ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+            except TemplateError as error:
+                return Failure(
+                    Status.API_ERROR, f"the model's chat template rejects the conversation: {error}"
+                )
+        if not ids:
+            return Failure(Status.API_ERROR, "the prompt is empty")
+        if len(ids) >= limit:
+            return Failure(Status.TRUNCATED, f"the prompt has {len(ids)} tokens, the model takes {limit - 1}")
+        return ids
+
+    def _llm(self) -> "LLM":
+        if self._loaded is None:
+            # its log goes to stdout at INFO otherwise, between our tables
+            os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+            os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+            vllm = require("vllm", install="'maskdpo[vllm]'", purpose="--backend vllm")
+            try:
+                self._loaded = vllm.LLM(
+                    resolve_model(self.model),
+                    tensor_parallel_size=self.tensor_parallel_size,
+                    max_model_len=self.max_model_len,
+                    gpu_memory_utilization=self.gpu_memory_utilization,
+                    enable_prefix_caching=True,
+                    trust_remote_code=False,
+                    **_cpu_settings(),
+                )
+            except (OSError, ValueError, RuntimeError) as error:
+                raise UserError(f"vLLM cannot load {self.model}: {_one_line(error)}") from error
+        return self._loaded
+
+
+def _cpu_settings() -> dict[str, Any]:
+    """On a CPU, a prompt read in chunks kills the engine where the request has a seed (vLLM 0.32)."""
+    from vllm.platforms import current_platform
+
+    return {"enable_chunked_prefill": False} if current_platform.is_cpu() else {}
+
+
+def _sampling_params(request: Request, sampling: Sampling) -> "SamplingParams":
+    from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+
+    settings: dict[str, Any] = {}
+    if request.choices is not None:
+        settings["structured_outputs"] = StructuredOutputsParams(choice=list(request.choices))
+        settings["logprobs"] = TOP_LOGPROBS
+    return SamplingParams(
+        n=sampling.n,
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        # greedy decoding draws nothing, and a seed of its own costs a request a place in the fast path
+        seed=request_seed(sampling.seed, request.key) if sampling.temperature > 0 else None,
+        stop=list(sampling.stop) or None,
+        **settings,
+    )
+
+
+def _completion(request: Request, output: "CompletionOutput") -> Completion | Failure:
+    choices = request.choices
+    if output.finish_reason not in ("stop", "length"):
+        return Failure(Status.API_ERROR, f"vLLM ended the answer with {output.finish_reason!r}")
+    if choices is None:
+        return Completion(output.text, "stop" if output.finish_reason == "stop" else "length")
+    # a choice that is complete is one, even where the limit fell on its last token
+    if output.text in choices and (
+        output.finish_reason == "stop" or not _begins_another(output.text, choices)
+    ):
+        options = [choice.encode() for choice in choices]
+        tokens = _scored_tokens(output)
+        return Completion(output.text, "stop", choice_probability(tokens, options, output.text.encode()))
+    if output.finish_reason == "length":
+        return Failure(Status.TRUNCATED, "the choice was cut off at the token limit; raise max_tokens")
+    return Failure(Status.PARSE_ERROR, f"none of the choices: {output.text[:200]!r}")
+
+
+def _begins_another(text: str, choices: tuple[str, ...]) -> bool:
+    return any(choice != text and choice.startswith(text) for choice in choices)
+
+
+def _scored_tokens(output: "CompletionOutput") -> list[ScoredToken]:
+    """The model's own log-probabilities: vLLM reports them as they were before the constraint."""
+    scored = []
+    for token_id, place in zip(output.token_ids, output.logprobs or (), strict=False):
+        # beside the likeliest ones, vLLM lists the drawn token whatever its rank
+        top = {
+            (each.decoded_token or "").encode(): each.logprob
+            for each in place.values()
+            if each.rank is not None and each.rank <= TOP_LOGPROBS
+        }
+        own = place[token_id]
+        scored.append(ScoredToken((own.decoded_token or "").encode(), own.logprob, top))
+    return scored
+
+
+def _one_line(error: Exception) -> str:
+    """vLLM's errors span many lines; pydantic's begin with a count, the reason stands below."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = next(
+        (line for line in lines if "error for" not in line and "errors for" not in line and " " in line), ""
+    )
+    return (reason or type(error).__name__)[:300]

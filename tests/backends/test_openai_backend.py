@@ -1,0 +1,636 @@
+"""The OpenAI backend against a server that misbehaves on command."""
+
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from maskdpo.backends import openai_session
+from maskdpo.backends.base import Failure, Reply, Request, Sampling
+from maskdpo.backends.openai_backend import OpenAIBackend
+from maskdpo.errors import UserError
+from maskdpo.schemas import Message, Status
+from tests.backends.fault_server import Answer, Asked, FaultServer, chat, problem, running, text
+
+KEY = "sk-very-secret-0123456789"
+CHOICES = ("supported", "contradicted", "unknown")
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    with running() as fault_server:
+        yield fault_server
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_session, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+def ask(key: object = 0, prompt: str = "Say something.", choices: tuple[str, ...] | None = None) -> Request:
+    return Request(key, [Message(role="user", content=prompt)], choices)
+
+
+def generate(
+    server: FaultServer, *requests: Request, sampling: Sampling | None = None, **options: Any
+) -> list[Reply]:
+    backend = OpenAIBackend("m", api_base=server.url, **options)
+    return list(backend.generate(requests, sampling or Sampling()))
+
+
+def one(server: FaultServer, request: Request | None = None, **options: Any) -> Reply:
+    (reply,) = generate(server, request or ask(), **options)
+    return reply
+
+
+def failure(reply: Reply) -> Failure:
+    assert reply.failure is not None
+    assert reply.completions == ()
+    assert "\n" not in reply.failure.message
+    return reply.failure
+
+
+# --- what is asked ---------------------------------------------------------------------------------
+
+
+def test_a_conversation_goes_to_the_chat_endpoint_with_all_the_options(server: FaultServer) -> None:
+    messages = [Message(role="system", content="Be brief."), Message(role="user", content="你好?")]
+    sampling = Sampling(max_tokens=7, temperature=0.5, top_p=0.9, n=1, seed=3, stop=("\n\n", "END"))
+    reply = one(server, Request("k", messages), sampling=sampling)
+    assert reply.key == "k"
+    assert [(c.text, c.finish_reason, c.probability) for c in reply.completions] == [("fine", "stop", None)]
+    (asked,) = server.asked
+    seed = asked.body.pop("seed")
+    assert isinstance(seed, int)
+    assert asked.path == "/v1/chat/completions"
+    assert asked.headers["authorization"] == f"Bearer {KEY}"
+    assert asked.body == {
+        "model": "m",
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "你好?"}],
+        "max_tokens": 7,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "n": 1,
+        "stop": ["\n\n", "END"],
+    }
+
+
+def test_a_string_goes_to_the_completions_endpoint_as_it_is(server: FaultServer) -> None:
+    server.script = lambda asked: Answer(text(" Paris"))
+    reply = one(server, Request(0, "The capital of France is"))
+    assert server.asked[0].path == "/v1/completions"
+    assert server.asked[0].body["prompt"] == "The capital of France is"
+    assert reply.completions[0].text == " Paris"
+
+
+def test_seeds_depend_on_the_key_and_the_seed_alone(server: FaultServer) -> None:
+    def seeds(seed: int) -> dict[str, int]:
+        server.asked.clear()
+        generate(server, ask("a", "A"), ask("b", "B"), sampling=Sampling(seed=seed))
+        return {asked.body["messages"][0]["content"]: asked.body["seed"] for asked in server.asked}
+
+    assert seeds(1) == seeds(1)
+    assert seeds(1)["A"] != seeds(1)["B"]
+    assert seeds(1)["A"] != seeds(2)["A"]
+
+
+def test_n_completions_come_from_one_request_in_order(server: FaultServer) -> None:
+    body = chat("a", "b", "c")
+    body["choices"].reverse()
+    server.queue.append(Answer(body))
+    reply = one(server, sampling=Sampling(n=3))
+    assert [completion.text for completion in reply.completions] == ["a", "b", "c"]
+    assert [asked.body["n"] for asked in server.asked] == [3]
+
+
+def test_a_server_that_ignores_n_is_told_of(server: FaultServer) -> None:
+    reply = one(server, sampling=Sampling(n=3))
+    assert failure(reply) == Failure(Status.API_ERROR, "asked for 3 completions, got 1")
+
+
+def test_usage_with_cached_tokens(server: FaultServer) -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105}
+    server.queue += [
+        Answer(chat("x", usage={**usage, "prompt_tokens_details": {"cached_tokens": 96}})),
+        Answer(chat("x", usage={**usage, "prompt_tokens_details": None})),
+        Answer(chat("x")),
+    ]
+    counts = [
+        (r.prompt_tokens, r.cached_tokens, r.completion_tokens)
+        for r in (one(server), one(server), one(server))
+    ]
+    assert counts == [(100, 96, 5), (100, 0, 5), (0, 0, 0)]
+
+
+def test_an_answer_cut_at_the_limit_is_a_completion_that_says_so(server: FaultServer) -> None:
+    server.queue.append(Answer(chat("Once upon a", finish_reason="length")))
+    (completion,) = one(server).completions
+    assert (completion.text, completion.finish_reason) == ("Once upon a", "length")
+
+
+# --- choices ---------------------------------------------------------------------------------------
+
+
+def verdict(name: str) -> str:
+    return json.dumps({"verdict": name})
+
+
+def test_choices_are_a_json_schema_and_come_back_as_text(server: FaultServer) -> None:
+    server.queue.append(Answer(chat(verdict("unknown"))))
+    (completion,) = one(server, ask(choices=CHOICES)).completions
+    assert (completion.text, completion.probability) == ("unknown", None)
+    body = server.asked[0].body
+    assert body["response_format"]["type"] == "json_schema"
+    assert body["response_format"]["json_schema"]["strict"] is True
+    assert body["response_format"]["json_schema"]["schema"]["properties"] == {
+        "verdict": {"type": "string", "enum": list(CHOICES)}
+    }
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 20)
+
+
+def token(name: str, probability: float, **others: float) -> dict[str, Any]:
+    top = [{"token": t, "logprob": math.log(p), "bytes": list(t.encode())} for t, p in others.items()]
+    own = {"token": name, "logprob": math.log(probability), "bytes": list(name.encode())}
+    return {**own, "top_logprobs": [own, *top]}
+
+
+def with_logprobs(*tokens: dict[str, Any]) -> Answer:
+    return Answer(chat("".join(each["token"] for each in tokens), logprobs={"content": list(tokens)}))
+
+
+HEAD = (token('{"', 0.9, Sure=0.1), token("verdict", 1.0), token('":', 0.99), token(' "', 0.7, **{"\n": 0.3}))
+
+
+def test_the_probability_is_that_of_the_choice_among_the_offered(server: FaultServer) -> None:
+    server.queue.append(
+        with_logprobs(*HEAD, token("unk", 0.4, supported=0.1, contra=0.1, maybe=0.4), token('nown"}', 0.6))
+    )
+    (completion,) = one(server, ask(choices=CHOICES)).completions
+    assert completion.text == "unknown"
+    assert completion.probability == pytest.approx(0.4 / 0.6)
+
+
+def test_a_probability_that_the_reported_tokens_do_not_settle_is_none(server: FaultServer) -> None:
+    server.queue.append(
+        with_logprobs(*HEAD, token("unk", 0.4, maybe=0.3), token("nown", 1.0), token('"}', 1.0))
+    )
+    (completion,) = one(server, ask(choices=CHOICES)).completions
+    assert (completion.text, completion.probability) == ("unknown", None)
+
+
+def test_a_server_without_logprobs_is_asked_again_without_them(server: FaultServer) -> None:
+    def script(asked: Asked) -> Answer:
+        if "top_logprobs" in asked.body:
+            return problem(400, "top_logprobs is not supported by this model")
+        if "logprobs" in asked.body:
+            return problem(422, "logprobs: extra inputs are not permitted")
+        return Answer(chat(verdict("unknown")))
+
+    server.script = script
+    replies = generate(server, *(ask(i, choices=CHOICES) for i in range(4)), concurrency=1)
+    assert [reply.completions[0].text for reply in replies] == ["unknown"] * 4
+    assert len(server.asked) == 3 + 3  # learnt once, then remembered
+
+
+def test_choices_for_a_raw_prompt(server: FaultServer) -> None:
+    logprobs = {
+        "tokens": [" y", "es"],
+        "token_logprobs": [math.log(0.8), 0.0],
+        "top_logprobs": [{" no": math.log(0.1)}, {}],
+    }
+    server.queue.append(Answer(text(" yes", logprobs=logprobs)))
+    reply = one(server, Request(0, "Is it so?", ("yes", "no")))
+    assert reply.completions[0].text == "yes"
+    assert server.asked[0].body["structured_outputs"] == {"choice": ["yes", "no"]}
+    server.queue.append(Answer(text("perhaps")))
+    assert failure(one(server, Request(0, "Is it so?", ("yes", "no")))).status is Status.PARSE_ERROR
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "unknown",
+     '{"verdict": "unknown"', '{"verdict": "maybe"}', '{"verdict": "Unknown"}', '{"label": "unknown"}',
+     '{"verdict": ["unknown"]}', '{"verdict": null}', '["unknown"]', '{"verdict": "unknown", "x": 1}',
+     'It is {"verdict": "unknown"}'],
+)  # fmt: skip
+def test_anything_but_an_offered_choice_is_a_parse_error(server: FaultServer, content: str) -> None:
+    server.queue.append(Answer(chat(content)))
+    assert failure(one(server, ask(choices=CHOICES))).status is Status.PARSE_ERROR
+    assert len(server.asked) == 1
+
+
+def test_a_choice_cut_off_is_truncated_even_if_it_can_be_read(server: FaultServer) -> None:
+    server.queue.append(Answer(chat(verdict("unknown"), finish_reason="length")))
+    assert failure(one(server, ask(choices=CHOICES))).status is Status.TRUNCATED
+
+
+@pytest.mark.parametrize("choices", [None, CHOICES])
+def test_refusals(server: FaultServer, choices: tuple[str, ...] | None) -> None:
+    server.queue.append(Answer(chat("", refusal="I can't help\nwith that.")))
+    server.queue.append(Answer(chat("Well, ", finish_reason="content_filter")))
+    assert failure(one(server, ask(choices=choices))) == Failure(Status.REFUSED, "I can't help with that.")
+    assert failure(one(server, ask(choices=choices))).status is Status.REFUSED
+
+
+def test_an_unknown_finish_reason_is_no_answer(server: FaultServer) -> None:
+    server.queue.append(Answer(chat("x", finish_reason="tool_calls")))
+    assert failure(one(server)).status is Status.API_ERROR
+
+
+# --- what goes wrong for a while -------------------------------------------------------------------
+
+PASSING = {
+    "500": problem(500, "boom"),
+    "503": Answer("<html>down</html>", 503, {"content-type": "text/html"}),
+    "408": problem(408, "slow"),
+    "409": problem(409, "locked"),
+    "429": problem(429, "busy"),
+    "dropped": Answer(drop=True),
+    "body cut": Answer(chat("a text that never arrives"), cut=40),
+    "no JSON": Answer('{"choices": [{"mess'),
+    "a page": Answer("<html>welcome</html>", headers={"content-type": "text/html"}),
+    "an error with 200": Answer({"error": {"message": "overloaded"}}),
+    "no choices": Answer({"choices": []}),
+    "null choices": Answer({"choices": None}),
+    "too slow": Answer(chat("late"), delay_s=2.0),
+    "drop by drop": Answer(chat("late"), trickle_s=0.02),
+}
+
+
+def patience(trouble: Answer) -> float:
+    return 0.6 if trouble.delay_s or trouble.trickle_s else 20.0
+
+
+@pytest.mark.parametrize("trouble", PASSING.values(), ids=PASSING.keys())
+def test_passing_trouble_is_tried_again(server: FaultServer, trouble: Answer) -> None:
+    server.queue += [trouble, trouble]
+    reply = one(server, timeout_s=patience(trouble), max_retries=2)
+    assert reply.failure is None
+    assert reply.completions[0].text == "fine"
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("trouble", PASSING.values(), ids=PASSING.keys())
+def test_lasting_trouble_is_a_failure_after_the_retries(server: FaultServer, trouble: Answer) -> None:
+    server.script = lambda asked: trouble
+    assert failure(one(server, timeout_s=patience(trouble), max_retries=1)).status is Status.API_ERROR
+    assert len(server.asked) == 2
+
+
+def test_one_bad_request_does_not_stop_the_others(server: FaultServer) -> None:
+    def script(asked: Asked) -> Answer:
+        return Answer(drop=True) if asked.body["messages"][0]["content"] == "poison" else Answer(chat("fine"))
+
+    server.script = script
+    prompts = ["a", "poison", "b", "c"]
+    replies = {r.key: r for r in generate(server, *(ask(p, p) for p in prompts), max_retries=2)}
+    assert failure(replies.pop("poison")).status is Status.API_ERROR
+    assert [reply.completions[0].text for reply in replies.values()] == ["fine"] * 3
+
+
+def test_the_waits_between_retries_grow(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_session, "FIRST_DELAY_S", 0.1)
+    server.script = lambda asked: problem(500, "boom")
+    one(server, max_retries=2)
+    times = [asked.at for asked in server.asked]
+    waits = [later - earlier for earlier, later in pairwise(times)]
+    assert waits[0] >= 0.075
+    assert waits[1] >= 0.15  # no upper bounds: the machine may be busy
+
+
+@pytest.mark.parametrize(
+    "headers", [{"retry-after": "1"}, {"retry-after-ms": "900"}, {"retry-after": "DATE"}]
+)
+def test_retry_after_is_honoured_by_all_requests(server: FaultServer, headers: dict[str, str]) -> None:
+    if headers.get("retry-after") == "DATE":
+        headers = {"retry-after": formatdate(math.ceil(time.time()) + 1, usegmt=True)}
+    server.queue.append(problem(429, "busy", headers=headers))
+    began = time.monotonic()
+    replies = generate(server, *(ask(i) for i in range(3)), concurrency=1)
+    assert [reply.failure for reply in replies] == [None] * 3
+    assert len(server.asked) == 4
+    assert server.asked[1].at - began > 0.85
+
+
+def test_a_retry_after_pauses_requests_that_have_not_been_sent(server: FaultServer) -> None:
+    server.queue.append(problem(429, "busy", headers={"retry-after-ms": "500"}))
+    generate(server, ask(0), ask(1), concurrency=2, requests_per_minute=600)  # the second is due after 0.1 s
+    assert server.asked[1].at - server.asked[0].at > 0.45
+
+
+def test_a_server_that_asks_for_a_very_long_wait_is_not_waited_for(server: FaultServer) -> None:
+    server.queue.append(problem(429, "come back tomorrow", headers={"retry-after": "86400"}))
+    assert "come back tomorrow" in failure(one(server)).message
+    assert len(server.asked) == 1
+
+
+# --- what is wrong with one request ----------------------------------------------------------------
+
+
+def test_a_rejected_request_is_a_failure_at_once(server: FaultServer) -> None:
+    server.queue.append(problem(400, "bad\nrequest: " + "x" * 1000))
+    result = failure(one(server))
+    assert result.status is Status.API_ERROR
+    assert "400" in result.message
+    assert "bad request" in result.message
+    assert len(result.message) <= 300
+    assert len(server.asked) == 1
+
+
+def test_a_rejection_without_openais_form_still_says_why(server: FaultServer) -> None:
+    server.queue.append(Answer({"detail": "temperature must be below 2"}, 422))
+    assert "temperature must be below 2" in failure(one(server)).message
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("This model's maximum context length is 1024 tokens. However, you requested 3000 tokens", None),
+        ("the request exceeds the available context size, try increasing it", None),
+        ("something in another language", "context_length_exceeded"),
+        ("prompt is too long: 210000 tokens > 200000 maximum", None),
+    ],
+)
+def test_an_input_that_does_not_fit_is_truncated(server: FaultServer, message: str, code: str | None) -> None:
+    server.queue.append(problem(400, message, code=code))
+    assert failure(one(server)).status is Status.TRUNCATED
+    assert len(server.asked) == 1
+
+
+def test_max_tokens_goes_under_its_newer_name_where_the_server_wants_it(server: FaultServer) -> None:
+    def script(asked: Asked) -> Answer:
+        if "max_tokens" in asked.body:
+            return problem(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+        return Answer(chat("fine"))
+
+    server.script = script
+    replies = generate(server, ask(0), ask(1), sampling=Sampling(max_tokens=9), concurrency=1)
+    assert [reply.completions[0].text for reply in replies] == ["fine", "fine"]
+    assert [asked.body.get("max_completion_tokens") for asked in server.asked] == [None, 9, 9]
+
+
+# --- what makes every request fail -----------------------------------------------------------------
+
+
+def test_no_server_at_all() -> None:
+    with running() as server:
+        url = server.url
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"cannot be reached.*Start the server") as caught:
+        list(OpenAIBackend("m", api_base=url).generate([ask()], Sampling()))
+    assert url in str(caught.value)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (problem(401, f"Incorrect API key provided: {KEY}"), "Set OPENAI_API_KEY"),
+        (problem(402, "Insufficient balance"), "quota"),
+        (problem(403, "not allowed"), "permissions"),
+        (problem(404, "The model `m` does not exist"), "Check --model"),
+        (problem(429, "You exceeded your current quota", code="insufficient_quota"), "quota"),
+    ],
+)
+def test_hopeless_answers_stop_the_run_and_say_what_to_do(
+    server: FaultServer, answer: Answer, says: str
+) -> None:
+    server.script = lambda asked: answer
+    with pytest.raises(UserError, match=says) as caught:
+        generate(server, *(ask(i) for i in range(100)), concurrency=4)
+    assert server.url in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(server.asked) <= 4 + 4
+
+
+def test_a_server_that_wants_a_key_where_none_is_set(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    server.queue.append(problem(401, "no key"))
+    with pytest.raises(UserError, match="needs a key"):
+        one(server)
+
+
+def test_nothing_ever_working_stops_the_run(server: FaultServer) -> None:
+    server.script = lambda asked: problem(400, "response_format is unavailable")
+    with pytest.raises(UserError, match=r"all 8 requests so far failed: .*response_format is unavailable"):
+        generate(server, *(ask(i) for i in range(100)), concurrency=2)
+
+
+def test_many_failures_after_a_success_do_not_stop_the_run(server: FaultServer) -> None:
+    server.queue.append(Answer(chat("fine")))
+    server.script = lambda asked: problem(400, "bad")
+    replies = generate(server, *(ask(i) for i in range(30)), concurrency=1)
+    assert sum(reply.failure is not None for reply in replies) == 29
+
+
+def test_inputs_that_are_all_too_long_do_not_stop_the_run(server: FaultServer) -> None:
+    server.script = lambda asked: problem(400, "maximum context length is 10")
+    replies = generate(server, *(ask(i) for i in range(20)))
+    assert {failure(reply).status for reply in replies} == {Status.TRUNCATED}
+
+
+def test_a_server_that_dies_in_the_middle_stops_the_run() -> None:
+    with running() as server:
+        replies = OpenAIBackend("m", api_base=server.url, concurrency=1, max_retries=2).generate(
+            (ask(i) for i in range(1000)), Sampling()
+        )
+        next(replies)
+        server.script = lambda asked: Answer(drop=True)
+    with pytest.raises(UserError, match="is gone"):
+        list(replies)
+
+
+# --- the engine ------------------------------------------------------------------------------------
+
+
+def test_replies_come_in_the_order_of_completion(server: FaultServer) -> None:
+    def script(asked: Asked) -> Answer:
+        return Answer(chat("x"), delay_s=0.4 if asked.body["messages"][0]["content"] == "slow" else 0.0)
+
+    server.script = script
+    assert [reply.key for reply in generate(server, ask("slow", "slow"), ask("fast", "fast"))] == [
+        "fast",
+        "slow",
+    ]
+
+
+def test_so_many_requests_at_once_and_no_more(server: FaultServer) -> None:
+    server.script = lambda asked: Answer(chat("x"), delay_s=0.05)
+    replies = generate(server, *(ask(i) for i in range(40)), concurrency=8)
+    assert sorted(reply.key for reply in replies) == list(range(40))  # type: ignore[type-var]
+    assert server.most_open == 8
+
+
+def test_requests_are_pulled_lazily_from_the_callers_thread(server: FaultServer) -> None:
+    pulled: list[int] = []
+
+    def requests() -> Iterator[Request]:
+        for i in range(1000):
+            assert threading.current_thread() is threading.main_thread()
+            pulled.append(i)
+            yield ask(i)
+
+    replies = OpenAIBackend("m", api_base=server.url, concurrency=3).generate(requests(), Sampling())
+    assert pulled == []
+    next(replies)
+    assert len(pulled) == 6
+    time.sleep(0.1)
+    next(replies)
+    assert len(pulled) == 7
+    replies.close()  # type: ignore[attr-defined]
+    assert len(pulled) == 7
+
+
+def test_closing_early_cancels_what_is_under_way(server: FaultServer) -> None:
+    server.queue.append(Answer(chat("x")))
+    server.script = lambda asked: Answer(chat("late"), delay_s=2.0)
+    replies = OpenAIBackend("m", api_base=server.url, concurrency=4).generate(
+        (ask(i) for i in range(100)), Sampling()
+    )
+    next(replies)
+    began = time.monotonic()
+    replies.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 1.5
+    assert not [thread for thread in threading.enumerate() if thread.name == "maskdpo-openai"]
+    asked = len(server.asked)
+    time.sleep(0.3)
+    assert len(server.asked) == asked <= 5
+
+
+def test_an_error_in_the_callers_requests_reaches_the_caller(server: FaultServer) -> None:
+    def requests() -> Iterator[Request]:
+        yield ask(0)
+        raise ValueError("line 2 is broken")
+
+    with pytest.raises(ValueError, match="line 2"):
+        list(OpenAIBackend("m", api_base=server.url).generate(requests(), Sampling()))
+    assert not [thread for thread in threading.enumerate() if thread.name == "maskdpo-openai"]
+
+
+def test_no_requests_no_calls(server: FaultServer) -> None:
+    assert generate(server) == []
+    assert server.asked == []
+
+
+def test_a_backend_serves_again(server: FaultServer) -> None:
+    backend = OpenAIBackend("m", api_base=server.url)
+    assert [len(list(backend.generate([ask(0), ask(1)], Sampling()))) for _ in range(3)] == [2, 2, 2]
+
+
+def test_requests_are_paced_without_a_burst(server: FaultServer) -> None:
+    generate(server, *(ask(i) for i in range(6)), requests_per_minute=600)
+    times = sorted(asked.at for asked in server.asked)
+    assert times[2] - times[0] > 0.15
+    assert times[-1] - times[0] > 0.45
+
+
+def test_tokens_are_paced_by_what_the_server_counts(server: FaultServer) -> None:
+    def spent(used: int) -> float:
+        usage = {"prompt_tokens": used, "completion_tokens": 0}
+        server.script = lambda asked: Answer(chat("x", usage=usage))
+        server.asked.clear()
+        sampling = Sampling(max_tokens=100)
+        generate(
+            server,
+            *(ask(i, "") for i in range(4)),
+            tokens_per_minute=60_000,
+            concurrency=1,
+            sampling=sampling,
+        )
+        return server.asked[-1].at - server.asked[0].at
+
+    assert spent(300) > 0.75  # three times 300 tokens at 1000 a second
+    assert spent(1) < 0.25  # although 100 each were set aside
+
+
+# --- the key ---------------------------------------------------------------------------------------
+
+
+def test_the_key_appears_in_no_error_and_no_log(
+    server: FaultServer, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for name in ("openai", "httpx2", "httpcore2", "httpx", "httpcore", "asyncio"):
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    said = []
+    for status in (400, 401, 403, 404, 422, 500):
+        server.script = lambda asked, status=status: problem(
+            status, f"your key {KEY} and {asked.headers} are bad"
+        )
+        try:
+            said.append(failure(one(server, max_retries=1)).message)
+        except UserError as error:
+            assert error.__cause__ is None
+            assert error.__context__ is None
+            said.append(str(error))
+    server.script = lambda asked: Answer(f"no JSON but {KEY}")
+    said.append(failure(one(server, max_retries=1)).message)
+    said.append(
+        repr(OpenAIBackend("m", api_base=server.url)) + repr(vars(OpenAIBackend("m", api_base=server.url)))
+    )
+    assert len(said) == 8
+    assert all(asked.headers["authorization"].endswith(KEY) for asked in server.asked)
+    captured = capfd.readouterr()
+    assert KEY not in "\n".join([*said, caplog.text, captured.out, captured.err])
+    assert "***" in said[0]
+
+
+@pytest.mark.parametrize("key", ["sk-line\nbreak", "sk- space", "sk-ключ"])
+def test_a_key_that_cannot_be_sent_is_named_without_being_shown(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(UserError, match="OPENAI_API_KEY") as caught:
+        one(server)
+    assert key not in str(caught.value)
+    assert server.asked == []
+
+
+def test_white_space_around_the_key_is_dropped(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
+    assert one(server).failure is None
+    assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_server_of_ones_own_needs_no_key(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert one(server).failure is None
+    assert KEY not in server.asked[0].headers["authorization"]
+
+
+def test_openai_itself_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(UserError, match="OPENAI_API_KEY is not set"):
+        list(OpenAIBackend("m").generate([ask()], Sampling()))
+
+
+def test_the_base_comes_from_the_environment_too(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url + "/")
+    (reply,) = OpenAIBackend("m").generate([ask()], Sampling())
+    assert reply.completions[0].text == "fine"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"api_base": "localhost:8000"}, {"api_base": "ftp://x/v1"}, {"api_base": f"http://u:{KEY}@x/v1"},
+     {"api_base": f"http://x/v1?key={KEY}"},
+     {"concurrency": 0}, {"timeout_s": 0.0}, {"requests_per_minute": 0.0},
+     {"tokens_per_minute": -1.0}, {"max_retries": -1}],
+)  # fmt: skip
+def test_wrong_options(options: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as caught:
+        OpenAIBackend("m", **options)
+    assert KEY not in str(caught.value)
