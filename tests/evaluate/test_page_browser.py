@@ -386,6 +386,17 @@ def test_hostile_text_is_shown_as_it_is(browser: Browser, tmp_path: Path) -> Non
     assert browser.driver.title == everywhere
 
 
+def test_right_to_left_answers_run_from_the_right(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    write_page(out, [answer(0, [("שלום עולם.", RIGHT), ("Hello there.", WRONG), ("מה?", RIGHT)])], title="T")
+    browser.open(out)
+    script = "return [...document.querySelectorAll('.s')].map(n => n.getBoundingClientRect().left)"
+    first, second, third = browser.js(script)
+    assert first > second > third
+    script = "return [...document.querySelectorAll('.s')].map(n => getComputedStyle(n).direction)"
+    assert browser.js(script) == ["rtl", "ltr", "rtl"], "each sentence keeps its own direction"
+
+
 def test_code_points_beyond_the_basic_plane(browser: Browser, tmp_path: Path) -> None:
     parts = ["😀 smiles 👩‍👩‍👧.", "𝒳 is a letter.", "日本語。", "plain"]
     out = tmp_path / "r.html"

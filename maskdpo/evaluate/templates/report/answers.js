@@ -31,7 +31,7 @@ function answerText(i, sideIndex) {
     at = s.e;
   });
   if (at < limit) nodes.push(...piece(at, limit));
-  const body = h("div", { class: "text", dir: "auto" }, nodes);
+  const body = h("div", { class: "text", dir: direction(side.t) }, nodes);
   if (limit === map.length) return body;
   const rest = map.length - limit;
   return [
@@ -59,7 +59,7 @@ function sentenceNode(s, i, sideIndex, k, pieces) {
   if (current.item === i && current.side === sideIndex && current.sentence === k) classes.push("now");
   return h(
     "span",
-    { class: classes.join(" "), tabindex: "0", role: "button", "data-side": sideIndex, "data-k": k },
+    { class: classes.join(" "), dir: "auto", tabindex: "0", role: "button", "data-side": sideIndex, "data-k": k },
     pieces,
     s.st ? h("span", { class: "why" }, s.st.replace("_", " ")) : null,
   );
@@ -97,7 +97,7 @@ function sideNode(i, sideIndex) {
         : null,
       h("span", { class: "counts", role: "img", "aria-label": fourWay(stats) }, counts),
       stack(stats, false),
-      h("span", { class: "length" }, `${count(stats.length)} chars`),
+      h("span", { class: "length" }, plural(stats.length, "char")),
       side.fin === "length" ? h("span", { class: "cut", title: "stopped at the token limit" }, "cut off") : null,
     ),
     answerText(i, sideIndex),

@@ -84,6 +84,14 @@ const remember = {
   },
 };
 
+/** The direction of an answer, by its first letter. dir=auto would not see into sentences, which are isolated. */
+function direction(text) {
+  const letter = text.match(/\p{L}/u);
+  return letter && /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u.test(letter[0])
+    ? "rtl"
+    : "ltr";
+}
+
 /** Code point offsets to UTF-16 offsets. Where no character needs two units they are the same. */
 function pointMap(text) {
   if (!/[\ud800-\udfff]/.test(text)) return { at: (i) => i, length: text.length };
