@@ -131,6 +131,7 @@ def of_place(country: Country, name: str, iso: str, towns: list[Country]) -> lis
 def of_languages(country: Country, name: str, iso: str) -> list[str]:
     official = [code.split("_")[0] for code in get_official_languages(iso, regional=True, de_facto=True)]
     official += KNOWN["official_languages"].get(iso, "").split()
+    official = [code for code in official if f"{iso} {code}" not in KNOWN["not_official"]]
     spoken = [code.split("-")[0] for code in country["languages"].split(",") if code]
     official_names = [n for code in unique(official) for n in language_names(code)]
     spoken_names = unique([*official_names, *(n for code in spoken for n in language_names(code))])
@@ -171,12 +172,17 @@ def of_borders(name: str, iso: str, borders: dict[str, set[str]]) -> list[str]:
     ]
 
 
-def of_size(country: Country, name: str) -> list[str]:
+def of_size(country: Country, name: str, iso: str) -> list[str]:
     people, area = country["population"], country["areakm2"]
-    growth = 1.2 if country["continentcode"] == "AF" else 1.1  # the counts are some years old
-    least, most = f"{people * 0.9 / 1e6:.2f} million", f"{people * growth / 1e6:.2f} million"
+    now = float(KNOWN["populations"].get(iso, people / 1e6)) * 1e6
+    # models learnt from texts of many years, and Africa grows fast
+    since = 0.8 if country["continentcode"] == "AF" else 0.87
+    least, most = (
+        f"{min(people, now) * since / 1e6:.2f} million",
+        f"{max(people, now) * 1.1 / 1e6:.2f} million",
+    )
     facts = [
-        f"The population of {name} is about {people / 1e6:.1f} million people ({people:,} inhabitants).",
+        f"The population of {name} is about {now / 1e6:.1f} million people, or {people:,} inhabitants.",
         f"{name} has a population between {least} and {most} people.",
     ]
     for size, units in ((area, ["square kilometers", "km2"]), (area / 2.58999, ["square miles"])):
@@ -268,7 +274,7 @@ def reference(iso: str, borders: dict[str, set[str]], towns: dict[str, list[Coun
         *of_currency(country, name, iso),
         *of_borders(name, iso, borders),
         *of_directions(name, iso, borders, towns),
-        *of_size(country, name),
+        *of_size(country, name, iso),
         *of_cities(name, towns[iso]),
         *of_membership(country, name, iso),
     ]

@@ -10,10 +10,12 @@ from maskdpo.annotate.claims.words import (
     CONNECTORS,
     DIRECTIONS,
     MODIFIERS,
+    MONEY,
     NEGATIONS,
     OPENERS,
     RELATIONS,
     RESTARTS,
+    SMALL_MODIFIERS,
     STOP,
     TITLES,
 )
@@ -51,6 +53,8 @@ class Clause:
     negated: bool
     lead: Claim | None = None
     """The name that the clause begins with, where other claims follow: what it speaks of."""
+    ahead: frozenset[str] = frozenset()
+    """Those of the words that stand before the first claim, but for adverbs."""
 
 
 def flat(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -89,7 +93,9 @@ def _begins_name(found: tuple[Token, ...], i: int, known: Container[str], shouti
     token = found[i]
     if not token.word or token.quantity or token.fold in STOP or (i == 0 and token.fold in OPENERS):
         return False
-    if token.fold in DIRECTIONS:  # "southern Africa" is a name as "Southern Africa" is
+    if token.fold in DIRECTIONS or token.stem in MONEY:
+        return True
+    if token.fold in SMALL_MODIFIERS and i + 1 < len(found) and found[i + 1].capital:
         return True
     return token.stem in known if shouting else token.capital or token.stem in known
 
@@ -105,7 +111,7 @@ def _end_of_name(found: tuple[Token, ...], start: int, known: Container[str], sh
         token = found[step]
         if not token.word or token.quantity or token.fold in STOP - {"us"}:
             break
-        if not (token.capital or (shouting and token.stem in known)):
+        if not (token.capital or token.stem in MONEY or (shouting and token.stem in known)):
             break
         end = step + 1
     return end
@@ -163,13 +169,14 @@ class _Group:
     claims: list[Claim] = field(default_factory=list)
     negated: bool = False
     lead: Claim | None = None
+    ahead: frozenset[str] = frozenset()
 
 
 def clauses(found: tuple[Token, ...], claims: list[Claim], predicates: Container[str]) -> list[Clause]:
     """Group the claims around words.
 
-    Behind a boundary (a comma, "and", "with") a new clause begins with a word of ``predicates``, a pronoun or a verb
-    such as "is": "Its capital is A, and its population is 5" are two.
+    Behind a boundary (a comma, "and", "with") a new clause begins with a word of ``predicates``, a pronoun or a
+    verb such as "is": "Its capital is A, and its population is 5" are two.
     """
     at = {claim.at: claim for claim in claims}
     inside = {i for claim in claims for i in range(claim.at, claim.at + claim.length)}
@@ -206,6 +213,8 @@ def _add_claim(group: _Group, claim: Claim, listed: bool) -> None:
         claim = replace(claim, relation=before.relation)
     if not before and not group.words and not claim.relation and claim.kind == "name":
         group.lead = claim
+    if not before:
+        group.ahead = frozenset(w for w in group.words if not w.endswith("ly"))
     group.claims.append(claim)
 
 
@@ -218,4 +227,7 @@ def _merged(groups: list[_Group]) -> list[Clause]:
             whole[-1].negated |= group.negated
         else:
             whole.append(group)
-    return [Clause(g.words, tuple(g.claims), g.negated, g.lead if len(g.claims) > 1 else None) for g in whole]
+    return [
+        Clause(g.words, tuple(g.claims), g.negated, g.lead if len(g.claims) > 1 else None, g.ahead)
+        for g in whole
+    ]

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from maskdpo.annotate.claims.words import ABOUT, MAGNITUDES, MONTHS, OVER, UNDER
 
+OPEN = 0.6
+"""How far "over" and "under" reach: "over 15 million" is said of 24 million, not of 100 million."""
+
 _M = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
     r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
@@ -92,9 +95,9 @@ def make_number(text: str, value: float, resolution: float, unit: str, hedge: st
     size = abs(value)
     slack = min(resolution / 2, 0.05 * size if resolution > 1 else 0.02 * size)
     if hedge in OVER:
-        return Quantity(text, value, value - slack, value + 0.25 * size, unit)
+        return Quantity(text, value, value - slack, value + OPEN * size, unit)
     if hedge in UNDER:
-        return Quantity(text, value, value - 0.25 * size, value + slack, unit)
+        return Quantity(text, value, value - OPEN * size, value + slack, unit)
     if hedge in ABOUT:
         slack = max(slack, 0.05 * size)
     return Quantity(text, value, value - slack, value + slack, unit)

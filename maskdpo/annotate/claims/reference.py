@@ -42,8 +42,8 @@ class _Anything:
 class Reference:
     """The names, numbers, dates and words of a reference.
 
-    ``topic`` is what the answers are about: its names claim nothing. ``weights``: how much a word tells, by how few
-    sentences have it.
+    ``topic`` is what the answers are about: its names claim nothing. ``weights``: how much a word tells, by how
+    few sentences have it.
     """
 
     def __init__(self, passages: Sequence[str], topic: str) -> None:
@@ -115,7 +115,7 @@ def sentences(passage: str) -> list[str]:
 
 
 def within(name: tuple[str, ...], known: tuple[str, ...]) -> bool:
-    """Whether ``known`` is the name or has it as a part: Douglas, William O. Douglas; not Sudan, South Sudan."""
+    """Whether ``known`` is the name or has it as a part, as in William Douglas; South Sudan has no Sudan."""
     if flat(name) == flat(known):
         return True
     if len(name) > 1:  # initials come and go

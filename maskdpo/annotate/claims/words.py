@@ -1,8 +1,8 @@
 """The small closed classes of English (and a few Chinese) words that reading claims needs."""
 
 _SPELLED = """
-zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-eighteen nineteen
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+sixteen seventeen eighteen nineteen
 """
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _MONTHS = "january february march april may june july august september october november december"
@@ -38,22 +38,24 @@ UNDER = _set("under below 到")
 
 STOP = _set(
     """
-    a an the this that these those it its he his him she her they their them we our us you your i my me who whom
-    whose which what there here is are was were be been being am has have had having do does did will would shall
-    should can could may might must of in on at by for from to with within into onto as and or but nor so yet if
-    then than when while where because since until also too very just only even both either each every all any
-    some such same other another more most much many few several own known called named considered one ones s t d
-    ll re ve m not no never neither nor cannot without country nation about around approximately approx roughly
-    nearly almost circa over above under below between among through during after before up down out off again
-    further once however therefore thus hence although though located situated lie lies
+    a an the this that these those it its he his him she her they their them we our us you your i my
+    me who whom whose which what there here is are was were be been being am has have had having do
+    does did will would shall should can could may might must of in on at by for from to with within
+    into onto as and or but nor so yet if then than when while where because since until also too
+    very just only even both either each every all any some such same other another more most much
+    many few several own known called named considered one ones s t d ll re ve m not no never
+    neither nor cannot without country nation about around approximately approx roughly nearly
+    almost circa over above under below between among through during after before up down out off
+    again further once however therefore thus hence although though located situated lie lies
     """
 )
 """Words that do not say what is claimed."""
 OPENERS = _set(
     """
-    additionally finally overall similarly furthermore moreover meanwhile generally typically usually today now
-    first second third next lastly specifically particularly unfortunately yes why how please note according
-    despite like unlike among during based given given in"""
+    additionally finally overall similarly furthermore moreover meanwhile generally typically
+    usually today now first second third next lastly specifically particularly unfortunately yes why
+    how please note according despite like unlike among during based given given in
+    """
 )
 """Words that begin sentences and are no names."""
 NEGATIONS = _set("not no never neither nor cannot without none nobody nothing cant 不 没 非 未")
@@ -67,11 +69,22 @@ CONNECTORS = _set("of the de da do del della la le les du des von van der den bi
 DIRECTIONS = _set("north south east west northeast northwest southeast southwest") | _set(
     "northern southern eastern western northeastern northwestern southeastern southwestern"
 )
-MODIFIERS = DIRECTIONS | _set("central new equatorial upper lower inner outer papua democratic greater")
+MONEY = _set(
+    """
+    dollar euro pound peso franc dinar rupee rupiah ringgit shilling krona krone yen yuan renminbi
+    riyal ruble rouble lira baht dirham naira kwacha zloty forint
+    """
+)
+"""Names of money are names in small letters too."""
+MODIFIERS = DIRECTIONS | _set(
+    "central new middle equatorial upper lower inner outer papua democratic greater"
+)
 """Words that make another place of a place: Sudan is not South Sudan."""
+SMALL_MODIFIERS = DIRECTIONS | _set("central middle")
+"""Of these, the ones often written small: "southern Africa" is a name as "Southern Africa" is."""
 TITLES = _set(
     """
-    mr mrs ms dr sir lord lady king queen prince princess president senator justice judge professor prof general
-    captain saint st pope emperor chancellor minister governor chief
+    mr mrs ms dr sir lord lady king queen prince princess president senator justice judge professor
+    prof general captain saint st pope emperor chancellor minister governor chief
     """
 )
