@@ -107,6 +107,8 @@ def write_pairs_page(
         sides = [build.pair_side(pair, "chosen"), build.pair_side(pair, "rejected")]
         asked = Prompt(id=pair.prompt_id, prompt=pair.prompt)
         build.add(pair.prompt_id, pair.id, sides, topic=pair.topic, question=asked.question)
+        if pair.weight != 1.0:
+            build.items[-1]["w"] = pair.weight
     return build.write(out, "pairs", title, ())
 
 

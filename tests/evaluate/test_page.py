@@ -168,13 +168,14 @@ def make_pair(**changes: Any) -> Pair:
 
 
 def test_pairs_mark_what_trains(tmp_path: Path) -> None:
-    stats = write_pairs_page(tmp_path / "r.html", [make_pair()], title="T")
+    stats = write_pairs_page(tmp_path / "r.html", [make_pair(weight=0.5)], title="T")
     data = payload((tmp_path / "r.html").read_text())
     (item,) = data["items"]
     chosen, rejected = item["a"]
     assert [s.get("l") for s in chosen["s"] if s.get("tr")] == ["no_hallucination", "no_fact"]
     wrong = ["contradictory", "unverifiable", "hallucination"]
     assert [s.get("l") for s in rejected["s"] if s.get("tr")] == wrong
+    assert item["w"] == 0.5
     assert (chosen["score"], rejected.get("score")) == (0.75, None)
     assert data["prompts"][0] == {"id": "p", "q": "Q?", "topic": "t", "ref": []}
     assert (stats.items, stats.answers, stats.sentences) == (1, 2, 12)

@@ -446,7 +446,7 @@ def test_five_thousand_answers(browser: Browser, tmp_path: Path) -> None:
     path = many(tmp_path, 5000)
     start = time.monotonic()
     browser.open(path)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 30
     assert browser.count(".card") < 40
     browser.js("window.scrollTo(0, document.documentElement.scrollHeight)")
     browser.until(lambda: "Question 4999?" in shown(browser))
@@ -459,7 +459,7 @@ def test_five_thousand_answers(browser: Browser, tmp_path: Path) -> None:
     start = time.monotonic()
     field.send_keys('"answer 4321 says"')
     browser.until(lambda: shown(browser) == ["Question 4321?"])
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 10
     field.clear()
     browser.until(lambda: browser.text("#shown") == "5,000 answers")
 

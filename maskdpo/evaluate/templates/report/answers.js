@@ -149,6 +149,7 @@ function cardNode(i, position) {
         { class: "meta" },
         h("span", { class: "number" }, `#${i + 1}`),
         prompt.topic !== prompt.id ? h("bdi", { class: "topic" }, prompt.topic) : null,
+        item.w !== undefined ? h("span", { title: "factor on the loss" }, `weight ${item.w}`) : null,
         h("bdi", {}, item.id),
       ),
     ),

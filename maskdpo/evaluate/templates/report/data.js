@@ -1,7 +1,7 @@
 /* The report: data arrives as JSON and leaves as text nodes. No markup is ever made from it; the page's policy
    forbids that too. The files of this folder run as one function, in the order that page.py names.
 
-   Names in the data: item {id, p: prompt, a: sides}; side {id, t: text, s: sentences, m: model, fin, score};
+   Names in the data: item {id, p: prompt, a: sides, w: weight}; side {id, t: text, s: sentences, m: model, fin, score};
    sentence {b: begin, e: end, l: label, st: status, c: confidence, ev: evidence, re: reason, k: kind, g: gold,
    tr: takes part in the loss}. Begin and end count code points. */
 

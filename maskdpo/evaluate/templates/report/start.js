@@ -101,6 +101,7 @@ function start() {
       h("dt", {}, h("kbd", {}, "Esc")),
       h("dd", {}, "close, leave the search"),
     ),
+    h("p", { class: "hint" }, "The browser’s own find sees only the answers near the window: use / instead."),
     h("form", { method: "dialog" }, h("button", { class: "plain" }, "Close")),
   );
   $("help").addEventListener("click", () => $("keys").showModal());
