@@ -167,7 +167,7 @@ def _completion(request: Request, choice: _Choice) -> Completion | Failure:
 def _verdict(request: Request, text: str, tokens: list[ScoredToken]) -> Completion | Failure:
     """The choice that the reply names, exactly; anything else is a parse error."""
     choices = request.choices or ()
-    joined = b"".join(token.text for token in tokens)
+    length: int | None = None
     if isinstance(request.prompt, str):
         named: Any = text if text in choices else text.strip()
         options = {choice: choice.encode() for choice in choices}
@@ -177,13 +177,13 @@ def _verdict(request: Request, text: str, tokens: list[ScoredToken]) -> Completi
         except ValueError:
             return Failure(Status.PARSE_ERROR, f"not valid JSON: {_line(text)!r}")
         named = parsed.get("verdict") if isinstance(parsed, dict) and len(parsed) == 1 else None
-        head = VERDICT_HEAD.match(joined)
-        spelt = {choice: json.dumps(choice, ensure_ascii=False).encode()[1:] for choice in choices}
-        options = {choice: (head[0] if head else b"") + spelling for choice, spelling in spelt.items()}
+        match = VERDICT_HEAD.match(b"".join(token.text for token in tokens))
+        head = match[0] if match else b""
+        length = len(head)
+        options = {choice: head + json.dumps(choice, ensure_ascii=False).encode()[1:] for choice in choices}
     if not isinstance(named, str) or named not in choices:
         return Failure(Status.PARSE_ERROR, f"none of the choices: {_line(text)!r}")
-    closed = not isinstance(request.prompt, str)
-    probability = choice_probability(tokens, list(options.values()), options[named], closed=closed)
+    probability = choice_probability(tokens, list(options.values()), options[named], head=length)
     return Completion(named, "stop", probability)
 
 

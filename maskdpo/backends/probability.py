@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-TOLERANCE = 0.01
+TOLERANCE = 0.02
 """The largest share of a step's probability that may be in doubt."""
 
 
@@ -24,7 +24,7 @@ class ScoredToken:
 
 
 def choice_probability(
-    tokens: Sequence[ScoredToken], options: Sequence[bytes], chosen: bytes, *, closed: bool = False
+    tokens: Sequence[ScoredToken], options: Sequence[bytes], chosen: bytes, *, head: int | None = None
 ) -> float | None:
     """The probability of ``chosen`` among ``options``, or None where the tokens do not tell.
 
@@ -32,8 +32,10 @@ def choice_probability(
         tokens: the reply's tokens, from its first one on.
         options: the texts that the reply could have begun with, one per offered choice.
         chosen: the one it does begin with.
-        closed: every option ends in a delimiter, so that a token may run past its end (``y"}`` for ``y"``).
+        head: for JSON, where so many bytes, the same for all, come before the choice, and a delimiter ends it, so
+            that a token may run past an option's end (``y"}`` for ``y"``). None: the options are bare texts.
     """
+    closed = head is not None
     if not closed and any(option != chosen and option.startswith(chosen) for option in options):
         return None  # what follows decides between the two, and it is not among the reply's tokens
     probability, done = 1.0, b""
@@ -41,7 +43,8 @@ def choice_probability(
         live = frozenset(option for option in options if option.startswith(done))
         if live == {chosen}:
             return probability
-        share = _share(token, live, chosen, done, closed)
+        in_head = head is not None and len(done) + len(token.text) <= head
+        share = _share(token, live, chosen, done, closed, in_head)
         if share is None:
             return None
         probability *= share
@@ -51,7 +54,7 @@ def choice_probability(
 
 
 def _share(
-    token: ScoredToken, live: frozenset[bytes], chosen: bytes, done: bytes, closed: bool
+    token: ScoredToken, live: frozenset[bytes], chosen: bytes, done: bytes, closed: bool, in_head: bool
 ) -> float | None:
     """The token's share among the tokens that go on with an offered choice."""
     path = _fitting(live, done + token.text, closed)
@@ -62,9 +65,11 @@ def _share(
     for text, logprob in {token.text: token.logprob, **token.top}.items():
         fitting = _fitting(live, done + text, closed) if text else frozenset()
         covered |= fitting
-        if fitting == path:
+        if fitting == path and (text == token.text or path == {chosen} or in_head):
             same += math.exp(logprob)
-        elif chosen in fitting:  # the same choice in other tokens: what would have followed is unknown
+        elif (
+            chosen in fitting
+        ):  # other tokens on the way to the same choice: what would have followed is unknown
             doubtful += math.exp(logprob)
         elif fitting:
             other += math.exp(logprob)

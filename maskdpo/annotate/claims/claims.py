@@ -175,8 +175,8 @@ class _Group:
 def clauses(found: tuple[Token, ...], claims: list[Claim], predicates: Container[str]) -> list[Clause]:
     """Group the claims around words.
 
-    Behind a boundary (a comma, "and", "with") a new clause begins with a word of ``predicates``, a pronoun or a
-    verb such as "is": "Its capital is A, and its population is 5" are two.
+    Behind a boundary (a comma, "and", "with") a new clause begins with a word of ``predicates``, a pronoun
+    or a verb such as "is": "Its capital is A, and its population is 5" are two.
     """
     at = {claim.at: claim for claim in claims}
     inside = {i for claim in claims for i in range(claim.at, claim.at + claim.length)}

@@ -42,8 +42,8 @@ class _Anything:
 class Reference:
     """The names, numbers, dates and words of a reference.
 
-    ``topic`` is what the answers are about: its names claim nothing. ``weights``: how much a word tells, by how
-    few sentences have it.
+    ``topic`` is what the answers are about: its names claim nothing. ``weights``: how much a word tells, by
+    how few sentences have it.
     """
 
     def __init__(self, passages: Sequence[str], topic: str) -> None:

@@ -24,9 +24,12 @@ def inline_markers(line: str, skip: int) -> list[tuple[int, int]]:
     """
     if skip and _ANY_BULLET.search(line, 0, skip):
         return [match.span() for match in _BULLET.finditer(line, skip)]
-    for pattern, first, second in ((_NUMBER, "1", "2"), (_LETTER, "a", "b")):
-        if first in line and second in line:
-            run = _run(line, pattern, first)
+    for pattern, ones, twos in (
+        (_NUMBER, ("1.", "1)", "1）", "1、", "1．"), ("2.", "2)", "2）", "2、", "2．")),
+        (_LETTER, ("a.", "a)"), ("b.", "b)")),
+    ):
+        if any(one in line for one in ones) and any(two in line for two in twos):  # quicker than the pattern
+            run = _run(line, pattern, ones[0][0])
             if len(run) > 1 and not any(line[end].islower() for _, end in run):
                 return [span for span in run if span[0] >= skip]
     return []

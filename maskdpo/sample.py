@@ -1,0 +1,103 @@
+"""``maskdpo sample``: several answers of a model to every prompt, resumable."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from maskdpo.backends.base import Backend, Reply, Request, Sampling
+from maskdpo.console import progress, warn
+from maskdpo.io import Appender, Located, read_located
+from maskdpo.runs import Run, meta_file, set_aside
+from maskdpo.schemas import Message, Prompt, Response
+
+
+@dataclass
+class SampleStats:
+    """What a run of ``sample`` did."""
+
+    prompts: int = 0
+    already_there: int = 0
+    """Prompts whose answers an earlier run had written."""
+    responses: int = 0
+    cut_off: int = 0
+    """Answers that reached ``max_tokens``."""
+    failed: int = 0
+    """Prompts without an answer; the next run asks them again."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def sample(
+    prompts_file: Path, out: Path, backend: Backend, sampling: Sampling, *, raw: bool = False, restart: bool = False
+) -> SampleStats:
+    """Sample ``sampling.n`` responses a prompt and append them to ``out`` as they come.
+
+    Args:
+        raw: send prompts as they are, without a chat template; every prompt must then be a string.
+        restart: set an earlier output aside and begin anew; else what is there is kept and the rest is added.
+    """
+    prompts = {item.record.id: item.record for item in _checked(prompts_file, raw)}
+    if restart:
+        set_aside(out, meta_file(out))
+    options = {**asdict(sampling), "stop": list(sampling.stop), "model": backend.model, "raw": raw}
+    restart_hint = "Use another --out, or --restart to set it aside and begin anew"
+    run = Run(meta_file(out), "sample", options, {"prompts": prompts_file}, restart=restart_hint)
+    done: set[str] = set()
+    appender = Appender(out, Response, lambda response: done.add(response.id))
+    missing = [p for p in prompts.values() if any(response_id(p.id, i) not in done for i in range(sampling.n))]
+    stats = SampleStats(prompts=len(prompts), already_there=len(prompts) - len(missing))
+    if not missing:
+        return stats
+    run.begin()
+    requests = (Request(p.id, _to_send(p, raw)) for p in missing)
+    with appender, progress("sample", len(missing) * sampling.n, "responses") as bar:
+        for reply in backend.generate(requests, sampling):
+            prompt_id = str(reply.key)
+            responses = [r for r in _responses(prompt_id, reply, backend.model, sampling, raw) if r.id not in done]
+            appender.append(responses)
+            _count(stats, prompt_id, reply, responses)
+            bar.advance(sampling.n, f"{stats.completion_tokens:,} tokens")
+    run.finish(asdict(stats))
+    return stats
+
+
+def response_id(prompt_id: str, i: int) -> str:
+    return f"{prompt_id}-{i}"
+
+
+def _checked(prompts_file: Path, raw: bool) -> Iterator[Located[Prompt]]:
+    for item in read_located(prompts_file, Prompt):
+        if raw and not isinstance(item.record.prompt, str):
+            raise item.error("prompt", "--raw sends the prompt as it is, so it must be a string, not chat messages")
+        yield item
+
+
+def _to_send(prompt: Prompt, raw: bool) -> str | list[Message]:
+    if raw or not isinstance(prompt.prompt, str):
+        return prompt.prompt
+    return [Message(role="user", content=prompt.prompt)]
+
+
+def _responses(prompt_id: str, reply: Reply, model: str, sampling: Sampling, raw: bool) -> list[Response]:
+    how = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens, "raw": raw}
+    return [
+        Response(
+            id=response_id(prompt_id, i),
+            prompt_id=prompt_id,
+            response=completion.text,
+            model=model,
+            sampling=how,
+            finish_reason=completion.finish_reason,
+        )
+        for i, completion in enumerate(reply.completions)
+    ]
+
+
+def _count(stats: SampleStats, prompt_id: str, reply: Reply, responses: list[Response]) -> None:
+    if reply.failure is not None:
+        stats.failed += 1
+        warn(f"prompt {prompt_id!r}: {reply.failure.message}")
+    stats.responses += len(responses)
+    stats.cut_off += sum(response.finish_reason == "length" for response in responses)
+    stats.prompt_tokens += reply.prompt_tokens
+    stats.completion_tokens += reply.completion_tokens

@@ -1,0 +1,188 @@
+"""``maskdpo train``: from a pairs file to a model folder, resumable by repeating the same command."""
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from maskdpo.console import progress, say, warn
+from maskdpo.errors import InputError, UserError
+from maskdpo.io import read_records
+from maskdpo.models import default_device, load_model, load_tokenizer
+from maskdpo.runs import Run, set_aside
+from maskdpo.schemas import Pair
+from maskdpo.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from maskdpo.train.config import TrainConfig
+from maskdpo.train.encode import Drop, EncodedPair, EncodedPairs, Encoder, encode_pairs
+from maskdpo.train.logps import choose_layout
+from maskdpo.train.loop import StepStats, Trainer, compute_dtype, run_steps, total_steps
+from maskdpo.train.reference import cache_file, load_reference, save_reference
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+META = "maskdpo_run.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run did. ``steps`` is empty where there was nothing left to do."""
+
+    steps: list[StepStats]
+    pairs: int
+    dropped: Counter[Drop]
+    resumed_from: int
+    total_steps: int
+    layout: str
+
+
+def train(
+    pairs_file: Path,
+    out: Path,
+    config: TrainConfig,
+    *,
+    save_every: int = 100,
+    keep: int = 2,
+    restart: bool = False,
+    use_cache: bool = True,
+    device: str | None = None,
+) -> TrainResult | None:
+    """Train ``config.model`` on a pairs file and write a Hugging Face model folder.
+
+    Args:
+        save_every: optimiser steps between checkpoints; 0 writes none.
+        keep: newest checkpoints to keep.
+        restart: set an earlier run in ``out`` aside and begin anew.
+        use_cache: read and write the reference log-probs in the cache folder.
+
+    Returns:
+        What was done, or None where ``out`` already holds the finished run.
+
+    Raises:
+        UserError: bad input, no pair to train on, or ``out`` holds another run.
+    """
+    if out.is_file():
+        raise InputError("is a file; --out must name a folder", path=out)
+    if restart:
+        set_aside(out)
+    if out.exists() and any(out.iterdir()) and not (out / META).exists():
+        raise InputError("the folder exists and holds no maskdpo run; name another --out", path=out)
+    run = Run(
+        out / META,
+        "train",
+        config.model_dump(),
+        {"pairs": pairs_file},
+        restart="Use another --out, or --restart to set it aside and begin anew",
+        fixed_inputs=True,
+    )
+    if run.previous and run.previous.status == "complete":
+        say(f"{out}: this very run is complete; nothing to do (--restart trains it again)")
+        return None
+    tokenizer = load_tokenizer(config.model)
+    encoder = Encoder(tokenizer, method=config.method, eos=config.eos, max_length=config.max_length)
+    encoded = encode_pairs(read_records(pairs_file, Pair), encoder)
+    for reason, count in encoded.dropped.most_common():
+        warn(f"{count} pairs left out: {reason.value}")
+    trainer = _make_trainer(config, encoded.pairs, device or default_device(), use_cache)
+    run.begin()
+    result = _run(trainer, encoded, out, save_every, keep)
+    _export(trainer.model, tokenizer, out)
+    run.finish({"pairs": result.pairs, "steps": result.total_steps, "dropped": _named(encoded.dropped)})
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return result
+
+
+def _named(dropped: Counter[Drop]) -> dict[str, int]:
+    return {reason.name.lower(): count for reason, count in dropped.items()}
+
+
+def _make_trainer(config: TrainConfig, pairs: list[EncodedPair], device: str, use_cache: bool) -> Trainer:
+    """The policy with reference log-probs from the cache, or computed before the first step."""
+    torch.manual_seed(config.seed)
+    model = load_model(config.model, dtype=torch.float32, device=device)
+    _check_vocabulary(model, pairs, config.model)
+    layout = choose_layout(model, pairs[0])
+    if layout != "shared":
+        say(f"{model.config.model_type}: not plain full attention, so every answer repeats its prompt (slower, same result)")
+    _disable_dropout(model)
+    model.train()
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    trainer = Trainer(model, config, layout)
+    file = cache_file(config.model, compute_dtype(config, device), pairs)
+    reference = load_reference(file) if use_cache else None
+    if reference is None:
+        with progress("reference log-probs", len(pairs), "pairs") as bar:
+            reference = trainer.compute_reference(pairs, bar.advance)
+        if use_cache:
+            save_reference(file, reference)
+    trainer.reference = reference
+    return trainer
+
+
+def _check_vocabulary(model: "PreTrainedModel", pairs: list[EncodedPair], name: str) -> None:
+    size = model.get_input_embeddings().weight.shape[0]
+    largest = max(int(ids.max()) for pair in pairs for ids in (pair.prompt_ids, pair.chosen.ids, pair.rejected.ids))
+    if largest >= size:
+        raise UserError(f"{name}: the tokenizer gives token id {largest}, the model has {size} embeddings: they do not match")
+
+
+def _disable_dropout(model: "PreTrainedModel") -> None:
+    """Policy and reference must be the same function at the start, so nothing is dropped at random."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+
+
+def _run(trainer: Trainer, encoded: EncodedPairs, out: Path, save_every: int, keep: int) -> TrainResult:
+    """All steps that are left, with metrics to a file and checkpoints on the way."""
+    folder = out / CHECKPOINTS
+    first, last = 0, total_steps(len(encoded.pairs), trainer.config)
+    if existing := checkpoints(folder):
+        first = load_checkpoint(existing[-1], trainer.model, trainer.optimizer)
+        say(f"resuming from step {first} of {last}")
+    _keep_metrics(out / METRICS, first)
+    done: list[StepStats] = []
+    with (out / METRICS).open("a") as metrics, progress("train", last, "steps") as bar:
+        bar.advance(first)
+        try:
+            for stats in run_steps(trainer, encoded.pairs, first, last):
+                done.append(stats)
+                metrics.write(json.dumps(asdict(stats)) + "\n")
+                metrics.flush()
+                bar.advance(1, f"loss {stats.loss:.4f}  margin {stats.margin:+.3f}  {stats.pairs_per_s:.2f} pairs/s")
+                if save_every and stats.step % save_every == 0 and stats.step < last:
+                    save_checkpoint(folder, stats.step, trainer.model, trainer.optimizer, keep=keep)
+        except KeyboardInterrupt:
+            step = first + len(done)
+            save_checkpoint(folder, step, trainer.model, trainer.optimizer, keep=keep)
+            raise UserError(f"interrupted; step {step} is saved. Repeat the same command to go on from there") from None
+    return TrainResult(done, len(encoded.pairs), encoded.dropped, first, last, trainer.layout)
+
+
+def _keep_metrics(file: Path, steps: int) -> None:
+    """Drop the figures of steps that will be done again, because the run died after its last checkpoint."""
+    if file.exists():
+        lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        file.write_text("".join(line for line in lines if json.loads(line)["step"] <= steps))
+
+
+def _export(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
+    """A folder that transformers and vLLM load as it is: written aside, then moved in file by file, config last."""
+    temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
+    try:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        for file in sorted(temporary.iterdir(), key=lambda file: file.name == "config.json"):
+            file.replace(out / file.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
