@@ -25,6 +25,15 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Statement:
+    """A clause of the reference, its claims by kind."""
+
+    clause: Clause
+    sentence: int
+    values: dict[str, list[Claim]]
+
+
+@dataclass(frozen=True, slots=True)
 class Sentence:
     """A sentence of the reference, verbatim."""
 
@@ -54,6 +63,7 @@ class Reference:
         self.passages: list[frozenset[str]] = []
         self._by_word: dict[str, list[Place]] = defaultdict(list)
         self._quantities: list[Place] = []
+        self._statements: dict[str, list[Statement]] = defaultdict(list)
         for i, text, found in read:
             grouped = clauses(found, find(found, self.names, self.topic), _Anything())
             words = frozenset(t.stem for t in found if t.word and t.fold not in STOP)
@@ -69,7 +79,12 @@ class Reference:
         number = len(self.sentences)
         self.sentences.append(sentence)
         for clause in sentence.clauses:
+            statement = Statement(clause, number, {})
+            # under "" stand those that only say "X is in Y"
+            for word in clause.words.keys() - set(self.topic) or {""}:
+                self._statements[word].append(statement)
             for claim in clause.claims:
+                statement.values.setdefault(claim.kind, []).append(claim)
                 place = Place(claim, clause, number)
                 if claim.quantity:
                     self._quantities.append(place)
@@ -96,6 +111,11 @@ class Reference:
         rarest = min((self._by_word.get(word, []) for word in flat(claim.words)), key=len, default=[])
         found = [p for p in rarest if within(claim.words, p.claim.words)]
         return sorted(found, key=lambda p: (len(p.claim.words), len(p.clause.claims)))
+
+    def statements(self, words: Iterable[str]) -> list[Statement]:
+        """The clauses with any of the words, in order; without words, those that have none themselves."""
+        found = {id(s): s for word in words or ("",) for s in self._statements.get(word, [])}
+        return sorted(found.values(), key=lambda s: s.sentence)
 
     def passages_with(self, claim: Claim) -> set[int]:
         return {self.sentences[p.sentence].passage for p in self.places(claim)}

@@ -226,29 +226,26 @@ def _supporting(
 
 def _otherwise(claim: Claim, clause: Clause, known: set[str], reference: Reference, subject: str) -> _Finding:
     """Contradictory where the reference gives other values for the same words, else unverifiable."""
-    others: list[tuple[float, int, str]] = []
-    for number, sentence in enumerate(reference.sentences):
-        for other in sentence.clauses:
-            denied = (
-                not other.claims and other.negated and not clause.negated
-            )  # "does not border any country"
-            values = [v for v in other.claims if v.kind == claim.kind]
-            if not denied and (not values or other.negated != clause.negated):
-                continue
-            shared = _shared(claim, known, other, reference)
-            if shared >= ABOUT:
-                text = ", ".join(v.text for v in values[:4]) + ("..." if len(values) > 4 else "")
-                others.append((-shared, number, text))
-    if others:
-        _, number, text = min(others)
-        says = f"has {text}" if text else "denies it"
-        return _Finding(Label.CONTRADICTORY, (number,), f"{subject}{says}, not ", claim.text)
-    return _Finding(Label.UNVERIFIABLE, (), f"{subject}does not have ", claim.text)
+    best, found = 0.0, None
+    for other in reference.statements(known):
+        denied = (
+            not other.values and other.clause.negated and not clause.negated
+        )  # "does not border any country"
+        values = other.values.get(claim.kind, [])
+        if denied or (values and other.clause.negated == clause.negated):
+            shared = _shared(claim, known, other.clause, reference)
+            if shared >= ABOUT and shared > best:
+                best, found = shared, other
+    if found is None:
+        return _Finding(Label.UNVERIFIABLE, (), f"{subject}does not have ", claim.text)
+    values = found.values.get(claim.kind, [])
+    says = f"has {', '.join(v.text for v in values[:4])}" if values else "denies it"
+    more = "..." if len(values) > 4 else ""
+    return _Finding(Label.CONTRADICTORY, (found.sentence,), f"{subject}{says}{more}, not ", claim.text)
 
 
 def _shared(claim: Claim, known: set[str], other: Clause, reference: Reference) -> float:
     """How much of a clause's words another one has; without words, whether both have the same bare form."""
     if known:
         return reference.weight(known & other.words.keys()) / reference.weight(known)
-    bare = not other.words.keys() - set(reference.topic)
-    return float(bare and any(v.relation == claim.relation for v in other.claims))
+    return float(any(v.relation == claim.relation for v in other.claims))
