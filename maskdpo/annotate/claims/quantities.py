@@ -26,7 +26,7 @@ DATE = (
 )
 DATE_FORMS = ("mdy", "dmy", "iso", "zh", "my", "md", "dm")
 NUMBER = (
-    r"(?P<num>(?<![^\W_])[-−]?\d+(?:[,\u202f\u00a0]\d{3})*(?:\.\d+)?)"
+    r"(?P<num>(?<![^\W_\u3400-\u9fff])[-−]?\d+(?:[,\u202f\u00a0]\d{3})*(?:\.\d+)?)"
     r"(?P<ord>(?:st|nd|rd|th)\b|s\b)?"
     r"(?:[\s-]?(?P<mag>hundred|thousand|(?:m|b|tr)illion|[mb]n|百万|万亿|[万亿千百])(?!\w*[a-z]))?"
     r"(?P<pct>\s?%|\s?per\s?cent\b)?"

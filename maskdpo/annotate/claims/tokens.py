@@ -20,7 +20,7 @@ from maskdpo.annotate.claims.quantities import (
 from maskdpo.annotate.claims.words import MAGNITUDES, SPELLED
 
 _TOKEN = re.compile(
-    rf"{DATE}|{NUMBER}|(?P<abbr>(?:[A-Z]\.){{2,}})|(?P<han>[\u3400-\u9fff])"
+    rf"{DATE}|{NUMBER}|(?P<abbr>(?-i:(?:[A-Z]\.){{2,}}|\b[A-Z]\.(?=\s[A-Z][^\W\d_])))|(?P<han>[\u3400-\u9fff])"
     r"|(?P<word>[^\W_\u3400-\u9fff]+(?:'[^\W\d_]+)*)|(?P<punct>[^\w\s]|_)",
     re.IGNORECASE,
 )

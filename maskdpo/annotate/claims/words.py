@@ -46,7 +46,8 @@ STOP = _set(
     many few several own known called named considered one ones s t d ll re ve m not no never
     neither nor cannot without country nation about around approximately approx roughly nearly
     almost circa over above under below between among through during after before up down out off
-    again further once however therefore thus hence although though located situated lie lies
+    again further once longer however therefore thus hence although though located situated lie lies
+    的 了 是 为 在 于 有 和 与 约 个
     """
 )
 """Words that do not say what is claimed."""

@@ -103,7 +103,7 @@ def verdict_on(sentence: str, reference: Reference) -> Verdict:
     found = tokens(sentence)
     claims = find(found, reference.names, reference.topic)
     if len(claims) > 1:
-        claims = [claim for claim in claims if not claim.weak]
+        claims = [claim for claim in claims if not claim.weak or reference.places(claim)]
     grouped = clauses(found, claims, reference.weights)
     if claims and claims[0].weak and not reference.weight(grouped[0].words):
         claims = []  # "Tourism is important" names nothing
