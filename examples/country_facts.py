@@ -193,7 +193,7 @@ def of_size(country: Country, name: str, iso: str) -> list[str]:
 
 
 def of_cities(name: str, towns: list[Country]) -> list[str]:
-    facts = [f"Major cities in {name} include {listed([c['name'] for c in towns[:20]])}."]
+    facts = [f"Among the cities in {name} are {listed([c['name'] for c in towns[:20]])}."]
     if len(towns) > 1 and towns[0]["population"] > 1.3 * towns[1]["population"]:
         facts.append(f"The largest city of {name} is {towns[0]['name']}.")
     return facts

@@ -95,6 +95,7 @@ def about_france(sentence: str) -> Verdict:
         ("It does not border Spain.", CONTRADICTORY),
         ("It is no longer in Europe.", CONTRADICTORY),
         ("It doesn't border Germany.", CONTRADICTORY),
+        ("It isn't in Europe.", CONTRADICTORY),
         ("It is landlocked.", CONTRADICTORY),
         ("It has no official language.", CONTRADICTORY),
         # the reference does not speak of it
@@ -133,6 +134,13 @@ def test_country(sentence: str, label: Label) -> None:
 def test_biography(sentence: str, label: Label) -> None:
     verdict = verdicts(DOUGLAS, "William O. Douglas", sentence)[0]
     assert verdict.label is label, verdict
+
+
+def test_seasons() -> None:
+    found = verdicts(
+        "The club won the league in 1904-05.", "club", "It won the league in 1905.", "It won in 1906."
+    )
+    assert [v.label for v in found] == [RIGHT, CONTRADICTORY]
 
 
 def test_names_that_are_part_of_others() -> None:
@@ -242,6 +250,9 @@ def test_the_cache_is_bounded_and_follows_the_reference() -> None:
         ("two million", "2,000,000", True),
         ("1.4亿", "140 million", True),
         ("1976", "1975", False),
+        ("1985", "1980s", True),
+        ("1985", "1990s", False),
+        ("1980s", "May 3, 1985", True),
     ],
 )
 def test_quantities(claimed: str, known: str, expected: bool) -> None:

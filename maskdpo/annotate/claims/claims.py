@@ -195,6 +195,7 @@ def clauses(found: tuple[Token, ...], claims: list[Claim], predicates: Container
             groups.append(group)
         if token.fold in NEGATIONS or token.raw.endswith("n't"):
             group.negated = True
+            continue
         if token.fold in BOUNDARIES:
             boundary = True
             if token.fold == "but" and group.negated:  # "not in Europe but in Asia"

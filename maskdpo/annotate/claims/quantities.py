@@ -85,6 +85,8 @@ def parse_number(match: re.Match[str], hedge: str) -> Quantity | None:
     else:
         is_year = len(digits) == 4 and digits.isdigit() and "," not in match["num"] and not match["mag"]
         unit = "year" if is_year and 1000 <= value <= 2100 else ""
+    if unit == "year" and match["ord"]:  # the 1980s
+        return Quantity(match[0], value, value, value + (99 if value % 100 == 0 else 9), unit)
     return make_number(match[0], value, _resolution(digits) * scale, unit, hedge)
 
 
@@ -106,7 +108,7 @@ def make_number(text: str, value: float, resolution: float, unit: str, hedge: st
 def join(first: Quantity, last: Quantity) -> Quantity:
     """The range "between ``first`` and ``last``"; "60 to 70 million" lends its magnitude to the first."""
     low, high = first.value, last.value
-    for word, scale in MAGNITUDES.items():
+    for word, scale in sorted(MAGNITUDES.items(), key=lambda item: -len(item[0])):  # 百万 before 万
         if last.text.lower().endswith(word) and first.text.replace(".", "").isdigit():
             low *= scale
             break
@@ -125,13 +127,13 @@ def _resolution(digits: str) -> float:
 
 def agree(claim: Quantity, known: Quantity) -> bool:
     """Whether the reference's quantity supports the claimed one."""
-    if claim.date or known.date:
+    if claim.date or (known.date and claim.low == claim.high):
         mine, theirs = claim.date or (int(claim.value), 0, 0), known.date or (int(known.value), 0, 0)
         if claim.kind != known.kind:
             return False
         return all(a == b or not a for a, b in zip(mine, theirs, strict=True))
     if {claim.unit, known.unit} & {"%", "nth"} and claim.unit != known.unit:
         return False
-    if "year" in (claim.unit, known.unit):
+    if "year" in (claim.unit, known.unit) and claim.unit != known.unit:
         return claim.value == known.value
     return claim.low <= known.value <= claim.high or known.low <= claim.value <= known.high

@@ -73,7 +73,6 @@ class Reference:
             by_passage[sentence.passage] |= sentence.words
         self.passages = [frozenset(by_passage[i]) for i in range(len(passages))]
         self.weights = self._weights()
-        self.negations = any(clause.negated for sentence in self.sentences for clause in sentence.clauses)
 
     def _add(self, sentence: Sentence) -> None:
         number = len(self.sentences)

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import zip_longest
 
@@ -104,6 +104,12 @@ def _with_ranges(found: list[Token]) -> Iterator[Token]:
     i = 0
     while i < len(found):
         step = _range_step(found, i)
+        if _short_year(found, i):
+            century = str(found[i - 1].fold)[:2]
+            year = int(century + found[i].fold)
+            yield replace(found[i], quantity=Quantity(found[i].raw, year, year, year, "year"))
+            i += 1
+            continue
         first, last = found[i].quantity, found[i + step].quantity
         if step and first and last:
             quantity = join(first, last)
@@ -111,6 +117,13 @@ def _with_ranges(found: list[Token]) -> Iterator[Token]:
         else:
             yield found[i]
         i += step + 1
+
+
+def _short_year(found: list[Token], i: int) -> bool:
+    """The 05 of 1904-05."""
+    before = found[i - 1].quantity if i else None
+    short = found[i].glued and len(found[i].fold) == 2 and found[i].fold.isdecimal()
+    return bool(short and before and before.unit == "year" and not before.date)
 
 
 def _range_step(found: list[Token], i: int) -> int:

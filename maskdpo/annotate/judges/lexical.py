@@ -20,7 +20,7 @@ from maskdpo.annotate.judge import Task, Verdict
 from maskdpo.errors import UserError
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Status
 
-SHARED = 0.5
+SHARED = 0.55
 """How much of what a clause says (its words, weighted by rarity) the supporting sentences must say too."""
 ABOUT = 0.6
 """How much of it a sentence with another value must say to contradict the clause."""
@@ -238,7 +238,7 @@ def _otherwise(claim: Claim, clause: Clause, known: set[str], reference: Referen
                 best, found = shared, other
     if found is None:
         return _Finding(Label.UNVERIFIABLE, (), f"{subject}does not have ", claim.text)
-    values = found.values.get(claim.kind, [])
+    values = [value for value in found.values.get(claim.kind, []) if not value.weak]
     says = f"has {', '.join(v.text for v in values[:4])}" if values else "denies it"
     more = "..." if len(values) > 4 else ""
     return _Finding(Label.CONTRADICTORY, (found.sentence,), f"{subject}{says}{more}, not ", claim.text)
