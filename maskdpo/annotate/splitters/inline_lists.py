@@ -39,7 +39,8 @@ def _run(line: str, pattern: re.Pattern[str], expected: str) -> list[tuple[int, 
     """The longest run of markers 1, 2, 3 ... that begins with the first possible 1."""
     run: list[tuple[int, int]] = []
     for match in pattern.finditer(line):
-        if match[1] == expected and (run or _MAY_START.search(line, 0, match.start())):
+        at = match.start()
+        if match[1] == expected and (run or _MAY_START.search(line, max(0, at - 16), at)):
             run.append(match.span())
             expected = str(int(expected) + 1) if expected.isdigit() else chr(ord(expected) + 1)
     return run

@@ -11,7 +11,7 @@ import sentencex
 from maskdpo.annotate.splitters.base import BlockSplitter
 from maskdpo.annotate.splitters.inline import plain_copy
 
-_MAY_END = re.compile(r"[^\w\s,;:()\[\]\"'*-][^\w\s]*[\s\w]")  # some punctuation that is not at the very end
+_MAY_END = re.compile(r"[^\w\s,;:()\[\]\"'*-]")
 _LAST = 48  # characters that are looked at before a cut
 
 _FIRST_WORD = re.compile(r"[^\w]*(\w+)")
@@ -25,6 +25,7 @@ _NUMBER = re.compile(r"\s*[$€£¥~±+-]?\d")
 _LETTER = re.compile(r"\s*[A-Z](?![\w'’])")
 _LONE_NUMBER = re.compile(r"\W*\d{1,2}[.)]\W*$")
 _WORD = re.compile(r"\w")
+_CLOSERS = re.compile(r"[)\]}”」』）】》]+")
 _SPEAKER = re.compile(r"\s*[^\W\d_a-zA-Z]{1,8}?[说问答喊叫道][，。：！？]")
 _QUOTE_END = re.compile(r"[。！？…][”」』]\s*$")
 
@@ -43,15 +44,23 @@ def markdown_splitter() -> BlockSplitter:
 
 def cut(prose: str, language: str) -> list[int]:
     """Where the sentences of ``prose`` end: a ``Cutter``."""
-    if not _MAY_END.search(prose):
+    first = _MAY_END.search(prose)
+    if first is None or not _WORD.search(prose, first.end()):  # most headings, list items and short lines
         return []
     plain = plain_copy(prose)
     ends = [found["end_index"] for found in sentencex.get_sentence_boundaries(language, plain)]
     if "No." in prose or "etc." in prose:
         ends = sorted({*ends, *(found.end() for found in _MISSED.finditer(plain))})
+    ends = [_past_closers(prose, end) for end in ends]
     if "(" in prose:
         ends = _split_asides(prose, ends)
     return _merge(prose, ends) if len(ends) > 1 else ends
+
+
+def _past_closers(prose: str, end: int) -> int:
+    """No sentence begins with a closing bracket or quote: it belongs to the one before."""
+    closers = _CLOSERS.match(prose, end)
+    return closers.end() if closers else end
 
 
 def _split_asides(prose: str, ends: list[int]) -> list[int]:
