@@ -151,9 +151,9 @@ def of_currency(country: Country, name: str, iso: str) -> list[str]:
     names = unique(
         [country["currencyname"].title(), ENGLISH.currencies.get(code, ""), *KNOWN["currencies"].get(iso, [])]
     )
-    return [f"The currency of {name} is the {each}." for each in names] + [
-        f"The currency code of {name} is {code}."
-    ]
+    facts = [f"The currency of {name} is the {each}." for each in names]
+    facts += [f"The official currency of {name} is the {each}." for each in names]
+    return [*facts, f"The currency code of {name} is {code}."]
 
 
 def of_borders(name: str, iso: str, borders: dict[str, set[str]]) -> list[str]:
