@@ -206,3 +206,23 @@ def _cut_torn_line(path: Path) -> None:
         if keep < size:
             file.truncate(keep)
             warn(f"{path}: dropped an unfinished last line ({size - keep} bytes) that an interrupted run had left")
+
+
+def reorder(path: Path, model: type[R], order: Iterable[str]) -> None:
+    """Rewrite a file atomically with its records in this order of ids; others follow as they were.
+
+    Memory grows with the ids only: lines are copied by their place in the file.
+    """
+    places: dict[str, tuple[int, int]] = {}
+    with path.open("rb") as source:
+        begin = 0
+        for line in source:
+            places[model.model_validate_json(line).id] = (begin, len(line))  # type: ignore[attr-defined]
+            begin += len(line)
+        first = [record_id for record_id in order if record_id in places]
+        listed = set(first)
+        with atomic_write(path) as target:
+            for record_id in [*first, *(record_id for record_id in places if record_id not in listed)]:
+                start, length = places[record_id]
+                source.seek(start)
+                target.write(source.read(length))

@@ -4,16 +4,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Span, Status
+from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Sentence, Span, Status
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An answer to be judged: ``spans`` are the sentences that need a verdict, in order."""
+    """An answer to be judged.
+
+    ``spans`` are the sentences that need a verdict, in order; ``given`` those that need none (headings, code).
+    """
 
     prompt: Prompt
     response: Response
     spans: list[Span]
+    given: tuple[Sentence, ...] = ()
 
     def sentence(self, i: int) -> str:
         span = self.spans[i]

@@ -1,1 +1,36 @@
-"""Text generation behind one protocol (``base.Backend``), for ``sample`` and for LLM judges."""
+"""Text generation behind one protocol (``base.Backend``), for ``sample`` and for LLM judges.
+
+To add one: a class in its own module and a line in ``make_backend``.
+"""
+
+from typing import Literal
+
+from maskdpo.backends.base import Backend
+from maskdpo.errors import UserError
+
+BackendName = Literal["transformers", "vllm", "openai"]
+
+
+def make_backend(
+    name: BackendName,
+    model: str,
+    *,
+    api_base: str | None = None,
+    concurrency: int = 32,
+    batch_size: int = 64,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Backend:
+    """A backend by name; what a backend has no use for is ignored. Models are loaded at the first request."""
+    if api_base is not None and name != "openai":
+        raise UserError(f"--api-base goes with --backend openai, not with {name}")
+    if name == "openai":
+        from maskdpo.backends.openai_backend import OpenAIBackend
+
+        return OpenAIBackend(model, api_base=api_base, concurrency=concurrency)
+    if name == "vllm":
+        from maskdpo.backends.vllm_backend import VLLMBackend
+
+        return VLLMBackend(model)
+    from maskdpo.backends.transformers_backend import TransformersBackend
+
+    return TransformersBackend(model, batch_size=batch_size, dtype=dtype)

@@ -1,6 +1,6 @@
 """The records that stages hand to each other. One JSON object a line; see docs/records.md."""
 
-from maskdpo.schemas.labels import RIGHT, WRONG, Kind, Label, Status
+from maskdpo.schemas.labels import RIGHT, WRONG, Counts, Group, Kind, Label, Status, group_of
 from maskdpo.schemas.records import (
     Annotation,
     FinishReason,
@@ -20,7 +20,9 @@ __all__ = [
     "RIGHT",
     "WRONG",
     "Annotation",
+    "Counts",
     "FinishReason",
+    "Group",
     "JudgeInfo",
     "Kind",
     "Label",
@@ -34,4 +36,5 @@ __all__ = [
     "Side",
     "Span",
     "Status",
+    "group_of",
 ]

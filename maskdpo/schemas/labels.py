@@ -1,6 +1,8 @@
 """What can be said of a sentence. The taxonomy is ANAH's (arXiv 2405.20315)."""
 
+from collections.abc import Iterable
 from enum import StrEnum
+from typing import Literal, NamedTuple, Self
 
 
 class Label(StrEnum):
@@ -20,6 +22,33 @@ class Label(StrEnum):
 
 RIGHT = frozenset({Label.NO_HALLUCINATION})
 WRONG = frozenset({Label.CONTRADICTORY, Label.UNVERIFIABLE, Label.HALLUCINATION})
+
+Group = Literal["right", "wrong", "no_fact", "not_judged"]
+
+
+def group_of(label: Label | None) -> Group:
+    """The four groups in which sentences are counted and compared; None stands for a sentence without a verdict."""
+    if label is None:
+        return "not_judged"
+    return "right" if label in RIGHT else "wrong" if label in WRONG else "no_fact"
+
+
+class Counts(NamedTuple):
+    """Sentences by group."""
+
+    right: int = 0
+    wrong: int = 0
+    no_fact: int = 0
+    not_judged: int = 0
+
+    @classmethod
+    def of(cls, labels: Iterable[Label | None]) -> Self:
+        groups = [group_of(label) for label in labels]
+        return cls(*(groups.count(name) for name in ("right", "wrong", "no_fact", "not_judged")))
+
+    @property
+    def judged(self) -> int:
+        return self.right + self.wrong + self.no_fact
 
 
 class Status(StrEnum):

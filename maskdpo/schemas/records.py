@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from maskdpo.schemas.labels import Kind, Label, Status
+from maskdpo.schemas.labels import Counts, Kind, Label, Status
 
 Id = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
@@ -145,6 +145,10 @@ class Annotation(Response):
     def _spans_fit(self) -> Self:
         _check_spans(self.sentences, self.response)
         return self
+
+    @property
+    def counts(self) -> Counts:
+        return Counts.of(sentence.label for sentence in self.sentences)
 
 
 class PairSentence(_LabelledSpan):
