@@ -49,9 +49,7 @@ def pysbd_alone() -> Splitter:
     segmenters: dict[str, Any] = {
         language: pysbd.Segmenter(language=language, clean=False, char_span=True) for language in ("en", "zh")
     }
-    return Other(
-        "pysbd", lambda text, language: [(s.start, s.end) for s in segmenters[language].segment(text)]
-    )
+    return Other("pysbd", lambda text, language: [(s.start, s.end) for s in segmenters[language].segment(text)])
 
 
 def sentencex_alone() -> Splitter:
@@ -59,8 +57,7 @@ def sentencex_alone() -> Splitter:
     return Other(
         "sentencex alone",
         lambda text, language: [
-            (found["start_index"], found["end_index"])
-            for found in sentencex.get_sentence_boundaries(language, text)
+            (found["start_index"], found["end_index"]) for found in sentencex.get_sentence_boundaries(language, text)
         ],
     )
 
@@ -117,9 +114,7 @@ def main() -> int:
         return 2
     speeds = mchars_per_second(splitters, texts)
     size = sum(len(text) for text, _ in texts)
-    print(
-        f"{len(texts)} texts, {size} characters; Python {platform.python_version()}, {platform.machine()}\n"
-    )
+    print(f"{len(texts)} texts, {size} characters; Python {platform.python_version()}, {platform.machine()}\n")
     print("| splitter | Mchar/s | times pysbd | Golden Rules | precision | recall | F1 | F1 held out |")
     print("|---|---|---|---|---|---|---|---|")
     for splitter, speed in zip(splitters, speeds, strict=True):

@@ -52,9 +52,7 @@ def choose(train: int, heldout: int, seed: int) -> tuple[list[str], list[str]]:
     asked = sorted(
         iso
         for iso, c in COUNTRIES.items()
-        if c["population"] >= SMALLEST_POPULATION
-        and iso not in KNOWN["excluded"].split()
-        and iso not in EXAMPLES
+        if c["population"] >= SMALLEST_POPULATION and iso not in KNOWN["excluded"].split() and iso not in EXAMPLES
     )
     if train + heldout > len(asked):
         raise SystemExit(f"{train} + {heldout} countries are asked for, but there are only {len(asked)}")
@@ -67,15 +65,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for train.jsonl and heldout.jsonl")
     parser.add_argument("--train", type=int, default=80, help="countries to train on (default: %(default)s)")
-    parser.add_argument(
-        "--heldout", type=int, default=20, help="countries kept for evaluation (default: %(default)s)"
-    )
+    parser.add_argument("--heldout", type=int, default=20, help="countries kept for evaluation (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which countries go where (default: %(default)s)")
     options = parser.parse_args()
     borders, towns = neighbours(), cities()
-    for file, chosen in zip(
-        ("train", "heldout"), choose(options.train, options.heldout, options.seed), strict=True
-    ):
+    for file, chosen in zip(("train", "heldout"), choose(options.train, options.heldout, options.seed), strict=True):
         path = options.out / f"{file}.jsonl"
         count = write_records(path, (make_prompt(iso, borders, towns) for iso in chosen))
         print(f"{path}: {count} countries")

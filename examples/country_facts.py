@@ -32,12 +32,7 @@ CONTINENT_NAMES = {name for names in KNOWN["continents"].values() for name in na
 def neighbours() -> dict[str, set[str]]:
     """Who borders whom, made symmetric: the data forgets some borders on one side."""
     borders: dict[str, set[str]] = {iso: set() for iso in COUNTRIES}
-    pairs = {
-        (iso, other)
-        for iso, c in COUNTRIES.items()
-        for other in c["neighbours"].split(",")
-        if other in borders
-    }
+    pairs = {(iso, other) for iso, c in COUNTRIES.items() for other in c["neighbours"].split(",") if other in borders}
     pairs |= {tuple(pair.split()) for pair in KNOWN["extra_neighbours"]}
     wrong = {frozenset(pair.split()) for pair in KNOWN["not_neighbours"]}
     for one, other in pairs:
@@ -119,11 +114,7 @@ def of_place(country: Country, name: str, iso: str, towns: list[Country]) -> lis
     return [
         *plain,
         f"{name} is a country located in {listed(places)}.",
-        *(
-            f"{name} is a {KNOWN['adjectives'][p]} country."
-            for p in unique(places)
-            if p in KNOWN["adjectives"]
-        ),
+        *(f"{name} is a {KNOWN['adjectives'][p]} country." for p in unique(places) if p in KNOWN["adjectives"]),
         f"The continent of {name} is {listed(continents)}: it lies on the continent of {listed(continents)}.",
     ]
 
@@ -236,9 +227,7 @@ OCTANTS = ("north", "northeast", "east", "southeast", "south", "southwest", "wes
 def directions(here: list[Country], there: list[Country]) -> list[str]:
     """Where a neighbour may be said to lie: from the middle, towards the border and its middle."""
     a, b = (np.array([(c["latitude"], c["longitude"]) for c in those]) for those in (here, there))
-    wide = np.array(
-        [1.0, math.cos(math.radians(float(np.median(a[:, 0]))))]
-    )  # a degree of longitude is shorter
+    wide = np.array([1.0, math.cos(math.radians(float(np.median(a[:, 0]))))])  # a degree of longitude is shorter
     a, b = a * wide, b * wide
     gaps = ((a[:, None, :] - b[None, :, :]) ** 2).sum(-1)
     one, other = np.unravel_index(int(gaps.argmin()), gaps.shape)
@@ -251,9 +240,7 @@ def directions(here: list[Country], there: list[Country]) -> list[str]:
     return [octant for octant in OCTANTS if octant in said]
 
 
-def of_directions(
-    name: str, iso: str, borders: dict[str, set[str]], towns: dict[str, list[Country]]
-) -> list[str]:
+def of_directions(name: str, iso: str, borders: dict[str, set[str]], towns: dict[str, list[Country]]) -> list[str]:
     return [
         f"{name} borders {each} to the {listed(directions(towns[iso][:500], towns[other][:500]))}."
         for other in sorted(borders[iso])

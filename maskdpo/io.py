@@ -4,10 +4,12 @@ A reader never guesses: a line that is not a valid record is an ``InputError`` w
 A file appears either by append (long stages, so that a crash loses nothing) or by atomic rename (everything else).
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Generic, NamedTuple, Self, TypeVar
@@ -37,7 +39,10 @@ def _first_problem(error: ValidationError, path: Path, line: int) -> InputError:
     field = ".".join(str(part) for part in problem["loc"]) or None
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "json_invalid":
-        field, message = None, f"not a JSON object ({message.removeprefix('Invalid JSON: ')}); is the line torn?"
+        field, message = (
+            None,
+            f"not a JSON object ({message.removeprefix('Invalid JSON: ')}); is the line torn?",
+        )
     elif problem["type"] == "extra_forbidden":
         message = "unknown field; put what is your own under 'meta'" if "." not in (field or "") else "unknown field"
     elif problem["type"] == "missing":
@@ -101,7 +106,34 @@ def read_answers(path: Path, model: type[AnswerT], prompts: dict[str, Prompt]) -
         yield item.record
 
 
-def open_input(path: Path) -> IO[bytes]:
+KINDS: tuple[tuple[str, type[Record]], ...] = (
+    ("chosen", Pair),
+    ("sentences", Annotation),
+    ("response", Response),
+    ("prompt", Prompt),
+)
+"""A field that gives a record's type away, most telling first."""
+
+
+def record_type(file: Path) -> type[Record]:
+    """The type of a file's records, by the fields of the first line that is a JSON object."""
+    with open_input(file) as lines:
+        for line in lines:
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                for field, model in KINDS:
+                    if field in value:
+                        return model
+                raise InputError(
+                    "no record that maskdpo knows: a prompt, response, annotation or pair", path=file, line=1
+                )
+    raise InputError("the file holds no JSON object", path=file)
+
+
+def open_input(path: Path) -> BufferedReader:
     """Open for reading, with errors for people."""
     try:
         return path.open("rb")
@@ -185,7 +217,9 @@ class Appender(Generic[R]):
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._file is not None:
             self._file.close()
 

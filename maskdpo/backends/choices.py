@@ -16,7 +16,11 @@ Choices = Sequence[Sequence[int]]
 
 
 def choice_probabilities(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], choices: Sequence[Choices], batch_size: int, pad_id: int
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    choices: Sequence[Choices],
+    batch_size: int,
+    pad_id: int,
 ) -> list[list[float]]:
     """For every prompt the probabilities of its choices; they sum to 1.
 
@@ -24,7 +28,7 @@ def choice_probabilities(
     where their first tokens differ.
     """
     shares = [[1.0] * len(options) for options in choices]
-    open_nodes = [(i, (), list(range(len(options)))) for i, options in enumerate(choices)]
+    open_nodes: list[_Node] = [(i, (), list(range(len(options)))) for i, options in enumerate(choices)]
     while nodes := [branch for node in open_nodes if (branch := _next_branch(node, choices))]:
         open_nodes = []
         for begin in range(0, len(nodes), batch_size):

@@ -75,9 +75,7 @@ class Options(Protocol):
 class Session:
     """One ``generate`` call: the client, its pace, what the server has shown. Runs on the event loop."""
 
-    def __init__(
-        self, options: Options, sampling: Sampling, openai: Any, client: Any, key: str | None
-    ) -> None:
+    def __init__(self, options: Options, sampling: Sampling, openai: Any, client: Any, key: str | None) -> None:
         self.options, self.sampling = options, sampling
         self.openai, self.client, self.key = openai, client, key
         self.slots = asyncio.Semaphore(options.concurrency)

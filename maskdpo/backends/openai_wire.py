@@ -79,9 +79,7 @@ class _Answer(_Wire):
     usage: _Usage | None = None
 
 
-def request_body(
-    request: Request, sampling: Sampling, model: str, unsupported: Collection[str]
-) -> dict[str, Any]:
+def request_body(request: Request, sampling: Sampling, model: str, unsupported: Collection[str]) -> dict[str, Any]:
     """The JSON body for the chat endpoint (a conversation) or the completions endpoint (a string).
 
     Args:
@@ -193,9 +191,7 @@ def _scored_tokens(logprobs: _Logprobs | None) -> list[ScoredToken]:
         return []
     if logprobs.content is not None:
         return [
-            ScoredToken(
-                token.raw(), token.logprob, {top.raw(): top.logprob for top in token.top_logprobs or ()}
-            )
+            ScoredToken(token.raw(), token.logprob, {top.raw(): top.logprob for top in token.top_logprobs or ()})
             for token in logprobs.content
         ]
     names, values = logprobs.tokens or [], logprobs.token_logprobs or []
@@ -218,9 +214,7 @@ def _line(text: str) -> str:
 
 def is_too_long(status: int, code: str | None, message: str) -> bool:
     """Whether a 4xx answer says that the input does not fit into the model's context."""
-    return status in (400, 413, 422) and (
-        code == "context_length_exceeded" or TOO_LONG.search(message) is not None
-    )
+    return status in (400, 413, 422) and (code == "context_length_exceeded" or TOO_LONG.search(message) is not None)
 
 
 def rejected_field(status: int, message: str, body: dict[str, Any]) -> str | None:

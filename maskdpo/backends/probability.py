@@ -32,8 +32,9 @@ def choice_probability(
         tokens: the reply's tokens, from its first one on.
         options: the texts that the reply could have begun with, one per offered choice.
         chosen: the one it does begin with.
-        head: for JSON, where so many bytes, the same for all, come before the choice, and a delimiter ends it, so
-            that a token may run past an option's end (``y"}`` for ``y"``). None: the options are bare texts.
+        head: for JSON, where so many bytes, the same for all, come before the choice, and a delimiter ends it,
+            so that a token may run past an option's end (``y"}`` for ``y"``); the probability is that of the choice
+            after this head. None: the options are bare texts.
     """
     closed = head is not None
     if not closed and any(option != chosen and option.startswith(chosen) for option in options):
@@ -67,9 +68,7 @@ def _share(
         covered |= fitting
         if fitting == path and (text == token.text or path == {chosen} or in_head):
             same += math.exp(logprob)
-        elif (
-            chosen in fitting
-        ):  # other tokens on the way to the same choice: what would have followed is unknown
+        elif chosen in fitting:  # other tokens on the way to the same choice: what would have followed is unknown
             doubtful += math.exp(logprob)
         elif fitting:
             other += math.exp(logprob)

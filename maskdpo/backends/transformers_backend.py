@@ -90,7 +90,10 @@ class TransformersBackend:
         limit = getattr(self._parts()[0].config, "max_position_embeddings", None)
         if limit is None or len(ids) + room <= limit:
             return None
-        return Failure(Status.TRUNCATED, f"the prompt has {len(ids)} tokens, with {room} to come the model's limit is {limit}")
+        return Failure(
+            Status.TRUNCATED,
+            f"the prompt has {len(ids)} tokens, with {room} to come the model's limit is {limit}",
+        )
 
     def _sample(self, batch: Sequence[_Encoded], sampling: Sampling) -> Iterator[Reply]:
         from maskdpo.backends.decode import Row, decode

@@ -30,7 +30,7 @@ class VLLMBackend:
         model: a model folder, a Hub id, or ``smollm2``.
         tensor_parallel_size: GPUs that share the model.
         max_model_len: the longest prompt with its answer, in tokens. None: what the model can do.
-        gpu_memory_utilization: the share of every GPU's memory that vLLM takes.
+        gpu_memory_utilization: the share of every GPU's memory that vLLM takes; on a CPU, of the main memory.
     """
 
     def __init__(
@@ -52,9 +52,7 @@ class VLLMBackend:
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """Yield one reply a request, a window at a time; see ``Backend``."""
         if sampling.temperature == 0 and sampling.n > 1:
-            raise UserError(
-                "at temperature 0 all answers are the same: ask for n = 1, or raise the temperature"
-            )
+            raise UserError("at temperature 0 all answers are the same: ask for n = 1, or raise the temperature")
         waiting = iter(requests)
         while window := list(islice(waiting, WINDOW)):
             yield from self._run(window, sampling)
@@ -94,17 +92,13 @@ class VLLMBackend:
         if isinstance(request.prompt, str):
             ids = tokenizer(request.prompt)["input_ids"]
         elif tokenizer.chat_template is None:
-            raise UserError(
-                f"{self.model} has no chat template. Name a chat model, or send the prompts with --raw"
-            )
+            raise UserError(f"{self.model} has no chat template. Name a chat model, or send the prompts with --raw")
         else:
             messages = [message.model_dump() for message in request.prompt]
             try:
                 ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
             except TemplateError as error:
-                return Failure(
-                    Status.API_ERROR, f"the model's chat template rejects the conversation: {error}"
-                )
+                return Failure(Status.API_ERROR, f"the model's chat template rejects the conversation: {error}")
         if not ids:
             return Failure(Status.API_ERROR, "the prompt is empty")
         if len(ids) >= limit:
@@ -133,10 +127,14 @@ class VLLMBackend:
 
 
 def _cpu_settings() -> dict[str, Any]:
-    """On a CPU, a prompt read in chunks kills the engine where the request has a seed (vLLM 0.32)."""
+    """What keeps vLLM 0.32 right on a CPU.
+
+    Prompts read in chunks kill the engine where the request has a seed. The compiled model is not the model:
+    its greedy answers differ from those of transformers, where the eager one's agree.
+    """
     from vllm.platforms import current_platform
 
-    return {"enable_chunked_prefill": False} if current_platform.is_cpu() else {}
+    return {"enable_chunked_prefill": False, "enforce_eager": True} if current_platform.is_cpu() else {}
 
 
 def _sampling_params(request: Request, sampling: Sampling) -> "SamplingParams":
@@ -165,9 +163,7 @@ def _completion(request: Request, output: "CompletionOutput") -> Completion | Fa
     if choices is None:
         return Completion(output.text, "stop" if output.finish_reason == "stop" else "length")
     # a choice that is complete is one, even where the limit fell on its last token
-    if output.text in choices and (
-        output.finish_reason == "stop" or not _begins_another(output.text, choices)
-    ):
+    if output.text in choices and (output.finish_reason == "stop" or not _begins_another(output.text, choices)):
         options = [choice.encode() for choice in choices]
         tokens = _scored_tokens(output)
         return Completion(output.text, "stop", choice_probability(tokens, options, output.text.encode()))
@@ -198,7 +194,5 @@ def _scored_tokens(output: "CompletionOutput") -> list[ScoredToken]:
 def _one_line(error: Exception) -> str:
     """vLLM's errors span many lines; pydantic's begin with a count, the reason stands below."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = next(
-        (line for line in lines if "error for" not in line and "errors for" not in line and " " in line), ""
-    )
+    reason = next((line for line in lines if "error for" not in line and "errors for" not in line and " " in line), "")
     return (reason or type(error).__name__)[:300]

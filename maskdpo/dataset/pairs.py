@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -129,7 +129,9 @@ def build_pairs(
         _count(stats, split, pair)
     if not stats.total:
         reasons = "; ".join(f"{number}: {reason.value}" for reason, number in stats.rejected.most_common())
-        raise InputError(f"no pair could be built ({reasons or 'no answer has a judged sentence'})", path=annotations_file)
+        raise InputError(
+            f"no pair could be built ({reasons or 'no answer has a judged sentence'})", path=annotations_file
+        )
     if not splits["train"]:
         raise UserError(f"all {stats.total} pairs fell to the test split; lower --test-size, or bring more topics")
     options = {"strategy": strategy, "min_margin": min_margin, "test_size": test_size, "seed": seed}
@@ -148,7 +150,9 @@ def split_of(topic: str, test_size: float, seed: int) -> Split:
     return "test" if int.from_bytes(digest[:8], "big") / 2**64 < test_size else "train"
 
 
-def _accepted(candidates: list[Candidate], strategy: Strategy, min_margin: float, rejected: Counter[Reject]) -> list[Chosen]:
+def _accepted(
+    candidates: list[Candidate], strategy: Strategy, min_margin: float, rejected: Counter[Reject]
+) -> list[Chosen]:
     if len(candidates) < 2:
         rejected[Reject.TOO_FEW] += 1
         return []
@@ -187,7 +191,9 @@ def _pair(prompt: Prompt, better: Candidate, worse: Candidate, texts: dict[str, 
     else:
         shown = prompt.prompt
     as_answer: Callable[[Annotation], str | list[Message]] = (
-        (lambda a: a.response) if isinstance(shown, str) else (lambda a: [Message(role="assistant", content=a.response)])
+        (lambda a: a.response)
+        if isinstance(shown, str)
+        else (lambda a: [Message(role="assistant", content=a.response)])
     )
     return Pair(
         id=f"{better.id}|{worse.id}",
@@ -221,7 +227,11 @@ def _count(stats: PairStats, split: Split, pair: Pair) -> None:
 
 
 def _write(
-    out: Path, splits: dict[Split, list[Pair]], options: dict[str, object], inputs: dict[str, Path], stats: PairStats
+    out: Path,
+    splits: dict[Split, list[Pair]],
+    options: dict[str, object],
+    inputs: dict[str, Path],
+    stats: PairStats,
 ) -> None:
     """Both files and the record of the run; pairs are made anew each time, so an earlier output is replaced."""
     meta_file(out).unlink(missing_ok=True)
@@ -232,4 +242,11 @@ def _write(
     else:
         test_file(out).unlink(missing_ok=True)
     rejected = {reason.name.lower(): number for reason, number in stats.rejected.items()}
-    run.finish({"train": stats.pairs["train"], "test": stats.pairs["test"], "rejected": rejected, "answers": stats.answers})
+    run.finish(
+        {
+            "train": stats.pairs["train"],
+            "test": stats.pairs["test"],
+            "rejected": rejected,
+            "answers": stats.answers,
+        }
+    )

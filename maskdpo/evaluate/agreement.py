@@ -81,7 +81,9 @@ def _agreement(total: int, answers: list[list[tuple[str, str]]], seed: int) -> A
     return Agreement(
         gold_sentences=total,
         judged=len(truth),
-        accuracy=_interval(float(np.mean([t == f for t, f in zip(truth, found, strict=True)])), [_accuracy(d) for d in draws]),
+        accuracy=_interval(
+            float(np.mean([t == f for t, f in zip(truth, found, strict=True)])), [_accuracy(d) for d in draws]
+        ),
         kappa=_interval(float(cohen_kappa_score(truth, found, labels=CLASSES)), [_kappa(d) for d in draws]),
         macro_f1=float(np.mean(f1[present])),
         per_class=per_class,

@@ -89,7 +89,9 @@ def _estimate(point: Sums, samples: Sums) -> Estimate:
     return Estimate(float(point), float(low), float(high))
 
 
-def summarise(annotations: Iterable[Annotation], prompts: Mapping[str, Prompt] | None = None, *, seed: int = 0) -> Summary:
+def summarise(
+    annotations: Iterable[Annotation], prompts: Mapping[str, Prompt] | None = None, *, seed: int = 0
+) -> Summary:
     """Figures of one file. Topics are those of the prompts; without prompts every prompt is its own topic."""
     topics = {prompt.id: prompt.topic_or_id for prompt in (prompts or {}).values()}
     sums, labels = _by_topic(annotations, topics)
@@ -113,7 +115,11 @@ class Comparison:
 
 
 def compare(
-    before: Iterable[Annotation], after: Iterable[Annotation], prompts: Mapping[str, Prompt] | None = None, *, seed: int = 0
+    before: Iterable[Annotation],
+    after: Iterable[Annotation],
+    prompts: Mapping[str, Prompt] | None = None,
+    *,
+    seed: int = 0,
 ) -> Comparison | None:
     """``after`` minus ``before``, both drawn with the same topics; None where they share no topic."""
     topics = {prompt.id: prompt.topic_or_id for prompt in (prompts or {}).values()}

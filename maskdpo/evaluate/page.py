@@ -184,9 +184,7 @@ class _Builder:
     def pair_side(self, pair: Pair, side: Side) -> Payload:
         """One side of a pair; ``tr`` marks the sentences that take part in the loss."""
         score = pair.chosen_score if side == "chosen" else pair.rejected_score
-        sentences = [
-            _lean(_span(s) | {"tr": 1 if s.label in TRAINED[side] else None}) for s in pair.sentences(side)
-        ]
+        sentences = [_lean(_span(s) | {"tr": 1 if s.label in TRAINED[side] else None}) for s in pair.sentences(side)]
         fin = pair.finish_reason(side)
         return self._answer(f"{pair.id} {side}", pair.response(side), sentences, fin=fin, score=score)
 

@@ -129,7 +129,9 @@ def _check_spans(spans: Sequence[_LabelledSpan], text: str) -> None:
     end_before = 0
     for i, span in enumerate(spans):
         if span.end > len(text):
-            raise ValueError(f"sentence {i}: span {span.start}:{span.end} ends after the response ({len(text)} characters)")
+            raise ValueError(
+                f"sentence {i}: span {span.start}:{span.end} ends after the response ({len(text)} characters)"
+            )
         if span.start < end_before:
             raise ValueError(f"sentence {i}: span {span.start}:{span.end} overlaps or precedes the one before it")
         end_before = span.end

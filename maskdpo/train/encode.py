@@ -75,7 +75,12 @@ class Encoder:
     """
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", *, method: str = "mask-dpo", eos: EosPolicy = "keep", max_length: int = 2048
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        method: str = "mask-dpo",
+        eos: EosPolicy = "keep",
+        max_length: int = 2048,
     ) -> None:
         if not tokenizer.is_fast:
             raise UserError(
@@ -115,7 +120,10 @@ class Encoder:
             return rendered
         # A chat template writes its special tokens itself; a plain string gets the ones that the tokenizer adds.
         encoding = self._tokenizer(
-            rendered.text, add_special_tokens=isinstance(pair.prompt, str), return_offsets_mapping=True, verbose=False
+            rendered.text,
+            add_special_tokens=isinstance(pair.prompt, str),
+            return_offsets_mapping=True,
+            verbose=False,
         )
         ids = np.asarray(encoding["input_ids"], dtype=np.int64)
         offsets: list[tuple[int, int]] = encoding["offset_mapping"]

@@ -31,7 +31,7 @@ def token_logps(model: PreTrainedModel, batch: Batch) -> Tensor:
         use_cache=False,
     ).last_hidden_state
     hidden_ND = hidden_RLD[batch.row_N, batch.column_N]
-    parts = zip(hidden_ND.split(CHUNK), batch.target_N.split(CHUNK), strict=True)
+    parts = zip(torch.split(hidden_ND, CHUNK), torch.split(batch.target_N, CHUNK), strict=True)
     # Recomputing a chunk's logits in the backward pass costs a matrix product and saves keeping [N, vocabulary].
     return torch.cat([checkpoint(_chunk_logps, model, h, t, use_reentrant=False) for h, t in parts])
 
@@ -78,7 +78,9 @@ def _is_plain_full_attention(config: Any) -> bool:
     layers = getattr(config, "layer_types", None)
     if layers is not None:
         return set(layers) == {"full_attention"}
-    return not any(getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "layers_block_type"))
+    return not any(
+        getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "layers_block_type")
+    )
 
 
 @torch.no_grad()

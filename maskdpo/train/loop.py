@@ -65,7 +65,10 @@ class Trainer:
         self.compute = compute_dtype(config, str(model.device))
         decayed = [p for p in model.parameters() if p.ndim > 1]
         others = [p for p in model.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
     def logps(self, batch: Batch) -> Tensor:
@@ -95,8 +98,10 @@ class Trainer:
             loss_B = batch.pair_weight_B * sigmoid_loss(chosen_B, rejected_B, self.config.beta)
             if not torch.isfinite(loss_B).all():
                 bad = [pair.id for pair, finite in zip(group, torch.isfinite(loss_B), strict=True) if not finite]
-                raise UserError(f"the loss is not a finite number for the pairs {', '.join(bad)}; a smaller --lr may help")
-            (loss_B.sum() / len(pairs)).backward()
+                raise UserError(
+                    f"the loss is not a finite number for the pairs {', '.join(bad)}; a smaller --lr may help"
+                )
+            torch.autograd.backward(loss_B.sum() / len(pairs))
             sums += _sums(loss_B, chosen_B, rejected_B, logps_N, batch).cpu()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         for parameters in self.optimizer.param_groups:

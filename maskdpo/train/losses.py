@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 
-def masked_log_ratios(logps_N: Tensor, ref_logps_N: Tensor, weights_N: Tensor, answer_N: Tensor, answers: int) -> Tensor:
+def masked_log_ratios(
+    logps_N: Tensor, ref_logps_N: Tensor, weights_N: Tensor, answer_N: Tensor, answers: int
+) -> Tensor:
     """r(x, y): the weighted sum of log pi - log pi_ref over the tokens of every answer.
 
     Args:

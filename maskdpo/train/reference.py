@@ -41,7 +41,10 @@ def _fingerprint(model: str) -> Any:
     if not folder.is_dir():
         return str(folder)
     files = sorted(file for file in folder.iterdir() if file.suffix in {".safetensors", ".json"})
-    return [str(folder.resolve()), *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)]
+    return [
+        str(folder.resolve()),
+        *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
+    ]
 
 
 def load_reference(file: Path) -> Reference | None:

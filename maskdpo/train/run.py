@@ -110,7 +110,9 @@ def _make_trainer(config: TrainConfig, pairs: list[EncodedPair], device: str, us
     _check_vocabulary(model, pairs, config.model)
     layout = choose_layout(model, pairs[0])
     if layout != "shared":
-        say(f"{model.config.model_type}: not plain full attention, so every answer repeats its prompt (slower, same result)")
+        say(
+            f"{model.config.model_type}: not plain full attention, so every answer repeats its prompt (slower, same result)"
+        )
     _disable_dropout(model)
     model.train()
     if config.gradient_checkpointing:
@@ -131,7 +133,9 @@ def _check_vocabulary(model: "PreTrainedModel", pairs: list[EncodedPair], name: 
     size = model.get_input_embeddings().weight.shape[0]
     largest = max(int(ids.max()) for pair in pairs for ids in (pair.prompt_ids, pair.chosen.ids, pair.rejected.ids))
     if largest >= size:
-        raise UserError(f"{name}: the tokenizer gives token id {largest}, the model has {size} embeddings: they do not match")
+        raise UserError(
+            f"{name}: the tokenizer gives token id {largest}, the model has {size} embeddings: they do not match"
+        )
 
 
 def _disable_dropout(model: "PreTrainedModel") -> None:

@@ -56,7 +56,9 @@ class Rendered:
     origin: int
 
 
-def token_weights(rendered: Rendered, offsets: Offsets, sentences: Sequence[PairSentence], row: Row) -> NDArray[np.float32]:
+def token_weights(
+    rendered: Rendered, offsets: Offsets, sentences: Sequence[PairSentence], row: Row
+) -> NDArray[np.float32]:
     """The weight of every token of a rendered conversation.
 
     - A token takes the minimum over the sentences that its non-space characters belong to.

@@ -137,9 +137,7 @@ def test_biography(sentence: str, label: Label) -> None:
 
 
 def test_seasons() -> None:
-    found = verdicts(
-        "The club won the league in 1904-05.", "club", "It won the league in 1905.", "It won in 1906."
-    )
+    found = verdicts("The club won the league in 1904-05.", "club", "It won the league in 1905.", "It won in 1906.")
     assert [v.label for v in found] == [RIGHT, CONTRADICTORY]
 
 

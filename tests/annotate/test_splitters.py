@@ -74,17 +74,11 @@ The He Dr. U.S. e.g. said, is 3.14 No. 1. 2. 12) (a) a. and iPhone **bold.** *it
 What? “Quoted.” 'single.' (Aside.) https://a.b/c.d. ... … . . ? ! 他来了。 她走了！ “你好。”他说 ；、 1、
 （1） – — - * + • # ## > | |--|--| --- === *** ``` ~~~ ```` 😀 👩‍👩‍👧 é ﷽ ß
 """
-words = st.sampled_from(
-    [*_WORDS.split(), "e\u0301", "\u200b", "\ufeff", "\u0301", "\x00", "\U0001f1e9\U0001f1ea"]
-)
+words = st.sampled_from([*_WORDS.split(), "e\u0301", "\u200b", "\ufeff", "\u0301", "\x00", "\U0001f1e9\U0001f1ea"])
 spaces = st.sampled_from(
-    [" "] * 12
-    + ["\n"] * 5
-    + ["\n\n", "\r\n", "\r", "  \n", "\t", "\u0085", "\u2028", "\u2029", "\u00a0", "", "    "]
+    [" "] * 12 + ["\n"] * 5 + ["\n\n", "\r\n", "\r", "  \n", "\t", "\u0085", "\u2028", "\u2029", "\u00a0", "", "    "]
 )
-markdown_like = st.lists(st.tuples(spaces, words), max_size=40).map(
-    lambda pairs: "".join(a + b for a, b in pairs)
-)
+markdown_like = st.lists(st.tuples(spaces, words), max_size=40).map(lambda pairs: "".join(a + b for a, b in pairs))
 anything = st.one_of(markdown_like, st.text(max_size=80), st.text(st.characters(), max_size=40))
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -110,9 +104,7 @@ def test_half_characters(name: str, text: str) -> None:
     check(text, splitter(name).split(text, "en"))
 
 
-code = (
-    st.lists(words, min_size=1, max_size=12).map(" ".join).filter(lambda s: "```" not in s and "~~~" not in s)
-)
+code = st.lists(words, min_size=1, max_size=12).map(" ".join).filter(lambda s: "```" not in s and "~~~" not in s)
 codes = st.lists(code, min_size=1, max_size=5).map("\n".join)
 paragraphs = st.sampled_from(
     ["He came. She went.", "- one\n- two", "# A title", "| a | b |\n|---|---|\n| 1 | 2 |", "他来了。"]
@@ -140,9 +132,7 @@ def test_repeated_sentences_have_different_spans(sentence: str, times: int) -> N
     assert len({(span.start, span.end) for span in spans}) == len(spans) == times
 
 
-@pytest.mark.parametrize(
-    "unit", ["Step 1. ", "...", "他。", "“a. ", "`a. ", "(x. ", "> ", "1. ", "- ", "[a](", "| "]
-)
+@pytest.mark.parametrize("unit", ["Step 1. ", "...", "他。", "“a. ", "`a. ", "(x. ", "> ", "1. ", "- ", "[a](", "| "])
 def test_a_model_that_repeats_itself_takes_no_long_time(unit: str) -> None:
     text = unit * (16_000 // len(unit))
     start = time.process_time()
@@ -228,10 +218,7 @@ def test_examples(text: str, sentences: list[str]) -> None:
 
 
 def test_wrapped_lines_are_joined_and_short_lines_are_not() -> None:
-    wrapped = (
-        "The castle that stands on the hill above the old town of\n"
-        "Heidelberg was destroyed twice. It\nis a ruin."
-    )
+    wrapped = "The castle that stands on the hill above the old town of\nHeidelberg was destroyed twice. It\nis a ruin."
     assert prose(wrapped) == [wrapped[: wrapped.index(" It")], "It\nis a ruin."]
     assert prose("Born: 1815 in London\nDied: 1852 in London") == [
         "Born: 1815 in London",
@@ -270,9 +257,7 @@ def test_golden_rules() -> None:
     assert result.exact >= 47
 
 
-@pytest.mark.parametrize(
-    "file, texts, f1", [("answers.jsonl", 192, 0.99), ("answers_held_out.jsonl", 40, 0.98)]
-)
+@pytest.mark.parametrize("file, texts, f1", [("answers.jsonl", 192, 0.99), ("answers_held_out.jsonl", 40, 0.98)])
 def test_marked_answers(file: str, texts: int, f1: float) -> None:
     result = score(splitter("markdown"), answers(file))
     assert result.texts == texts
@@ -320,7 +305,5 @@ def test_names_tell_models_apart() -> None:
     pytest.importorskip("nltk")
     assert get_splitter("markdown").name == "markdown"
     assert (
-        get_splitter("nltk", SAMPLE).name
-        == get_splitter("nltk", SAMPLE).name
-        != get_splitter("nltk", SAMPLE[:1]).name
+        get_splitter("nltk", SAMPLE).name == get_splitter("nltk", SAMPLE).name != get_splitter("nltk", SAMPLE[:1]).name
     )

@@ -41,9 +41,7 @@ class Answer:
 Script = Callable[[Asked], Answer]
 
 
-def chat(
-    *texts: str, finish_reason: str | None = "stop", refusal: str | None = None, **more: Any
-) -> dict[str, Any]:
+def chat(*texts: str, finish_reason: str | None = "stop", refusal: str | None = None, **more: Any) -> dict[str, Any]:
     """A chat completion with one choice a text."""
     logprobs = more.pop("logprobs", None)
     message = {"role": "assistant", "refusal": refusal}
@@ -62,8 +60,7 @@ def chat(
 def text(*texts: str, finish_reason: str = "stop", logprobs: Any = None) -> dict[str, Any]:
     """A completion of a raw string."""
     choices = [
-        {"index": i, "finish_reason": finish_reason, "logprobs": logprobs, "text": each}
-        for i, each in enumerate(texts)
+        {"index": i, "finish_reason": finish_reason, "logprobs": logprobs, "text": each} for i, each in enumerate(texts)
     ]
     return {"id": "x", "object": "text_completion", "model": "m", "choices": choices}
 

@@ -40,9 +40,7 @@ def ask(key: object = 0, prompt: str = "Say something.", choices: tuple[str, ...
     return Request(key, [Message(role="user", content=prompt)], choices)
 
 
-def generate(
-    server: FaultServer, *requests: Request, sampling: Sampling | None = None, **options: Any
-) -> list[Reply]:
+def generate(server: FaultServer, *requests: Request, sampling: Sampling | None = None, **options: Any) -> list[Reply]:
     backend = OpenAIBackend("m", api_base=server.url, **options)
     return list(backend.generate(requests, sampling or Sampling()))
 
@@ -124,10 +122,7 @@ def test_usage_with_cached_tokens(server: FaultServer) -> None:
         Answer(chat("x", usage={**usage, "prompt_tokens_details": None})),
         Answer(chat("x")),
     ]
-    counts = [
-        (r.prompt_tokens, r.cached_tokens, r.completion_tokens)
-        for r in (one(server), one(server), one(server))
-    ]
+    counts = [(r.prompt_tokens, r.cached_tokens, r.completion_tokens) for r in (one(server), one(server), one(server))]
     assert counts == [(100, 96, 5), (100, 0, 5), (0, 0, 0)]
 
 
@@ -180,9 +175,7 @@ def test_the_probability_is_that_of_the_choice_among_the_offered(server: FaultSe
 
 
 def test_a_probability_that_the_reported_tokens_do_not_settle_is_none(server: FaultServer) -> None:
-    server.queue.append(
-        with_logprobs(*HEAD, token("unk", 0.4, maybe=0.3), token("nown", 1.0), token('"}', 1.0))
-    )
+    server.queue.append(with_logprobs(*HEAD, token("unk", 0.4, maybe=0.3), token("nown", 1.0), token('"}', 1.0)))
     (completion,) = one(server, ask(choices=CHOICES)).completions
     assert (completion.text, completion.probability) == ("unknown", None)
 
@@ -307,9 +300,7 @@ def test_the_waits_between_retries_grow(server: FaultServer, monkeypatch: pytest
     assert waits[1] >= 0.15  # no upper bounds: the machine may be busy
 
 
-@pytest.mark.parametrize(
-    "headers", [{"retry-after": "1"}, {"retry-after-ms": "900"}, {"retry-after": "DATE"}]
-)
+@pytest.mark.parametrize("headers", [{"retry-after": "1"}, {"retry-after-ms": "900"}, {"retry-after": "DATE"}])
 def test_retry_after_is_honoured_by_all_requests(server: FaultServer, headers: dict[str, str]) -> None:
     if headers.get("retry-after") == "DATE":
         headers = {"retry-after": formatdate(math.ceil(time.time()) + 1, usegmt=True)}
@@ -401,9 +392,7 @@ def test_no_server_at_all() -> None:
         (problem(429, "You exceeded your current quota", code="insufficient_quota"), "quota"),
     ],
 )
-def test_hopeless_answers_stop_the_run_and_say_what_to_do(
-    server: FaultServer, answer: Answer, says: str
-) -> None:
+def test_hopeless_answers_stop_the_run_and_say_what_to_do(server: FaultServer, answer: Answer, says: str) -> None:
     server.script = lambda asked: answer
     with pytest.raises(UserError, match=says) as caught:
         generate(server, *(ask(i) for i in range(100)), concurrency=4)
@@ -412,9 +401,7 @@ def test_hopeless_answers_stop_the_run_and_say_what_to_do(
     assert len(server.asked) <= 4 + 4
 
 
-def test_a_server_that_wants_a_key_where_none_is_set(
-    server: FaultServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_wants_a_key_where_none_is_set(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     server.queue.append(problem(401, "no key"))
     with pytest.raises(UserError, match="needs a key"):
@@ -495,9 +482,7 @@ def test_requests_are_pulled_lazily_from_the_callers_thread(server: FaultServer)
 def test_closing_early_cancels_what_is_under_way(server: FaultServer) -> None:
     server.queue.append(Answer(chat("x")))
     server.script = lambda asked: Answer(chat("late"), delay_s=2.0)
-    replies = OpenAIBackend("m", api_base=server.url, concurrency=4).generate(
-        (ask(i) for i in range(100)), Sampling()
-    )
+    replies = OpenAIBackend("m", api_base=server.url, concurrency=4).generate((ask(i) for i in range(100)), Sampling())
     next(replies)
     began = time.monotonic()
     replies.close()  # type: ignore[attr-defined]
@@ -565,9 +550,7 @@ def test_the_key_appears_in_no_error_and_no_log(
         logging.getLogger(name).setLevel(logging.DEBUG)
     said = []
     for status in (400, 401, 403, 404, 422, 500):
-        server.script = lambda asked, status=status: problem(
-            status, f"your key {KEY} and {asked.headers} are bad"
-        )
+        server.script = lambda asked, status=status: problem(status, f"your key {KEY} and {asked.headers} are bad")
         try:
             said.append(failure(one(server, max_retries=1)).message)
         except UserError as error:
@@ -576,9 +559,7 @@ def test_the_key_appears_in_no_error_and_no_log(
             said.append(str(error))
     server.script = lambda asked: Answer(f"no JSON but {KEY}")
     said.append(failure(one(server, max_retries=1)).message)
-    said.append(
-        repr(OpenAIBackend("m", api_base=server.url)) + repr(vars(OpenAIBackend("m", api_base=server.url)))
-    )
+    said.append(repr(OpenAIBackend("m", api_base=server.url)) + repr(vars(OpenAIBackend("m", api_base=server.url))))
     assert len(said) == 8
     assert all(asked.headers["authorization"].endswith(KEY) for asked in server.asked)
     captured = capfd.readouterr()
@@ -615,9 +596,7 @@ def test_openai_itself_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
         list(OpenAIBackend("m").generate([ask()], Sampling()))
 
 
-def test_the_base_comes_from_the_environment_too(
-    server: FaultServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_base_comes_from_the_environment_too(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", server.url + "/")
     (reply,) = OpenAIBackend("m").generate([ask()], Sampling())
     assert reply.completions[0].text == "fine"

@@ -36,6 +36,26 @@ def test_the_same_choice_in_tokens_that_part_at_another_place_is_doubtful() -> N
     assert choice_probability(tokens, options, b"no_fact") is None
 
 
+def test_a_shared_beginning_in_other_tokens_is_doubtful() -> None:
+    """What follows ``n`` + ``o`` need not be as likely as what follows ``no``: seen with a real model."""
+    options = [b"no_fact", b"no_hallucination"]
+    tokens = [step("no", no=0.6, n=0.4), step("_fact", _fact=0.5, _hall=0.5)]
+    assert choice_probability(tokens, options, b"no_fact") is None
+    tokens = [step("no", no=0.99, n=0.01), step("_fact", _fact=0.5, _hall=0.5)]
+    assert choice_probability(tokens, options, b"no_fact") == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_head_may_be_spelt_in_several_ways() -> None:
+    options = [b'{"v":"y"', b'{"v":"n"']
+    tokens = [
+        step('{"', **{'{"': 0.6, "{": 0.4}),
+        step('v":"', **{'v":"': 1.0}),
+        step('y"}', **{'y"}': 0.7, "n": 0.3}),
+    ]
+    assert choice_probability(tokens, options, options[0], head=6) == pytest.approx(0.7)
+    assert choice_probability(tokens, options, options[0], head=0) is None
+
+
 def test_a_choice_missing_among_the_reported_tokens() -> None:
     rest = {"a": 0.3, "b": 0.2}
     assert choice_probability([step("yes", yes=0.5, **rest)], [b"yes", b"no"], b"yes") == pytest.approx(1.0)
@@ -51,16 +71,14 @@ def test_a_drawn_token_below_the_reported_ones_does_not_vouch_for_the_missing_on
 
 def test_without_alternatives_only_near_certainty_tells() -> None:
     assert choice_probability([ScoredToken(b"yes", math.log(0.7))], [b"yes", b"no"], b"yes") is None
-    assert choice_probability(
-        [ScoredToken(b"yes", math.log(0.999))], [b"yes", b"no"], b"yes"
-    ) == pytest.approx(1)
+    assert choice_probability([ScoredToken(b"yes", math.log(0.999))], [b"yes", b"no"], b"yes") == pytest.approx(1)
     assert choice_probability([], [b"yes", b"no"], b"yes") is None
 
 
 def test_a_choice_that_begins_another_is_settled_by_its_delimiter_only() -> None:
     assert choice_probability([step("no", no=0.5, yes=0.5)], [b"yes", b"no", b"not"], b"no") is None
     tokens = [step("no", no=0.5, yes=0.5), step('"}', **{'"}': 0.8, "t": 0.2})]
-    assert choice_probability(tokens, [b'yes"', b'no"', b'not"'], b'no"', closed=True) == pytest.approx(0.4)
+    assert choice_probability(tokens, [b'yes"', b'no"', b'not"'], b'no"', head=0) == pytest.approx(0.4)
 
 
 def test_a_longer_word_is_not_a_choice() -> None:

@@ -52,9 +52,7 @@ def test_payload_has_text_spans_labels_and_reference(tmp_path: Path) -> None:
         finish_reason="length",
         judge=JudgeInfo(name="llm", model="big", protocol="whole", version="1"),
         sentences=[
-            Sentence(
-                start=0, end=12, label=Label.CONTRADICTORY, confidence=0.7, evidence="a face", reason="no"
-            ),
+            Sentence(start=0, end=12, label=Label.CONTRADICTORY, confidence=0.7, evidence="a face", reason="no"),
             Sentence(start=13, end=len(text), status=Status.REFUSED),
         ],
     )
@@ -182,9 +180,7 @@ def test_pairs_mark_what_trains(tmp_path: Path) -> None:
 
 
 def test_string_pairs_work_too(tmp_path: Path) -> None:
-    write_pairs_page(
-        tmp_path / "r.html", [make_pair(prompt="Q", chosen="x" * 6, rejected="x" * 6)], title="T"
-    )
+    write_pairs_page(tmp_path / "r.html", [make_pair(prompt="Q", chosen="x" * 6, rejected="x" * 6)], title="T")
     assert payload((tmp_path / "r.html").read_text())["prompts"][0]["q"] == "Q"
 
 

@@ -51,9 +51,7 @@ class Browser:
         return self.js("return document.querySelector(arguments[0]).textContent", selector)
 
     def texts(self, selector: str) -> list[str]:
-        return self.js(
-            "return [...document.querySelectorAll(arguments[0])].map(n => n.textContent)", selector
-        )
+        return self.js("return [...document.querySelectorAll(arguments[0])].map(n => n.textContent)", selector)
 
     def find(self, selector: str) -> Any:
         return self.driver.find_element("css selector", selector)
@@ -123,9 +121,7 @@ def small(tmp_path: Path, **more: Any) -> Path:
     """Four answers of two models: all right; half wrong; not judged; no fact, and long."""
     answers = [
         answer(0, [("Paris is in France.", RIGHT), ("It is a city.", RIGHT)], model="base"),
-        answer(
-            1, [("Rome is in Spain.", WRONG), ("It is old.", RIGHT)], model="base", finish_reason="length"
-        ),
+        answer(1, [("Rome is in Spain.", WRONG), ("It is old.", RIGHT)], model="base", finish_reason="length"),
         answer(2, [("Oslo is cold.", Status.REFUSED), ("It has a port.", Status.API_ERROR)], model="tuned"),
         answer(3, [("What a lovely question about Zürich!" * 3, Label.NO_FACT)], model="tuned"),
     ]
@@ -435,9 +431,7 @@ def many(tmp_path: Path, n: int) -> Path:
         )
         for i in range(n)
     )
-    prompts = {
-        f"p{i}": Prompt(id=f"p{i}", prompt=f"Question {i}?", reference="Facts. " * 100) for i in range(n)
-    }
+    prompts = {f"p{i}": Prompt(id=f"p{i}", prompt=f"Question {i}?", reference="Facts. " * 100) for i in range(n)}
     write_page(out, answers, title="Many", prompts=prompts)
     return out
 

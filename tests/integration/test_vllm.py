@@ -23,17 +23,14 @@ from maskdpo.schemas import Message, Status
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm"
-    ),
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm"),
 ]
 
 LIMIT = 512
 START_S = 420
+MEMORY = 0.4  # on a CPU: of the main memory
 CHOICES = ("no_hallucination", "contradictory", "unverifiable", "no_fact")
-QUESTION = (
-    "Text: The Nile is in Africa.\nSentence: The Nile is in Asia.\nIs the sentence right? Name the verdict."
-)
+QUESTION = "Text: The Nile is in Africa.\nSentence: The Nile is in Asia.\nIs the sentence right? Name the verdict."
 
 
 @contextmanager
@@ -44,8 +41,9 @@ def vllm_server(log: Path) -> Iterator[str]:
     command = [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", resolve_model("smollm2")),
         *("--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port)),
-        *("--max-model-len", str(LIMIT), "--enable-prompt-tokens-details", "--enforce-eager"),
-        "--no-enable-chunked-prefill",  # see _cpu_settings in vllm_backend.py: this server is on a CPU too
+        *("--max-model-len", str(LIMIT), "--gpu-memory-utilization", str(MEMORY)),
+        *("--enable-prompt-tokens-details", "--enforce-eager"),
+        "--no-enable-chunked-prefill",  # as in _cpu_settings of vllm_backend.py
     ]
     with log.open("w") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)
@@ -76,7 +74,7 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         patch.delenv("OPENAI_API_KEY", raising=False)
         if request.param == "in process":
-            yield VLLMBackend("smollm2", max_model_len=LIMIT)
+            yield VLLMBackend("smollm2", max_model_len=LIMIT, gpu_memory_utilization=MEMORY)
             return
         with vllm_server(tmp_path_factory.mktemp("vllm") / "server.log") as url:
             yield OpenAIBackend("smollm2", api_base=url)
@@ -108,31 +106,40 @@ def test_a_chat_and_a_raw_text_together(backend: Backend) -> None:
 
 
 def test_an_answer_that_ends_says_so(backend: Backend) -> None:
-    got = replies(
-        backend, Request(0, chat("What is the capital of France?")), max_tokens=100, temperature=0.0
-    )
+    got = replies(backend, Request(0, chat("What is the capital of France?")), max_tokens=100, temperature=0.0)
     assert got[0].completions[0].finish_reason == "stop"
-    assert not got[0].completions[0].text.endswith("<|im_end|>")
+    # what transformers answers too, in float32 and in bfloat16
+    assert got[0].completions[0].text == "The capital of France is Paris."
 
 
-def test_choices_are_kept_and_weighed(backend: Backend) -> None:
-    """The probability is the frequency with which constrained sampling takes the choice."""
-    count = 300
-    requests = [Request(i, chat(QUESTION), CHOICES) for i in range(count)]
-    got = [reply.completions[0] for reply in replies(backend, *requests, max_tokens=40).values()]
-    drawn = Counter(completion.text for completion in got)
+def test_every_reply_is_an_offered_choice(backend: Backend) -> None:
+    requests = [Request(i, chat(QUESTION), CHOICES) for i in range(40)]
+    answered = list(replies(backend, *requests, max_tokens=60).values())
+    assert {reply.failure.status for reply in answered if reply.failure} <= {Status.TRUNCATED}
+    drawn = [completion.text for reply in answered for completion in reply.completions]
+    assert len(drawn) > 30
     assert set(drawn) <= set(CHOICES)
-    assert len(drawn) > 1
-    for choice in drawn:
-        claimed = [c.probability for c in got if c.text == choice]
-        settled = [p for p in claimed if p is not None]
-        if settled:
-            expected = sum(settled) / len(settled)
-            assert max(settled) - min(settled) < 0.05
-            assert (
-                abs(drawn[choice] / count - expected) < 4 * (expected * (1 - expected) / count) ** 0.5 + 0.01
-            )
-    assert any(completion.probability is not None for completion in got)
+    assert len(set(drawn)) > 1
+
+
+def test_the_probability_is_the_frequency_of_constrained_sampling(backend: Backend) -> None:
+    count, question = 200, "Paris is the capital of France. Is that right or wrong?"
+    requests = [Request(i, chat(question), ("right", "wrong")) for i in range(count)]
+    # a JSON schema leaves room for white space, in which a model this small now and then gets lost
+    answered = list(replies(backend, *requests, max_tokens=60).values())
+    assert {reply.failure.status for reply in answered if reply.failure} <= {Status.TRUNCATED}
+    got = [completion for reply in answered for completion in reply.completions]
+    count = len(got)
+    assert count > 150
+    drawn = Counter(completion.text for completion in got)
+    assert set(drawn) <= {"right", "wrong"}
+    claimed = [c.probability if c.text == "right" else 1 - c.probability for c in got if c.probability is not None]
+    assert len(claimed) > count / 2
+    expected = sum(claimed) / len(claimed)
+    if isinstance(backend, VLLMBackend):  # elsewhere it depends on the layout of the JSON around the verdict
+        assert max(claimed) - min(claimed) < 0.05
+    assert abs(drawn["right"] / count - expected) < 4 * (expected * (1 - expected) / count) ** 0.5 + 0.02
+    print(f"claimed {expected:.3f}, drawn {drawn['right'] / count:.3f} of {count}, settled {len(claimed)}")
 
 
 def test_choices_for_a_raw_text(backend: Backend) -> None:

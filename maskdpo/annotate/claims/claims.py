@@ -228,7 +228,4 @@ def _merged(groups: list[_Group]) -> list[Clause]:
             whole[-1].negated |= group.negated
         else:
             whole.append(group)
-    return [
-        Clause(g.words, tuple(g.claims), g.negated, g.lead if len(g.claims) > 1 else None, g.ahead)
-        for g in whole
-    ]
+    return [Clause(g.words, tuple(g.claims), g.negated, g.lead if len(g.claims) > 1 else None, g.ahead) for g in whole]

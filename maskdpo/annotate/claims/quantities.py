@@ -112,9 +112,7 @@ def join(first: Quantity, last: Quantity) -> Quantity:
         if last.text.lower().endswith(word) and first.text.replace(".", "").isdigit():
             low *= scale
             break
-    return Quantity(
-        f"{first.text} to {last.text}", (low + high) / 2, min(low, high), max(low, high), last.unit
-    )
+    return Quantity(f"{first.text} to {last.text}", (low + high) / 2, min(low, high), max(low, high), last.unit)
 
 
 def _resolution(digits: str) -> float:

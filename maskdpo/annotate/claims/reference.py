@@ -104,9 +104,7 @@ class Reference:
     def places(self, claim: Claim) -> list[Place]:
         """Where the reference says this name, number or date; the closest matches first."""
         if claim.quantity:
-            return [
-                p for p in self._quantities if p.claim.quantity and agree(claim.quantity, p.claim.quantity)
-            ]
+            return [p for p in self._quantities if p.claim.quantity and agree(claim.quantity, p.claim.quantity)]
         rarest = min((self._by_word.get(word, []) for word in flat(claim.words)), key=len, default=[])
         found = [p for p in rarest if within(claim.words, p.claim.words)]
         return sorted(found, key=lambda p: (len(p.claim.words), len(p.clause.claims)))

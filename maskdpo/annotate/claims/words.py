@@ -77,9 +77,7 @@ MONEY = _set(
     """
 )
 """Names of money are names in small letters too."""
-MODIFIERS = DIRECTIONS | _set(
-    "central new middle equatorial upper lower inner outer papua democratic greater"
-)
+MODIFIERS = DIRECTIONS | _set("central new middle equatorial upper lower inner outer papua democratic greater")
 """Words that make another place of a place: Sudan is not South Sudan."""
 SMALL_MODIFIERS = DIRECTIONS | _set("central middle")
 """Of these, the ones often written small: "southern Africa" is a name as "Southern Africa" is."""

@@ -37,6 +37,8 @@ def _load(name: str) -> Judge:
         raise UserError(f"--judge {name}: cannot be imported: {error}. Is its folder on PYTHONPATH?") from None
     judge = factory() if callable(factory) else factory
     if not hasattr(judge, "judge") or not hasattr(judge, "info"):
-        raise UserError(f"--judge {name}: {type(judge).__name__} is no judge: it needs 'info' and 'judge' (maskdpo.annotate.judge)")
+        raise UserError(
+            f"--judge {name}: {type(judge).__name__} is no judge: it needs 'info' and 'judge' (maskdpo.annotate.judge)"
+        )
     found: Judge = judge
     return found

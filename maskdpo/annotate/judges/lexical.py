@@ -129,9 +129,7 @@ def _joined(findings: list[_Finding]) -> str:
 def _without_claims(found: tuple[Token, ...], grouped: list[Clause], reference: Reference) -> Verdict:
     """No claim: all the words must be in one clause, or most of a long sentence's in one passage."""
     if sum(token.caseless for token in found) * 2 > len(found):
-        return Verdict(
-            None, Status.REFUSED, reason="this judge cannot read names in a script without capitals"
-        )
+        return Verdict(None, Status.REFUSED, reason="this judge cannot read names in a script without capitals")
     words = {word for clause in grouped for word in clause.words} - set(reference.topic)
     negated = any(clause.negated for clause in grouped)
     if words and words <= reference.weights.keys():
@@ -144,9 +142,7 @@ def _without_claims(found: tuple[Token, ...], grouped: list[Clause], reference: 
                     label = Label.NO_HALLUCINATION if same else Label.CONTRADICTORY
                     says = "the same" if same else "the opposite"
                     return Verdict(label, evidence=sentence.text, reason=f"the reference says {says}")
-    return _retold(words, negated, reference) or Verdict(
-        Label.NO_FACT, reason="no name, number or date to check"
-    )
+    return _retold(words, negated, reference) or Verdict(Label.NO_FACT, reason="no name, number or date to check")
 
 
 def _retold(words: set[str], negated: bool, reference: Reference) -> Verdict | None:
@@ -161,9 +157,7 @@ def _retold(words: set[str], negated: bool, reference: Reference) -> Verdict | N
         return None
     inside = [s for s in reference.sentences if s.passage == best]
     evidence = max(inside, key=lambda s: reference.weight(words & s.words))
-    return Verdict(
-        Label.NO_HALLUCINATION, evidence=evidence.text, reason="the reference says nearly the same"
-    )
+    return Verdict(Label.NO_HALLUCINATION, evidence=evidence.text, reason="the reference says nearly the same")
 
 
 def _finding(claim: Claim, clause: Clause, reference: Reference) -> _Finding:
@@ -171,12 +165,8 @@ def _finding(claim: Claim, clause: Clause, reference: Reference) -> _Finding:
     known = words & reference.weights.keys()
     said = " ".join(clause.words[word] for word in clause.words if word in known) or claim.relation
     subject = f"{said}: the reference " if said else "the reference "
-    if (
-        clause.ahead - set(reference.topic) and not known
-    ):  # "The economy is European": nothing is known of an economy
-        return _Finding(
-            Label.UNVERIFIABLE, (), f"{subject}does not speak of ", " ".join(clause.words.values())
-        )
+    if clause.ahead - set(reference.topic) and not known:  # "The economy is European": nothing is known of an economy
+        return _Finding(Label.UNVERIFIABLE, (), f"{subject}does not speak of ", " ".join(clause.words.values()))
     places = _bound(claim, clause, reference.places(claim), reference)
     agreeing = [p for p in places if p.clause.negated == clause.negated]
     good = _supporting(claim, words, known, agreeing, reference)
@@ -185,9 +175,7 @@ def _finding(claim: Claim, clause: Clause, reference: Reference) -> _Finding:
         return _Finding(Label.NO_HALLUCINATION, shown, f"{subject}has ", claim.text)
     opposite = _supporting(claim, words, known, [p for p in places if p not in agreeing], reference)
     if opposite:
-        return _Finding(
-            Label.CONTRADICTORY, (opposite[0].sentence,), subject, f"says the opposite of {claim.text}"
-        )
+        return _Finding(Label.CONTRADICTORY, (opposite[0].sentence,), subject, f"says the opposite of {claim.text}")
     return _otherwise(claim, clause, known, reference, subject)
 
 
@@ -228,9 +216,7 @@ def _otherwise(claim: Claim, clause: Clause, known: set[str], reference: Referen
     """Contradictory where the reference gives other values for the same words, else unverifiable."""
     best, found = 0.0, None
     for other in reference.statements(known):
-        denied = (
-            not other.values and other.clause.negated and not clause.negated
-        )  # "does not border any country"
+        denied = not other.values and other.clause.negated and not clause.negated  # "does not border any country"
         values = other.values.get(claim.kind, [])
         if denied or (values and other.clause.negated == clause.negated):
             shared = _shared(claim, known, other.clause, reference)

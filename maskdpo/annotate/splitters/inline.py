@@ -3,9 +3,7 @@
 import re
 
 _FILLER = "x"
-_OPAQUE = re.compile(
-    r"(?P<tick>`+)[^`]+(?P=tick)|\b(?:https?://|www\.)[^\s<>\"“”，。；！？（）、]+|\]\([^()\s]*\)"
-)
+_OPAQUE = re.compile(r"(?P<tick>`+)[^`]+(?P=tick)|\b(?:https?://|www\.)[^\s<>\"“”，。；！？（）、]+|\]\([^()\s]*\)")
 _TRAILING = ".,;:!?)]}'*_"
 _LEADING_DOT = re.compile(r"(?<![\w.)\]}])\.(?=\w)")
 _CLOSERS = re.compile(r"([.!?。！？…]+)([*_]+|\s?[\U0001F600-\U0001F64F\uFE0F❤]+)(?=[\s\[]|$)")

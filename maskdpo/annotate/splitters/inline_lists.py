@@ -5,9 +5,7 @@ import re
 BULLETS = "•⁃●▪‣◦"
 """Characters that are nothing but bullets, so that they need no space after them."""
 
-_NUMBER = re.compile(
-    r"(?<![\w.,$€£¥#-])[(（]?(\d{1,2})(?:\.\)|[.)）、．])(?:\s+(?=\S)|(?=[^\W\d_a-z]|[\"“*]))"
-)
+_NUMBER = re.compile(r"(?<![\w.,$€£¥#-])[(（]?(\d{1,2})(?:\.\)|[.)）、．])(?:\s+(?=\S)|(?=[^\W\d_a-z]|[\"“*]))")
 _LETTER = re.compile(r"(?<!\S)\(?([a-z])(?:\.\)|[.)])\s+(?=\S)")
 _BULLET = re.compile(rf"(?<!\S)[{BULLETS}]\s*(?:\d{{1,3}}[.)]\s*(?=\S))?")
 _ANY_BULLET = re.compile(f"[{BULLETS}]")

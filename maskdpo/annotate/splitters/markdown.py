@@ -93,9 +93,7 @@ def _goes_on(prose: str, start: int, end: int, next_end: int) -> bool:
         return True
     before = prose[max(start, end - _LAST) : end]
     word = first[1]
-    if (
-        word[0].islower() and not word[1:2].isupper()
-    ):  # not "iPhone", and not by somebody who never uses capitals
+    if word[0].islower() and not word[1:2].isupper():  # not "iPhone", and not by somebody who never uses capitals
         opening = _WORD.search(prose, start)
         if opening and not opening[0].islower() and _TERMINATED.search(before):
             return True

@@ -32,9 +32,7 @@ def nltk_splitter(sample: Sequence[str] = ()) -> Splitter:
     punkt = require("nltk.tokenize.punkt", install="maskdpo[nltk]", purpose="the splitter nltk")
     if sample:
         digest = hashlib.sha256("\0".join(sample).encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        return BlockSplitter(
-            f"nltk:sample-{digest}", _cutter(punkt.PunktSentenceTokenizer("\n\n".join(sample)))
-        )
+        return BlockSplitter(f"nltk:sample-{digest}", _cutter(punkt.PunktSentenceTokenizer("\n\n".join(sample))))
     installed = _installed_model()
     return SelfTrained() if installed is None else BlockSplitter("nltk:english", _cutter(installed))
 

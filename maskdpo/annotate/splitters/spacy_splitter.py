@@ -42,11 +42,8 @@ def _trained(pipeline: str) -> Any:
         nlp = spacy.load(pipeline, exclude=["ner", "lemmatizer"])
     except OSError:
         raise UserError(
-            f"the spaCy pipeline {pipeline!r} is not installed. "
-            f"Install it with: python -m spacy download {pipeline}"
+            f"the spaCy pipeline {pipeline!r} is not installed. Install it with: python -m spacy download {pipeline}"
         ) from None
     if not {"parser", "senter", "sentencizer"} & set(nlp.pipe_names):
-        raise UserError(
-            f"the spaCy pipeline {pipeline!r} finds no sentences: it has no parser, senter or sentencizer"
-        )
+        raise UserError(f"the spaCy pipeline {pipeline!r} finds no sentences: it has no parser, senter or sentencizer")
     return nlp
