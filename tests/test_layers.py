@@ -1,0 +1,56 @@
+"""Imports point one way, and light commands stay light."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_import_contracts_hold() -> None:
+    pytest.importorskip("importlinter")
+    run = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as main; main()", "--no-cache"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "0 broken" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("maskdpo.cli", ["torch", "transformers", "sklearn", "openai", "spacy"]),
+        ("maskdpo.sample", ["torch", "transformers"]),
+        ("maskdpo.annotate.runner", ["torch", "transformers", "maskdpo.train", "spacy", "nltk"]),
+        ("maskdpo.annotate.judges", ["torch", "transformers", "maskdpo.train", "spacy", "nltk"]),
+        ("maskdpo.dataset.pairs", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train"]),
+        ("maskdpo.evaluate.report", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train"]),
+        ("maskdpo.train.run", ["spacy", "sentencex", "nltk", "maskdpo.annotate", "maskdpo.backends"]),
+    ],
+)
+def test_a_stage_loads_only_what_it_needs(module: str, unwanted: list[str]) -> None:
+    run = python(f"import sys, {module}; print([m for m in {unwanted!r} if m in sys.modules])")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
+
+
+def test_help_of_every_command_loads_no_torch() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom maskdpo.cli import app\n"
+        "names = [c.name or c.callback.__name__ for c in app.registered_commands]\n"
+        "assert all(CliRunner().invoke(app, [n, '--help']).exit_code == 0 for n in names), names\n"
+        "print(len(names), 'torch' in sys.modules)"
+    )
+    run = python(code)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["8", "False"]
