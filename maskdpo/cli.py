@@ -1,4 +1,4 @@
-"""The commands: parse, call one plain function, print. Heavy imports stay inside the commands, so that --help is quick."""
+"""The commands: parse, call one plain function, print. Heavy imports stay inside them, so that --help is quick."""
 
 import os
 import sys
@@ -14,8 +14,8 @@ from maskdpo.errors import UserError
 app = typer.Typer(
     name="maskdpo",
     help="Make a language model more factual: sample answers, label every sentence, build preference pairs, and train "
-    "with Mask-DPO, which leaves the wrong sentences of the better answer and the right ones of the worse answer out of "
-    "the loss.",
+    "with Mask-DPO, which leaves the wrong sentences of the better answer and the right ones of the worse answer out "
+    "of the loss.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO, Any, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
@@ -35,19 +36,24 @@ class Located(NamedTuple, Generic[R]):
 
 
 def _first_problem(error: ValidationError, path: Path, line: int) -> InputError:
-    problem = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in problem["loc"]) or None
+    # what may be a string or a list fails as both; the problem with the list says more
+    problems = [problem for problem in error.errors(include_url=False) if problem["loc"][1:] != ("str",)]
+    problem = problems[0]
+    parts = [str(part) for part in problem["loc"]]
+    field = ".".join(part for part in parts if not part.startswith("list[")) or None
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "json_invalid":
         field, message = (
             None,
             f"not a JSON object ({message.removeprefix('Invalid JSON: ')}); is the line torn?",
         )
+    elif problem["type"] == "list_type" and parts[-1].startswith("list["):
+        message = "must be a string or a list"
     elif problem["type"] == "extra_forbidden":
         message = "unknown field; put what is your own under 'meta'" if "." not in (field or "") else "unknown field"
     elif problem["type"] == "missing":
         message = "is missing"
-    more = error.error_count() - 1
+    more = len(problems) - 1
     return InputError(message + (f" (and {more} more in this line)" if more else ""), path=path, line=line, field=field)
 
 
@@ -57,10 +63,12 @@ def scan(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
     Ids must be unique within the file. Memory grows with the ids only.
     """
     seen: dict[str, int] = {}
+    empty = True
     with open_input(path) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
+            empty = False
             try:
                 record = model.model_validate_json(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
             except ValidationError as error:
@@ -72,7 +80,7 @@ def scan(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
                 yield located.error("id", f"duplicate id {record.id!r}, first on line {first}")  # type: ignore[attr-defined]
                 continue
             yield located
-    if not seen:
+    if empty:
         yield InputError("the file holds no records", path=path)
 
 
@@ -118,17 +126,17 @@ KINDS: tuple[tuple[str, type[Record]], ...] = (
 def record_type(file: Path) -> type[Record]:
     """The type of a file's records, by the fields of the first line that is a JSON object."""
     with open_input(file) as lines:
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             try:
                 value = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(value, dict):
                 for field, model in KINDS:
                     if field in value:
                         return model
                 raise InputError(
-                    "no record that maskdpo knows: a prompt, response, annotation or pair", path=file, line=1
+                    "no record that maskdpo knows: a prompt, response, annotation or pair", path=file, line=number
                 )
     raise InputError("the file holds no JSON object", path=file)
 
@@ -148,6 +156,8 @@ def open_input(path: Path) -> BufferedReader:
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears whole or not at all: written beside its place, synced, then renamed over it."""
+    if path.is_dir():
+        raise InputError("is a folder, a file is needed", path=path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -173,7 +183,15 @@ def _umask() -> int:
 
 def to_line(record: Record) -> bytes:
     """One JSON line. What stands at its default is left out: a reader puts it back."""
-    return record.model_dump_json(exclude_defaults=True).encode() + b"\n"
+    try:
+        return record.model_dump_json(exclude_defaults=True).encode() + b"\n"
+    except PydanticSerializationError:  # half a character, which no file can hold, becomes "?": spans stay right
+        values = record.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(values, ensure_ascii=False).encode(errors="replace") + b"\n"
+
+
+RECORD_BEGIN = b'{"id":'
+"""How every line of ``to_line`` begins."""
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:
@@ -225,7 +243,8 @@ class Appender(Generic[R]):
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Drop what follows the last newline: a line that was never finished."""
+    """Drop what follows the last newline: a line that was never finished, but only if it began as a record of ours."""
+    open_input(path).close()
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         keep = size
@@ -238,6 +257,10 @@ def _cut_torn_line(path: Path) -> None:
                 break
             keep = start
         if keep < size:
+            file.seek(keep)
+            begin = file.read(len(RECORD_BEGIN))
+            if not RECORD_BEGIN.startswith(begin):
+                raise InputError("is no record file of an earlier run: its last line is no record", path=path)
             file.truncate(keep)
             warn(f"{path}: dropped an unfinished last line ({size - keep} bytes) that an interrupted run had left")
 

@@ -1,4 +1,4 @@
-"""Model names to loaded models: ``smollm2`` is the small model out of a PyPI wheel, anything else a path or a Hub id."""
+"""Model names to loaded models: ``smollm2`` comes out of a PyPI wheel, anything else is a path or a Hub id."""
 
 import hashlib
 import importlib.util
@@ -87,7 +87,8 @@ def default_device() -> str:
 def _cannot_load(name: str, what: str, error: Exception) -> UserError:
     first_line = str(error).strip().split("\n")[0]
     return UserError(
-        f"cannot load the {what} of {name!r}: {first_line} Name a model folder, a Hub id such as org/model, or {SMOLLM2!r}"
+        f"cannot load the {what} of {name!r}: {first_line} "
+        f"Name a model folder, a Hub id such as org/model, or {SMOLLM2!r}"
     )
 
 

@@ -21,7 +21,7 @@ class Validation:
 
 
 def validate_file(file: Path, prompts_file: Path | None, limit: int) -> Validation:
-    """Check every line: JSON, fields, ids, spans; with ``prompts_file`` also whether ``prompt_id`` refers to a prompt."""
+    """Check every line: JSON, fields, ids, spans; with ``prompts_file`` also that prompt ids are known."""
     model = record_type(file)
     prompts = read_prompts(prompts_file) if prompts_file else None
     valid, errors = 0, []

@@ -38,8 +38,9 @@ class Verdict:
 class Judge(Protocol):
     """Labels answers.
 
-    ``judge`` consumes the tasks lazily and yields each of them once, with one verdict a span, in any order. What goes
-    wrong with one sentence is a ``status`` of its verdict; only what makes the whole run pointless raises ``UserError``.
+    ``judge`` consumes the tasks lazily and yields each of them once, with one verdict a span, in any order. What
+    goes wrong with one sentence is a ``status`` of its verdict; only what makes the whole run pointless raises
+    ``UserError``.
     """
 
     info: JudgeInfo

@@ -8,6 +8,6 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 def detect_language(text: str) -> Literal["en", "zh"]:
-    """``zh`` where at least a fifth of the letters are Chinese characters (each stands for about a word), else ``en``."""
+    """``zh`` where a fifth of the letters or more are Chinese characters (each is about a word), else ``en``."""
     letters = len(_LETTER.findall(text))
     return "zh" if letters and len(_HAN.findall(text)) / letters >= 0.2 else "en"

@@ -16,7 +16,7 @@ from maskdpo.runs import Run, meta_file, set_aside
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Prompt, Response, Sentence, Span, Status
 
 WITHOUT_CLAIM = frozenset({Kind.HEADING, Kind.CODE})
-"""Kinds that state nothing to check: ``no_fact`` by definition, no judge is asked. Table rows are judged: they state facts."""
+"""Kinds that state nothing to check: ``no_fact`` without asking a judge. Table rows state facts and are judged."""
 
 FLUSH_RECORDS, FLUSH_SECONDS = 256, 2.0
 """Finished answers are written and synced when there are so many of them, or after so long."""

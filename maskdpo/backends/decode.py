@@ -1,5 +1,5 @@
-"""A decoding loop with a KV cache: the prompt is read once for all its samples, finished rows leave the batch, and every
-row draws from its own random stream, so that a sample does not depend on what it was batched with (but for rounding).
+"""A decoding loop with a KV cache: the prompt is read once for all its samples, finished rows leave the batch, and
+every row draws from its own random stream, so that its batch does not change a sample (but for rounding).
 
 Why not ``model.generate``: on two CPU cores it was several times slower for many samples of one prompt (docs/log.md).
 Shape letters: R rows still decoding, T prompt tokens, V vocabulary.

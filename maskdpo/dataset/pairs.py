@@ -60,8 +60,10 @@ Strategy = Callable[[list[Candidate]], list[Chosen]]
 
 
 def best_worst(candidates: list[Candidate]) -> list[Chosen]:
-    """The paper's rule: the most and the least factual answer of a prompt. Ties go to more right (more wrong) sentences,
-    then to the id, so that the order of the input does not matter."""
+    """The paper's rule: the most and the least factual answer of a prompt.
+
+    Ties go to more right (more wrong) sentences, then to the id, so that the order of the input does not matter.
+    """
     best = min(candidates, key=lambda c: (-c.score, -c.right, c.id))
     worst = min(candidates, key=lambda c: (c.score, -c.wrong, c.id))
     return [(best, worst)]

@@ -9,6 +9,7 @@ from maskdpo.schemas.labels import Counts, Kind, Label, Status
 
 Id = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Score = Annotated[float, Field(allow_inf_nan=False)]
 FinishReason = Literal["stop", "length"]
 Language = Literal["en", "zh"]
 Side = Literal["chosen", "rejected"]
@@ -168,8 +169,8 @@ class Pair(Record):
     rejected: str | list[Message]
     chosen_sentences: list[PairSentence]
     rejected_sentences: list[PairSentence]
-    chosen_score: float | None = None
-    rejected_score: float | None = None
+    chosen_score: Score | None = None
+    rejected_score: Score | None = None
     chosen_finish_reason: FinishReason | None = None
     rejected_finish_reason: FinishReason | None = None
     weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0

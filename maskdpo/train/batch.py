@@ -1,6 +1,6 @@
 """Rows for the model: the prompt once per pair, no token that is not needed, one gather for all predicted tokens.
 
-Shape letters: R rows, L row length, N predicted tokens of all answers, A answers (two a pair: chosen 2i, rejected 2i + 1).
+Shape letters: R rows, L row length, N predicted tokens of all answers, A answers (pair i: chosen 2i, rejected 2i + 1).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ from torch import Tensor
 from maskdpo.train.encode import SIDES, EncodedPair
 
 Layout = Literal["shared", "padded"]
-"""``shared``: a row is [prompt | chosen | rejected]; ``padded``: a row is [prompt | answer], for models whose layers are
-not plain full attention. Both give the same log-probs."""
+"""``shared``: a row is [prompt | chosen | rejected]; ``padded``: a row is [prompt | answer], for models whose layers
+are not plain full attention. Both give the same log-probs."""
 
 PROMPT, CHOSEN, REJECTED, PAD = range(4)
 

@@ -70,7 +70,7 @@ class Encoder:
         tokenizer: a fast tokenizer; for conversational pairs it needs a chat template.
         method: a key of ``weights.METHODS``.
         eos: the end-of-turn token after the response: ``keep`` (weight 1, as the paper's code does),
-            ``last_sentence`` (that of the last token before it) or ``drop``. An answer that was cut off never trains it.
+            ``last_sentence`` (the weight of its label) or ``drop``. An answer that was cut off never trains it.
         max_length: longest prompt + answer in tokens; longer answers are cut at the end, and spans with them.
     """
 
@@ -84,8 +84,8 @@ class Encoder:
     ) -> None:
         if not tokenizer.is_fast:
             raise UserError(
-                f"{tokenizer.name_or_path}: exact masks need a fast tokenizer, which reports the character offsets of its "
-                f"tokens; {type(tokenizer).__name__} does not. Convert it with transformers, or take another model"
+                f"{tokenizer.name_or_path}: exact masks need a fast tokenizer, which reports the character offsets of "
+                f"its tokens; {type(tokenizer).__name__} does not. Convert it with transformers, or take another model"
             )
         self._tokenizer = tokenizer
         self._table = METHODS[method]
@@ -161,7 +161,7 @@ class Encoder:
             return Rendered(pair.prompt + response, start, start + len(response), origin=start)
         if not self._tokenizer.chat_template:
             raise UserError(
-                f"{self._tokenizer.name_or_path}: the tokenizer has no chat template, which pairs with chat messages need. "
+                f"{self._tokenizer.name_or_path}: the tokenizer has no chat template, which chat messages need. "
                 "Take an instruction-tuned model, or sample with --raw to get pairs of plain strings"
             )
         prompt = [message.model_dump() for message in pair.prompt]
@@ -191,8 +191,8 @@ def _locate(text: str, response: str, begin: int) -> Rendered | Drop:
     for wanted, cut in ((response, 0), (trimmed, response.index(trimmed))):
         if not wanted:
             continue
-        # Right behind the generation prompt there is no doubt; elsewhere (a template that puts in a think block) it
-        # must be the only one.
+        # Right behind the generation prompt there is no doubt; elsewhere (a template that puts in a think block)
+        # it must be the only one.
         at_begin = begin > 0 and text.startswith(wanted, begin)
         if not at_begin and text.count(wanted, begin) > 1:
             return Drop.AMBIGUOUS

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LEFT_OUT, TRAINED = "bright_black", {"chosen": "black on green", "rejected": "black on dark_orange"}
+MARKS = ("⟦", "⟧")
+"""Around trained tokens, for eyes and terminals without colour."""
 
 
 @dataclass
@@ -89,7 +91,7 @@ def _rows(pair: EncodedPair) -> Iterator[dict[str, Any]]:
 
 
 def _coloured(pair: EncodedPair, tokenizer: "PreTrainedTokenizerBase") -> Text:
-    """The pair as text: trained tokens on a coloured ground, all others grey."""
+    """The pair as text: trained tokens marked and on a coloured ground, all others grey."""
     text = Text.assemble((pair.id, "bold"), "\n", (tokenizer.decode(pair.prompt_ids), LEFT_OUT), "\n")
     for side in SIDES:
         answer = pair.side(side)
@@ -97,7 +99,7 @@ def _coloured(pair: EncodedPair, tokenizer: "PreTrainedTokenizerBase") -> Text:
         text.append(f"\n{side} ({kept} of {len(answer.ids)} tokens trained)\n", "bold")
         for piece, weight in _pieces(answer.ids.tolist(), answer.weights.tolist(), tokenizer):
             style = TRAINED[side] if weight == 1 else f"{TRAINED[side]} italic" if weight else LEFT_OUT
-            text.append(piece, style)
+            text.append(f"{MARKS[0]}{piece}{MARKS[1]}" if weight else piece, style)
         text.append("\n")
     return text
 

@@ -42,7 +42,7 @@ def _chunk_logps(model: PreTrainedModel, hidden_ND: Tensor, target_N: Tensor) ->
 
 
 def _post_process(logits_NV: Tensor, config: Any) -> Tensor:
-    """What some architectures do to the logits behind ``lm_head``: Granite, Cohere, Gemma. ``choose_layout`` checks it."""
+    """What some architectures do to the logits behind ``lm_head`` (Granite, Cohere, Gemma); checked at the start."""
     if scaling := getattr(config, "logits_scaling", None):
         logits_NV = logits_NV / scaling
     if scale := getattr(config, "logit_scale", None):

@@ -196,8 +196,8 @@ def run_steps(trainer: Trainer, pairs: Sequence[EncodedPair], first: int, last: 
 def _check_first_loss(margin: float, compute: str) -> None:
     if abs(margin) > FIRST_LOSS_TOLERANCE[compute]:
         raise UserError(
-            f"before the first step the margin must be 0, it is {margin:.3g}: the reference log-probs do not belong to this "
-            "model. Remove the cached reference (--no-cache) and report this as a bug"
+            f"before the first step the margin must be 0, it is {margin:.3g}: the reference log-probs do not belong to "
+            "this model. Go on with --no-cache, and report this as a bug"
         )
 
 

@@ -111,7 +111,7 @@ def _make_trainer(config: TrainConfig, pairs: list[EncodedPair], device: str, us
     layout = choose_layout(model, pairs[0])
     if layout != "shared":
         say(
-            f"{model.config.model_type}: not plain full attention, so every answer repeats its prompt (slower, same result)"
+            f"{model.config.model_type}: not plain full attention, so answers repeat their prompt (slower, same result)"
         )
     _disable_dropout(model)
     model.train()

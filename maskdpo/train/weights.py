@@ -1,7 +1,7 @@
 """Sentence labels to token weights: the one place where labels become a mask.
 
 A weight says how much a token counts in the loss; 0 leaves it out. Text, spans and labels are stored, masks never are,
-so that one dataset serves every tokenizer (Mask-DPO, arXiv 2503.02846, section 3.2; the definition is in docs/method.md).
+so that one dataset serves every tokenizer (arXiv 2503.02846; the definition is in docs/method.md).
 """
 
 from collections.abc import Mapping, Sequence
