@@ -4,13 +4,13 @@ import itertools
 import zlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling
 from maskdpo.errors import UserError
-from maskdpo.models import default_device, load_model, load_tokenizer
+from maskdpo.models import Dtype, compute_type, default_device, load_model, load_tokenizer
 from maskdpo.schemas import Status
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 WINDOW = 4
 """Batches that are read ahead and sorted by length, so that rows of a batch need little padding."""
-
-Dtype = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class TransformersBackend:
 
             device = self._device or default_device()
             tokenizer = load_tokenizer(self.model)
-            model = load_model(self.model, dtype=getattr(torch, _compute_type(self._dtype, device)), device=device)
+            model = load_model(self.model, dtype=getattr(torch, compute_type(self._dtype, device)), device=device)
             self._loaded = model.eval(), tokenizer
         return self._loaded
 
@@ -176,19 +174,6 @@ def _end_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> 
     configured = model.generation_config.eos_token_id
     ends = configured if isinstance(configured, list) else [configured]
     return {token for token in [*ends, tokenizer.eos_token_id] if token is not None}
-
-
-def _compute_type(dtype: Dtype, device: str) -> str:
-    if dtype != "auto":
-        return dtype
-    import torch
-
-    if device.startswith("cuda"):
-        fast = torch.cuda.is_bf16_supported()
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        fast = device == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return "bfloat16" if fast else "float32"
 
 
 def _split(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

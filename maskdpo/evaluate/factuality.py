@@ -29,7 +29,20 @@ class Estimate:
     high: float
 
     def __str__(self) -> str:
-        return "-" if np.isnan(self.value) else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{_short(self.value)} [{_short(self.low)}, {_short(self.high)}]" if not np.isnan(self.value) else "-"
+
+    def signed(self) -> str:
+        """For a difference: with signs, and a star where the interval leaves out 0."""
+        if np.isnan(self.value):
+            return "-"
+        sure = self.low > 0 or self.high < 0
+        return f"{_short(self.value, '+')} [{_short(self.low, '+')}, {_short(self.high, '+')}]{' *' if sure else ''}"
+
+
+def _short(value: float, sign: str = "") -> str:
+    """Three decimals for shares, fewer for larger figures."""
+    decimals = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 0
+    return f"{value:{sign}.{decimals}f}"
 
 
 def _field(sums: Sums, *names: str) -> Sums:
@@ -46,7 +59,7 @@ METRICS: dict[str, Callable[[Sums], Sums]] = {
     "wrong sentences / answer": lambda s: _ratio(_field(s, "wrong"), _field(s, "answers")),
     "no-fact sentences / answer": lambda s: _ratio(_field(s, "no_fact"), _field(s, "answers")),
     "not judged / answer": lambda s: _ratio(_field(s, "not_judged"), _field(s, "answers")),
-    "right / all": lambda s: _ratio(_field(s, "right"), _field(s, "right", "wrong", "no_fact", "not_judged")),
+    "right / all sentences": lambda s: _ratio(_field(s, "right"), _field(s, "right", "wrong", "no_fact", "not_judged")),
     "right / (right + wrong)": lambda s: _ratio(_field(s, "right"), _field(s, "right", "wrong")),
     "1 - wrong / judged (ANAH)": lambda s: 1 - _ratio(_field(s, "wrong"), _field(s, "right", "wrong", "no_fact")),
     "answers cut off": lambda s: _ratio(_field(s, "cut_off"), _field(s, "answers")),

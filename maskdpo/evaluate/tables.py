@@ -5,7 +5,7 @@ from pathlib import Path
 from maskdpo.console import warn
 from maskdpo.errors import UserError
 from maskdpo.evaluate.agreement import CLASSES, agreement
-from maskdpo.evaluate.factuality import Comparison, Summary, compare, summarise
+from maskdpo.evaluate.factuality import Summary, compare, summarise
 from maskdpo.evaluate.page import SummaryTable
 from maskdpo.io import read_prompts, read_records
 from maskdpo.schemas import Annotation
@@ -15,9 +15,7 @@ def summary_table(annotations: Path, prompts: Path | None, seed: int) -> Summary
     """One file: every figure with its interval."""
     summary = summarise(read_records(annotations, Annotation), read_prompts(prompts) if prompts else None, seed=seed)
     rows = [(name, str(estimate)) for name, estimate in summary.metrics.items()]
-    return SummaryTable(
-        f"{annotations.name}: {_size(summary)}", ("per answer, 95% interval over topics", "value"), rows
-    )
+    return SummaryTable(f"{annotations.name}: {_size(summary)}", ("with 95% intervals over topics", "value"), rows)
 
 
 def comparison_table(before: Path, after: Path, prompts: Path | None, seed: int) -> SummaryTable:
@@ -27,17 +25,12 @@ def comparison_table(before: Path, after: Path, prompts: Path | None, seed: int)
     if result is None:
         raise UserError(f"{before} and {after} share no topic, so there is nothing to compare")
     sizes = f"before {_size(result.before)}; after {_size(result.after)}"
-    columns = ("per answer, 95% interval over topics", "before", "after", "after - before")
-    return SummaryTable(f"{before.name} -> {after.name}: {sizes}", columns, _comparison_rows(result))
-
-
-def _comparison_rows(result: Comparison) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for name, difference in result.difference.items():
-        sure = difference.low > 0 or difference.high < 0
-        change = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]{' *' if sure else ''}"
-        rows.append((name, str(result.before.metrics[name]), str(result.after.metrics[name]), change))
-    return rows
+    columns = ("with 95% intervals over topics", "before", "after", "after - before")
+    rows = [
+        (name, str(result.before.metrics[name]), str(result.after.metrics[name]), difference.signed())
+        for name, difference in result.difference.items()
+    ]
+    return SummaryTable(f"{before.name} -> {after.name}: {sizes}", columns, rows)
 
 
 def _size(summary: Summary) -> str:
