@@ -1,0 +1,151 @@
+"""Spans to token weights, against the definition applied character by character."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from train_helpers import TOKENIZERS, fast_tokenizer, spans
+from weight_oracle import TABLE, expected_weights
+
+from maskdpo.models import load_tokenizer
+from maskdpo.schemas import Label, PairSentence, Side
+from maskdpo.train.weights import METHODS, Rendered, token_weights
+
+RIGHT, WRONG, NO_FACT = Label.NO_HALLUCINATION, Label.CONTRADICTORY, Label.NO_FACT
+LABELS: list[Label | None] = [*Label, None]
+
+PIECES = st.sampled_from(
+    [
+        *(
+            "Paris",
+            " is",
+            " the",
+            "capital",
+            ".",
+            "!",
+            ",",
+            " ",
+            "  ",
+            "\n",
+            "\n\n",
+            "\r\n",
+            "\t",
+            "巴黎",
+            "。",
+            "首都",
+            "é",
+        ),
+        *(
+            "e\u0301",
+            "👩\u200d👩\u200d👧",
+            "😀",
+            "🇫🇷",
+            "\u200b",
+            "\u200d",
+            "\ufeff",
+            "\u3000",
+            "\u00a0",
+            "ﬁ",
+            "ﷺ",
+            "İ",
+            "ß",
+        ),
+        *("가", "\u0301", "\x1c", "𝔘", "1.", " 42", "- ", "`x`", "<|im_end|>", "</s>", "<0x0A>", "▁", "Ġ"),
+    ]
+)
+TEXTS = st.lists(PIECES | st.text(st.characters(exclude_categories=["Cs"]), max_size=4), max_size=14).map("".join)
+
+
+@st.composite
+def labelled_spans(draw: st.DrawFn, length: int) -> list[PairSentence]:
+    """Any ordered spans without overlap, with and without gaps between them."""
+    cuts = sorted(draw(st.lists(st.integers(0, length), max_size=8)))
+    found = []
+    for start, end in pairwise(cuts):
+        if start < end and draw(st.sampled_from([True, True, False])):
+            found.append(PairSentence(start=start, end=end, label=draw(st.sampled_from(LABELS))))
+    return found
+
+
+def weights_of(
+    text: str, offsets: list[tuple[int, int]], sentences: list[PairSentence], side: Side = "chosen"
+) -> list[float]:
+    """Of a response that is the whole text."""
+    return token_weights(Rendered(text, 0, len(text), 0), offsets, sentences, METHODS["mask-dpo"][side]).tolist()
+
+
+@pytest.mark.parametrize("name", [*TOKENIZERS, "smollm2"])
+def test_weights_follow_the_definition(name: str) -> None:
+    tokenizer = load_tokenizer("smollm2") if name == "smollm2" else fast_tokenizer(name)
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.data(), TEXTS, TEXTS, TEXTS, st.sampled_from(["chosen", "rejected"]), st.booleans())
+    def check(data: st.DataObject, before: str, response: str, after: str, side: Side, trimmed: bool) -> None:
+        sentences = data.draw(labelled_spans(len(response)))
+        kept = response.strip() if trimmed else response
+        start, text = len(before), before + kept + after
+        origin = start - (len(response) - len(response.lstrip()) if trimmed and kept else 0)
+        offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+        rendered = Rendered(text, start, start + len(kept), origin)
+        expected = expected_weights(text, rendered.start, rendered.end, origin, offsets, sentences, TABLE[side])
+        assert token_weights(rendered, offsets, sentences, METHODS["mask-dpo"][side]).tolist() == expected
+
+    check()
+
+
+def test_mask_dpo_is_the_table_of_the_design() -> None:
+    assert METHODS["mask-dpo"] == TABLE
+
+
+def test_dpo_gives_every_answer_token_weight_one() -> None:
+    text, offsets = "Q A b.", [(0, 1), (1, 3), (3, 5), (5, 6)]
+    sentences = spans([("A b.", None)])
+    for side in ("chosen", "rejected"):
+        weights = token_weights(Rendered(text, 2, 6, 2), offsets, sentences, METHODS["dpo"][side])
+        assert weights.tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("side", "expected"), [("chosen", [1, 1, 1, 0, 0, 0]), ("rejected", [0, 0, 0, 1, 1, 1])])
+def test_right_trains_in_chosen_and_wrong_in_rejected(side: Side, expected: list[float]) -> None:
+    sentences = spans([("It is.", RIGHT), (" It was.", WRONG)])
+    offsets = [(0, 2), (2, 5), (5, 6), (6, 9), (9, 13), (13, 14)]
+    assert weights_of("It is. It was.", offsets, sentences, side) == expected
+
+
+def test_a_token_in_two_sentences_takes_the_smaller_weight() -> None:
+    assert weights_of("A.B.", [(0, 1), (1, 3), (3, 4)], spans([("A.", RIGHT), ("B.", WRONG)])) == [1, 0, 0]
+
+
+def test_a_space_in_front_does_not_bind_a_token_to_the_sentence_before() -> None:
+    assert weights_of("A. B", [(0, 2), (2, 4)], spans([("A. ", WRONG), ("B", RIGHT)])) == [0, 1]
+
+
+def test_white_space_takes_the_minimum_of_its_neighbours() -> None:
+    sentences = spans([("A", RIGHT), ("\n\n", NO_FACT), ("B", RIGHT), ("\n", NO_FACT), ("C", WRONG)])
+    offsets = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6)]
+    assert weights_of("A\n\nB\nC", offsets, sentences) == [1, 1, 1, 1, 0, 0]
+
+
+def test_tokens_of_one_character_share_its_weight() -> None:
+    assert weights_of("A😀", [(0, 1), (1, 2), (1, 2), (1, 2)], spans([("A", WRONG), ("😀", RIGHT)])) == [0, 1, 1, 1]
+
+
+def test_a_token_without_characters_has_no_weight() -> None:
+    assert weights_of("AB", [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)], spans([("AB", RIGHT)])) == [0, 1, 0, 1, 0]
+
+
+def test_text_outside_every_sentence_counts_as_no_fact() -> None:
+    sentence = [PairSentence(start=2, end=3, label=WRONG)]
+    offsets = [(0, 2), (2, 3), (3, 4)]
+    assert weights_of("- A.", offsets, sentence) == [1, 0, 1]
+    assert weights_of("- A.", offsets, sentence, "rejected") == [0, 1, 0]
+
+
+def test_a_token_that_reaches_out_of_the_response_has_no_weight() -> None:
+    rendered = Rendered("Q:A.<e>", 2, 4, 2)
+    offsets = [(0, 1), (1, 3), (3, 5), (5, 7)]
+    weights = token_weights(rendered, offsets, spans([("A.", RIGHT)]), METHODS["mask-dpo"]["chosen"])
+    assert weights.tolist() == [0, 0, 0, 0]
+    assert weights.dtype == np.float32
