@@ -37,7 +37,7 @@ run maskdpo build-pairs "$DIR/train.jsonl" "$DIR/annotations.jsonl" --out "$DIR/
 run maskdpo inspect "$DIR/pairs.jsonl" --model "$MODEL" --eos drop --show 1
 
 step "Train with Mask-DPO"
-run maskdpo train "$DIR/pairs.jsonl" --model "$MODEL" --out "$DIR/model" --lr 1e-5 --epochs 3 --batch-size 10 \
+run maskdpo train "$DIR/pairs.jsonl" --model "$MODEL" --out "$DIR/model" --lr 1e-5 --epochs 2 --batch-size 10 \
     --eos drop --save-every 5
 
 step "Sample the trained model on countries that it was not trained on"

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import open_input
+from maskdpo.models import Dtype
 from maskdpo.train.encode import EosPolicy
 from maskdpo.train.weights import METHODS
 
@@ -42,8 +43,8 @@ class TrainConfig(BaseModel):
     """Longest prompt + answer, in tokens."""
     eos: EosPolicy = "keep"
     """What becomes of the end-of-turn token: see ``Encoder``."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute type. ``auto``: bfloat16 on CUDA, float32 on a CPU. The weights and AdamW stay float32."""
+    dtype: Dtype = "auto"
+    """Compute type; ``auto`` is bfloat16 where the hardware computes in it. The weights and AdamW stay float32."""
     gradient_checkpointing: bool = False
     """Recompute activations layer by layer: about a third slower, far less memory."""
     seed: int = 0

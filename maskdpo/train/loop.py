@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from maskdpo.errors import UserError
+from maskdpo.models import compute_type
 from maskdpo.train.batch import Batch, Layout, collate, micro_batches
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.encode import EncodedPair
@@ -62,7 +63,7 @@ class Trainer:
         self.config = config
         self.layout = layout
         self.reference: Reference = {}
-        self.compute = compute_dtype(config, str(model.device))
+        self.compute = compute_type(config.dtype, model.device.type)
         decayed = [p for p in model.parameters() if p.ndim > 1]
         others = [p for p in model.parameters() if p.ndim <= 1]
         groups = [
@@ -138,12 +139,6 @@ def _sums(loss_B: Tensor, chosen_B: Tensor, rejected_B: Tensor, logps_N: Tensor,
     logps_A = torch.zeros(2 * batch.pairs, device=logps_N.device).index_add(0, batch.answer_N, batch.weight_N * logps_N)
     per_pair = (loss_B, chosen_B, rejected_B, (chosen_B > rejected_B).float(), logps_A[0::2], logps_A[1::2])
     return torch.stack([values_B.sum() for values_B in per_pair])
-
-
-def compute_dtype(config: TrainConfig, device: str) -> str:
-    if config.dtype != "auto":
-        return config.dtype
-    return "bfloat16" if device.startswith("cuda") else "float32"
 
 
 def total_steps(pairs: int, config: TrainConfig) -> int:

@@ -20,7 +20,7 @@ from maskdpo.train.checkpoint import checkpoints, load_checkpoint, save_checkpoi
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.encode import Drop, EncodedPair, EncodedPairs, Encoder, encode_pairs
 from maskdpo.train.logps import choose_layout
-from maskdpo.train.loop import StepStats, Trainer, compute_dtype, run_steps, total_steps
+from maskdpo.train.loop import StepStats, Trainer, run_steps, total_steps
 from maskdpo.train.reference import cache_file, load_reference, save_reference
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _make_trainer(config: TrainConfig, pairs: list[EncodedPair], device: str, us
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     trainer = Trainer(model, config, layout)
-    file = cache_file(config.model, compute_dtype(config, device), pairs)
+    file = cache_file(config.model, trainer.compute, pairs)
     reference = load_reference(file) if use_cache else None
     if reference is None:
         with progress("reference log-probs", len(pairs), "pairs") as bar:
