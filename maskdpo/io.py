@@ -45,7 +45,7 @@ def _first_problem(error: ValidationError, path: Path, line: int) -> InputError:
     if problem["type"] == "json_invalid":
         field, message = (
             None,
-            f"not a JSON object ({message.removeprefix('Invalid JSON: ')}); is the line torn?",
+            f"not a JSON object ({message.removeprefix('Invalid JSON: ').replace(' line 1', '')}); is the line torn?",
         )
     elif problem["type"] == "list_type" and parts[-1].startswith("list["):
         message = "must be a string or a list"
@@ -65,8 +65,9 @@ def scan(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
     seen: dict[str, int] = {}
     empty = True
     with open_input(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
+        for number, raw in enumerate(lines, 1):
+            line = raw.strip()
+            if not line:
                 continue
             empty = False
             try:

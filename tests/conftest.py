@@ -1,4 +1,4 @@
-"""What several test modules need: offline, short terminal lines never wrapped, and a model folder that costs nothing."""
+"""What several test modules need: nothing from the Hub, JSONL files, and a model folder that costs nothing."""
 
 import json
 import os

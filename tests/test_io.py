@@ -1,0 +1,252 @@
+"""Record files: errors that name file, line and field; files that are whole or not there."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskdpo.errors import InputError, UserError
+from maskdpo.io import (
+    Appender,
+    atomic_write,
+    read_answers,
+    read_prompts,
+    read_records,
+    record_type,
+    reorder,
+    scan,
+    to_line,
+    write_records,
+)
+from maskdpo.schemas import Annotation, Pair, Prompt, Record, Response
+
+A, B = '{"id":"a","prompt":"x"}', '{"id":"b","prompt":"y"}'
+
+
+def ids(file: Path) -> list[str]:
+    return [record.id for record in read_records(file, Prompt)]
+
+
+def message(file: Path, model: type[Record] = Prompt) -> str:
+    """The error of the first bad line, without the folder."""
+    with pytest.raises(InputError) as error:
+        list(read_records(file, model))
+    assert "\n" not in str(error.value)
+    return str(error.value).replace(f"{file.parent}/", "")
+
+
+def response(i: int) -> Response:
+    return Response(id=f"r{i}", prompt_id="a", response=f"answer {i}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [f"{A}\n{B}\n", f"{A}\n{B}", f"{A}\r\n{B}\r\n", f"\n{A}\n  \n\n{B}\n\n", f"\ufeff{A}\n{B}\n", f"{A} \n\t{B}\n"],
+    ids=["plain", "no last newline", "CRLF", "blank lines", "BOM", "spaces"],
+)
+def test_line_ends_and_blank_lines_do_not_matter(tmp_path: Path, content: str) -> None:
+    (tmp_path / "p.jsonl").write_bytes(content.encode())
+    assert ids(tmp_path / "p.jsonl") == ["a", "b"]
+    assert record_type(tmp_path / "p.jsonl") is Prompt
+
+
+def test_a_line_separator_inside_a_string_is_no_line_end(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    write_records(file, [Prompt(id="a", prompt="one\u2028two\x85three\x0cfour"), Prompt(id="b", prompt="y")])
+    assert ids(file) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"id":"b","prom', "p.jsonl:3: not a JSON object (EOF while parsing"),
+        ('{"id":"b","prompt":"y"} {}', "p.jsonl:3: not a JSON object (trailing characters"),
+        ("[1]", "p.jsonl:3: Input should be an object"),
+        ('{"id":"b"}', "p.jsonl:3: prompt: is missing"),
+        ('{"id":"b","prompt":"y","colour":1}', "p.jsonl:3: colour: unknown field; put what is your own under 'meta'"),
+        ('{"id":"a","prompt":"y"}', "p.jsonl:3: id: duplicate id 'a', first on line 1"),
+        ('{"id":"","prompt":"y"}', "p.jsonl:3: id: String should have at least 1 character"),
+        ('{"id":"b","prompt":7}', "p.jsonl:3: prompt: must be a string or a list"),
+        ('{"id":"b","prompt":[]}', "p.jsonl:3: prompt: List should have at least 1 item"),
+        ('{"id":"b","prompt":[{"role":"robot","content":"x"}]}', "p.jsonl:3: prompt.0.role: Input should be 'system'"),
+        ('{"id":"b","prompt":[{"role":"user","content":"x","name":"n"}]}', "p.jsonl:3: prompt.0.name: unknown field"),
+        ('{"id":"b","prompt":"y","reference":["r",3]}', "p.jsonl:3: reference.1: Input should be a valid string"),
+        ('{"id":"b","prompt":"y","language":"fr"}', "p.jsonl:3: language: Input should be 'en' or 'zh'"),
+        ('{"prompt":7}', "p.jsonl:3: id: is missing (and 1 more in this line)"),
+        ('{"id":"b","prompt":"\\ud800"}', "p.jsonl:3: not a JSON object (unexpected end of hex escape"),
+        (b'{"id":"b","prompt":"\xff\xfe"}', "p.jsonl:3: not a JSON object (invalid unicode code point"),
+        ("[" * 9999, "p.jsonl:3: not a JSON object (recursion limit exceeded"),
+    ],
+)
+def test_a_bad_line_is_named_with_file_line_field_and_reason(jsonl: Any, line: str | bytes, expected: str) -> None:
+    assert message(jsonl("p.jsonl", [A, "", line, B])).startswith(expected)
+
+
+@pytest.mark.parametrize("model", [Prompt, Annotation])
+def test_empty_files(jsonl: Any, model: type[Record]) -> None:
+    for rows in ([], ["", "  "]):
+        assert message(jsonl("e.jsonl", rows), model) == "e.jsonl: the file holds no records"
+
+
+def test_a_file_of_bad_lines_only_is_not_called_empty_as_well(jsonl: Any) -> None:
+    assert [str(item).split(":", 1)[1] for item in scan(jsonl("p.jsonl", ["[1]"]), Prompt)] == [
+        "1: Input should be an object"
+    ]
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    assert message(tmp_path / "none.jsonl") == "none.jsonl: no such file"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert message(folder) == "folder: is a folder, a file is needed"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(jsonl: Any) -> None:
+    file = jsonl("p.jsonl", [A])
+    file.chmod(0)
+    assert message(file) == "p.jsonl: may not be read: permission denied"
+
+
+def test_scan_goes_on_after_an_error(jsonl: Any) -> None:
+    found = list(scan(jsonl("p.jsonl", [A, "{", B, A, '{"id":"c","prompt":"z"}']), Prompt))
+    assert [isinstance(item, InputError) for item in found] == [False, True, False, True, False]
+
+
+def test_a_dangling_prompt_id_is_an_error_with_its_line(jsonl: Any) -> None:
+    prompts = read_prompts(jsonl("p.jsonl", [A]))
+    answers = jsonl("r.jsonl", [{"id": "r", "prompt_id": q, "response": ""} | {"id": q} for q in ("a", "zz")])
+    with pytest.raises(InputError, match=r"r\.jsonl:2: prompt_id: no prompt has the id 'zz'"):
+        list(read_answers(answers, Response, prompts))
+
+
+def test_record_type_by_the_most_telling_field(jsonl: Any) -> None:
+    answer = {"id": "r", "prompt_id": "a", "response": "x"}
+    assert record_type(jsonl("1", ["{torn", answer])) is Response
+    assert record_type(jsonl("2", [answer | {"sentences": []}])) is Annotation
+    assert record_type(jsonl("3", [{"prompt": "x", "chosen": "y"}])) is Pair
+    with pytest.raises(InputError, match=r"4:2: no record that maskdpo knows"):
+        record_type(jsonl("4", ["", {"x": 1}]))
+    with pytest.raises(InputError, match="5: the file holds no JSON object"):
+        record_type(jsonl("5", ["[1]", "[" * 99_999]))
+
+
+# --- appending -------------------------------------------------------------------------------------
+
+
+def existing(file: Path) -> list[str]:
+    found: list[str] = []
+    Appender(file, Response, lambda record: found.append(record.id))
+    return found
+
+
+def test_what_was_appended_is_there_for_the_next_run(tmp_path: Path) -> None:
+    file = tmp_path / "new folder" / "r.jsonl"
+    assert existing(file) == []
+    with Appender(file, Response, print) as appender:
+        appender.append([response(0), response(1)])
+        assert file.read_bytes() == to_line(response(0)) + to_line(response(1))
+    with Appender(file, Response, print) as appender:
+        appender.append([response(2)])
+    assert existing(file) == ["r0", "r1", "r2"]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_torn_last_line_is_cut_wherever_it_is_torn(
+    tmp_path: Path, kept: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, whole = tmp_path / "r.jsonl", b"".join(to_line(response(i)) for i in range(kept))
+    line = to_line(response(9))
+    for torn in range(1, len(line)):
+        file.write_bytes(whole + line[:torn])
+        assert existing(file) == [f"r{i}" for i in range(kept)]
+        assert file.read_bytes() == whole
+        assert f"dropped an unfinished last line ({torn} bytes)" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_torn_line_longer_than_a_read_block_is_cut(tmp_path: Path) -> None:
+    file, first = tmp_path / "r.jsonl", to_line(response(0))
+    long = to_line(Response(id="r1", prompt_id="a", response="x" * 200_000))
+    file.write_bytes(first + long[:-1])
+    assert existing(file) == ["r0"]
+    assert file.read_bytes() == first
+
+
+def test_a_torn_line_elsewhere_is_an_error_and_stays(tmp_path: Path) -> None:
+    file = tmp_path / "r.jsonl"
+    content = to_line(response(0)) + to_line(response(1))[:20] + b"\n" + to_line(response(2))
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"r\.jsonl:2: not a JSON object"):
+        existing(file)
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"my only copy", b'{"id":"a","prompt":"x"}\nnotes', b"\x00\x00\x00"])
+def test_a_file_that_is_not_ours_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="is no record file of an earlier run"):
+        existing(file)
+    assert file.read_bytes() == content
+
+
+def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder, a file is needed"):
+        existing(tmp_path)
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "r.jsonl"
+    with pytest.raises(UserError, match="cannot be written"), Appender(out, Response, print):
+        pass
+    with pytest.raises(UserError, match="cannot be written"), atomic_write(out):
+        pass
+    with pytest.raises(InputError, match="is a folder, a file is needed"), atomic_write(tmp_path):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+# --- whole files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_atomic_write_leaves_nothing_behind_on_an_exception(tmp_path: Path, error: type[BaseException]) -> None:
+    file = tmp_path / "out.txt"
+    for before in (None, b"before"):
+        if before:
+            file.write_bytes(before)
+        with pytest.raises(error), atomic_write(file) as handle:
+            handle.write(b"half")
+            handle.flush()
+            raise error
+        assert [f.name for f in tmp_path.iterdir()] == (["out.txt"] if before else [])
+        assert not before or file.read_bytes() == before
+
+
+def test_atomic_write_makes_folders_and_ordinary_permissions(tmp_path: Path) -> None:
+    file = tmp_path / "a" / "b" / "out.txt"
+    with atomic_write(file) as handle:
+        handle.write(b"whole")
+        assert not file.exists()
+    (tmp_path / "plain").touch()
+    assert file.read_bytes() == b"whole"
+    assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_a_record_that_fails_while_writing_leaves_no_file(tmp_path: Path) -> None:
+    def records() -> Any:
+        yield response(0)
+        raise InputError("bad", path="x")
+
+    with pytest.raises(InputError):
+        write_records(tmp_path / "r.jsonl", records())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reorder_keeps_every_byte_of_every_line(tmp_path: Path) -> None:
+    file = tmp_path / "r.jsonl"
+    lines = {name: f'{{"id": "{name}",  "prompt_id":"a", "response":"é {name}"}}\n' for name in "dacb"}
+    file.write_text("".join(lines.values()))
+    reorder(file, Response, ["a", "b", "not there", "c"])
+    assert file.read_text() == lines["a"] + lines["b"] + lines["c"] + lines["d"]
+    assert [f.name for f in tmp_path.iterdir()] == ["r.jsonl"]
