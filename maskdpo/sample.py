@@ -3,11 +3,12 @@
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.console import progress, warn
-from maskdpo.io import Appender, Located, read_located
+from maskdpo.io import Appender, Located, read_located, reorder
 from maskdpo.runs import Run, meta_file, set_aside
 from maskdpo.schemas import Message, Prompt, Response
 
@@ -38,7 +39,8 @@ def sample(
     raw: bool = False,
     restart: bool = False,
 ) -> SampleStats:
-    """Sample ``sampling.n`` responses a prompt and append them to ``out`` as they come.
+    """Sample ``sampling.n`` responses a prompt and append them to ``out`` as they come. When all is done the file is in
+    the order of ``prompts_file``.
 
     Args:
         raw: send prompts as they are, without a chat template; every prompt must then be a string.
@@ -54,18 +56,22 @@ def sample(
     appender = Appender(out, Response, lambda response: done.add(response.id))
     missing = [p for p in prompts.values() if any(response_id(p.id, i) not in done for i in range(sampling.n))]
     stats = SampleStats(prompts=len(prompts), already_there=len(prompts) - len(missing))
-    if not missing:
+    if not missing and run.previous and run.previous.status == "complete":
         return stats
-    run.begin()
     started = time.monotonic()
     requests = (Request(p.id, _to_send(p, raw)) for p in missing)
-    with appender, progress("sample", len(missing) * sampling.n, "responses") as bar:
-        for reply in backend.generate(requests, sampling):
-            prompt_id = str(reply.key)
-            responses = [r for r in _responses(prompt_id, reply, backend.model, sampling, raw) if r.id not in done]
-            appender.append(responses)
-            _count(stats, prompt_id, reply, responses)
-            bar.advance(sampling.n, f"{stats.completion_tokens:,} tokens")
+    with progress("sample", len(missing) * sampling.n, "responses") as bar:
+        replies = backend.generate(requests, sampling)
+        first = list(islice(replies, 1))  # a model that cannot be had fails here, before anything is written
+        run.begin()
+        with appender:
+            for reply in chain(first, replies):
+                prompt_id = str(reply.key)
+                responses = [r for r in _responses(prompt_id, reply, backend.model, sampling, raw) if r.id not in done]
+                appender.append(responses)
+                _count(stats, prompt_id, reply, responses)
+                bar.advance(sampling.n, f"{stats.completion_tokens:,} tokens")
+    reorder(out, Response, (response_id(p, i) for p in prompts for i in range(sampling.n)))
     stats.seconds = time.monotonic() - started
     run.finish(asdict(stats))
     return stats

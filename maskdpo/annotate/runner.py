@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 
 from maskdpo.annotate.judge import Judge, Task, Verdict
@@ -70,14 +71,17 @@ def annotate(
     missing = _not_yet(responses, written, out)
     stats = AnnotateStats(responses=len(order), already_there=sum(response_id in written for response_id in order))
     started = time.monotonic()
-    run.begin()
-    with appender, progress("annotate", len(order), "responses") as bar:
+    with progress("annotate", len(order), "responses") as bar:
         bar.advance(stats.already_there)
         judged = judge.judge(_tasks(missing, prompts, splitter))
-        for batch in _batches(_annotation(task, verdicts, info) for task, verdicts in judged):
-            appender.append(batch)
-            written.update((annotation.id, "") for annotation in batch)
-            _count(stats, batch, bar)
+        batches = _batches(_annotation(task, verdicts, info) for task, verdicts in judged)
+        first = list(islice(batches, 1))  # a judge that cannot work fails here, before anything is written
+        run.begin()
+        with appender:
+            for batch in chain(first, batches):
+                appender.append(batch)
+                written.update((annotation.id, "") for annotation in batch)
+                _count(stats, batch, bar)
     if list(written) != order:
         reorder(out, Annotation, order)
     stats.seconds = time.monotonic() - started

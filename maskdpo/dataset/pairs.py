@@ -171,7 +171,7 @@ def _accepted(
 def _problem(better: Candidate, worse: Candidate, min_margin: float) -> Reject | None:
     if better.text_hash == worse.text_hash:
         return Reject.SAME_TEXT
-    if better.score - worse.score < min_margin:
+    if round(better.score - worse.score, 9) < min_margin:  # 3/5 - 1/2 is 0.1, but not in floats
         return Reject.MARGIN
     if not better.right:
         return Reject.NO_RIGHT

@@ -1,0 +1,256 @@
+"""``sample``: nothing is asked twice, nothing is lost, and a changed run does not mix with an earlier one."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling
+from maskdpo.errors import InputError, UserError
+from maskdpo.io import read_records
+from maskdpo.runs import RunMeta, meta_file
+from maskdpo.sample import sample
+from maskdpo.schemas import Message, Response, Status
+
+
+class Scripted:
+    """A backend that answers with the prompt's key, last prompt of each window first, and records what it was asked."""
+
+    def __init__(
+        self, *, model: str = "scripted", window: int = 4, fail: tuple[str, ...] = (), stop_after: int = 10**9
+    ):
+        self.model = model
+        self.asked: list[Any] = []
+        self.requests: list[Request] = []
+        self._window, self._fail, self._stop_after = window, fail, stop_after
+
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+        window: list[Request] = []
+        for request in requests:
+            self.asked.append(request.key)
+            self.requests.append(request)
+            window.append(request)
+            if len(window) == self._window:
+                yield from self._answer(window, sampling)
+                window = []
+        yield from self._answer(window, sampling)
+
+    def _answer(self, window: list[Request], sampling: Sampling) -> Iterator[Reply]:
+        for request in reversed(window):
+            self._stop_after -= 1
+            if self._stop_after < 0:
+                raise KeyboardInterrupt
+            if request.key in self._fail:
+                yield Reply(request.key, failure=Failure(Status.API_ERROR, "server on fire"))
+            else:
+                texts = (Completion(f"{request.key} says {i}", "length" if i else "stop") for i in range(sampling.n))
+                yield Reply(request.key, tuple(texts), prompt_tokens=3, completion_tokens=5)
+
+
+@pytest.fixture
+def prompts(jsonl: Any) -> Path:
+    return jsonl("prompts.jsonl", [{"id": f"q{i}", "prompt": f"Question {i}?"} for i in range(10)])
+
+
+SAMPLING = Sampling(n=2, max_tokens=8)
+
+
+def ids(out: Path) -> list[str]:
+    return [response.id for response in read_records(out, Response)]
+
+
+ALL = [f"q{p}-{i}" for p in range(10) for i in range(2)]
+
+
+def test_every_prompt_is_asked_once_and_answers_end_in_the_order_of_the_prompts(prompts: Path, tmp_path: Path) -> None:
+    out, backend = tmp_path / "r.jsonl", Scripted()
+    stats = sample(prompts, out, backend, SAMPLING)
+    assert backend.asked == [f"q{i}" for i in range(10)]
+    assert backend.requests[3].prompt == [Message(role="user", content="Question 3?")]
+    assert ids(out) == ALL
+    first = next(iter(read_records(out, Response)))
+    assert first == Response(
+        id="q0-0",
+        prompt_id="q0",
+        response="q0 says 0",
+        model="scripted",
+        sampling={"temperature": 1.0, "top_p": 1.0, "max_tokens": 8, "raw": False},
+        finish_reason="stop",
+    )
+    assert (stats.prompts, stats.responses, stats.cut_off, stats.failed) == (10, 20, 10, 0)
+    assert (stats.prompt_tokens, stats.completion_tokens) == (30, 50)
+    assert RunMeta.model_validate_json(meta_file(out).read_bytes()).status == "complete"
+
+
+def test_a_complete_run_asks_nothing_and_changes_nothing(prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    sample(prompts, out, Scripted(), SAMPLING)
+    before = out.read_bytes(), meta_file(out).read_bytes()
+    backend = Scripted()
+    assert sample(prompts, out, backend, SAMPLING).already_there == 10
+    assert backend.asked == []
+    assert (out.read_bytes(), meta_file(out).read_bytes()) == before
+
+
+def test_killed_behind_the_last_answer_the_order_is_still_put_right(prompts: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "r.jsonl"
+    sample(prompts, whole, Scripted(), SAMPLING)
+    with pytest.raises(KeyboardInterrupt):
+        sample(prompts, out, Scripted(stop_after=9), SAMPLING)
+    missing = set(ALL) - set(ids(out))
+    lines = [line for line in whole.read_bytes().splitlines(keepends=True) if any(i in line.decode() for i in missing)]
+    out.write_bytes(out.read_bytes() + b"".join(lines))
+    assert sorted(ids(out)) == ALL != ids(out)
+    sample(prompts, out, Scripted(), SAMPLING)
+    assert out.read_bytes() == whole.read_bytes()
+    assert RunMeta.model_validate_json(meta_file(out).read_bytes()).status == "complete"
+
+
+@pytest.mark.parametrize("after", [1, 3, 4, 9])
+def test_an_interrupted_run_continues_and_ends_as_if_it_had_not_been(prompts: Path, tmp_path: Path, after: int) -> None:
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "r.jsonl"
+    sample(prompts, whole, Scripted(), SAMPLING)
+    with pytest.raises(KeyboardInterrupt):
+        sample(prompts, out, Scripted(stop_after=after), SAMPLING)
+    had = {identity.split("-")[0] for identity in ids(out)}
+    assert len(had) == after
+    backend = Scripted()
+    assert sample(prompts, out, backend, SAMPLING).already_there == after
+    assert set(backend.asked) == {f"q{i}" for i in range(10)} - had
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_prompt_of_which_one_answer_is_there_gets_the_others_only(prompts: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "r.jsonl"
+    sample(prompts, whole, Scripted(), SAMPLING)
+    sample(prompts, out, Scripted(), SAMPLING)
+    lines = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join(lines[:7]) + lines[7][:-9])
+    backend = Scripted()
+    sample(prompts, out, backend, SAMPLING)
+    assert backend.asked == [f"q{i}" for i in range(3, 10)]
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_more_prompts_are_added_to_what_is_there(jsonl: Any, tmp_path: Path) -> None:
+    rows = [{"id": f"q{i}", "prompt": "?"} for i in (2, 0, 1)]
+    out, backend = tmp_path / "r.jsonl", Scripted()
+    sample(jsonl("p.jsonl", rows[1:]), out, Scripted(), SAMPLING)
+    sample(jsonl("p.jsonl", rows), out, backend, SAMPLING)
+    assert backend.asked == ["q2"]
+    assert ids(out) == [f"q{p}-{i}" for p in (2, 0, 1) for i in range(2)]
+
+
+def test_a_failed_prompt_has_no_answer_and_is_asked_again(
+    prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.jsonl"
+    assert sample(prompts, out, Scripted(fail=("q4", "q7")), SAMPLING).failed == 2
+    assert ids(out) == [identity for identity in ALL if identity[:2] not in ("q4", "q7")]
+    assert "prompt 'q4': server on fire" in capsys.readouterr().err
+    backend = Scripted()
+    assert sample(prompts, out, backend, SAMPLING).failed == 0
+    assert backend.asked == ["q4", "q7"]
+    assert ids(out) == ALL
+
+
+@pytest.mark.parametrize(
+    ("sampling", "model", "raw", "what"),
+    [
+        (SAMPLING, "other", False, "model: 'scripted' -> 'other'"),
+        (Sampling(n=3, max_tokens=8), "scripted", False, "n: 2 -> 3"),
+        (Sampling(n=2, max_tokens=8, temperature=0.5), "scripted", False, "temperature: 1.0 -> 0.5"),
+        (Sampling(n=2, max_tokens=8, stop=("\n",)), "scripted", False, r"stop: [] -> ['\n']"),
+        (SAMPLING, "scripted", True, "raw: False -> True"),
+    ],
+)
+def test_changed_settings_are_refused_by_name(
+    prompts: Path, tmp_path: Path, sampling: Sampling, model: str, raw: bool, what: str
+) -> None:
+    out = tmp_path / "r.jsonl"
+    sample(prompts, out, Scripted(), SAMPLING)
+    before = out.read_bytes()
+    backend = Scripted(model=model)
+    with pytest.raises(UserError) as error:
+        sample(prompts, out, backend, sampling, raw=raw)
+    assert what in str(error.value)
+    assert "--restart" in str(error.value)
+    assert backend.asked == []
+    assert out.read_bytes() == before
+
+
+def test_restart_sets_the_earlier_output_aside(prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    sample(prompts, out, Scripted(), SAMPLING)
+    before = out.read_bytes()
+    sample(prompts, out, Scripted(model="other"), SAMPLING, restart=True)
+    assert (tmp_path / "r.jsonl.bak").read_bytes() == before
+    assert {response.model for response in read_records(out, Response)} == {"other"}
+
+
+def test_changed_prompts_are_pointed_out(jsonl: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "r.jsonl"
+    sample(jsonl("p.jsonl", [{"id": "q0", "prompt": "?"}]), out, Scripted(), SAMPLING)
+    sample(jsonl("p.jsonl", [{"id": "q0", "prompt": "!"}]), out, Scripted(), SAMPLING)
+    assert "the prompts file has changed" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_raw_sends_strings_as_they_are_and_takes_no_messages(jsonl: Any, tmp_path: Path) -> None:
+    backend = Scripted()
+    sample(jsonl("p.jsonl", [{"id": "a", "prompt": "The sky is"}]), tmp_path / "r.jsonl", backend, SAMPLING, raw=True)
+    assert backend.requests[0].prompt == "The sky is"
+    chat = jsonl("c.jsonl", [{"id": "a", "prompt": "x"}, {"id": "b", "prompt": [{"role": "user", "content": "?"}]}])
+    with pytest.raises(InputError, match=r"c\.jsonl:2: prompt: --raw sends the prompt as it is"):
+        sample(chat, tmp_path / "c.out", Scripted(), SAMPLING, raw=True)
+    assert not (tmp_path / "c.out").exists()
+
+
+def test_a_backend_that_cannot_start_leaves_no_file(prompts: Path, tmp_path: Path) -> None:
+    class Broken(Scripted):
+        def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+            raise UserError("no such model")
+            yield
+
+    with pytest.raises(UserError, match="no such model"):
+        sample(prompts, tmp_path / "r.jsonl", Broken(), SAMPLING)
+    assert [file.name for file in tmp_path.iterdir()] == ["prompts.jsonl"]
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from tests.test_sample import SAMPLING, Scripted
+from maskdpo.sample import sample
+class Slow(Scripted):
+    def _answer(self, window, sampling):
+        for reply in super()._answer(window, sampling):
+            time.sleep(0.002)
+            yield reply
+sample(Path(sys.argv[1]), Path(sys.argv[2]), Slow(window=7), SAMPLING)
+"""
+
+
+def test_killed_at_any_moment_the_same_command_ends_in_the_same_file(jsonl: Any, tmp_path: Path) -> None:
+    prompts = jsonl("p.jsonl", [{"id": f"q{i}", "prompt": "?"} for i in range(60)])
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "r.jsonl"
+    sample(prompts, whole, Scripted(window=7), SAMPLING)
+    rng, killed = random.Random(1), 0
+    for _ in range(20):
+        child = subprocess.Popen([sys.executable, "-c", CHILD, str(prompts), str(out)], cwd=Path(__file__).parents[1])
+        while not out.exists() and child.poll() is None:
+            time.sleep(0.002)
+        if killed < 4:
+            time.sleep(rng.uniform(0, 0.08))
+            child.send_signal(signal.SIGKILL)
+        if child.wait() == 0:
+            break
+        killed += 1
+    assert killed == 4
+    assert out.read_bytes() == whole.read_bytes()
+    assert RunMeta.model_validate_json(meta_file(out).read_bytes()).status == "complete"
