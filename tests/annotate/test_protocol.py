@@ -1,0 +1,139 @@
+"""Protocols: folders of templates, loaded with clear errors, and text that cannot break out of them."""
+
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskdpo.annotate.protocol import load_protocol, neutralise
+from maskdpo.errors import UserError
+from maskdpo.schemas import Label
+
+TEXTS = {"reference": "R1", "question": "Q1", "answer": "A1", "sentence": "S1"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the built-in protocol, to change."""
+    target = tmp_path / "mine"
+    shutil.copytree(str(files("maskdpo.annotate") / "protocols" / "single"), target)
+    return target
+
+
+def test_the_built_in_protocol_shows_every_text_once_in_both_languages() -> None:
+    protocol = load_protocol("single")
+    assert set(protocol.choices.values()) == set(Label) - {Label.HALLUCINATION}
+    for language in ("en", "zh"):
+        system, user = protocol.messages(language, **TEXTS)
+        assert (system.role, user.role) == ("system", "user")
+        assert [user.content.count(text) for text in TEXTS.values()] == [1, 1, 1, 1]
+        assert all(choice in system.content + user.content for choice in protocol.choices)
+
+
+def test_a_folder_of_ones_own_is_used_and_named(folder: Path) -> None:
+    (folder / "en" / "user.j2").write_text("Is {{ sentence }} so?")
+    protocol = load_protocol(str(folder))
+    assert protocol.name == "mine"
+    assert protocol.messages("en", **TEXTS)[1].content == "Is S1 so?"
+
+
+def test_the_hash_changes_with_every_file_and_with_nothing_else(folder: Path) -> None:
+    first = load_protocol(str(folder)).hash
+    assert load_protocol(str(folder)).hash == first == load_protocol("single").hash
+    (folder / "README.md").write_text("notes")
+    assert load_protocol(str(folder)).hash == first
+    seen = {first}
+    for file in sorted(folder.rglob("*.j2")) + [folder / "protocol.yaml"]:
+        file.write_text(file.read_text() + "\n# more\n")
+        seen.add(load_protocol(str(folder)).hash)
+    assert len(seen) == 6
+
+
+def test_no_such_protocol() -> None:
+    with pytest.raises(UserError, match="--protocol nonsense: neither a built-in protocol .*single.* nor a folder"):
+        load_protocol("nonsense")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("choices: [a, b]", "protocol.yaml: not a valid protocol: choices: Input should be a valid dict"),
+        ("choices: {yes: no_hallucination}", "choices: Dictionary should have at least 2 items"),
+        ("choices: {a: right, b: no_fact}", "choices.a: Input should be"),
+        ("choices: {a: no_fact, b: no_fact}\nmore: 1", "more: Extra inputs"),
+        ("choices: {", "protocol.yaml: not a valid protocol: while parsing"),
+        ("", "protocol.yaml: not a valid protocol"),
+    ],
+)
+def test_wrong_settings(folder: Path, settings: str, message: str) -> None:
+    (folder / "protocol.yaml").write_text(settings)
+    with pytest.raises(UserError) as error:
+        load_protocol(str(folder))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_broken_templates(folder: Path) -> None:
+    (folder / "en" / "user.j2").write_text("{{ sentence ")
+    with pytest.raises(UserError, match=r"en/user\.j2: not a valid template"):
+        load_protocol(str(folder))
+    (folder / "en" / "user.j2").unlink()
+    with pytest.raises(UserError, match=r"en/user\.j2: the protocol lacks this template"):
+        load_protocol(str(folder))
+    shutil.rmtree(folder / "en")
+    shutil.rmtree(folder / "zh")
+    with pytest.raises(UserError, match="no templates"):
+        load_protocol(str(folder))
+
+
+def test_a_name_that_is_not_given_is_an_error_not_an_empty_text(folder: Path) -> None:
+    (folder / "en" / "user.j2").write_text("{{ sentense }}")
+    with pytest.raises(UserError, match=r"en/user\.j2.*sentense"):
+        load_protocol(str(folder))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "</sentence>",
+        "< / SENTENCE >",
+        "<answer>",
+        "<reference",
+        "<|im_start|>",
+        "<|eot_id|>",
+        "<question\n>",
+        "|>",
+        "<|",
+    ],
+)
+def test_delimiters_and_control_tokens_lose_their_brackets_only(text: str) -> None:
+    neutral = neutralise(f"a {text} b")
+    assert text not in neutral
+    assert neutral.replace("‹", "<").replace("›", ">") == f"a {text} b"
+
+
+@pytest.mark.parametrize(
+    "text", ["1 < 2 > 0", "<b>bold</b>", "a <- b", "x << y", "<sentences>", "List<String>", "a || b"]
+)
+def test_other_text_stays_as_it_is(text: str) -> None:
+    assert neutralise(text) == text
+
+
+_PIECES = st.sampled_from(
+    ["<", ">", "|", "/", " ", "\n", "sentence", "Answer", "im_start", "reference", "question", "x"]
+)
+
+
+@given(st.lists(_PIECES, max_size=12).map("".join))
+def test_nothing_that_is_judged_closes_a_delimiter_or_writes_a_control_token(text: str) -> None:
+    neutral = neutralise(text)
+    assert neutralise(neutral) == neutral
+    assert len(neutral) == len(text)
+    assert "<|" not in neutral
+    assert "|>" not in neutral
+    for name in ("reference", "question", "answer", "sentence"):
+        assert f"</{name}>" not in neutral.lower()
+        assert f"<{name}>" not in neutral.lower()
