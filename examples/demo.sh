@@ -38,7 +38,7 @@ run maskdpo inspect "$DIR/pairs.jsonl" --model "$MODEL" --eos drop --show 1
 
 step "Train with Mask-DPO"
 run maskdpo train "$DIR/pairs.jsonl" --model "$MODEL" --out "$DIR/model" --lr 1e-5 --epochs 2 --batch-size 10 \
-    --eos drop --save-every 5
+    --eos drop
 
 step "Sample the trained model on countries that it was not trained on"
 run maskdpo sample "$DIR/heldout.jsonl" --model "$DIR/model" --out "$DIR/after.jsonl" "${sampling[@]}"
