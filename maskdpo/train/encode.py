@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from jinja2 import TemplateError
 from numpy.typing import NDArray
 
 from maskdpo.errors import UserError
@@ -25,6 +26,7 @@ SIDES: tuple[Side, Side] = ("chosen", "rejected")
 class Drop(StrEnum):
     """Why a pair cannot be trained on. Training never falls back to an inexact mask."""
 
+    REFUSED = "the chat template refuses the conversation (its roles or their order)"
     NOT_FOUND = "the chat template does not keep the response text"
     AMBIGUOUS = "the response text occurs several times in the rendered conversation"
     NO_PROMPT = "there is no prompt token before the answers"
@@ -165,8 +167,11 @@ class Encoder:
                 "Take an instruction-tuned model, or sample with --raw to get pairs of plain strings"
             )
         prompt = [message.model_dump() for message in pair.prompt]
-        text = self._apply([*prompt, {"role": "assistant", "content": response}])
-        before = _common_start(text, self._apply(prompt, add_generation_prompt=True), self._apply(prompt))
+        try:
+            text = self._apply([*prompt, {"role": "assistant", "content": response}])
+            before = _common_start(text, self._apply(prompt, add_generation_prompt=True), self._apply(prompt))
+        except TemplateError:
+            return Drop.REFUSED
         return _locate(text, response, before)
 
     def _apply(self, messages: list[dict[str, str]], **options: Any) -> str:
@@ -188,15 +193,13 @@ def _common_start(text: str, *prefixes: str) -> int:
 def _locate(text: str, response: str, begin: int) -> Rendered | Drop:
     """Find the response in the text after ``begin``: as it is, else as a template that trims leaves it."""
     trimmed = response.strip()
+    if not trimmed:
+        return Drop.NOT_FOUND
     for wanted, cut in ((response, 0), (trimmed, response.index(trimmed))):
-        if not wanted:
-            continue
-        # Right behind the generation prompt there is no doubt; elsewhere (a template that puts in a think block)
-        # it must be the only one.
-        at_begin = begin > 0 and text.startswith(wanted, begin)
-        if not at_begin and text.count(wanted, begin) > 1:
+        # It must be the only one: a template may put in text of its own (a think block) that begins like the response.
+        start = text.find(wanted, begin)
+        if start >= 0 and text.find(wanted, start + 1) >= 0:
             return Drop.AMBIGUOUS
-        start = begin if at_begin else text.find(wanted, begin)
         if start >= 0:
             return Rendered(text, start, start + len(wanted), origin=start - cut)
     return Drop.NOT_FOUND

@@ -143,7 +143,9 @@ NO_SYSTEM = (
 )
 NO_ASSISTANT = "{% for m in messages %}{% if m.role != 'assistant' %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
 
-TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "think": THINK, "no-system": NO_SYSTEM}
+SPACED = CHATML.replace("<|im_end|>", " \n<|im_end|>")
+
+TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "think": THINK, "no-system": NO_SYSTEM, "spaced": SPACED}
 
 
 @cache
@@ -199,7 +201,7 @@ def random_pair(rng: np.random.Generator, name: str, *, vocab: int = 200, longes
     return EncodedPair(name, rng.integers(3, vocab, int(rng.integers(1, longest))), side(), side())
 
 
-def tiny_model(kind: str = "llama", *, vocab: int = 200, seed: int = 0, **settings: Any) -> PreTrainedModel:
+def random_model(kind: str = "llama", *, vocab: int = 200, seed: int = 0, **settings: Any) -> PreTrainedModel:
     """A random two-layer model whose log-probs really depend on what precedes."""
     torch.manual_seed(seed)
     size = {
