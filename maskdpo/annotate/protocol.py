@@ -79,6 +79,8 @@ def load_protocol(name: str) -> Protocol:
 def _one_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         problem = error.errors(include_url=False)[0]
+        if problem["loc"][-1:] == ("[key]",):
+            return f"choices: {problem['input']!r} is no text; put yes, no and numbers in quotes"
         return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
     return str(error).replace("\n", " ")
 
@@ -89,6 +91,7 @@ def _templates(folder: Path) -> tuple[Template, Template]:
     for name in ("system.j2", "user.j2"):
         try:
             found.append(environment.from_string((folder / name).read_text(encoding="utf-8")))
+            found[-1].render(reference="", question="", answer="", sentence="")  # a name that is not given shows here
         except FileNotFoundError:
             raise InputError("the protocol lacks this template", path=folder / name) from None
         except TemplateError as error:

@@ -57,9 +57,9 @@ def sentence_of(request: Request) -> str:
     return text_of(request).split("<sentence>\n")[1].split("\n</sentence>")[0]
 
 
-def task(text: str, id: str = "r", **prompt: Any) -> Task:
+def task(text: str, answer_id: str = "r", **prompt: Any) -> Task:
     asked = Prompt(**({"id": "q", "prompt": "Where?", "reference": ["First.", "Second."]} | prompt))
-    answer = Response(id=id, prompt_id=asked.id, response=text)
+    answer = Response(id=answer_id, prompt_id=asked.id, response=text)
     return Task(asked, answer, get_splitter("markdown").split(text, "en"))
 
 
@@ -119,7 +119,7 @@ def test_a_failure_keeps_its_status_and_its_neighbours_their_labels(status: Stat
 def test_the_same_question_is_asked_once_whether_its_reply_is_there_or_on_its_way() -> None:
     text = "Yes, so it is. One is so. Yes, so it is."
     backend = Scripted(lambda s: Completion("no_fact" if "Yes" in s else "supported", "stop"))
-    found = judge(backend, *(task(text, id=f"r{i}") for i in range(9)))
+    found = judge(backend, *(task(text, answer_id=f"r{i}") for i in range(9)))
     assert [sentence_of(request) for request in backend.requests] == ["Yes, so it is.", "One is so."]
     expected = [Label.NO_FACT, Label.NO_HALLUCINATION, Label.NO_FACT]
     assert [[v.label for v in found[f"r{i}"]] for i in range(9)] == [expected] * 9
@@ -129,9 +129,9 @@ def test_the_same_sentence_of_another_answer_or_prompt_is_another_question() -> 
     backend = Scripted()
     judge(
         backend,
-        task("It is so. One.", id="a"),
-        task("It is so. Two.", id="b"),
-        task("It is so. Two.", id="c", **{"id": "q2", "reference": "Other."}),
+        task("It is so. One.", answer_id="a"),
+        task("It is so. Two.", answer_id="b"),
+        task("It is so. Two.", answer_id="c", id="q2", reference="Other."),
     )
     assert len(backend.requests) == 6
 
@@ -139,7 +139,7 @@ def test_the_same_sentence_of_another_answer_or_prompt_is_another_question() -> 
 def test_a_failure_is_not_remembered_as_a_verdict() -> None:
     replies = iter([Failure(Status.API_ERROR, "down"), Completion("supported", "stop")])
     backend = Scripted(lambda _: next(replies), window=1)
-    found = judge(backend, task("It is so.", id="a"), task("It is so.", id="b"))
+    found = judge(backend, task("It is so.", answer_id="a"), task("It is so.", answer_id="b"))
     assert len(backend.requests) == 2
     assert (found["a"][0].status, found["b"][0].label) == (Status.API_ERROR, Label.NO_HALLUCINATION)
 
@@ -148,7 +148,7 @@ def test_answers_come_back_with_their_own_verdicts_whatever_the_order_of_replies
     words = {"One": "supported", "Two": "contradicted", "Six": "unverifiable"}
     backend = Scripted(lambda s: Completion(words[s.split()[0]], "stop"), window=5)
     texts = {"a": "One is so. Two is so.", "b": "", "c": "Six is so. One is so. Two is so.", "d": "Two is not so."}
-    found = judge(backend, *(task(text, id=name) for name, text in texts.items()))
+    found = judge(backend, *(task(text, answer_id=name) for name, text in texts.items()))
     right, wrong, open_ = Label.NO_HALLUCINATION, Label.CONTRADICTORY, Label.UNVERIFIABLE
     assert {name: [v.label for v in verdicts] for name, verdicts in found.items()} == {
         "a": [right, wrong],
@@ -166,7 +166,7 @@ def test_without_a_reference_there_is_nothing_to_judge_by(reference: Any) -> Non
 
 def test_chinese_answers_are_asked_about_in_chinese() -> None:
     backend = Scripted()
-    judge(backend, task("巴黎是法国的首都。"), task("It is so.", id="b", **{"id": "z", "language": "zh"}))
+    judge(backend, task("巴黎是法国的首都。"), task("It is so.", answer_id="b", id="z", language="zh"))
     systems = {request.prompt[0].content for request in backend.requests if isinstance(request.prompt, list)}
     assert len(systems) == 1
     assert "句" in systems.pop()

@@ -46,14 +46,14 @@ def test_the_hash_changes_with_every_file_and_with_nothing_else(folder: Path) ->
     (folder / "README.md").write_text("notes")
     assert load_protocol(str(folder)).hash == first
     seen = {first}
-    for file in sorted(folder.rglob("*.j2")) + [folder / "protocol.yaml"]:
+    for file in [*sorted(folder.rglob("*.j2")), folder / "protocol.yaml"]:
         file.write_text(file.read_text() + "\n# more\n")
         seen.add(load_protocol(str(folder)).hash)
     assert len(seen) == 6
 
 
 def test_no_such_protocol() -> None:
-    with pytest.raises(UserError, match="--protocol nonsense: neither a built-in protocol .*single.* nor a folder"):
+    with pytest.raises(UserError, match=r"--protocol nonsense: neither a built-in protocol .*single.* nor a folder"):
         load_protocol("nonsense")
 
 
@@ -61,7 +61,8 @@ def test_no_such_protocol() -> None:
     ("settings", "message"),
     [
         ("choices: [a, b]", "protocol.yaml: not a valid protocol: choices: Input should be a valid dict"),
-        ("choices: {yes: no_hallucination}", "choices: Dictionary should have at least 2 items"),
+        ("choices: {a: no_hallucination}", "choices: Dictionary should have at least 2 items"),
+        ("choices: {yes: no_fact, no: no_fact}", "choices: True is no text; put yes, no and numbers in quotes"),
         ("choices: {a: right, b: no_fact}", "choices.a: Input should be"),
         ("choices: {a: no_fact, b: no_fact}\nmore: 1", "more: Extra inputs"),
         ("choices: {", "protocol.yaml: not a valid protocol: while parsing"),

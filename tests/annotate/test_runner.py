@@ -33,7 +33,7 @@ def verdict_of(sentence: str) -> Verdict:
 
 
 class Scripted:
-    """Judges by the words of the sentence; gives tasks back in windows, the last one first; records what it was asked."""
+    """Judges by the words of the sentence; gives tasks back in windows, last one first; records what it is asked."""
 
     def __init__(self, *, name: str = "scripted", model: str | None = None, window: int = 3, stop_after: int = 999):
         self.info = JudgeInfo(name=name, model=model, version="1")
