@@ -169,6 +169,8 @@ def _accepted(
 
 
 def _problem(better: Candidate, worse: Candidate, min_margin: float) -> Reject | None:
+    if better.id == worse.id:
+        return Reject.MARGIN  # all answers are alike in score and numbers
     if better.text_hash == worse.text_hash:
         return Reject.SAME_TEXT
     if round(better.score - worse.score, 9) < min_margin:  # 3/5 - 1/2 is 0.1, but not in floats
