@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import cohen_kappa_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from maskdpo.evaluate.factuality import Estimate
 from maskdpo.schemas import Annotation, Sentence, group_of
@@ -84,7 +84,7 @@ def _agreement(total: int, answers: list[list[tuple[str, str]]], seed: int) -> A
         accuracy=_interval(
             float(np.mean([t == f for t, f in zip(truth, found, strict=True)])), [_accuracy(d) for d in draws]
         ),
-        kappa=_interval(float(cohen_kappa_score(truth, found, labels=CLASSES)), [_kappa(d) for d in draws]),
+        kappa=_interval(_kappa(tables.sum(0)), [_kappa(d) for d in draws]),
         macro_f1=float(np.mean(f1[present])),
         per_class=per_class,
         confusion=tables.sum(0),
@@ -92,7 +92,7 @@ def _agreement(total: int, answers: list[list[tuple[str, str]]], seed: int) -> A
 
 
 def _interval(value: float, samples: list[float]) -> Estimate:
-    low, high = np.nanquantile(samples, [0.025, 0.975])
+    low, high = (np.nan, np.nan) if np.isnan(samples).all() else np.nanquantile(samples, [0.025, 0.975])
     return Estimate(value, float(low), float(high))
 
 
@@ -101,7 +101,7 @@ def _accuracy(table: NDArray[np.int64]) -> float:
 
 
 def _kappa(table: NDArray[np.int64]) -> float:
-    """Cohen's kappa of a confusion table, for the resamples (the library takes label lists only)."""
+    """Cohen's kappa of a confusion table (the library takes label lists only)."""
     shares = table / table.sum()
     chance = float(shares.sum(0) @ shares.sum(1))
     return float("nan") if chance == 1 else (float(np.trace(shares)) - chance) / (1 - chance)

@@ -1,5 +1,6 @@
 """Figures as tables, for the terminal and for the page alike."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from maskdpo.console import warn
@@ -7,13 +8,14 @@ from maskdpo.errors import UserError
 from maskdpo.evaluate.agreement import CLASSES, agreement
 from maskdpo.evaluate.factuality import Summary, compare, summarise
 from maskdpo.evaluate.page import SummaryTable
-from maskdpo.io import read_prompts, read_records
-from maskdpo.schemas import Annotation
+from maskdpo.io import read_answers, read_prompts, read_records
+from maskdpo.schemas import Annotation, Prompt
 
 
 def summary_table(annotations: Path, prompts: Path | None, seed: int) -> SummaryTable:
     """One file: every figure with its interval."""
-    summary = summarise(read_records(annotations, Annotation), read_prompts(prompts) if prompts else None, seed=seed)
+    known = read_prompts(prompts) if prompts else None
+    summary = summarise(_read(annotations, known), known, seed=seed)
     rows = [(name, str(estimate)) for name, estimate in summary.metrics.items()]
     return SummaryTable(f"{annotations.name}: {_size(summary)}", ("with 95% intervals over topics", "value"), rows)
 
@@ -21,7 +23,7 @@ def summary_table(annotations: Path, prompts: Path | None, seed: int) -> Summary
 def comparison_table(before: Path, after: Path, prompts: Path | None, seed: int) -> SummaryTable:
     """Two files: both, and the paired difference; a star marks one whose interval leaves out 0."""
     known = read_prompts(prompts) if prompts else None
-    result = compare(read_records(before, Annotation), read_records(after, Annotation), known, seed=seed)
+    result = compare(_read(before, known), _read(after, known), known, seed=seed)
     if result is None:
         raise UserError(f"{before} and {after} share no topic, so there is nothing to compare")
     sizes = f"before {_size(result.before)}; after {_size(result.after)}"
@@ -31,6 +33,13 @@ def comparison_table(before: Path, after: Path, prompts: Path | None, seed: int)
         for name, difference in result.difference.items()
     ]
     return SummaryTable(f"{before.name} -> {after.name}: {sizes}", columns, rows)
+
+
+def _read(annotations: Path, prompts: dict[str, Prompt] | None) -> Iterator[Annotation]:
+    """With prompts, every answer must have one: a topic is never guessed."""
+    if prompts is None:
+        return read_records(annotations, Annotation)
+    return read_answers(annotations, Annotation, prompts)
 
 
 def _size(summary: Summary) -> str:

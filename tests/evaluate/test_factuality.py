@@ -1,0 +1,137 @@
+"""Figures per answer, counted by hand, and intervals that mean what they say."""
+
+import math
+
+import numpy as np
+import pytest
+
+from maskdpo.evaluate.factuality import METRICS, compare, summarise
+from maskdpo.schemas import Annotation, Label, Prompt, Sentence, Status
+
+LABELS = {"r": Label.NO_HALLUCINATION, "w": Label.CONTRADICTORY, "h": Label.HALLUCINATION, "n": Label.NO_FACT}
+
+
+def answer(labels: str, prompt_id: str = "p", number: int = 0, cut_off: bool = False) -> Annotation:
+    """Sentences of two characters: right, wrong, no fact, ? refused."""
+    sentences = [
+        Sentence(start=2 * i, end=2 * i + 2, label=LABELS[c])
+        if c in LABELS
+        else Sentence(start=2 * i, end=2 * i + 2, status=Status.REFUSED)
+        for i, c in enumerate(labels)
+    ]
+    return Annotation(
+        id=f"{prompt_id}-{number}",
+        prompt_id=prompt_id,
+        response="x." * len(labels),
+        sentences=sentences,
+        finish_reason="length" if cut_off else "stop",
+    )
+
+
+def metric(part: str) -> str:
+    (name,) = [name for name in METRICS if name.startswith(part)]
+    return name
+
+
+def values(*answers: Annotation) -> dict[str, float]:
+    return {name: estimate.value for name, estimate in summarise(answers).metrics.items()}
+
+
+def test_every_figure_by_hand() -> None:
+    found = values(answer("rrwn", "p"), answer("rh??", "q", cut_off=True), answer("", "r"))
+    assert found == pytest.approx(
+        {
+            metric("right sentences"): 3 / 3,
+            metric("wrong sentences"): 2 / 3,
+            metric("no-fact"): 1 / 3,
+            metric("not judged"): 2 / 3,
+            metric("right / all"): 3 / 8,
+            metric("right / (right"): 3 / 5,
+            metric("1 - wrong"): 1 - 2 / 6,
+            metric("answers cut off"): 1 / 3,
+            metric("characters"): 16 / 3,
+        }
+    )
+
+
+def test_saying_nothing_wins_one_figure_only() -> None:
+    silent, honest = values(answer("nnnn")), values(answer("rrrw"))
+    assert silent[metric("1 - wrong")] == 1.0 > honest[metric("1 - wrong")]
+    assert silent[metric("right / all")] == 0.0 < honest[metric("right / all")]
+    assert math.isnan(silent[metric("right / (right")])
+
+
+def test_a_figure_without_a_denominator_is_shown_as_a_dash() -> None:
+    summary = summarise([answer("?")])
+    assert str(summary.metrics[metric("right / (right")]) == "-"
+    assert str(summary.metrics[metric("1 - wrong")]) == "-"
+
+
+def test_labels_and_topics_are_counted() -> None:
+    prompts = {name: Prompt(id=name, prompt="?", topic="t" if name != "c" else None) for name in "abc"}
+    answers = [answer("rw?", "a"), answer("h", "b"), answer("n", "c")]
+    summary = summarise(answers, prompts)
+    assert (summary.answers, summary.topics) == (3, 2)
+    assert summarise(answers).topics == 3
+    assert summary.labels == {"no_hallucination": 1, "contradictory": 1, "refused": 1, "hallucination": 1, "no_fact": 1}
+
+
+def test_the_interval_holds_the_value_and_is_the_same_for_the_same_seed() -> None:
+    rng = np.random.default_rng(0)
+    answers = [answer("r" * rng.integers(0, 4) + "w" * rng.integers(0, 4), f"p{i}") for i in range(60)]
+    first, again, other = summarise(answers), summarise(answers), summarise(answers, seed=1)
+    assert first.metrics == again.metrics
+    name = metric("right / (right")
+    estimate = first.metrics[name]
+    assert estimate.low < estimate.value < estimate.high
+    assert other.metrics[name].value == estimate.value
+    assert (other.metrics[name].low, other.metrics[name].high) != (estimate.low, estimate.high)
+
+
+def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
+    rng = np.random.default_rng(1)
+    numbers = rng.integers(0, 9, size=300)
+    estimate = summarise([answer("r" * n, f"p{i}") for i, n in enumerate(numbers)]).metrics[metric("right sentences")]
+    half = 1.96 * numbers.std() / math.sqrt(len(numbers))
+    assert estimate.low == pytest.approx(numbers.mean() - half, abs=0.15 * half)
+    assert estimate.high == pytest.approx(numbers.mean() + half, abs=0.15 * half)
+
+
+def test_answers_of_one_topic_are_one_piece_of_evidence() -> None:
+    """Every answer ten times is no more evidence than once, so the interval must not shrink."""
+    rng = np.random.default_rng(2)
+    labels = ["r" * rng.integers(0, 5) + "w" for _ in range(40)]
+    once = summarise([answer(text, f"p{i}") for i, text in enumerate(labels)])
+    often = summarise([answer(text, f"p{i}", k) for i, text in enumerate(labels) for k in range(10)])
+    name = metric("right / all")
+    assert often.metrics[name].low == pytest.approx(once.metrics[name].low)
+    assert often.metrics[name].high == pytest.approx(once.metrics[name].high)
+
+
+def test_one_topic_has_an_interval_of_no_width() -> None:
+    estimate = summarise([answer("rw")]).metrics[metric("right / all")]
+    assert (estimate.low, estimate.value, estimate.high) == (0.5, 0.5, 0.5)
+
+
+def test_a_comparison_is_over_the_topics_that_both_have() -> None:
+    before = [answer("rw", "p"), answer("rw", "q"), answer("wwww", "only before")]
+    after = [answer("rr", "p"), answer("rw", "q"), answer("wwww", "only after")]
+    result = compare(before, after)
+    assert result is not None
+    assert result.shared_topics == 2
+    name = metric("right / all")
+    assert (result.before.metrics[name].value, result.after.metrics[name].value) == (0.5, 0.75)
+    assert result.difference[name].value == pytest.approx(0.25)
+    assert (result.before.answers, result.after.answers) == (2, 2)
+    assert compare(before[2:], after) is None
+
+
+def test_a_paired_difference_is_surer_than_two_intervals() -> None:
+    """Topics differ a lot, and on each the second model is a little better: the difference is certain."""
+    before = [answer("r" * i + "w" * (20 - i), f"p{i}") for i in range(20)]
+    after = [answer("r" * (i + 1) + "w" * (19 - i), f"p{i}") for i in range(20)]
+    result = compare(before, after)
+    assert result is not None
+    name = metric("right / all")
+    assert result.before.metrics[name].high > result.after.metrics[name].low
+    assert (result.difference[name].low, result.difference[name].high) == pytest.approx((0.05, 0.05))
