@@ -226,5 +226,8 @@ def random_model(kind: str = "llama", *, vocab: int = 200, seed: int = 0, **sett
         "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.5},
     }
     config = AutoConfig.for_model(kind, **size | special[kind] | settings)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    attention = "eager" if kind == "gemma2" else "sdpa"  # transformers has no other for it
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        config, attn_implementation=attention, dtype=torch.float32
+    )
     return model.eval()
