@@ -170,7 +170,7 @@ def annotate(
     rows += [("sentences", stats.sentences)]
     rows += [(f"  {label.value}", number) for label, number in stats.labels.most_common()]
     rows += [(f"  not judged: {status.value}", n) for status, n in stats.statuses.most_common() if status.value != "ok"]
-    rows += [("sentences / s", round(stats.sentences / stats.seconds) if stats.sentences else None)]
+    rows += [("sentences / s", stats.sentences / stats.seconds if stats.sentences else None)]
     console.table(f"annotate -> {out}", ("", "count"), rows)
     if stats.failed:
         console.warn(f"{stats.failed} sentences could not be judged; they carry a status, no label, and do not train")

@@ -2,11 +2,14 @@
 probabilities of the next tokens that some of them allows, renormalised; the product along the way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel
 
 from maskdpo.backends.decode import next_logits
+
+TOKENS_PER_PASS = 8192
+"""Judge prompts carry whole references: rows are limited by their tokens too, so that memory stays bounded."""
 
 _Node = tuple[int, tuple[int, ...], list[int]]
 """A request, a prefix of token ids, and the choices of that request that begin with it."""
@@ -31,8 +34,7 @@ def choice_probabilities(
     open_nodes: list[_Node] = [(i, (), list(range(len(options)))) for i, options in enumerate(choices)]
     while nodes := [branch for node in open_nodes if (branch := _next_branch(node, choices))]:
         open_nodes = []
-        for begin in range(0, len(nodes), batch_size):
-            group = nodes[begin : begin + batch_size]
+        for group in _passes(nodes, prompts, batch_size):
             logits_RV = next_logits(model, [[*prompts[i], *prefix] for i, prefix, _ in group], pad_id)
             for (i, prefix, members), logits_V in zip(group, logits_RV, strict=True):
                 tokens = sorted({choices[i][m][len(prefix)] for m in members})
@@ -42,6 +44,21 @@ def choice_probabilities(
                         shares[i][m] *= share
                     open_nodes.append((i, (*prefix, token), followers))
     return shares
+
+
+def _passes(nodes: Sequence[_Node], prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[_Node]]:
+    """Group nodes for one forward pass each: at most ``batch_size`` rows, and rows x longest within the budget."""
+    group: list[_Node] = []
+    longest = 0
+    for node in nodes:
+        length = max(longest, len(prompts[node[0]]) + len(node[1]))
+        if group and (len(group) == batch_size or length * (len(group) + 1) > TOKENS_PER_PASS):
+            yield group
+            group, length = [], len(prompts[node[0]]) + len(node[1])
+        group.append(node)
+        longest = length
+    if group:
+        yield group
 
 
 def _next_branch(node: _Node, choices: Sequence[Choices]) -> _Node | None:
