@@ -238,7 +238,8 @@ def _write(
     stats: PairStats,
 ) -> None:
     """Both files and the record of the run; pairs are made anew each time, so an earlier output is replaced."""
-    meta_file(out).unlink(missing_ok=True)
+    if meta_file(out).exists():
+        meta_file(out).unlink()
     run = Run(meta_file(out), "build-pairs", options, inputs, restart="")
     write_records(out, splits["train"])
     if splits["test"]:
