@@ -142,9 +142,7 @@ def test_padding_goes_to_the_left() -> None:
 # --- where an answer ends --------------------------------------------------------------------------
 
 
-def test_stop_texts_that_span_tokens_end_the_answer_and_are_not_part_of_it(
-    tiny: TransformersBackend, parts: Any
-) -> None:
+def test_stop_texts_that_span_tokens_end_the_answer_and_are_left_out(tiny: TransformersBackend, parts: Any) -> None:
     _, tokenizer = parts
     tested = 0
     for request in RAW:
