@@ -87,4 +87,4 @@ def _load_yaml(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise InputError("must be a mapping of settings, such as 'beta: 0.1'", path=file)
-    return values
+    return {str(key): value for key, value in values.items()}  # YAML reads 'on' and '1' as no text

@@ -2,8 +2,12 @@
 
 import json
 import shutil
+import signal
 import tempfile
+import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +16,7 @@ import torch
 
 from maskdpo.console import progress, say, warn
 from maskdpo.errors import InputError, UserError
-from maskdpo.io import read_records
+from maskdpo.io import atomic_write, read_records
 from maskdpo.models import default_device, load_model, load_tokenizer
 from maskdpo.runs import Run, set_aside
 from maskdpo.schemas import Pair
@@ -156,32 +160,60 @@ def _run(trainer: Trainer, encoded: EncodedPairs, out: Path, save_every: int, ke
         say(f"resuming from step {first} of {last}")
     _keep_metrics(out / METRICS, first)
     done: list[StepStats] = []
-    with (out / METRICS).open("a") as metrics, progress("train", last, "steps") as bar:
+    with (
+        (out / METRICS).open("a") as metrics,
+        progress("train", last, "steps") as bar,
+        _interrupt_between_steps() as interrupted,
+    ):
         bar.advance(first)
-        try:
-            for stats in run_steps(trainer, encoded.pairs, first, last):
-                done.append(stats)
-                metrics.write(json.dumps(asdict(stats)) + "\n")
-                metrics.flush()
-                bar.advance(1, f"loss {stats.loss:.4f}  margin {stats.margin:+.3f}  {stats.pairs_per_s:.2f} pairs/s")
-                if save_every and stats.step % save_every == 0 and stats.step < last:
-                    save_checkpoint(folder, stats.step, trainer.model, trainer.optimizer, keep=keep)
-        except KeyboardInterrupt:
-            step = first + len(done)
-            save_checkpoint(folder, step, trainer.model, trainer.optimizer, keep=keep)
-            raise UserError(f"interrupted; step {step} is saved. Repeat the same command to go on from there") from None
+        for stats in run_steps(trainer, encoded.pairs, first, last):
+            done.append(stats)
+            metrics.write(json.dumps(asdict(stats)) + "\n")
+            metrics.flush()
+            bar.advance(1, f"loss {stats.loss:.4f}  margin {stats.margin:+.3f}  {stats.pairs_per_s:.2f} pairs/s")
+            due = save_every and stats.step % save_every == 0 and stats.step < last
+            if due or interrupted():
+                save_checkpoint(folder, stats.step, trainer.model, trainer.optimizer, keep=keep)
+            if interrupted():
+                raise UserError(f"interrupted; step {stats.step} is saved. Repeat the same command to go on from there")
     return TrainResult(done, len(encoded.pairs), encoded.dropped, first, last, trainer.layout)
+
+
+@contextmanager
+def _interrupt_between_steps() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed. The step under way is finished, so that only whole steps are saved; a second Ctrl-C
+    stops at once and leaves the checkpoint before."""
+    pressed = False
+
+    def press(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        say("interrupted: finishing this step to save it (Ctrl-C again stops at once)")
+
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _keep_metrics(file: Path, steps: int) -> None:
     """Drop the figures of steps that will be done again, because the run died after its last checkpoint."""
     if file.exists():
         lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        file.write_text("".join(line for line in lines if json.loads(line)["step"] <= steps))
+        with atomic_write(file) as kept:
+            kept.write("".join(line for line in lines if json.loads(line)["step"] <= steps).encode())
 
 
 def _export(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
     """A folder that transformers and vLLM load as it is: written aside, then moved in file by file, config last."""
+    for left_over in out.glob(".export-*"):
+        shutil.rmtree(left_over)
     temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
     try:
         model.save_pretrained(temporary)

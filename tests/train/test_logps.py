@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from maskdpo.errors import UserError
 from maskdpo.train import logps
 from maskdpo.train.batch import Layout, collate, micro_batches
-from maskdpo.train.encode import SIDES, EncodedPair
+from maskdpo.train.encode import SIDES, EncodedPair, EncodedSide
 from maskdpo.train.logps import choose_layout, token_logps
 from maskdpo.train.reference import compute_reference, reference_logps
 
@@ -65,6 +65,13 @@ def test_gradients_of_the_layouts_agree(kind: str) -> None:
 @pytest.mark.parametrize(("kind", "layout"), [*((k, "shared") for k in FULL), *((k, "padded") for k in SLIDING)])
 def test_sliding_windows_get_the_padded_layout(kind: str, layout: Layout) -> None:
     assert choose_layout(random_model(kind), some_pairs(1)[0]) == layout
+
+
+@pytest.mark.parametrize("kind", SLIDING)
+def test_a_short_pair_does_not_hide_a_sliding_window(kind: str) -> None:
+    """Within the window both layouts give the same, so the probe alone would not see it."""
+    side = EncodedSide(np.array([5]), np.ones(1, dtype=np.float32))
+    assert choose_layout(random_model(kind), EncodedPair("short", np.array([4]), side, side)) == "padded"
 
 
 def test_a_sliding_window_would_not_be_exact_in_the_shared_layout() -> None:

@@ -1,0 +1,336 @@
+"""Whole runs on a tiny model: what they write, how they go on after a kill or Ctrl-C, when the cache counts."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from train_helpers import make_pair
+
+from maskdpo.errors import UserError
+from maskdpo.io import write_records
+from maskdpo.models import load_model
+from maskdpo.schemas import Label
+from maskdpo.train.config import TrainConfig
+from maskdpo.train.loop import Trainer
+from maskdpo.train.run import TrainResult, train
+
+RIGHT, WRONG = Label.NO_HALLUCINATION, Label.CONTRADICTORY
+CITIES = ("Paris", "London", "Rome", "Zürich", "北京")
+MEASURED = ("seconds", "pairs_per_s", "tokens_per_s", "memory_gb")
+"""Figures that differ from run to run."""
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MASKDPO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    pairs = [
+        make_pair(
+            [(f"{city} has a river.", RIGHT), (" It is green.", WRONG)],
+            [(f"{city} has no river.", WRONG), (" It is a city.", RIGHT)],
+            id=city,
+            prompt=f"Tell me about {city}.",
+        )
+        for city in CITIES
+    ]
+    write_records(file, pairs)
+    return file
+
+
+def config_for(model: str, **settings: Any) -> TrainConfig:
+    fixed: dict[str, Any] = {"lr": 1e-3, "batch_size": 2, "epochs": 100, "max_steps": 4, "dtype": "float32"}
+    return TrainConfig(model=model, **fixed | settings)
+
+
+def metrics_of(out: Path) -> list[dict[str, Any]]:
+    """Without the figures that differ from run to run."""
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in MEASURED} for row in rows]
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model: str, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainResult, Path]:
+    """A run of 30 steps over all pairs."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    config = config_for(tiny_model, max_steps=30, batch_size=5)
+    result = train(pairs_file, out, config, save_every=7, use_cache=False)
+    assert result is not None
+    return result, out
+
+
+def test_the_loss_falls(finished: tuple[TrainResult, Path]) -> None:
+    losses = [stats.loss for stats in finished[0].steps]
+    assert losses[0] == pytest.approx(0.6931, abs=1e-3)
+    assert losses[-1] < 0.8 * losses[0]
+    assert finished[0].steps[-1].accuracy == 1
+    assert finished[0].layout == "shared"
+
+
+def test_metrics_have_one_line_a_step(finished: tuple[TrainResult, Path]) -> None:
+    result, out = finished
+    assert [row["step"] for row in metrics_of(out)] == list(range(1, 31))
+    assert [row["loss"] for row in metrics_of(out)] == [stats.loss for stats in result.steps]
+
+
+def test_the_export_loads_with_other_log_probs(finished: tuple[TrainResult, Path], tiny_model: str) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = finished[1]
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    assert tokenizer.chat_template
+    ids = tokenizer("Paris has a river.", return_tensors="pt").input_ids
+    with torch.no_grad():
+        trained, base = (AutoModelForCausalLM.from_pretrained(name)(ids).logits for name in (out, tiny_model))
+    assert (trained.log_softmax(-1) - base.log_softmax(-1)).abs().max() > 0.01
+
+
+def test_a_finished_run_leaves_no_checkpoints(finished: tuple[TrainResult, Path]) -> None:
+    assert not (finished[1] / "checkpoints").exists()
+    assert not [file for file in finished[1].iterdir() if file.name.startswith(".")]
+
+
+def test_a_complete_run_says_so_and_does_nothing(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_for(tiny_model, max_steps=2)
+    train(pairs_file, tmp_path / "out", config)
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    assert train(pairs_file, tmp_path / "out", config) is None
+    assert "this very run is complete" in said(capsys)
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+
+
+def test_another_configuration_or_pairs_file_is_refused(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=2))
+    with pytest.raises(UserError, match=r"beta: 0\.1 -> 0\.3.*--restart"):
+        train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=2, beta=0.3))
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text("".join(pairs_file.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(UserError, match="the pairs file has changed"):
+        train(fewer, tmp_path / "out", config_for(tiny_model, max_steps=2))
+
+
+def test_restart_sets_the_earlier_run_aside(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train(pairs_file, out, config_for(tiny_model, max_steps=2))
+    before = (out / "model.safetensors").read_bytes()
+    result = train(pairs_file, out, config_for(tiny_model, max_steps=3, lr=1e-2), restart=True)
+    assert result is not None
+    assert len(result.steps) == 3
+    assert (tmp_path / "out.bak" / "model.safetensors").read_bytes() == before
+    assert (out / "model.safetensors").read_bytes() != before
+
+
+@pytest.mark.xfail(reason="runs.set_aside: a folder cannot replace a .bak folder that is not empty", strict=True)
+def test_restart_works_a_second_time(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    for _ in range(3):
+        assert train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=1), restart=True)
+
+
+def test_a_folder_with_other_things_is_left_alone(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="holds no maskdpo run"):
+        train(pairs_file, tmp_path, config_for(tiny_model))
+    with pytest.raises(UserError, match="is a file"):
+        train(pairs_file, tmp_path / "thesis.tex", config_for(tiny_model))
+
+
+def test_dropped_pairs_are_counted_and_recorded(tiny_model: str, tmp_path: Path) -> None:
+    good = make_pair([("A.", RIGHT)], [("B.", WRONG)], id="good")
+    bad = make_pair([("A.", None)], [("B.", WRONG)], id="bad")
+    write_records(tmp_path / "pairs.jsonl", [good, bad])
+    result = train(tmp_path / "pairs.jsonl", tmp_path / "out", config_for(tiny_model, max_steps=1, eos="drop"))
+    assert result is not None
+    assert (result.pairs, result.dropped.total()) == (1, 1)
+    record = json.loads((tmp_path / "out" / "maskdpo_run.json").read_text())
+    assert record["status"] == "complete"
+    assert record["counts"]["dropped"] == {"no_weight_chosen": 1}
+
+
+def test_a_tokenizer_of_another_model_is_refused(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    small = load_model(tiny_model, dtype=torch.float32, device="cpu")
+    small.resize_token_embeddings(50)
+    small.save_pretrained(tmp_path / "small")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "small")
+    with pytest.raises(UserError, match="they do not match"):
+        train(pairs_file, tmp_path / "out", config_for(str(tmp_path / "small")))
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    for name, on in (("with", True), ("without", False)):
+        train(pairs_file, tmp_path / name, config_for(tiny_model, gradient_checkpointing=on))
+    with_, without = (metrics_of(tmp_path / name) for name in ("with", "without"))
+    assert [row["loss"] for row in with_] == pytest.approx([row["loss"] for row in without], rel=1e-5)
+
+
+def test_the_reference_is_computed_once_for_every_lr_and_mask(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    compute = Trainer.compute_reference
+    monkeypatch.setattr(
+        Trainer, "compute_reference", lambda self, pairs, advance: (calls.append(1), compute(self, pairs, advance))[1]
+    )
+    model = load_model(tiny_model, dtype=torch.float32, device="cpu")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in Path(tiny_model).iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+
+    def computed(name: str, *, use_cache: bool = True, **settings: Any) -> int:
+        before = len(calls)
+        train(pairs_file, tmp_path / name, config_for(str(folder), max_steps=1, **settings), use_cache=use_cache)
+        return len(calls) - before
+
+    assert computed("1") == 1
+    assert computed("2", lr=1e-4) == 0
+    assert computed("3", method="dpo") == 0
+    assert computed("4", dtype="bfloat16") == 1
+    assert computed("5", use_cache=False) == 1
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1.5)
+    model.save_pretrained(folder)
+    assert computed("6") == 1, "the model's files have changed"
+
+
+DRIVER = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from transformers import PreTrainedTokenizerBase
+from maskdpo.errors import UserError
+from maskdpo.train import checkpoint, run
+from maskdpo.train.config import TrainConfig
+from maskdpo.train.loop import Trainer
+
+PLACES = {
+    "before-step": (Trainer, "step", False),
+    "after-step": (Trainer, "step", True),
+    "in-checkpoint": (checkpoint, "save_file", False),
+    "after-checkpoint": (run, "save_checkpoint", True),
+    "in-export": (PreTrainedTokenizerBase, "save_pretrained", False),
+}
+
+
+def send_signal_at(place, call, name):
+    owner, function, after = PLACES[place]
+    original, calls = getattr(owner, function), []
+
+    def wrapped(*args, **options):
+        calls.append(1)
+        if len(calls) == call and not after:
+            os.kill(os.getpid(), getattr(signal, name))
+        result = original(*args, **options)
+        if len(calls) == call and after:
+            os.kill(os.getpid(), getattr(signal, name))
+        return result
+
+    setattr(owner, function, wrapped)
+
+
+def attempt(out, plan):
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 99
+    try:
+        if plan:
+            send_signal_at(*plan)
+        run.train(Path(pairs), Path(out), TrainConfig(**config), save_every=3)
+        code = 0
+    except UserError as error:
+        print(error, file=sys.stderr)
+        code = 2
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+torch.set_num_threads(1)
+pairs, config, jobs = json.loads(sys.argv[1])
+print(json.dumps([[attempt(out, plan) for plan in plans] for out, plans in jobs]))
+"""
+
+
+def test_killed_and_interrupted_runs_end_with_the_same_bits(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    """Every attempt is a process of its own, forked from one that has only imported; 12 steps, a checkpoint every 3."""
+    rng = random.Random()
+    seed = rng.randrange(1000)
+    rng.seed(seed)
+    kills = [("before-step", rng.randint(2, 5)), ("after-step", rng.randint(1, 4)), ("in-checkpoint", 1)]
+    kills += [("after-checkpoint", 1), ("in-export", 1)]
+    kills[:4] = rng.sample(kills[:4], 4)
+    presses = [("before-step", rng.randint(1, 3)), ("after-step", rng.randint(1, 3)), ("after-checkpoint", 1)]
+    jobs = [
+        (str(tmp_path / "whole"), [None]),
+        (str(tmp_path / "killed"), [*((place, call, "SIGKILL") for place, call in kills), None]),
+        (str(tmp_path / "interrupted"), [*((place, call, "SIGINT") for place, call in presses), None]),
+    ]
+    config = config_for(tiny_model, max_steps=12).model_dump()
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, json.dumps([str(pairs_file), config, jobs])],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    plan = f"seed {seed}: {jobs}\n{done.stderr}"
+    whole, killed, interrupted = json.loads(done.stdout)
+    assert whole == [0], plan
+    assert killed == [-signal.SIGKILL] * 5 + [0], plan
+    assert interrupted == [2] * 3 + [0], plan
+    for name in ("killed", "interrupted"):
+        assert metrics_of(tmp_path / name) == metrics_of(tmp_path / "whole"), plan
+        for file in ("model.safetensors", "config.json", "tokenizer.json"):
+            assert (tmp_path / name / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), plan
+        left_over = {file.name for file in (tmp_path / name).iterdir()} - {
+            file.name for file in (tmp_path / "whole").iterdir()
+        }
+        assert not left_over, plan
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "maskdpo", "train", str(pairs_file), "--out", str(out), "--model", tiny_model]
+    command += ["--epochs", "100000", "--batch-size", "2", "--dtype", "float32"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        deadline = time.monotonic() + 60
+        while not ((out / "metrics.jsonl").exists() and len(metrics_of_running(out)) >= 3):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        errors = " ".join(process.communicate(timeout=30)[1].split())
+    finally:
+        process.kill()
+    steps = len(metrics_of(out))
+    assert process.returncode == 2, errors
+    assert f"step {steps} is saved. Repeat the same command to go on" in errors
+    assert [file.name for file in (out / "checkpoints").iterdir()] == [f"step-{steps:08d}"]
+
+
+def metrics_of_running(out: Path) -> list[str]:
+    return (out / "metrics.jsonl").read_text().splitlines()
