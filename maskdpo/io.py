@@ -142,6 +142,13 @@ def record_type(file: Path) -> type[Record]:
     raise InputError("the file holds no JSON object", path=file)
 
 
+def refuse_overwriting(out: Path, *inputs: Path | None) -> None:
+    """An output that is one of its own inputs would destroy it."""
+    for path in inputs:
+        if path is not None and out.exists() and path.exists() and out.samefile(path):
+            raise InputError("is an input of this command; name another --out", path=out)
+
+
 def open_input(path: Path) -> BufferedReader:
     """Open for reading, with errors for people."""
     try:

@@ -86,10 +86,11 @@ def meta_file(output: Path) -> Path:
 
 
 def set_aside(*files: Path) -> None:
-    """Keep an earlier output under ``.bak`` when a run begins anew: nothing already computed is deleted."""
+    """Keep an earlier output as ``.bak`` (``.bak2`` ...) when a run begins anew: nothing is deleted."""
     for file in files:
         if file.exists():
-            file.replace(file.with_name(file.name + ".bak"))
+            names = (file.with_name(f"{file.name}.bak{number}") for number in ("", *range(2, 1000)))
+            file.rename(next(name for name in names if not name.exists()))
 
 
 def sha256_of(path: Path) -> str:

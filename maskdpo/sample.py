@@ -8,7 +8,7 @@ from pathlib import Path
 
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.console import progress, warn
-from maskdpo.io import Appender, Located, read_located, reorder
+from maskdpo.io import Appender, Located, read_located, refuse_overwriting, reorder
 from maskdpo.runs import Run, meta_file, set_aside
 from maskdpo.schemas import Message, Prompt, Response
 
@@ -46,6 +46,7 @@ def sample(
         raw: send prompts as they are, without a chat template; every prompt must then be a string.
         restart: set an earlier output aside and begin anew; else what is there is kept and the rest is added.
     """
+    refuse_overwriting(out, prompts_file)
     prompts = {item.record.id: item.record for item in _checked(prompts_file, raw)}
     if restart:
         set_aside(out, meta_file(out))

@@ -327,6 +327,21 @@ def test_an_output_below_a_file(world: World, command: str) -> None:
     assert "cannot be written" in world.fails(COMMANDS[command])
 
 
+@pytest.mark.parametrize(
+    ("command", "role"),
+    [
+        ("sample", "prompts"),
+        ("annotate", "responses"),
+        ("build-pairs", "annotations"),
+        ("inspect", "pairs"),
+        ("report", "annotations"),
+    ],
+)
+def test_an_output_that_is_an_input(world: World, command: str, role: str) -> None:
+    world.values["out"] = str(world.files[role])
+    assert world.fails(COMMANDS[command]) == f"{role}.jsonl: is an input of this command; name another --out"
+
+
 @pytest.mark.parametrize("command", ["sample", "annotate"])
 def test_an_output_that_is_something_else(world: World, command: str) -> None:
     (world.folder / "result").write_text("my notes")

@@ -12,7 +12,7 @@ from maskdpo.annotate.language import detect_language
 from maskdpo.annotate.splitters import Splitter
 from maskdpo.console import Ticker, progress
 from maskdpo.errors import InputError, UserError
-from maskdpo.io import Appender, read_answers, read_prompts, reorder
+from maskdpo.io import Appender, read_answers, read_prompts, refuse_overwriting, reorder
 from maskdpo.runs import Run, meta_file, set_aside
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Prompt, Response, Sentence, Span, Status
 
@@ -57,6 +57,7 @@ def annotate(
     Args:
         restart: set an earlier output aside and begin anew.
     """
+    refuse_overwriting(out, prompts_file, responses_file)
     prompts = read_prompts(prompts_file)
     order = [response.id for response in read_answers(responses_file, Response, prompts)]
     if restart:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from maskdpo.dataset.score import right_share
 from maskdpo.errors import InputError, UserError
-from maskdpo.io import read_answers, read_prompts, write_records
+from maskdpo.io import read_answers, read_prompts, refuse_overwriting, write_records
 from maskdpo.runs import Run, meta_file
 from maskdpo.schemas import Annotation, Group, Message, Pair, PairSentence, Prompt, Side, group_of
 
@@ -108,6 +108,8 @@ def build_pairs(
         min_margin: least difference of the two scores (right / judged sentences).
         test_size: share of the topics whose pairs go to the test file; a topic is never split.
     """
+    refuse_overwriting(out, prompts_file, annotations_file)
+    refuse_overwriting(test_file(out), prompts_file, annotations_file)
     if strategy not in STRATEGIES:
         raise UserError(f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}")
     prompts = read_prompts(prompts_file)

@@ -5,7 +5,7 @@ from pathlib import Path
 from maskdpo.errors import InputError
 from maskdpo.evaluate.page import PageStats, write_page, write_pairs_page
 from maskdpo.evaluate.tables import agreement_tables, comparison_table, summary_table
-from maskdpo.io import read_prompts, read_records, record_type
+from maskdpo.io import read_prompts, read_records, record_type, refuse_overwriting
 from maskdpo.schemas import Annotation, Pair
 
 
@@ -20,6 +20,7 @@ def write_report(
     seed: int = 0,
 ) -> PageStats:
     """Write the page for an annotations file, for two of them (before and after), or for a pairs file."""
+    refuse_overwriting(out, file, compare, prompts, gold)
     known = read_prompts(prompts) if prompts else None
     kind = record_type(file)
     if kind is Pair:

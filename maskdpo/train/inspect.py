@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from maskdpo.io import atomic_write, read_records
+from maskdpo.io import atomic_write, read_records, refuse_overwriting
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import Pair
 from maskdpo.train.encode import SIDES, Drop, EncodedPair, Encoder, EosPolicy
@@ -56,6 +56,8 @@ def inspect_pairs(
     Returns:
         Totals, and the coloured texts.
     """
+    if json_file is not None:
+        refuse_overwriting(json_file, pairs_file)
     tokenizer = load_tokenizer(model)
     encoder = Encoder(tokenizer, method=method, eos=eos, max_length=max_length)
     stats = InspectStats()
