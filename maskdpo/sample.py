@@ -9,6 +9,7 @@ from pathlib import Path
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.console import progress, warn
 from maskdpo.io import Appender, Located, read_located, refuse_overwriting, reorder
+from maskdpo.models import fingerprint
 from maskdpo.runs import Run, meta_file, set_aside
 from maskdpo.schemas import Message, Prompt, Response
 
@@ -50,7 +51,13 @@ def sample(
     prompts = {item.record.id: item.record for item in _checked(prompts_file, raw)}
     if restart:
         set_aside(out, meta_file(out))
-    options = {**asdict(sampling), "stop": list(sampling.stop), "model": backend.model, "raw": raw}
+    options = {
+        **asdict(sampling),
+        "stop": list(sampling.stop),
+        "model": backend.model,
+        "model_files": fingerprint(backend.model),
+        "raw": raw,
+    }
     restart_hint = "Use another --out, or --restart to set it aside and begin anew"
     run = Run(meta_file(out), "sample", options, {"prompts": prompts_file}, restart=restart_hint)
     done: set[str] = set()

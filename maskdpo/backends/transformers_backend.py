@@ -52,7 +52,11 @@ class TransformersBackend:
             encoded = []
             for request in window:
                 ids = self._encode(request)
-                if failure := self._too_long(ids, 1 if request.choices else sampling.max_tokens):
+                if not ids:
+                    yield Reply(
+                        request.key, failure=Failure(Status.API_ERROR, "the prompt is empty: there is no token")
+                    )
+                elif failure := self._too_long(ids, 1 if request.choices else sampling.max_tokens):
                     yield Reply(request.key, failure=failure, prompt_tokens=len(ids))
                 else:
                     encoded.append(_Encoded(request, ids))

@@ -47,7 +47,7 @@ class TrainConfig(BaseModel):
     """Compute type; ``auto`` is bfloat16 where the hardware computes in it. The weights and AdamW stay float32."""
     gradient_checkpointing: bool = False
     """Recompute activations layer by layer: about a third slower, far less memory."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 assert set(METHODS) == {"mask-dpo", "dpo"}, "TrainConfig.method must name the methods"

@@ -97,26 +97,27 @@ class Encoder:
 
     def encode(self, pair: Pair) -> EncodedPair | Drop:
         """Token ids and weights of both sides, or why there are none."""
-        encoded: list[tuple[EncodedSide, int]] = []
+        encoded: list[tuple[EncodedSide, int, int | None]] = []
         for side in SIDES:
             result = self._encode_side(pair, side)
             if isinstance(result, Drop):
                 return result
             encoded.append(result)
-        (chosen, chosen_first), (rejected, rejected_first) = encoded
+        (chosen, chosen_first, _), (rejected, rejected_first, _) = encoded
         shared = _shared_prefix(chosen.ids, rejected.ids, min(chosen_first, rejected_first))
         if shared == 0:
             return Drop.NO_PROMPT
         if shared >= self._max_length:
             return Drop.PROMPT_TOO_LONG
         sides = [_cut(side, shared, self._max_length) for side in (chosen, rejected)]
-        for name, cut in zip(SIDES, sides, strict=True):
-            if not cut.weights.any():
+        for name, (answer, _, end) in zip(SIDES, encoded, strict=True):
+            kept = np.flatnonzero(answer.weights[: self._max_length])
+            if not (kept != end).any():  # the end-of-turn token alone says nothing about facts
                 return NO_WEIGHT[name]
         return EncodedPair(pair.id, chosen.ids[:shared], sides[0], sides[1], pair.weight)
 
-    def _encode_side(self, pair: Pair, side: Side) -> tuple[EncodedSide, int] | Drop:
-        """Ids and weights of prompt + answer, and the index of the first token that belongs to the answer."""
+    def _encode_side(self, pair: Pair, side: Side) -> tuple[EncodedSide, int, int | None] | Drop:
+        """Ids and weights of prompt + answer; where the answer begins, and the token that ends the turn."""
         rendered = self._render(pair, side)
         if isinstance(rendered, Drop):
             return rendered
@@ -137,7 +138,7 @@ class Encoder:
             last = pair.sentences(side)[-1].label if pair.sentences(side) else Label.NO_FACT
             weights[end] = {"keep": 1.0, "drop": 0.0, "last_sentence": row[last]}[eos]
         first = next((i for i, (_, token_end) in enumerate(offsets) if token_end > rendered.start), len(offsets))
-        return EncodedSide(ids, weights), first
+        return EncodedSide(ids, weights), first, end
 
     def _with_end_of_turn(
         self, pair: Pair, ids: Ids, weights: Weights, offsets: Offsets, rendered: Rendered

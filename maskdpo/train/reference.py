@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from maskdpo.models import cache_dir, resolve_model
+from maskdpo.models import cache_dir, fingerprint
 from maskdpo.train.batch import Batch, micro_batches
 from maskdpo.train.encode import EncodedPair
 
@@ -27,24 +26,12 @@ Reference = dict[str, NDArray[np.float32]]
 
 def cache_file(model: str, compute: str, pairs: Sequence[EncodedPair]) -> Path:
     """Where the reference log-probs of these token ids under this model and compute type are kept."""
-    digest = hashlib.sha256(json.dumps([_fingerprint(model), compute]).encode())
+    digest = hashlib.sha256(json.dumps([fingerprint(model), compute]).encode())
     for pair in pairs:
         for ids in (pair.prompt_ids, pair.chosen.ids, pair.rejected.ids):
             digest.update(len(ids).to_bytes(8, "little") + ids.tobytes())
         digest.update(pair.id.encode())
     return cache_dir() / "reference" / f"{digest.hexdigest()[:32]}.safetensors"
-
-
-def _fingerprint(model: str) -> Any:
-    """What tells a changed model from the same one: names, sizes and times of its files, or the Hub id."""
-    folder = Path(resolve_model(model))
-    if not folder.is_dir():
-        return str(folder)
-    files = sorted(file for file in folder.iterdir() if file.suffix in {".safetensors", ".json"})
-    return [
-        str(folder.resolve()),
-        *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
-    ]
 
 
 def load_reference(file: Path) -> Reference | None:

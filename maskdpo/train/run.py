@@ -17,7 +17,7 @@ import torch
 from maskdpo.console import progress, say, warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import atomic_write, read_records
-from maskdpo.models import default_device, load_model, load_tokenizer
+from maskdpo.models import default_device, fingerprint, load_model, load_tokenizer
 from maskdpo.runs import Run, set_aside
 from maskdpo.schemas import Pair
 from maskdpo.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
@@ -81,7 +81,7 @@ def train(
     run = Run(
         out / META,
         "train",
-        config.model_dump(),
+        {**config.model_dump(), "model_files": fingerprint(config.model)},
         {"pairs": pairs_file},
         restart="Use another --out, or --restart to set it aside and begin anew",
         fixed_inputs=True,
@@ -219,6 +219,7 @@ def _export(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         for file in sorted(temporary.iterdir(), key=lambda file: file.name == "config.json"):
+            file.chmod(0o644)
             file.replace(out / file.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_weights import NO_FACT, RIGHT, TEXTS, WRONG, labelled_spans
 from train_helpers import NO_ASSISTANT, TEMPLATES, THINK, TOKENIZERS, fast_tokenizer, make_pair
@@ -116,7 +116,7 @@ def test_whole_pairs_follow_the_definition(name: str, template: str) -> None:
     else:
         tokenizer = fast_tokenizer(name, TEMPLATES.get(template))
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.data(), TEXTS, TEXTS, TEXTS, st.sampled_from(["keep", "last_sentence", "drop"]), st.integers(1, 80))
     def check(data: st.DataObject, prompt: str, chosen: str, rejected: str, eos: Any, max_length: int) -> None:
         raw = template == "raw"

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from train_helpers import TOKENIZERS, fast_tokenizer, spans
 from weight_oracle import TABLE, expected_weights
@@ -80,7 +80,7 @@ def weights_of(
 def test_weights_follow_the_definition(name: str) -> None:
     tokenizer = load_tokenizer("smollm2") if name == "smollm2" else fast_tokenizer(name)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.data(), TEXTS, TEXTS, TEXTS, st.sampled_from(["chosen", "rejected"]), st.booleans())
     def check(data: st.DataObject, before: str, response: str, after: str, side: Side, trimmed: bool) -> None:
         sentences = data.draw(labelled_spans(len(response)))

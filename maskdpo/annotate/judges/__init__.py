@@ -35,7 +35,10 @@ def _load(name: str) -> Judge:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"--judge {name}: cannot be imported: {error}. Is its folder on PYTHONPATH?") from None
-    judge = factory() if callable(factory) else factory
+    try:
+        judge = factory() if callable(factory) else factory
+    except TypeError as error:
+        raise UserError(f"--judge {name}: cannot be made without arguments: {error}") from None
     if not hasattr(judge, "judge") or not hasattr(judge, "info"):
         raise UserError(
             f"--judge {name}: {type(judge).__name__} is no judge: it needs 'info' and 'judge' (maskdpo.annotate.judge)"
