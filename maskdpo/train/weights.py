@@ -80,7 +80,7 @@ def token_weights(
     blank: list[int] = []  # tokens of white space only, inside the response
     solid: list[int] = []  # tokens with other text, inside the response
     for i, (start, end) in enumerate(offsets):
-        if start >= end or end <= rendered.start or start >= rendered.end:
+        if max(start, rendered.start) >= min(end, rendered.end):
             continue
         weight = np.fmin.reduce(weight_of_char[start:end])
         if np.isnan(weight):
@@ -101,7 +101,7 @@ def _char_weights(rendered: Rendered, sentences: Sequence[PairSentence], row: Ro
     weights[rendered.start : rendered.end] = row[Label.NO_FACT]
     for sentence in sentences:
         start = max(rendered.origin + sentence.start, rendered.start)
-        end = min(rendered.origin + sentence.end, rendered.end)
+        end = max(start, min(rendered.origin + sentence.end, rendered.end))
         weights[start:end] = row[sentence.label]
     weights[[character.isspace() for character in rendered.text]] = np.nan
     return weights

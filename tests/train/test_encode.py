@@ -30,6 +30,12 @@ class Expected:
     weights: list[float]
     first: int
     """The first token that reaches into the response."""
+    end: int | None
+    """The token that ends the turn."""
+
+    def trains(self, max_length: int) -> bool:
+        """Whether anything but the end of the turn has weight."""
+        return any(weight for i, weight in enumerate(self.weights[:max_length]) if i != self.end)
 
 
 def slow_encode(pair: Pair, side: Side, tokenizer: PreTrainedTokenizerFast, eos: str = "keep") -> Expected | None:
@@ -60,13 +66,13 @@ def slow_encode(pair: Pair, side: Side, tokenizer: PreTrainedTokenizerFast, eos:
     if isinstance(pair.prompt, str):
         if not ids or ids[-1] != tokenizer.eos_token_id:
             ids, weights = [*ids, tokenizer.eos_token_id], [*weights, 0.0]
-        weights[-1] = of_eos[policy]
+        turn_end: int | None = len(ids) - 1
     else:
-        for i, (begin, stop) in enumerate(offsets):
-            if begin >= end and text[begin:stop] in ("<|im_end|>", "<|eot_id|>"):
-                weights[i] = of_eos[policy]
-                break
-    return Expected(ids, weights, first)
+        ends = ("<|im_end|>", "<|eot_id|>")
+        turn_end = next((i for i, (b, e) in enumerate(offsets) if b >= end and text[b:e] in ends), None)
+    if turn_end is not None:
+        weights[turn_end] = of_eos[policy]
+    return Expected(ids, weights, first, turn_end)
 
 
 def check_pair(encoded: EncodedPair | Drop, pair: Pair, sides: list[Expected | None], max_length: int = 2048) -> None:
@@ -87,7 +93,7 @@ def check_pair(encoded: EncodedPair | Drop, pair: Pair, sides: list[Expected | N
         return
     for side, drop in ((chosen, Drop.NO_WEIGHT_CHOSEN), (rejected, Drop.NO_WEIGHT_REJECTED)):
         assert not any(side.weights[:common])
-        if not any(side.weights[:max_length]):
+        if not side.trains(max_length):
             assert encoded is drop
             return
     assert isinstance(encoded, EncodedPair)
@@ -253,6 +259,7 @@ DROPS: list[tuple[Drop, str | None, dict[str, Any], dict[str, Any]]] = [
     (Drop.PROMPT_TOO_LONG, TEMPLATES["chatml"], {}, {"max_length": 10}),
     (Drop.NO_WEIGHT_CHOSEN, TEMPLATES["chatml"], {"chosen": CHOSEN[1:]}, {"eos": "drop"}),
     (Drop.NO_WEIGHT_REJECTED, TEMPLATES["chatml"], {"rejected": REJECTED[1:]}, {"eos": "drop"}),
+    (Drop.NO_WEIGHT_CHOSEN, TEMPLATES["chatml"], {"chosen": CHOSEN[1:]}, {"eos": "keep"}),  # the end of turn is no fact
     (Drop.NO_WEIGHT_CHOSEN, TEMPLATES["chatml"], {"chosen": [("Unjudged.", None)]}, {"eos": "last_sentence"}),
 ]
 

@@ -149,3 +149,18 @@ def test_a_token_that_reaches_out_of_the_response_has_no_weight() -> None:
     weights = token_weights(rendered, offsets, spans([("A.", RIGHT)]), METHODS["mask-dpo"]["chosen"])
     assert weights.tolist() == [0, 0, 0, 0]
     assert weights.dtype == np.float32
+
+
+def test_an_empty_response_gives_the_white_space_around_it_no_weight() -> None:
+    assert token_weights(Rendered("  ", 1, 1, 1), [(0, 2)], [], METHODS["dpo"]["chosen"]).tolist() == [0]
+
+
+def test_a_sentence_in_the_trimmed_beginning_labels_nothing() -> None:
+    sentences = spans([(" ", RIGHT), (" ", NO_FACT), ("A.", WRONG)])
+    weights = token_weights(Rendered("A.", 0, 2, -2), [(0, 1), (1, 2)], sentences[:1], METHODS["mask-dpo"]["rejected"])
+    assert weights.tolist() == [0, 0]
+    weights = token_weights(Rendered("A.", 0, 2, -2), [(0, 1), (1, 2)], sentences, METHODS["mask-dpo"]["rejected"])
+    assert weights.tolist() == [1, 1]
+    unjudged = [PairSentence(start=0, end=1, label=None)]
+    weights = token_weights(Rendered("A.", 0, 2, -2), [(0, 1), (1, 2)], unjudged, METHODS["mask-dpo"]["chosen"])
+    assert weights.tolist() == [1, 1]
