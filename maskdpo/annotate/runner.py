@@ -72,6 +72,7 @@ def annotate(
     missing = _not_yet(responses, written, out)
     stats = AnnotateStats(responses=len(order), already_there=sum(response_id in written for response_id in order))
     if stats.already_there == len(order) and run.previous and run.previous.status == "complete":
+        list(missing)  # still checks that no text has changed
         return stats  # nothing is left to do, and the record of the run stays as it is
     started = time.monotonic()
     with progress("annotate", len(order), "responses") as bar:
