@@ -12,10 +12,9 @@ from maskdpo.dataset.score import right_share
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_answers, read_prompts, refuse_overwriting, write_records
 from maskdpo.runs import Run, meta_file
-from maskdpo.schemas import Annotation, Group, Message, Pair, PairSentence, Prompt, Side, group_of
+from maskdpo.schemas import SIDES, Annotation, Group, Message, Pair, PairSentence, Prompt, Side, group_of
 
 Split = Literal["train", "test"]
-SIDES: tuple[Side, Side] = ("chosen", "rejected")
 
 
 class Reject(StrEnum):

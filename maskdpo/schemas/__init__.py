@@ -2,6 +2,7 @@
 
 from maskdpo.schemas.labels import RIGHT, WRONG, Counts, Group, Kind, Label, Status, group_of
 from maskdpo.schemas.records import (
+    SIDES,
     Annotation,
     FinishReason,
     JudgeInfo,
@@ -18,6 +19,7 @@ from maskdpo.schemas.records import (
 
 __all__ = [
     "RIGHT",
+    "SIDES",
     "WRONG",
     "Annotation",
     "Counts",

@@ -13,6 +13,7 @@ Score = Annotated[float, Field(allow_inf_nan=False)]
 FinishReason = Literal["stop", "length"]
 Language = Literal["en", "zh"]
 Side = Literal["chosen", "rejected"]
+SIDES: tuple[Side, Side] = ("chosen", "rejected")
 
 
 class Span(NamedTuple):

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskdpo.train.encode import SIDES, EncodedPair
+from maskdpo.schemas import SIDES
+from maskdpo.train.encode import EncodedPair
 
 Layout = Literal["shared", "padded"]
 """``shared``: a row is [prompt | chosen | rejected]; ``padded``: a row is [prompt | answer], for models whose layers

@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from numpy.typing import NDArray
 
 from maskdpo.errors import UserError
-from maskdpo.schemas import Label, Pair, Side
+from maskdpo.schemas import SIDES, Label, Pair, Side
 from maskdpo.train.weights import METHODS, Offsets, Rendered, token_weights
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Ids = NDArray[np.int64]
 Weights = NDArray[np.float32]
 EosPolicy = Literal["keep", "last_sentence", "drop"]
-SIDES: tuple[Side, Side] = ("chosen", "rejected")
 
 
 class Drop(StrEnum):

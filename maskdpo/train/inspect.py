@@ -13,8 +13,8 @@ from rich.text import Text
 
 from maskdpo.io import atomic_write, read_records, refuse_overwriting
 from maskdpo.models import load_tokenizer
-from maskdpo.schemas import Pair
-from maskdpo.train.encode import SIDES, Drop, EncodedPair, Encoder, EosPolicy
+from maskdpo.schemas import SIDES, Pair
+from maskdpo.train.encode import Drop, EncodedPair, Encoder, EosPolicy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

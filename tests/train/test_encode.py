@@ -14,8 +14,8 @@ from weight_oracle import TABLE, expected_weights
 
 from maskdpo.errors import UserError
 from maskdpo.models import load_tokenizer
-from maskdpo.schemas import Message, Pair, PairSentence, Side
-from maskdpo.train.encode import SIDES, Drop, EncodedPair, Encoder, encode_pairs
+from maskdpo.schemas import SIDES, Message, Pair, PairSentence, Side
+from maskdpo.train.encode import Drop, EncodedPair, Encoder, encode_pairs
 
 MARK = "\ue000\ue001\ue002"
 """A response that no text holds: where it lands in the render is where responses land."""

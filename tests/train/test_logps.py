@@ -10,9 +10,10 @@ from train_helpers import random_model, random_pair
 from transformers import PreTrainedModel
 
 from maskdpo.errors import UserError
+from maskdpo.schemas import SIDES
 from maskdpo.train import logps
 from maskdpo.train.batch import Layout, collate, micro_batches
-from maskdpo.train.encode import SIDES, EncodedPair, EncodedSide
+from maskdpo.train.encode import EncodedPair, EncodedSide
 from maskdpo.train.logps import choose_layout, token_logps
 from maskdpo.train.reference import compute_reference, reference_logps
 

@@ -12,9 +12,10 @@ from train_helpers import random_model, random_pair
 from transformers import PreTrainedModel
 
 from maskdpo.errors import UserError
+from maskdpo.schemas import SIDES
 from maskdpo.train.batch import Layout, collate
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.encode import SIDES, EncodedPair, EncodedSide
+from maskdpo.train.encode import EncodedPair, EncodedSide
 from maskdpo.train.loop import Trainer
 from maskdpo.train.losses import masked_log_ratios, sigmoid_loss
 
