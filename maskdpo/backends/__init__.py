@@ -17,6 +17,14 @@ def make_backend(
     *,
     api_base: str | None = None,
     concurrency: int = 32,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    timeout: float = 300.0,
+    max_retries: int = 5,
+    tokenizer: str | None = None,
+    max_model_len: int | None = None,
+    tensor_parallel_size: int = 1,
+    gpu_memory_utilization: float = 0.9,
     batch_size: int = 64,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Backend:
@@ -26,11 +34,26 @@ def make_backend(
     if name == "openai":
         from maskdpo.backends.openai_backend import OpenAIBackend
 
-        return OpenAIBackend(model, api_base=api_base, concurrency=concurrency)
+        return OpenAIBackend(
+            model,
+            api_base=api_base,
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            timeout_s=timeout,
+            max_retries=max_retries,
+            tokenizer=tokenizer,
+            max_model_len=max_model_len,
+        )
     if name == "vllm":
         from maskdpo.backends.vllm_backend import VLLMBackend
 
-        return VLLMBackend(model)
+        return VLLMBackend(
+            model,
+            tensor_parallel_size=tensor_parallel_size,
+            max_model_len=max_model_len,
+            gpu_memory_utilization=gpu_memory_utilization,
+        )
     from maskdpo.backends.transformers_backend import TransformersBackend
 
     return TransformersBackend(model, batch_size=batch_size, dtype=dtype)

@@ -30,6 +30,8 @@ class OpenAIBackend:
         tokens_per_minute: prompt and completion tokens, estimated, then corrected by the server's count.
         timeout_s: the longest wait for one answer.
         max_retries: attempts after the first: rate limits, server errors, time-outs, broken connections.
+        tokenizer: model folder or Hub id whose tokenizer counts tokens. None: the server's own ``/tokenize``.
+        max_model_len: the longest prompt and answer in tokens. None: what the server says, if it does.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class OpenAIBackend:
         tokens_per_minute: float | None = None,
         timeout_s: float = 300.0,
         max_retries: int = 5,
+        tokenizer: str | None = None,
+        max_model_len: int | None = None,
     ) -> None:
         if not 1 <= concurrency <= 1000:
             raise UserError(f"concurrency must lie between 1 and 1000, not {concurrency}")
@@ -55,6 +59,8 @@ class OpenAIBackend:
         self.tokens_per_minute = tokens_per_minute
         self.timeout_s = timeout_s
         self.max_retries = max_retries
+        self.tokenizer = tokenizer
+        self.max_model_len = max_model_len
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """Yield one reply a request in the order of completion; see ``Backend``."""

@@ -1,0 +1,9 @@
+"""The commands: parse, call one plain function, print. Heavy imports stay inside them, so that --help is quick.
+
+A module a step of the pipeline, in the order in which ``--help`` lists the commands.
+"""
+
+from maskdpo.cli import answers, pairs, training, results  # isort: skip
+from maskdpo.cli.app import app, main
+
+__all__ = ["answers", "app", "main", "pairs", "results", "training"]

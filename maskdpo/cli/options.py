@@ -1,0 +1,94 @@
+"""Options that several commands share."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from maskdpo.backends.base import Backend
+
+Model = Annotated[
+    str, typer.Option(help="`smollm2` (the small model out of a PyPI wheel), a model folder, or a Hub id.")
+]
+PromptsArg = Annotated[Path, typer.Argument(help="Prompt records (JSONL).", show_default=False)]
+AnnotationsArg = Annotated[Path, typer.Argument(help="Annotation records (JSONL).", show_default=False)]
+PairsArg = Annotated[Path, typer.Argument(help="Pair records (JSONL).", show_default=False)]
+PromptsOption = Annotated[Path | None, typer.Option(help="Prompt records, for topics, questions and references.")]
+Restart = Annotated[
+    bool,
+    typer.Option("--restart", help="Set an earlier output aside (.bak) and begin anew, instead of continuing."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same draws (rounding may differ with the batch).")]
+
+
+def _flag(help: str, **limits: Any) -> Any:
+    return typer.Option(help=help, rich_help_panel="Backend", **limits)
+
+
+@dataclass(frozen=True)
+class BackendFlags:
+    """Who runs the model, and how: the same options for every command that generates text."""
+
+    backend: Annotated[
+        Literal["transformers", "vllm", "openai"],
+        _flag("Who runs the model: this process (`transformers`, `vllm`), or a server that speaks the OpenAI API."),
+    ] = "transformers"
+    api_base: Annotated[
+        str | None, _flag("`openai`: URL of the server, mostly ending in /v1; the key is read from $OPENAI_API_KEY.")
+    ] = None
+    concurrency: Annotated[int, _flag("`openai`: requests under way at once.", min=1)] = 32
+    requests_per_minute: Annotated[float | None, _flag("`openai`: pace of the requests. [default: no limit]")] = None
+    tokens_per_minute: Annotated[
+        float | None, _flag("`openai`: pace in prompt and completion tokens. [default: no limit]")
+    ] = None
+    timeout: Annotated[float, _flag("`openai`: seconds to wait for one answer.")] = 300.0
+    max_retries: Annotated[
+        int, _flag("`openai`: further attempts after a rate limit, a server error or a broken connection.", min=0)
+    ] = 5
+    tokenizer: Annotated[
+        str | None,
+        _flag("`openai`: model folder or Hub id whose tokenizer counts tokens. [default: the server's own, if it has]"),
+    ] = None
+    max_model_len: Annotated[
+        int | None,
+        _flag("`vllm`, `openai`: longest prompt and answer in tokens. [default: what the model can do]", min=16),
+    ] = None
+    tensor_parallel_size: Annotated[int, _flag("`vllm`: GPUs that share the model.", min=1)] = 1
+    gpu_memory_utilization: Annotated[
+        float, _flag("`vllm`: share of every GPU's memory to take; on a CPU, of the main memory.", min=0.01, max=1)
+    ] = 0.9
+    batch_size: Annotated[int, _flag("`transformers`: rows a forward pass.", min=1)] = 64
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        _flag("`transformers`: compute type; `auto` is bfloat16 where the hardware computes in it."),
+    ] = "auto"
+
+    def make(self, model: str) -> "Backend":
+        from maskdpo.backends import make_backend
+
+        options = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "backend"}
+        return make_backend(self.backend, model, **options)
+
+
+def with_backend(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that takes ``flags: BackendFlags`` one option for each of its fields."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "flags"]
+    shared = [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+        for field in fields(BackendFlags)
+    ]
+
+    @functools.wraps(command)
+    def expanded(**given: Any) -> None:
+        flags = BackendFlags(**{parameter.name: given.pop(parameter.name) for parameter in shared})
+        command(**given, flags=flags)
+
+    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    expanded.__signature__ = inspect.Signature([*keyword_only, *shared])  # type: ignore[attr-defined]
+    expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *shared]}
+    return expanded
