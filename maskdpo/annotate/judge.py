@@ -35,12 +35,31 @@ class Verdict:
     reason: str | None = None
 
 
+@dataclass(slots=True)
+class Usage:
+    """What a judge has cost so far."""
+
+    calls: int = 0
+    """Requests to a model."""
+    repeats: int = 0
+    """Sentences that got the verdict of an identical call instead of a call of their own."""
+    references_cut: int = 0
+    """Calls that saw only the passages that bear on their sentences, for want of room."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Those of the prompt tokens that the server had in its prefix cache, where it says so."""
+    completion_tokens: int = 0
+
+
 class Judge(Protocol):
     """Labels answers.
 
     ``judge`` consumes the tasks lazily and yields each of them once, with one verdict a span, in any order. What
     goes wrong with one sentence is a ``status`` of its verdict; only what makes the whole run pointless raises
     ``UserError``.
+
+    Two optional attributes: ``needs_reference`` (true: a prompt without a reference is an error before anything is
+    judged) and ``usage`` (a ``Usage`` that grows, for the summary of the run).
     """
 
     info: JudgeInfo
