@@ -30,18 +30,18 @@ class Scripted:
         self.requests: list[Request] = []
         self._window, self._fail, self._stop_after = window, fail, stop_after
 
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+    def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
         window: list[Request] = []
         for request in requests:
             self.asked.append(request.key)
             self.requests.append(request)
             window.append(request)
             if len(window) == self._window:
-                yield from self._answer(window, sampling)
+                yield from self._answer(window)
                 window = []
-        yield from self._answer(window, sampling)
+        yield from self._answer(window)
 
-    def _answer(self, window: list[Request], sampling: Sampling) -> Iterator[Reply]:
+    def _answer(self, window: list[Request]) -> Iterator[Reply]:
         for request in reversed(window):
             self._stop_after -= 1
             if self._stop_after < 0:
@@ -49,7 +49,8 @@ class Scripted:
             if request.key in self._fail:
                 yield Reply(request.key, failure=Failure(Status.API_ERROR, "server on fire"))
             else:
-                texts = (Completion(f"{request.key} says {i}", "length" if i else "stop") for i in range(sampling.n))
+                count = request.sampling.n
+                texts = (Completion(f"{request.key} says {i}", "length" if i else "stop") for i in range(count))
                 yield Reply(request.key, tuple(texts), prompt_tokens=3, completion_tokens=5)
 
 
@@ -214,7 +215,7 @@ def test_raw_sends_strings_as_they_are_and_takes_no_messages(jsonl: Any, tmp_pat
 
 def test_a_backend_that_cannot_start_leaves_no_file(prompts: Path, tmp_path: Path) -> None:
     class Broken(Scripted):
-        def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+        def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
             raise UserError("no such model")
             yield
 
@@ -229,8 +230,8 @@ from pathlib import Path
 from tests.test_sample import SAMPLING, Scripted
 from maskdpo.sample import sample
 class Slow(Scripted):
-    def _answer(self, window, sampling):
-        for reply in super()._answer(window, sampling):
+    def _answer(self, window):
+        for reply in super()._answer(window):
             time.sleep(0.002)
             yield reply
 sample(Path(sys.argv[1]), Path(sys.argv[2]), Slow(window=7), SAMPLING)

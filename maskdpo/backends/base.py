@@ -1,54 +1,11 @@
 """What every text-generation backend does, for ``sample`` and for LLM judges alike."""
 
 import zlib
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from maskdpo.schemas import FinishReason, Message, Status
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One prompt for the model.
-
-    ``prompt`` is a conversation to answer (the chat template is applied), or a string to continue as it is.
-    ``choices``: the reply must be exactly one of these texts (constrained decoding, or scored by likelihood).
-    """
-
-    key: Hashable
-    prompt: str | list[Message]
-    choices: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One text that the model gave."""
-
-    text: str
-    finish_reason: FinishReason
-    probability: float | None = None
-    """With ``choices``: the probability of this choice among them, where the backend gives it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why there is no text: a status that is never a label."""
-
-    status: Status
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back for the request with this key: ``Sampling.n`` completions, or a failure."""
-
-    key: Hashable
-    completions: tuple[Completion, ...] = ()
-    failure: Failure | None = None
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +21,86 @@ class Sampling:
     """Texts that end an answer; they are not part of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt for the model.
+
+    ``prompt`` is a conversation to answer (the chat template is applied), or a string to continue as it is.
+    ``choices``: the reply is constrained to one of these texts for every slot (structured output where the server has
+    it, scored by likelihood in transformers). With one slot the completion's text is the choice itself; with several it
+    is one JSON object from each slot to its choice.
+    """
+
+    key: Hashable
+    prompt: str | list[Message]
+    choices: tuple[str, ...] | None = None
+    slots: tuple[str, ...] = ("verdict",)
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """The choice that the model made for one slot."""
+
+    choice: str
+    probability: float | None = None
+    """Of this choice among the offered ones (given the slots before it), where the backend gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One text that the model gave; with ``choices`` also what it says, a pick for every slot."""
+
+    text: str
+    finish_reason: FinishReason
+    picks: tuple[Pick, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no text: a status that is never a label."""
+
+    status: Status
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back for the request with this key: its completions, or a failure.
+
+    There are ``Sampling.n`` completions; with ``choices`` there may be fewer, where some replies were not usable.
+    """
+
+    key: Hashable
+    completions: tuple[Completion, ...] = ()
+    failure: Failure | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """How much a model reads."""
+
+    limit: int | None
+    """Prompt and reply together, in tokens; None: unknown."""
+    count: Callable[[str], int]
+    """The tokens of a text by the model's own tokenizer, without special ones."""
+
+
 def request_seed(seed: int, key: Hashable) -> int:
     """The seed of one request: no two share their noise, and neither order nor batching changes it."""
     return (seed + zlib.crc32(repr(key).encode())) & 0x7FFFFFFF
+
+
+def gather(request: Request, outcomes: list[Completion | Failure]) -> tuple[tuple[Completion, ...], Failure | None]:
+    """What of several completions goes into a reply: all, or with ``choices`` those that are usable, or a failure."""
+    good = tuple(each for each in outcomes if isinstance(each, Completion))
+    failure = next((each for each in outcomes if isinstance(each, Failure)), None)
+    if failure is None or (request.choices is not None and good):
+        return good, None
+    return (), failure
 
 
 class Backend(Protocol):
@@ -80,4 +114,6 @@ class Backend(Protocol):
     model: str
     """The model's name as the user gave it."""
 
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]: ...
+    def generate(self, requests: Iterable[Request]) -> Iterator[Reply]: ...
+
+    def context(self) -> Context: ...

@@ -1,71 +1,187 @@
-"""The probability of each of several texts under constrained decoding: at every point where they part, the model's
-probabilities of the next tokens that some of them allows, renormalised; the product along the way.
+"""Constrained choices in transformers: the probability of each offered text at each slot, and a pick by it.
+
+At every point where the offered texts part, the model's probabilities of the next tokens that some of them allows,
+renormalised; the product along the way is the probability of a text. That is what constrained decoding samples from.
+Requests that begin alike (all sentences of one answer) read their common beginning once.
 """
 
+import copy
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-from transformers import PreTrainedModel
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 
-from maskdpo.backends.decode import next_logits
+from maskdpo.backends.decode import cache_keyword, last_logits, left_pad
 
 TOKENS_PER_PASS = 8192
-"""Judge prompts carry whole references: rows are limited by their tokens too, so that memory stays bounded."""
-
-_Node = tuple[int, tuple[int, ...], list[int]]
-"""A request, a prefix of token ids, and the choices of that request that begin with it."""
-
-Choices = Sequence[Sequence[int]]
-"""The token ids of a request's choices; none is the beginning of another."""
+"""Rows times their length, the cached beginning included: judge prompts carry whole references."""
+WORTH_SHARING = 64
+"""Tokens that two prompts must have in common before they share a cache."""
 
 
-def choice_probabilities(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    choices: Sequence[Choices],
-    batch_size: int,
-    pad_id: int,
-) -> list[list[float]]:
-    """For every prompt the probabilities of its choices; they sum to 1.
+@dataclass(frozen=True)
+class Slot:
+    """A place for a choice: token ids that come before it, and the choices', none the beginning of another."""
 
-    Costs one forward pass over the prompts for each level at which choices still have to be told apart: a single one
-    where their first tokens differ.
-    """
-    shares = [[1.0] * len(options) for options in choices]
-    open_nodes: list[_Node] = [(i, (), list(range(len(options)))) for i, options in enumerate(choices)]
-    while nodes := [branch for node in open_nodes if (branch := _next_branch(node, choices))]:
-        open_nodes = []
-        for group in _passes(nodes, prompts, batch_size):
-            logits_RV = next_logits(model, [[*prompts[i], *prefix] for i, prefix, _ in group], pad_id)
-            for (i, prefix, members), logits_V in zip(group, logits_RV, strict=True):
-                tokens = sorted({choices[i][m][len(prefix)] for m in members})
-                for token, share in zip(tokens, logits_V[tokens].softmax(0).tolist(), strict=True):
-                    followers = [m for m in members if choices[i][m][len(prefix)] == token]
-                    for m in followers:
-                        shares[i][m] *= share
-                    open_nodes.append((i, (*prefix, token), followers))
-    return shares
+    lead: tuple[int, ...]
+    choices: tuple[tuple[int, ...], ...]
 
 
-def _passes(nodes: Sequence[_Node], prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[_Node]]:
-    """Group nodes for one forward pass each: at most ``batch_size`` rows, and rows x longest within the budget."""
-    group: list[_Node] = []
-    longest = 0
-    for node in nodes:
-        length = max(longest, len(prompts[node[0]]) + len(node[1]))
-        if group and (len(group) == batch_size or length * (len(group) + 1) > TOKENS_PER_PASS):
+@dataclass
+class Path:
+    """One reply in the making to one prompt."""
+
+    prompt: int
+    """Index of its prompt."""
+    slots: Sequence[Slot]
+    random: np.random.Generator | None = None
+    """None takes the most probable choice."""
+    temperature: float = 1.0
+    ids: tuple[int, ...] = ()
+    """What is said so far."""
+    picks: list[tuple[int, float]] = field(default_factory=list)
+    """For every slot so far the index of its choice and its probability."""
+
+
+@torch.inference_mode()
+def fill_slots(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], paths: Sequence[Path], batch_size: int, pad_id: int
+) -> None:
+    """Pick a choice at every slot of every path, in place."""
+    of_prompt: dict[int, list[Path]] = defaultdict(list)
+    for path in paths:
+        of_prompt[path.prompt].append(path)
+    long = [i for i, mine in of_prompt.items() if len(mine[0].slots) > 1]
+    groups = [([i], len(prompts[i]) - 1) for i in long]  # a prompt is read once for all its slots
+    groups += _groups(prompts, [i for i in of_prompt if i not in long], batch_size)
+    for members, shared in groups:
+        reader = _Reader(model, list(prompts[members[0]][:shared]), batch_size, pad_id)
+        mine = [path for i in members for path in of_prompt[i]]
+        for depth in range(max(len(path.slots) for path in mine)):
+            going = [path for path in mine if depth < len(path.slots)]
+            rests = [(*prompts[path.prompt][shared:], *path.ids, *path.slots[depth].lead) for path in going]
+            offered = [path.slots[depth].choices for path in going]
+            for path, shares in zip(going, _shares(reader, rests, offered), strict=True):
+                _pick(path, shares, depth)
+
+
+def _pick(path: Path, shares: Sequence[float], depth: int) -> None:
+    slot = path.slots[depth]
+    if path.random is None:
+        best = max(range(len(shares)), key=shares.__getitem__)
+    else:
+        weights = np.power(np.maximum(shares, 1e-12), 1 / path.temperature)
+        best = int(path.random.choice(len(shares), p=weights / weights.sum()))
+    path.picks.append((best, shares[best]))
+    path.ids = (*path.ids, *slot.lead, *slot.choices[best])
+
+
+def _groups(prompts: Sequence[Sequence[int]], wanted: Sequence[int], most: int) -> Iterator[tuple[list[int], int]]:
+    """Neighbours with a beginning that is worth sharing, and its length; what is left goes together by length."""
+    alone: list[int] = []
+    for group in _alike(prompts, wanted, most):
+        if len(group) > 1:
+            yield group, min(_common_length(prompts[group[0]], prompts[i]) for i in group)
+        else:
+            alone += group
+    alone.sort(key=lambda i: len(prompts[i]))
+    for start in range(0, len(alone), most):
+        yield alone[start : start + most], 0
+
+
+def _alike(prompts: Sequence[Sequence[int]], wanted: Sequence[int], most: int) -> Iterator[list[int]]:
+    group: list[int] = []
+    for i in wanted:
+        common = _common_length(prompts[group[0]], prompts[i]) if group else 0
+        if group and (len(group) == most or common < WORTH_SHARING or 2 * common < len(prompts[i])):
             yield group
-            group, length = [], len(prompts[node[0]]) + len(node[1])
-        group.append(node)
-        longest = length
+            group = []
+        group.append(i)
     if group:
         yield group
 
 
-def _next_branch(node: _Node, choices: Sequence[Choices]) -> _Node | None:
+def _common_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """Tokens that both begin with; at least one of each is left over, for the model to read."""
+    most = min(len(a), len(b)) - 1
+    return next((i for i in range(most) if a[i] != b[i]), max(most, 0))
+
+
+class _Reader:
+    """The model behind a beginning that is read once."""
+
+    def __init__(self, model: PreTrainedModel, beginning: list[int], batch_size: int, pad_id: int) -> None:
+        self._model, self._pad_id = model, pad_id
+        self._length = len(beginning)
+        self._rows = batch_size
+        self._cache: DynamicCache | None = None
+        if beginning:
+            self._cache = DynamicCache(config=model.config)
+            ids = torch.tensor([beginning], device=model.device)
+            model(input_ids=ids, logits_to_keep=1, **{cache_keyword(model): self._cache})
+
+    def next_logits(self, rests: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """For every continuation the [V] float32 logits of the token behind it."""
+        longest = max(len(rest) for rest in rests)
+        rows = max(1, min(self._rows, TOKENS_PER_PASS // (self._length + longest)))
+        for start in range(0, len(rests), rows):
+            yield from self._pass(rests[start : start + rows])
+
+    def _pass(self, rests: Sequence[Sequence[int]]) -> Tensor:
+        ids, mask = left_pad(rests, self._pad_id, self._model.device)
+        arguments = (
+            {"use_cache": False} if self._cache is None else {cache_keyword(self._model): self._copy(len(rests))}
+        )
+        mask = torch.cat([mask.new_ones(len(rests), self._length), mask], 1)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, self._length :]
+        return last_logits(
+            self._model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, **arguments)
+        )
+
+    def _copy(self, rows: int) -> DynamicCache:
+        """Reading appends to a cache, and every pass needs the bare beginning."""
+        cache = copy.deepcopy(self._cache)
+        assert cache is not None
+        cache.batch_repeat_interleave(rows)
+        return cache
+
+
+_Node = tuple[int, tuple[int, ...], list[int]]
+"""A row, a prefix of token ids, and the choices of that row that begin with it."""
+
+
+def _shares(
+    reader: _Reader, rests: Sequence[tuple[int, ...]], offered: Sequence[Sequence[tuple[int, ...]]]
+) -> list[list[float]]:
+    """For every row the probabilities of its choices behind it; they sum to 1. Equal rows are read once."""
+    keys = [(rest, tuple(choices)) for rest, choices in zip(rests, offered, strict=True)]
+    unique = list(dict.fromkeys(keys))
+    shares = [[1.0] * len(choices) for _, choices in unique]
+    nodes: list[_Node] = [(i, (), list(range(len(choices)))) for i, (_, choices) in enumerate(unique)]
+    while branches := [branch for node in nodes if (branch := _next_branch(node, unique[node[0]][1]))]:
+        nodes = []
+        logits = reader.next_logits([(*unique[i][0], *prefix) for i, prefix, _ in branches])
+        for (i, prefix, members), logits_V in zip(branches, logits, strict=True):
+            choices = unique[i][1]
+            tokens = sorted({choices[m][len(prefix)] for m in members})
+            for token, share in zip(tokens, logits_V[tokens].softmax(0).tolist(), strict=True):
+                followers = [m for m in members if choices[m][len(prefix)] == token]
+                for m in followers:
+                    shares[i][m] *= share
+                nodes.append((i, (*prefix, token), followers))
+    found = dict(zip(unique, shares, strict=True))
+    return [found[key] for key in keys]
+
+
+def _next_branch(node: _Node, choices: Sequence[tuple[int, ...]]) -> _Node | None:
     """Follow the only possible token until the choices part; None where a single one is left."""
     i, prefix, members = node
     while len(members) > 1:
-        tokens = {choices[i][m][len(prefix)] for m in members}
+        tokens = {choices[m][len(prefix)] for m in members}
         if len(tokens) > 1:
             return i, prefix, members
         prefix = (*prefix, *tokens)

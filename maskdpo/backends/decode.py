@@ -56,7 +56,7 @@ def decode(
     output = model(
         input_ids=input_ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, **{keyword: cache}
     )
-    logits_RV = _last_logits(output)
+    logits_RV = last_logits(output)
     each = len(rows) // len(prompts)
     if each > 1:
         cache.batch_repeat_interleave(each)
@@ -81,7 +81,7 @@ def decode(
             live = [i for i in live if active[i]]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         output = model(input_ids=token_R[:, None], attention_mask=mask, position_ids=position_R1, **{keyword: cache})
-        logits_RV = _last_logits(output)
+        logits_RV = last_logits(output)
         position_R1 = position_R1 + 1
 
 
@@ -107,16 +107,8 @@ def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -
     return ids.to(device), mask.to(device)
 
 
-@torch.inference_mode()
-def next_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:
+def last_logits(output: Any) -> Tensor:
     """[R, V] float32 logits of the token that follows each row."""
-    ids, mask = left_pad(rows, pad_id, model.device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    output = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, use_cache=False)
-    return _last_logits(output)
-
-
-def _last_logits(output: Any) -> Tensor:
     logits: Tensor = output.logits[:, -1].float()
     return logits
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from itertools import islice
 from urllib.parse import urlsplit
 
-from maskdpo.backends.base import Reply, Request, Sampling
+from maskdpo.backends.base import Context, Reply, Request
+from maskdpo.backends.openai_context import server_context
 from maskdpo.backends.openai_session import Session
 from maskdpo.errors import UserError
 from maskdpo.extras import require
@@ -62,7 +63,7 @@ class OpenAIBackend:
         self.tokenizer = tokenizer
         self.max_model_len = max_model_len
 
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+    def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield one reply a request in the order of completion; see ``Backend``."""
         openai = require("openai", install="'maskdpo[openai]'", purpose="--backend openai")
         key = _key_from_environment(self.api_base)
@@ -75,7 +76,7 @@ class OpenAIBackend:
                 max_retries=0,  # the session's own share the pace and know what is hopeless
                 timeout=openai.Timeout(self.timeout_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s)),
             )
-            session = Session(self, sampling, openai, client, key)
+            session = Session(self, openai, client, key)
 
             def submit(count: int) -> int:
                 submitted = 0
@@ -93,6 +94,13 @@ class OpenAIBackend:
                     pending += submit(1) - 1
             finally:
                 asyncio.run_coroutine_threadsafe(session.close(), loop).result()
+
+    def context(self) -> Context:
+        """See ``Backend``: what the server says, or the user."""
+        key = _key_from_environment(self.api_base)
+        return server_context(
+            self.api_base, self.model, key, tokenizer=self.tokenizer, max_model_len=self.max_model_len
+        )
 
 
 @contextmanager

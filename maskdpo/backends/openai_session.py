@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
-from maskdpo.backends.base import Failure, Reply, Request, Sampling
+from maskdpo.backends.base import Failure, Reply, Request
 from maskdpo.backends.openai_wire import (
     UnreadableAnswer,
     is_too_long,
@@ -75,8 +75,8 @@ class Options(Protocol):
 class Session:
     """One ``generate`` call: the client, its pace, what the server has shown. Runs on the event loop."""
 
-    def __init__(self, options: Options, sampling: Sampling, openai: Any, client: Any, key: str | None) -> None:
-        self.options, self.sampling = options, sampling
+    def __init__(self, options: Options, openai: Any, client: Any, key: str | None) -> None:
+        self.options = options
         self.openai, self.client, self.key = openai, client, key
         self.slots = asyncio.Semaphore(options.concurrency)
         self.requests, self.tokens = _Pace(options.requests_per_minute), _Pace(options.tokens_per_minute)
@@ -117,7 +117,7 @@ class Session:
 
     async def _paced(self, request: Request) -> Reply | _Trouble:
         """One attempt when its turn comes."""
-        estimate = _estimated_tokens(request, self.sampling)
+        estimate = _estimated_tokens(request)
         await asyncio.sleep(max(self.requests.reserve(1), self.tokens.reserve(estimate)))
         while (rest := self.resume_at - time.monotonic()) > 0:  # another request was told to wait: so do all
             await asyncio.sleep(rest)
@@ -127,14 +127,14 @@ class Session:
         return outcome
 
     async def _attempt(self, request: Request) -> Reply | _Trouble:
-        body = request_body(request, self.sampling, self.options.model, self.unsupported)
+        body = request_body(request, self.options.model, self.unsupported)
         raw = isinstance(request.prompt, str)
         endpoint = self.client.completions if raw else self.client.chat.completions
         try:
             async with asyncio.timeout(self.options.timeout_s):  # the client's own counts from byte to byte
                 answer = await endpoint.with_raw_response.create(**body)
             self.last_answer = time.monotonic()
-            return read_answer(request, self.sampling, answer.text)
+            return read_answer(request, answer.text)
         except UnreadableAnswer as error:
             return _Trouble(self._clean(str(error)), retry=True)
         except self.openai.APIStatusError as error:
@@ -204,10 +204,10 @@ class Session:
         return " ".join(message.split())[:300].rstrip(".")
 
 
-def _estimated_tokens(request: Request, sampling: Sampling) -> int:
+def _estimated_tokens(request: Request) -> int:
     prompt = request.prompt
     letters = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
-    return letters // 4 + sampling.n * sampling.max_tokens
+    return letters // 4 + request.sampling.n * request.sampling.max_tokens
 
 
 def _retry_after(headers: Any) -> float | None:

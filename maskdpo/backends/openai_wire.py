@@ -1,14 +1,14 @@
 """What goes to an OpenAI-compatible server and what its answer means: plain data in, plain data out."""
 
-import json
 import re
 from collections.abc import Collection
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling, request_seed
-from maskdpo.backends.probability import ScoredToken, choice_probability
+from maskdpo.backends.base import Completion, Failure, Reply, Request, gather, request_seed
+from maskdpo.backends.probability import ScoredToken
+from maskdpo.backends.structured import one_line, read_object, read_word, verdict_schema
 from maskdpo.schemas import Status
 
 TOP_LOGPROBS = 20
@@ -16,11 +16,10 @@ TOP_LOGPROBS = 20
 TOP_LOGPROBS_RAW = 5
 """The most that completion endpoints report."""
 STOP_REASONS = frozenset({"stop", "stop_sequence", "eos_token"})
-OPTIONAL_FIELDS = ("top_logprobs", "logprobs", "seed")
+OPTIONAL_FIELDS = ("top_logprobs", "logprobs", "seed", "response_format")
 TOO_LONG = re.compile(
     r"context[ _](length|window|size)|max_model_len|maximum model length|(prompt|input) (is )?too long", re.I
 )
-VERDICT_HEAD = re.compile(rb'\s*\{\s*"verdict"\s*:\s*"')
 
 
 class UnreadableAnswer(ValueError):
@@ -79,12 +78,13 @@ class _Answer(_Wire):
     usage: _Usage | None = None
 
 
-def request_body(request: Request, sampling: Sampling, model: str, unsupported: Collection[str]) -> dict[str, Any]:
+def request_body(request: Request, model: str, unsupported: Collection[str]) -> dict[str, Any]:
     """The JSON body for the chat endpoint (a conversation) or the completions endpoint (a string).
 
     Args:
         unsupported: names of optional fields that this server has rejected.
     """
+    sampling = request.sampling
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": sampling.max_tokens,
@@ -105,14 +105,16 @@ def request_body(request: Request, sampling: Sampling, model: str, unsupported: 
         body["messages"] = [message.model_dump() for message in request.prompt]
         if request.choices is not None:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-            body["response_format"] = _verdict_format(request.choices)
+            schema = verdict_schema(request.choices, request.slots)
+            wanted = {"name": "verdict", "strict": True, "schema": schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": wanted}
     if "max_tokens" in unsupported:
         body["max_completion_tokens"] = body["max_tokens"]
     return {name: value for name, value in body.items() if name not in unsupported}
 
 
-def read_answer(request: Request, sampling: Sampling, text: str) -> Reply:
-    """Turn the body of a 200 answer into a reply: all ``sampling.n`` completions, or the reason why not.
+def read_answer(request: Request, text: str) -> Reply:
+    """Turn the body of a 200 answer into a reply: its completions, or the reason why there are none.
 
     Raises:
         UnreadableAnswer: the body is no completion at all; asking again may help.
@@ -123,13 +125,12 @@ def read_answer(request: Request, sampling: Sampling, text: str) -> Reply:
         raise UnreadableAnswer(f"the answer is no completion: {_why(error)}: {text[:120]!r}") from None
     usage = answer.usage or _Usage()
     ordered = sorted(answer.choices, key=lambda choice: choice.index)
-    completions = [_completion(request, choice) for choice in ordered]
-    failure = next((each for each in completions if isinstance(each, Failure)), None)
-    if failure is None and len(completions) != sampling.n:
-        failure = Failure(Status.API_ERROR, f"asked for {sampling.n} completions, got {len(completions)}")
+    completions, failure = gather(request, [_completion(request, choice) for choice in ordered])
+    if failure is None and len(ordered) != request.sampling.n:
+        failure = Failure(Status.API_ERROR, f"asked for {request.sampling.n} completions, got {len(ordered)}")
     return Reply(
         request.key,
-        completions=() if failure else tuple(each for each in completions if isinstance(each, Completion)),
+        completions=() if failure else completions,
         failure=failure,
         prompt_tokens=usage.prompt_tokens or 0,
         cached_tokens=(usage.prompt_tokens_details.cached_tokens or 0) if usage.prompt_tokens_details else 0,
@@ -137,52 +138,27 @@ def read_answer(request: Request, sampling: Sampling, text: str) -> Reply:
     )
 
 
-def _verdict_format(choices: tuple[str, ...]) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "properties": {"verdict": {"type": "string", "enum": list(choices)}},
-        "required": ["verdict"],
-        "additionalProperties": False,
-    }
-    return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
-
-
 def _completion(request: Request, choice: _Choice) -> Completion | Failure:
     message = choice.message or _Message(content=choice.text)
     if message.refusal or choice.finish_reason == "content_filter":
-        return Failure(Status.REFUSED, _line(message.refusal or "stopped by the server's content filter"))
+        return Failure(Status.REFUSED, one_line(message.refusal or "stopped by the server's content filter"))
     if choice.finish_reason == "length":
         if request.choices is not None:
             return Failure(Status.TRUNCATED, "the reply was cut off at the token limit; raise max_tokens")
         return Completion(message.content or "", "length")
     if choice.finish_reason not in STOP_REASONS:
         return Failure(Status.API_ERROR, f"unexpected finish_reason {choice.finish_reason!r}")
+    text = message.content or ""
     if request.choices is None:
-        return Completion(message.content or "", "stop")
-    return _verdict(request, message.content or "", _scored_tokens(choice.logprobs))
-
-
-def _verdict(request: Request, text: str, tokens: list[ScoredToken]) -> Completion | Failure:
-    """The choice that the reply names, exactly; anything else is a parse error."""
-    choices = request.choices or ()
-    length: int | None = None
+        return Completion(text, "stop")
+    tokens = _scored_tokens(choice.logprobs)
     if isinstance(request.prompt, str):
-        named: Any = text if text in choices else text.strip()
-        options = {choice: choice.encode() for choice in choices}
+        picks = read_word(text, tokens, request.choices)
     else:
-        try:
-            parsed = json.loads(text)
-        except ValueError:
-            return Failure(Status.PARSE_ERROR, f"not valid JSON: {_line(text)!r}")
-        named = parsed.get("verdict") if isinstance(parsed, dict) and len(parsed) == 1 else None
-        match = VERDICT_HEAD.match(b"".join(token.text for token in tokens))
-        head = match[0] if match else b""
-        length = len(head)
-        options = {choice: head + json.dumps(choice, ensure_ascii=False).encode()[1:] for choice in choices}
-    if not isinstance(named, str) or named not in choices:
-        return Failure(Status.PARSE_ERROR, f"none of the choices: {_line(text)!r}")
-    probability = choice_probability(tokens, list(options.values()), options[named], head=length)
-    return Completion(named, "stop", probability)
+        picks = read_object(text, tokens, request.choices, request.slots)
+    if isinstance(picks, Failure):
+        return picks
+    return Completion(picks[0].choice if len(picks) == 1 else text, "stop", picks)
 
 
 def _scored_tokens(logprobs: _Logprobs | None) -> list[ScoredToken]:
@@ -206,10 +182,6 @@ def _scored_tokens(logprobs: _Logprobs | None) -> list[ScoredToken]:
 def _why(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return ": ".join([*(str(part) for part in first["loc"]), first["msg"]])
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:200]
 
 
 def is_too_long(status: int, code: str | None, message: str) -> bool:

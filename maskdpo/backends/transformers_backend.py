@@ -1,20 +1,23 @@
 """Any causal language model in this process, through transformers: batched by length, CPU or GPU."""
 
 import itertools
+import json
 import zlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling
+from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request, Sampling
 from maskdpo.errors import UserError
 from maskdpo.models import Dtype, compute_type, default_device, load_model, load_tokenizer
 from maskdpo.schemas import Status
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from maskdpo.backends.choices import Slot
 
 WINDOW = 4
 """Batches that are read ahead and sorted by length, so that rows of a batch need little padding."""
@@ -44,10 +47,14 @@ class TransformersBackend:
         self._device = device
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
 
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
-        """See ``Backend``. A prompt that leaves no room for ``max_tokens`` fails as ``truncated``."""
-        rows = max(1, self._batch_size // sampling.n)
+    def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """See ``Backend``. A prompt that leaves no room for its reply fails as ``truncated``."""
         stream = iter(requests)
+        first = next(stream, None)
+        if first is None:
+            return
+        rows = max(1, self._batch_size // first.sampling.n)
+        stream = itertools.chain([first], stream)
         while window := list(itertools.islice(stream, rows * WINDOW)):
             encoded = []
             for request in window:
@@ -56,17 +63,22 @@ class TransformersBackend:
                     yield Reply(
                         request.key, failure=Failure(Status.API_ERROR, "the prompt is empty: there is no token")
                     )
-                elif failure := self._too_long(ids, 1 if request.choices else sampling.max_tokens):
+                elif failure := self._too_long(ids, 1 if request.choices else request.sampling.max_tokens):
                     yield Reply(request.key, failure=failure, prompt_tokens=len(ids))
                 else:
                     encoded.append(_Encoded(request, ids))
-            encoded.sort(key=lambda item: len(item.ids))
-            chosen = [item for item in encoded if item.request.choices]
-            free = [item for item in encoded if not item.request.choices]
-            for batch in _split(chosen, self._batch_size):
-                yield from self._choose(batch)
-            for batch in _split(free, rows):
-                yield from self._sample(batch, sampling)
+            yield from self._choose([item for item in encoded if item.request.choices])
+            free = sorted((item for item in encoded if not item.request.choices), key=lambda item: len(item.ids))
+            for sampling in dict.fromkeys(item.request.sampling for item in free):
+                alike = [item for item in free if item.request.sampling == sampling]
+                for start in range(0, len(alike), max(1, self._batch_size // sampling.n)):
+                    yield from self._sample(alike[start : start + max(1, self._batch_size // sampling.n)], sampling)
+
+    def context(self) -> Context:
+        """See ``Backend``."""
+        model, tokenizer = self._parts()
+        limit = getattr(model.config, "max_position_embeddings", None)
+        return Context(limit, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
 
     def _parts(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         if self._loaded is None:
@@ -89,7 +101,7 @@ class TransformersBackend:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _too_long(self, ids: Sequence[int], room: int) -> Failure | None:
-        limit = getattr(self._parts()[0].config, "max_position_embeddings", None)
+        limit = self.context().limit
         if limit is None or len(ids) + room <= limit:
             return None
         return Failure(
@@ -135,22 +147,52 @@ class TransformersBackend:
         cut = min((at for s in stop if (at := text.find(s)) >= 0), default=None)
         return Completion(text[:cut], "stop" if ended or cut is not None else "length")
 
-    def _choose(self, batch: Sequence[_Encoded]) -> Iterator[Reply]:
-        from maskdpo.backends.choices import choice_probabilities
+    def _choose(self, items: Sequence[_Encoded]) -> Iterator[Reply]:
+        from maskdpo.backends.choices import Path, fill_slots
 
         model, tokenizer = self._parts()
-        choices = [item.request.choices or () for item in batch]
-        ids = [[_choice_ids(tokenizer, choice) for choice in texts] for texts in choices]
-        shares = choice_probabilities(model, [item.ids for item in batch], ids, self._batch_size, _pad_id(tokenizer))
-        for item, texts, probabilities in zip(batch, choices, shares, strict=True):
-            best = max(range(len(texts)), key=probabilities.__getitem__)
-            completion = Completion(texts[best], "stop", probabilities[best])
-            yield Reply(item.request.key, (completion,), prompt_tokens=len(item.ids), completion_tokens=1)
+        paths: list[list[Path]] = []
+        for i, item in enumerate(items):
+            sampling, slots = item.request.sampling, _slots(tokenizer, item.request)
+            draws = [_random(sampling.seed, item.request.key, k) for k in range(sampling.n)]
+            randoms = draws if sampling.temperature > 0 else [None] * sampling.n
+            paths.append([Path(i, slots, random, sampling.temperature) for random in randoms])
+        for start in range(0, len(items), self._batch_size):
+            some = slice(start, start + self._batch_size)
+            flat = [path for mine in paths[some] for path in mine]
+            fill_slots(model, [item.ids for item in items], flat, self._batch_size, _pad_id(tokenizer))
+            for item, mine in zip(items[some], paths[some], strict=True):
+                yield Reply(
+                    item.request.key,
+                    tuple(_filled(item.request, path.picks) for path in mine),
+                    prompt_tokens=len(item.ids),
+                    completion_tokens=sum(len(path.ids) for path in mine),
+                )
 
 
-def _choice_ids(tokenizer: "PreTrainedTokenizerBase", choice: str) -> list[int]:
-    """Token ids of a choice with the end of turn behind it, so that no choice is the beginning of another."""
-    return [*tokenizer(choice, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id or 0]
+def _slots(tokenizer: "PreTrainedTokenizerBase", request: Request) -> "list[Slot]":
+    """A bare choice with the end of turn behind it, or the pieces of a JSON object; either way a closing token keeps
+    every choice from being the beginning of another.
+    """
+    from maskdpo.backends.choices import Slot
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    one = len(request.slots) == 1
+    end = (tokenizer.eos_token_id or 0,) if one else ids('"')
+    choices = tuple((*ids(choice), *end) for choice in request.choices or ())
+    if one:
+        return [Slot((), choices)]
+    return [Slot(ids(f'{", " if i else "{"}"{slot}": "'), choices) for i, slot in enumerate(request.slots)]
+
+
+def _filled(request: Request, chosen: Sequence[tuple[int, float]]) -> Completion:
+    choices = request.choices or ()
+    picks = tuple(Pick(choices[i], probability) for i, probability in chosen)
+    one = len(request.slots) == 1
+    text = picks[0].choice if one else json.dumps({s: p.choice for s, p in zip(request.slots, picks, strict=True)})
+    return Completion(text, "stop", picks)
 
 
 def _pad_id(tokenizer: "PreTrainedTokenizerBase") -> int:
@@ -178,8 +220,3 @@ def _end_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> 
     configured = model.generation_config.eos_token_id
     ends = configured if isinstance(configured, list) else [configured]
     return {token for token in [*ends, tokenizer.eos_token_id] if token is not None}
-
-
-def _split(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for i in range(0, len(items), size):
-        yield items[i : i + size]

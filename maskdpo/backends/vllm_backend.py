@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling, request_seed
-from maskdpo.backends.probability import ScoredToken, choice_probability
+from maskdpo.backends.base import Completion, Context, Failure, Reply, Request, gather, request_seed
+from maskdpo.backends.probability import ScoredToken
+from maskdpo.backends.structured import read_object, read_word, verdict_schema
 from maskdpo.errors import UserError
 from maskdpo.extras import require
 from maskdpo.models import resolve_model
@@ -49,15 +50,21 @@ class VLLMBackend:
         self.gpu_memory_utilization = gpu_memory_utilization
         self._loaded: LLM | None = None
 
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+    def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield one reply a request, a window at a time; see ``Backend``."""
-        if sampling.temperature == 0 and sampling.n > 1:
-            raise UserError("at temperature 0 all answers are the same: ask for n = 1, or raise the temperature")
         waiting = iter(requests)
         while window := list(islice(waiting, WINDOW)):
-            yield from self._run(window, sampling)
+            yield from self._run(window)
 
-    def _run(self, window: list[Request], sampling: Sampling) -> Iterator[Reply]:
+    def context(self) -> Context:
+        """See ``Backend``."""
+        llm = self._llm()
+        tokenizer = llm.get_tokenizer()
+        return Context(
+            llm.model_config.max_model_len, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        )
+
+    def _run(self, window: list[Request]) -> Iterator[Reply]:
         llm = self._llm()
         encoded: list[tuple[Request, list[int]]] = []
         for request in window:
@@ -70,15 +77,14 @@ class VLLMBackend:
             return
         outputs = llm.generate(
             [{"prompt_token_ids": ids} for _, ids in encoded],
-            [_sampling_params(request, sampling) for request, _ in encoded],
+            [_sampling_params(request) for request, _ in encoded],
             use_tqdm=False,
         )
         for (request, ids), output in zip(encoded, outputs, strict=True):
-            completions = [_completion(request, each) for each in output.outputs]
-            failure = next((each for each in completions if isinstance(each, Failure)), None)
+            completions, failure = gather(request, [_completion(request, each) for each in output.outputs])
             yield Reply(
                 request.key,
-                completions=() if failure else tuple(c for c in completions if isinstance(c, Completion)),
+                completions=completions,
                 failure=failure,
                 prompt_tokens=len(ids),
                 cached_tokens=output.num_cached_tokens or 0,
@@ -137,13 +143,20 @@ def _cpu_settings() -> dict[str, Any]:
     return {"enable_chunked_prefill": False, "enforce_eager": True} if current_platform.is_cpu() else {}
 
 
-def _sampling_params(request: Request, sampling: Sampling) -> "SamplingParams":
+def _sampling_params(request: Request) -> "SamplingParams":
     from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
+    sampling = request.sampling
+    if sampling.temperature == 0 and sampling.n > 1:
+        raise UserError("at temperature 0 all answers are the same: ask for n = 1, or raise the temperature")
     settings: dict[str, Any] = {}
     if request.choices is not None:
-        settings["structured_outputs"] = StructuredOutputsParams(choice=list(request.choices))
         settings["logprobs"] = TOP_LOGPROBS
+        if len(request.slots) == 1:
+            settings["structured_outputs"] = StructuredOutputsParams(choice=list(request.choices))
+        else:
+            schema = verdict_schema(request.choices, request.slots)
+            settings["structured_outputs"] = StructuredOutputsParams(json=schema, disable_any_whitespace=True)
     return SamplingParams(
         n=sampling.n,
         max_tokens=sampling.max_tokens,
@@ -162,14 +175,17 @@ def _completion(request: Request, output: "CompletionOutput") -> Completion | Fa
         return Failure(Status.API_ERROR, f"vLLM ended the answer with {output.finish_reason!r}")
     if choices is None:
         return Completion(output.text, "stop" if output.finish_reason == "stop" else "length")
+    text, tokens = output.text, _scored_tokens(output)
+    if len(request.slots) > 1:
+        if output.finish_reason == "length":
+            return Failure(Status.TRUNCATED, "the verdicts were cut off at the token limit; raise max_tokens")
+        picks = read_object(text, tokens, choices, request.slots)
     # a choice that is complete is one, even where the limit fell on its last token
-    if output.text in choices and (output.finish_reason == "stop" or not _begins_another(output.text, choices)):
-        options = [choice.encode() for choice in choices]
-        tokens = _scored_tokens(output)
-        return Completion(output.text, "stop", choice_probability(tokens, options, output.text.encode()))
-    if output.finish_reason == "length":
+    elif output.finish_reason == "length" and (text not in choices or _begins_another(text, choices)):
         return Failure(Status.TRUNCATED, "the choice was cut off at the token limit; raise max_tokens")
-    return Failure(Status.PARSE_ERROR, f"none of the choices: {output.text[:200]!r}")
+    else:
+        picks = read_word(text, tokens, choices)
+    return picks if isinstance(picks, Failure) else Completion(text, "stop", picks)
 
 
 def _begins_another(text: str, choices: tuple[str, ...]) -> bool:

@@ -111,8 +111,13 @@ class FaultServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self) -> None:
+                self._answer({})
+
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                self._answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+            def _answer(self, body: dict[str, Any]) -> None:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 answer = server.take(Asked(self.path, body, headers))
                 try:

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from itertools import pairwise
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from maskdpo.backends import openai_session
-from maskdpo.backends.base import Failure, Reply, Request, Sampling
+from maskdpo.backends.base import Failure, Pick, Reply, Request, Sampling
 from maskdpo.backends.openai_backend import OpenAIBackend
 from maskdpo.errors import UserError
 from maskdpo.schemas import Message, Status
@@ -42,7 +43,7 @@ def ask(key: object = 0, prompt: str = "Say something.", choices: tuple[str, ...
 
 def generate(server: FaultServer, *requests: Request, sampling: Sampling | None = None, **options: Any) -> list[Reply]:
     backend = OpenAIBackend("m", api_base=server.url, **options)
-    return list(backend.generate(requests, sampling or Sampling()))
+    return list(backend.generate(replace(each, sampling=sampling) if sampling else each for each in requests))
 
 
 def one(server: FaultServer, request: Request | None = None, **options: Any) -> Reply:
@@ -65,7 +66,7 @@ def test_a_conversation_goes_to_the_chat_endpoint_with_all_the_options(server: F
     sampling = Sampling(max_tokens=7, temperature=0.5, top_p=0.9, n=1, seed=3, stop=("\n\n", "END"))
     reply = one(server, Request("k", messages), sampling=sampling)
     assert reply.key == "k"
-    assert [(c.text, c.finish_reason, c.probability) for c in reply.completions] == [("fine", "stop", None)]
+    assert [(c.text, c.finish_reason, c.picks) for c in reply.completions] == [("fine", "stop", ())]
     (asked,) = server.asked
     seed = asked.body.pop("seed")
     assert isinstance(seed, int)
@@ -142,7 +143,7 @@ def verdict(name: str) -> str:
 def test_choices_are_a_json_schema_and_come_back_as_text(server: FaultServer) -> None:
     server.queue.append(Answer(chat(verdict("unknown"))))
     (completion,) = one(server, ask(choices=CHOICES)).completions
-    assert (completion.text, completion.probability) == ("unknown", None)
+    assert completion.picks == (Pick("unknown"),)
     body = server.asked[0].body
     assert body["response_format"]["type"] == "json_schema"
     assert body["response_format"]["json_schema"]["strict"] is True
@@ -171,13 +172,13 @@ def test_the_probability_is_that_of_the_choice_among_the_offered(server: FaultSe
     )
     (completion,) = one(server, ask(choices=CHOICES)).completions
     assert completion.text == "unknown"
-    assert completion.probability == pytest.approx(0.4 / 0.6)
+    assert completion.picks[0].probability == pytest.approx(0.4 / 0.6)
 
 
 def test_a_probability_that_the_reported_tokens_do_not_settle_is_none(server: FaultServer) -> None:
     server.queue.append(with_logprobs(*HEAD, token("unk", 0.4, maybe=0.3), token("nown", 1.0), token('"}', 1.0)))
     (completion,) = one(server, ask(choices=CHOICES)).completions
-    assert (completion.text, completion.probability) == ("unknown", None)
+    assert completion.picks == (Pick("unknown"),)
 
 
 def test_a_server_without_logprobs_is_asked_again_without_them(server: FaultServer) -> None:
@@ -210,7 +211,7 @@ def test_choices_for_a_raw_prompt(server: FaultServer) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "unknown",
+    ["", "Unknown", "unknown, I think", '{"verdict": "unknown", "verdict": "unknown"}',
      '{"verdict": "unknown"', '{"verdict": "maybe"}', '{"verdict": "Unknown"}', '{"label": "unknown"}',
      '{"verdict": ["unknown"]}', '{"verdict": null}', '["unknown"]', '{"verdict": "unknown", "x": 1}',
      'It is {"verdict": "unknown"}'],
@@ -219,6 +220,105 @@ def test_anything_but_an_offered_choice_is_a_parse_error(server: FaultServer, co
     server.queue.append(Answer(chat(content)))
     assert failure(one(server, ask(choices=CHOICES))).status is Status.PARSE_ERROR
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "content", ["unknown", " unknown.\n", "**unknown**", '"unknown"', '```json\n{"verdict": "unknown"}\n```']
+)
+def test_a_server_without_structured_output_may_send_the_bare_word_or_a_fence(
+    server: FaultServer, content: str
+) -> None:
+    server.queue.append(problem(400, "response_format is not supported"))
+    server.queue.append(Answer(chat(content)))
+    assert one(server, ask(choices=CHOICES)).completions[0].picks == (Pick("unknown"),)
+    assert "response_format" not in server.asked[1].body
+
+
+# --- several verdicts in one reply ------------------------------------------------------------------
+
+
+def joint(*ids: str) -> Request:
+    return replace(ask(choices=CHOICES), slots=ids)
+
+
+def test_several_slots_are_one_object_with_exactly_these_keys(server: FaultServer) -> None:
+    server.queue.append(Answer(chat('{"2": "unknown", "1": "supported"}')))
+    (completion,) = one(server, joint("1", "2")).completions
+    assert completion.picks == (Pick("supported"), Pick("unknown"))
+    schema = server.asked[0].body["response_format"]["json_schema"]["schema"]
+    assert (list(schema["properties"]), schema["required"]) == (["1", "2"], ["1", "2"])
+    assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"1": "supported"}', '{"1": "supported", "3": "unknown"}', '{"1": "supported", "2": "unknown", "3": "unknown"}',
+     '{"1": "supported", "1": "supported"}', '{"1": "supported", "2": "unknown", "2": "supported"}',
+     '{"1": "supported", "2": "maybe"}', '["supported", "unknown"]', "supported"],
+)  # fmt: skip
+def test_other_ids_or_other_words_are_a_parse_error_of_the_whole_reply(server: FaultServer, content: str) -> None:
+    server.queue.append(Answer(chat(content)))
+    assert failure(one(server, joint("1", "2"))).status is Status.PARSE_ERROR
+
+
+def test_every_slot_has_its_own_probability(server: FaultServer) -> None:
+    tokens = (
+        token('{"', 1.0), token("1", 0.5, **{"2": 0.5}), token('": "', 1.0),
+        token("supported", 0.6, unknown=0.2, maybe=0.1), token('", "', 1.0), token("2", 1.0), token('":', 1.0),
+        token(' "un', 0.3, **{' "contra': 0.3}), token('known"}', 1.0),
+    )  # fmt: skip
+    server.queue.append(with_logprobs(*tokens))
+    (completion,) = one(server, joint("1", "2")).completions
+    first, second = completion.picks
+    assert (first.choice, first.probability) == ("supported", None)  # "contradicted" could have as much as 0.1
+    assert (second.choice, second.probability) == ("unknown", None)  # so could "supported"
+    server.queue.append(
+        with_logprobs(
+            *tokens[:3], token("supported", 0.6, unknown=0.2, contra=0.2), *tokens[4:7],
+            token(' "un', 0.3, **{' "contra': 0.3, ' "supp': 0.3}), token('known"}', 1.0),
+        )
+    )  # fmt: skip
+    (completion,) = one(server, joint("1", "2")).completions
+    assert [pick.probability for pick in completion.picks] == [pytest.approx(0.6), pytest.approx(1 / 3)]
+
+
+def test_votes_that_cannot_be_read_are_left_out_as_long_as_one_can(server: FaultServer) -> None:
+    server.queue.append(Answer(chat(verdict("unknown"), "?", verdict("supported"))))
+    reply = one(server, ask(choices=CHOICES), sampling=Sampling(n=3))
+    assert [completion.text for completion in reply.completions] == ["unknown", "supported"]
+    server.queue.append(Answer(chat("?", "!", "")))
+    assert failure(one(server, ask(choices=CHOICES), sampling=Sampling(n=3))).status is Status.PARSE_ERROR
+
+
+# --- how much the model reads -----------------------------------------------------------------------
+
+
+def test_the_limit_and_the_counter_are_the_servers_own(server: FaultServer) -> None:
+    def script(asked: Asked) -> Answer:
+        if asked.path == "/v1/models":
+            return Answer({"data": [{"id": "other", "max_model_len": 5}, {"id": "m", "max_model_len": 4096}]})
+        assert asked.path == "/tokenize"
+        return Answer({"count": len(asked.body["prompt"].split())})
+
+    server.script = script
+    context = OpenAIBackend("m", api_base=server.url).context()
+    assert (context.limit, context.count("one two three four")) == (4096, 4)
+    assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
+    assert OpenAIBackend("m", api_base=server.url, max_model_len=99).context().limit == 99
+
+
+def test_a_server_that_tells_nothing_leaves_the_limit_open_and_counting_to_an_estimate(server: FaultServer) -> None:
+    server.script = lambda asked: problem(404, "no such page")
+    context = OpenAIBackend("m", api_base=server.url).context()
+    assert context.limit is None
+    assert context.count("x" * 100) >= 40
+
+
+def test_a_tokenizer_may_be_named(server: FaultServer, tiny_model: str) -> None:
+    server.script = lambda asked: Answer({"data": []})
+    context = OpenAIBackend("m", api_base=server.url, tokenizer=tiny_model, max_model_len=50).context()
+    assert context.limit == 50
+    assert context.count("river Thames") < len("river Thames")
 
 
 def test_a_choice_cut_off_is_truncated_even_if_it_can_be_read(server: FaultServer) -> None:
@@ -383,7 +483,7 @@ def test_no_server_at_all() -> None:
         url = server.url
     began = time.monotonic()
     with pytest.raises(UserError, match=r"cannot be reached.*Start the server") as caught:
-        list(OpenAIBackend("m", api_base=url).generate([ask()], Sampling()))
+        list(OpenAIBackend("m", api_base=url).generate([ask()]))
     assert url in str(caught.value)
     assert time.monotonic() - began < 5
 
@@ -436,7 +536,7 @@ def test_inputs_that_are_all_too_long_do_not_stop_the_run(server: FaultServer) -
 def test_a_server_that_dies_in_the_middle_stops_the_run() -> None:
     with running() as server:
         replies = OpenAIBackend("m", api_base=server.url, concurrency=1, max_retries=2).generate(
-            (ask(i) for i in range(1000)), Sampling()
+            ask(i) for i in range(1000)
         )
         next(replies)
         server.script = lambda asked: Answer(drop=True)
@@ -474,7 +574,7 @@ def test_requests_are_pulled_lazily_from_the_callers_thread(server: FaultServer)
             pulled.append(i)
             yield ask(i)
 
-    replies = OpenAIBackend("m", api_base=server.url, concurrency=3).generate(requests(), Sampling())
+    replies = OpenAIBackend("m", api_base=server.url, concurrency=3).generate(requests())
     assert pulled == []
     next(replies)
     assert len(pulled) == 6
@@ -488,7 +588,7 @@ def test_requests_are_pulled_lazily_from_the_callers_thread(server: FaultServer)
 def test_closing_early_cancels_what_is_under_way(server: FaultServer) -> None:
     server.queue.append(Answer(chat("x")))
     server.script = lambda asked: Answer(chat("late"), delay_s=2.0)
-    replies = OpenAIBackend("m", api_base=server.url, concurrency=4).generate((ask(i) for i in range(100)), Sampling())
+    replies = OpenAIBackend("m", api_base=server.url, concurrency=4).generate(ask(i) for i in range(100))
     next(replies)
     began = time.monotonic()
     replies.close()  # type: ignore[attr-defined]
@@ -504,7 +604,7 @@ def test_an_error_in_the_callers_requests_reaches_the_caller(server: FaultServer
         raise ValueError("line 2 is broken")
 
     with pytest.raises(ValueError, match="line 2"):
-        list(OpenAIBackend("m", api_base=server.url).generate(requests(), Sampling()))
+        list(OpenAIBackend("m", api_base=server.url).generate(requests()))
     assert not [thread for thread in threading.enumerate() if thread.name == "maskdpo-openai"]
 
 
@@ -515,7 +615,7 @@ def test_no_requests_no_calls(server: FaultServer) -> None:
 
 def test_a_backend_serves_again(server: FaultServer) -> None:
     backend = OpenAIBackend("m", api_base=server.url)
-    assert [len(list(backend.generate([ask(0), ask(1)], Sampling()))) for _ in range(3)] == [2, 2, 2]
+    assert [len(list(backend.generate([ask(0), ask(1)]))) for _ in range(3)] == [2, 2, 2]
 
 
 def test_requests_are_paced_without_a_burst(server: FaultServer) -> None:
@@ -598,12 +698,12 @@ def test_a_server_of_ones_own_needs_no_key(server: FaultServer, monkeypatch: pyt
 def test_openai_itself_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(UserError, match="OPENAI_API_KEY is not set"):
-        list(OpenAIBackend("m").generate([ask()], Sampling()))
+        list(OpenAIBackend("m").generate([ask()]))
 
 
 def test_the_base_comes_from_the_environment_too(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", server.url + "/")
-    (reply,) = OpenAIBackend("m").generate([ask()], Sampling())
+    (reply,) = OpenAIBackend("m").generate([ask()])
     assert reply.completions[0].text == "fine"
 
 

@@ -1,8 +1,10 @@
 """The transformers backend on a tiny random model: equal to ``generate``, independent of batches, exact choices."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,12 @@ def parts(tiny_model: str) -> tuple[Any, Any]:
 
 
 def run(made: TransformersBackend, requests: Sequence[Request], **sampling: Any) -> dict[Any, Reply]:
-    replies = {reply.key: reply for reply in made.generate(requests, Sampling(**({"max_tokens": 24} | sampling)))}
+    replies = {
+        reply.key: reply
+        for reply in made.generate(
+            replace(request, sampling=Sampling(**({"max_tokens": 24} | sampling))) for request in requests
+        )
+    }
     assert sorted(map(str, replies)) == sorted(str(request.key) for request in requests)
     return replies
 
@@ -272,22 +279,88 @@ def test_the_most_probable_choice_and_its_probability_equal_brute_force(
         assert sum(expected) == pytest.approx(1.0)
         (completion,) = found[i].completions
         assert completion.text == choices[int(np.argmax(expected))]
-        assert completion.probability == pytest.approx(max(expected), abs=1e-5)
+        assert completion.picks[0].probability == pytest.approx(max(expected), abs=1e-5)
         assert completion.finish_reason == "stop"
 
 
-def test_all_probabilities_sum_to_one_and_do_not_depend_on_the_batch(tiny_model: str, parts: Any) -> None:
-    from maskdpo.backends.choices import choice_probabilities
+def test_all_probabilities_sum_to_one_and_do_not_depend_on_the_batch(parts: Any) -> None:
+    from maskdpo.backends.choices import _Reader, _shares
 
     model, tokenizer = parts
-    end = tokenizer.eos_token_id
     prompts = [tokenizer(text)["input_ids"] for text in PROMPTS[: len(CHOICES)]]
-    paths = [[[*tokenizer(c, add_special_tokens=False)["input_ids"], end] for c in choices] for choices in CHOICES]
+    offered = [
+        [(*tokenizer(c, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id) for c in choices]
+        for choices in CHOICES
+    ]
     for batch_size in (1, 2, 16):
-        found = choice_probabilities(model, prompts, paths, batch_size, pad_id=0)
+        found = _shares(_Reader(model, [], batch_size, pad_id=0), [tuple(ids) for ids in prompts], offered)
         for text, choices, shares in zip(PROMPTS, CHOICES, found, strict=False):
             assert sum(shares) == pytest.approx(1.0, abs=1e-5)
             assert shares == pytest.approx(brute_force(parts, text, choices), abs=1e-5)
+
+
+def test_prompts_that_begin_alike_are_read_once_and_answered_as_each_alone(
+    tiny: TransformersBackend, parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = parts
+    monkeypatch.setattr("maskdpo.backends.choices.WORTH_SHARING", 8)
+    shared = "The river Thames flows through London, and"
+    prompts = [shared + ending for ending in (" it is.", " the river Seine through Paris.", " no.", "")]
+    seen: list[int] = []
+    hook = model.register_forward_pre_hook(lambda _m, _a, kw: seen.append(kw["input_ids"].numel()), with_kwargs=True)
+    tiny._loaded = (model, tokenizer)
+    choices = CHOICES[1]
+    found = run(tiny, [Request(i, text, choices) for i, text in enumerate(prompts)], temperature=0.0)
+    hook.remove()
+    apart = sum(len(tokenizer(text)["input_ids"]) for text in prompts)
+    assert sum(seen) < 0.75 * 2 * apart  # these choices part at two places, so each prompt would be read twice
+    for i, text in enumerate(prompts):
+        expected = brute_force(parts, text, choices)
+        (only,) = found[i].completions[0].picks
+        assert only.choice == choices[int(np.argmax(expected))]
+        assert only.probability == pytest.approx(max(expected), abs=1e-5)
+
+
+def test_several_slots_are_one_object_each_pick_given_the_ones_before(tiny: TransformersBackend, parts: Any) -> None:
+    choices = ("yes", "no", "nothing")
+    request = Request(0, PROMPTS[0], choices, ("1", "2", "3"))
+    (completion,) = run(tiny, [request], temperature=0.0)[0].completions
+    said = json.loads(completion.text)
+    assert list(said) == ["1", "2", "3"]
+    assert [pick.choice for pick in completion.picks] == list(said.values())
+    _, tokenizer = parts
+    ids = tokenizer(PROMPTS[0])["input_ids"]
+    for i, chosen in enumerate(completion.picks):
+        ids = ids + tokenizer(f'{", " if i else "{"}"{i + 1}": "', add_special_tokens=False)["input_ids"]
+        shares = _closed_by_quote(parts, ids, choices)
+        assert chosen.choice == choices[int(np.argmax(shares))]
+        assert chosen.probability == pytest.approx(max(shares), abs=1e-5)
+        ids = ids + tokenizer(chosen.choice, add_special_tokens=False)["input_ids"]
+        ids = ids + tokenizer('"', add_special_tokens=False)["input_ids"]
+
+
+def _closed_by_quote(parts: Any, ids: list[int], choices: Sequence[str]) -> list[float]:
+    model, tokenizer = parts
+    (quote,) = tokenizer('"', add_special_tokens=False)["input_ids"]
+
+    class Quoted(_NoTemplate):
+        def __init__(self) -> None:
+            super().__init__(tokenizer, ids)
+            self.eos_token_id = quote
+
+    return brute_force((model, Quoted()), "", choices)
+
+
+def test_votes_are_drawn_by_the_probabilities(tiny: TransformersBackend, parts: Any) -> None:
+    choices = CHOICES[0]
+    expected = brute_force(parts, PROMPTS[0], choices)
+    found = run(tiny, [Request(0, PROMPTS[0], choices)], temperature=1.0, n=400)[0]
+    drawn = Counter(completion.text for completion in found.completions)
+    assert drawn.total() == 400
+    share = drawn[choices[0]] / 400
+    assert share == pytest.approx(expected[0], abs=4 * (expected[0] * expected[1] / 400) ** 0.5 + 1e-3)
+    again = run(tiny, [Request(0, PROMPTS[0], choices)], temperature=1.0, n=400)[0]
+    assert [c.text for c in again.completions] == [c.text for c in found.completions]
 
 
 def test_questions_with_and_without_choices_may_be_mixed(tiny: TransformersBackend) -> None:
@@ -332,7 +405,7 @@ def test_smollm2_answers_as_generate_does_and_knows_a_capital() -> None:
     expected = generated((model, tokenizer), ids, 16)
     assert found["free"].completions[0].text == tokenizer.decode(expected, skip_special_tokens=True)
     shares = brute_force((model, _NoTemplate(tokenizer, ids)), "", ("Paris", "Berlin", "Paris, Texas"))
-    assert found["choice"].completions[0].probability == pytest.approx(max(shares), abs=1e-4)
+    assert found["choice"].completions[0].picks[0].probability == pytest.approx(max(shares), abs=1e-4)
 
 
 class _NoTemplate:

@@ -10,6 +10,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,8 @@ def chat(text: str) -> list[Message]:
 
 
 def replies(backend: Backend, *requests: Request, **sampling: object) -> dict[object, Reply]:
-    got = list(backend.generate(requests, Sampling(**sampling)))  # type: ignore[arg-type]
+    wanted = Sampling(**sampling)  # type: ignore[arg-type]
+    got = list(backend.generate(replace(request, sampling=wanted) for request in requests))
     assert len(got) == len(requests)
     return {reply.key: reply for reply in got}
 
@@ -129,11 +131,12 @@ def test_the_probability_is_the_frequency_of_constrained_sampling(backend: Backe
     answered = list(replies(backend, *requests, max_tokens=60).values())
     assert {reply.failure.status for reply in answered if reply.failure} <= {Status.TRUNCATED}
     got = [completion for reply in answered for completion in reply.completions]
+    picks = [pick for completion in got for pick in completion.picks]
     count = len(got)
     assert count > 150
     drawn = Counter(completion.text for completion in got)
     assert set(drawn) <= {"right", "wrong"}
-    claimed = [c.probability if c.text == "right" else 1 - c.probability for c in got if c.probability is not None]
+    claimed = [p.probability if p.choice == "right" else 1 - p.probability for p in picks if p.probability is not None]
     assert len(claimed) > count / 2
     expected = sum(claimed) / len(claimed)
     if isinstance(backend, VLLMBackend):  # elsewhere it depends on the layout of the JSON around the verdict
@@ -146,8 +149,8 @@ def test_choices_for_a_raw_text(backend: Backend) -> None:
     request = Request(0, "Question: Is fire hot? Answer yes or no.\nAnswer: ", ("yes", "no"))
     (completion,) = replies(backend, request, max_tokens=8, temperature=0.0)[0].completions
     assert completion.text in ("yes", "no")
-    assert completion.probability is not None
-    assert completion.probability >= 0.5  # greedy takes the likelier of two
+    assert completion.picks[0].probability is not None
+    assert completion.picks[0].probability >= 0.5  # greedy takes the likelier of two
 
 
 def test_a_choice_cut_off_is_truncated(backend: Backend) -> None:
@@ -206,10 +209,10 @@ def test_a_shared_beginning_is_cached(backend: Backend) -> None:
 
 def test_what_vllm_cannot_load_is_said_in_one_line() -> None:
     with pytest.raises(UserError, match="vLLM cannot load") as caught:
-        list(VLLMBackend("smollm2", max_model_len=10_000_000).generate([Request(0, "x")], Sampling()))
+        list(VLLMBackend("smollm2", max_model_len=10_000_000).generate([Request(0, "x")]))
     assert "\n" not in str(caught.value)
 
 
 def test_several_greedy_answers_make_no_sense() -> None:
     with pytest.raises(UserError, match="temperature"):
-        list(VLLMBackend("smollm2").generate([Request(0, "x")], Sampling(temperature=0.0, n=2)))
+        list(VLLMBackend("smollm2").generate([Request(0, "x", sampling=Sampling(temperature=0.0, n=2))]))

@@ -1,0 +1,91 @@
+"""Structured replies: the JSON schema that is asked for, and what a reply says; anything else is a parse error."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from maskdpo.backends.base import Failure, Pick
+from maskdpo.backends.probability import ScoredToken, choice_probability
+from maskdpo.schemas import Status
+
+_FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
+_AROUND_A_WORD = " \t\r\n.\"'`*<>"
+
+
+def verdict_schema(choices: Sequence[str], slots: Sequence[str]) -> dict[str, Any]:
+    """An object with exactly these keys, each with one of the choices."""
+    return {
+        "type": "object",
+        "properties": {slot: {"type": "string", "enum": list(choices)} for slot in slots},
+        "required": list(slots),
+        "additionalProperties": False,
+    }
+
+
+def read_object(
+    text: str, tokens: Sequence[ScoredToken], choices: Sequence[str], slots: Sequence[str]
+) -> tuple[Pick, ...] | Failure:
+    """The picks of a reply that should be an object of ``verdict_schema``.
+
+    A server that ignores the schema may send the bare word instead, where there is one slot.
+    """
+    word = text.strip(_AROUND_A_WORD)
+    if len(slots) == 1 and word in choices:
+        return (Pick(word),)
+    fenced = _FENCE.match(text)
+    try:
+        pairs = json.loads(fenced[1] if fenced else text, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError):
+        return Failure(Status.PARSE_ERROR, f"not valid JSON: {one_line(text)!r}")
+    if not isinstance(pairs, _Pairs) or sorted(name for name, _ in pairs) != sorted(slots):
+        return Failure(Status.PARSE_ERROR, f"not an object with the keys that were asked for: {one_line(text)!r}")
+    named = dict(pairs)
+    if any(not isinstance(value, str) or value not in choices for value in named.values()):
+        return Failure(Status.PARSE_ERROR, f"none of the choices: {one_line(text)!r}")
+    values = [named[slot] for slot in slots]
+    probabilities = _probabilities(tokens, choices, slots, values)
+    return tuple(Pick(value, p) for value, p in zip(values, probabilities, strict=True))
+
+
+def read_word(text: str, tokens: Sequence[ScoredToken], choices: Sequence[str]) -> tuple[Pick, ...] | Failure:
+    """The pick of a reply that should be a bare choice."""
+    named = text if text in choices else text.strip()
+    if named not in choices:
+        return Failure(Status.PARSE_ERROR, f"none of the choices: {one_line(text)!r}")
+    probability = choice_probability(tokens, [choice.encode() for choice in choices], named.encode())
+    return (Pick(named, probability),)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as it stands, so that a key that comes twice shows."""
+
+
+def _probabilities(
+    tokens: Sequence[ScoredToken], choices: Sequence[str], slots: Sequence[str], values: Sequence[str]
+) -> list[float | None]:
+    """For every slot the probability of its value at its place; None from where the tokens do not tell."""
+    whole = b"".join(token.text for token in tokens)
+    ends = [0]
+    for token in tokens:
+        ends.append(ends[-1] + len(token.text))
+    found: list[float | None] = []
+    at = 0
+    for slot, value in zip(slots, values, strict=True):
+        head = re.compile(rb"\s*[{,]\s*" + re.escape(_quoted(slot)) + rb'\s*:\s*"').match(whole, at)
+        if head is None:
+            return found + [None] * (len(slots) - len(found))
+        at = head.end() + len(_quoted(value)) - 1
+        first = next(i for i in range(len(tokens)) if ends[i + 1] > head.end() or i == len(tokens) - 1)
+        shared = whole[ends[first] : head.end()]  # a token may hold the quote and the first letters
+        options = {choice: shared + _quoted(choice)[1:] for choice in choices}
+        found.append(choice_probability(tokens[first:], list(options.values()), options[value], head=len(shared)))
+    return found
+
+
+def _quoted(text: str) -> bytes:
+    return json.dumps(text, ensure_ascii=False).encode()
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())[:200]
