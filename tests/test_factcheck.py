@@ -77,13 +77,26 @@ def test_every_answer_is_annotated_in_order_and_sentences_cover_the_text(annotat
         assert inside >= 0.9 * len(record.response.split())
 
 
-def test_evaluate_against_the_human_labels(annotated: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    maskdpo("evaluate", annotated, "--prompts", PROMPTS, "--gold", GOLD)
+def test_evaluate_against_the_human_labels(annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    maskdpo("evaluate", annotated, "--prompts", PROMPTS, "--gold", GOLD, "--json", tmp_path / "f.json")
     shown = capsys.readouterr().out
-    assert "Cohen's kappa" in shown
-    assert "by class" in shown
+    assert all(part in shown for part in ("Cohen's kappa", "Krippendorff's alpha", 'always "right"', "by class"))
+    assert "four labels" not in shown  # these human labels do not say in which way a sentence is wrong
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert found["summary"]["figures"]["answers cut off"]["value"] is None
+    agreed = found["agreement"]
+    three = agreed["three_classes"]
+    assert (agreed["gold_answers"], agreed["not_annotated"]) == (79, 2)
+    assert (three["gold_sentences"], three["judged"]) == (243, 236)  # 7 of them in answers without a reference
+    assert three["baseline"]["accuracy"] == pytest.approx(120 / 236)
+    assert sum(n for row in three["confusion"].values() for n in row.values()) == 243
+
+
+def test_the_human_labels_agree_with_themselves(capsys: pytest.CaptureFixture[str]) -> None:
     maskdpo("evaluate", GOLD, "--gold", GOLD)
-    assert "1.00" in next(line for line in capsys.readouterr().out.splitlines() if "accuracy" in line)
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("accuracy", "Cohen's kappa", "Krippendorff's alpha", "macro F1"):
+        assert "1.00 [1.00, 1.00]" in next(line for line in lines if name in line)
 
 
 def test_build_pairs_prefers_the_revised_answer_and_splits_by_topic(pairs: Path) -> None:

@@ -18,18 +18,29 @@ def evaluate(
     compare: Annotated[
         Path | None, typer.Option(help="Annotations of another model (after) to set beside these (before).")
     ] = None,
+    length_penalty: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="GAMMA",
+            help="Add FActScore's precision; n < GAMMA right and wrong sentences cost an answer exp(1 - GAMMA/n).",
+        ),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file too, as JSON.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Count right, wrong, no-fact and not-judged sentences per answer, with 95% intervals over topics."""
-    from maskdpo.evaluate.tables import agreement_tables, comparison_table, summary_table
+    from maskdpo.evaluate.tables import evaluate_files
+    from maskdpo.io import refuse_overwriting
 
-    tables = (
-        [comparison_table(annotations, compare, prompts, seed)]
-        if compare
-        else [summary_table(annotations, prompts, seed)]
+    if json:
+        refuse_overwriting(json, annotations, prompts, gold, compare)
+    found = evaluate_files(
+        annotations, prompts=prompts, gold=gold, compared=compare, length_penalty=length_penalty, seed=seed
     )
-    tables += agreement_tables(annotations, gold, seed) if gold else []
-    for table in tables:
+    if json:
+        found.write_json(json)
+    for table in found.tables():
         console.table(table.title, table.columns, table.rows)
 
 

@@ -1,60 +1,121 @@
-"""How well labels agree with gold ones, sentence by sentence, in three classes: right, wrong, no fact."""
+"""How well labels agree with gold ones, sentence by sentence: in three classes, and over ANAH's four labels.
 
-from collections.abc import Iterable, Mapping
+A gold ``hallucination`` does not say in which way a sentence is wrong, so first the wrong labels are one class. Where
+the gold labels do say it, the same figures follow over the four labels of ANAH (arXiv 2405.20315).
+Every figure but the coverage speaks of the sentences that were judged, so none means much without it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import krippendorff
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, precision_recall_fscore_support
 
-from maskdpo.evaluate.factuality import Estimate
-from maskdpo.schemas import Annotation, Sentence, group_of
+from maskdpo.evaluate.factuality import Estimate, ratio
+from maskdpo.schemas import Annotation, Label, Sentence, group_of
 
 CLASSES = ("right", "wrong", "no_fact")
-"""A gold ``hallucination`` does not say in which way a sentence is wrong, so the wrong labels are one class."""
+ANAH_LABELS = ("no_hallucination", "contradictory", "unverifiable", "no_fact")
 RESAMPLES = 1000
+
+Tables = NDArray[np.float64]
+"""[..., gold, judged]: confusion tables, or [...]: a figure of each."""
+Pairs = list[tuple[str, str | None]]
+"""The gold class and the judged one of sentences; None: not judged."""
+
+
+class ClassFigures(NamedTuple):
+    """Of one class, over the judged sentences; NaN where there is nothing to divide by."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    """Judged sentences with this gold class."""
+
+
+@dataclass(frozen=True)
+class ClassAgreement:
+    """Agreement over one set of classes."""
+
+    classes: tuple[str, ...]
+    figures: dict[str, Estimate]
+    """By the names of ``FIGURES``, with 95% bootstrap intervals over answers."""
+    always: str
+    """The most frequent gold class of the judged sentences."""
+    baseline: dict[str, float]
+    """What a judge would score that says ``always`` of each of them."""
+    per_class: dict[str, ClassFigures]
+    confusion: NDArray[np.int64]
+    """[gold, judged] in the order of ``classes``; the last column: not judged."""
+
+    @property
+    def sentences(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def judged(self) -> int:
+        return int(self.confusion[:, :-1].sum())
+
+    @property
+    def coverage(self) -> float:
+        """Judged sentences / all gold sentences."""
+        return self.judged / self.sentences
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Figures over the gold sentences that were judged; ``coverage`` is their share of all gold sentences."""
+    """All that gold labels say about others."""
 
-    gold_sentences: int
-    judged: int
-    accuracy: Estimate
-    kappa: Estimate
-    """Cohen's kappa."""
-    macro_f1: float
-    per_class: dict[str, tuple[float, float, float, int]]
-    """Precision, recall, F1, number of gold sentences."""
-    confusion: NDArray[np.int64]
-    """[gold, judged] in the order of ``CLASSES``."""
-
-    @property
-    def coverage(self) -> float:
-        return self.judged / self.gold_sentences if self.gold_sentences else 0.0
+    gold_answers: int
+    not_annotated: int
+    """Gold answers without an annotation of this very text; their sentences count as not judged."""
+    other_text: int
+    """Those of them whose id was annotated, but with another text."""
+    three: ClassAgreement
+    """Over ``CLASSES``."""
+    four: ClassAgreement | None
+    """Over ``ANAH_LABELS``; None where no gold label says in which way a sentence is wrong, or none of these was
+    judged. A ``hallucination`` is none of the four: in gold it is left out, of the judge it counts as not judged."""
 
 
 def agreement(annotations: Iterable[Annotation], gold: Mapping[str, Annotation], *, seed: int = 0) -> Agreement | None:
     """Compare with gold labels by answer id; gold sentences that are cut otherwise are matched by overlap.
 
     Returns:
-        None where no gold sentence could be compared.
+        None where no gold sentence was judged.
     """
-    total = 0
-    answers: list[list[tuple[str, str]]] = []  # (gold class, judged class) of the sentences of every answer
+    labelled = {name: [s for s in answer.sentences if s.label is not None] for name, answer in gold.items()}
+    answers: dict[str, list[tuple[Sentence, Sentence | None]]]
+    answers = {name: [(s, None) for s in sentences] for name, sentences in labelled.items() if sentences}
+    annotated, other_text = set(), 0
     for annotation in annotations:
-        reference = gold.get(annotation.id)
-        if reference is None or reference.response != annotation.response:
+        if annotation.id not in answers:
             continue
-        labelled = [sentence for sentence in reference.sentences if sentence.label is not None]
-        total += len(labelled)
-        matched = ((sentence, overlapping(annotation.sentences, sentence)) for sentence in labelled)
-        answers.append([(group_of(g.label), group_of(s.label)) for g, s in matched if g.label and s and s.label])
-    answers = [answer for answer in answers if answer]
-    if not answers:
+        if gold[annotation.id].response != annotation.response:
+            other_text += 1
+            continue
+        annotated.add(annotation.id)
+        answers[annotation.id] = [(s, overlapping(annotation.sentences, s)) for s in labelled[annotation.id]]
+    labels = [[(g.label, s.label if s else None) for g, s in answer if g.label] for answer in answers.values()]
+    three = _class_agreement([_by_class(answer) for answer in labels], CLASSES, seed)
+    if three is None:
         return None
-    return _agreement(total, answers, seed)
+    finer = any(g in (Label.CONTRADICTORY, Label.UNVERIFIABLE) for answer in labels for g, _ in answer)
+    four = _class_agreement([_by_label(answer) for answer in labels], ANAH_LABELS, seed) if finer else None
+    return Agreement(len(answers), len(answers) - len(annotated), other_text, three, four)
+
+
+def _by_class(labels: Iterable[tuple[Label, Label | None]]) -> Pairs:
+    return [(group_of(gold), group_of(judged) if judged else None) for gold, judged in labels]
+
+
+def _by_label(labels: Iterable[tuple[Label, Label | None]]) -> Pairs:
+    return [(gold, judged if judged in ANAH_LABELS else None) for gold, judged in labels if gold in ANAH_LABELS]
 
 
 def overlapping(sentences: Iterable[Sentence], wanted: Sentence) -> Sentence | None:
@@ -67,41 +128,114 @@ def overlapping(sentences: Iterable[Sentence], wanted: Sentence) -> Sentence | N
     return best
 
 
-def _agreement(total: int, answers: list[list[tuple[str, str]]], seed: int) -> Agreement:
+def _class_agreement(answers: Sequence[Pairs], classes: tuple[str, ...], seed: int) -> ClassAgreement | None:
+    """None where nothing was judged."""
+    if not answers:
+        return None
+    tables = np.stack([_confusion(answer, classes) for answer in answers])
+    confusion = tables.sum(0)
+    if not confusion[:, :-1].any():
+        return None
     truth, found = zip(*(pair for answer in answers for pair in answer), strict=True)
-    precision, recall, f1, support = precision_recall_fscore_support(truth, found, labels=CLASSES, zero_division=0)
-    per_class = {
-        name: (float(precision[i]), float(recall[i]), float(f1[i]), int(support[i])) for i, name in enumerate(CLASSES)
-    }
-    present = [i for i in range(len(CLASSES)) if support[i]]
-    # [answers, gold, judged]: whole answers are drawn, since the sentences of one depend on each other
-    tables = np.stack([confusion_matrix(*zip(*answer, strict=True), labels=CLASSES) for answer in answers])
-    rng = np.random.default_rng(seed)
-    draws = [tables[rng.integers(len(tables), size=len(tables))].sum(0) for _ in range(RESAMPLES)]
-    return Agreement(
-        gold_sentences=total,
-        judged=len(truth),
-        accuracy=_interval(
-            float(np.mean([t == f for t, f in zip(truth, found, strict=True)])), [_accuracy(d) for d in draws]
-        ),
-        kappa=_interval(_kappa(tables.sum(0)), [_kappa(d) for d in draws]),
-        macro_f1=float(np.mean(f1[present])),
-        per_class=per_class,
-        confusion=tables.sum(0),
+    judged = [(t, f) for t, f in zip(truth, found, strict=True) if f is not None]
+    count = Counter(t for t, _ in judged)
+    always = max(classes, key=lambda name: count[name])
+    scores = precision_recall_fscore_support(*zip(*judged, strict=True), labels=classes, zero_division=np.nan)
+    drawn = _draws(tables[:, :, :-1], seed)
+    points = library_figures(truth, found, classes)
+    return ClassAgreement(
+        classes=classes,
+        figures={name: Estimate.of(points[name], figure(drawn)) for name, figure in FIGURES.items()},
+        always=always,
+        baseline=library_figures([t for t, _ in judged], [always] * len(judged), classes),
+        per_class={
+            name: ClassFigures(float(p), float(r), float(f1), int(n))
+            for name, p, r, f1, n in zip(classes, *scores, strict=True)
+        },
+        confusion=confusion,
     )
 
 
-def _interval(value: float, samples: list[float]) -> Estimate:
-    low, high = (np.nan, np.nan) if np.isnan(samples).all() else np.nanquantile(samples, [0.025, 0.975])
-    return Estimate(value, float(low), float(high))
+def _confusion(pairs: Pairs, classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """[gold, judged], with a last column for what was not judged."""
+    count = Counter(pairs)
+    return np.array([[count[gold, judged] for judged in (*classes, None)] for gold in classes], dtype=np.int64)
 
 
-def _accuracy(table: NDArray[np.int64]) -> float:
-    return float(np.trace(table) / table.sum())
+def library_figures(truth: Sequence[str], found: Sequence[str | None], classes: tuple[str, ...]) -> dict[str, float]:
+    """The figures of labels, computed by scikit-learn and krippendorff.
+
+    - accuracy: judged sentences with the gold class / judged sentences.
+    - kappa (Cohen 1960): (p - e) / (1 - e), where p is the accuracy and e = sum over classes of the share of the class
+      in gold times its share in the judge's labels: what two raters who toss coins of these shares agree on.
+    - alpha (Krippendorff; nominal): 1 - observed / expected disagreement, where both raters are drawn from one pool of
+      labels. The units are the gold sentences. One that was not judged is missing data of the judge: with one label
+      left there is no pair to compare, so the unit drops out of both disagreements, and its gold label out of the pool.
+      So silence neither lowers nor raises alpha by itself; the coverage tells of it.
+    - macro_f1: mean of F1 over the classes that occur in gold.
+
+    kappa and alpha are NaN where gold and judge say one and the same class throughout: nothing is left to agree on.
+    """
+    judged = [(t, f) for t, f in zip(truth, found, strict=True) if f is not None]
+    gold, said = zip(*judged, strict=True)
+    one_class = len({*gold, *said}) == 1
+    code = {name: float(i) for i, name in enumerate(classes)}
+    ratings = [[code[t] for t in truth], [np.nan if f is None else code[f] for f in found]]
+    present = [name for name in classes if name in gold]
+    return {
+        "accuracy": float(accuracy_score(gold, said)),
+        "kappa": np.nan if one_class else float(cohen_kappa_score(gold, said, labels=classes)),
+        "alpha": np.nan if one_class else float(krippendorff.alpha(ratings, level_of_measurement="nominal")),
+        "macro_f1": float(f1_score(gold, said, labels=present, average="macro", zero_division=0)),
+    }
 
 
-def _kappa(table: NDArray[np.int64]) -> float:
-    """Cohen's kappa of a confusion table (the library takes label lists only)."""
-    shares = table / table.sum()
-    chance = float(shares.sum(0) @ shares.sum(1))
-    return float("nan") if chance == 1 else (float(np.trace(shares)) - chance) / (1 - chance)
+def _draws(tables: NDArray[np.int64], seed: int) -> Tables:
+    """[RESAMPLES, gold, judged]: sums over answers drawn with replacement, since sentences of one depend on each other.
+
+    Answers without a judged sentence say nothing here and are not drawn.
+    """
+    some = tables[tables.any((1, 2))]
+    n = len(some)
+    flat = some.reshape(n, -1)
+    rng = np.random.default_rng(seed)
+    drawn = [np.bincount(rng.integers(n, size=n), minlength=n) @ flat for _ in range(RESAMPLES)]
+    return np.stack(drawn).reshape(RESAMPLES, *some.shape[1:]).astype(np.float64)
+
+
+def _diagonal(tables: Tables) -> Tables:
+    return np.diagonal(tables, axis1=-2, axis2=-1)
+
+
+def _accuracy(tables: Tables) -> Tables:
+    return ratio(_diagonal(tables).sum(-1), tables.sum((-2, -1)))
+
+
+def _kappa(tables: Tables) -> Tables:
+    total = tables.sum((-2, -1))
+    chance = ratio((tables.sum(-1) * tables.sum(-2)).sum(-1), total**2)
+    return ratio(_accuracy(tables) - chance, 1 - chance)
+
+
+def _alpha(tables: Tables) -> Tables:
+    """Two raters give 2N labels; with n_c of class c, 1 - (2N - 1) 2 (N - agreed) / ((2N)^2 - sum of n_c^2)."""
+    total = tables.sum((-2, -1))
+    pool = tables.sum(-1) + tables.sum(-2)
+    differing = 2 * (total - _diagonal(tables).sum(-1))
+    return 1 - ratio((2 * total - 1) * differing, (2 * total) ** 2 - (pool**2).sum(-1))
+
+
+def _macro_f1(tables: Tables) -> Tables:
+    gold, said = tables.sum(-1), tables.sum(-2)
+    f1 = np.where(gold > 0, ratio(2 * _diagonal(tables), gold + said), 0)
+    return ratio(f1.sum(-1), (gold > 0).sum(-1).astype(np.float64))
+
+
+FIGURES: dict[str, Callable[[Tables], Tables]] = {
+    "accuracy": _accuracy,
+    "kappa": _kappa,
+    "alpha": _alpha,
+    "macro_f1": _macro_f1,
+}
+"""The figures of ``library_figures`` as functions of confusion tables: the libraries take one list of labels at a time,
+too slow for the draws."""

@@ -4,29 +4,38 @@
 stands alone: what was right, wrong, without a fact and not judged, and the length, are always beside it.
 """
 
-from collections import Counter, defaultdict
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskdpo.schemas import Annotation, Counts, Prompt
 
-FIELDS = ("answers", *Counts._fields, "cut_off", "characters")
+FIELDS = ("answers", *Counts._fields, "known_end", "cut_off", "characters", "penalised")
 Sums = NDArray[np.float64]
 """[topics, FIELDS] or [FIELDS]: sums over answers."""
+Metrics = Mapping[str, Callable[[Sums], Sums]]
 
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with the 95% bootstrap interval over topics."""
+    """A figure with its 95% bootstrap interval."""
 
     value: float
     low: float
     high: float
+
+    @classmethod
+    def of(cls, value: float, samples: Sums) -> Self:
+        """The interval holds the middle 95% of the samples; those where the figure is undefined do not count."""
+        low, high = (np.nan, np.nan) if np.isnan(samples).all() else np.nanquantile(samples, [0.025, 0.975])
+        return cls(float(value), float(low), float(high))
 
     def __str__(self) -> str:
         return f"{_short(self.value)} [{_short(self.low)}, {_short(self.high)}]" if not np.isnan(self.value) else "-"
@@ -50,21 +59,40 @@ def _field(sums: Sums, *names: str) -> Sums:
     return total
 
 
-def _ratio(above: Sums, below: Sums) -> Sums:
+def ratio(above: Sums, below: Sums) -> Sums:
+    """NaN where there is nothing to divide by."""
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
-METRICS: dict[str, Callable[[Sums], Sums]] = {
-    "right sentences / answer": lambda s: _ratio(_field(s, "right"), _field(s, "answers")),
-    "wrong sentences / answer": lambda s: _ratio(_field(s, "wrong"), _field(s, "answers")),
-    "no-fact sentences / answer": lambda s: _ratio(_field(s, "no_fact"), _field(s, "answers")),
-    "not judged / answer": lambda s: _ratio(_field(s, "not_judged"), _field(s, "answers")),
-    "right / all sentences": lambda s: _ratio(_field(s, "right"), _field(s, "right", "wrong", "no_fact", "not_judged")),
-    "right / (right + wrong)": lambda s: _ratio(_field(s, "right"), _field(s, "right", "wrong")),
-    "1 - wrong / judged (ANAH)": lambda s: 1 - _ratio(_field(s, "wrong"), _field(s, "right", "wrong", "no_fact")),
-    "answers cut off": lambda s: _ratio(_field(s, "cut_off"), _field(s, "answers")),
-    "characters / answer": lambda s: _ratio(_field(s, "characters"), _field(s, "answers")),
+METRICS: Metrics = {
+    "right sentences / answer": lambda s: ratio(_field(s, "right"), _field(s, "answers")),
+    "wrong sentences / answer": lambda s: ratio(_field(s, "wrong"), _field(s, "answers")),
+    "no-fact sentences / answer": lambda s: ratio(_field(s, "no_fact"), _field(s, "answers")),
+    "not judged / answer": lambda s: ratio(_field(s, "not_judged"), _field(s, "answers")),
+    "right / all sentences": lambda s: ratio(_field(s, "right"), _field(s, "right", "wrong", "no_fact", "not_judged")),
+    "right / (right + wrong)": lambda s: ratio(_field(s, "right"), _field(s, "right", "wrong")),
+    "1 - wrong / judged (ANAH)": lambda s: 1 - ratio(_field(s, "wrong"), _field(s, "right", "wrong", "no_fact")),
+    "answers cut off": lambda s: ratio(_field(s, "cut_off"), _field(s, "known_end")),
+    "characters / answer": lambda s: ratio(_field(s, "characters"), _field(s, "answers")),
 }
+
+
+def _metrics(length_penalty: int | None) -> Metrics:
+    if length_penalty is None:
+        return METRICS
+    name = f"precision, length penalty {length_penalty}"
+    return {**METRICS, name: lambda s: ratio(_field(s, "penalised"), _field(s, "answers"))}
+
+
+def penalised_precision(counts: Counts, gamma: int) -> float:
+    """FActScore with its length penalty (Min et al. 2023, arXiv 2305.14251, and its authors' code) for one answer.
+
+    right / n, where n = right + wrong, times exp(1 - gamma / n) where n < gamma. Sentences stand for the atomic facts
+    that FActScore counts. Without a right or wrong sentence it is 0, the limit of the penalty for n -> 0: FActScore
+    leaves such answers out of its mean, and so is won by a model that answers only what it is sure of.
+    """
+    facts = counts.right + counts.wrong
+    return counts.right / facts * math.exp(min(0.0, 1 - gamma / facts)) if facts else 0.0
 
 
 @dataclass(frozen=True)
@@ -74,21 +102,23 @@ class Summary:
     answers: int
     topics: int
     metrics: dict[str, Estimate]
-    labels: Counter[str]
 
 
-def _row(annotation: Annotation) -> Sums:
-    cut_off = annotation.finish_reason == "length"
-    return np.array([1, *annotation.counts, cut_off, len(annotation.response)], dtype=np.float64)
+def _row(annotation: Annotation, length_penalty: int | None) -> Sums:
+    counts = annotation.counts
+    known_end, cut_off = annotation.finish_reason is not None, annotation.finish_reason == "length"
+    penalised = penalised_precision(counts, length_penalty) if length_penalty is not None else 0.0
+    return np.array([1, *counts, known_end, cut_off, len(annotation.response), penalised], dtype=np.float64)
 
 
-def _by_topic(annotations: Iterable[Annotation], topics: Mapping[str, str]) -> tuple[dict[str, Sums], Counter[str]]:
+def _by_topic(
+    annotations: Iterable[Annotation], prompts: Mapping[str, Prompt] | None, length_penalty: int | None
+) -> dict[str, Sums]:
+    topics = {prompt.id: prompt.topic_or_id for prompt in (prompts or {}).values()}
     sums: dict[str, Sums] = defaultdict(lambda: np.zeros(len(FIELDS)))
-    labels: Counter[str] = Counter()
     for annotation in annotations:
-        sums[topics.get(annotation.prompt_id, annotation.prompt_id)] += _row(annotation)
-        labels.update(s.label.value if s.label else s.status.value for s in annotation.sentences)
-    return dict(sums), labels
+        sums[topics.get(annotation.prompt_id, annotation.prompt_id)] += _row(annotation, length_penalty)
+    return dict(sums)
 
 
 def _draws(topics: int, seed: int) -> Sums:
@@ -97,34 +127,34 @@ def _draws(topics: int, seed: int) -> Sums:
     return rng.multinomial(topics, np.full(topics, 1 / topics), RESAMPLES).astype(np.float64)
 
 
-def _estimate(point: Sums, samples: Sums) -> Estimate:
-    low, high = (np.nan, np.nan) if np.isnan(samples).all() else np.nanquantile(samples, [0.025, 0.975])
-    return Estimate(float(point), float(low), float(high))
-
-
 def summarise(
-    annotations: Iterable[Annotation], prompts: Mapping[str, Prompt] | None = None, *, seed: int = 0
+    annotations: Iterable[Annotation],
+    prompts: Mapping[str, Prompt] | None = None,
+    *,
+    length_penalty: int | None = None,
+    seed: int = 0,
 ) -> Summary:
-    """Figures of one file. Topics are those of the prompts; without prompts every prompt is its own topic."""
-    topics = {prompt.id: prompt.topic_or_id for prompt in (prompts or {}).values()}
-    sums, labels = _by_topic(annotations, topics)
-    table = np.stack(list(sums.values()))
-    return _summary(table, _draws(len(table), seed) @ table, labels)
+    """Figures of one file. Topics are those of the prompts; without prompts every prompt is its own topic.
+
+    Args:
+        length_penalty: gamma of ``penalised_precision``; None leaves the figure out.
+    """
+    table = np.stack(list(_by_topic(annotations, prompts, length_penalty).values()))
+    return _summary(table, _draws(len(table), seed) @ table, _metrics(length_penalty))
 
 
-def _summary(table: Sums, resampled: Sums, labels: Counter[str]) -> Summary:
-    metrics = {name: _estimate(f(table.sum(0)), f(resampled)) for name, f in METRICS.items()}
-    return Summary(int(table[:, 0].sum()), len(table), metrics, labels)
+def _summary(table: Sums, resampled: Sums, metrics: Metrics) -> Summary:
+    figures = {name: Estimate.of(float(f(table.sum(0))), f(resampled)) for name, f in metrics.items()}
+    return Summary(int(table[:, 0].sum()), len(table), figures)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two files side by side, and their paired difference over the topics that both have."""
+    """Two files side by side over the topics that both have, and their paired difference."""
 
     before: Summary
     after: Summary
     difference: dict[str, Estimate]
-    shared_topics: int
 
 
 def compare(
@@ -132,21 +162,21 @@ def compare(
     after: Iterable[Annotation],
     prompts: Mapping[str, Prompt] | None = None,
     *,
+    length_penalty: int | None = None,
     seed: int = 0,
 ) -> Comparison | None:
     """``after`` minus ``before``, both drawn with the same topics; None where they share no topic."""
-    topics = {prompt.id: prompt.topic_or_id for prompt in (prompts or {}).values()}
-    sums_a, labels_a = _by_topic(before, topics)
-    sums_b, labels_b = _by_topic(after, topics)
+    sums_a, sums_b = (_by_topic(file, prompts, length_penalty) for file in (before, after))
     shared = [topic for topic in sums_a if topic in sums_b]
     if not shared:
         return None
+    metrics = _metrics(length_penalty)
     tables = [np.stack([sums[topic] for topic in shared]) for sums in (sums_a, sums_b)]
     draws = _draws(len(shared), seed)
     resampled = [draws @ table for table in tables]
-    summaries = [_summary(*parts) for parts in zip(tables, resampled, (labels_a, labels_b), strict=True)]
+    summaries = [_summary(table, drawn, metrics) for table, drawn in zip(tables, resampled, strict=True)]
     difference = {
-        name: _estimate(f(tables[1].sum(0)) - f(tables[0].sum(0)), f(resampled[1]) - f(resampled[0]))
-        for name, f in METRICS.items()
+        name: Estimate.of(float(f(tables[1].sum(0)) - f(tables[0].sum(0))), f(resampled[1]) - f(resampled[0]))
+        for name, f in metrics.items()
     }
-    return Comparison(summaries[0], summaries[1], difference, len(shared))
+    return Comparison(summaries[0], summaries[1], difference)

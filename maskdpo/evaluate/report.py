@@ -4,7 +4,7 @@ from pathlib import Path
 
 from maskdpo.errors import InputError
 from maskdpo.evaluate.page import PageStats, write_page, write_pairs_page
-from maskdpo.evaluate.tables import agreement_tables, comparison_table, summary_table
+from maskdpo.evaluate.tables import evaluate_files
 from maskdpo.io import read_prompts, read_records, record_type, refuse_overwriting
 from maskdpo.schemas import Annotation, Pair
 
@@ -29,8 +29,6 @@ def write_report(
         return write_pairs_page(out, read_records(file, Pair), title=title or file.stem, prompts=known)
     if kind is not Annotation:
         raise InputError(f"holds {kind.__name__.lower()} records; report takes annotations or pairs", path=file)
-    tables = [comparison_table(file, compare, prompts, seed)] if compare else [summary_table(file, prompts, seed)]
-    tables += agreement_tables(file, gold, seed) if gold else []
     return write_page(
         out,
         read_records(file, Annotation),
@@ -38,5 +36,5 @@ def write_report(
         prompts=known,
         compare=read_records(compare, Annotation) if compare else None,
         gold={record.id: record for record in read_records(gold, Annotation)} if gold else None,
-        summary=tables,
+        summary=evaluate_files(file, prompts=prompts, gold=gold, compared=compare, seed=seed).tables(),
     )

@@ -1,38 +1,84 @@
-"""Figures as tables, for the terminal and for the page alike."""
+"""Figures as tables, for the terminal and for the page alike, and as JSON for scripts."""
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from maskdpo.console import warn
 from maskdpo.errors import UserError
-from maskdpo.evaluate.agreement import CLASSES, agreement
-from maskdpo.evaluate.factuality import Summary, compare, summarise
+from maskdpo.evaluate.agreement import Agreement, ClassAgreement, agreement
+from maskdpo.evaluate.factuality import Comparison, Estimate, Summary, compare, summarise
 from maskdpo.evaluate.page import SummaryTable
-from maskdpo.io import read_answers, read_prompts, read_records
+from maskdpo.io import atomic_write, read_answers, read_prompts, read_records
 from maskdpo.schemas import Annotation, Prompt
 
+AGREEMENT_NAMES = {
+    "accuracy": "accuracy",
+    "kappa": "Cohen's kappa",
+    "alpha": "Krippendorff's alpha",
+    "macro_f1": "macro F1",
+}
 
-def summary_table(annotations: Path, prompts: Path | None, seed: int) -> SummaryTable:
-    """One file: every figure with its interval."""
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``maskdpo evaluate`` found; ``summary`` where one file is looked at, ``comparison`` where two are."""
+
+    annotations: Path
+    compared: Path | None
+    gold: Path | None
+    summary: Summary | None
+    comparison: Comparison | None
+    agreement: Agreement | None
+
+    def tables(self) -> list[SummaryTable]:
+        tables = []
+        if self.summary:
+            tables.append(_summary_table(self.annotations.name, self.summary))
+        if self.comparison and self.compared:
+            tables.append(_comparison_table(f"{self.annotations.name} -> {self.compared.name}", self.comparison))
+        if self.agreement and self.gold:
+            tables += _agreement_tables(f"{self.annotations.name} against {self.gold.name}", self.agreement)
+        return tables
+
+    def write_json(self, out: Path) -> None:
+        """The same figures: numbers in full, null where one is undefined; parts that were not asked for are null."""
+        values = {
+            "annotations": str(self.annotations),
+            "compare": str(self.compared) if self.compared else None,
+            "gold": str(self.gold) if self.gold else None,
+            "summary": _summary_values(self.summary) if self.summary else None,
+            "comparison": _comparison_values(self.comparison) if self.comparison else None,
+            "agreement": _agreement_values(self.agreement) if self.agreement else None,
+        }
+        with atomic_write(out) as file:
+            file.write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+
+def evaluate_files(
+    annotations: Path,
+    *,
+    prompts: Path | None = None,
+    gold: Path | None = None,
+    compared: Path | None = None,
+    length_penalty: int | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """All figures of a file; of two with ``compared`` (after); against human labels with ``gold``."""
     known = read_prompts(prompts) if prompts else None
-    summary = summarise(_read(annotations, known), known, seed=seed)
-    rows = [(name, str(estimate)) for name, estimate in summary.metrics.items()]
-    return SummaryTable(f"{annotations.name}: {_size(summary)}", ("with 95% intervals over topics", "value"), rows)
-
-
-def comparison_table(before: Path, after: Path, prompts: Path | None, seed: int) -> SummaryTable:
-    """Two files: both, and the paired difference; a star marks one whose interval leaves out 0."""
-    known = read_prompts(prompts) if prompts else None
-    result = compare(_read(before, known), _read(after, known), known, seed=seed)
-    if result is None:
-        raise UserError(f"{before} and {after} share no topic, so there is nothing to compare")
-    sizes = f"before {_size(result.before)}; after {_size(result.after)}"
-    columns = ("with 95% intervals over topics", "before", "after", "after - before")
-    rows = [
-        (name, str(result.before.metrics[name]), str(result.after.metrics[name]), difference.signed())
-        for name, difference in result.difference.items()
-    ]
-    return SummaryTable(f"{before.name} -> {after.name}: {sizes}", columns, rows)
+    summary = comparison = None
+    if compared is None:
+        summary = summarise(_read(annotations, known), known, length_penalty=length_penalty, seed=seed)
+    else:
+        before, after = _read(annotations, known), _read(compared, known)
+        comparison = compare(before, after, known, length_penalty=length_penalty, seed=seed)
+        if comparison is None:
+            raise UserError(f"{annotations} and {compared} share no topic, so there is nothing to compare")
+    agreed = _agreement(annotations, gold, seed) if gold else None
+    return Evaluation(annotations, compared, gold, summary, comparison, agreed)
 
 
 def _read(annotations: Path, prompts: dict[str, Prompt] | None) -> Iterator[Annotation]:
@@ -42,33 +88,122 @@ def _read(annotations: Path, prompts: dict[str, Prompt] | None) -> Iterator[Anno
     return read_answers(annotations, Annotation, prompts)
 
 
-def _size(summary: Summary) -> str:
-    return f"{summary.answers:,} answers, {summary.topics:,} topics"
-
-
-def agreement_tables(annotations: Path, gold: Path, seed: int) -> list[SummaryTable]:
-    """How far the labels agree with gold ones, and the confusion matrix."""
+def _agreement(annotations: Path, gold: Path, seed: int) -> Agreement:
     known = {record.id: record for record in read_records(gold, Annotation)}
     result = agreement(read_records(annotations, Annotation), known, seed=seed)
     if result is None:
         raise UserError(
             f"{annotations} and {gold} share no judged sentence: do the ids and the texts of the answers match?"
         )
+    if result.other_text:
+        warn(f"{result.other_text} gold answers have another text in {annotations}; they count as not annotated")
+    if result.three.coverage < 0.95:
+        warn(f"only {result.three.coverage:.0%} of the gold sentences were judged; the figures speak of those alone")
+    return result
+
+
+def _summary_table(name: str, summary: Summary) -> SummaryTable:
+    """One file: every figure with its interval."""
+    rows = [(metric, str(estimate)) for metric, estimate in summary.metrics.items()]
+    title = f"{name}: {summary.answers:,} answers, {summary.topics:,} topics"
+    return SummaryTable(title, ("with 95% intervals over topics", "value"), rows)
+
+
+def _comparison_table(names: str, result: Comparison) -> SummaryTable:
+    """Two files: both, and the paired difference; a star marks one whose interval leaves out 0."""
+    sizes = (
+        f"{result.before.answers:,} and {result.after.answers:,} answers, the {result.before.topics:,} topics of both"
+    )
+    columns = ("with 95% intervals over topics", "before", "after", "after - before")
     rows = [
-        ("gold sentences", f"{result.gold_sentences:,}"),
-        ("of them judged (coverage)", f"{result.coverage:.3f}"),
-        ("accuracy", str(result.accuracy)),
-        ("Cohen's kappa", str(result.kappa)),
-        ("macro F1", f"{result.macro_f1:.3f}"),
+        (name, str(result.before.metrics[name]), str(result.after.metrics[name]), difference.signed())
+        for name, difference in result.difference.items()
     ]
-    if result.coverage < 0.95:
-        warn(f"only {result.coverage:.0%} of the gold sentences were judged; the figures speak of those alone")
-    columns = ("gold \\ judged", *CLASSES, "precision", "recall", "F1")
-    classes = [
-        (name, *(str(n) for n in result.confusion[i]), *(f"{x:.3f}" for x in result.per_class[name][:3]))
-        for i, name in enumerate(CLASSES)
+    return SummaryTable(f"{names}: {sizes}", columns, rows)
+
+
+def _agreement_tables(names: str, result: Agreement) -> list[SummaryTable]:
+    """How far the labels agree with gold ones in three classes, and over four labels where gold has them."""
+    answers = [
+        ("gold answers", f"{result.gold_answers:,}", ""),
+        ("of them not annotated", f"{result.not_annotated:,}", ""),
     ]
+    tables = _class_tables(names, "class", answers, result.three)
+    if result.four:
+        left_out = result.three.sentences - result.four.sentences
+        note = f" ({left_out:,} sentences with the gold label hallucination are left out)" if left_out else ""
+        tables += _class_tables(f"{names}, four labels{note}", "label", [], result.four)
+    return tables
+
+
+def _class_tables(title: str, kind: str, head: list[tuple[str, str, str]], found: ClassAgreement) -> list[SummaryTable]:
+    """Figures beside those of always saying the most frequent class; the confusion matrix; figures of every class."""
+    figures = [
+        *head,
+        ("gold sentences", f"{found.sentences:,}", ""),
+        ("of them judged", f"{found.judged:,}", ""),
+        ("coverage", f"{found.coverage:.3f}", ""),
+        *((AGREEMENT_NAMES[key], str(e), _decimal(found.baseline[key])) for key, e in found.figures.items()),
+    ]
+    confusion = [(name, *map(str, row)) for name, row in zip(found.classes, found.confusion, strict=True)]
+    scores = [(name, *map(_decimal, row[:3]), f"{row.support:,}") for name, row in found.per_class.items()]
     return [
-        SummaryTable(f"{annotations.name} against {gold.name}", ("", "value"), rows),
-        SummaryTable("by class", columns, classes),
+        SummaryTable(title, ("with 95% intervals over answers", "value", f'always "{found.always}"'), figures),
+        SummaryTable(f"confusion by {kind}", ("gold \\ judged", *found.classes, "not judged"), confusion),
+        SummaryTable(f"by {kind}", ("of what was judged", "precision", "recall", "F1", "support"), scores),
     ]
+
+
+def _decimal(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _estimates(figures: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {
+        name: {"value": _number(e.value), "low": _number(e.low), "high": _number(e.high)} for name, e in figures.items()
+    }
+
+
+def _summary_values(summary: Summary) -> dict[str, Any]:
+    return {"answers": summary.answers, "topics": summary.topics, "figures": _estimates(summary.metrics)}
+
+
+def _comparison_values(result: Comparison) -> dict[str, Any]:
+    return {
+        "before": _summary_values(result.before),
+        "after": _summary_values(result.after),
+        "difference": _estimates(result.difference),
+    }
+
+
+def _agreement_values(result: Agreement) -> dict[str, Any]:
+    return {
+        "gold_answers": result.gold_answers,
+        "not_annotated": result.not_annotated,
+        "other_text": result.other_text,
+        "three_classes": _class_values(result.three),
+        "four_labels": _class_values(result.four) if result.four else None,
+    }
+
+
+def _class_values(found: ClassAgreement) -> dict[str, Any]:
+    columns = (*found.classes, "not_judged")
+    return {
+        "gold_sentences": found.sentences,
+        "judged": found.judged,
+        "coverage": found.coverage,
+        "figures": _estimates(found.figures),
+        "baseline": {"always": found.always, **{name: _number(value) for name, value in found.baseline.items()}},
+        "per_class": {
+            name: {"precision": _number(p), "recall": _number(r), "f1": _number(f1), "support": support}
+            for name, (p, r, f1, support) in found.per_class.items()
+        },
+        "confusion": {
+            name: dict(zip(columns, row.tolist(), strict=True))
+            for name, row in zip(found.classes, found.confusion, strict=True)
+        },
+    }

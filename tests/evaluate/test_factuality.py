@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from maskdpo.evaluate.factuality import METRICS, compare, summarise
-from maskdpo.schemas import Annotation, Label, Prompt, Sentence, Status
+from maskdpo.evaluate.factuality import METRICS, compare, penalised_precision, summarise
+from maskdpo.schemas import Annotation, Counts, FinishReason, Label, Prompt, Sentence, Status
 
 LABELS = {"r": Label.NO_HALLUCINATION, "w": Label.CONTRADICTORY, "h": Label.HALLUCINATION, "n": Label.NO_FACT}
 
 
-def answer(labels: str, prompt_id: str = "p", number: int = 0, cut_off: bool = False) -> Annotation:
+def answer(labels: str, prompt_id: str = "p", number: int = 0, finish: FinishReason | None = "stop") -> Annotation:
     """Sentences of two characters: right, wrong, no fact, ? refused."""
     sentences = [
         Sentence(start=2 * i, end=2 * i + 2, label=LABELS[c])
@@ -24,7 +24,7 @@ def answer(labels: str, prompt_id: str = "p", number: int = 0, cut_off: bool = F
         prompt_id=prompt_id,
         response="x." * len(labels),
         sentences=sentences,
-        finish_reason="length" if cut_off else "stop",
+        finish_reason=finish,
     )
 
 
@@ -38,7 +38,7 @@ def values(*answers: Annotation) -> dict[str, float]:
 
 
 def test_every_figure_by_hand() -> None:
-    found = values(answer("rrwn", "p"), answer("rh??", "q", cut_off=True), answer("", "r"))
+    found = values(answer("rrwn", "p"), answer("rh??", "q", finish="length"), answer("", "r"))
     assert found == pytest.approx(
         {
             metric("right sentences"): 3 / 3,
@@ -67,13 +67,58 @@ def test_a_figure_without_a_denominator_is_shown_as_a_dash() -> None:
     assert str(summary.metrics[metric("1 - wrong")]) == "-"
 
 
-def test_labels_and_topics_are_counted() -> None:
+def test_answers_cut_off_are_counted_among_those_whose_end_is_known() -> None:
+    name = metric("answers cut off")
+    ends: list[FinishReason | None] = ["length", "stop", "stop", None, None]
+    answers = [answer("r", f"p{i}", finish=end) for i, end in enumerate(ends)]
+    assert values(*answers)[name] == pytest.approx(1 / 3)
+    unknown = answers[3:]
+    assert str(summarise(unknown).metrics[name]) == "-"
+    result = compare(unknown, [answer("r", f"p{i}") for i in range(5)])
+    assert result is not None
+    assert (str(result.after.metrics[name]), result.difference[name].signed()) == ("0.000 [0.000, 0.000]", "-")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "score"),
+    [
+        (2, 1, 2 / 3 * math.exp(1 - 4 / 3)),
+        (1, 0, math.exp(-3)),
+        (3, 1, 3 / 4),  # n = gamma: no penalty
+        (5, 1, 5 / 6),
+        (0, 9, 0.0),
+        (0, 0, 0.0),
+    ],
+)
+def test_the_length_penalty_by_hand(right: int, wrong: int, score: float) -> None:
+    assert penalised_precision(Counts(right, wrong, no_fact=7, not_judged=2), gamma=4) == pytest.approx(score)
+
+
+def test_the_length_penalty_is_a_mean_over_answers_and_silence_counts() -> None:
+    answers = [answer("rrwn", "p", 0), answer("rrrrrw", "p", 1), answer("nnnnnn", "q"), answer("", "r")]
+    summary = summarise(answers, length_penalty=4)
+    name = "precision, length penalty 4"
+    assert summary.metrics[name].value == pytest.approx((2 / 3 * math.exp(-1 / 3) + 5 / 6) / 4)
+    assert summary.metrics[name].low == 0.0  # q and r alone
+    assert set(summary.metrics) - {name} == set(METRICS) == set(summarise(answers).metrics)
+
+
+def test_the_length_penalty_is_compared_in_pairs() -> None:
+    before = [answer("rw" * (i + 1), f"p{i}") for i in range(5)]
+    after = [answer("rw" * (i + 1) + "nn", f"p{i}") for i in range(4)] + [answer("rrrrr", "p4")]
+    result = compare(before, after, length_penalty=2)
+    assert result is not None
+    estimate = result.difference["precision, length penalty 2"]
+    assert estimate.value == pytest.approx((1.0 - 0.5) / 5)
+    assert estimate.low == 0.0 < estimate.value < estimate.high
+
+
+def test_topics_are_counted() -> None:
     prompts = {name: Prompt(id=name, prompt="?", topic="t" if name != "c" else None) for name in "abc"}
     answers = [answer("rw?", "a"), answer("h", "b"), answer("n", "c")]
     summary = summarise(answers, prompts)
     assert (summary.answers, summary.topics) == (3, 2)
     assert summarise(answers).topics == 3
-    assert summary.labels == {"no_hallucination": 1, "contradictory": 1, "refused": 1, "hallucination": 1, "no_fact": 1}
 
 
 def test_the_interval_holds_the_value_and_is_the_same_for_the_same_seed() -> None:
@@ -118,7 +163,7 @@ def test_a_comparison_is_over_the_topics_that_both_have() -> None:
     after = [answer("rr", "p"), answer("rw", "q"), answer("wwww", "only after")]
     result = compare(before, after)
     assert result is not None
-    assert result.shared_topics == 2
+    assert (result.before.topics, result.after.topics) == (2, 2)
     name = metric("right / all")
     assert (result.before.metrics[name].value, result.after.metrics[name].value) == (0.5, 0.75)
     assert result.difference[name].value == pytest.approx(0.25)

@@ -1,15 +1,20 @@
-"""``report`` runs for annotations, for two of them, and for pairs; its tables are those of ``evaluate``."""
+"""``report`` runs for annotations, for two of them, and for pairs; tables and JSON are those of ``evaluate``."""
 
 import json
+import math
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from maskdpo.cli import main
 from maskdpo.errors import UserError
+from maskdpo.evaluate.page import SummaryTable
 from maskdpo.evaluate.report import write_report
-from maskdpo.evaluate.tables import agreement_tables, comparison_table, summary_table
+from maskdpo.evaluate.tables import evaluate_files
 
 
 def rows(labels: tuple[str, ...], text: str = "One is so.") -> list[dict[str, Any]]:
@@ -75,37 +80,131 @@ def test_other_records_have_no_report(prompts: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "no.html").exists()
 
 
+def cells(table: SummaryTable) -> dict[str, Sequence[str]]:
+    return {row[0]: row[1:] for row in table.rows}
+
+
 def test_a_table_of_one_file(before: Path, prompts: Path) -> None:
-    table = summary_table(before, prompts, seed=0)
+    (table,) = evaluate_files(before, prompts=prompts).tables()
     assert table.title == "before.jsonl: 3 answers, 1 topics"
-    shown = dict(table.rows)
-    assert shown["wrong sentences / answer"] == "0.333 [0.333, 0.333]"
-    assert shown["characters / answer"].startswith("10")
+    assert cells(table)["wrong sentences / answer"] == ("0.333 [0.333, 0.333]",)
+    assert cells(table)["characters / answer"][0].startswith("10")
+    assert not any("penalty" in name for name in cells(table))
+    (table,) = evaluate_files(before, prompts=prompts, length_penalty=1).tables()
+    assert cells(table)["precision, length penalty 1"] == ("0.333 [0.333, 0.333]",)
 
 
 def test_a_table_of_two_files_marks_what_is_certain(before: Path, after: Path, prompts: Path, jsonl: Any) -> None:
-    table = comparison_table(before, after, prompts, seed=0)
-    cells = {row[0]: row[1:] for row in table.rows}
-    assert cells["wrong sentences / answer"][2].startswith("-0.333 [")
-    assert cells["wrong sentences / answer"][2].endswith("*")
-    assert not cells["answers cut off"][2].endswith("*")
+    (table,) = evaluate_files(before, compared=after, prompts=prompts, length_penalty=1).tables()
+    assert table.title == "before.jsonl -> after.jsonl: 3 and 3 answers, the 1 topics of both"
+    found = cells(table)
+    assert found["wrong sentences / answer"][2].startswith("-0.333 [")
+    assert found["wrong sentences / answer"][2].endswith("*")
+    assert not found["not judged / answer"][2].endswith("*")
+    assert found["answers cut off"] == ("-", "-", "-")
+    assert found["precision, length penalty 1"][2] == "+0.667 [+0.667, +0.667] *"
     elsewhere = jsonl("e.jsonl", [row | {"prompt_id": "z"} for row in rows(("no_fact",))])
     with pytest.raises(UserError, match="share no topic, so there is nothing to compare"):
-        comparison_table(before, elsewhere, None, seed=0)
+        evaluate_files(before, compared=elsewhere)
 
 
 def test_tables_of_agreement(before: Path, after: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures, classes = agreement_tables(before, before, seed=0)
-    assert dict(figures.rows)["gold sentences"] == "3"
-    assert dict(figures.rows)["macro F1"] == "1.000"
-    assert [row[:4] for row in classes.rows] == [
-        ("right", "1", "0", "0"),
-        ("wrong", "0", "1", "0"),
-        ("no_fact", "0", "0", "1"),
+    _, figures, confusion, scores, *four = evaluate_files(before, gold=before).tables()
+    assert figures.columns[2] == 'always "right"'
+    assert cells(figures) == {
+        "gold answers": ("3", ""),
+        "of them not annotated": ("0", ""),
+        "gold sentences": ("3", ""),
+        "of them judged": ("3", ""),
+        "coverage": ("1.000", ""),
+        "accuracy": ("1.00 [1.00, 1.00]", "0.333"),
+        "Cohen's kappa": ("1.00 [1.00, 1.00]", "0.000"),
+        "Krippendorff's alpha": ("1.00 [1.00, 1.00]", "-0.111"),  # 1 - 5 * 4 / (36 - 18)
+        "macro F1": ("1.00 [1.00, 1.00]", "0.167"),
+    }
+    assert cells(confusion) == {
+        "right": ("1", "0", "0", "0"),
+        "wrong": ("0", "1", "0", "0"),
+        "no_fact": ("0", "0", "1", "0"),
+    }
+    assert cells(scores)["wrong"] == ("1.000", "1.000", "1.000", "1")
+    assert [table.title for table in four] == [
+        "before.jsonl against before.jsonl, four labels",
+        "confusion by label",
+        "by label",
     ]
+    assert cells(four[1])["contradictory"] == ("0", "1", "0", "0", "0")
+    assert cells(four[2])["unverifiable"] == ("-", "-", "-", "0")
     assert capsys.readouterr().err == ""
     with pytest.raises(UserError, match="share no judged sentence: do the ids and the texts of the answers match"):
-        agreement_tables(before, after, seed=0)
+        evaluate_files(before, gold=after)
+
+
+def test_gold_answers_that_were_not_annotated_are_shown_and_warned_of(
+    before: Path, jsonl: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gold = rows(("no_hallucination", "hallucination", "unverifiable", "no_fact"))
+    gold[1]["response"] = "Two is so."
+    _, figures, _, _, four, *_ = evaluate_files(before, gold=jsonl("gold.jsonl", gold)).tables()
+    shown = cells(figures)
+    assert (shown["gold answers"][0], shown["of them not annotated"][0], shown["coverage"][0]) == ("4", "2", "0.500")
+    assert four.title.endswith("four labels (1 sentences with the gold label hallucination are left out)")
+    warnings = " ".join(capsys.readouterr().err.split())
+    assert "1 gold answers have another text in" in warnings
+    assert "only 50% of the gold sentences were judged" in warnings
+
+
+def maskdpo(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["maskdpo", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+    return 0
+
+
+def test_json_of_one_file_and_of_agreement(before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "figures.json"
+    assert maskdpo(monkeypatch, "evaluate", before, "--gold", before, "--length-penalty", 2, "--json", out) == 0
+    found = json.loads(out.read_text())
+    assert (found["annotations"], found["compare"], found["comparison"]) == (str(before), None, None)
+    assert (found["summary"]["answers"], found["summary"]["topics"]) == (3, 3)
+    figures = found["summary"]["figures"]
+    assert figures["wrong sentences / answer"] == {"value": pytest.approx(1 / 3), "low": 0.0, "high": 1.0}
+    assert figures["answers cut off"] == {"value": None, "low": None, "high": None}
+    assert figures["precision, length penalty 2"]["value"] == pytest.approx(math.exp(-1) / 3)
+    agreed = found["agreement"]
+    assert (agreed["gold_answers"], agreed["not_annotated"], agreed["other_text"]) == (3, 0, 0)
+    three = agreed["three_classes"]
+    assert three["figures"]["kappa"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert (three["baseline"]["always"], three["baseline"]["accuracy"]) == ("right", pytest.approx(1 / 3))
+    assert three["per_class"]["wrong"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1}
+    assert three["confusion"]["wrong"] == {"right": 0, "wrong": 1, "no_fact": 0, "not_judged": 0}
+    assert agreed["four_labels"]["per_class"]["unverifiable"]["recall"] is None
+
+
+def test_json_of_a_comparison(before: Path, after: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "figures.json"
+    assert maskdpo(monkeypatch, "evaluate", before, "--compare", after, "--json", out) == 0
+    found = json.loads(out.read_text())
+    assert (found["compare"], found["summary"], found["agreement"]) == (str(after), None, None)
+    name = "right / all sentences"
+    sides = [found["comparison"][side]["figures"][name]["value"] for side in ("before", "after")]
+    assert sides == pytest.approx([1 / 3, 1.0])
+    assert found["comparison"]["difference"][name]["value"] == pytest.approx(2 / 3)
+
+
+def test_json_is_left_alone_by_a_failed_command_and_is_never_an_input(
+    before: Path, after: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "figures.json"
+    out.write_text("from an earlier run")
+    assert maskdpo(monkeypatch, "evaluate", before, "--gold", after, "--json", out) == 2
+    assert out.read_text() == "from an earlier run"
+    text = before.read_text()
+    assert maskdpo(monkeypatch, "evaluate", after, "--gold", before, "--json", before) == 2
+    assert before.read_text() == text
+    assert "is an input of this command" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_prompt_id_without_a_prompt_is_an_error_where_prompts_are_given(
@@ -114,9 +213,9 @@ def test_a_prompt_id_without_a_prompt_is_an_error_where_prompts_are_given(
     some = jsonl("some.jsonl", [{"id": "q0", "prompt": "?"}])
     message = r"before\.jsonl:2: prompt_id: no prompt has the id 'q1'"
     with pytest.raises(UserError, match=message):
-        summary_table(before, some, seed=0)
+        evaluate_files(before, prompts=some)
     with pytest.raises(UserError, match=message):
-        comparison_table(before, after, some, seed=0)
+        evaluate_files(before, compared=after, prompts=some)
     with pytest.raises(UserError, match=message):
         write_report(before, tmp_path / "r.html", prompts=some)
     assert not (tmp_path / "r.html").exists()
