@@ -167,7 +167,8 @@ def test_json_of_one_file_and_of_agreement(before: Path, tmp_path: Path, monkeyp
     out = tmp_path / "figures.json"
     assert maskdpo(monkeypatch, "evaluate", before, "--gold", before, "--length-penalty", 2, "--json", out) == 0
     found = json.loads(out.read_text())
-    assert (found["annotations"], found["compare"], found["comparison"]) == (str(before), None, None)
+    assert (found["annotations"], found["gold"]) == (str(before), str(before))
+    assert (found["compare"], found["comparison"]) == (None, None)
     assert (found["summary"]["answers"], found["summary"]["topics"]) == (3, 3)
     figures = found["summary"]["figures"]
     assert figures["wrong sentences / answer"] == {"value": pytest.approx(1 / 3), "low": 0.0, "high": 1.0}
@@ -192,6 +193,15 @@ def test_json_of_a_comparison(before: Path, after: Path, tmp_path: Path, monkeyp
     sides = [found["comparison"][side]["figures"][name]["value"] for side in ("before", "after")]
     assert sides == pytest.approx([1 / 3, 1.0])
     assert found["comparison"]["difference"][name]["value"] == pytest.approx(2 / 3)
+
+
+def test_json_appears_by_a_rename(before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, link = tmp_path / "figures.json", tmp_path / "link"
+    out.write_text("old")
+    link.hardlink_to(out)
+    assert maskdpo(monkeypatch, "evaluate", before, "--json", out) == 0
+    assert json.loads(out.read_text())["agreement"] is None
+    assert link.read_text() == "old"  # written in place, the old file would have changed
 
 
 def test_json_is_left_alone_by_a_failed_command_and_is_never_an_input(
