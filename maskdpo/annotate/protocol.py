@@ -2,20 +2,52 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.schemas import Label, Message
 
 LANGUAGES = ("en", "zh")
+NAMES = ("reference", "question", "answer", "sentence", "sentences", "replies")
+"""What templates see. ``sentences`` is a list of ``{id, text}`` where one call judges several, ``replies`` what the
+judge said before, by the name of the turn's template.
+"""
+
+Meaning = Label | Literal["next"]
+"""What a judge's word stands for: a label, or that the next turn decides."""
+
+
+class Turn(BaseModel):
+    """One question of the conversation with the judge."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    template: str
+    """``<template>.j2`` in the folder of each language."""
+    words: Annotated[dict[str, Meaning], Field(min_length=1)]
+    """The words that the judge may reply with, and what each stands for."""
+    reply: Literal["word", "text"] = "word"
+    """``word``: the reply is constrained to the words. ``text``: it is free, and is searched for one of them."""
+    otherwise: Literal["next"] | None = None
+    """For free text: what a reply stands for that says none of the words. None: a parse error."""
+    evidence: bool = False
+    """Keep this reply as the evidence for the verdict."""
+    max_tokens: Annotated[int, Field(ge=1)] = 32
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.reply == "word" and (self.otherwise or len(self.words) < 2):
+            raise ValueError("a constrained reply needs at least two words, and has no 'otherwise'")
+        return self
 
 
 class ProtocolSettings(BaseModel):
@@ -23,8 +55,18 @@ class ProtocolSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    choices: Annotated[dict[str, Label], Field(min_length=2)]
-    """The words that the judge may reply with, and the label that each stands for."""
+    asks: Literal["sentence", "answer"] = "sentence"
+    """``sentence``: one conversation a sentence. ``answer``: one call judges all sentences of an answer."""
+    turns: Annotated[list[Turn], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.asks == "answer" and (len(self.turns) > 1 or self.turns[0].reply != "word"):
+            raise ValueError("asks: answer takes exactly one turn, with reply: word")
+        last = self.turns[-1]
+        if "next" in last.words.values() or last.otherwise:
+            raise ValueError("the last turn has no next one: all its words must stand for labels")
+        return self
 
 
 @dataclass(frozen=True)
@@ -34,19 +76,29 @@ class Protocol:
     name: str
     hash: str
     """Of all its files: labels given under another wording are another judge's."""
-    choices: dict[str, Label]
-    templates: dict[str, tuple[Template, Template]]
-    """By language: the system and the user template."""
+    settings: ProtocolSettings
+    templates: dict[str, dict[str, Template]]
+    """By language, then by name; ``system`` may be absent."""
+    uses: frozenset[str]
+    """Of ``NAMES``, those that some template reads: what a verdict can depend on."""
 
-    def messages(self, language: str, *, reference: str, question: str, answer: str, sentence: str) -> list[Message]:
-        """The conversation that asks for a verdict on ``sentence``."""
-        texts = {"reference": reference, "question": question, "answer": answer, "sentence": sentence}
-        neutral = {name: neutralise(text) for name, text in texts.items()}
-        system, user = self.templates[language]
-        return [
-            Message(role="system", content=system.render(neutral).strip()),
-            Message(role="user", content=user.render(neutral).strip()),
-        ]
+    @property
+    def turns(self) -> list[Turn]:
+        return self.settings.turns
+
+    def language(self, wanted: str) -> str:
+        """The language to ask in: the wanted one, if the protocol has it."""
+        return wanted if wanted in self.templates else next(iter(self.templates))
+
+    def opening(self, language: str, texts: Mapping[str, Any]) -> list[Message]:
+        """The system message, where the protocol has one, and the first turn's question."""
+        system = self.templates[language].get("system")
+        start = [Message(role="system", content=system.render(texts))] if system else []
+        return [*start, self.question(language, 0, texts)]
+
+    def question(self, language: str, turn: int, texts: Mapping[str, Any]) -> Message:
+        template = self.templates[language][self.turns[turn].template]
+        return Message(role="user", content=template.render(texts))
 
 
 def load_protocol(name: str) -> Protocol:
@@ -64,47 +116,68 @@ def load_protocol(name: str) -> Protocol:
             f"--protocol {name}: neither a built-in protocol ({', '.join(known)}) nor a folder with a protocol.yaml"
         )
     try:
-        settings = ProtocolSettings.model_validate(yaml.safe_load(settings_file.read_text()))
-    except (yaml.YAMLError, ValidationError) as error:
+        settings = ProtocolSettings.model_validate(yaml.safe_load(settings_file.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
         raise InputError(f"not a valid protocol: {_one_line(error)}", path=settings_file) from None
     digest = hashlib.sha256()
     for file in sorted(file for file in folder.rglob("*") if file.suffix in {".yaml", ".j2"}):
         digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes() + b"\0")
-    templates = {language: _templates(folder / language) for language in LANGUAGES if (folder / language).is_dir()}
+    loader = _Loader(settings)
+    templates = {language: loader.load(folder / language) for language in LANGUAGES if (folder / language).is_dir()}
     if not templates:
-        raise UserError(f"{folder}: no templates: it needs a folder en or zh with system.j2 and user.j2")
-    return Protocol(folder.name, digest.hexdigest()[:12], settings.choices, templates)
+        raise UserError(f"{folder}: no templates: it needs a folder en or zh with the turns' templates")
+    return Protocol(folder.name, digest.hexdigest()[:12], settings, templates, frozenset(loader.uses))
+
+
+class _Loader:
+    """Reads templates, and notes which names they use."""
+
+    def __init__(self, settings: ProtocolSettings) -> None:
+        self._environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=False)
+        self._turns = [turn.template for turn in settings.turns]
+        self.uses: set[str] = set()
+
+    def load(self, folder: Path) -> dict[str, Template]:
+        names = [*(["system"] if (folder / "system.j2").is_file() else []), *self._turns]
+        return {name: self._template(folder / f"{name}.j2") for name in names}
+
+    def _template(self, file: Path) -> Template:
+        try:
+            source = file.read_text(encoding="utf-8")
+            template = self._environment.from_string(source)
+            used = meta.find_undeclared_variables(self._environment.parse(source))
+            # a name that is not given, or a turn that does not exist, shows here
+            template.render(dict.fromkeys(NAMES, "") | {"sentences": [], "replies": dict.fromkeys(self._turns, "")})
+        except FileNotFoundError:
+            raise InputError("the protocol lacks this template", path=file) from None
+        except (TemplateError, UnicodeDecodeError) as error:
+            raise InputError(f"not a valid template: {error}", path=file) from None
+        self.uses |= used
+        return template
 
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         problem = error.errors(include_url=False)[0]
         if problem["loc"][-1:] == ("[key]",):
-            return f"choices: {problem['input']!r} is no text; put yes, no and numbers in quotes"
-        return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            return f"words: {problem['input']!r} is no text; put yes, no and numbers in quotes"
+        # a word that is neither a label nor "next" fails as both: the labels are the better hint
+        where = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("lax", "literal")))
+        return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     return str(error).replace("\n", " ")
 
 
-def _templates(folder: Path) -> tuple[Template, Template]:
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=False)
-    found = []
-    for name in ("system.j2", "user.j2"):
-        try:
-            found.append(environment.from_string((folder / name).read_text(encoding="utf-8")))
-            found[-1].render(reference="", question="", answer="", sentence="")  # a name that is not given shows here
-        except FileNotFoundError:
-            raise InputError("the protocol lacks this template", path=folder / name) from None
-        except TemplateError as error:
-            raise InputError(f"not a valid template: {error}", path=folder / name) from None
-    return found[0], found[1]
-
-
-_DELIMITER = re.compile(r"<(?=\s*/?\s*(?:reference|question|answer|sentence)\b|\|)|(?<=\|)>", re.IGNORECASE)
+_OURS = "reference|question|answer|sentences?"
+_CONTROL = "start_of_turn|end_of_turn|bos|eos|s|im_start|im_end"
+_DELIMITER = re.compile(
+    rf"<(?=\s*/?\s*(?:{_OURS})\b|/?(?:{_CONTROL})>|[|｜]|<SYS>|</SYS>)|(?<=[|｜])>|\[(?=/?INST\])", re.IGNORECASE
+)
+_LOOK_ALIKE = {"<": "‹", ">": "›", "[": "［"}
 
 
 def neutralise(text: str) -> str:
     """Judged text is untrusted: it must neither close our delimiters nor write a chat template's control tokens.
 
-    The angle brackets of both are replaced by look-alikes; everything else stays.
+    The brackets of both are replaced by look-alikes; everything else stays.
     """
-    return _DELIMITER.sub(lambda match: "‹" if match.group() == "<" else "›", text)
+    return _DELIMITER.sub(lambda match: _LOOK_ALIKE[match.group()], text)

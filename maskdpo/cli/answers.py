@@ -75,8 +75,16 @@ def annotate(
     ],
     model: Annotated[str | None, typer.Option(help="The judge's model, for `--judge llm`.")] = None,
     protocol: Annotated[
-        str, typer.Option(help="How the `llm` judge is asked: `single`, or a folder of templates.")
+        str,
+        typer.Option(
+            help="How the `llm` judge is asked: `single` (a call a sentence), `joint` (a call an answer), `staged` "
+            "(fact? evidence, verdict: three turns a sentence), or a folder of templates."
+        ),
     ] = "single",
+    votes: Annotated[
+        int,
+        typer.Option(min=1, help="Verdicts to sample a sentence: the majority is the label, its share the confidence."),
+    ] = 1,
     splitter: Annotated[str, typer.Option(help="`markdown`, `spacy`, `spacy:PIPELINE` or `nltk`.")] = "markdown",
     restart: Restart = False,
     *,
@@ -98,7 +106,7 @@ def annotate(
 
     if ":" in judge:
         sys.path.append("")  # a judge of one's own may lie in the current folder
-    made = get_judge(judge, make_backend=judge_backend, protocol=protocol)
+    made = get_judge(judge, make_backend=judge_backend, protocol=protocol, votes=votes)
     stats = run(prompts, responses, out, made, get_splitter(splitter), restart=restart)
     rows: list[tuple[str, object]] = [
         ("responses", stats.responses),

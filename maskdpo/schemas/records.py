@@ -122,6 +122,8 @@ class JudgeInfo(Record):
     revision: str | None = None
     protocol: str | None = None
     protocol_hash: str | None = None
+    votes: int = 1
+    """Verdicts sampled for each label."""
     splitter: str | None = None
     version: str
 

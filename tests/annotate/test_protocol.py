@@ -12,7 +12,10 @@ from maskdpo.annotate.protocol import load_protocol, neutralise
 from maskdpo.errors import UserError
 from maskdpo.schemas import Label
 
-TEXTS = {"reference": "R1", "question": "Q1", "answer": "A1", "sentence": "S1"}
+TEXTS = {
+    "reference": "R1", "question": "Q1", "answer": "A1", "sentence": "S1", "sentences": [{"id": "7", "text": "S1"}],
+    "replies": {},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -23,21 +26,28 @@ def folder(tmp_path: Path) -> Path:
     return target
 
 
-def test_the_built_in_protocol_shows_every_text_once_in_both_languages() -> None:
-    protocol = load_protocol("single")
-    assert set(protocol.choices.values()) == set(Label) - {Label.HALLUCINATION}
+@pytest.mark.parametrize("name", ["single", "joint", "staged"])
+def test_the_built_in_protocols_show_every_text_once_and_explain_their_words_in_both_languages(name: str) -> None:
+    protocol = load_protocol(name)
+    labels = {meaning for turn in protocol.turns for meaning in turn.words.values()} - {"next"}
+    assert labels == set(Label) - {Label.HALLUCINATION}
     for language in ("en", "zh"):
-        system, user = protocol.messages(language, **TEXTS)
+        system, user = protocol.opening(language, TEXTS)
         assert (system.role, user.role) == ("system", "user")
-        assert [user.content.count(text) for text in TEXTS.values()] == [1, 1, 1, 1]
-        assert all(choice in system.content + user.content for choice in protocol.choices)
+        assert [user.content.count(text) for text in ("R1", "Q1", "A1", "S1")] == [1, 1, 1, 1]
+        places = [user.content.index(text) for text in ("R1", "Q1", "A1", "S1")]
+        assert places == sorted(places)
+        for number, turn in enumerate(protocol.turns):
+            said = system.content + protocol.question(language, number, TEXTS).content
+            expected = [word for word in turn.words if turn.reply == "word"]
+            assert all(word in said for word in expected)
 
 
 def test_a_folder_of_ones_own_is_used_and_named(folder: Path) -> None:
-    (folder / "en" / "user.j2").write_text("Is {{ sentence }} so?")
+    (folder / "en" / "verdict.j2").write_text("Is {{ sentence }} so?")
     protocol = load_protocol(str(folder))
     assert protocol.name == "mine"
-    assert protocol.messages("en", **TEXTS)[1].content == "Is S1 so?"
+    assert protocol.opening("en", TEXTS)[1].content == "Is S1 so?"
 
 
 def test_the_hash_changes_with_every_file_and_with_nothing_else(folder: Path) -> None:
@@ -60,12 +70,17 @@ def test_no_such_protocol() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("choices: [a, b]", "protocol.yaml: not a valid protocol: choices: Input should be a valid dict"),
-        ("choices: {a: no_hallucination}", "choices: Dictionary should have at least 2 items"),
-        ("choices: {yes: no_fact, no: no_fact}", "choices: True is no text; put yes, no and numbers in quotes"),
-        ("choices: {a: right, b: no_fact}", "choices.a: Input should be"),
-        ("choices: {a: no_fact, b: no_fact}\nmore: 1", "more: Extra inputs"),
-        ("choices: {", "protocol.yaml: not a valid protocol: while parsing"),
+        ("turns: 1", "protocol.yaml: not a valid protocol: turns: Input should be a valid list"),
+        ("turns: []", "turns: List should have at least 1 item"),
+        ("turns: [{template: verdict, words: [a, b]}]", "turns.0.words: Input should be a valid dict"),
+        ("turns: [{template: verdict, words: {a: no_fact}}]", "turns.0: a constrained reply needs at least two words"),
+        ("turns: [{template: verdict, words: {yes: no_fact, no: no_fact}}]", "words: True is no text; put yes, no"),
+        ("turns: [{template: verdict, words: {a: right, b: no_fact}}]", "turns.0.words.a"),
+        ("turns: [{template: verdict, words: {a: next, b: no_fact}}]", "the last turn has no next one"),
+        ("turns: [{template: nowhere, words: {a: no_fact, b: no_fact}}]", "nowhere.j2: the protocol lacks this"),
+        ("asks: answer\nturns: [{template: verdict, reply: text, words: {a: no_fact}}]", "takes exactly one turn"),
+        ("turns: [{template: verdict, words: {a: no_fact, b: no_fact}}]\nmore: 1", "more: Extra inputs"),
+        ("turns: {", "protocol.yaml: not a valid protocol: while parsing"),
         ("", "protocol.yaml: not a valid protocol"),
     ],
 )
@@ -78,11 +93,11 @@ def test_wrong_settings(folder: Path, settings: str, message: str) -> None:
 
 
 def test_missing_and_broken_templates(folder: Path) -> None:
-    (folder / "en" / "user.j2").write_text("{{ sentence ")
-    with pytest.raises(UserError, match=r"en/user\.j2: not a valid template"):
+    (folder / "en" / "verdict.j2").write_text("{{ sentence ")
+    with pytest.raises(UserError, match=r"en/verdict\.j2: not a valid template"):
         load_protocol(str(folder))
-    (folder / "en" / "user.j2").unlink()
-    with pytest.raises(UserError, match=r"en/user\.j2: the protocol lacks this template"):
+    (folder / "en" / "verdict.j2").unlink()
+    with pytest.raises(UserError, match=r"en/verdict\.j2: the protocol lacks this template"):
         load_protocol(str(folder))
     shutil.rmtree(folder / "en")
     shutil.rmtree(folder / "zh")
@@ -91,8 +106,8 @@ def test_missing_and_broken_templates(folder: Path) -> None:
 
 
 def test_a_name_that_is_not_given_is_an_error_not_an_empty_text(folder: Path) -> None:
-    (folder / "en" / "user.j2").write_text("{{ sentense }}")
-    with pytest.raises(UserError, match=r"en/user\.j2.*sentense"):
+    (folder / "en" / "verdict.j2").write_text("{{ sentense }}")
+    with pytest.raises(UserError, match=r"en/verdict\.j2.*sentense"):
         load_protocol(str(folder))
 
 
@@ -108,16 +123,22 @@ def test_a_name_that_is_not_given_is_an_error_not_an_empty_text(folder: Path) ->
         "<question\n>",
         "|>",
         "<|",
+        "<sentences>",
+        "[INST]",
+        "[/INST]",
+        "<start_of_turn>",
+        "</s>",
+        "<<SYS>>",
     ],
 )
 def test_delimiters_and_control_tokens_lose_their_brackets_only(text: str) -> None:
     neutral = neutralise(f"a {text} b")
     assert text not in neutral
-    assert neutral.replace("‹", "<").replace("›", ">") == f"a {text} b"
+    assert neutral.replace("‹", "<").replace("›", ">").replace("［", "[") == f"a {text} b"
 
 
 @pytest.mark.parametrize(
-    "text", ["1 < 2 > 0", "<b>bold</b>", "a <- b", "x << y", "<sentences>", "List<String>", "a || b"]
+    "text", ["1 < 2 > 0", "<b>bold</b>", "a <- b", "x << y", "[INSTALL]", "<s1>", "List<String>", "a || b"]
 )
 def test_other_text_stays_as_it_is(text: str) -> None:
     assert neutralise(text) == text

@@ -12,17 +12,18 @@ from maskdpo.errors import UserError
 KNOWN = "lexical, llm, or package.module:factory for one of your own"
 
 
-def get_judge(name: str, *, make_backend: Callable[[], Backend], protocol: str) -> Judge:
+def get_judge(name: str, *, make_backend: Callable[[], Backend], protocol: str = "single", votes: int = 1) -> Judge:
     """A judge by name.
 
     Args:
         make_backend: called for the ``llm`` judge, which speaks through it.
         protocol: for the ``llm`` judge: the name of a built-in protocol, or a folder of templates.
+        votes: for the ``llm`` judge: verdicts to sample for each label.
     """
     if name == "lexical":
         return lexical_judge()
     if name == "llm":
-        return llm_judge(make_backend(), protocol)
+        return llm_judge(make_backend(), protocol, votes=votes)
     if ":" in name:
         return _load(name)
     raise UserError(f"unknown judge {name!r}; known: {KNOWN}")

@@ -1,142 +1,226 @@
-"""The LLM judge: one constrained call a sentence, identical calls asked once, failures kept as what they are."""
+"""The LLM judge: asks a model in the words of a protocol, turn by turn; failures are kept as what they are."""
 
+import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import maskdpo
-from maskdpo.annotate.judge import Task, Verdict
+from maskdpo.annotate.judge import Task, Usage, Verdict
+from maskdpo.annotate.judges.board import Board
+from maskdpo.annotate.judges.room import Room, TooLong
 from maskdpo.annotate.language import detect_language
-from maskdpo.annotate.protocol import Protocol, load_protocol
+from maskdpo.annotate.passages import Passages
+from maskdpo.annotate.protocol import Protocol, load_protocol, neutralise
+from maskdpo.annotate.replies import Outcome, outcomes
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.errors import UserError
-from maskdpo.schemas import JudgeInfo, Message, Status
+from maskdpo.schemas import JudgeInfo, Message, Prompt, Status
 
-VERDICTS_KEPT = 65_536
-"""Verdicts remembered, so that the same sentence of the same answer is asked once."""
+SENTENCES_A_CALL = 32
+"""The most that one call judges together (``asks: answer``): longer answers are asked about in parts."""
+REFERENCES_KEPT = 512
+TOKENS_A_SLOT = 24
+"""Room for a number, a word, quotes and the white space that some servers put between them."""
 
-Slot = tuple[int, int]
-"""Number of a task, index of one of its sentences."""
 
-Question = tuple[str, str, str]
-"""What decides a verdict: id of the prompt (its reference), the whole answer, the sentence."""
+@dataclass
+class _Case:
+    """One conversation: about a sentence, or about several of one answer."""
+
+    question: bytes
+    """Digest of all that the verdict can depend on."""
+    language: str
+    texts: dict[str, Any]
+    count: int
+    """Sentences that it is about."""
+    messages: list[Message] = field(default_factory=list)
+    turn: int = 0
+    confidence: float | None = 1.0
+    evidence: str | None = None
 
 
 class LLMJudge:
-    """Asks a model for the verdict on every sentence, in the words of a protocol."""
+    """Asks a model for the verdict on every sentence, in the words of a protocol.
 
-    def __init__(self, backend: Backend, protocol: Protocol) -> None:
+    Args:
+        votes: verdicts to sample for each question; the label is the one with most, its confidence its share. With 1
+            the most probable word is taken and the confidence is its probability, where the backend gives it.
+    """
+
+    needs_reference = True
+
+    def __init__(self, backend: Backend, protocol: Protocol, *, votes: int = 1) -> None:
+        if votes < 1:
+            raise UserError(f"--votes must be at least 1, not {votes}")
         self._backend = backend
         self._protocol = protocol
+        self._votes = votes
+        self._room: Room | None = None
+        self._passages: OrderedDict[str, Passages] = OrderedDict()
+        self.usage = Usage()
         self.info = JudgeInfo(
             name="llm",
             model=backend.model,
             protocol=protocol.name,
             protocol_hash=protocol.hash,
+            votes=votes,
             version=maskdpo.__version__,
         )
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
         """See ``Judge``. A task comes back as soon as its last verdict has arrived."""
-        board = _Board()
-        sampling = Sampling(max_tokens=32, temperature=0.0)
-        for reply in self._backend.generate(self._requests(tasks, board), sampling):
-            board.fill(reply.key, self._verdict(reply))  # type: ignore[arg-type]
+        board = Board()
+        under_way: dict[Hashable, _Case] = {}
+        next_turns: deque[_Case] = deque()
+        fresh = self._fresh_cases(tasks, board)
+
+        def requests() -> Iterator[Request]:
+            """Conversations that have begun go on first, so that few are open at a time."""
+            while case := next_turns.popleft() if next_turns else next(fresh, None):
+                under_way[case.question] = case
+                yield self._request(case)
+
+        while True:
+            for reply in self._backend.generate(requests()):
+                case = under_way.pop(reply.key)
+                verdicts = self._advance(case, reply)
+                if verdicts is None:
+                    next_turns.append(case)
+                else:
+                    board.settle(case.question, verdicts)
+                yield from board.finished()
             yield from board.finished()
-        yield from board.finished()
+            if not next_turns:  # else the last replies have opened further turns
+                return
 
-    def _requests(self, tasks: Iterable[Task], board: "_Board") -> Iterator[Request]:
-        for number, task in enumerate(tasks):
-            board.add(number, task)
-            for i in range(len(task.spans)):
-                if board.must_ask((number, i), (task.prompt.id, task.response.response, task.sentence(i))):
-                    yield Request((number, i), self._messages(task, i), tuple(self._protocol.choices))
+    def _fresh_cases(self, tasks: Iterable[Task], board: Board) -> Iterator[_Case]:
+        """A case for every question that nobody has asked; what cannot be asked is settled here."""
+        for task in tasks:
+            number = board.add(task)
+            for indices, texts in self._questions(task):
+                language = self._language(task)
+                question = self._digest(language, texts)
+                if not board.must_ask(question, (number, indices)):
+                    self.usage.repeats += len(indices)
+                    continue
+                case = _Case(question, language, texts, len(indices))
+                failure = self._fit(case, task)
+                if failure is None:
+                    case.messages = self._protocol.opening(language, case.texts)
+                    yield case
+                else:
+                    board.settle(question, [failure] * len(indices))
 
-    def _messages(self, task: Task, i: int) -> list[Message]:
-        prompt = task.prompt
-        if not any(passage.strip() for passage in prompt.passages):
-            raise UserError(
-                f"prompt {prompt.id!r} has no reference, and the llm judge compares with one: "
-                "add a 'reference' to the prompt or take another judge"
-            )
-        language = prompt.language or detect_language(task.response.response)
-        return self._protocol.messages(
-            language if language in self._protocol.templates else next(iter(self._protocol.templates)),
-            reference="\n\n".join(prompt.passages),
-            question=prompt.question,
-            answer=task.response.response,
-            sentence=task.sentence(i),
+    def _questions(self, task: Task) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
+        """Which sentences are asked about together, and what the templates see."""
+        if not task.spans:
+            return
+        shared = {
+            "reference": self._reference(task.prompt).text,
+            "question": neutralise(task.prompt.question),
+            "answer": neutralise(task.response.response),
+            "replies": {},
+        }
+        sentences = [neutralise(task.sentence(i)) for i in range(len(task.spans))]
+        if self._protocol.settings.asks == "sentence":
+            for i, sentence in enumerate(sentences):
+                yield (i,), shared | {"sentence": sentence, "sentences": []}
+            return
+        for start in range(0, len(sentences), SENTENCES_A_CALL):
+            indices = tuple(range(start, min(start + SENTENCES_A_CALL, len(sentences))))
+            # on one line each: a line break in a sentence could pretend to be the next number
+            numbered = [{"id": str(k), "text": " ".join(sentences[i].split())} for k, i in enumerate(indices, 1)]
+            yield indices, shared | {"sentence": "", "sentences": numbered}
+
+    def _reference(self, prompt: Prompt) -> Passages:
+        passages = self._passages.get(prompt.id)
+        if passages is None:
+            passages = self._passages[prompt.id] = Passages([neutralise(text) for text in prompt.passages])
+            if len(self._passages) > REFERENCES_KEPT:
+                self._passages.popitem(last=False)
+        self._passages.move_to_end(prompt.id)
+        return passages
+
+    def _language(self, task: Task) -> str:
+        return self._protocol.language(task.prompt.language or detect_language(task.response.response))
+
+    def _digest(self, language: str, texts: dict[str, Any]) -> bytes:
+        """Of what the protocol's templates read: where they do not show the answer, equal sentences of other answers
+        are the same question.
+        """
+        read = [language, *(f"{name}={texts[name]!r}" for name in sorted(self._protocol.uses - {"replies"}))]
+        return hashlib.blake2b("\0".join(read).encode(errors="replace"), digest_size=16).digest()
+
+    def _fit(self, case: _Case, task: Task) -> Verdict | None:
+        """Cut the reference to what the model's context leaves room for; a verdict that says so where that fails."""
+        if self._room is None:
+            self._room = Room(self._backend.context(), self._protocol, reply_tokens=self._reply_tokens)
+        if case.texts["sentence"]:
+            together, own = [task.sentence(i) for i in range(len(task.spans))], [case.texts["sentence"]]
+        else:
+            together = own = [each["text"] for each in case.texts["sentences"]]
+        try:
+            reference = self._room.fit(case.language, case.texts, self._reference(task.prompt), together, own)
+        except TooLong as error:
+            return Verdict(None, Status.TRUNCATED, reason=str(error))
+        if reference is not None:
+            self.usage.references_cut += 1
+            case.texts = case.texts | {"reference": reference}
+        return None
+
+    def _reply_tokens(self, turn: int, sentences: int) -> int:
+        settings = self._protocol.turns[turn]
+        return settings.max_tokens if self._protocol.settings.asks == "sentence" else 16 + TOKENS_A_SLOT * sentences
+
+    def _request(self, case: _Case) -> Request:
+        turn = self._protocol.turns[case.turn]
+        votes = self._votes_for(case.turn)
+        sampling = Sampling(
+            max_tokens=self._reply_tokens(case.turn, case.count), temperature=0.0 if votes == 1 else 1.0, n=votes
         )
+        self.usage.calls += 1
+        request = Request(case.question, case.messages, sampling=sampling)
+        if turn.reply == "text":
+            return request
+        request = replace(request, choices=tuple(turn.words))
+        if self._protocol.settings.asks == "sentence":
+            return request
+        return replace(request, slots=tuple(sentence["id"] for sentence in case.texts["sentences"]))
 
-    def _verdict(self, reply: Reply) -> Verdict:
-        if reply.failure is not None:
-            return Verdict(None, reply.failure.status, reason=reply.failure.message)
-        completion = reply.completions[0]
-        label = self._protocol.choices.get(completion.text.strip())
-        if label is None:
-            return Verdict(None, Status.PARSE_ERROR, reason=f"the judge replied {completion.text[:200]!r}")
-        return Verdict(label, confidence=completion.probability)
+    def _votes_for(self, turn: int) -> int:
+        """Votes decide between words; where a free text only leads on, one is enough."""
+        return 1 if self._protocol.turns[turn].otherwise else self._votes
 
+    def _advance(self, case: _Case, reply: Reply) -> list[Verdict] | None:
+        """The verdicts, or None where the conversation goes on."""
+        self.usage.prompt_tokens += reply.prompt_tokens
+        self.usage.cached_tokens += reply.cached_tokens
+        self.usage.completion_tokens += reply.completion_tokens
+        turn = self._protocol.turns[case.turn]
+        found = outcomes(turn, reply, self._votes_for(case.turn), case.count)
+        if turn.evidence and found[0].meaning == "next":
+            case.evidence = found[0].text.strip()
+        decides = found[0].meaning != "next"
+        if decides or turn.reply == "word":  # a free text that only leads on takes nothing away
+            share = found[0].share
+            case.confidence = None if share is None or case.confidence is None else case.confidence * share
+        if decides:
+            return [self._verdict(case, outcome) for outcome in found]
+        case.texts = case.texts | {"replies": case.texts["replies"] | {turn.template: neutralise(found[0].text)}}
+        case.turn += 1
+        question = self._protocol.question(case.language, case.turn, case.texts)
+        case.messages = [*case.messages, Message(role="assistant", content=found[0].text), question]
+        return None
 
-@dataclass
-class _Pending:
-    task: Task
-    verdicts: list[Verdict | None]
-
-
-class _Board:
-    """Which verdicts are still to come, and who waits for them."""
-
-    def __init__(self) -> None:
-        self._pending: dict[int, _Pending] = {}
-        self._waiting: dict[Slot, list[Slot]] = {}
-        self._slot_of: dict[Question, Slot] = {}
-        self._question_of: dict[Slot, Question] = {}
-        self._known: OrderedDict[Question, Verdict] = OrderedDict()
-        self._finished: deque[tuple[Task, list[Verdict]]] = deque()
-
-    def add(self, number: int, task: Task) -> None:
-        self._pending[number] = _Pending(task, [None] * len(task.spans))
-        self._check_finished(number)
-
-    def must_ask(self, slot: Slot, question: Question) -> bool:
-        """Whether nobody has asked this yet. If somebody has, the slot gets the same verdict."""
-        if question in self._known:
-            self._set(slot, self._known[question])
-            return False
-        if question in self._slot_of:
-            self._waiting[self._slot_of[question]].append(slot)
-            return False
-        self._slot_of[question], self._question_of[slot], self._waiting[slot] = slot, question, [slot]
-        return True
-
-    def fill(self, slot: Slot, verdict: Verdict) -> None:
-        question = self._question_of.pop(slot)
-        del self._slot_of[question]
-        if verdict.status is Status.OK:
-            self._known[question] = verdict
-            if len(self._known) > VERDICTS_KEPT:
-                self._known.popitem(last=False)
-        for waiting in self._waiting.pop(slot):
-            self._set(waiting, verdict)
-
-    def finished(self) -> Iterator[tuple[Task, list[Verdict]]]:
-        while self._finished:
-            yield self._finished.popleft()
-
-    def _set(self, slot: Slot, verdict: Verdict) -> None:
-        number, i = slot
-        self._pending[number].verdicts[i] = verdict
-        self._check_finished(number)
-
-    def _check_finished(self, number: int) -> None:
-        pending = self._pending[number]
-        verdicts = [verdict for verdict in pending.verdicts if verdict is not None]
-        if len(verdicts) == len(pending.verdicts):
-            self._finished.append((pending.task, verdicts))
-            del self._pending[number]
+    def _verdict(self, case: _Case, outcome: Outcome) -> Verdict:
+        if outcome.meaning is None or outcome.meaning == "next":
+            return Verdict(None, outcome.status, reason=outcome.reason)
+        confidence = outcome.share if case.count > 1 else case.confidence
+        return Verdict(outcome.meaning, confidence=confidence, evidence=case.evidence)
 
 
-def llm_judge(backend: Backend, protocol: str) -> LLMJudge:
+def llm_judge(backend: Backend, protocol: str, *, votes: int = 1) -> LLMJudge:
     """The factory for the registry of judges."""
-    return LLMJudge(backend, load_protocol(protocol))
+    return LLMJudge(backend, load_protocol(protocol), votes=votes)
