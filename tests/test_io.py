@@ -250,3 +250,53 @@ def test_reorder_keeps_every_byte_of_every_line(tmp_path: Path) -> None:
     reorder(file, Response, ["a", "b", "not there", "c"])
     assert file.read_text() == lines["a"] + lines["b"] + lines["c"] + lines["d"]
     assert [f.name for f in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+def test_reorder_passes_over_blank_lines_and_reads_ids_as_json_does(tmp_path: Path) -> None:
+    file = tmp_path / "r.jsonl"
+    odd = '{"id":"\\u0061\\"","prompt_id":"a","response":""}\n'
+    last = '{"prompt_id":"a","id":"b","response":"{\\"id\\":\\"c\\""}\n'
+    file.write_text(f"\ufeff{last}\n  \n{odd}")
+    reorder(file, Response, ['a"', "b", "c"])
+    assert file.read_text() == odd + last
+
+
+def test_renewed_records_take_the_place_of_the_old_ones_and_twice_is_as_once(tmp_path: Path) -> None:
+    file, side = tmp_path / "r.jsonl", tmp_path / "r.jsonl.retry"
+    new = to_line(Response(id="r1", prompt_id="a", response="new"))
+    write_records(file, [response(i) for i in range(4)])
+    for _ in range(2):
+        side.write_bytes(new)
+        reorder(file, Response, [], renewed=side)
+        assert file.read_bytes() == to_line(response(0)) + new + to_line(response(2)) + to_line(response(3))
+        assert not side.exists()
+    side.write_bytes(to_line(response(9)) + to_line(response(1)))
+    reorder(file, Response, ["r9", "r3"], renewed=side)
+    assert [record.id for record in read_records(file, Response)] == ["r9", "r3", "r0", "r1", "r2"]
+    assert "new" not in file.read_text()
+
+
+def test_a_rewrite_that_fails_keeps_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, side = tmp_path / "r.jsonl", tmp_path / "r.jsonl.retry"
+    write_records(file, [response(0)])
+    write_records(side, [Response(id="r0", prompt_id="a", response="new")])
+    before = file.read_bytes(), side.read_bytes()
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        reorder(file, Response, ["r0"], renewed=side)
+    assert (file.read_bytes(), side.read_bytes()) == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_appending_nothing_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with Appender(tmp_path / "r.jsonl", Response, print) as appender:
+        appender.append([])
+        assert synced == []
+        appender.append([response(0)])
+        assert len(synced) == 1

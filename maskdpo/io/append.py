@@ -1,0 +1,120 @@
+"""Files that grow: durable appends that survive a kill, and the rewrite that puts them into order at the end."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Generic, Self
+
+from maskdpo.console import warn
+from maskdpo.errors import InputError, UserError
+from maskdpo.io.read import BOM, R, open_input, read_records
+from maskdpo.io.write import RECORD_BEGIN, atomic_write, sync_folder, to_line
+from maskdpo.schemas import Record
+
+
+class Appender(Generic[R]):
+    """Append records durably, and know which ones an earlier run has left.
+
+    A torn last line (the run before was killed while it wrote) is cut off; any other bad line is an error.
+    ``on_existing`` sees every record that is already there.
+    """
+
+    def __init__(self, path: Path, model: type[R], on_existing: Callable[[R], Any]) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = None
+        if path.exists():
+            _cut_torn_line(path)
+            if path.stat().st_size:
+                for record in read_records(path, model):
+                    on_existing(record)
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
+        return self
+
+    def append(self, records: Iterable[R]) -> None:
+        """Write the records and wait until they are on the disk."""
+        assert self._file is not None, "Appender is used outside its with block"
+        lines = b"".join(to_line(record) for record in records)
+        if lines:
+            self._file.write(lines)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Drop what follows the last newline: a line that was never finished, but only if it began as a record of ours."""
+    open_input(path).close()
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        keep = size
+        while keep:
+            start = max(0, keep - 65536)
+            file.seek(start)
+            newline = file.read(keep - start).rfind(b"\n")
+            if newline >= 0:
+                keep = start + newline + 1
+                break
+            keep = start
+        if keep < size:
+            file.seek(keep)
+            begin = file.read(len(RECORD_BEGIN))
+            if not RECORD_BEGIN.startswith(begin):
+                raise InputError("is no record file of an earlier run: its last line is no record", path=path)
+            file.truncate(keep)
+            warn(f"{path}: dropped an unfinished last line ({size - keep} bytes) that an interrupted run had left")
+
+
+_OUR_ID = re.compile(rb'\{"id":"([^"\\]+)"')
+"""How a line of ``to_line`` begins: its id is found without parsing the rest."""
+
+
+def reorder(path: Path, model: type[R], order: Iterable[str], *, renewed: Path | None = None) -> None:
+    """Rewrite a file of valid records atomically in this order of ids; others follow as they were.
+
+    Memory grows with the ids only: lines are copied by their place in the file.
+
+    Args:
+        renewed: a file of records that take the place of those with the same id. It is deleted when all is done; a
+            crash before that does no harm, for to put the same records in again changes nothing.
+    """
+    with ExitStack() as stack:
+        files = [file for file in (path, renewed) if file is not None and file.exists()]
+        sources = [stack.enter_context(file.open("rb")) for file in files]
+        places = {record_id: place for source in sources for record_id, place in _places(source, model)}
+        first = [record_id for record_id in order if record_id in places]
+        listed = set(first)
+        target = stack.enter_context(atomic_write(path))
+        for record_id in chain(first, (record_id for record_id in places if record_id not in listed)):
+            source, begin, length = places[record_id]
+            source.seek(begin)
+            target.write(source.read(length))
+    if renewed is not None:
+        sync_folder(path.parent)  # a power cut must not undo the rename and keep the deletion
+        renewed.unlink()
+
+
+def _places(source: IO[bytes], model: type[Record]) -> Iterator[tuple[str, tuple[IO[bytes], int, int]]]:
+    """Id, and file, begin and length of every line that is not blank."""
+    begin = 0
+    for line in source:
+        record = line.removeprefix(BOM)
+        if record.strip():
+            ours = _OUR_ID.match(record)
+            record_id = ours[1].decode() if ours else model.model_validate_json(record).id  # type: ignore[attr-defined]
+            yield record_id, (source, begin + len(line) - len(record), len(record))
+        begin += len(line)

@@ -1,0 +1,147 @@
+"""Validated streaming reads. A reader never guesses: a line that is not a valid record is an ``InputError`` with file,
+line, field and reason."""
+
+import json
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from maskdpo.errors import InputError
+from maskdpo.schemas import Annotation, Pair, Prompt, Record, Response
+
+R = TypeVar("R", bound=Record)
+BOM = b"\xef\xbb\xbf"
+"""What some editors put before the first line."""
+
+
+class Located(NamedTuple, Generic[R]):
+    """A record and the line that it came from, for errors about what it refers to."""
+
+    record: R
+    path: Path
+    line: int
+
+    def error(self, field: str, message: str) -> InputError:
+        return InputError(message, path=self.path, line=self.line, field=field)
+
+
+def _first_problem(error: ValidationError, path: Path, line: int) -> InputError:
+    # what may be a string or a list fails as both; the problem with the list says more
+    problems = [problem for problem in error.errors(include_url=False) if problem["loc"][1:] != ("str",)]
+    problem = problems[0]
+    parts = [str(part) for part in problem["loc"]]
+    field = ".".join(part for part in parts if not part.startswith("list[")) or None
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "json_invalid":
+        field, message = (
+            None,
+            f"not a JSON object ({message.removeprefix('Invalid JSON: ').replace(' line 1', '')}); is the line torn?",
+        )
+    elif problem["type"] == "list_type" and parts[-1].startswith("list["):
+        message = "must be a string or a list"
+    elif problem["type"] == "extra_forbidden":
+        message = "unknown field; put what is your own under 'meta'" if "." not in (field or "") else "unknown field"
+    elif problem["type"] == "missing":
+        message = "is missing"
+    more = len(problems) - 1
+    return InputError(message + (f" (and {more} more in this line)" if more else ""), path=path, line=line, field=field)
+
+
+def scan(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
+    """Yield every line of a JSONL file as a record, or as the error that it is. Blank lines are passed over.
+
+    Ids must be unique within the file. Memory grows with the ids only.
+    """
+    seen: dict[str, int] = {}
+    empty = True
+    with open_input(path) as lines:
+        for number, raw in enumerate(lines, 1):
+            line = raw.strip()
+            if not line:
+                continue
+            empty = False
+            try:
+                record = model.model_validate_json(line.removeprefix(BOM) if number == 1 else line)
+            except ValidationError as error:
+                yield _first_problem(error, path, number)
+                continue
+            first = seen.setdefault(record.id, number)  # type: ignore[attr-defined]
+            located = Located(record, path, number)
+            if first != number:
+                yield located.error("id", f"duplicate id {record.id!r}, first on line {first}")  # type: ignore[attr-defined]
+                continue
+            yield located
+    if empty:
+        yield InputError("the file holds no records", path=path)
+
+
+def read_located(path: Path, model: type[R]) -> Iterator[Located[R]]:
+    """Like ``scan``, but the first error is raised."""
+    for item in scan(path, model):
+        if isinstance(item, InputError):
+            raise item
+        yield item
+
+
+def read_records(path: Path, model: type[R]) -> Iterator[R]:
+    """Stream the records of a file; the first bad line raises ``InputError``."""
+    for item in read_located(path, model):
+        yield item.record
+
+
+def read_prompts(path: Path) -> dict[str, Prompt]:
+    """All prompts by id: other records refer to them."""
+    return {prompt.id: prompt for prompt in read_records(path, Prompt)}
+
+
+AnswerT = TypeVar("AnswerT", Response, Annotation, Pair)
+
+
+def read_answers(path: Path, model: type[AnswerT], prompts: dict[str, Prompt]) -> Iterator[AnswerT]:
+    """Stream records that refer to a prompt; a dangling ``prompt_id`` raises ``InputError``."""
+    for item in read_located(path, model):
+        if item.record.prompt_id not in prompts:
+            raise item.error("prompt_id", f"no prompt has the id {item.record.prompt_id!r}")
+        yield item.record
+
+
+KINDS: tuple[tuple[str, type[Record]], ...] = (
+    ("chosen", Pair),
+    ("sentences", Annotation),
+    ("response", Response),
+    ("prompt", Prompt),
+)
+"""A field that gives a record's type away, most telling first."""
+
+
+def record_type(file: Path) -> type[Record]:
+    """The type of a file's records, by the fields of the first line that is a JSON object."""
+    with open_input(file) as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(value, dict):
+                for field, model in KINDS:
+                    if field in value:
+                        return model
+                raise InputError(
+                    "no record that maskdpo knows: a prompt, response, annotation or pair", path=file, line=number
+                )
+    raise InputError("the file holds no JSON object", path=file)
+
+
+def open_input(path: Path) -> BufferedReader:
+    """Open for reading, with errors for people."""
+    try:
+        return path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError("no such file", path=path) from None
+    except IsADirectoryError:
+        raise InputError("is a folder, a file is needed", path=path) from None
+    except PermissionError:
+        raise InputError("may not be read: permission denied", path=path) from None

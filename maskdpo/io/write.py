@@ -1,0 +1,81 @@
+"""Files that are written whole: beside their place, synced, then renamed over it."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from pydantic_core import PydanticSerializationError
+
+from maskdpo.errors import InputError, UserError
+from maskdpo.schemas import Record
+
+
+def refuse_overwriting(out: Path, *inputs: Path | None) -> None:
+    """An output that is one of its own inputs would destroy it."""
+    for path in inputs:
+        if path is not None and out.exists() and path.exists() and out.samefile(path):
+            raise InputError("is an input of this command; name another --out", path=out)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears whole or not at all: written beside its place, synced, then renamed over it."""
+    if path.is_dir():
+        raise InputError("is a folder, a file is needed", path=path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, after a rename."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def to_line(record: Record) -> bytes:
+    """One JSON line. What stands at its default is left out: a reader puts it back."""
+    try:
+        return record.model_dump_json(exclude_defaults=True).encode() + b"\n"
+    except PydanticSerializationError:  # half a character, which no file can hold, becomes "?": spans stay right
+        values = record.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(values, ensure_ascii=False).encode(errors="replace") + b"\n"
+
+
+RECORD_BEGIN = b'{"id":'
+"""How every line of ``to_line`` begins."""
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Write all records at once, atomically; the number of them is returned."""
+    count = 0
+    with atomic_write(path) as file:
+        for record in records:
+            file.write(to_line(record))
+            count += 1
+    return count
