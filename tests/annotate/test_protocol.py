@@ -1,8 +1,11 @@
 """Protocols: folders of templates, loaded with clear errors, and text that cannot break out of them."""
 
 import shutil
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -159,3 +162,45 @@ def test_nothing_that_is_judged_closes_a_delimiter_or_writes_a_control_token(tex
     for name in ("reference", "question", "answer", "sentence"):
         assert f"</{name}>" not in neutral.lower()
         assert f"<{name}>" not in neutral.lower()
+
+
+# What the ANAH repository's prompts are like: functions of this shape, indented, with white space at both ends.
+ANAH_LIKE = '''
+def fact_check_prompt(question, annotation, language):
+    cn = f"""
+    问题 {question}
+    回答 {annotation}
+    “<无事实>” “<有事实>”
+    """
+    en = f"""
+    Question {question}
+    Answer {annotation}
+    “<No Facts>” “<Facts Present>”
+    """
+    return cn if language == "zh" else en
+
+def reference_check_prompt(question, reference, annotation, language):
+    return f"""
+    {question}| {annotation} |{reference} \\n    """
+
+def hallucination_check_prompt(question, reference, annotation, language):
+    return f"""{question} / {annotation} / {reference}"""
+'''
+
+
+def test_the_anah_annotators_prompts_become_a_protocol_to_the_letter(tmp_path: Path) -> None:
+    source = tmp_path / "anahv2_prompt.py"
+    source.write_text(ANAH_LIKE)
+    script = Path(__file__).parents[2] / "examples" / "anah_protocol.py"
+    subprocess.run([sys.executable, str(script), str(source), str(tmp_path / "anah-v2")], check=True)
+    protocol = load_protocol(str(tmp_path / "anah-v2"))
+    prompts: dict[str, Any] = {}
+    exec(ANAH_LIKE, prompts)
+    texts = TEXTS | {"replies": {"reference": "P1", "fact": ""}}
+    for language in ("en", "zh"):
+        opening = protocol.opening(language, texts)
+        assert [message.role for message in opening] == ["user"]
+        assert opening[0].content == prompts["fact_check_prompt"]("Q1", "S1", language)
+        second, third = (protocol.question(language, turn, texts).content for turn in (1, 2))
+        assert second == prompts["reference_check_prompt"]("Q1", "R1", "S1", language)
+        assert third == prompts["hallucination_check_prompt"]("Q1", "P1", "S1", language)

@@ -1,26 +1,25 @@
 """Both ways to vLLM, with the real small model: its OpenAI-compatible server, and inside this process."""
 
 import importlib.util
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
+import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from maskdpo.annotate.judges.llm import llm_judge
+from maskdpo.annotate.runner import annotate
+from maskdpo.annotate.splitters import get_splitter
 from maskdpo.backends.base import Backend, Failure, Reply, Request, Sampling
 from maskdpo.backends.openai_backend import OpenAIBackend
 from maskdpo.backends.vllm_backend import VLLMBackend
 from maskdpo.errors import UserError
-from maskdpo.models import resolve_model
-from maskdpo.schemas import Message, Status
+from maskdpo.io import read_records
+from maskdpo.sample import sample
+from maskdpo.schemas import Annotation, Message, Status
+from tests.integration.vllm_server import MEMORY, vllm_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,45 +27,8 @@ pytestmark = [
 ]
 
 LIMIT = 512
-START_S = 420
-MEMORY = 0.4  # on a CPU: of the main memory
 CHOICES = ("no_hallucination", "contradictory", "unverifiable", "no_fact")
 QUESTION = "Text: The Nile is in Africa.\nSentence: The Nile is in Asia.\nIs the sentence right? Name the verdict."
-
-
-@contextmanager
-def vllm_server(log: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", resolve_model("smollm2")),
-        *("--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port)),
-        *("--max-model-len", str(LIMIT), "--gpu-memory-utilization", str(MEMORY)),
-        *("--enable-prompt-tokens-details", "--enforce-eager"),
-        "--no-enable-chunked-prefill",  # as in _cpu_settings of vllm_backend.py
-    ]
-    with log.open("w") as sink:
-        process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)
-        try:
-            _wait_until_up(process, port, log)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _wait_until_up(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    until = time.monotonic() + START_S
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            break
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    pytest.fail(f"vLLM did not start:\n{log.read_text()[-3000:]}")
 
 
 @pytest.fixture(scope="module", params=["server", "in process"])
@@ -77,7 +39,7 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         if request.param == "in process":
             yield VLLMBackend("smollm2", max_model_len=LIMIT, gpu_memory_utilization=MEMORY)
             return
-        with vllm_server(tmp_path_factory.mktemp("vllm") / "server.log") as url:
+        with vllm_server(tmp_path_factory.mktemp("vllm") / "server.log", max_model_len=LIMIT) as url:
             yield OpenAIBackend("smollm2", api_base=url)
 
 
@@ -205,6 +167,46 @@ def test_a_shared_beginning_is_cached(backend: Backend) -> None:
     for question in ("one", "two"):
         reply = replies(backend, Request(0, chat(reference + question)), max_tokens=2)[0]
     assert reply.cached_tokens > 100
+
+
+def test_several_slots_are_one_object(backend: Backend) -> None:
+    request = Request(0, chat(QUESTION + " Also: is fire hot?"), CHOICES, ("1", "2", "3"))
+    reply = replies(backend, request, max_tokens=100, temperature=0.0)[0]
+    if reply.failure is not None:  # a server lets the model write white space until it is lost in it
+        assert reply.failure.status is Status.TRUNCATED
+        assert isinstance(backend, OpenAIBackend)
+        return
+    (completion,) = reply.completions
+    said = json.loads(completion.text)
+    assert [pick.choice for pick in completion.picks] == [said[slot] for slot in ("1", "2", "3")]
+    assert all(pick.choice in CHOICES for pick in completion.picks)
+
+
+def test_the_limit_and_the_count_are_the_models_own(backend: Backend) -> None:
+    context = backend.context()
+    assert context.limit == LIMIT
+    assert context.count("The capital of France is") == 5
+
+
+PROMPTS = [
+    {"id": "nile", "prompt": "What is the Nile?", "reference": "The Nile is a river in Africa. It is 6,650 km long."},
+    {"id": "paris", "prompt": "What is Paris?", "reference": "Paris is the capital of France, on the river Seine."},
+]
+
+
+@pytest.mark.parametrize("protocol", ["single", "joint", "staged"])
+def test_sample_and_annotate_from_end_to_end(backend: Backend, protocol: str, tmp_path: Path) -> None:
+    prompts, answers, out = tmp_path / "p.jsonl", tmp_path / "r.jsonl", tmp_path / "a.jsonl"
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in PROMPTS))
+    assert sample(prompts, answers, backend, Sampling(n=2, max_tokens=40)).responses == 4
+    judge = llm_judge(backend, protocol)
+    stats = annotate(prompts, answers, out, judge, get_splitter("markdown"))
+    annotations = list(read_records(out, Annotation))
+    assert len(annotations) == 4
+    assert stats.sentences == sum(len(annotation.sentences) for annotation in annotations) > 3
+    assert stats.statuses[Status.OK] >= stats.sentences / 2
+    assert judge.usage.prompt_tokens > 100 * judge.usage.calls > 0
+    assert judge.usage.cached_tokens > 0
 
 
 def test_what_vllm_cannot_load_is_said_in_one_line() -> None:
