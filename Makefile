@@ -1,4 +1,4 @@
-# make install | demo | test | test-vllm | check | format | bench | clean
+# make install | demo | test | test-vllm | check | format | bench | bench-annotate | clean
 #
 # Everything is put into .venv, the converted model into ~/.cache/maskdpo; a second run of any target is quick.
 # A CUDA build of torch instead of the pinned CPU one: make install TORCH=torch
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: install demo test test-vllm check format bench clean
+.PHONY: install demo test test-vllm check format bench bench-annotate clean
 
 install: $(VENV)/.installed
 
@@ -45,6 +45,14 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/splitters.py
+
+# PROMPTS and RESPONSES may be files of your own; the demo's are there after make demo
+PROMPTS ?= demo/train.jsonl
+RESPONSES ?= demo/responses.jsonl
+bench-annotate: install
+	sh scripts/setup_vllm_venv.sh
+	$(BIN)/python benchmarks/annotate_pipeline.py
+	$(OFFLINE) VLLM_CPU_KVCACHE_SPACE=2 PYTHONPATH=. .venv-vllm/bin/python benchmarks/annotate.py $(PROMPTS) $(RESPONSES)
 
 clean:
 	rm -rf $(VENV) .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis demo
