@@ -1,0 +1,199 @@
+"""References that are too long for a judge: the passages that bear on the sentences, as many as there is room for."""
+
+import re
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import chain, pairwise, zip_longest
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from maskdpo.annotate.claims.tokens import fold, stem
+from maskdpo.annotate.language import detect_language
+from maskdpo.annotate.splitters import markdown
+
+CountTokens = Callable[[str], int]
+PIECE_BYTES = 600  # UTF-8: about 100 English words or 200 Chinese characters
+GAP = "\n[...]\n"  # where pieces of a passage have been left out
+_BETWEEN = "\n\n"  # passages
+_MISSES = 8  # pieces that do not fit before the rest is not tried: each costs a call of the tokenizer
+
+_CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_LETTER = rf"[^\W\d_{_CJK}]"
+_TOKEN = re.compile(rf"[{_CJK}]+|\d+(?:,\d{{3}}(?!\d))*(?:\.\d+)?|{_LETTER}[^\W_{_CJK}]*(?:'{_LETTER}+)*")
+# A piece that has nothing but these in common with a sentence has nothing to say on it: it scores 0.
+_ENGLISH = """a an and are as at be been but by for from had has have in into is it its of on or that the their there
+these they this to was were which will with"""
+_STOP_WORDS = frozenset([*_ENGLISH.split(), *"的了是在和与也为于"])
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What is left of a reference. ``complete``: the best piece for every sentence is in it, whole."""
+
+    text: str
+    complete: bool
+
+
+class _Piece(NamedTuple):
+    passage: int
+    start: int
+    end: int
+    text: str
+
+
+class Passages:
+    """A reference in pieces that can be ranked. Cheap to make: it is split and indexed when a cut first needs it.
+
+    ``text`` is the whole of it. Token counts of pieces are kept for the last ``count`` that was passed.
+    """
+
+    def __init__(self, passages: Sequence[str]) -> None:
+        self.text = _BETWEEN.join(passages)
+        self._passages = tuple(passages)
+        self._counts: dict[str, int] = {}
+        self._counter: CountTokens | None = None
+
+    def cut(self, sentences: Sequence[str], budget: int, count: CountTokens) -> Cut | None:
+        """The whole reference if it has ``budget`` tokens or fewer, else the pieces that matter most, in their order.
+
+        Every sentence gets its best piece, then every sentence its second best, and so on; last come the pieces
+        that bear on no sentence, from the beginning: it says what a document is about. If the very first piece is
+        too long, its beginning is all there is. None where nothing fits.
+        """
+        if self._count(self.text, count) <= budget:
+            return Cut(self.text, complete=True)
+        if not self._pieces:
+            return None
+        rankings = [self._ranking(sentence) for sentence in sentences]
+        best = {ranking[0] for ranking in rankings if ranking}
+        rounds = chain(*zip_longest(*rankings), range(len(self._pieces)))
+        order = list(dict.fromkeys(i for i in rounds if i is not None))
+        if self._count(first := self._pieces[order[0]].text, count) > budget:
+            short = _shorten(first, budget, count)
+            return Cut(short, complete=not best) if short else None
+        chosen = self._choose(order, len(best), budget, count)
+        # Tokenizers do not add up: the whole may have more tokens than its parts.
+        while count(text := self._join(chosen)) > budget and len(chosen) > 1:
+            chosen.pop()
+        return Cut(text, complete=best <= set(chosen))
+
+    def _choose(self, order: list[int], sure: int, budget: int, count: CountTokens) -> list[int]:
+        """The pieces that fit, most important first. The first ``sure`` ones are all tried."""
+        gap = self._count(GAP, count)
+        room, misses, chosen = budget + gap, 0, list[int]()
+        for rank, i in enumerate(order):
+            size = self._count(self._pieces[i].text, count) + gap
+            if size <= room:
+                chosen.append(i)
+                room -= size
+            elif (misses := misses + 1) > _MISSES and rank >= sure:
+                break
+        return chosen
+
+    def _join(self, chosen: Iterable[int]) -> str:
+        kept, parts, last = set(chosen), list[str](), _Piece(-1, 0, 0, "")
+        for i in sorted(kept):
+            piece = self._pieces[i]
+            if last.passage == piece.passage:
+                parts.append(self._passages[piece.passage][last.end : piece.start] if i - 1 in kept else GAP)
+            elif parts:
+                parts.append(_BETWEEN)
+            parts.append(piece.text)
+            last = piece
+        return "".join(parts)
+
+    def _count(self, text: str, count: CountTokens) -> int:
+        if count != self._counter:
+            self._counter, self._counts = count, {}
+        if text not in self._counts:
+            self._counts[text] = count(text)
+        return self._counts[text]
+
+    @cached_property
+    def _pieces(self) -> list[_Piece]:
+        pieces = []
+        for number, passage in enumerate(self._passages):
+            end = 0
+            for part in _split(passage, detect_language(passage[:5000])):
+                start = end + len(part) - len(part.lstrip())
+                end += len(part)
+                if text := part.strip():
+                    pieces.append(_Piece(number, start, start + len(text), text))
+        return pieces
+
+    @cached_property
+    def _index(self) -> Any:
+        """The BM25 index, or None if there is not one word in the reference."""
+        import bm25s  # late: it takes a moment, and most references need no cut
+
+        bm25s.tqdm = bm25s.scoring.tqdm = lambda steps, **_: steps  # even a hidden progress bar starts a thread
+        words, index = [_words(piece.text) for piece in self._pieces], bm25s.BM25(backend="numpy")
+        if any(words):
+            index.index(words, show_progress=False)
+        return index if any(words) else None
+
+    def _ranking(self, sentence: str) -> list[int]:
+        """The pieces that have a word in common with the sentence, best first, the earlier of equals first."""
+        if self._index is None:
+            return []
+        scores = self._index.get_scores_from_ids(self._index.get_tokens_ids(dict.fromkeys(_words(sentence))))
+        return [i for i in np.argsort(-scores, kind="stable").tolist() if scores[i] > 0]
+
+
+def _words(text: str) -> list[str]:
+    plain = unicodedata.normalize("NFKC", text.replace("’", "'"))
+    return list(chain.from_iterable(map(_terms, _TOKEN.findall(plain))))
+
+
+@lru_cache(maxsize=16384)
+def _terms(token: str) -> tuple[str, ...]:
+    """What is compared: stems, numbers without separators of thousands, Chinese characters alone and in twos."""
+    if re.match(f"[{_CJK}]", token):
+        return (*(c for c in token if c not in _STOP_WORDS), *(a + b for a, b in pairwise(token)))
+    if token[0].isdecimal():
+        return (token.replace(",", ""),)
+    word = fold(token)
+    return () if word in _STOP_WORDS else (stem(word),)
+
+
+def _at(pattern: str) -> Callable[[str, str], list[int]]:
+    return lambda text, _: [found.end() for found in re.finditer(pattern, text)]
+
+
+def _sentences(text: str, language: str) -> list[int]:
+    return markdown.cut(text.replace("\r", " ").replace("\n", " "), language)
+
+
+# Where a text may be cut, from the best places to the last resort. Bare line ends come late: lines may be wrapped.
+_PARAGRAPHS = _at(r"""\n\s*\n|[.!?。！？…][”’"')」』】]*\s*\n""")
+_LEVELS = (_PARAGRAPHS, _sentences, _at(r"\n"), _at(r"\s+|[，、；：]"), _at(r"(?s:.)"))
+
+
+def _split(text: str, language: str, level: int = 0) -> Iterator[str]:
+    """Pieces that make up the text, none larger than it should be; small parts that are neighbours stay together."""
+    if level == len(_LEVELS) or len(text.encode()) <= PIECE_BYTES:
+        yield text
+        return
+    pile, room = "", PIECE_BYTES
+    for start, end in pairwise([0, *_LEVELS[level](text, language), len(text)]):
+        size = len((part := text[start:end]).encode())
+        if pile and size > room:
+            yield from _split(pile, language, level + 1)
+            pile, room = "", PIECE_BYTES
+        pile += part
+        room -= size
+    yield from _split(pile, language, level + 1)
+
+
+def _shorten(text: str, budget: int, count: CountTokens) -> str | None:
+    """The longest beginning that fits, up to the end of a sentence if possible, else of a word."""
+    language = detect_language(text)
+    for level in _LEVELS[1:]:
+        ends = level(text, language)
+        if fitting := bisect_left(ends, True, key=lambda end: count(text[:end].rstrip()) > budget):
+            return text[: ends[fitting - 1]].rstrip()
+    return None
