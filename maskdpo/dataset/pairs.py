@@ -1,258 +1,178 @@
-"""``maskdpo build-pairs``: from labelled answers to preference pairs. What is dropped is counted by its reason."""
+"""``maskdpo build-pairs``: from labelled answers to preference pairs. What is dropped is counted by its reason.
 
-import hashlib
+Two passes over the answers: the first keeps scores and counts only, the second reads the texts of proposed pairs.
+"""
+
+import json
+import math
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
-from maskdpo.dataset.score import right_share
+from maskdpo.console import progress
+from maskdpo.dataset.candidates import Candidate
+from maskdpo.dataset.filters import DroppedPair, NoPair, alike, pair_problem
+from maskdpo.dataset.lots import lot, split_of
+from maskdpo.dataset.options import PairOptions
+from maskdpo.dataset.reading import Texts, open_texts, read_candidates, read_prompts_slim
+from maskdpo.dataset.score import SCORES, UNBOUNDED
+from maskdpo.dataset.stats import PairStats
+from maskdpo.dataset.strategies import STRATEGIES, Pool, Proposal
+from maskdpo.dataset.write import pair_files, pair_record, test_file
 from maskdpo.errors import InputError, UserError
-from maskdpo.io import read_answers, read_prompts, refuse_overwriting, write_records
+from maskdpo.io import atomic_write, refuse_overwriting
 from maskdpo.runs import Run, meta_file
-from maskdpo.schemas import SIDES, Annotation, Group, Message, Pair, PairSentence, Prompt, Side, group_of
+from maskdpo.schemas import Prompt
 
-Split = Literal["train", "test"]
-
-
-class Reject(StrEnum):
-    """Why a prompt gave no pair."""
-
-    TOO_FEW = "fewer than two scored answers"
-    SAME_TEXT = "the best and the worst answer have the same text"
-    MARGIN = "the scores are closer than --min-margin"
-    NO_RIGHT = "the better answer has no right sentence to learn"
-    NO_WRONG = "the worse answer has no wrong sentence to unlearn"
-    FORMS = "one answer was sampled with --raw, the other without"
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """What pairing needs to know of an answer, without its text."""
-
-    id: str
-    prompt_id: str
-    text_hash: bytes
-    score: float
-    right: int
-    wrong: int
-    raw: bool
-
-    @classmethod
-    def of(cls, annotation: Annotation) -> "Candidate | None":
-        """None where no sentence was judged: such an answer has no score."""
-        counts = annotation.counts
-        score = right_share(counts)
-        if score is None:
-            return None
-        text_hash = hashlib.blake2b(" ".join(annotation.response.split()).encode(), digest_size=16).digest()
-        raw = bool((annotation.sampling or {}).get("raw", False))
-        return cls(annotation.id, annotation.prompt_id, text_hash, score, counts.right, counts.wrong, raw)
-
-
-Chosen = tuple[Candidate, Candidate]
-"""The better and the worse answer."""
-
-Strategy = Callable[[list[Candidate]], list[Chosen]]
-
-
-def best_worst(candidates: list[Candidate]) -> list[Chosen]:
-    """The paper's rule: the most and the least factual answer of a prompt.
-
-    Ties go to more right (more wrong) sentences, then to the id, so that the order of the input does not matter.
-    """
-    best = min(candidates, key=lambda c: (-c.score, -c.right, c.id))
-    worst = min(candidates, key=lambda c: (c.score, -c.wrong, c.id))
-    return [(best, worst)]
-
-
-STRATEGIES: dict[str, Strategy] = {"best-worst": best_worst}
-"""To add a strategy: a function and a line here."""
-
-
-@dataclass
-class PairStats:
-    """What a run of ``build-pairs`` did."""
-
-    prompts: int = 0
-    answers: int = 0
-    unscored: int = 0
-    """Answers none of whose sentences was judged."""
-    pairs: Counter[Split] = field(default_factory=Counter)
-    rejected: Counter[Reject] = field(default_factory=Counter)
-    margin_sum: float = 0.0
-    labels: dict[Side, Counter[Group]] = field(default_factory=lambda: {"chosen": Counter(), "rejected": Counter()})
-    characters: Counter[Side] = field(default_factory=Counter)
-
-    @property
-    def total(self) -> int:
-        return self.pairs.total()
+DEFAULTS = PairOptions()
 
 
 def build_pairs(
     prompts_file: Path,
     annotations_file: Path,
     out: Path,
+    options: PairOptions = DEFAULTS,
     *,
-    strategy: str = "best-worst",
-    min_margin: float = 0.1,
-    test_size: float = 0.1,
-    seed: int = 0,
+    summary_file: Path | None = None,
 ) -> PairStats:
     """Pair the answers of every prompt; write ``out`` and, for held-out topics, ``test_file(out)``, both atomically.
 
-    Args:
-        min_margin: least difference of the two scores (right / judged sentences).
-        test_size: share of the topics whose pairs go to the test file; a topic is never split.
+    Pairs are made anew each time: an earlier output is replaced. ``summary_file`` gets ``PairStats.summary()`` as JSON.
     """
-    refuse_overwriting(out, prompts_file, annotations_file)
-    refuse_overwriting(test_file(out), prompts_file, annotations_file)
-    if strategy not in STRATEGIES:
-        raise UserError(f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}")
-    prompts = read_prompts(prompts_file)
-    by_prompt: dict[str, list[Candidate]] = {}
-    stats = PairStats()
-    for annotation in read_answers(annotations_file, Annotation, prompts):
-        stats.answers += 1
-        candidate = Candidate.of(annotation)
-        stats.unscored += candidate is None
-        by_prompt.setdefault(annotation.prompt_id, []).extend([candidate] if candidate else [])
-    stats.prompts = len(by_prompt)
-    wanted: list[Chosen] = []
-    for prompt_id in sorted(by_prompt):
-        wanted += _accepted(by_prompt[prompt_id], STRATEGIES[strategy], min_margin, stats.rejected)
-    texts = _texts(annotations_file, prompts, {c.id for pair in wanted for c in pair})
-    splits: dict[Split, list[Pair]] = {"train": [], "test": []}
-    for better, worse in wanted:
-        pair = _pair(prompts[better.prompt_id], better, worse, texts)
-        split = split_of(pair.topic, test_size, seed)
-        splits[split].append(pair)
-        _count(stats, split, pair)
-    if not stats.total:
-        reasons = "; ".join(f"{number}: {reason.value}" for reason, number in stats.rejected.most_common())
-        raise InputError(
-            f"no pair could be built ({reasons or 'no answer has a judged sentence'})", path=annotations_file
-        )
-    if not splits["train"]:
-        raise UserError(f"all {stats.total} pairs fell to the test split; lower --test-size, or bring more topics")
-    options = {"strategy": strategy, "min_margin": min_margin, "test_size": test_size, "seed": seed}
-    _write(out, splits, options, {"prompts": prompts_file, "annotations": annotations_file}, stats)
+    check_options(options)
+    _check_outputs((prompts_file, annotations_file), out, summary_file)
+    prompts = read_prompts_slim(prompts_file)
+    stats = PairStats(bounded=options.score not in UNBOUNDED, prompts=len(prompts))
+    candidates = read_candidates(annotations_file, prompts, options, stats)
+    with (
+        atomic_write(summary_file) if summary_file else nullcontext() as summary,
+        pair_files(out) as write,
+        open_texts(annotations_file) as texts,
+        progress("build-pairs: writing", None, "pairs") as bar,
+    ):
+        for topic, proposals in _by_topic(prompts, candidates, options, stats):
+            split = split_of(topic, options.test_size, options.seed)
+            kept = _keep(proposals, texts, options, stats)
+            for proposal in kept:
+                prompt = prompts[proposal.better.prompt_id]
+                pair = pair_record(prompt, proposal, texts.of(proposal.better), texts.of(proposal.worse))
+                write(split, pair)
+                stats.add_pair(split, *proposal)
+            if kept:
+                stats.add_topic(split, len(kept))
+                bar.advance(len(kept))
+        _refuse_too_few(stats, annotations_file)
+        if summary:
+            summary.write(json.dumps(stats.summary(), indent=2).encode() + b"\n")
+        meta_file(out).unlink(missing_ok=True)  # the record of an earlier run never stands beside this run's pairs
+    run = Run(
+        meta_file(out),
+        "build-pairs",
+        asdict(options),
+        {"prompts": prompts_file, "annotations": annotations_file},
+        restart="",
+    )
+    run.finish(stats.summary())
     return stats
 
 
-def test_file(out: Path) -> Path:
-    """Where the pairs of held-out topics go: ``pairs.jsonl`` -> ``pairs.test.jsonl``."""
-    return out.with_name(f"{out.stem}.test{out.suffix}")
+def check_options(options: PairOptions) -> None:
+    """Names that nobody knows, and numbers that would drop everything or mean nothing."""
+    for what, name, known in (("strategy", options.strategy, STRATEGIES), ("score", options.score, SCORES)):
+        if name not in known:
+            raise UserError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+    if options.k is not None and options.strategy != "top-bottom":
+        raise UserError("--k goes with --strategy top-bottom")
+    most = math.inf if options.score in UNBOUNDED else 1.0
+    for flag, value, low, high in (
+        ("--min-margin", options.min_margin, 0.0, most),
+        ("--min-coverage", options.min_coverage, 0.0, 1.0),
+        ("--max-length-ratio", options.max_length_ratio, 1.0, math.inf),
+        ("--max-similarity", options.max_similarity, 0.0, 1.0),
+        ("--test-size", options.test_size, 0.0, 1.0),
+    ):
+        if not low <= value <= high:  # not-a-number fails too
+            raise UserError(
+                f"{flag} is {value:g}, but must lie between {low:g} and {high:g} with --score {options.score}"
+            )
 
 
-def split_of(topic: str, test_size: float, seed: int) -> Split:
-    """The split of a topic: by its hash alone, so that growing the data moves no topic across."""
-    digest = hashlib.sha256(f"{seed}\0{topic}".encode()).digest()
-    return "test" if int.from_bytes(digest[:8], "big") / 2**64 < test_size else "train"
+def _check_outputs(inputs: tuple[Path, Path], out: Path, summary_file: Path | None) -> None:
+    outputs = [out, test_file(out), *([summary_file] if summary_file else [])]
+    for output in outputs:
+        refuse_overwriting(output, *inputs)
+    if summary_file and summary_file.absolute() in {file.absolute() for file in (*outputs[:2], meta_file(out))}:
+        raise InputError("is written by this command already; name another --summary", path=summary_file)
 
 
-def _accepted(
-    candidates: list[Candidate], strategy: Strategy, min_margin: float, rejected: Counter[Reject]
-) -> list[Chosen]:
-    if len(candidates) < 2:
-        rejected[Reject.TOO_FEW] += 1
-        return []
-    accepted = []
-    for better, worse in strategy(candidates):
-        reason = _problem(better, worse, min_margin)
-        if reason is None:
-            accepted.append((better, worse))
+def _by_topic(
+    prompts: Mapping[str, Prompt], candidates: Mapping[str, list[Candidate]], options: PairOptions, stats: PairStats
+) -> Iterator[tuple[str, list[Proposal]]]:
+    """What the strategy proposes, topic by topic, less what shows without the texts to be no pair."""
+    topics: dict[str, list[str]] = {}
+    for prompt in prompts.values():
+        topics.setdefault(prompt.topic_or_id, []).append(prompt.id)
+    for topic in sorted(topics):
+        fit = []
+        for prompt_id in sorted(topics[topic]):
+            proposals = _proposals(candidates.get(prompt_id), options, stats)
+            problems = [pair_problem(*proposal, options) for proposal in proposals]
+            stats.dropped_pairs.update(problem for problem in problems if problem)
+            good = [proposal for proposal, problem in zip(proposals, problems, strict=True) if not problem]
+            stats.no_pair[NoPair.DROPPED] += bool(proposals) and not good
+            fit += good
+        yield topic, fit
+
+
+def _proposals(answers: list[Candidate] | None, options: PairOptions, stats: PairStats) -> list[Proposal]:
+    """What the strategy makes of one prompt; why nothing, is counted."""
+    pool = Pool.of(answers or [], options)
+    stats.may_be_chosen += len(pool.better)
+    stats.may_be_rejected += len(pool.worse)
+    if answers is None:
+        reason = NoPair.NO_ANSWERS
+    elif len(answers) < 2:
+        reason = NoPair.TOO_FEW
+    elif not pool.better:
+        reason = NoPair.NO_CHOSEN
+    elif not pool.worse:
+        reason = NoPair.NO_REJECTED
+    elif proposals := STRATEGIES[options.strategy](pool, options):
+        return proposals
+    else:
+        reason = NoPair.EVEN
+    stats.no_pair[reason] += 1
+    return []
+
+
+def _keep(proposals: list[Proposal], texts: Texts, options: PairOptions, stats: PairStats) -> list[Proposal]:
+    """The pairs of one topic that stay, in their order: drawn by lot up to the limits, near-equal ones passed over."""
+    lots = sorted((lot(options.seed, "keep", proposal.id), i) for i, proposal in enumerate(proposals))
+    per_prompt: Counter[str] = Counter()
+    kept: list[int] = []
+    for _, i in lots:
+        better, worse = proposals[i]
+        if per_prompt[better.prompt_id] == options.max_per_prompt:
+            problem = DroppedPair.PER_PROMPT
+        elif len(kept) == options.max_per_topic:
+            problem = DroppedPair.PER_TOPIC
+        elif options.max_similarity < 1 and alike(
+            texts.of(better).normalised, texts.of(worse).normalised, options.max_similarity
+        ):
+            problem = DroppedPair.SIMILAR
         else:
-            rejected[reason] += 1
-    return accepted
+            kept.append(i)
+            per_prompt[better.prompt_id] += 1
+            continue
+        stats.dropped_pairs[problem] += 1
+    stats.no_pair[NoPair.DROPPED] += len({p.better.prompt_id for p in proposals} - per_prompt.keys())
+    return [proposals[i] for i in sorted(kept)]
 
 
-def _problem(better: Candidate, worse: Candidate, min_margin: float) -> Reject | None:
-    if better.id == worse.id:
-        return Reject.MARGIN  # all answers are alike in score and numbers
-    if better.text_hash == worse.text_hash:
-        return Reject.SAME_TEXT
-    if round(better.score - worse.score, 9) < min_margin:  # 3/5 - 1/2 is 0.1, but not in floats
-        return Reject.MARGIN
-    if not better.right:
-        return Reject.NO_RIGHT
-    if not worse.wrong:
-        return Reject.NO_WRONG
-    return Reject.FORMS if better.raw != worse.raw else None
-
-
-def _texts(file: Path, prompts: dict[str, Prompt], wanted: set[str]) -> dict[str, Annotation]:
-    """Second pass: the full records of the answers that made it into a pair."""
-    return {a.id: a for a in read_answers(file, Annotation, prompts) if a.id in wanted}
-
-
-def _pair(prompt: Prompt, better: Candidate, worse: Candidate, texts: dict[str, Annotation]) -> Pair:
-    chosen, rejected = texts[better.id], texts[worse.id]
-    shown: str | list[Message]
-    if isinstance(prompt.prompt, str) and not better.raw:
-        shown = [Message(role="user", content=prompt.prompt)]
-    else:
-        shown = prompt.prompt
-    as_answer: Callable[[Annotation], str | list[Message]] = (
-        (lambda a: a.response)
-        if isinstance(shown, str)
-        else (lambda a: [Message(role="assistant", content=a.response)])
-    )
-    return Pair(
-        id=f"{better.id}|{worse.id}",
-        prompt_id=prompt.id,
-        topic=prompt.topic_or_id,
-        prompt=shown,
-        chosen=as_answer(chosen),
-        rejected=as_answer(rejected),
-        chosen_sentences=_sentences(chosen),
-        rejected_sentences=_sentences(rejected),
-        chosen_score=round(better.score, 6),
-        rejected_score=round(worse.score, 6),
-        chosen_finish_reason=chosen.finish_reason,
-        rejected_finish_reason=rejected.finish_reason,
-    )
-
-
-def _sentences(annotation: Annotation) -> list[PairSentence]:
-    return [
-        PairSentence(start=s.start, end=s.end, label=s.label, confidence=s.confidence) for s in annotation.sentences
-    ]
-
-
-def _count(stats: PairStats, split: Split, pair: Pair) -> None:
-    stats.pairs[split] += 1
-    stats.margin_sum += (pair.chosen_score or 0.0) - (pair.rejected_score or 0.0)
-    for side in SIDES:
-        stats.characters[side] += len(pair.response(side))
-        for sentence in pair.sentences(side):
-            stats.labels[side][group_of(sentence.label)] += 1
-
-
-def _write(
-    out: Path,
-    splits: dict[Split, list[Pair]],
-    options: dict[str, object],
-    inputs: dict[str, Path],
-    stats: PairStats,
-) -> None:
-    """Both files and the record of the run; pairs are made anew each time, so an earlier output is replaced."""
-    if meta_file(out).exists():
-        meta_file(out).unlink()
-    run = Run(meta_file(out), "build-pairs", options, inputs, restart="")
-    write_records(out, splits["train"])
-    if splits["test"]:
-        write_records(test_file(out), splits["test"])
-    else:
-        test_file(out).unlink(missing_ok=True)
-    rejected = {reason.name.lower(): number for reason, number in stats.rejected.items()}
-    run.finish(
-        {
-            "train": stats.pairs["train"],
-            "test": stats.pairs["test"],
-            "rejected": rejected,
-            "answers": stats.answers,
-        }
-    )
+def _refuse_too_few(stats: PairStats, annotations_file: Path) -> None:
+    if not stats.total:
+        raise InputError(f"no pair could be built ({stats.why_none()})", path=annotations_file)
+    if not stats.pairs["train"]:
+        raise UserError(f"all {stats.total} pairs fell to the test split; lower --test-size, or bring more topics")

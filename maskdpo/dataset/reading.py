@@ -1,0 +1,124 @@
+"""What pairing needs to know of the answers, without their texts; and the texts again, one by one."""
+
+import hashlib
+from array import array
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from maskdpo.console import progress
+from maskdpo.dataset.candidates import Candidate, normalised
+from maskdpo.dataset.filters import DroppedAnswer, answer_problem
+from maskdpo.dataset.options import PairOptions
+from maskdpo.dataset.score import Tally, by_confidence, score_of
+from maskdpo.dataset.stats import PairStats
+from maskdpo.errors import InputError
+from maskdpo.io import open_input, read_located, read_records
+from maskdpo.schemas import Annotation, FinishReason, PairSentence, Prompt
+
+KEPT_TEXTS = 2048
+"""Answers kept in memory: an answer may be in several pairs of its topic, and each pair is looked at twice."""
+
+
+def read_prompts_slim(file: Path) -> dict[str, Prompt]:
+    """All prompts by id, without what pairs do not need: references may be long."""
+    slim: dict[str, Any] = {"reference": None, "meta": {}}
+    return {prompt.id: prompt.model_copy(update=slim) for prompt in read_records(file, Prompt)}
+
+
+def read_candidates(
+    file: Path, prompts: Mapping[str, Prompt], options: PairOptions, stats: PairStats
+) -> dict[str, list[Candidate]]:
+    """First pass: the candidates of every prompt that has answers, sorted by id; what is dropped is counted."""
+    found: dict[str, list[Candidate]] = {}
+    with progress("build-pairs: reading", None, "answers") as bar:
+        for item in read_located(file, Annotation):
+            prompt = prompts.get(item.record.prompt_id)
+            if prompt is None:
+                raise item.error("prompt_id", f"no prompt has the id {item.record.prompt_id!r}")
+            candidates = found.setdefault(prompt.id, [])
+            candidate = _candidate(item.record, prompt.id, item.line, options)
+            if isinstance(candidate, DroppedAnswer):
+                stats.dropped_answers[candidate] += 1
+            else:
+                candidates.append(candidate)
+                stats.add_score("answers", candidate.score)
+            stats.answers += 1
+            if stats.answers % 1000 == 0:
+                bar.advance(1000)
+    for candidates in found.values():
+        candidates.sort()
+    return found
+
+
+def _candidate(answer: Annotation, prompt_id: str, line: int, options: PairOptions) -> Candidate | DroppedAnswer:
+    counts = answer.counts
+    tally = by_confidence(answer.sentences) if options.confidence_weighted else Tally(*counts)
+    score = score_of(tally, options.score)
+    problem = answer_problem(counts, score, options)
+    if problem is not None:
+        return problem
+    assert score is not None
+    return Candidate(
+        id=answer.id,
+        prompt_id=prompt_id,
+        line=line,
+        score=score,
+        counts=counts,
+        characters=len(answer.response),
+        text_hash=hashlib.blake2b(normalised(answer.response).encode(errors="replace"), digest_size=16).digest(),
+        raw=bool((answer.sampling or {}).get("raw", False)),
+    )
+
+
+class Text(NamedTuple):
+    """What a pair record takes from an answer."""
+
+    response: str
+    normalised: str
+    sentences: list[PairSentence]
+    finish_reason: FinishReason | None
+
+
+class Texts:
+    """Second pass: the text of a candidate, read from its line; the file is read in any order."""
+
+    def __init__(self, path: Path, file: BufferedReader) -> None:
+        self._path, self._file = path, file
+        self._begins = array("Q", [0])  # line i goes from number i - 1 to number i
+        for line in file:
+            self._begins.append(self._begins[-1] + len(line))
+        self.of = lru_cache(KEPT_TEXTS)(self._of)
+
+    def _of(self, candidate: Candidate) -> Text:
+        answer = self._read(candidate)
+        sentences = [
+            PairSentence(start=s.start, end=s.end, label=s.label, confidence=s.confidence) for s in answer.sentences
+        ]
+        return Text(answer.response, normalised(answer.response), sentences, answer.finish_reason)
+
+    def _read(self, candidate: Candidate) -> Annotation:
+        changed = InputError("has changed while it was read", path=self._path, line=candidate.line)
+        if candidate.line >= len(self._begins):
+            raise changed
+        begin, end = self._begins[candidate.line - 1], self._begins[candidate.line]
+        self._file.seek(begin)
+        line = self._file.read(end - begin).strip().removeprefix(b"\xef\xbb\xbf")
+        try:
+            record = Annotation.model_validate_json(line)
+        except ValidationError:
+            raise changed from None
+        if record.id != candidate.id:
+            raise changed
+        return record
+
+
+@contextmanager
+def open_texts(path: Path) -> Iterator[Texts]:
+    with open_input(path) as file:
+        yield Texts(path, file)

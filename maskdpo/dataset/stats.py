@@ -1,0 +1,151 @@
+"""What a run of ``build-pairs`` did: everything that was dropped by its reason, and what the pairs look like."""
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import count
+from operator import add
+from statistics import fmean
+from typing import Any, Literal, get_args
+
+from maskdpo.dataset.candidates import Candidate
+from maskdpo.dataset.filters import DroppedAnswer, DroppedPair, NoPair
+from maskdpo.dataset.lots import Split
+from maskdpo.schemas import SIDES, Counts, Side
+
+Scored = Literal["answers", "chosen", "rejected"]
+"""Whose scores: of all answers that passed the filters, and of the two sides of the pairs."""
+
+MOST_BINS = 12
+
+
+def _numbers() -> "array[float]":
+    return array("d")
+
+
+@dataclass
+class PairStats:
+    """Counts and distributions. Memory grows with the pairs by a few numbers each."""
+
+    bounded: bool = True
+    """Whether scores lie between 0 and 1."""
+    answers: int = 0
+    may_be_chosen: int = 0
+    may_be_rejected: int = 0
+    dropped_answers: Counter[DroppedAnswer] = field(default_factory=Counter)
+    prompts: int = 0
+    no_pair: Counter[NoPair] = field(default_factory=Counter)
+    dropped_pairs: Counter[DroppedPair] = field(default_factory=Counter)
+    pairs: Counter[Split] = field(default_factory=Counter)
+    topics: Counter[Split] = field(default_factory=Counter)
+    pairs_per_topic: "array[float]" = field(default_factory=_numbers)
+    margins: "array[float]" = field(default_factory=_numbers)
+    length_ratios: "array[float]" = field(default_factory=_numbers)
+    """Characters of the chosen over those of the rejected answer: about 1 where length is no hint."""
+    characters: "dict[Side, array[float]]" = field(default_factory=lambda: {side: _numbers() for side in SIDES})
+    sentences: dict[Side, Counts] = field(default_factory=lambda: {side: Counts() for side in SIDES})
+    scores: dict[Scored, Counter[int]] = field(default_factory=lambda: {who: Counter() for who in get_args(Scored)})
+    """By bin: tenths of a score between 0 and 1, whole numbers of others."""
+
+    @property
+    def total(self) -> int:
+        return self.pairs.total()
+
+    def add_score(self, who: Scored, score: float) -> None:
+        # 0.3 * 10 is 2.9999999999999996; a score of 1 belongs to the last tenth
+        self.scores[who][min(9, math.floor(score * 10 + 1e-6)) if self.bounded else math.floor(score + 1e-6)] += 1
+
+    def add_topic(self, split: Split, pairs: int) -> None:
+        self.topics[split] += 1
+        self.pairs_per_topic.append(pairs)
+
+    def add_pair(self, split: Split, chosen: Candidate, rejected: Candidate) -> None:
+        self.pairs[split] += 1
+        self.margins.append(chosen.score - rejected.score)
+        self.length_ratios.append(chosen.characters / rejected.characters)
+        self.add_score("chosen", chosen.score)
+        self.add_score("rejected", rejected.score)
+        for side, answer in zip(SIDES, (chosen, rejected), strict=True):
+            self.characters[side].append(answer.characters)
+            self.sentences[side] = Counts(*map(add, self.sentences[side], answer.counts))
+
+    def why_none(self) -> str:
+        """Every reason for which something was dropped, the most frequent first."""
+        counts = (("answers", self.dropped_answers), ("prompts", self.no_pair), ("pairs", self.dropped_pairs))
+        return "; ".join(
+            f"{number} {what}: {reason.value}"
+            for what, reasons in counts
+            for reason, number in reasons.most_common()
+            if number
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {
+            "answers": {
+                "total": self.answers,
+                "dropped": by_name(self.dropped_answers),
+                "may_be_chosen": self.may_be_chosen,
+                "may_be_rejected": self.may_be_rejected,
+            },
+            "prompts": {"total": self.prompts, "without_pair": by_name(self.no_pair)},
+            "pairs": {
+                "train": self.pairs["train"],
+                "test": self.pairs["test"],
+                "dropped": by_name(self.dropped_pairs),
+            },
+            "topics": {"train": self.topics["train"], "test": self.topics["test"]},
+            "pairs_per_topic": distribution(self.pairs_per_topic),
+            "margin": distribution(self.margins),
+            "length_ratio": distribution(self.length_ratios),
+            "characters": {side: distribution(self.characters[side]) for side in SIDES},
+            "sentences_per_pair": {side: self.sentences_per_pair(side) for side in SIDES},
+            "scores": self.histogram(),
+        }
+
+    def sentences_per_pair(self, side: Side) -> dict[str, float]:
+        return {
+            group: round(number / max(1, self.total), 6) for group, number in self.sentences[side]._asdict().items()
+        }
+
+    def histogram(self) -> list[dict[str, Any]]:
+        """Scores in bins [from, to); the last bin of scores between 0 and 1 holds the 1 too."""
+        bins = set[int]().union(*self.scores.values())
+        if self.bounded:
+            edges, width, scale = range(10), 1, 0.1
+        else:
+            low, high = min(bins, default=0), max(bins, default=0)
+            width = next(2**i for i in count() if (high >> i) - (low >> i) < MOST_BINS)
+            edges, scale = range(low // width, high // width + 1), width
+        rows: list[dict[str, Any]] = []
+        for edge in edges:
+            row: dict[str, Any] = {"from": round(edge * scale, 6), "to": round((edge + 1) * scale, 6)}
+            for who, counts in self.scores.items():
+                row[who] = sum(number for place, number in counts.items() if place // width == edge)
+            rows.append(row)
+        return rows
+
+
+def by_name(reasons: Counter[Any]) -> dict[str, int]:
+    """A counter of reasons with the names that JSON uses, in the order in which the reasons are declared."""
+    kind: type[Enum] | None = next((type(reason) for reason in reasons), None)
+    return {reason.name.lower(): reasons[reason] for reason in kind or () if reasons[reason]}
+
+
+def distribution(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and deciles: the least value, nine in between, the greatest. Each is one of the values (nearest rank)."""
+    if not values:
+        return {"mean": None, "deciles": []}
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return {
+        "mean": round(fmean(ordered), 6),
+        "deciles": [_tidy(ordered[round(tenth * last / 10)]) for tenth in range(11)],
+    }
+
+
+def _tidy(value: float) -> float:
+    return int(value) if value.is_integer() else round(value, 6)
