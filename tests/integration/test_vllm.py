@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm"),
 ]
 
-LIMIT = 512
+LIMIT = 1024
 CHOICES = ("no_hallucination", "contradictory", "unverifiable", "no_fact")
 QUESTION = "Text: The Nile is in Africa.\nSentence: The Nile is in Asia.\nIs the sentence right? Name the verdict."
 

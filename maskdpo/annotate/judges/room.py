@@ -74,8 +74,8 @@ class Room:
 
     def _replies(self, sentences: int) -> int:
         """All replies: those of earlier turns stand in the conversation, and templates may show them once more."""
-        turns = range(len(self._protocol.turns))
-        return sum(self._reply_tokens(turn, sentences) * (1 if turn == turns[-1] else 2) for turn in turns)
+        *earlier, last = (self._reply_tokens(turn, sentences) for turn in range(len(self._protocol.turns)))
+        return last + sum(earlier) * (2 if "replies" in self._protocol.uses else 1)
 
     def _questions(self, language: str, texts: Mapping[str, Any]) -> list[str]:
         """All that is asked in the whole conversation, without the replies."""
