@@ -152,7 +152,7 @@ def _funnel(stats: "PairStats") -> list[tuple[str, object]]:
         ("  that may be chosen", stats.may_be_chosen),
         ("  that may be rejected", stats.may_be_rejected),
         ("prompts", stats.prompts),
-        *((f"  no pair: {reason.value}", number) for reason, number in stats.no_pair.most_common() if number),
+        *((f"  no pair: {reason.value}", number) for reason, number in stats.no_pair.most_common()),
         ("pairs proposed", stats.total + stats.dropped_pairs.total()),
         *((f"  dropped: {reason.value}", number) for reason, number in stats.dropped_pairs.most_common()),
         ("  to train on", stats.pairs["train"]),

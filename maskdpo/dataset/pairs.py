@@ -121,7 +121,7 @@ def _by_topic(
             problems = [pair_problem(*proposal, options) for proposal in proposals]
             stats.dropped_pairs.update(problem for problem in problems if problem)
             good = [proposal for proposal, problem in zip(proposals, problems, strict=True) if not problem]
-            stats.no_pair[NoPair.DROPPED] += bool(proposals) and not good
+            stats.add_no_pair(NoPair.DROPPED, int(bool(proposals) and not good))
             fit += good
         yield topic, fit
 
@@ -143,7 +143,7 @@ def _proposals(answers: list[Candidate] | None, options: PairOptions, stats: Pai
         return proposals
     else:
         reason = NoPair.EVEN
-    stats.no_pair[reason] += 1
+    stats.add_no_pair(reason, 1)
     return []
 
 
@@ -167,7 +167,7 @@ def _keep(proposals: list[Proposal], texts: Texts, options: PairOptions, stats: 
             per_prompt[better.prompt_id] += 1
             continue
         stats.dropped_pairs[problem] += 1
-    stats.no_pair[NoPair.DROPPED] += len({p.better.prompt_id for p in proposals} - per_prompt.keys())
+    stats.add_no_pair(NoPair.DROPPED, len({p.better.prompt_id for p in proposals} - per_prompt.keys()))
     return [proposals[i] for i in sorted(kept)]
 
 

@@ -58,6 +58,10 @@ class PairStats:
         # 0.3 * 10 is 2.9999999999999996; a score of 1 belongs to the last tenth
         self.scores[who][min(9, math.floor(score * 10 + 1e-6)) if self.bounded else math.floor(score + 1e-6)] += 1
 
+    def add_no_pair(self, reason: NoPair, prompts: int) -> None:
+        if prompts:
+            self.no_pair[reason] += prompts
+
     def add_topic(self, split: Split, pairs: int) -> None:
         self.topics[split] += 1
         self.pairs_per_topic.append(pairs)

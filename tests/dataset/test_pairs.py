@@ -1,13 +1,21 @@
 """Pairs: which two answers, why none, and which split."""
 
+import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from maskdpo.dataset import pairs as pairs_module
-from maskdpo.dataset.pairs import Candidate, PairStats, Reject, best_worst, build_pairs, split_of
+from maskdpo.cli import main
+from maskdpo.dataset import strategies
+from maskdpo.dataset.filters import DroppedAnswer, DroppedPair, NoPair
+from maskdpo.dataset.options import PairOptions
+from maskdpo.dataset.pairs import build_pairs
+from maskdpo.dataset.reading import open_texts
+from maskdpo.dataset.stats import PairStats
+from maskdpo.dataset.strategies import Pool, Proposal, best_worst
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
 from maskdpo.runs import RunMeta, meta_file
@@ -37,8 +45,15 @@ class Files:
         self.out, self._jsonl = folder / "pairs.jsonl", jsonl
 
     def build(self, prompts: list[Any], answers: list[Any], **options: Any) -> PairStats:
-        options = {"test_size": 0.0} | options
-        return build_pairs(self._jsonl("p.jsonl", prompts), self._jsonl("a.jsonl", answers), self.out, **options)
+        summary = options.pop("summary", None)
+        chosen = PairOptions(**({"test_size": 0.0} | options))
+        files = self._jsonl("p.jsonl", prompts), self._jsonl("a.jsonl", answers)
+        return build_pairs(*files, self.out, chosen, summary_file=summary)
+
+    def ids(self, answers: list[Any], **options: Any) -> list[str]:
+        """The pairs of one prompt."""
+        self.build([prompt()], answers, **options)
+        return [pair.id for pair in self.pairs()]
 
     @property
     def test_out(self) -> Path:
@@ -68,74 +83,244 @@ def test_the_most_and_the_least_factual_answer_make_a_pair(files: Files) -> None
     assert pair.weight == 1.0
 
 
-def test_not_judged_sentences_do_not_count_in_the_score_and_keep_no_label(files: Files) -> None:
-    files.build([prompt()], [answer("a", "r?"), answer("b", "wr??")])
+def test_not_judged_sentences_lower_the_score_and_keep_no_label(files: Files) -> None:
+    files.build([prompt()], [answer("a", "rrrr?"), answer("b", "wr??")], min_coverage=0.5)
     (pair,) = files.pairs()
-    assert (pair.chosen_score, pair.rejected_score) == (1.0, 0.5)
+    assert (pair.chosen_score, pair.rejected_score) == (0.8, 0.25)
     assert [s.label for s in pair.rejected_sentences] == ["contradictory", "no_hallucination", None, None]
 
 
-@pytest.mark.parametrize(
-    ("answers", "expected"),
-    [
-        ({"a": "r", "b": "rr", "c": "w"}, "b|c"),  # same score: more right sentences
-        ({"a": "r", "b": "w", "c": "ww"}, "a|c"),  # same score: more wrong sentences
-        ({"b": "r", "a": "r", "d": "w", "c": "w"}, "a|c"),  # same in all: the id
-    ],
-)
-def test_ties(files: Files, answers: dict[str, str], expected: str) -> None:
-    files.build([prompt()], [answer(name, labels) for name, labels in answers.items()])
-    assert [pair.id for pair in files.pairs()] == [expected]
+def test_an_answer_that_was_hardly_judged_leaves_its_place_to_the_next_best(files: Files) -> None:
+    answers = [answer("a", "rr?"), answer("b", "rw"), answer("c", "wwwr")]
+    assert files.ids(answers) == ["b|c"]
+    assert files.ids(answers, min_coverage=0.6) == ["a|c"]
+    assert files.ids([*answers, answer("d", "r")], min_sentences=2) == ["b|c"]
+
+
+def test_a_refusal_is_not_the_worst_answer(files: Files) -> None:
+    """It scores 0 too, but holds nothing to unlearn: with it as the worst, the prompt would give no pair."""
+    assert files.ids([answer("a", "rr"), answer("b", "rw"), answer("c", "n")]) == ["a|b"]
 
 
 @pytest.mark.parametrize(
-    ("answers", "reason"),
+    ("score", "expected"),
     [
-        ([answer("a", "rw")], Reject.TOO_FEW),
-        ([answer("a", "rw"), answer("b", "??"), answer("c", "")], Reject.TOO_FEW),
-        ([answer("a", "r"), answer("b", "w") | {"response": " a0.\n"}], Reject.SAME_TEXT),
-        ([answer("a", "rw"), answer("b", "rw")], Reject.MARGIN),
-        ([answer("a", "rrrrrrrrrrrwwwwwwwww"), answer("b", "rw")], Reject.MARGIN),
-        ([answer("a", "wn"), answer("b", "w")], Reject.MARGIN),
-        ([answer("a", "rr"), answer("b", "rn")], Reject.NO_WRONG),
-        ([answer("a", "r", sampling={"raw": True}), answer("b", "w", sampling={"raw": False})], Reject.FORMS),
+        ("right-of-all", "b|d"),
+        ("precision", "c|d"),
+        ("anah", "c|d"),
+        ("difference", "a|d"),
     ],
 )
-def test_every_reason_for_no_pair_is_counted(files: Files, answers: list[Any], reason: Reject) -> None:
-    good = [answer("x", "r", "good"), answer("y", "w", "good")]
-    stats = files.build([prompt(), prompt("good")], [*answers, *good])
+def test_the_score_decides(files: Files, score: str, expected: str) -> None:
+    """Right of all: .6, .67, .5, 0; right - wrong: 4, 1, 1, -2; the third answer states nothing wrong."""
+    answers = [answer("a", "rrrrrrwwnn"), answer("b", "rrw"), answer("c", "rn"), answer("d", "ww")]
+    assert files.ids(answers, score=score, max_length_ratio=5) == [expected]
+
+
+def test_weighted_by_confidence(files: Files) -> None:
+    sure, unsure = answer("a", "rrw"), answer("b", "rrw")
+    for place, (one, other) in enumerate([(1.0, 0.5), (1.0, 0.5), (0.5, 1.0)]):
+        sure["sentences"][place]["confidence"], unsure["sentences"][place]["confidence"] = one, other
+    with pytest.raises(InputError, match="no answer to choose scores higher"):
+        files.build([prompt()], [sure, unsure])
+    assert files.ids([sure, unsure], confidence_weighted=True) == ["a|b"]
+    (pair,) = files.pairs()
+    assert (pair.chosen_score, pair.rejected_score) == (0.8, 0.5)
+
+
+GOOD = [answer("x", "r", "good"), answer("y", "w", "good")]
+
+
+@pytest.mark.parametrize(
+    ("answers", "options", "reason"),
+    [
+        ([], {}, NoPair.NO_ANSWERS),
+        ([answer("a", "rw")], {}, NoPair.TOO_FEW),
+        ([answer("a", "wn"), answer("b", "w")], {}, NoPair.NO_CHOSEN),
+        ([answer("a", "rr"), answer("b", "rn")], {}, NoPair.NO_REJECTED),
+        ([answer("a", "rw"), answer("b", "rw")], {"min_margin": 0.0}, NoPair.EVEN),
+        ([answer("a", "r"), answer("b", "rw")], {"min_margin": 0.6}, NoPair.DROPPED),
+    ],
+)
+def test_every_prompt_without_a_pair_is_counted(
+    files: Files, answers: list[Any], options: dict[str, Any], reason: NoPair
+) -> None:
+    stats = files.build([prompt(), prompt("good")], [*answers, *GOOD], **options)
     assert [pair.id for pair in files.pairs()] == ["x|y"]
-    assert stats.rejected == {reason: 1}
-    counts = RunMeta.model_validate_json(meta_file(files.out).read_bytes()).counts
-    assert counts["rejected"] == {reason.name.lower(): 1}
+    assert (stats.prompts, stats.no_pair) == (2, {reason: 1})
+    assert counts_of(files)["prompts"] == {"total": 2, "without_pair": {reason.name.lower(): 1}}
 
 
-def test_without_a_right_sentence_there_is_nothing_to_learn(files: Files) -> None:
-    """Both answers score 0, so this shows without a margin only."""
-    with pytest.raises(InputError, match="the better answer has no right sentence to learn"):
-        files.build([prompt()], [answer("a", "n"), answer("b", "w")], min_margin=0.0)
+@pytest.mark.parametrize(
+    ("labels", "options", "reason"),
+    [
+        ("rrrr", {"min_sentences": 5, "strategy": "best-random"}, DroppedAnswer.SENTENCES),
+        ("", {}, DroppedAnswer.SENTENCES),
+        ("?????", {}, DroppedAnswer.UNJUDGED),
+        ("rrr?", {}, DroppedAnswer.COVERAGE),
+        ("nnn", {"score": "precision"}, DroppedAnswer.NO_SCORE),
+    ],
+)
+def test_every_dropped_answer_is_counted(
+    files: Files, labels: str, options: dict[str, Any], reason: DroppedAnswer
+) -> None:
+    stats = files.build([prompt()], [answer("a", labels), answer("b", "rrrrr"), answer("c", "wwwww")], **options)
+    assert [pair.id for pair in files.pairs()] == ["b|c"]
+    assert (stats.answers, stats.may_be_chosen, stats.may_be_rejected) == (3, 1, 1)
+    assert counts_of(files)["answers"]["dropped"] == {reason.name.lower(): 1}
+
+
+@pytest.mark.parametrize(
+    ("answers", "options", "reason"),
+    [
+        ([answer("a", "r"), answer("b", "w") | {"response": " a0.\n"}], {}, DroppedPair.SAME_TEXT),
+        (
+            [answer("a", "r", sampling={"raw": True}), answer("b", "w", sampling={"raw": False})],
+            {},
+            DroppedPair.FORMS,
+        ),
+        ([answer("a", "rrrrrrrrrrrwwwwwwwww"), answer("b", "rrrrrwwwww")], {}, DroppedPair.MARGIN),
+        ([answer("a", "r"), answer("b", "wwww")], {}, DroppedPair.LENGTH),
+        ([answer("answerA", "r"), answer("answerB", "w")], {"max_similarity": 0.88}, DroppedPair.SIMILAR),
+    ],
+)
+def test_every_dropped_pair_is_counted(
+    files: Files, answers: list[Any], options: dict[str, Any], reason: DroppedPair
+) -> None:
+    stats = files.build([prompt(), prompt("good")], [*answers, *GOOD], **options)
+    assert [pair.id for pair in files.pairs()] == ["x|y"]
+    assert (stats.dropped_pairs, stats.no_pair) == ({reason: 1}, {NoPair.DROPPED: 1})
+    assert counts_of(files)["pairs"] == {"train": 1, "test": 0, "dropped": {reason.name.lower(): 1}}
+
+
+def counts_of(files: Files) -> dict[str, Any]:
+    return RunMeta.model_validate_json(meta_file(files.out).read_bytes()).counts
+
+
+def some_answers(rng: random.Random, prompts: int, each: int, letters: str = "rrwwn?") -> list[dict[str, Any]]:
+    return [
+        answer(f"q{i}a{k}", "".join(rng.choices(letters, k=rng.randint(1, 5))), f"q{i}")
+        for i in range(prompts)
+        for k in range(each)
+    ]
+
+
+def test_the_limits_draw_and_leave_the_order(files: Files) -> None:
+    prompts = [prompt(f"q{i}", topic=f"t{i % 3}") for i in range(12)]
+    answers = some_answers(random.Random(1), 12, 6)
+    files.build(prompts, answers, strategy="all")
+    everything = files.pairs()
+    stats = files.build(prompts, answers, strategy="all", max_per_prompt=3, max_per_topic=7)
+    pairs = files.pairs()
+    assert [pair.id for pair in everything if pair in pairs] == [pair.id for pair in pairs]
+    per_prompt = {name: sum(pair.prompt_id == name for pair in pairs) for name in {p.prompt_id for p in pairs}}
+    assert max(per_prompt.values()) == 3
+    assert [sum(pair.topic == f"t{i}" for pair in pairs) for i in range(3)] == [7, 7, 7]
+    limits = (DroppedPair.PER_PROMPT, DroppedPair.PER_TOPIC)
+    assert sum(stats.dropped_pairs[reason] for reason in limits) == len(everything) - 21
+    files.build(prompts, answers, strategy="all", max_per_prompt=3, max_per_topic=7, seed=1)
+    assert {pair.id for pair in files.pairs()} != {pair.id for pair in pairs}
+
+
+def test_a_pair_that_is_too_much_alike_leaves_its_place_under_the_limit(files: Files) -> None:
+    """Three pairs with the best, of which two are near-equal texts: whatever the lots, the third stays."""
+    best = answer("answerA", "rr")
+    answers = [best, answer("answerB", "rw"), answer("answerC", "ww"), answer("zz", "ww")]
+    for seed in range(6):
+        stats = files.build([prompt()], answers, strategy="all", max_per_prompt=1, max_similarity=0.85, seed=seed)
+        (pair,) = files.pairs()
+        assert pair.rejected_sentences[0].end == 4 or "zz" in pair.id
+        assert stats.dropped_pairs.total() == 4
+
+
+def test_nothing_disappears_unseen(files: Files) -> None:
+    prompts = [prompt(f"q{i}", topic=f"t{i // 3}") for i in range(40)]
+    answers = some_answers(random.Random(2), 38, 5, "rrwwnn?")
+    options = {"max_per_topic": 3, "max_similarity": 0.8, "min_margin": 0.3, "max_length_ratio": 2.0}
+    stats = files.build(prompts, answers, strategy="all", test_size=0.3, **options)
+    pairs = [*files.pairs(), *read_records(files.test_out, Pair)]
+    assert stats.answers == len(answers) == stats.scores["answers"].total() + stats.dropped_answers.total()
+    assert stats.prompts == 40 == len({pair.prompt_id for pair in pairs}) + stats.no_pair.total()
+    assert stats.total == len(pairs) == sum(stats.pairs_per_topic)
+    assert set(stats.dropped_pairs) == set(DroppedPair) - {
+        DroppedPair.FORMS,
+        DroppedPair.SAME_TEXT,
+        DroppedPair.PER_PROMPT,
+    }
+    proposed = stats.total + stats.dropped_pairs.total()
+    free = {"max_similarity": 1.0, "min_margin": 0.0, "max_length_ratio": float("inf")}
+    assert files.build(prompts, answers, strategy="all", test_size=0.3, **free).total == proposed
 
 
 def test_a_margin_that_is_just_reached_is_enough(files: Files) -> None:
     stats = files.build([prompt()], [answer("a", "rrrww"), answer("b", "rw")], min_margin=0.1)
-    assert (stats.total, stats.margin_sum) == (1, pytest.approx(0.1))
+    assert (stats.total, list(stats.margins)) == (1, [pytest.approx(0.1)])
 
 
-def test_the_order_of_the_input_does_not_matter(files: Files) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"strategy": "all", "max_per_topic": 5, "max_similarity": 0.8},
+        {"strategy": "top-bottom", "k": 2, "score": "difference"},
+        {"strategy": "best-random", "confidence_weighted": True},
+    ],
+)
+def test_the_order_of_the_input_does_not_matter(files: Files, tmp_path: Path, options: dict[str, Any]) -> None:
     rng = random.Random(0)
     prompts = [prompt(f"q{i}", topic=f"t{i % 7}") for i in range(20)]
-    answers = [
-        answer(f"q{i}a{k}", "".join(rng.choices("rwn", k=rng.randint(1, 4))), f"q{i}")
-        for i in range(20)
-        for k in range(4)
-    ]
-    files.build(prompts, answers, test_size=0.3)
-    expected = files.out.read_bytes(), files.test_out.read_bytes()
+    answers = some_answers(rng, 20, 4)
+    summary = tmp_path / "summary.json"
+
+    def built() -> list[bytes]:
+        files.build(prompts, answers, test_size=0.3, summary=summary, **options)
+        return [file.read_bytes() for file in (files.out, files.test_out, summary)]
+
+    expected = built()
+    assert expected[0].count(b"\n") > 3
     for _ in range(3):
         rng.shuffle(prompts)
         rng.shuffle(answers)
-        files.build(prompts, answers, test_size=0.3)
-        assert (files.out.read_bytes(), files.test_out.read_bytes()) == expected
+        assert built() == expected
+
+
+def test_the_summary_is_what_the_record_of_the_run_counts(files: Files, tmp_path: Path) -> None:
+    files.build([prompt(), prompt("good")], [answer("a", "rr"), answer("b", "w"), *GOOD], summary=tmp_path / "s.json")
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert summary == counts_of(files)
+    assert summary["topics"] == {"train": 2, "test": 0}
+    assert summary["pairs_per_topic"] == {"mean": 1.0, "deciles": [1] * 11}
+    assert summary["length_ratio"]["deciles"][::10] == [1, 2]
+    assert [(b["from"], b["answers"], b["chosen"], b["rejected"]) for b in summary["scores"] if b["answers"]] == [
+        (0.0, 2, 0, 2),
+        (0.9, 2, 2, 0),
+    ]
+
+
+@pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf"])
+def test_texts_are_read_from_their_lines(files: Files, jsonl: Any, begin: bytes) -> None:
+    """Blank lines, line ends of Windows, a byte order mark, and characters of several bytes."""
+    rows = [json.dumps(answer("é", "r"), ensure_ascii=False), "", json.dumps(answer("b", "w")) + "\r", "  "]
+    raw = begin + "\n".join(rows).encode()
+    jsonl("p.jsonl", [prompt()])
+    (files.out.parent / "a.jsonl").write_bytes(raw)  # its last line does not end
+    build_pairs(files.out.parent / "p.jsonl", files.out.parent / "a.jsonl", files.out, PairOptions(test_size=0))
+    (pair,) = files.pairs()
+    assert (pair.response("chosen"), pair.response("rejected")) == ("é0. ", "b0. ")
+
+
+@pytest.mark.parametrize("change", ["other answer", "shorter", "torn"])
+def test_a_file_that_changes_between_the_passes(files: Files, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    def changed(path: Path) -> Any:
+        lines = path.read_bytes().splitlines(keepends=True)
+        new = {"other answer": lines[::-1], "shorter": lines[:1], "torn": [lines[0], lines[1][:50]]}[change]
+        path.write_bytes(b"".join(new))
+        return open_texts(path)
+
+    monkeypatch.setattr("maskdpo.dataset.pairs.open_texts", changed)
+    with pytest.raises(InputError, match=r"a\.jsonl:\d: has changed while it was read"):
+        files.build([prompt()], [answer("a", "r"), answer("b", "w")])
+    assert not files.out.exists()
 
 
 def two(i: int) -> list[Any]:
@@ -153,16 +338,6 @@ def test_growing_data_moves_no_topic_to_the_other_split(files: Files) -> None:
     assert train < more_train
     assert test < more_test
     assert not more_train & more_test
-
-
-def test_the_share_of_held_out_topics_and_the_seed() -> None:
-    topics = [f"topic {i}" for i in range(4000)]
-    held_out = {topic for topic in topics if split_of(topic, 0.25, seed=0) == "test"}
-    other = {topic for topic in topics if split_of(topic, 0.25, seed=1) == "test"}
-    assert len(held_out) == pytest.approx(1000, abs=110)
-    assert held_out != other
-    assert held_out < {topic for topic in topics if split_of(topic, 0.5, seed=0) == "test"}
-    assert all(split_of(topic, 0.0, seed=0) == "train" for topic in topics)
 
 
 def test_an_earlier_test_file_does_not_outlive_a_run_without_one(files: Files) -> None:
@@ -193,23 +368,30 @@ def test_raw_answers_and_chat_prompts_keep_their_forms(files: Files) -> None:
     assert (by_prompt["chat"].chosen_finish_reason, by_prompt["chat"].rejected_finish_reason) == ("length", "stop")
 
 
-def test_counts(files: Files) -> None:
-    stats = files.build(
-        [prompt("q1"), prompt("q2"), prompt("q3")],
-        [answer("a", "rr?", "q1"), answer("b", "wn", "q1"), answer("c", "r", "q2"), answer("d", "?", "q2")],
-    )
-    assert (stats.prompts, stats.answers, stats.unscored) == (2, 4, 1)
-    assert (stats.pairs, stats.total, stats.margin_sum) == ({"train": 1}, 1, 1.0)
-    assert stats.labels == {"chosen": {"right": 2, "not_judged": 1}, "rejected": {"wrong": 1, "no_fact": 1}}
-    assert stats.characters == {"chosen": 12, "rejected": 8}
-
-
 @pytest.mark.parametrize(
     ("answers", "options", "message"),
     [
-        ([answer("a", "r"), answer("b", "r")], {}, "no pair could be built (1: the scores are closer"),
-        ([answer("a", "?")], {}, "no pair could be built (1: fewer than two scored answers)"),
-        (two(0), {"strategy": "worst-best"}, "unknown strategy 'worst-best'; known: best-worst"),
+        ([answer("a", "r"), answer("b", "r")], {}, "no pair could be built (1 prompts: no answer has a wrong sentence"),
+        (
+            [answer("a", "?")],
+            {},
+            "no pair could be built (1 answers: no sentence was judged; 1 prompts: fewer than two",
+        ),
+        (two(0), {"strategy": "worst-best"}, "unknown strategy 'worst-best'; known: best-worst, all, top-bottom, best"),
+        (
+            two(0),
+            {"score": "bleu"},
+            "unknown score 'bleu'; known: right-of-all, right-of-judged, precision, anah, diff",
+        ),
+        (two(0), {"k": 2}, "--k goes with --strategy top-bottom"),
+        (two(0), {"min_margin": 1.5}, "--min-margin is 1.5, but must lie between 0 and 1 with --score right-of-all"),
+        (two(0), {"min_margin": float("nan")}, "--min-margin is nan, but must lie between 0 and 1"),
+        (two(0), {"max_length_ratio": float("nan")}, "--max-length-ratio is nan, but must lie between 1 and inf"),
+        (
+            two(0),
+            {"min_margin": 3.0, "score": "difference"},
+            "no pair could be built (1 prompts: no answers; 1 prompts:",
+        ),
         (two(0), {"test_size": 0.99}, "all 1 pairs fell to the test split; lower --test-size"),
         (two(1), {}, "a.jsonl:1: prompt_id: no prompt has the id 'q1'"),
     ],
@@ -218,18 +400,96 @@ def test_nothing_is_written_where_there_is_nothing_to_write(
     files: Files, answers: list[Any], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        files.build([prompt("q0"), prompt()], answers, **options)
+        files.build([prompt("q0"), prompt()], answers, summary=files.out.with_name("s.json"), **options)
     assert message in str(error.value)
     assert sorted(file.name for file in files.out.parent.iterdir()) == ["a.jsonl", "p.jsonl"]
 
 
-def test_a_strategy_is_a_function_and_a_line(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    def all_pairs(candidates: list[Candidate]) -> list[tuple[Candidate, Candidate]]:
-        ranked = sorted(candidates, key=lambda c: (-c.score, c.id))
-        return [(better, worse) for i, better in enumerate(ranked) for worse in ranked[i + 1 :]]
+def test_a_failed_run_leaves_the_pairs_of_an_earlier_one(files: Files) -> None:
+    files.build([prompt("q0"), prompt("q1")], [*two(0), *two(1)], test_size=0.5)
+    before = {file: file.read_bytes() for file in files.out.parent.glob("pairs*")}
+    with pytest.raises(InputError, match="no pair could be built"):
+        files.build([prompt("q0"), prompt("q1")], [*two(0), *two(1)][::2])
+    assert {file: file.read_bytes() for file in files.out.parent.glob("pairs*")} == before
 
-    monkeypatch.setitem(pairs_module.STRATEGIES, "all", all_pairs)
-    stats = files.build([prompt()], [answer("a", "r"), answer("b", "rw"), answer("c", "w")], strategy="all")
-    assert [pair.id for pair in files.pairs()] == ["a|b", "a|c", "b|c"]
-    assert stats.total == 3
-    assert pairs_module.STRATEGIES["best-worst"] is best_worst
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.jsonl", "is an input of this command"),
+        ("p.jsonl", "is an input of this command"),
+        ("pairs.jsonl", "is written by this command already; name another --summary"),
+        ("pairs.test.jsonl", "is written by this command already; name another --summary"),
+        ("pairs.jsonl.meta.json", "is written by this command already; name another --summary"),
+        (".", "is a folder, a file is needed"),
+    ],
+)
+def test_a_summary_that_would_overwrite_something(files: Files, name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        files.build([prompt("q0")], two(0), summary=files.out.with_name("x").parent / name)
+    assert sorted(file.name for file in files.out.parent.iterdir()) == ["a.jsonl", "p.jsonl"]
+
+
+def test_a_strategy_is_a_function_and_a_line(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    def neighbours(pool: Pool, options: PairOptions) -> list[Proposal]:
+        return [Proposal(b, w) for b, w in zip(pool.better, pool.worse[::-1], strict=False) if b.score > w.score]
+
+    monkeypatch.setitem(strategies.STRATEGIES, "neighbours", neighbours)
+    answers = [answer("a", "r"), answer("b", "rw"), answer("c", "w")]
+    assert files.ids(answers, strategy="neighbours") == ["a|b", "b|c"]
+    assert strategies.STRATEGIES["best-worst"] is best_worst
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["maskdpo", "build-pairs", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+    return 0
+
+
+def test_every_option_of_the_command_arrives(
+    files: Files, jsonl: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = (
+        jsonl("p.jsonl", [prompt(), prompt("good")]),
+        jsonl("a.jsonl", [answer("a", "rrr"), answer("b", "www"), *GOOD]),
+    )
+    given = {
+        "strategy": "top-bottom",
+        "k": 3,
+        "score": "difference",
+        "min_margin": 2.5,
+        "min_right": 2,
+        "min_sentences": 2,
+        "min_coverage": 0.5,
+        "max_length_ratio": 4.0,
+        "max_similarity": 0.9,
+        "max_per_prompt": 5,
+        "max_per_topic": 6,
+        "test_size": 0.0,
+        "seed": 7,
+    }
+    flags = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", value)]
+    summary = files.out.with_name("s.json")
+    code = command(monkeypatch, *inputs, "--out", files.out, "--confidence-weighted", "--summary", summary, *flags)
+    assert code == 0
+    meta = RunMeta.model_validate_json(meta_file(files.out).read_bytes())
+    assert meta.options == given | {"confidence_weighted": True}
+    assert json.loads(summary.read_text()) == meta.counts
+    shown = capsys.readouterr().out
+    assert "dropped: fewer sentences than --min-sentences" in shown
+    assert "no pair: fewer than two usable answers" in shown
+    assert "-2, -1" in shown  # a bin of scores
+
+
+def test_the_defaults_of_the_command_are_those_of_the_function(
+    files: Files, jsonl: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, answers = jsonl("p.jsonl", [prompt("good")]), jsonl("a.jsonl", GOOD)
+    assert command(monkeypatch, prompts, answers, "--out", files.out) == 0
+    by_command = meta_file(files.out).read_bytes()
+    build_pairs(prompts, answers, files.out)
+    one, other = (RunMeta.model_validate_json(text) for text in (by_command, meta_file(files.out).read_bytes()))
+    assert one.options == other.options
