@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from threading import Event, Thread
 
 from rich.console import Console
 from rich.progress import (
@@ -27,7 +29,7 @@ PLAIN_INTERVAL_S = 30.0
 
 
 def say(message: str) -> None:
-    err.print(Text(message))
+    err.print(Text(message), soft_wrap=True)
 
 
 def warn(message: str) -> None:
@@ -68,7 +70,9 @@ class Ticker:
     _bar: Progress | None = None
     _task: TaskID | None = None
     _started: float = field(default_factory=time.monotonic)
-    _last_line: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._before = self.done  # what an earlier run has done says nothing about this one's speed
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
         """Count ``count`` more units as done; ``note`` is shown behind the bar."""
@@ -76,21 +80,31 @@ class Ticker:
         self.note = self.note if note is None else note
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=count, note=self.note)
-        elif time.monotonic() - self._last_line >= PLAIN_INTERVAL_S:
-            self._last_line = time.monotonic()
-            say(self._line())
 
-    def _line(self) -> str:
-        rate = self.done / max(1e-9, time.monotonic() - self._started)
+    def line(self) -> str:
+        """The state in words, for where no bar can be drawn."""
+        rate = (self.done - self._before) / max(1e-9, time.monotonic() - self._started)
         of = f"/{self.total}" if self.total is not None else ""
-        return f"{self.title}: {self.done}{of} {self.unit}, {rate:.3g} {self.unit}/s  {self.note}".rstrip()
+        eta = f", eta {timedelta(seconds=round((self.total - self.done) / rate))}" if self.total and rate else ""
+        return f"{self.title}: {self.done}{of} {self.unit}, {rate:.3g} {self.unit}/s{eta}  {self.note}".rstrip()
 
 
 @contextmanager
-def progress(title: str, total: int | None, unit: str) -> Iterator[Ticker]:
-    """A bar on a terminal; elsewhere (logs, CI) a plain line every half minute."""
+def progress(title: str, total: int | None, unit: str, done: int = 0) -> Iterator[Ticker]:
+    """A bar on a terminal; elsewhere (logs, CI) a plain line every half minute, also while nothing comes back.
+
+    Args:
+        done: how many an earlier run has done.
+    """
     if not err.is_terminal:
-        yield Ticker(title, total, unit)
+        ticker, over = Ticker(title, total, unit, done), Event()
+        thread = Thread(target=_say_often, args=(ticker, over), daemon=True)
+        thread.start()
+        try:
+            yield ticker
+        finally:
+            over.set()
+            thread.join()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -103,5 +117,10 @@ def progress(title: str, total: int | None, unit: str) -> Iterator[Ticker]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task(title, total=total, note="")
-        yield Ticker(title, total, unit, _bar=bar, _task=task)
+        task = bar.add_task(title, total=total, completed=done, note="")
+        yield Ticker(title, total, unit, done, _bar=bar, _task=task)
+
+
+def _say_often(ticker: Ticker, over: Event) -> None:
+    while not over.wait(PLAIN_INTERVAL_S):
+        say(ticker.line())

@@ -252,7 +252,7 @@ def test_validate_shows_all_errors_up_to_the_limit(world: World) -> None:
         ("annotate {prompts} {responses} --out {out} --judge llm", "--judge llm needs --model"),
         (
             "annotate {prompts} {responses} --out {out} --judge llm --model {model} --protocol nonsense",
-            "--protocol nonsense: neither a built-in protocol (single) nor a folder",
+            "--protocol nonsense: neither a built-in protocol (",
         ),
         (
             "annotate {prompts} {responses} --out {out} --judge lexical --splitter pysbd",
@@ -307,7 +307,7 @@ def test_a_prompt_without_a_reference(world: World) -> None:
     world.write("prompts", [json.dumps({"id": "q0", "prompt": "Where?"})])
     for judge in ("lexical", "llm --model {model}"):
         message = world.fails("annotate {prompts} {responses} --out {out} --judge " + judge)
-        assert message.startswith("prompt 'q0' has no reference")
+        assert message.startswith("prompts.jsonl:1: reference: prompt 'q0' has no reference")
 
 
 # --- outputs ---------------------------------------------------------------------------------------
@@ -340,6 +340,20 @@ def test_an_output_below_a_file(world: World, command: str) -> None:
 def test_an_output_that_is_an_input(world: World, command: str, role: str) -> None:
     world.values["out"] = str(world.files[role])
     assert world.fails(COMMANDS[command]) == f"{role}.jsonl: is an input of this command; name another --out"
+
+
+@pytest.mark.parametrize(
+    ("summary", "message"),
+    [
+        ("{prompts}", "prompts.jsonl: is an input of this command; name another --out"),
+        ("{out}", "result: is the output, or a file beside it; name another --summary"),
+        ("{out}.meta.json", "result.meta.json: is the output, or a file beside it; name another --summary"),
+        ("{prompts}/summary", "prompts.jsonl/summary: cannot be written: prompts.jsonl is no folder"),
+        ("{prompts}/..", "prompts.jsonl/..: "),
+    ],
+)
+def test_a_summary_that_cannot_be_written(world: World, summary: str, message: str) -> None:
+    assert world.fails(COMMANDS["annotate"] + " --summary " + summary).startswith(message)
 
 
 @pytest.mark.parametrize("command", ["sample", "annotate"])

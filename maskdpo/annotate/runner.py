@@ -1,18 +1,30 @@
 """``maskdpo annotate``: split every response, have its sentences judged, append what comes back; resumable."""
 
+import hashlib
+import json
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
 from maskdpo.annotate.judge import Judge, Task, Verdict
 from maskdpo.annotate.language import detect_language
 from maskdpo.annotate.splitters import Splitter
-from maskdpo.console import Ticker, progress
+from maskdpo.annotate.stats import AnnotateStats, usage_since
+from maskdpo.console import progress
 from maskdpo.errors import InputError, UserError
-from maskdpo.io import Appender, read_answers, read_prompts, refuse_overwriting, reorder
+from maskdpo.io import (
+    Appender,
+    atomic_write,
+    read_answers,
+    read_located,
+    read_prompts,
+    read_records,
+    refuse_overwriting,
+    reorder,
+)
 from maskdpo.runs import Run, meta_file, set_aside
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Prompt, Response, Sentence, Span, Status
 
@@ -23,23 +35,6 @@ FLUSH_RECORDS, FLUSH_SECONDS = 256, 2.0
 """Finished answers are written and synced when there are so many of them, or after so long."""
 
 
-@dataclass
-class AnnotateStats:
-    """What a run of ``annotate`` did."""
-
-    responses: int = 0
-    already_there: int = 0
-    """Responses that an earlier run had annotated."""
-    sentences: int = 0
-    labels: Counter[Label] = field(default_factory=Counter)
-    statuses: Counter[Status] = field(default_factory=Counter)
-    seconds: float = 0.0
-
-    @property
-    def failed(self) -> int:
-        return self.sentences - self.statuses[Status.OK]
-
-
 def annotate(
     prompts_file: Path,
     responses_file: Path,
@@ -48,6 +43,8 @@ def annotate(
     splitter: Splitter,
     *,
     restart: bool = False,
+    retry_failed: bool = False,
+    summary: Path | None = None,
 ) -> AnnotateStats:
     """Label every sentence of every response and append the annotations to ``out`` as they come.
 
@@ -56,53 +53,169 @@ def annotate(
 
     Args:
         restart: set an earlier output aside and begin anew.
+        retry_failed: ask again for the sentences of ``out`` that have no verdict, and for these only.
+        summary: where to write the run's figures as JSON.
     """
-    refuse_overwriting(out, prompts_file, responses_file)
+    for written in (out, summary):
+        if written is not None:
+            refuse_overwriting(written, prompts_file, responses_file)
+    if summary is not None:
+        _check_summary(summary, out)
     prompts = read_prompts(prompts_file)
-    order = [response.id for response in read_answers(responses_file, Response, prompts)]
+    texts = _texts(prompts_file, responses_file, prompts, judge)
     if restart:
-        set_aside(out, meta_file(out))
+        set_aside(out, meta_file(out), retry_file(out))
     info = judge.info.model_copy(update={"splitter": splitter.name})
     inputs = {"prompts": prompts_file, "responses": responses_file}
     hint = "Labels of different judges are not mixed: use another --out, or --restart to set it aside and begin anew"
     run = Run(meta_file(out), "annotate", info.model_dump(), inputs, restart=hint)
-    written: dict[str, str] = {}
-    appender = Appender(out, Annotation, lambda record: written.setdefault(record.id, record.response))
-    responses = read_answers(responses_file, Response, prompts)
-    missing = _not_yet(responses, written, out)
-    stats = AnnotateStats(responses=len(order), already_there=sum(response_id in written for response_id in order))
-    if stats.already_there == len(order) and run.previous and run.previous.status == "complete":
-        list(missing)  # still checks that no text has changed
-        return stats  # nothing is left to do, and the record of the run stays as it is
-    started = time.monotonic()
-    with progress("annotate", len(order), "responses") as bar:
-        bar.advance(stats.already_there)
-        judged = judge.judge(_tasks(missing, prompts, splitter))
-        batches = _batches(_annotation(task, verdicts, info) for task, verdicts in judged)
-        first = list(islice(batches, 1))  # a judge that cannot work fails here, before anything is written
-        run.begin()
-        with appender:
-            for batch in chain(first, batches):
-                appender.append(batch)
-                written.update((annotation.id, "") for annotation in batch)
-                _count(stats, batch, bar)
-    if list(written) != order:
-        reorder(out, Annotation, order)
-    stats.seconds = time.monotonic() - started
-    run.finish(_counts(stats))
+    _merge_left_over(out, info)
+    output = _Output(out, texts, retry_failed)
+    stats = output.stats
+    if output.missing or output.failed or not (run.previous and run.previous.status == "complete"):
+        answers = (r for r in read_answers(responses_file, Response, prompts) if r.id not in output.written)
+        tasks = chain(_tasks_again(output, prompts), _tasks(answers, prompts, splitter))
+        _judge_all(tasks, judge, info, output, run)
+        run.finish(stats.summary())
+    if summary is not None:
+        with atomic_write(summary) as file:
+            file.write(json.dumps(stats.summary(), indent=2).encode() + b"\n")
     return stats
 
 
-def _not_yet(responses: Iterable[Response], written: dict[str, str], out: Path) -> Iterator[Response]:
-    """The responses that ``out`` does not hold yet; one that has another text there is an error."""
-    for response in responses:
-        if response.id not in written:
-            yield response
-        elif written[response.id] != response.response:
-            raise InputError(
-                f"{response.id!r} is annotated here with another text; use another --out or --restart",
-                path=out,
-            )
+def retry_file(out: Path) -> Path:
+    """Where renewed records lie until the end of a run, when they take the place of the ones in ``out``."""
+    return out.with_name(out.name + ".retry")
+
+
+class _Output:
+    """What the output holds, and which of its sentences are to be asked again."""
+
+    def __init__(self, path: Path, texts: dict[str, bytes], retry_failed: bool) -> None:
+        self.path = path
+        self.texts = texts
+        self.written: dict[str, None] = {}
+        """Ids in the order of the file."""
+        self.failed: dict[str, int] = {}
+        """How many sentences to ask again, by the answer's id."""
+        self.stats = AnnotateStats(responses=len(texts))
+        self._retry_failed = retry_failed
+        self.appender = Appender(path, Annotation, self._take_in)
+        self.at_start = len(self.written)
+        self.stats.already_there = sum(response_id in self.written for response_id in texts)
+        self.missing = len(texts) - self.stats.already_there
+
+    def _take_in(self, record: Annotation) -> None:
+        text = self.texts.get(record.id)  # None: the response is gone from its file, its annotation stays as it is
+        if text is not None and text != _digest(record.response):
+            message = f"{record.id!r} is annotated here with another text; use another --out or --restart"
+            raise InputError(message, path=self.path)
+        self.written[record.id] = None
+        self.stats.file.add(record)
+        failed = len(_failed(record))
+        if failed and text is not None and self._retry_failed:
+            self.failed[record.id] = failed
+
+    def write(self, batch: list[Annotation], renewals: Appender[Annotation]) -> None:
+        renewals.append(record for record in batch if record.id in self.failed)
+        self.appender.append(record for record in batch if record.id not in self.failed)
+        for record in batch:
+            again = self.failed.get(record.id, 0)
+            self.stats.run_responses += 1
+            self.stats.run_sentences += again or len(record.sentences)
+            self.stats.run_retried += again
+            self.stats.file.add(record)
+            self.written[record.id] = None
+
+    def finish(self) -> None:
+        """Put the renewed records in, and all into the order of the responses: one rewrite."""
+        if self.failed or list(self.written) != list(self.texts):
+            reorder(self.path, Annotation, self.texts, renewed=retry_file(self.path) if self.failed else None)
+
+
+def _judge_all(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, output: _Output, run: Run) -> None:
+    stats, started = output.stats, time.monotonic()
+    usage = getattr(judge, "usage", None)
+    before = replace(usage) if usage is not None else None
+    done = stats.already_there - len(output.failed)
+    with progress("annotate", stats.responses, "responses", done) as bar, ExitStack() as files:
+        batches = _batches(_annotation(task, verdicts, info) for task, verdicts in judge.judge(tasks))
+        first = list(islice(batches, 1))  # a judge that cannot work fails here, before anything is written
+        run.begin()
+        renewals = files.enter_context(output.appender)
+        if output.failed:
+            renewals = files.enter_context(Appender(retry_file(output.path), Annotation, lambda _: None))
+        for batch in chain(first, batches):
+            output.write(batch, renewals)
+            bar.advance(len(batch), stats.note(started))
+    output.finish()
+    stats.run_seconds = time.monotonic() - started
+    stats.run_usage = usage_since(usage, before)
+
+
+def _check_summary(summary: Path, out: Path) -> None:
+    """What could not be written at the end is an error at the start."""
+    if summary.resolve() in (out.resolve(), meta_file(out).resolve(), retry_file(out).resolve()):
+        raise InputError("is the output, or a file beside it; name another --summary", path=summary)
+    if summary.is_dir():
+        raise InputError("is a folder, a file is needed", path=summary)
+    above = next(folder for folder in summary.parents if folder.exists())
+    if not above.is_dir():
+        raise InputError(f"cannot be written: {above} is no folder", path=summary)
+
+
+def _texts(prompts_file: Path, responses_file: Path, prompts: dict[str, Prompt], judge: Judge) -> dict[str, bytes]:
+    """A digest of every response by id, in their order. A bad line, or a reference that the judge needs and that is
+    not there, is an error before anything is judged."""
+    texts, asked = {}, set()
+    for response in read_answers(responses_file, Response, prompts):
+        texts[response.id] = _digest(response.response)
+        asked.add(response.prompt_id)
+    if getattr(judge, "needs_reference", False):
+        without = {key for key in asked if not any(passage.strip() for passage in prompts[key].passages)}
+        for item in read_located(prompts_file, Prompt) if without else ():
+            if item.record.id in without:
+                raise item.error(
+                    "reference",
+                    f"prompt {item.record.id!r} has no reference, and the {judge.info.name} judge compares with one: "
+                    f"add it, or take another judge (prompts without a reference: {len(without):,})",
+                )
+    return texts
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def _merge_left_over(out: Path, info: JudgeInfo) -> None:
+    """Put the renewed records in that an interrupted run has left beside the output."""
+
+    def check(record: Annotation) -> None:
+        if record.judge != info:
+            raise InputError(f"{record.id!r} has its labels from another judge; move the file away", path=side)
+
+    side = retry_file(out)
+    if side.exists():
+        Appender(side, Annotation, check)  # both may end in a torn line
+        Appender(out, Annotation, lambda _: None)
+        reorder(out, Annotation, (), renewed=side)
+
+
+def _failed(record: Annotation) -> list[Sentence]:
+    return [sentence for sentence in record.sentences if sentence.status is not Status.OK]
+
+
+def _tasks_again(output: _Output, prompts: dict[str, Prompt]) -> Iterator[Task]:
+    """The failed sentences, read from the output itself when their turn comes; what has a verdict is given."""
+    if not output.failed:
+        return
+    for record in islice(read_records(output.path, Annotation), output.at_start):  # behind it this run appends
+        if record.id in output.failed:
+            output.stats.file.remove(record)
+            response = Response(**{name: getattr(record, name) for name in Response.model_fields})
+            spans = [Span(sentence.start, sentence.end, sentence.kind) for sentence in _failed(record)]
+            given = tuple(sentence for sentence in record.sentences if sentence.status is Status.OK)
+            yield Task(prompts[record.prompt_id], response, spans, given)
 
 
 def _tasks(responses: Iterable[Response], prompts: dict[str, Prompt], splitter: Splitter) -> Iterator[Task]:
@@ -153,20 +266,3 @@ def _batches(annotations: Iterable[Annotation]) -> Iterator[list[Annotation]]:
         yield batch
     if failed is not None:
         raise failed
-
-
-def _count(stats: AnnotateStats, batch: list[Annotation], bar: Ticker) -> None:
-    for annotation in batch:
-        stats.sentences += len(annotation.sentences)
-        stats.labels.update(sentence.label for sentence in annotation.sentences if sentence.label)
-        stats.statuses.update(sentence.status for sentence in annotation.sentences)
-    bar.advance(len(batch), f"{stats.sentences:,} sentences, {stats.failed:,} not judged")
-
-
-def _counts(stats: AnnotateStats) -> dict[str, object]:
-    return {
-        "responses": stats.responses,
-        "sentences": stats.sentences,
-        "labels": {label.value: count for label, count in stats.labels.items()},
-        "statuses": {status.value: count for status, count in stats.statuses.items()},
-    }

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from maskdpo import console
 from maskdpo.cli.app import app
 from maskdpo.cli.options import BackendFlags, Model, PromptsArg, Restart, Seed, with_backend
 from maskdpo.errors import UserError
+
+if TYPE_CHECKING:
+    from maskdpo.annotate.stats import AnnotateStats
 
 
 @app.command()
@@ -86,6 +89,11 @@ def annotate(
         typer.Option(min=1, help="Verdicts to sample a sentence: the majority is the label, its share the confidence."),
     ] = 1,
     splitter: Annotated[str, typer.Option(help="`markdown`, `spacy`, `spacy:PIPELINE` or `nltk`.")] = "markdown",
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Ask again for the sentences that have no verdict, and for these only."),
+    ] = False,
+    summary: Annotated[Path | None, typer.Option(help="Write the run's figures to this file, as JSON.")] = None,
     restart: Restart = False,
     *,
     flags: BackendFlags,
@@ -107,15 +115,50 @@ def annotate(
     if ":" in judge:
         sys.path.append("")  # a judge of one's own may lie in the current folder
     made = get_judge(judge, make_backend=judge_backend, protocol=protocol, votes=votes)
-    stats = run(prompts, responses, out, made, get_splitter(splitter), restart=restart)
-    rows: list[tuple[str, object]] = [
-        ("responses", stats.responses),
-        ("of them annotated before", stats.already_there),
+    stats = run(
+        prompts,
+        responses,
+        out,
+        made,
+        get_splitter(splitter),
+        restart=restart,
+        retry_failed=retry_failed,
+        summary=summary,
+    )
+    console.table(f"annotate -> {out}", ("", "count"), _annotate_rows(stats))
+    if stats.file.failed:
+        console.warn(
+            f"{stats.file.failed} sentences could not be judged; they carry a status, no label, and do not train; "
+            "repeat the command with --retry-failed to ask them again"
+        )
+
+
+def _annotate_rows(stats: "AnnotateStats") -> list[tuple[str, object]]:
+    """The closing table: first what the file holds by now, then what this run did, where it did anything."""
+    from maskdpo.annotate.stats import cached_share
+
+    file, usage = stats.file, stats.run_usage
+    rows: list[tuple[str, object]] = [("responses", stats.responses), ("sentences in the file", file.sentences)]
+    rows += [(f"  {label.value}", n) for label, n in file.labels.most_common() if n]
+    rows += [(f"  not judged: {status.value}", n) for status, n in file.statuses.most_common() if n and status != "ok"]
+    this_run: list[tuple[str, object]] = [
+        ("this run: answers", stats.run_responses if stats.already_there else 0),
+        ("this run: sentences", stats.run_sentences if stats.already_there else 0),
+        ("this run: of them asked again", stats.run_retried),
+        ("this run: s", stats.run_seconds),
+        ("this run: sentences / s", stats.run_rate),
     ]
-    rows += [("sentences", stats.sentences)]
-    rows += [(f"  {label.value}", number) for label, number in stats.labels.most_common()]
-    rows += [(f"  not judged: {status.value}", n) for status, n in stats.statuses.most_common() if status.value != "ok"]
-    rows += [("sentences / s", stats.sentences / stats.seconds if stats.sentences else None)]
-    console.table(f"annotate -> {out}", ("", "count"), rows)
-    if stats.failed:
-        console.warn(f"{stats.failed} sentences could not be judged; they carry a status, no label, and do not train")
+    if usage is not None:
+        this_run += [
+            ("this run: calls", usage.calls),
+            ("this run: sentences that repeat a call", usage.repeats),
+            ("this run: calls with a reference cut", usage.references_cut),
+            ("this run: prompt tokens", usage.prompt_tokens),
+            ("this run: of them cached by the server", usage.cached_tokens),
+            ("this run: share cached", cached_share(usage)),
+            ("this run: tokens generated", usage.completion_tokens),
+        ]
+    if not stats.run_responses:
+        return [*rows, ("annotated before", stats.already_there)]
+    before: list[tuple[str, object]] = [("annotated before this run", stats.already_there)]
+    return rows + [row for row in before + this_run if row[1]]

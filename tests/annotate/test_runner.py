@@ -1,17 +1,24 @@
 """The annotate runner: resumable, in order, labels of one judge only."""
 
+import contextlib
+import json
+import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from maskdpo.annotate.judge import Task, Verdict
+from maskdpo import console
+from maskdpo.annotate import runner
+from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges import get_judge
 from maskdpo.annotate.runner import annotate
 from maskdpo.annotate.splitters import get_splitter
@@ -23,10 +30,10 @@ from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Status
 SPLITTER = get_splitter("markdown")
 
 
-def verdict_of(sentence: str) -> Verdict:
+def verdict_of(sentence: str, *, healed: bool = False) -> Verdict:
     """What the scripted judge says: a verdict or a failure that the sentence itself names."""
     for status in (Status.API_ERROR, Status.PARSE_ERROR, Status.REFUSED, Status.TRUNCATED):
-        if status.value in sentence:
+        if status.value in sentence and not healed:
             return Verdict(None, status, reason="as asked for")
     label = Label.CONTRADICTORY if "wrong" in sentence else Label.NO_HALLUCINATION
     return Verdict(label, confidence=0.75, evidence="e", reason="r")
@@ -35,15 +42,25 @@ def verdict_of(sentence: str) -> Verdict:
 class Scripted:
     """Judges by the words of the sentence; gives tasks back in windows, last one first; records what it is asked."""
 
-    def __init__(self, *, name: str = "scripted", model: str | None = None, window: int = 3, stop_after: int = 999):
+    def __init__(
+        self,
+        *,
+        name: str = "scripted",
+        model: str | None = None,
+        window: int = 3,
+        stop_after: int = 999,
+        healed: bool = False,
+    ):
         self.info = JudgeInfo(name=name, model=model, version="1")
         self.asked: list[tuple[str, str]] = []
-        self._window, self._left = window, stop_after
+        self.given: dict[str, list[str]] = {}
+        self._window, self._left, self._healed = window, stop_after, healed
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
         window: list[Task] = []
         for task in tasks:
             self.asked += [(task.response.id, task.sentence(i)) for i in range(len(task.spans))]
+            self.given[task.response.id] = [task.response.response[s.start : s.end] for s in task.given]
             window.append(task)
             if len(window) == self._window:
                 yield from self._back(window)
@@ -55,7 +72,7 @@ class Scripted:
             self._left -= 1
             if self._left < 0:
                 raise KeyboardInterrupt
-            yield task, [verdict_of(task.sentence(i)) for i in range(len(task.spans))]
+            yield task, [verdict_of(task.sentence(i), healed=self._healed) for i in range(len(task.spans))]
 
 
 def response_rows(count: int) -> list[dict[str, Any]]:
@@ -69,6 +86,12 @@ def response_rows(count: int) -> list[dict[str, Any]]:
         }
         for i in range(count)
     ]
+
+
+def failing_rows(count: int) -> list[dict[str, Any]]:
+    """Of every third answer the third of four sentences fails."""
+    failure = {0: " Here comes api_error. This is right."}
+    return [row | {"response": row["response"] + failure.get(i % 3, "")} for i, row in enumerate(response_rows(count))]
 
 
 @pytest.fixture
@@ -110,8 +133,8 @@ def test_responses_come_out_labelled_in_their_order_with_all_they_had(run: Run) 
         (0, 16, Label.NO_HALLUCINATION, 0.75, "e", "r"),
         (17, 33, Label.CONTRADICTORY, 0.75, "e", "r"),
     ]
-    assert (stats.responses, stats.sentences, stats.failed) == (10, 20, 0)
-    assert stats.labels == {Label.NO_HALLUCINATION: 10, Label.CONTRADICTORY: 10}
+    assert (stats.responses, stats.file.sentences, stats.file.failed) == (10, 20, 0)
+    assert stats.file.labels == {Label.NO_HALLUCINATION: 10, Label.CONTRADICTORY: 10}
     assert RunMeta.model_validate_json(meta_file(out).read_bytes()).status == "complete"
 
 
@@ -156,7 +179,7 @@ def test_a_failure_becomes_a_status_and_never_a_label(
     good, bad = records(tmp_path / "a.jsonl")[0].sentences
     assert (good.label, good.status) == (Label.NO_HALLUCINATION, Status.OK)
     assert (bad.label, bad.status, bad.reason) == (None, status, "as asked for")
-    assert (stats.failed, stats.statuses[status], stats.labels.total()) == (1, 1, 1)
+    assert (stats.file.failed, stats.file.statuses[status], stats.file.labels.total()) == (1, 1, 1)
 
 
 def test_headings_and_code_need_no_judge_and_stay_in_place(jsonl: Any, prompts: Path, tmp_path: Path) -> None:
@@ -176,7 +199,7 @@ def test_headings_and_code_need_no_judge_and_stay_in_place(jsonl: Any, prompts: 
 
 def test_an_empty_answer_is_annotated_without_sentences(jsonl: Any, prompts: Path, tmp_path: Path) -> None:
     answers = jsonl("r.jsonl", [{"id": "r", "prompt_id": "q", "response": text} for text in (" \n",)])
-    assert annotate(prompts, answers, tmp_path / "a.jsonl", Scripted(), SPLITTER).sentences == 0
+    assert annotate(prompts, answers, tmp_path / "a.jsonl", Scripted(), SPLITTER).file.sentences == 0
     assert records(tmp_path / "a.jsonl")[0].sentences == []
 
 
@@ -237,7 +260,7 @@ def test_a_judge_that_cannot_work_leaves_no_file(prompts: Path, responses: Path,
 
 OWN = """
 from maskdpo.annotate.judge import Verdict
-from maskdpo.schemas import JudgeInfo, Label
+from maskdpo.schemas import JudgeInfo, Label, Status
 class Mine:
     info = JudgeInfo(name="mine", version="7")
     def judge(self, tasks):
@@ -246,6 +269,11 @@ class Mine:
 def make():
     return Mine()
 ready = Mine()
+class Failing(Mine):
+    def judge(self, tasks):
+        for task in tasks:
+            yield task, [Verdict(None, Status.REFUSED)] * len(task.spans)
+failing = Failing()
 not_a_judge = dict
 """
 
@@ -264,7 +292,7 @@ def no_backend() -> Any:
 @pytest.mark.parametrize("attribute", ["make", "ready"])
 def test_a_judge_of_ones_own(run: Run, own: str, attribute: str) -> None:
     out, stats = run("a.jsonl", get_judge(f"{own}:{attribute}", make_backend=no_backend, protocol="single"))
-    assert stats.labels == {Label.UNVERIFIABLE: 20}
+    assert stats.file.labels == {Label.UNVERIFIABLE: 20}
     assert {record.judge.name for record in records(out) if record.judge} == {"mine"}
 
 
@@ -284,39 +312,359 @@ def test_names_that_are_no_judge(own: str, name: str, message: str) -> None:
     assert message in str(error.value)
 
 
+# --- asking again ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failed(jsonl: Any, prompts: Path, tmp_path: Path) -> Path:
+    """An output of 8 answers with 3 failed sentences; the responses file has 10 answers by now (4 failures)."""
+    out = tmp_path / "a.jsonl"
+    annotate(prompts, jsonl("responses.jsonl", failing_rows(8)), out, Scripted(), SPLITTER)
+    jsonl("responses.jsonl", failing_rows(10))
+    return out
+
+
+@pytest.fixture
+def healed(jsonl: Any, prompts: Path, tmp_path: Path) -> bytes:
+    """What a judge that never fails makes of the 10 answers."""
+    out = tmp_path / "healed.jsonl"
+    annotate(prompts, jsonl("all.jsonl", failing_rows(10)), out, Scripted(healed=True), SPLITTER)
+    return out.read_bytes()
+
+
+def test_asking_again_asks_for_what_failed_and_what_is_new_and_nothing_else(
+    run: Run, failed: Path, healed: bytes
+) -> None:
+    judge = Scripted(healed=True)
+    _, stats = run("a.jsonl", judge, retry_failed=True)
+    again = [(f"r{i}", "Here comes api_error.") for i in (0, 3, 6)]
+    new = [(f"r{i}", text) for i in (8, 9) for text in (f"This is right {i}.", f"This is wrong {i}.")]
+    assert sorted(judge.asked) == sorted([*again, *new, ("r9", "Here comes api_error."), ("r9", "This is right.")])
+    assert judge.given["r3"] == ["This is right 3.", "This is wrong 3.", "This is right."]
+    assert failed.read_bytes() == healed
+    assert not failed.with_name("a.jsonl.retry").exists()
+    assert (stats.responses, stats.already_there, stats.run_responses) == (10, 8, 5)
+    assert (stats.run_sentences, stats.run_retried) == (3 + 6, 3)
+    assert (stats.file.annotations, stats.file.sentences, stats.file.failed) == (10, 28, 0)
+    assert stats.file.labels == {Label.NO_HALLUCINATION: 18, Label.CONTRADICTORY: 10}
+
+
+def test_without_the_flag_failures_stay_as_they_are(run: Run, failed: Path) -> None:
+    judge, before = Scripted(healed=True), failed.read_bytes()
+    _, stats = run("a.jsonl", judge)
+    assert {identity for identity, _ in judge.asked} == {"r8", "r9"}
+    assert failed.read_bytes().startswith(before)
+    assert (stats.file.failed, stats.run_retried) == (3, 0)
+
+
+def test_what_fails_again_stays_failed_and_may_be_asked_once_more(run: Run, failed: Path, healed: bytes) -> None:
+    run("a.jsonl", Scripted())
+    before = failed.read_bytes()
+    _, stats = run("a.jsonl", Scripted(), retry_failed=True)
+    assert (failed.read_bytes(), stats.file.failed, stats.run_retried) == (before, 4, 4)
+    run("a.jsonl", Scripted(healed=True), retry_failed=True)
+    assert failed.read_bytes() == healed
+
+
+def test_asking_again_where_nothing_failed_does_nothing(run: Run) -> None:
+    out, _ = run("a.jsonl", Scripted())
+    before, judge = (out.read_bytes(), meta_file(out).read_bytes(), out.stat().st_mtime_ns), Scripted()
+    _, stats = run("a.jsonl", judge, retry_failed=True)
+    assert (out.read_bytes(), meta_file(out).read_bytes(), out.stat().st_mtime_ns) == before
+    assert (judge.asked, stats.run_responses, stats.file.sentences) == ([], 0, 20)
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_renewed_records_of_an_interrupted_run_are_put_in_by_the_next(
+    run: Run, failed: Path, healed: bytes, after: int, retry_failed: bool
+) -> None:
+    side, before = failed.with_name("a.jsonl.retry"), failed.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        run("a.jsonl", Scripted(healed=True, stop_after=after), retry_failed=True)
+    assert failed.read_bytes().startswith(before)  # append-only
+    renewed = {record.id for record in records(side)}
+    assert len(renewed) == min(after, 3)
+    with side.open("ab") as file:
+        file.write(b'{"id":"r6","prompt_id":"q","resp')  # and a torn line
+    left, judge = side.read_bytes(), Scripted(healed=True)
+    _, stats = run("a.jsonl", judge, retry_failed=retry_failed)
+    assert not side.exists()
+    assert not renewed & {identity for identity, _ in judge.asked}
+    assert stats.file.failed == (0 if retry_failed else 3 - len(renewed))
+    after_once = failed.read_bytes()
+    assert (after_once == healed) == (stats.file.failed == 0)
+    side.write_bytes(left)  # as if it had been killed before the file was deleted
+    run("a.jsonl", Scripted(), retry_failed=False)
+    assert (failed.read_bytes(), side.exists()) == (after_once, False)
+
+
+def test_renewed_records_of_another_judge_are_refused(run: Run, failed: Path) -> None:
+    side, before = failed.with_name("a.jsonl.retry"), failed.read_bytes()
+    side.write_bytes(before.replace(b'"scripted"', b'"other"'))
+    with pytest.raises(InputError, match=r"a\.jsonl\.retry: 'r0' has its labels from another judge"):
+        run("a.jsonl", Scripted())
+    assert (failed.read_bytes(), side.exists()) == (before, True)
+    run("a.jsonl", Scripted(name="third"), restart=True)
+    assert failed.with_name("a.jsonl.retry.bak").exists()
+    assert not side.exists()
+
+
+def test_an_annotation_whose_response_is_gone_is_kept_and_not_asked_again(
+    jsonl: Any, prompts: Path, run: Run, failed: Path
+) -> None:
+    old = {record.id: record for record in records(failed)}
+    jsonl("responses.jsonl", failing_rows(10)[1:])
+    judge = Scripted(healed=True)
+    _, stats = run("a.jsonl", judge, retry_failed=True)
+    found = records(failed)
+    assert [record.id for record in found] == [*(f"r{i}" for i in range(1, 10)), "r0"]
+    assert found[-1] == old["r0"]
+    assert "r0" not in {identity for identity, _ in judge.asked}
+    assert (stats.responses, stats.file.annotations, stats.file.failed) == (9, 10, 1)
+
+
+# --- references ------------------------------------------------------------------------------------
+
+
+class Referring(Scripted):
+    needs_reference = True
+
+
+@pytest.mark.parametrize("blank", [None, "", " \n", [], ["", " "]])
+def test_a_prompt_without_the_reference_that_the_judge_needs(jsonl: Any, tmp_path: Path, blank: Any) -> None:
+    references = {"unused": None, "good": ["", "x"], "bad": blank, "worse": blank}
+    rows = [{"id": key, "prompt": "?", "reference": reference} for key, reference in references.items()]
+    prompts = jsonl("p.jsonl", rows)
+    answers = [row | {"prompt_id": q} for row, q in zip(response_rows(3), ("good", "worse", "bad"), strict=True)]
+    responses, judge = jsonl("r.jsonl", answers), Referring()
+    with pytest.raises(InputError) as error:
+        annotate(prompts, responses, tmp_path / "a.jsonl", judge, SPLITTER)
+    assert str(error.value) == (
+        f"{prompts}:3: reference: prompt 'bad' has no reference, and the scripted judge compares with one: "
+        "add it, or take another judge (prompts without a reference: 2)"
+    )
+    assert (judge.asked, sorted(file.name for file in tmp_path.iterdir())) == ([], ["p.jsonl", "r.jsonl"])
+    annotate(prompts, responses, tmp_path / "a.jsonl", Scripted(), SPLITTER)  # needs none
+    annotate(prompts, jsonl("r.jsonl", answers[:1]), tmp_path / "b.jsonl", Referring(), SPLITTER)
+
+
+# --- figures ---------------------------------------------------------------------------------------
+
+
+class Costly(Scripted):
+    """Has worked before, and says what it costs."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.usage = Usage(calls=1000, prompt_tokens=1000, cached_tokens=1000)
+
+    def _back(self, window: list[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
+        for task, verdicts in super()._back(window):
+            self.usage.calls += len(verdicts)
+            self.usage.prompt_tokens += 10 * len(verdicts)
+            self.usage.cached_tokens += 4 * len(verdicts)
+            yield task, verdicts
+
+
+def test_the_summary_keeps_the_whole_file_and_this_run_apart(run: Run, failed: Path, tmp_path: Path) -> None:
+    summary = tmp_path / "new" / "summary.json"
+    run("a.jsonl", Costly(), summary=summary)
+    figures = json.loads(summary.read_text())
+    assert RunMeta.model_validate_json(meta_file(failed).read_bytes()).counts == figures
+    seconds, rate = (figures["this_run"].pop(key) for key in ("seconds", "sentences_per_second"))
+    assert 0 < rate * seconds < 7
+    no_fact = dict.fromkeys(("unverifiable", "hallucination", "no_fact"), 0)
+    assert figures == {
+        "responses": 10,
+        "already_there": 8,
+        "whole_file": {
+            "annotations": 10,
+            "sentences": 28,
+            "not_judged": 4,
+            "labels": {"no_hallucination": 14, "contradictory": 10, **no_fact},
+            "statuses": {"ok": 24, "refused": 0, "parse_error": 0, "api_error": 4, "truncated": 0},
+        },
+        "this_run": {
+            "responses": 2,
+            "sentences": 6,
+            "sentences_asked_again": 0,
+            "usage": {
+                "calls": 6,
+                "repeats": 0,
+                "references_cut": 0,
+                "prompt_tokens": 60,
+                "cached_tokens": 24,
+                "completion_tokens": 0,
+                "cached_share": 0.4,
+            },
+        },
+    }
+    run("a.jsonl", Scripted(), summary=summary)  # nothing is left to do
+    idle = json.loads(summary.read_text())
+    assert idle["whole_file"] == figures["whole_file"]
+    assert idle["this_run"] == {
+        "responses": 0,
+        "sentences": 0,
+        "sentences_asked_again": 0,
+        "seconds": 0.0,
+        "sentences_per_second": None,
+        "usage": None,
+    }
+
+
+def test_plain_lines_appear_while_the_judge_is_slow(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Slow(Scripted):
+        def _back(self, window: list[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
+            for pair in super()._back(window):
+                time.sleep(0.1)
+                yield pair
+
+    monkeypatch.setattr(console, "PLAIN_INTERVAL_S", 0.04)
+    monkeypatch.setattr(runner, "FLUSH_RECORDS", 4)
+    run("a.jsonl", Slow(window=5))
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("annotate: 0/10 responses, 0 responses/s") for line in lines) >= 3
+    assert re.fullmatch(
+        r"annotate: 4/10 responses, [\d.]+ responses/s, eta 0:00:0\d  "
+        r"\d+ sentences/s: 4 right, 4 wrong, 0 no fact, 0 not judged",
+        next(line for line in lines if " 4/10 " in line),
+    )
+
+
+def test_a_resumed_bar_starts_where_the_run_before_ended(
+    run: Run, failed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int | None]] = []
+    original = console.Ticker.advance
+
+    def advance(self: console.Ticker, count: int = 1, note: str | None = None) -> None:
+        seen.append((self.done, self.total))
+        original(self, count, note)
+
+    monkeypatch.setattr(console.Ticker, "advance", advance)
+    run("a.jsonl", Scripted(healed=True), retry_failed=True)
+    assert seen == [(5, 10)]  # 8 were there, 3 of them are asked again
+
+
+def test_the_closing_table_and_its_advice(
+    prompts: Path, failed: Path, own: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from maskdpo.cli import main
+
+    def command(*options: str) -> tuple[str, str]:
+        files = [str(prompts), str(failed.with_name("responses.jsonl")), "--out", str(failed.with_name("c.jsonl"))]
+        monkeypatch.setattr(sys, "argv", ["maskdpo", "annotate", *files, *options])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+        captured = capsys.readouterr()
+        return re.sub(r" *│ *", "|", captured.out), captured.err
+
+    table, warning = command("--judge", f"{own}:failing")
+    assert "|sentences in the file|28|" in table
+    assert "|not judged: refused|28|" in table
+    assert "asked again" not in table
+    assert "28 sentences could not be judged" in warning
+    assert "repeat the command with --retry-failed to ask them again" in warning
+    table, warning = command("--judge", f"{own}:make", "--retry-failed")
+    assert "|unverifiable|28|" in table
+    assert "|this run: of them asked again|28|" in table
+    assert "not judged" not in table + warning
+    table, _ = command("--judge", f"{own}:make", "--retry-failed")
+    assert "|annotated before|10|" in table
+    assert "this run" not in table
+
+
+def test_memory_grows_with_the_ids_only(
+    jsonl: Any, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 6 MB of answers no more than a few are held at a time, on a resumed run too, with failures to ask again."""
+
+    class Forgetful(Scripted):
+        def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
+            for task in tasks:
+                yield from self._back([task])
+
+    monkeypatch.setattr(runner, "FLUSH_RECORDS", 8)
+    text = "This is right" + " and so on" * 3000 + ". Here comes api_error."
+    rows = [row | {"response": text} for row in response_rows(200)]
+    responses, out = jsonl("r.jsonl", rows), tmp_path / "a.jsonl"
+    annotate(prompts, jsonl("half.jsonl", rows[:100]), out, Forgetful(), SPLITTER)
+    tracemalloc.start()
+    stats = annotate(prompts, responses, out, Forgetful(healed=True), SPLITTER, retry_failed=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (stats.file.failed, stats.run_responses) == (0, 200)
+    assert peak < 2e6 < responses.stat().st_size / 3
+
+
 # --- killed ----------------------------------------------------------------------------------------
 
-CHILD = """
-import sys, time
+NURSERY = """
+import os, sys, time
 from pathlib import Path
 from maskdpo.annotate import runner
 from tests.annotate.test_runner import SPLITTER, Scripted
 runner.FLUSH_RECORDS = 3
-class Slow(Scripted):
-    def _back(self, window):
-        for pair in super()._back(window):
-            time.sleep(0.003)
-            yield pair
-prompts, responses, out = map(Path, sys.argv[1:])
-runner.annotate(prompts, responses, out, Slow(window=5), SPLITTER)
+fsync = os.fsync
+def slow_fsync(handle):  # a slow disk: kills meet the writing, the rewriting and the renaming as well
+    time.sleep(0.004)
+    fsync(handle)
+    time.sleep(0.004)
+os.fsync = slow_fsync
+files = map(Path, sys.argv[1:4])
+for _ in sys.stdin:  # a fork a line: imports are waited for once
+    child = os.fork()
+    if not child:
+        runner.annotate(*files, Scripted(window=5, healed=True), SPLITTER, retry_failed=bool(sys.argv[4]))
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
+def kill_until_done(arguments: list[str], *, kills: int, within: float, seed: int) -> int:
+    """Kill the command ``kills`` times at random moments of its work, then at later and later ones until it ends."""
+    rng, killed, code = random.Random(seed), 0, ""
+    with subprocess.Popen(
+        [sys.executable, "-c", NURSERY, *arguments],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as nursery:
+        assert nursery.stdin is not None
+        assert nursery.stdout is not None
+        while code != "0":
+            print(file=nursery.stdin, flush=True)
+            child = int(nursery.stdout.readline())
+            time.sleep(rng.uniform(0, within * 1.5 ** max(0, killed - kills)))
+            with contextlib.suppress(ProcessLookupError):  # it may have ended
+                os.kill(child, signal.SIGKILL)
+            code = nursery.stdout.readline().strip()
+            assert code in ("0", "-9")
+            killed += code == "-9"
+    return killed
+
+
 def test_killed_at_any_moment_the_same_command_ends_in_the_same_file(jsonl: Any, prompts: Path, tmp_path: Path) -> None:
-    responses = jsonl("r.jsonl", response_rows(60))
+    responses = jsonl("r.jsonl", failing_rows(300))
     whole, out = tmp_path / "whole.jsonl", tmp_path / "a.jsonl"
-    annotate(prompts, responses, whole, Scripted(window=5), SPLITTER)
-    rng, killed = random.Random(2), 0
-    for _ in range(20):
-        arguments = [sys.executable, "-c", CHILD, str(prompts), str(responses), str(out)]
-        child = subprocess.Popen(arguments, cwd=Path(__file__).parents[2])
-        while not out.exists() and child.poll() is None:
-            time.sleep(0.002)
-        if killed < 4:
-            time.sleep(rng.uniform(0, 0.1))
-            child.send_signal(signal.SIGKILL)
-        if child.wait() == 0:
-            break
-        killed += 1
-    assert killed == 4
+    annotate(prompts, responses, whole, Scripted(window=5, healed=True), SPLITTER)
+    assert kill_until_done([str(prompts), str(responses), str(out), ""], kills=25, within=0.06, seed=2) >= 20
     assert out.read_bytes() == whole.read_bytes()
+
+
+def test_killed_while_it_asks_again_and_merges(jsonl: Any, prompts: Path, tmp_path: Path) -> None:
+    responses = jsonl("r.jsonl", failing_rows(150))
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "a.jsonl"
+    annotate(prompts, responses, whole, Scripted(healed=True), SPLITTER)
+    annotate(prompts, jsonl("some.jsonl", failing_rows(120)), out, Scripted(), SPLITTER)
+    # what is renewed is put in by the next run, so that most kills meet a merge
+    assert kill_until_done([str(prompts), str(responses), str(out), "yes"], kills=12, within=0.06, seed=3) >= 8
+    assert out.read_bytes() == whole.read_bytes()
+    assert not out.with_name("a.jsonl.retry").exists()

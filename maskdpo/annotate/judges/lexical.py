@@ -46,6 +46,8 @@ class _Known:
 class LexicalJudge:
     """Labels sentences by comparing their names, numbers and dates with the prompt's reference."""
 
+    needs_reference = True
+
     def __init__(self, *, cache_size: int = 256) -> None:
         """``cache_size``: analysed references kept, the ones used last."""
         self.info = JudgeInfo(name="lexical", version=maskdpo.__version__)

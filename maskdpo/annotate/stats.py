@@ -1,0 +1,107 @@
+"""What a run of ``annotate`` did, and what its output holds by now: two things on a run that was resumed."""
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from maskdpo.annotate.judge import Usage
+from maskdpo.schemas import Annotation, Label, Status, group_of
+
+
+@dataclass
+class Tally:
+    """The sentences of a file, by label and by status."""
+
+    annotations: int = 0
+    sentences: int = 0
+    labels: Counter[Label] = field(default_factory=Counter)
+    statuses: Counter[Status] = field(default_factory=Counter)
+
+    def add(self, annotation: Annotation) -> None:
+        self.annotations += 1
+        self.sentences += len(annotation.sentences)
+        self.labels.update(sentence.label for sentence in annotation.sentences if sentence.label)
+        self.statuses.update(sentence.status for sentence in annotation.sentences)
+
+    def remove(self, annotation: Annotation) -> None:
+        """Take back what ``add`` has counted: another record takes its place."""
+        self.annotations -= 1
+        self.sentences -= len(annotation.sentences)
+        self.labels.subtract(sentence.label for sentence in annotation.sentences if sentence.label)
+        self.statuses.subtract(sentence.status for sentence in annotation.sentences)
+
+    @property
+    def failed(self) -> int:
+        """Sentences without a verdict."""
+        return self.sentences - self.statuses[Status.OK]
+
+
+@dataclass
+class AnnotateStats:
+    """``file`` is the whole output, whoever wrote it; what is called ``run_`` is of this run alone."""
+
+    responses: int = 0
+    already_there: int = 0
+    """Responses that an earlier run had annotated."""
+    file: Tally = field(default_factory=Tally)
+    run_responses: int = 0
+    """Answers annotated, or annotated again, by this run."""
+    run_sentences: int = 0
+    """Sentences of these; of an answer that was annotated again, the ones asked again."""
+    run_retried: int = 0
+    """Sentences asked again."""
+    run_seconds: float = 0.0
+    run_usage: Usage | None = None
+    """What the judge has cost, where it says so."""
+
+    @property
+    def run_rate(self) -> float | None:
+        """Sentences a second."""
+        return self.run_sentences / self.run_seconds if self.run_sentences and self.run_seconds else None
+
+    def note(self, started: float) -> str:
+        """For the progress bar."""
+        groups: Counter[str] = Counter()
+        for label, count in self.file.labels.items():
+            groups[group_of(label)] += count
+        rate = self.run_sentences / max(1e-9, time.monotonic() - started)
+        return (
+            f"{rate:,.0f} sentences/s: {groups['right']:,} right, {groups['wrong']:,} wrong, "
+            f"{groups['no_fact']:,} no fact, {self.file.failed:,} not judged"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON values; the keys are always the same."""
+        usage = self.run_usage
+        return {
+            "responses": self.responses,
+            "already_there": self.already_there,
+            "whole_file": {
+                "annotations": self.file.annotations,
+                "sentences": self.file.sentences,
+                "not_judged": self.file.failed,
+                "labels": {label.value: self.file.labels[label] for label in Label},
+                "statuses": {status.value: self.file.statuses[status] for status in Status},
+            },
+            "this_run": {
+                "responses": self.run_responses,
+                "sentences": self.run_sentences,
+                "sentences_asked_again": self.run_retried,
+                "seconds": round(self.run_seconds, 3),
+                "sentences_per_second": round(self.run_rate, 3) if self.run_rate else None,
+                "usage": {**asdict(usage), "cached_share": cached_share(usage)} if usage else None,
+            },
+        }
+
+
+def cached_share(usage: Usage) -> float | None:
+    """Share of the prompt tokens that the server had in its prefix cache."""
+    return round(usage.cached_tokens / usage.prompt_tokens, 4) if usage.prompt_tokens else None
+
+
+def usage_since(now: Usage | None, before: Usage | None) -> Usage | None:
+    """What has been added to a judge's usage: it may have worked before this run."""
+    if now is None or before is None:
+        return now
+    return Usage(**{part.name: getattr(now, part.name) - getattr(before, part.name) for part in fields(Usage)})
