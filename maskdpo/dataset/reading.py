@@ -34,7 +34,7 @@ def read_prompts_slim(file: Path) -> dict[str, Prompt]:
 def read_candidates(
     file: Path, prompts: Mapping[str, Prompt], options: PairOptions, stats: PairStats
 ) -> dict[str, list[Candidate]]:
-    """First pass: the candidates of every prompt that has answers, sorted by id; what is dropped is counted."""
+    """First pass: the candidates of every prompt that has answers; what is dropped is counted."""
     found: dict[str, list[Candidate]] = {}
     with progress("build-pairs: reading", None, "answers") as bar:
         for item in read_located(file, Annotation):
@@ -51,8 +51,6 @@ def read_candidates(
             stats.answers += 1
             if stats.answers % 1000 == 0:
                 bar.advance(1000)
-    for candidates in found.values():
-        candidates.sort()
     return found
 
 

@@ -55,8 +55,8 @@ class PairStats:
         return self.pairs.total()
 
     def add_score(self, who: Scored, score: float) -> None:
-        # 0.3 * 10 is 2.9999999999999996; a score of 1 belongs to the last tenth
-        self.scores[who][min(9, math.floor(score * 10 + 1e-6)) if self.bounded else math.floor(score + 1e-6)] += 1
+        place = min(9, math.floor(score * 10)) if self.bounded else math.floor(score)  # 1 belongs to the last tenth
+        self.scores[who][place] += 1
 
     def add_no_pair(self, reason: NoPair, prompts: int) -> None:
         if prompts:

@@ -23,7 +23,7 @@ def rows(stats: PairStats, who: str) -> dict[tuple[float, float], int]:
 
 def test_a_score_on_an_edge_belongs_to_the_bin_above_and_one_to_the_last() -> None:
     stats = PairStats()
-    for score in (0.0, 0.099, 0.1, 0.3, 0.7, 1 / 3, 0.999, 1.0):  # 0.3 * 10 and 0.7 * 10 are not whole in floats
+    for score in (0.0, 0.099, 0.1, 0.3, 0.7, 1 / 3, 0.999, 1.0):
         stats.add_score("answers", score)
     assert rows(stats, "answers") == {
         (0.0, 0.1): 2,
