@@ -2,9 +2,16 @@
 
 import hashlib
 import importlib.metadata
+import os
 import platform
+import re
+import shlex
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import atomic_write, open_input
+
+META_IN_FOLDER = "maskdpo_run.json"
+"""The record inside an output that is a folder: a trained model."""
 
 PACKAGES = ("maskdpo", "torch", "transformers", "tokenizers", "vllm", "openai", "sentencex", "spacy", "nltk")
 
@@ -27,6 +37,15 @@ class RunMeta(BaseModel):
     """What decides the result. A run with other options does not continue this output."""
     inputs: dict[str, str]
     """SHA-256 of every input file, by its role."""
+    paths: dict[str, str] = {}
+    """Where every input lay, relative to the folder of this record."""
+    folder: str = "."
+    """The folder in which the command ran, relative to the folder of this record: what its arguments are relative to."""
+    command_line: str = ""
+    arguments: dict[str, Any] = {}
+    """The command's arguments, where a pipeline called it; unlike ``options`` they also say how fast, and where to."""
+    begun: str = ""
+    """When this output was begun (UTC). A run that continues it keeps the time."""
     versions: dict[str, str]
     status: Literal["running", "complete"] = "running"
     counts: dict[str, Any] = {}
@@ -55,15 +74,22 @@ class Run:
         fixed_inputs: bool = False,
     ) -> None:
         self.file = file
+        command_line, arguments = _invocation.get() or (_own_command_line(), {})
         self.meta = RunMeta(
             command=command,
             options=dict(options),
             inputs={role: sha256_of(path) for role, path in inputs.items()},
+            paths={role: relative_to_folder(path, file.parent) for role, path in inputs.items()},
+            folder=relative_to_folder(Path.cwd(), file.parent),
+            command_line=_without_password(command_line),
+            arguments=dict(arguments),
+            begun=datetime.now(UTC).isoformat(timespec="milliseconds"),
             versions=_versions(),
         )
-        self.previous = _read(file)
+        self.previous = read_meta(file)
         if self.previous is not None:
             _check_same(self.previous, self.meta, file, restart, fixed_inputs)
+            self.meta.begun = self.previous.begun or self.meta.begun
         self._started = time.monotonic()
 
     def begin(self) -> None:
@@ -81,8 +107,25 @@ class Run:
             handle.write(self.meta.model_dump_json(indent=2).encode() + b"\n")
 
 
+_invocation: ContextVar[tuple[str, Mapping[str, Any]] | None] = ContextVar("invocation", default=None)
+
+
+@contextmanager
+def invoked_as(command_line: str, arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Runs inside are recorded as made by this command, not by that of the process: a pipeline calls many."""
+    token = _invocation.set((command_line, arguments))
+    try:
+        yield
+    finally:
+        _invocation.reset(token)
+
+
+class OtherSettings(UserError):
+    """An output was made with other options than those that should continue it."""
+
+
 def meta_file(output: Path) -> Path:
-    return output.with_name(output.name + ".meta.json")
+    return output / META_IN_FOLDER if output.is_dir() else output.with_name(output.name + ".meta.json")
 
 
 def set_aside(*files: Path) -> None:
@@ -98,7 +141,23 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _read(file: Path) -> RunMeta | None:
+def relative_to_folder(path: Path, folder: Path) -> str:
+    """A path as seen from a folder, so that it still holds when both are moved together."""
+    return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
+
+
+def _own_command_line() -> str:
+    name = Path(sys.argv[0]).name
+    return shlex.join(["maskdpo" if name == "__main__.py" else name, *sys.argv[1:]])
+
+
+def _without_password(command_line: str) -> str:
+    """URLs may carry a user and a password: ``https://user:password@host``."""
+    return re.sub(r"(?<=://)[^/\s@]*@", "", command_line)
+
+
+def read_meta(file: Path) -> RunMeta | None:
+    """The record of a run, or None where there is none."""
     if not file.exists():
         return None
     try:
@@ -119,7 +178,7 @@ def _check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, fixed_i
         changed += [f"the {role} file has changed" for role in inputs]
     if before.command != now.command or changed:
         what = "; ".join(changed) or f"it was made by {before.command!r}"
-        raise UserError(f"{file}: an earlier run with other settings is recorded here ({what}). {restart}")
+        raise OtherSettings(f"{file}: an earlier run with other settings is recorded here ({what}). {restart}")
     for role in inputs:
         warn(f"the {role} file has changed since the run recorded in {file}; what is already done is kept")
 

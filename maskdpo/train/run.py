@@ -18,7 +18,7 @@ from maskdpo.console import progress, say, warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import atomic_write, read_records
 from maskdpo.models import default_device, fingerprint, load_model, load_tokenizer
-from maskdpo.runs import Run, set_aside
+from maskdpo.runs import META_IN_FOLDER, Run, set_aside
 from maskdpo.schemas import Pair
 from maskdpo.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from maskdpo.train.config import TrainConfig
@@ -30,7 +30,6 @@ from maskdpo.train.reference import cache_file, load_reference, save_reference
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-META = "maskdpo_run.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 
@@ -76,10 +75,10 @@ def train(
         raise InputError("is a file; --out must name a folder", path=out)
     if restart:
         set_aside(out)
-    if out.exists() and any(out.iterdir()) and not (out / META).exists():
+    if out.exists() and any(out.iterdir()) and not (out / META_IN_FOLDER).exists():
         raise InputError("the folder exists and holds no maskdpo run; name another --out", path=out)
     run = Run(
-        out / META,
+        out / META_IN_FOLDER,
         "train",
         {**config.model_dump(), "model_files": fingerprint(config.model)},
         {"pairs": pairs_file},
