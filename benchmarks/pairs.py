@@ -30,7 +30,7 @@ RUNS = {
     "best-random": ["--strategy", "best-random"],
     "all, 4 a prompt": ["--strategy", "all", "--max-per-prompt", "4"],
     "all": ["--strategy", "all"],
-    "by confidence": ["--score", "difference", "--confidence-weighted"],
+    "difference, by confidence": ["--score", "difference", "--confidence-weighted"],
 }
 
 

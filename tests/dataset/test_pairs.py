@@ -384,7 +384,7 @@ def test_raw_answers_and_chat_prompts_keep_their_forms(files: Files) -> None:
             "unknown score 'bleu'; known: right-of-all, right-of-judged, precision, anah, diff",
         ),
         (two(0), {"k": 2}, "--k goes with --strategy top-bottom"),
-        (two(0), {"min_margin": 1.5}, "--min-margin is 1.5, but must lie between 0 and 1 with --score right-of-all"),
+        (two(0), {"min_margin": 1.5}, "--min-margin is 1.5, but must lie between 0 and 1"),
         (two(0), {"min_margin": float("nan")}, "--min-margin is nan, but must lie between 0 and 1"),
         (two(0), {"max_length_ratio": float("nan")}, "--max-length-ratio is nan, but must lie between 1 and inf"),
         (
