@@ -82,6 +82,18 @@ def check_options(options: PairOptions) -> None:
     """Names that nobody knows, and numbers that would drop everything or mean nothing."""
     for what, name, known in (("strategy", options.strategy, STRATEGIES), ("score", options.score, SCORES)):
         if name not in known:
+            raise UserError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+    if options.k is not None and options.strategy != "top-bottom":
+        raise UserError("--k goes with --strategy top-bottom")
+    most = math.inf if options.score in UNBOUNDED else 1.0
+    for flag, value, low, high in (
+        ("--min-margin", options.min_margin, 0.0, most),
+        ("--min-coverage", options.min_coverage, 0.0, 1.0),
+        ("--max-length-ratio", options.max_length_ratio, 1.0, math.inf),
+        ("--max-similarity", options.max_similarity, 0.0, 1.0),
+        ("--test-size", options.test_size, 0.0, 1.0),
+    ):
+        if not low <= value <= high:  # not-a-number fails too
             raise UserError(f"{flag} is {value:g}, but must lie between {low:g} and {high:g}")
 
 
