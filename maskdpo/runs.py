@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
-from maskdpo.io import atomic_write, open_input
+from maskdpo.io import atomic_write, identity, is_on_hub, open_input
 
 META_IN_FOLDER = "maskdpo_run.json"
 """The record inside an output that is a folder: a trained model."""
@@ -36,11 +36,11 @@ class RunMeta(BaseModel):
     options: dict[str, Any]
     """What decides the result. A run with other options does not continue this output."""
     inputs: dict[str, str]
-    """SHA-256 of every input file, by its role."""
+    """SHA-256 of every input file, by its role; of a dataset on the Hub, its name and commit."""
     paths: dict[str, str] = {}
     """Where every input lay, relative to the folder of this record."""
     folder: str = "."
-    """The folder in which the command ran, relative to the folder of this record: what its arguments are relative to."""
+    """Where the command ran, relative to the folder of this record: what its arguments are relative to."""
     command_line: str = ""
     arguments: dict[str, Any] = {}
     """The command's arguments, where a pipeline called it; unlike ``options`` they also say how fast, and where to."""
@@ -94,17 +94,13 @@ class Run:
 
     def begin(self) -> None:
         """Write the record; called when the inputs have proved to be good."""
-        self._write()
+        _write_meta(self.file, self.meta)
 
     def finish(self, counts: Mapping[str, Any]) -> None:
         self.meta.status = "complete"
         self.meta.counts = dict(counts)
         self.meta.seconds = round(time.monotonic() - self._started + (self.previous.seconds if self.previous else 0), 3)
-        self._write()
-
-    def _write(self) -> None:
-        with atomic_write(self.file) as handle:
-            handle.write(self.meta.model_dump_json(indent=2).encode() + b"\n")
+        _write_meta(self.file, self.meta)
 
 
 _invocation: ContextVar[tuple[str, Mapping[str, Any]] | None] = ContextVar("invocation", default=None)
@@ -137,12 +133,18 @@ def set_aside(*files: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    with open_input(path) as handle:
+    """Of a file's bytes, whatever is in it; for a folder or a dataset on the Hub, what ``io.identity`` says of it."""
+    known = identity(path)
+    if known is not None:
+        return known
+    with open_input(path, as_is=True) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def relative_to_folder(path: Path, folder: Path) -> str:
-    """A path as seen from a folder, so that it still holds when both are moved together."""
+    """A path as seen from a folder, for both may be moved together; a dataset on the Hub stays as it is."""
+    if is_on_hub(path):
+        return str(path)
     return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
 
 
@@ -164,6 +166,19 @@ def read_meta(file: Path) -> RunMeta | None:
         return RunMeta.model_validate_json(file.read_bytes())
     except ValidationError:
         raise InputError("is not a record of a maskdpo run; move it away", path=file) from None
+
+
+def note_arguments(file: Path, arguments: Mapping[str, Any]) -> None:
+    """Keep the arguments of a command that found nothing left to do, so that the next one sees no change."""
+    meta = read_meta(file)
+    if meta is not None and meta.arguments != arguments:
+        meta.arguments = dict(arguments)
+        _write_meta(file, meta)
+
+
+def _write_meta(file: Path, meta: RunMeta) -> None:
+    with atomic_write(file) as handle:
+        handle.write(meta.model_dump_json(indent=2).encode() + b"\n")
 
 
 def _check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, fixed_inputs: bool) -> None:

@@ -1,4 +1,4 @@
-"""Record files: validated streaming reads, durable appends, atomic writes.
+"""Record files: validated streaming reads, durable appends, atomic writes. JSONL, Parquet, or a dataset on the Hub.
 
 A file appears either by append (long stages, so that a crash loses nothing) or by atomic rename (everything else).
 """
@@ -17,25 +17,32 @@ from maskdpo.io.read import (
     record_type,
     scan,
 )
-from maskdpo.io.write import RECORD_BEGIN, atomic_write, refuse_overwriting, to_line, write_records
+from maskdpo.io.sources import CONFIGS, SPLITS, identity, is_on_hub, with_config
+from maskdpo.io.write import RECORD_BEGIN, atomic_write, record_writer, refuse_overwriting, to_line, write_records
 
 __all__ = [
+    "CONFIGS",
     "KINDS",
     "RECORD_BEGIN",
+    "SPLITS",
     "AnswerT",
     "Appender",
     "Located",
     "R",
     "atomic_write",
+    "identity",
+    "is_on_hub",
     "open_input",
     "read_answers",
     "read_located",
     "read_prompts",
     "read_records",
     "record_type",
+    "record_writer",
     "refuse_overwriting",
     "reorder",
     "scan",
     "to_line",
+    "with_config",
     "write_records",
 ]

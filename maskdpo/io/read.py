@@ -10,6 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from maskdpo.errors import InputError
+from maskdpo.io.sources import Tables, rows_of, spooled, tables_of, type_of
 from maskdpo.schemas import Annotation, Pair, Prompt, Record, Response
 
 R = TypeVar("R", bound=Record)
@@ -51,31 +52,49 @@ def _first_problem(error: ValidationError, path: Path, line: int) -> InputError:
 
 
 def scan(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
-    """Yield every line of a JSONL file as a record, or as the error that it is. Blank lines are passed over.
+    """Yield every record of an input, or the error that stands in its place. Blank lines are passed over.
 
-    Ids must be unique within the file. Memory grows with the ids only.
+    The input is a JSONL file, or one of the kinds that ``io.sources`` describes; there rows are counted as lines are.
+    Ids must be unique within it. Memory grows with the ids only.
     """
     seen: dict[str, int] = {}
     empty = True
+    tables = tables_of(path, model)
+    for item in _lines(path, model) if tables is None else _rows(tables, model):
+        empty = False
+        if isinstance(item, Located) and (first := seen.setdefault(item.record.id, item.line)) != item.line:
+            yield item.error("id", f"duplicate id {item.record.id!r}, first on line {first}")
+        else:
+            yield item
+    if empty:
+        yield InputError("the file holds no records", path=path)
+
+
+def _lines(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
     with open_input(path) as lines:
         for number, raw in enumerate(lines, 1):
             line = raw.strip()
             if not line:
                 continue
-            empty = False
             try:
                 record = model.model_validate_json(line.removeprefix(BOM) if number == 1 else line)
             except ValidationError as error:
                 yield _first_problem(error, path, number)
-                continue
-            first = seen.setdefault(record.id, number)  # type: ignore[attr-defined]
-            located = Located(record, path, number)
-            if first != number:
-                yield located.error("id", f"duplicate id {record.id!r}, first on line {first}")  # type: ignore[attr-defined]
-                continue
-            yield located
-    if empty:
-        yield InputError("the file holds no records", path=path)
+            else:
+                yield Located(record, path, number)
+
+
+def _rows(tables: Tables, model: type[R]) -> Iterator[Located[R] | InputError]:
+    for number, row in enumerate(rows_of(tables, model), 1):
+        if isinstance(row, ValueError):
+            yield InputError(str(row), path=tables.shown, line=number)
+            continue
+        try:
+            record = model.model_validate(row)
+        except ValidationError as error:
+            yield _first_problem(error, tables.shown, number)
+        else:
+            yield Located(record, tables.shown, number)
 
 
 def read_located(path: Path, model: type[R]) -> Iterator[Located[R]]:
@@ -118,7 +137,10 @@ KINDS: tuple[tuple[str, type[Record]], ...] = (
 
 
 def record_type(file: Path) -> type[Record]:
-    """The type of a file's records, by the fields of the first line that is a JSON object."""
+    """The type of an input's records, by the fields of the first line that is a JSON object, or by its columns."""
+    tables = tables_of(file)
+    if tables is not None:
+        return type_of(file, tables, KINDS)
     with open_input(file) as lines:
         for number, line in enumerate(lines, 1):
             try:
@@ -135,8 +157,11 @@ def record_type(file: Path) -> type[Record]:
     raise InputError("the file holds no JSON object", path=file)
 
 
-def open_input(path: Path) -> BufferedReader:
-    """Open for reading, with errors for people."""
+def open_input(path: Path, *, as_is: bool = False) -> BufferedReader:
+    """Open for reading, with errors for people. What is no JSONL file reads as one, unless its bytes are wanted."""
+    tables = None if as_is else tables_of(path)
+    if tables is not None:
+        return spooled(tables, record_type(path))
     try:
         return path.open("rb")
     except (FileNotFoundError, NotADirectoryError):

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -11,6 +11,7 @@ from typing import IO
 from pydantic_core import PydanticSerializationError
 
 from maskdpo.errors import InputError, UserError
+from maskdpo.io.parquet import TableWriter
 from maskdpo.schemas import Record
 
 
@@ -71,11 +72,26 @@ RECORD_BEGIN = b'{"id":'
 """How every line of ``to_line`` begins."""
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Write all records at once, atomically; the number of them is returned."""
-    count = 0
+@contextmanager
+def record_writer(path: Path) -> Iterator[Callable[[Record], object]]:
+    """Write records one by one: Parquet if the file is named ``.parquet``, else JSONL.
+
+    The file appears whole when the block ends well, and not at all if it does not.
+    """
     with atomic_write(path) as file:
+        if path.suffix == ".parquet":
+            table = TableWriter(file)
+            yield table.write
+            table.close()
+        else:
+            yield lambda record: file.write(to_line(record))
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Write all records at once, atomically, as ``record_writer`` does; the number of them is returned."""
+    count = 0
+    with record_writer(path) as write:
         for record in records:
-            file.write(to_line(record))
+            write(record)
             count += 1
     return count

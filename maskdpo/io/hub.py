@@ -1,0 +1,111 @@
+"""Datasets on the Hugging Face Hub: which files there are, and the files themselves. Errors are for people."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from maskdpo import extras
+from maskdpo.errors import UserError
+
+INSTALL = "'maskdpo[hub]'"
+
+
+class Snapshot(NamedTuple):
+    """A dataset repository as it was at one commit."""
+
+    repo: str
+    sha: str
+    files: tuple[str, ...]
+
+
+@cache
+def snapshot(repo: str, revision: str | None) -> Snapshot:
+    """What a revision holds. Asked once: a command reads one state, however often and whatever is pushed meanwhile."""
+    extras.require("huggingface_hub", install=INSTALL, purpose="reading from the Hub")
+    from huggingface_hub import HfApi
+
+    with hub_errors(f"hub:{repo}" + (f"@{revision}" if revision else "")):
+        info = HfApi().dataset_info(repo, revision=revision)
+    return Snapshot(repo, str(info.sha), tuple(sorted(file.rfilename for file in info.siblings or ())))
+
+
+def download(where: Snapshot, file: str) -> Path:
+    """A file of that commit, out of the Hub's cache on this disk or, the first time, from the Hub."""
+    from huggingface_hub import hf_hub_download
+
+    with hub_errors(f"hub:{where.repo}: {file}"):
+        return Path(hf_hub_download(where.repo, file, repo_type="dataset", revision=where.sha))
+
+
+@contextmanager
+def hub_errors(what: str) -> Iterator[None]:
+    """Turn the errors of the Hub's client into one line about ``what`` that says what to do."""
+    from huggingface_hub import errors
+
+    http_error = http_errors()
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise UserError(f"{what}: {_first_line(error)}") from None
+    except errors.LocalTokenNotFoundError:
+        raise UserError(f"{what}: no token; {LOGIN}") from None
+    except errors.OfflineModeIsEnabled:
+        raise UserError(f"{what}: the Hub may not be asked, HF_HUB_OFFLINE is set") from None
+    except errors.GatedRepoError:
+        raise UserError(f"{what}: is gated; ask for access on its page, and {LOGIN}") from None
+    except errors.RepositoryNotFoundError:
+        raise UserError(f"{what}: no such dataset, or it is private and this token may not see it") from None
+    except errors.RevisionNotFoundError:
+        raise UserError(f"{what}: no such revision") from None
+    except errors.LocalEntryNotFoundError as error:
+        raise UserError(f"{what}: {_cause(error)}") from None
+    except errors.EntryNotFoundError:
+        raise UserError(f"{what}: no such file") from None
+    except http_error as error:
+        raise UserError(f"{what}: {_said(error)}") from None
+
+
+def http_errors() -> type[Exception]:
+    """The base of all errors of the HTTP library that this version of huggingface_hub is built on."""
+    from huggingface_hub import errors
+
+    return errors.HTTPError  # type: ignore[attr-defined]  # it is httpx's, or httpx2's
+
+
+LOGIN = "set HF_TOKEN or log in with: hf auth login"
+
+MEANINGS = {
+    401: f"the token is not valid; {LOGIN}",
+    403: "the token has no right to do this (403); it needs write access to this account or organisation",
+    409: "another change is under way (409); repeat the command",
+    412: "someone has changed the dataset meanwhile (412); repeat the command",
+    429: "too many requests (429); wait a while and repeat the command",
+}
+
+
+def _said(error: Exception) -> str:
+    """What the server said, or why there was no answer."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return f"the Hub cannot be reached ({_first_line(error) or type(error).__name__}); repeat the command"
+    status = response.status_code
+    if status in MEANINGS:
+        return MEANINGS[status]
+    message = getattr(error, "server_message", None) or response.headers.get("X-Error-Message") or _first_line(error)
+    again = "; repeat the command" if status >= 500 else ""
+    return f"the Hub answered {status} ({' '.join(str(message).split())}){again}"
+
+
+def _cause(error: BaseException) -> str:
+    """A file that is neither here nor to be had: the first failed request behind it tells why."""
+    cause = error.__cause__
+    if isinstance(cause, http_errors()):
+        return _said(cause)
+    return "the Hub cannot be reached and the file is not in the cache"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else ""

@@ -1,0 +1,239 @@
+"""Records in Parquet: a column a field, so that ``datasets``, TRL and the Hub's viewer read them as they are.
+
+The columns follow from the record types. Three things have no column type of their own:
+
+- objects that hold what they like (``meta``, ``sampling``) are JSON in a string column;
+- a text or a list of texts (``reference``) is a list, with a column ``reference_is_string`` that tells which it was;
+- a text or chat messages (``prompt``, ``chosen``, ``rejected``) is one of the two for a whole file.
+"""
+
+import types
+from collections.abc import Iterator
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from maskdpo import extras
+from maskdpo.errors import InputError, UserError
+from maskdpo.schemas import Message, Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAGIC = b"PAR1"
+ROWS_A_GROUP = 1000
+"""Rows that are kept in memory while a file is written."""
+ROWS_A_BATCH = 200
+FLAG = "_is_string"
+
+
+class Columns(NamedTuple):
+    """The fields of a record type that are stored in another way than as they are."""
+
+    json: frozenset[str]
+    text_or_texts: frozenset[str]
+    text_or_chat: frozenset[str]
+
+
+def arrow() -> "types.ModuleType":
+    """``pyarrow`` with its Parquet module."""
+    extras.require("pyarrow", install="'maskdpo[hub]'", purpose="reading and writing Parquet")
+    extras.require("pyarrow.parquet", install="'maskdpo[hub]'", purpose="reading and writing Parquet")
+    import pyarrow
+
+    return pyarrow  # type: ignore[no-any-return]
+
+
+def is_parquet(path: Path) -> bool:
+    """By the first bytes of a regular file, whatever its name."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False  # the reader that comes next says why
+
+
+def schema_of(model: type[Record], *, chat: bool) -> "pa.Schema":
+    """The columns of a record type; ``chat``: prompts and answers are messages, else plain strings."""
+    pa = arrow()
+    columns: list[tuple[str, Any]] = []
+    for name, field in model.model_fields.items():
+        columns.append((name, _arrow_type(field.annotation, chat=chat)))
+        if name in columns_of(model).text_or_texts:
+            columns.append((name + FLAG, pa.bool_()))
+    return pa.schema(columns)
+
+
+@cache
+def columns_of(model: type[Record]) -> Columns:
+    choices = {name: _choices(field.annotation) for name, field in model.model_fields.items()}
+    either = {name: kinds for name, kinds in choices.items() if len(kinds) > 1}
+    return Columns(
+        json=frozenset(name for name, kinds in choices.items() if get_origin(kinds[0]) is dict),
+        text_or_texts=frozenset(name for name, kinds in either.items() if list[str] in kinds),
+        text_or_chat=frozenset(name for name, kinds in either.items() if list[Message] in kinds),
+    )
+
+
+def _choices(hint: Any) -> list[Any]:
+    """What a field may be besides None, without the constraints on it."""
+    if get_origin(hint) is Annotated:
+        return _choices(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return [choice for part in get_args(hint) for choice in _choices(part)]
+    return [] if hint is type(None) else [hint]
+
+
+def _arrow_type(hint: Any, *, chat: bool) -> Any:
+    pa = arrow()
+    kinds = _choices(hint)
+    lists = [kind for kind in kinds if get_origin(kind) is list]
+    if lists and (chat or lists[0] != list[Message] or len(kinds) == 1):
+        return pa.list_(_arrow_type(get_args(lists[0])[0], chat=chat))
+    kind = kinds[0]
+    if get_origin(kind) is Literal or get_origin(kind) is dict or issubclass(kind, str | Enum):
+        return pa.string()
+    if issubclass(kind, BaseModel):
+        return pa.struct([(name, _arrow_type(f.annotation, chat=chat)) for name, f in kind.model_fields.items()])
+    return {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}[kind]
+
+
+def is_chat(record: Record) -> bool:
+    """Whether a record with a prompt is in the form of chat messages."""
+    return any(not isinstance(getattr(record, name), str) for name in columns_of(type(record)).text_or_chat)
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """A record as the values of its columns."""
+    columns = columns_of(type(record))
+    row = record.model_dump(mode="json", exclude=set(columns.json))
+    for name in columns.json:
+        value = getattr(record, name)
+        row[name] = None if value is None else _json(value)
+    for name in columns.text_or_texts:
+        row[name + FLAG] = isinstance(row[name], str)
+        if row[name + FLAG]:
+            row[name] = [row[name]]
+    return row
+
+
+def _json(value: Any) -> str:
+    """As in a line of JSONL: what JSON has no number for is null."""
+    try:
+        return to_json(value, inf_nan_mode="null").decode()
+    except PydanticSerializationError:
+        return to_json(_whole(value), inf_nan_mode="null").decode()
+
+
+def _whole(value: Any) -> Any:
+    """Half a character, which no file can hold, becomes "?": spans stay right."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(part) for key, part in value.items()}
+    return [_whole(part) for part in value] if isinstance(value, list) else value
+
+
+def from_row(row: dict[str, Any], model: type[Record]) -> dict[str, Any]:
+    """The fields of a record out of its columns.
+
+    Raises:
+        ValueError: a JSON column does not hold JSON; the message begins with its name.
+    """
+    columns = columns_of(model)
+    for name in columns.json & row.keys():
+        if isinstance(row[name], str):
+            try:
+                row[name] = from_json(row[name])
+            except ValueError as error:
+                raise ValueError(f"{name}: is not JSON ({error})") from None
+        elif (
+            row[name] is None
+            and not model.model_fields[name].is_required()
+            and model.model_fields[name].default_factory
+        ):
+            del row[name]  # another tool's way to say nothing
+    for name in columns.text_or_texts:
+        if row.pop(name + FLAG, False) and row.get(name):
+            row[name] = row[name][0]
+    return row
+
+
+class TableWriter:
+    """Writes one Parquet file, a row group at a time. The first record decides the columns."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        arrow()  # a missing package is said before anything is written
+        self._file = file
+        self._rows: list[dict[str, Any]] = []
+        self._writer: Any = None
+        self.count = 0
+
+    def write(self, record: Record) -> None:
+        if self.count == 0:
+            self.model, self.chat = type(record), is_chat(record)
+            self.schema = schema_of(self.model, chat=self.chat)
+        elif is_chat(record) != self.chat:
+            forms = ("strings", "chat messages") if self.chat else ("chat messages", "strings")
+            raise UserError(
+                f"{self.model.__name__.lower()} {record.id!r} is of {forms[0]}, those before it of {forms[1]}; a "  # type: ignore[attr-defined]
+                "Parquet column has one type: keep the two kinds in files of their own"
+            )
+        self._rows.append(to_row(record))
+        self.count += 1
+        if len(self._rows) == ROWS_A_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        pa = arrow()
+        try:
+            table = pa.Table.from_pylist(self._rows, schema=self.schema)
+        except UnicodeEncodeError:
+            table = pa.Table.from_pylist(_whole(self._rows), schema=self.schema)
+        if self._writer is None:
+            self._writer = pa.parquet.ParquetWriter(self._file, self.schema, compression="zstd")
+        self._writer.write_table(table)
+        self._rows = []
+
+    def close(self) -> None:
+        """Write what is left, and the footer without which the file is none."""
+        if self.count == 0:
+            raise UserError("there are no records to write, and a Parquet file without any would have no columns")
+        if self._rows:
+            self._flush()
+        self._writer.close()
+
+
+def column_names(path: Path) -> list[str]:
+    with _opened(path) as file:
+        return list(file.schema_arrow.names)
+
+
+def read_rows(path: Path, model: type[Record], *, only: bool = False) -> Iterator[dict[str, Any] | ValueError]:
+    """The rows of a file as fields of ``model``, or what is wrong with one.
+
+    Args:
+        only: read the columns of ``model`` alone; else a column that it does not know is its reader's to refuse.
+    """
+    with _opened(path) as file:
+        names = [name for name in file.schema_arrow.names if name in schema_of(model, chat=True).names or not only]
+        for batch in file.iter_batches(batch_size=ROWS_A_BATCH, columns=names):
+            for row in batch.to_pylist():
+                try:
+                    yield from_row(row, model)
+                except ValueError as error:
+                    yield error
+
+
+def _opened(path: Path) -> Any:
+    pa = arrow()
+    try:
+        return pa.parquet.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"cannot be read as Parquet ({str(error).splitlines()[0]})", path=path) from None

@@ -1,0 +1,206 @@
+"""Inputs that are no JSONL file: a Parquet file, the folder of a dataset, a dataset on the Hub.
+
+    data.parquet
+    FOLDER                      a folder with pairs/train-*.parquet, as ``maskdpo push --dry-run`` writes it
+    hub:user/name               the same on the Hub; hub:user/name@REVISION: as it was at a commit, tag or branch
+    hub:user/name:test          another split than train; FOLDER:test
+    hub:user/name:prompts/test  another config than what the command reads; FOLDER:prompts
+
+What is read follows from the record type that is asked for, unless the name says it.
+"""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from maskdpo.errors import InputError, UserError
+from maskdpo.io import hub
+from maskdpo.io.parquet import column_names, is_parquet, read_rows
+from maskdpo.schemas import Annotation, Pair, Prompt, Record, Response
+
+CONFIGS: dict[str, type[Record]] = {"pairs": Pair, "annotations": Annotation, "prompts": Prompt}
+"""The configs of a dataset, the default one first."""
+SPLITS = ("train", "test")
+HUB = "hub:"
+NAMED = re.compile(r"hub:(?P<repo>[^@:]+)(@(?P<revision>[^:]+))?(:(?P<part>[^:]+))?")
+
+
+class Dataset(NamedTuple):
+    """A folder or a dataset on the Hub, and what of it is meant."""
+
+    base: str
+    """``hub:user/name``, or the folder."""
+    revision: str | None
+    config: str | None
+    """None: what the reader asks for."""
+    split: str
+
+    @property
+    def on_hub(self) -> bool:
+        return self.base.startswith(HUB)
+
+    def snapshot(self) -> hub.Snapshot:
+        return hub.snapshot(self.base.removeprefix(HUB), self.revision)
+
+
+class Tables(NamedTuple):
+    """Parquet files that hold the records of one input, in their order."""
+
+    shown: Path
+    """What errors call them."""
+    files: Callable[[], Iterator[Path]]
+    """Files of the Hub are fetched one by one, when their turn comes."""
+    only: bool
+    """Whether to read the asked record's columns alone, out of a larger record."""
+
+
+def is_on_hub(path: Path) -> bool:
+    return str(path).startswith(HUB)
+
+
+def dataset_of(path: Path) -> Dataset | None:
+    """What a name stands for if it is a dataset; None: a plain file, or nothing at all."""
+    name = str(path)
+    if is_on_hub(path):
+        found = NAMED.fullmatch(name)
+        if found is None:
+            raise UserError(f"{name}: must read hub:user/name, hub:user/name@revision or hub:user/name:split")
+        config, split = _part(found["part"], name)
+        return Dataset(HUB + found["repo"], found["revision"], config, split)
+    if _has_shape(path):
+        return Dataset(name, None, None, "train")
+    folder, colon, part = name.rpartition(":")
+    if colon and not path.exists() and _has_shape(Path(folder)):
+        return Dataset(folder, None, *_part(part, name))
+    return None
+
+
+def _has_shape(path: Path) -> bool:
+    return path.is_dir() and any((path / config).is_dir() for config in CONFIGS)
+
+
+def _part(part: str | None, name: str) -> tuple[str | None, str]:
+    """Config and split out of ``test``, ``prompts`` or ``prompts/test``."""
+    first, _, rest = (part or "train").partition("/")
+    if first in CONFIGS:
+        config, split = first, rest or "train"
+    else:
+        config, split = None, first
+    if split not in SPLITS or (config is None and rest):
+        raise UserError(
+            f"{name}: {part!r} must be a split ({', '.join(SPLITS)}), a config ({', '.join(CONFIGS)}) or CONFIG/SPLIT"
+        )
+    return config, split
+
+
+def with_config(path: Path, config: str) -> Path:
+    """Say which config is meant where a dataset's name leaves it open; plain files stay what they are."""
+    dataset = dataset_of(path)
+    if dataset is None or dataset.config is not None:
+        return path
+    at = f"@{dataset.revision}" if dataset.revision else ""
+    return Path(f"{dataset.base}{at}:{config}/{dataset.split}")
+
+
+def tables_of(path: Path, model: type[Record] | None = None) -> Tables | None:
+    """The Parquet files behind an input, or None where it is JSONL (or nothing).
+
+    Args:
+        model: what is to be read; None: whatever the name says, or the first config that there is.
+    """
+    dataset = dataset_of(path)
+    if dataset is None:
+        return Tables(path, lambda: iter([path]), only=False) if is_parquet(path) else None
+    if dataset.config is None:
+        dataset = dataset._replace(config=_config_for(dataset, model))
+    config = cast(str, dataset.config)
+    # an answer that is to be judged anew is an annotation without its labels
+    only = model is Response and CONFIGS[config] is Annotation
+    if model is not None and CONFIGS[config] is not model and not only:
+        raise InputError(f"holds {config}, {_plural(model)} are needed", path=path)
+    names = _shards(dataset)
+    if not names:
+        raise InputError(f"holds no {config}/{dataset.split}-*.parquet", path=path)
+    if dataset.on_hub:
+        where = dataset.snapshot()
+        shown = Path(f"{dataset.base}@{where.sha[:8]}") / _shown(names)
+        return Tables(shown, lambda: (hub.download(where, name) for name in names), only)
+    folder = Path(dataset.base)
+    return Tables(folder / _shown(names), lambda: (folder / name for name in names), only)
+
+
+def _plural(model: type[Record]) -> str:
+    return f"{model.__name__.lower()}s"
+
+
+def _config_for(dataset: Dataset, model: type[Record] | None) -> str:
+    if model is None:
+        there = [config for config in CONFIGS if _shards(dataset._replace(config=config))]
+        return there[0] if there else next(iter(CONFIGS))
+    wanted = Annotation if model is Response else model
+    return next(config for config, kind in CONFIGS.items() if kind is wanted)
+
+
+def _shards(dataset: Dataset) -> list[str]:
+    """Names of the files of one config and split, in their order."""
+    prefix = f"{dataset.config}/{dataset.split}-"
+    if dataset.on_hub:
+        names = list(dataset.snapshot().files)
+    else:
+        names = [f"{dataset.config}/{file.name}" for file in Path(dataset.base, str(dataset.config)).glob("*.parquet")]
+    return sorted(name for name in names if name.startswith(prefix) and name.endswith(".parquet"))
+
+
+def _shown(names: list[str]) -> str:
+    """One name for all shards of a split: their rows are counted through."""
+    return names[0] if len(names) == 1 else f"{names[0].rsplit('-', 1)[0]}-*.parquet"
+
+
+def rows_of(tables: Tables, model: type[Record]) -> Iterator[dict[str, Any] | ValueError]:
+    for file in tables.files():
+        yield from read_rows(file, model, only=tables.only)
+
+
+def type_of(path: Path, tables: Tables, kinds: tuple[tuple[str, type[Record]], ...]) -> type[Record]:
+    """The record type of Parquet files, by the columns of the first."""
+    names = column_names(next(tables.files()))
+    for field, model in kinds:
+        if field in names:
+            return model
+    raise InputError("no records that maskdpo knows: prompts, responses, annotations or pairs", path=path)
+
+
+def spooled(tables: Tables, model: type[Record]) -> BufferedReader:
+    """All rows as JSON lines in a nameless file on the disk, for who reads lines again and in any order."""
+    from maskdpo.io.write import to_line
+
+    file = cast(BufferedReader, tempfile.TemporaryFile("w+b"))  # noqa: SIM115 - closed by the reader
+    for row in rows_of(tables, model):
+        if isinstance(row, ValueError):
+            raise InputError(str(row), path=tables.shown)
+        file.write(to_line(model.model_validate(row)))
+    file.seek(0)
+    return file
+
+
+def identity(path: Path) -> str | None:
+    """What a dataset held when it was read: repository and commit, or the SHA-256 of a folder's sorted files.
+
+    None: a plain file, told by its own SHA-256.
+    """
+    dataset = dataset_of(path)
+    if dataset is None:
+        return None
+    if dataset.on_hub:
+        part = f"{dataset.config}/{dataset.split}" if dataset.config else dataset.split
+        return f"{dataset.base}@{dataset.snapshot().sha}:{part}"
+    digest = hashlib.sha256()
+    configs = [dataset.config] if dataset.config else list(CONFIGS)
+    for name in sorted(name for config in configs for name in _shards(dataset._replace(config=config))):
+        with Path(dataset.base, name).open("rb") as file:
+            digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
