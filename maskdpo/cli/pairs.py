@@ -62,7 +62,7 @@ def build_pairs(
     ] = 0.1,
     max_length_ratio: Annotated[
         float, _pairs("The longer answer over the shorter one, in characters; `inf`: no limit.", min=1)
-    ] = 3.0,
+    ] = 4.0,
     max_similarity: Annotated[
         float,
         _pairs(

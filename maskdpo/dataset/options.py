@@ -32,7 +32,7 @@ class PairOptions:
     min_right: int = 1
     min_sentences: int = 1
     min_coverage: float = 0.8
-    max_length_ratio: float = 3.0
+    max_length_ratio: float = 4.0
     max_similarity: float = 0.95
     max_per_prompt: int | None = None
     max_per_topic: int | None = None

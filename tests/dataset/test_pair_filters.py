@@ -45,9 +45,9 @@ def test_an_answer_that_the_score_says_nothing_of() -> None:
         (GOOD._replace(raw=True), {}, DroppedPair.FORMS),
         (GOOD._replace(score=0.29), {}, DroppedPair.MARGIN),
         (GOOD._replace(score=0.3), {}, None),  # 0.3 - 0.2 is less than 0.1 in floats
-        (GOOD._replace(characters=300), {}, None),
-        (GOOD._replace(characters=301), {}, DroppedPair.LENGTH),
-        (GOOD._replace(characters=33), {}, DroppedPair.LENGTH),  # the shorter may be either
+        (GOOD._replace(characters=400), {}, None),
+        (GOOD._replace(characters=401), {}, DroppedPair.LENGTH),
+        (GOOD._replace(characters=24), {}, DroppedPair.LENGTH),  # the shorter may be either
         (GOOD._replace(characters=9), {"max_length_ratio": float("inf")}, None),
     ],
 )

@@ -180,7 +180,7 @@ def test_every_dropped_answer_is_counted(
             DroppedPair.FORMS,
         ),
         ([answer("a", "rrrrrrrrrrrwwwwwwwww"), answer("b", "rrrrrwwwww")], {}, DroppedPair.MARGIN),
-        ([answer("a", "r"), answer("b", "wwww")], {}, DroppedPair.LENGTH),
+        ([answer("a", "r"), answer("b", "wwwww")], {}, DroppedPair.LENGTH),
         ([answer("answerA", "r"), answer("answerB", "w")], {"max_similarity": 0.88}, DroppedPair.SIMILAR),
     ],
 )
