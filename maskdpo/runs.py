@@ -141,6 +141,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def holds(path: Path, digest: str) -> bool:
+    """Whether an input still is what a run has read."""
+    try:
+        return sha256_of(path) == digest
+    except UserError:  # it is gone, or no longer anything that can be read
+        return False
+
+
 def relative_to_folder(path: Path, folder: Path) -> str:
     """A path as seen from a folder, for both may be moved together; a dataset on the Hub stays as it is."""
     if is_on_hub(path):

@@ -1,0 +1,43 @@
+"""The raw inputs of ANAH's annotator: ``{question, document, language}`` are prompts, ``{question, response}`` answers.
+
+Its files know no ids; answers find their question by its text. So the id of a prompt is a hash of its question.
+"""
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from maskdpo.schemas import Prompt, Response
+
+
+class DocumentRow(BaseModel):
+    """A question with the text that answers it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    question: str
+    document: str | list[str]
+    language: Literal["en", "zh"] | None = None
+
+
+class AnswerRow(BaseModel):
+    """An answer of a model to a question."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    question: str
+    response: str
+
+
+def to_prompt(row: DocumentRow, line: int) -> Prompt:
+    return Prompt(id=question_id(row.question), prompt=row.question, reference=row.document, language=row.language)
+
+
+def to_response(row: AnswerRow, line: int) -> Response:
+    prompt_id = question_id(row.question)
+    return Response(id=f"{prompt_id}-{line}", prompt_id=prompt_id, response=row.response)
+
+
+def question_id(question: str) -> str:
+    return "q-" + hashlib.sha256(question.encode()).hexdigest()[:12]

@@ -1,0 +1,30 @@
+"""Argilla 2: records with the labels as suggestions of a span question, for ``dataset.records.from_json``.
+
+``docs/formats.md`` has the settings of a dataset that takes them.
+"""
+
+from typing import Any
+
+from maskdpo.formats import NOT_JUDGED
+from maskdpo.schemas import Annotation, Prompt
+
+
+def to_argilla(annotation: Annotation, prompt: Prompt) -> dict[str, Any]:
+    """A record; the score of the suggestion is a list, a confidence a span, where the judge gave all of them."""
+    spans = [
+        {"start": sentence.start, "end": sentence.end, "label": sentence.label.value if sentence.label else NOT_JUDGED}
+        for sentence in annotation.sentences
+    ]
+    suggestion: dict[str, Any] = {"value": spans}
+    if annotation.judge:
+        suggestion["agent"] = annotation.judge.model or annotation.judge.name
+    scores = [sentence.confidence for sentence in annotation.sentences]
+    if scores and None not in scores:
+        suggestion["score"] = scores
+    fields = {"prompt": prompt.question, "response": annotation.response, "reference": "\n\n".join(prompt.passages)}
+    return {
+        "id": annotation.id,
+        "fields": fields,
+        "metadata": {"prompt_id": annotation.prompt_id, "topic": prompt.topic_or_id},
+        "suggestions": {"sentences": suggestion} if spans else {},
+    }

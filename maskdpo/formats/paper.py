@@ -1,0 +1,148 @@
+"""The training data of the Mask-DPO paper's own code (open-compass/ANAH, ``maskdpo/dataset.py``), from and to pairs.
+
+That code knows two types: in the chosen answer it leaves out ``hallucination``, in the rejected one
+``no_hallucination``; all else trains. It adds up the lengths of the sentences, so ours tile the answer. Our exact
+labels and spans travel in further keys, which it does not read.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from maskdpo.formats import NOT_JUDGED
+from maskdpo.formats.align import align
+from maskdpo.schemas import SIDES, WRONG, Label, Message, Pair, PairSentence, Side
+
+LABELS: dict[str, Label | None] = {
+    **{label.value.replace("_", ""): label for label in Label},
+    "ok": Label.NO_HALLUCINATION,
+    "notjudged": None,
+}
+"""Labels by the names that are in use, without case, blanks, ``_``, ``-`` and the ``<>`` of ANAH's prompts."""
+
+
+class Item(BaseModel):
+    """One answer's sentences; ``label`` and ``span`` are there if maskdpo has written it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    sents: list[str]
+    type: list[str | None]
+    label: list[Label | None] | None = None
+    span: list[tuple[int, int]] | None = None
+
+
+class PaperRow(BaseModel):
+    """A row of the paper's data; ``id``, ``prompt_id`` and ``topic`` are ours."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    prompt: str | list[Message]
+    chosen: str | list[Message]
+    rejected: str | list[Message]
+    chosen_item: Item
+    rejected_item: Item
+    id: str | None = Field(None, min_length=1)
+    prompt_id: str | None = Field(None, min_length=1)
+    topic: str | None = Field(None, min_length=1)
+
+
+def to_paper(pair: Pair) -> dict[str, Any]:
+    """A pair as the paper's code reads it. Confidence, scores, finish reasons and weight have no place there."""
+    row = pair.model_dump(mode="json", include={"id", "prompt_id", "topic", "prompt", "chosen", "rejected"})
+    return row | {f"{side}_item": _item(pair.response(side), pair.sentences(side)) for side in SIDES}
+
+
+def _item(text: str, sentences: Sequence[PairSentence]) -> dict[str, Any]:
+    ends = [sentence.end for sentence in sentences[:-1]] + [len(text)] * bool(sentences)
+    begins = [0, *ends[:-1]]
+    return {
+        "sents": [text[begin:end] for begin, end in zip(begins, ends, strict=False)],
+        "type": [type_name(sentence.label) for sentence in sentences],
+        "label": [sentence.label and sentence.label.value for sentence in sentences],
+        "span": [[sentence.start, sentence.end] for sentence in sentences],
+    }
+
+
+def type_name(label: Label | None) -> str:
+    """The paper's code must see every kind of wrong sentence as ``hallucination``, or it would train on it."""
+    if label is None:
+        return NOT_JUDGED
+    return Label.HALLUCINATION.value if label in WRONG else label.value
+
+
+def from_paper(row: PaperRow, line: int) -> Pair:
+    """A pair of ours. Without ids, the same prompt gets the same id, and is its own topic.
+
+    Raises:
+        ValueError: sentences and answer, or sentences and types, do not go together.
+    """
+    prompt_id = row.prompt_id or _id_of(row.prompt)
+    made = Pair(
+        id=row.id or f"{prompt_id}-{line}",
+        prompt_id=prompt_id,
+        topic=row.topic or prompt_id,
+        prompt=row.prompt,
+        chosen=row.chosen,
+        rejected=row.rejected,
+        chosen_sentences=[],
+        rejected_sentences=[],
+    )
+    found = {f"{side}_sentences": _sentences(made.response(side), row, side) for side in SIDES}
+    return Pair(**dict(made) | found)
+
+
+def _sentences(text: str, row: PaperRow, side: Side) -> list[PairSentence]:
+    item = row.chosen_item if side == "chosen" else row.rejected_item
+    if len(item.sents) != len(item.type):
+        raise ValueError(f"{side}_item: {len(item.sents)} sentences, but {len(item.type)} types")
+    try:
+        labels = _labels(item)
+        spans = item.span if item.span and _tiled(text, item) else align(text, item.sents)
+    except ValueError as error:
+        raise ValueError(f"{side}_item: {error}") from None
+    return [
+        PairSentence(start=span[0], end=span[1], label=label)
+        for span, label in zip(spans, labels, strict=True)
+        if span is not None
+    ]
+
+
+def _labels(item: Item) -> list[Label | None]:
+    """The types, or the more exact labels where these say the same."""
+    labels = [_label(name) for name in item.type]
+    exact = item.label if item.label and len(item.label) == len(labels) else labels
+    return [
+        finer if type_name(finer) == type_name(label) and label in (Label.HALLUCINATION, finer) else label
+        for finer, label in zip(exact, labels, strict=True)
+    ]
+
+
+def _label(name: str | None) -> Label | None:
+    if not name:
+        return None
+    plain = name.lower().translate(str.maketrans("", "", "_- <>"))
+    for known in (plain, plain.removesuffix("s")):
+        if known in LABELS:
+            return LABELS[known]
+    raise ValueError(f"unknown type {name!r}; known: {', '.join((*Label, 'ok', 'nofact', NOT_JUDGED))}")
+
+
+def _tiled(text: str, item: Item) -> bool:
+    """Whether the sentences still are what our export has written, so that its spans hold."""
+    if item.span is None or len(item.span) != len(item.sents) or "".join(item.sents) != text:
+        return False
+    begin = 0
+    for (start, end), sentence in zip(item.span, item.sents, strict=True):
+        if not begin <= start < end <= begin + len(sentence):
+            return False
+        begin += len(sentence)
+    return True
+
+
+def _id_of(prompt: str | list[Message]) -> str:
+    plain = prompt if isinstance(prompt, str) else [message.model_dump() for message in prompt]
+    return "q-" + hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,228 @@
+"""``maskdpo export`` and ``import``: whole files, record by record; outputs appear by atomic rename."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from maskdpo.errors import InputError, UserError
+from maskdpo.formats.anah import AnswerRow, DocumentRow, to_prompt, to_response
+from maskdpo.formats.argilla import to_argilla
+from maskdpo.formats.label_studio import CONFIG, to_label_studio
+from maskdpo.formats.paper import PaperRow, from_paper, to_paper
+from maskdpo.formats.trl import to_trl
+from maskdpo.io import (
+    atomic_write,
+    open_input,
+    read_answers,
+    read_prompts,
+    read_records,
+    record_type,
+    refuse_overwriting,
+    to_line,
+)
+from maskdpo.io.read import BOM
+from maskdpo.runs import Run, meta_file
+from maskdpo.schemas import Annotation, Pair, Prompt, Record
+
+ExportFormat = Literal["trl", "mask-dpo-paper", "label-studio", "argilla"]
+ImportFormat = Literal["mask-dpo-paper", "anah"]
+
+FROM_PAIRS: dict[str, Callable[[Pair], dict[str, Any]]] = {"trl": to_trl, "mask-dpo-paper": to_paper}
+"""Formats of preference data: JSON lines."""
+
+FROM_ANNOTATIONS: dict[str, Callable[[Annotation, Prompt], dict[str, Any]]] = {
+    "label-studio": to_label_studio,
+    "argilla": to_argilla,
+}
+"""Formats of annotation tools: one JSON list, as their import takes it."""
+
+
+class Reader(NamedTuple):
+    """How a row of another format is checked, and what record it becomes."""
+
+    row: type[BaseModel]
+    convert: Callable[[Any, int], Record]
+
+
+READERS: dict[str, dict[str, Reader]] = {
+    "mask-dpo-paper": {"chosen": Reader(PaperRow, from_paper)},
+    "anah": {"document": Reader(DocumentRow, to_prompt), "response": Reader(AnswerRow, to_response)},
+}
+"""By format, and by the field that tells its kinds of rows apart."""
+
+
+@dataclass
+class ExportStats:
+    """What was written."""
+
+    records: int = 0
+    plain: int = 0
+    """Pairs of plain strings (``--raw``)."""
+    not_judged: int = 0
+    """Sentences without a verdict."""
+
+
+@dataclass
+class ImportStats:
+    """What was read. The first rejected rows are kept as errors, all are counted."""
+
+    kind: str = ""
+    records: int = 0
+    sentences: int = 0
+    rejected: int = 0
+    errors: list[InputError] = field(default_factory=list)
+
+
+def export_file(file: Path, out: Path, to: ExportFormat, prompts_file: Path | None = None) -> ExportStats:
+    """Write pairs or, with their prompts, annotations in another tool's format.
+
+    For Label Studio the labelling interface goes to ``config_file(out)``.
+
+    Raises:
+        UserError: bad input, or a format of annotations without ``prompts_file``.
+    """
+    refuse_overwriting(out, file, prompts_file)
+    wanted = Pair if to in FROM_PAIRS else Annotation
+    if (found := record_type(file)) is not wanted:
+        raise InputError(f"holds {_named(found)}, but --format {to} is made of {_named(wanted)}", path=file)
+    stats = ExportStats()
+    if to in FROM_PAIRS:
+        write_lines(out, (FROM_PAIRS[to](pair) for pair in _counted_pairs(file, stats)))
+    elif prompts_file is None:
+        raise UserError(f"--format {to} needs --prompts: it shows the question and the reference beside the answer")
+    else:
+        prompts = read_prompts(prompts_file)
+        annotations = _counted_annotations(file, prompts, stats)
+        write_list(out, (FROM_ANNOTATIONS[to](annotation, prompts[annotation.prompt_id]) for annotation in annotations))
+    if to == "label-studio":
+        with atomic_write(config_file(out)) as handle:
+            handle.write(CONFIG.encode())
+    _record(out, "export", to, {"prompts": prompts_file, "records": file}, vars(stats))
+    return stats
+
+
+def _named(kind: type[Record]) -> str:
+    return f"{kind.__name__.lower()} records"
+
+
+def config_file(out: Path) -> Path:
+    """Where the labelling interface of Label Studio goes."""
+    return out.with_suffix(".xml")
+
+
+def import_file(file: Path, out: Path, source: ImportFormat, limit: int = 20) -> ImportStats:
+    """Make records out of another format. Rows that do not fit are left out, counted and, up to ``limit``, kept.
+
+    Raises:
+        UserError: no row could be read.
+    """
+    refuse_overwriting(out, file)
+    stats = ImportStats()
+    with atomic_write(out) as handle:
+        for record in _imported(file, source, stats, limit):
+            handle.write(to_line(record))
+        if not stats.records:
+            first = f"; the first: {stats.errors[0]}" if stats.errors else ""
+            raise InputError(f"no row is {source} data ({stats.rejected} rejected){first}", path=file)
+    counts = {key: value for key, value in vars(stats).items() if key != "errors"}
+    _record(out, "import", source, {"records": file}, counts)
+    return stats
+
+
+def _counted_pairs(file: Path, stats: ExportStats) -> Iterator[Pair]:
+    for pair in read_records(file, Pair):
+        stats.records += 1
+        stats.plain += isinstance(pair.prompt, str)
+        stats.not_judged += sum(s.label is None for s in (*pair.chosen_sentences, *pair.rejected_sentences))
+        yield pair
+
+
+def _counted_annotations(file: Path, prompts: dict[str, Prompt], stats: ExportStats) -> Iterator[Annotation]:
+    for annotation in read_answers(file, Annotation, prompts):
+        stats.records += 1
+        stats.not_judged += annotation.counts.not_judged
+        yield annotation
+
+
+def _imported(file: Path, source: ImportFormat, stats: ImportStats, limit: int) -> Iterator[Record]:
+    seen: dict[str, int] = {}
+    reader: Reader | None = None
+    for line, raw in _lines(file):
+        error = partial(InputError, path=file, line=line)
+        try:
+            values = _object(raw)
+            reader = reader or _reader(values, source)
+            record = reader.convert(reader.row.model_validate(values), line)
+            first = seen.setdefault(record.id, line)  # type: ignore[attr-defined]
+            if first != line:
+                raise ValueError(f"the same as line {first}: both would get the id {record.id}")  # type: ignore[attr-defined]
+        except ValidationError as problem:  # pydantic's, a ValueError too
+            detail = problem.errors(include_url=False)[0]
+            where = ".".join(map(str, detail["loc"])) or None
+            reason = error(detail["msg"].removeprefix("Value error, "), field=where)
+        except ValueError as problem:
+            reason = error(str(problem))
+        else:
+            stats.kind = type(record).__name__.lower()
+            stats.records += 1
+            if isinstance(record, Pair):
+                stats.sentences += len(record.chosen_sentences) + len(record.rejected_sentences)
+            yield record
+            continue
+        stats.rejected += 1
+        if len(stats.errors) < limit:
+            stats.errors.append(reason)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    with open_input(file, as_is=True) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, line.removeprefix(BOM) if number == 1 else line
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("not a JSON object; is the line torn?") from None
+    if not isinstance(values, dict):
+        raise ValueError("not a JSON object")
+    return values
+
+
+def _reader(values: dict[str, Any], source: ImportFormat) -> Reader:
+    """The first row that fits decides what the file holds."""
+    for telling, reader in READERS[source].items():
+        if telling in values:
+            return reader
+    raise ValueError(f"no {source} data: it has none of the fields {', '.join(READERS[source])}")
+
+
+def write_lines(out: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """JSON lines."""
+    with atomic_write(out) as handle:
+        for row in rows:
+            handle.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+
+def write_list(out: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """One JSON list, an element a line."""
+    with atomic_write(out) as handle:
+        begin = b"[\n"
+        for row in rows:
+            handle.write(begin + json.dumps(row).encode())
+            begin = b",\n"
+        handle.write(b"\n]\n")
+
+
+def _record(out: Path, command: str, name: str, inputs: dict[str, Path | None], counts: dict[str, Any]) -> None:
+    """The record for ``lineage``. It is always new: the output was replaced."""
+    meta_file(out).unlink(missing_ok=True)
+    given = {role: path for role, path in inputs.items() if path is not None}
+    Run(meta_file(out), command, {"format": name}, given, restart="").finish(counts)

@@ -1,0 +1,114 @@
+"""Run what has to run, stage after stage, in this process."""
+
+import gc
+import sys
+from collections.abc import Iterator, Sequence
+
+from maskdpo.console import say
+from maskdpo.errors import InputError, UserError
+from maskdpo.io import record_type
+from maskdpo.pipeline.spec import Stage
+from maskdpo.pipeline.state import State, state_of
+from maskdpo.runs import OtherSettings, invoked_as, meta_file, note_arguments
+
+INPUTS = frozenset({"prompts", "responses", "annotations", "pairs", "compare", "gold"})
+"""Options that name a file of records."""
+
+
+def plan(stages: Sequence[Stage], start: str | None = None) -> Iterator[tuple[Stage, State]]:
+    """What ``run_stages`` would do, without doing it: a stage follows those whose outputs it reads."""
+    made: dict[str, str] = {}
+    first = _index_of(stages, start)
+    for i, stage in enumerate(stages):
+        if start:
+            yield stage, State("anew", f"--from {start}") if i >= first else State("up to date", "taken as it is")
+            continue
+        state = state_of(stage)
+        before = [made[str(value)] for value in stage.given.values() if str(value) in made]
+        if before and state.action == "up to date":
+            state = State("continue", f"after {', '.join(before)}")
+        if state.action != "up to date" and stage.out is not None:
+            made[str(stage.out)] = stage.name
+        yield stage, state
+
+
+def run_stages(stages: Sequence[Stage], start: str | None = None) -> list[tuple[Stage, State]]:
+    """Run the stages; what is up to date is passed over, what was interrupted goes on.
+
+    Args:
+        start: begin at this stage. Those before it are taken as they are; it and all after it are made anew, and
+            what they have made before is set aside.
+
+    Returns:
+        What became of each stage.
+    """
+    first = _index_of(stages, start)
+    _check_inputs(stages[first:])
+    done = []
+    for i, stage in enumerate(stages):
+        if i < first:
+            continue
+        state = State("anew", f"--from {start}") if start else state_of(stage)
+        say(f"[{i + 1}/{len(stages)}] {stage.name}: {state.action}{f' ({state.why})' if state.why else ''}")
+        if state.action != "up to date":
+            say(f"$ {stage.line}")
+            _run(stage, state)
+            _free_memory()
+        done.append((stage, state))
+    return done
+
+
+def _index_of(stages: Sequence[Stage], start: str | None) -> int:
+    """Where to begin.
+
+    Raises:
+        UserError: there is no such stage.
+    """
+    if start is None:
+        return 0
+    names = [stage.name for stage in stages]
+    if start not in names:
+        raise UserError(f"--from {start}: no such stage; the file has: {', '.join(names)}")
+    return names.index(start)
+
+
+def _check_inputs(stages: Sequence[Stage]) -> None:
+    """Files that no stage will make must be there before the first hour is spent."""
+    made = {stage.out for stage in stages}
+    for stage in stages:
+        for role, path in stage.given.items():
+            if role in INPUTS and path not in made:
+                try:
+                    record_type(path)
+                except InputError as error:
+                    raise UserError(f"{stage.name} reads {error}") from None
+
+
+def _run(stage: Stage, state: State) -> None:
+    with invoked_as(stage.line, stage.plain):
+        try:
+            _call(stage, restart=state.action == "anew")
+        except OtherSettings as error:
+            if not state.options_changed:
+                raise UserError(f"{stage.name}: {error}. In a pipeline: --from {stage.name}") from None
+            say(f"{stage.name}: these options decide the result; the earlier output is set aside")
+            _call(stage, restart=True)
+        except UserError as error:
+            raise UserError(f"{stage.name}: {error}") from None
+    if stage.out is not None:
+        note_arguments(meta_file(stage.out), stage.plain)
+
+
+def _call(stage: Stage, restart: bool) -> None:
+    arguments = stage.arguments
+    if "restart" in arguments:
+        arguments["restart"] = restart
+    stage.call(**arguments)
+
+
+def _free_memory() -> None:
+    """A stage's model must be gone before the next one loads its own."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

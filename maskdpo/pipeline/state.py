@@ -1,0 +1,77 @@
+"""Whether a stage has to run, by the record beside its output."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from maskdpo.models import fingerprint
+from maskdpo.pipeline.spec import Stage
+from maskdpo.runs import RunMeta, holds, meta_file, read_meta
+
+ALWAYS = frozenset({"evaluate", "report"})
+"""Quick, and their product is to be looked at: they run each time, and leave no record."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What becomes of a stage, and why."""
+
+    action: Literal["up to date", "run", "continue", "anew"]
+    """``continue`` keeps what the output already holds, ``anew`` sets it aside."""
+    why: str
+    options_changed: bool = False
+    """The options in the file are others than those recorded. The stage knows whether they decide its result."""
+
+
+def state_of(stage: Stage) -> State:
+    """Compare the record of a stage with its inputs and options.
+
+    An input that was itself begun anew after this output makes it void; one that has only grown, or was edited, is
+    for the stage to judge: it keeps what is done and adds the rest, or refuses.
+    """
+    if stage.command in ALWAYS or stage.out is None:
+        return State("run", "quick, always made anew")
+    meta = read_meta(meta_file(stage.out)) if stage.out.exists() else None
+    if meta is None:
+        return State("run", "no output yet" if not stage.out.exists() else "nothing is recorded about its output")
+    changed = list(_changed_inputs(stage, meta))
+    void = [role for role, path in changed if _begun(path) > meta.begun]
+    if void:
+        return State("anew", f"{' and '.join(void)} made anew")
+    if meta.arguments and (differences := _differences(meta.arguments, stage.plain)):
+        return State("continue", "; ".join(differences), options_changed=True)
+    if meta.status == "running":
+        return State("continue", "interrupted")
+    if changed:
+        return State("continue", f"{' and '.join(role for role, _ in changed)} changed")
+    if failed := meta.counts.get("failed"):
+        return State("continue", f"{failed} failed")
+    if not meta.arguments:
+        return State("continue", "made by hand: it sees itself what is left to do")
+    return State("up to date", "")
+
+
+def _changed_inputs(stage: Stage, meta: RunMeta) -> Iterator[tuple[str, Path]]:
+    """Role and place of what is no longer what the run had read."""
+    for role, digest in meta.inputs.items():
+        path = stage.given.get(role)
+        if isinstance(path, Path) and not holds(path, digest):
+            yield role, path
+    model, recorded = stage.given.get("model"), meta.options.get("model_files")
+    if model and recorded and model == meta.options.get("model") and fingerprint(model) != recorded:
+        yield "model", Path(model)
+
+
+def _begun(path: Path) -> str:
+    meta = read_meta(meta_file(path))
+    return meta.begun if meta else ""
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    keys = sorted(before.keys() | now.keys())
+    return [
+        f"{key}: {before.get(key, 'default')} -> {now.get(key, 'default')}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
