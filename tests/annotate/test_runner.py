@@ -1,6 +1,7 @@
 """The annotate runner: resumable, in order, labels of one judge only."""
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from maskdpo import console
 from maskdpo.annotate import runner
@@ -534,11 +536,14 @@ def test_plain_lines_appear_while_the_judge_is_slow(
     )
 
 
+@pytest.mark.parametrize("terminal", [False, True])
 def test_a_resumed_bar_starts_where_the_run_before_ended(
-    run: Run, failed: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, failed: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
     seen: list[tuple[int, int | None]] = []
     original = console.Ticker.advance
+    shown = Console(file=io.StringIO(), force_terminal=terminal, width=200)
+    monkeypatch.setattr(console, "err", shown)
 
     def advance(self: console.Ticker, count: int = 1, note: str | None = None) -> None:
         seen.append((self.done, self.total))
@@ -547,6 +552,8 @@ def test_a_resumed_bar_starts_where_the_run_before_ended(
     monkeypatch.setattr(console.Ticker, "advance", advance)
     run("a.jsonl", Scripted(healed=True), retry_failed=True)
     assert seen == [(5, 10)]  # 8 were there, 3 of them are asked again
+    assert isinstance(shown.file, io.StringIO)
+    assert ("10/10" in shown.file.getvalue()) == terminal
 
 
 def test_the_closing_table_and_its_advice(
