@@ -3,7 +3,7 @@
 A module a step of the pipeline, in the order in which ``--help`` lists the commands.
 """
 
-from maskdpo.cli import answers, pairs, training, results, formats, pipeline  # isort: skip
+from maskdpo.cli import answers, pairs, training, results, hub, formats, pipeline  # isort: skip
 from maskdpo.cli.app import app, main
 
-__all__ = ["answers", "app", "formats", "main", "pairs", "pipeline", "results", "training"]
+__all__ = ["answers", "app", "formats", "hub", "main", "pairs", "pipeline", "results", "training"]

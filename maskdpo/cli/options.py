@@ -9,16 +9,46 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from maskdpo.io import with_config
+
 if TYPE_CHECKING:
     from maskdpo.backends.base import Backend
 
 Model = Annotated[
     str, typer.Option(help="`smollm2` (the small model out of a PyPI wheel), a model folder, or a Hub id.")
 ]
-PromptsArg = Annotated[Path, typer.Argument(help="Prompt records (JSONL).", show_default=False)]
-AnnotationsArg = Annotated[Path, typer.Argument(help="Annotation records (JSONL).", show_default=False)]
-PairsArg = Annotated[Path, typer.Argument(help="Pair records (JSONL).", show_default=False)]
-PromptsOption = Annotated[Path | None, typer.Option(help="Prompt records, for topics, questions and references.")]
+INPUT = "JSONL, Parquet, a dataset folder, or `hub:user/name`"
+
+
+def _input(config: str) -> Callable[[str], Path]:
+    """Where a name leaves open which config of a dataset is meant, it is the one that the argument is for."""
+    return lambda name: with_config(Path(name), config)
+
+
+PromptsArg = Annotated[
+    Path,
+    typer.Argument(help=f"Prompt records: {INPUT}.", show_default=False, parser=_input("prompts"), metavar="PROMPTS"),
+]
+AnnotationsArg = Annotated[
+    Path,
+    typer.Argument(
+        help=f"Annotation records: {INPUT}.",
+        show_default=False,
+        parser=_input("annotations"),
+        metavar="ANNOTATIONS",
+    ),
+]
+PairsArg = Annotated[
+    Path, typer.Argument(help=f"Pair records: {INPUT}.", show_default=False, parser=_input("pairs"), metavar="PAIRS")
+]
+PromptsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help=f"Prompt records, for topics, questions and references: {INPUT}.",
+        parser=_input("prompts"),
+        metavar="PROMPTS",
+    ),
+]
 Restart = Annotated[
     bool,
     typer.Option("--restart", help="Set an earlier output aside (.bak) and begin anew, instead of continuing."),

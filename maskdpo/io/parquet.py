@@ -174,6 +174,8 @@ class TableWriter:
         self._rows: list[dict[str, Any]] = []
         self._writer: Any = None
         self.count = 0
+        self.bytes = 0
+        """Size of what was written, uncompressed."""
 
     def write(self, record: Record) -> None:
         if self.count == 0:
@@ -199,6 +201,7 @@ class TableWriter:
         if self._writer is None:
             self._writer = pa.parquet.ParquetWriter(self._file, self.schema, compression="zstd")
         self._writer.write_table(table)
+        self.bytes += table.nbytes
         self._rows = []
 
     def close(self) -> None:

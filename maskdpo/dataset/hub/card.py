@@ -1,0 +1,180 @@
+"""The card of a dataset: a YAML head that the Hub reads, and a generated part between two marks.
+
+Building it again replaces what lies between the marks and the keys that are ours; all else stays as people wrote it.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from maskdpo.dataset.hub import features
+from maskdpo.dataset.hub.data import Contents
+from maskdpo.dataset.hub.figures import histogram
+from maskdpo.dataset.hub.history import Origin
+from maskdpo.errors import InputError
+from maskdpo.schemas import JudgeInfo, Label, Status
+
+BEGIN = "<!-- maskdpo: generated from here; edits up to the end mark are lost -->"
+END = "<!-- maskdpo: end of the generated part; what stands before and after is kept -->"
+HEAD = re.compile(r"\A---\n(.*?)^---\n?", re.DOTALL | re.MULTILINE)
+
+TAGS = ("maskdpo", "mask-dpo", "dpo", "trl", "preference", "rlaif", "hallucination", "factuality", "sentence-level")
+TASKS = ("text-generation", "text-classification")
+SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
+
+MEANINGS = {
+    Label.NO_HALLUCINATION: ("the reference supports every fact of the sentence", "right"),
+    Label.CONTRADICTORY: ("the reference says otherwise", "wrong"),
+    Label.UNVERIFIABLE: ("the reference neither supports nor contradicts it", "wrong"),
+    Label.HALLUCINATION: ("wrong, from a source that does not say in which way", "wrong"),
+    Label.NO_FACT: ("nothing to check: an opinion, a question, a transition", "no fact"),
+}
+
+
+def build_card(
+    before: str, *, repo: str, license: str, contents: Contents, origin: Origin, agreement: Mapping[str, Any] | None,
+    folder: Path,
+) -> str:  # fmt: skip
+    """The README.md for the data in ``folder``, made of an earlier one (or of nothing).
+
+    Args:
+        agreement: what ``read_agreement`` has found.
+    """
+    head, body = _parts(before)
+    head |= {
+        "license": license,
+        **({"language": sorted(contents.figures.languages)} if contents.figures.languages else {}),
+        "task_categories": _joined(head.get("task_categories"), TASKS),
+        "size_categories": [next((name for limit, name in SIZES if contents.rows < limit), "10M<n<100M")],
+        "tags": _joined(head.get("tags"), TAGS),
+        "configs": _by_config(head.get("configs"), features.configs(contents)),
+        "dataset_info": _by_config(head.get("dataset_info"), features.dataset_info(contents, folder)),
+    }
+    head.setdefault("pretty_name", repo.rpartition("/")[2])
+    generated = f"{BEGIN}\n\n{_render(repo, contents, origin, agreement)}\n{END}\n"
+    shown = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=120)
+    return f"---\n{shown}---\n{_place(body, generated, title=head['pretty_name'])}"
+
+
+def read_agreement(file: Path) -> dict[str, Any]:
+    """How well the labels agree with human ones, out of what ``maskdpo evaluate --gold GOLD --json FILE`` wrote."""
+    try:
+        found = json.loads(file.read_bytes())
+        three = found["agreement"]["three_classes"]
+        return {
+            "gold": Path(found["gold"]).name,
+            "sentences": int(three["gold_sentences"]),
+            "judged": int(three["judged"]),
+            "figures": {name: three["figures"][name] for name in ("kappa", "alpha", "accuracy", "macro_f1")},
+        }
+    except FileNotFoundError:
+        raise InputError("no such file", path=file) from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            "holds no agreement with gold labels; make it with: maskdpo evaluate ANNOTATIONS --gold GOLD --json FILE",
+            path=file,
+        ) from None
+
+
+def _parts(card: str) -> tuple[dict[str, Any], str]:
+    """Head and body of a card."""
+    card = card.replace("\r\n", "\n")
+    found = HEAD.match(card)
+    if found is None:
+        return {}, card
+    try:
+        head = yaml.safe_load(found[1]) or {}
+    except yaml.YAMLError:
+        head = None
+    if not isinstance(head, dict):
+        raise InputError("the YAML between the first --- and the next cannot be read; put it right", path="README.md")
+    return head, card[found.end() :]
+
+
+def _place(body: str, generated: str, *, title: str) -> str:
+    begin, end = body.find(BEGIN), body.find(END)
+    if begin < 0 and end < 0:
+        return f"{body.rstrip() or f'# {title}'}\n\n{generated}".lstrip("\n")
+    if not 0 <= begin < end:
+        raise InputError(
+            "one of the two marks of the generated part is gone or misplaced; delete the other, too", path="README.md"
+        )
+    return body[:begin] + generated + body[end + len(END) :].removeprefix("\n")
+
+
+def _joined(theirs: Any, ours: Iterable[str]) -> list[str]:
+    """What others have listed, then what of ours is missing."""
+    listed = [theirs] if isinstance(theirs, str) else list(theirs or ())
+    return [*listed, *(value for value in ours if value not in listed)]
+
+
+def _by_config(theirs: Any, ours: list[dict[str, Any]] | dict[str, Any]) -> list[dict[str, Any]]:
+    """Ours, then the configs that others have added."""
+    made = ours if isinstance(ours, list) else [ours]
+    names = {config["config_name"] for config in made}
+    listed = [theirs] if isinstance(theirs, dict) else list(theirs or ())
+    return [*made, *(config for config in listed if config.get("config_name") not in names)]
+
+
+def _render(repo: str, contents: Contents, origin: Origin, agreement: Mapping[str, Any] | None) -> str:
+    figures = contents.figures
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"cell": _cell, "fenced": _fenced, "figure": _figure}
+    template = (package_files("maskdpo.dataset.hub") / "templates" / "card.md").read_text(encoding="utf-8")
+    sentences, missing = figures.sentences(), figures.not_judged()
+    values = {
+        "repo": repo,
+        "parts": contents.parts,
+        "topics": len(figures.topics),
+        "row": json.dumps(figures.row, indent=2, ensure_ascii=False),
+        "meanings": MEANINGS,
+        "labels": list(Label),
+        "counts": [
+            (*key, [counts[label] for label in Label], figures.statuses[key].total() - counts.total())
+            for key, counts in sorted(figures.labels.items())
+        ],
+        "sentences": sentences,
+        "not_judged": missing.total(),
+        "why": [(status.value, missing[status]) for status in Status if missing[status]],
+        "share": missing.total() / sentences if sentences else 0.0,
+        "histogram": "\n".join(histogram(figures.scores)),
+        "agreement": agreement,
+        "judges": [(_judge(judge), n) for judge, n in sorted(figures.judges.items(), key=lambda item: str(item[0]))],
+        "samplings": sorted(figures.samplings.items()),
+        "origin": origin,
+    }
+    return environment.from_string(template).render(values).strip() + "\n"
+
+
+def _judge(judge: JudgeInfo | None) -> dict[str, Any]:
+    return judge.model_dump() if judge else {"name": "people (no judge recorded)"}
+
+
+def _cell(value: object) -> str:
+    """Text inside a Markdown table: nothing in it ends the cell or begins markup."""
+    if value is None:
+        return "-"
+    text = " ".join(str(value).split())
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _figure(found: Mapping[str, float | None]) -> str:
+    if found["value"] is None:
+        return "-"
+    low, high = found["low"], found["high"]
+    interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+    return f"{found['value']:.3f}{interval}"
+
+
+def _fenced(text: str, language: str = "") -> str:
+    """A code block that nothing in the text can end; a comment in it is none, for marks are looked for as text."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    shown = text.replace("<!--", "<!\u200b--")
+    return f"{fence}{language}\n{shown}\n{fence}"

@@ -1,0 +1,174 @@
+"""The Parquet files of a dataset, written in one pass over each input while what the card says of them is counted."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from maskdpo.dataset.hub.figures import Figures
+from maskdpo.dataset.lots import Split, split_of
+from maskdpo.dataset.write import test_file
+from maskdpo.errors import InputError, UserError
+from maskdpo.io import CONFIGS, Located, read_located
+from maskdpo.io.parquet import TableWriter, is_chat
+from maskdpo.io.sources import dataset_of
+from maskdpo.runs import meta_file, read_meta
+from maskdpo.schemas import Annotation, Pair, Prompt
+
+SHARD_BYTES = 256 * 1024 * 1024
+"""A file that has grown to this size is followed by another."""
+
+
+class Files(NamedTuple):
+    """What is published."""
+
+    prompts: Path
+    annotations: Path
+    pairs: Path
+
+    @property
+    def test_pairs(self) -> Path | None:
+        file = test_file(self.pairs)
+        return file if file.exists() else None
+
+
+class Known(NamedTuple):
+    """What others need to know of a prompt."""
+
+    split: Split
+    language: str | None
+
+
+@dataclass
+class Part:
+    """One config: what was written."""
+
+    chat: bool = False
+    rows: dict[Split, int] = field(default_factory=dict)
+    bytes: dict[Split, int] = field(default_factory=dict)
+    """Uncompressed."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that was written, and what the card says of it."""
+
+    parts: dict[str, Part]
+    figures: Figures
+
+    @property
+    def rows(self) -> int:
+        return sum(sum(part.rows.values()) for part in self.parts.values())
+
+
+Write = Callable[[Split, Located[Any]], None]
+
+
+def write_data(folder: Path, files: Files) -> Contents:
+    """Write ``CONFIG/SPLIT-*.parquet`` for all configs into a folder. Memory grows with ids and topics only."""
+    for file in files:
+        if dataset_of(file) is not None:
+            raise InputError("is a dataset already; push takes JSONL or Parquet files", path=file)
+    parts = {config: Part() for config in CONFIGS}
+    figures = Figures()
+    topics = _topics(files)
+    known = {
+        prompt.record.id: Known(topics(prompt.record.topic_or_id), prompt.record.language)
+        for prompt in read_located(files.prompts, Prompt)
+    }
+    with shards(folder, "pairs", parts["pairs"]) as write:
+        for split, pair in _pairs(files):
+            _check_known(pair, known)
+            write(split, pair)
+            figures.add_pair(pair.record)
+    with shards(folder, "prompts", parts["prompts"]) as write:
+        for prompt in read_located(files.prompts, Prompt):
+            write(known[prompt.record.id].split, prompt)
+            figures.add_prompt(prompt.record)
+    with shards(folder, "annotations", parts["annotations"]) as write:
+        for answer in read_located(files.annotations, Annotation):
+            _check_known(answer, known)
+            write(known[answer.record.prompt_id].split, answer)
+            figures.add_annotation(answer.record, known[answer.record.prompt_id].language)
+    return Contents(parts, figures)
+
+
+def _check_known(item: Located[Pair] | Located[Annotation], known: dict[str, Known]) -> None:
+    if item.record.prompt_id not in known:
+        raise item.error("prompt_id", f"no prompt has the id {item.record.prompt_id!r}")
+
+
+def _pairs(files: Files) -> Iterator[tuple[Split, Located[Pair]]]:
+    yield from (("train", pair) for pair in read_located(files.pairs, Pair))
+    if files.test_pairs:
+        yield from (("test", pair) for pair in read_located(files.test_pairs, Pair))
+
+
+def _topics(files: Files) -> Callable[[str], Split]:
+    """The split of a topic: that of its pairs; without pairs, the lot that ``build-pairs`` drew, if it is recorded.
+
+    So nothing about a held-out topic is in any config's train split.
+    """
+    if files.test_pairs is None:
+        return lambda topic: "train"
+    found: dict[str, Split] = {}
+    for split, pair in _pairs(files):
+        if found.setdefault(pair.record.topic, split) != split:
+            raise pair.error("topic", f"{pair.record.topic!r} has pairs in {files.pairs.name}, too: it is not held out")
+    meta = read_meta(meta_file(files.pairs))
+    options = meta.options if meta else {}
+    test_size, seed = options.get("test_size", 0.0), options.get("seed", 0)
+    return lambda topic: found.get(topic) or split_of(topic, test_size, seed)
+
+
+@contextmanager
+def shards(folder: Path, config: str, part: Part) -> Iterator[Write]:
+    """Write the records of a config; a file that is large enough is followed by the next."""
+    (folder / config).mkdir(parents=True, exist_ok=True)
+    opened: dict[Split, tuple[IO[bytes], TableWriter]] = {}
+    numbers: Counter[Split] = Counter()
+    with ExitStack() as stack:
+
+        def close(split: Split) -> None:
+            file, table = opened.pop(split)
+            table.close()
+            file.close()
+            part.bytes[split] = part.bytes.get(split, 0) + table.bytes
+
+        def write(split: Split, item: Located[Any]) -> None:
+            if not part.rows:
+                part.chat = is_chat(item.record)
+            elif part.chat != is_chat(item.record):
+                raise item.error("prompt", _two_forms(config, part.chat))
+            if split not in opened:
+                name = f"{split}-{numbers[split]:05}.parquet"
+                new: IO[bytes] = stack.enter_context((folder / config / name).open("wb"))
+                opened[split] = new, TableWriter(new)
+                numbers[split] += 1
+            file, table = opened[split]
+            table.write(item.record)
+            part.rows[split] = part.rows.get(split, 0) + 1
+            if file.tell() >= SHARD_BYTES:
+                close(split)
+
+        yield write
+        for split in list(opened):
+            close(split)
+    _in_order(part)
+
+
+def _in_order(part: Part) -> None:
+    """Train before test, whichever came first."""
+    part.rows = dict(sorted(part.rows.items(), reverse=True))
+    if "train" not in part.rows:
+        raise UserError("all of it is held out for the test: there is nothing in the train split")
+
+
+def _two_forms(config: str, chat: bool) -> str:
+    here, before = ("plain text (--raw)", "chat messages") if chat else ("chat messages", "plain text (--raw)")
+    return (
+        f"this one is {here}, those before it are {before}; a column of {config} has one type, so the two kinds need "
+        "datasets of their own"
+    )

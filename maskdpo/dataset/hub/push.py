@@ -1,0 +1,254 @@
+"""``maskdpo push``: data and card in one commit, so that a card never describes other data than what lies beside it."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskdpo.console import say
+from maskdpo.dataset.hub import features
+from maskdpo.dataset.hub.card import BEGIN, build_card, read_agreement
+from maskdpo.dataset.hub.data import Contents, Files, write_data
+from maskdpo.dataset.hub.history import origin_of
+from maskdpo.errors import InputError, UserError
+from maskdpo.io import CONFIGS, hub
+from maskdpo.io.hub import hub_errors
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+CARD = "README.md"
+DATA = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".jsonl.gz", ".json.gz", ".tar", ".zip")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be pushed, and how."""
+
+    repo: str
+    files: Files
+    license: str
+    agreement: Path | None = None
+    private: bool | None = None
+    """None: a new dataset is private, one that is there stays as it is."""
+    overwrite_schema: bool = False
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A dataset as it is on the Hub now."""
+
+    sha: str
+    private: bool
+    files: dict[str, str]
+    """Path to SHA-256, or to git's hash of files that are no LFS files."""
+    card: str
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What came of it."""
+
+    repo: str
+    contents: Contents
+    private: bool
+    commit: str | None
+    """URL of the commit; None: nothing had changed."""
+    sent: int
+    """Files that were new or changed."""
+    deleted: int
+
+
+def write_folder(wanted: Wanted, folder: Path) -> Contents:
+    """Write the folder that would be pushed. One that is there must be such a folder; a card in it is built on."""
+    features.require_datasets()
+    check_name(wanted.repo)
+    card = folder / CARD
+    before = card.read_text(encoding="utf-8") if card.is_file() else ""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and BEGIN not in before)):
+        raise InputError("is there already and is no dataset folder of maskdpo; name another", path=folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        made = Path(temporary)
+        contents = _build(wanted, made, before)
+        folder.mkdir(exist_ok=True)
+        for config in CONFIGS:
+            shutil.rmtree(folder / config, ignore_errors=True)
+            (made / config).rename(folder / config)
+        (made / CARD).replace(card)
+    return contents
+
+
+def push(wanted: Wanted) -> Pushed:
+    """Write the data beside, compare with what is on the Hub, and commit what differs.
+
+    What was uploaded before a failure lies on the Hub unseen, and is not uploaded again when the command is repeated.
+    """
+    features.require_datasets()
+    check_name(wanted.repo)
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    repo = _full_name(api, wanted.repo)
+    remote = _remote(api, repo)
+    if remote is not None:
+        _check_visibility(repo, remote, wanted.private)
+    with tempfile.TemporaryDirectory(prefix="maskdpo-push-") as temporary:
+        folder = Path(temporary)
+        contents = _build(wanted, folder, remote.card if remote else "", repo=repo)
+        if remote is not None and not wanted.overwrite_schema:
+            _check_schema(repo, remote, contents)
+        files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+        there = remote.files if remote else {}
+        changed = {name: file for name, file in files.items() if there.get(name) not in _hashes(file)}
+        stale = [name for name in there if name not in files and _is_ours(name)]
+        private = remote.private if remote else wanted.private is not False
+        commit = None
+        if changed or stale:
+            if remote is None:
+                with hub_errors(f"creating {repo}"):
+                    api.create_repo(repo, repo_type="dataset", private=private)
+                remote = _remote(api, repo)
+                assert remote is not None
+            commit = _commit(api, repo, changed, stale, remote.sha)
+    return Pushed(repo, contents, private, commit, len(changed), len(stale))
+
+
+def check_name(repo: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UserError(f"--repo {repo}: {str(error).splitlines()[0]}") from None
+
+
+def _build(wanted: Wanted, folder: Path, before: str, *, repo: str | None = None) -> Contents:
+    agreement = read_agreement(wanted.agreement) if wanted.agreement else None
+    origin = origin_of(wanted.files)
+    contents = write_data(folder, wanted.files)
+    card = build_card(
+        before,
+        repo=repo or wanted.repo,
+        license=wanted.license,
+        contents=contents,
+        origin=origin,
+        agreement=agreement,
+        folder=folder,
+    )
+    (folder / CARD).write_text(card, encoding="utf-8")
+    return contents
+
+
+def _full_name(api: "HfApi", repo: str) -> str:
+    """``user/name``; asked first, for without a valid token all that follows is in vain."""
+    with hub_errors(f"--repo {repo}"):
+        user = api.whoami()["name"]
+    return repo if "/" in repo else f"{user}/{repo}"
+
+
+def _remote(api: "HfApi", repo: str) -> Remote | None:
+    """None where there is no such dataset (or where this token may not know of it)."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.hf_api import RepoFile
+
+    with hub_errors(f"hub:{repo}"):
+        try:
+            info = api.dataset_info(repo)
+        except RepositoryNotFoundError:
+            return None
+        sha = str(info.sha)
+        tree = api.list_repo_tree(repo, recursive=True, revision=sha, repo_type="dataset")
+        files = {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in tree if isinstance(f, RepoFile)}
+    card = ""
+    if CARD in files:
+        card = hub.download(hub.Snapshot(repo, sha, ()), CARD).read_text(encoding="utf-8")
+    return Remote(sha, bool(info.private), files, card)
+
+
+def _check_visibility(repo: str, remote: Remote, private: bool | None) -> None:
+    if private is not None and private != remote.private:
+        state, flag = ("private", "--public") if remote.private else ("public", "--private")
+        raise UserError(
+            f"{repo} is {state} already, and {flag} changes no dataset that is there: do it in its settings"
+        )
+
+
+def _check_schema(repo: str, remote: Remote, contents: Contents) -> None:
+    """Who loads the dataset relies on its columns: they change only if that is meant."""
+    from huggingface_hub import HfFileSystem
+
+    from maskdpo.io.parquet import arrow
+
+    hint = "push to another name, or replace them with --overwrite-schema"
+    if BEGIN not in remote.card:
+        others = [name for name in remote.files if name.endswith(DATA)]
+        if others:
+            raise UserError(f"{repo} holds data that maskdpo did not push ({others[0]}); {hint}")
+    for config, part in contents.parts.items():
+        shard = next((name for name in sorted(remote.files) if name.startswith(f"{config}/") and _is_ours(name)), None)
+        if shard is None:
+            continue
+        with hub_errors(f"hub:{repo}: {shard}"), HfFileSystem().open(f"datasets/{repo}@{remote.sha}/{shard}") as file:
+            before = arrow().parquet.read_schema(file)
+        found = features.differences(before, features.features_of(config, chat=part.chat))
+        if found:
+            raise UserError(f"{repo} has other columns in {config} ({', '.join(found)}); {hint}")
+
+
+def _is_ours(name: str) -> bool:
+    """A shard that a push has written; all else in a repository is other people's."""
+    config, _, file = name.partition("/")
+    return config in CONFIGS and "/" not in file and file.endswith(".parquet") and file.startswith(("train-", "test-"))
+
+
+def _hashes(file: Path) -> tuple[str, str]:
+    """SHA-256 (LFS files), and what git calls the content (others)."""
+    with file.open("rb") as handle:
+        large = hashlib.file_digest(handle, "sha256").hexdigest()
+    small = ""
+    if file.name == CARD:
+        content = file.read_bytes()
+        small = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return large, small
+
+
+def _commit(api: "HfApi", repo: str, changed: Mapping[str, Path], stale: list[str], parent: str) -> str:
+    """One commit on top of what was looked at: if there is another one by now, the Hub refuses (412)."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
+
+    operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
+        *(CommitOperationAdd(name, str(file)) for name, file in changed.items()),
+        *(CommitOperationDelete(name) for name in stale),
+    ]
+    say(f"pushing {len(changed)} files to {repo} ...")
+    with hub_errors(f"pushing to {repo}"), _upload_errors(repo):
+        info = api.create_commit(
+            repo,
+            operations,
+            commit_message="Data and card, with maskdpo push",
+            repo_type="dataset",
+            parent_commit=parent,
+        )
+    return str(info.commit_url)
+
+
+@contextmanager
+def _upload_errors(repo: str) -> Iterator[None]:
+    """The client wraps what goes wrong in an upload, and what the Hub dislikes in a card, into errors of Python."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause: Any = error.__cause__
+        if isinstance(cause, hub.http_errors()):
+            raise cause from None
+        raise UserError(f"pushing to {repo}: an upload failed ({cause or error}); repeat the command") from None
+    except ValueError as error:
+        if isinstance(error, hub.http_errors()):
+            raise
+        raise UserError(f"pushing to {repo}: {' '.join(str(error).split())}") from None
