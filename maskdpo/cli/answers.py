@@ -67,6 +67,21 @@ def sample(
         )
 
 
+Protocol = Annotated[
+    str,
+    typer.Option(
+        help="How the `llm` judge is asked: `single` (a call a sentence), `joint` (a call an answer), `staged` "
+        "(fact? evidence, verdict: three turns a sentence), or a folder of templates."
+    ),
+]
+Votes = Annotated[
+    int, typer.Option(min=1, help="Verdicts to sample a sentence: the majority is the label, its share the confidence.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Ask again for the sentences that have no verdict, and for these only.")
+]
+
+
 @app.command()
 @with_backend
 def annotate(
@@ -77,22 +92,10 @@ def annotate(
         str, typer.Option(help="`lexical` (needs no model), `llm`, or `package.module:factory` for your own.")
     ],
     model: Annotated[str | None, typer.Option(help="The judge's model, for `--judge llm`.")] = None,
-    protocol: Annotated[
-        str,
-        typer.Option(
-            help="How the `llm` judge is asked: `single` (a call a sentence), `joint` (a call an answer), `staged` "
-            "(fact? evidence, verdict: three turns a sentence), or a folder of templates."
-        ),
-    ] = "single",
-    votes: Annotated[
-        int,
-        typer.Option(min=1, help="Verdicts to sample a sentence: the majority is the label, its share the confidence."),
-    ] = 1,
+    protocol: Protocol = "single",
+    votes: Votes = 1,
     splitter: Annotated[str, typer.Option(help="`markdown`, `spacy`, `spacy:PIPELINE` or `nltk`.")] = "markdown",
-    retry_failed: Annotated[
-        bool,
-        typer.Option("--retry-failed", help="Ask again for the sentences that have no verdict, and for these only."),
-    ] = False,
+    retry_failed: RetryFailed = False,
     summary: Annotated[Path | None, typer.Option(help="Write the run's figures to this file, as JSON.")] = None,
     restart: Restart = False,
     *,
@@ -115,16 +118,8 @@ def annotate(
     if ":" in judge:
         sys.path.append("")  # a judge of one's own may lie in the current folder
     made = get_judge(judge, make_backend=judge_backend, protocol=protocol, votes=votes)
-    stats = run(
-        prompts,
-        responses,
-        out,
-        made,
-        get_splitter(splitter),
-        restart=restart,
-        retry_failed=retry_failed,
-        summary=summary,
-    )
+    cut = get_splitter(splitter)
+    stats = run(prompts, responses, out, made, cut, restart=restart, retry_failed=retry_failed, summary=summary)
     console.table(f"annotate -> {out}", ("", "count"), _annotate_rows(stats))
     if stats.file.failed:
         console.warn(
