@@ -89,7 +89,7 @@ def _run(stage: Stage, state: State) -> None:
         try:
             _call(stage, restart=state.action == "anew")
         except OtherSettings as error:
-            if not state.options_changed:
+            if state.action != "changed":
                 raise UserError(f"{stage.name}: {error}. In a pipeline: --from {stage.name}") from None
             say(f"{stage.name}: these options decide the result; the earlier output is set aside")
             _call(stage, restart=True)

@@ -83,7 +83,7 @@ def load_pipeline(file: Path, commands: Mapping[str, Command]) -> list[Stage]:
     Raises:
         InputError: no valid YAML, an unknown key (with the nearest known one), a bad or missing value.
     """
-    values = _normal(_load_yaml(file))
+    values = _normal(_load_yaml(file), file)
     try:
         spec = PipelineFile(**values)
     except ValidationError as error:
@@ -146,17 +146,19 @@ def _held_out(
     yield _Wired(f"annotate-{when}", "annotate", (spec.annotate or {}) | own, files)
 
 
-def _normal(values: dict[str, Any]) -> dict[str, Any]:
-    """Keys with ``_``, at the top and in the sections: a file may spell them either way."""
-    return {
-        str(key).replace("-", "_"): {str(k).replace("-", "_"): v for k, v in value.items()}
-        if isinstance(value, dict)
-        else value
-        for key, value in values.items()
-    }
+def _normal(values: dict[Any, Any], file: Path, section: str = "") -> dict[str, Any]:
+    """Keys with ``_``, at the top and in the sections: a file may spell them either way, but once."""
+    normal: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        where = f"{section}.{option_name(name)}" if section else option_name(name)
+        if name in normal:
+            raise InputError("is there twice, with - and with _", path=file, field=where)
+        normal[name] = _normal(value, file, where) if isinstance(value, dict) else value
+    return normal
 
 
-def _load_yaml(file: Path) -> dict[str, Any]:
+def _load_yaml(file: Path) -> dict[Any, Any]:
     with open_input(file) as handle:
         try:
             values = yaml.safe_load(handle)

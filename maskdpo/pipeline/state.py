@@ -17,11 +17,10 @@ ALWAYS = frozenset({"evaluate", "report"})
 class State:
     """What becomes of a stage, and why."""
 
-    action: Literal["up to date", "run", "continue", "anew"]
-    """``continue`` keeps what the output already holds, ``anew`` sets it aside."""
+    action: Literal["up to date", "run", "continue", "changed", "anew"]
+    """``continue`` keeps what the output already holds, ``anew`` sets it aside. ``changed``: the file has other options
+    than those recorded; the stage knows whether they decide its result, and only then it is made anew."""
     why: str
-    options_changed: bool = False
-    """The options in the file are others than those recorded. The stage knows whether they decide its result."""
 
 
 def state_of(stage: Stage) -> State:
@@ -40,7 +39,7 @@ def state_of(stage: Stage) -> State:
     if void:
         return State("anew", f"{' and '.join(void)} made anew")
     if meta.arguments and (differences := _differences(meta.arguments, stage.plain)):
-        return State("continue", "; ".join(differences), options_changed=True)
+        return State("changed", "; ".join(differences))
     if meta.status == "running":
         return State("continue", "interrupted")
     if changed:

@@ -1,0 +1,367 @@
+"""Whole pipelines on the tiny model with the lexical judge: what runs, what is passed over, what is made anew."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from conftest import WriteJsonl
+
+from maskdpo.cli import app
+from maskdpo.cli.pipeline import COMMANDS
+from maskdpo.cli.pipeline import run as run_command
+from maskdpo.errors import UserError
+from maskdpo.pipeline.run import plan, run_stages
+from maskdpo.pipeline.settings import full_arguments, option_name
+from maskdpo.pipeline.spec import Stage, load_pipeline
+from maskdpo.runs import meta_file, read_meta
+
+CITIES = ("Paris", "London", "Rome", "Berlin", "Madrid")
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+class World:
+    """A folder with prompts and a pipeline that trains the tiny model."""
+
+    def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
+        self.folder, self.spec = folder, spec
+        self.out = folder / "out"
+
+    def stages(self) -> list[Stage]:
+        file = self.folder / "pipeline.yaml"
+        file.write_text(yaml.safe_dump(self.spec))
+        return load_pipeline(file, COMMANDS)
+
+    def run(self, start: str | None = None) -> dict[str, str]:
+        return {stage.name: state.action for stage, state in run_stages(self.stages(), start)}
+
+    def plan(self) -> dict[str, tuple[str, str]]:
+        return {stage.name: (state.action, state.why) for stage, state in plan(self.stages())}
+
+    def read(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.out / name).read_text().splitlines()]
+
+    def backups(self) -> set[str]:
+        return {file.name for file in self.out.glob("*.bak*")}
+
+    def contents(self) -> dict[str, bytes]:
+        """Of all that is not made each time."""
+        files = (file for file in self.out.rglob("*") if file.is_file() and file.suffix != ".html")
+        return {str(file): file.read_bytes() for file in files if file.name != "evaluate.json"}
+
+
+@pytest.fixture
+def world(tmp_path: Path, tiny_model: str, jsonl: WriteJsonl, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The tiny model babbles; what it babbles first about a city is declared to be true of it, so that pairs arise."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MASKDPO_CACHE", str(tmp_path / "cache"))
+    prompts = [{"id": city, "prompt": f"Which river crosses {city}?"} for city in CITIES]
+    babble = {"prompts": jsonl("asked.jsonl", prompts), "model": tiny_model, "out": tmp_path / "babble.jsonl"}
+    sampling = {"n": 3, "max_tokens": 12}
+    COMMANDS["sample"](**full_arguments(COMMANDS["sample"], babble | sampling))
+    said = {row["prompt_id"]: row["response"] for row in reversed(read(tmp_path / "babble.jsonl"))}
+    jsonl("prompts.jsonl", [prompt | {"reference": said[prompt["id"]]} for prompt in prompts[:4]])
+    jsonl("heldout.jsonl", [prompt | {"reference": said[prompt["id"]]} for prompt in prompts[4:]])
+    spec = {
+        "out": "out",
+        "prompts": "prompts.jsonl",
+        "heldout": "heldout.jsonl",
+        "model": tiny_model,
+        "sample": {"n": 3, "max-tokens": 12},
+        "annotate": {"judge": "lexical"},
+        "build-pairs": {"test_size": 0, "max-length-ratio": 9},
+        "train": {"lr": "1e-3", "max-steps": 2, "batch-size": 2},
+        "evaluate": None,
+        "report": None,
+    }
+    return World(tmp_path, spec)
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+ALL = (
+    "sample", "annotate", "build-pairs", "train",
+    "sample-before", "annotate-before", "sample-after", "annotate-after", "evaluate", "report",
+)  # fmt: skip
+
+
+# --- what runs -------------------------------------------------------------------------------------
+
+
+def test_everything_runs_once_and_is_then_up_to_date(world: World) -> None:
+    assert world.plan()["sample"] == ("run", "no output yet")
+    assert not world.out.exists()  # a dry run writes nothing
+    assert world.run() == dict.fromkeys(ALL, "run")
+    assert world.read("pairs.jsonl")
+    assert {row["model"] for row in world.read("after.responses.jsonl")} == {"out/model"}
+    assert {row["model"] for row in world.read("before.responses.jsonl")} == {world.spec["model"]}
+    assert "<html" in (world.out / "report.html").read_text()
+    figures = (world.out / "evaluate.json").read_text()
+    assert json.loads(figures)
+    before = world.contents()
+    again = world.run()
+    assert {name for name, action in again.items() if action != "up to date"} == {"evaluate", "report"}
+    assert world.contents() == before
+    assert (world.out / "evaluate.json").read_text() == figures
+
+
+def test_the_record_names_the_command_that_does_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run()
+    for stage in world.stages():
+        if stage.out is None or stage.command == "report":
+            continue
+        meta = read_meta(meta_file(stage.out))
+        assert meta is not None
+        assert meta.command_line == stage.line
+        assert set(meta.paths) == set(meta.inputs)
+        folder = meta_file(stage.out).parent
+        assert all((folder / path).resolve() == stage.given[role].resolve() for role, path in meta.paths.items())
+
+
+def test_a_command_that_was_run_by_hand_is_not_run_again(world: World) -> None:
+    sample = world.stages()[0]
+    sample.call(**sample.arguments)
+    before = (world.out / "responses.jsonl").read_bytes()
+    assert world.plan()["sample"] == ("continue", "made by hand: it sees itself what is left to do")
+    world.run()
+    assert (world.out / "responses.jsonl").read_bytes() == before
+    assert world.plan()["sample"] == ("up to date", "")
+    assert world.backups() == set()
+
+
+# --- what changes ----------------------------------------------------------------------------------
+
+
+def test_another_learning_rate_trains_anew_and_keeps_the_answers(world: World) -> None:
+    world.run()
+    weights = (world.out / "model" / "model.safetensors").read_bytes()
+    world.spec["train"]["lr"] = 0.01
+    planned = world.plan()
+    assert planned["build-pairs"] == ("up to date", "")
+    assert planned["train"] == ("changed", "lr: 0.001 -> 0.01")
+    assert planned["sample-before"] == ("up to date", "")
+    assert planned["sample-after"] == ("continue", "after train")
+    done = world.run()
+    assert [done[name] for name in ALL[:3]] == ["up to date"] * 3
+    assert (done["sample-before"], done["sample-after"], done["annotate-after"]) == ("up to date", "anew", "anew")
+    assert (world.out / "model" / "model.safetensors").read_bytes() != weights
+    assert (world.out / "model.bak" / "model.safetensors").read_bytes() == weights
+    assert "responses.jsonl.bak" not in world.backups()
+    assert "after.responses.jsonl.bak" in world.backups()
+    assert {action for name, action in world.run().items() if name not in ("evaluate", "report")} == {"up to date"}
+
+
+def test_an_option_that_decides_nothing_makes_nothing_anew(world: World) -> None:
+    world.run()
+    before = (world.out / "responses.jsonl").read_bytes()
+    world.spec["sample"]["batch-size"] = 7
+    assert world.plan()["sample"] == ("changed", "batch_size: default -> 7")
+    done = world.run()
+    assert (done["sample"], done["annotate"], done["train"]) == ("changed", "up to date", "up to date")
+    assert (world.out / "responses.jsonl").read_bytes() == before
+    assert world.backups() == set()
+    assert world.plan()["sample"] == ("up to date", "")
+
+
+def test_other_answers_make_all_that_follows_anew(world: World) -> None:
+    world.run()
+    world.spec["sample"]["max-tokens"] = 11
+    world.spec["sample_before"] = {"max_tokens": 12}  # what was compared before stays
+    done = world.run()
+    assert (done["annotate"], done["build-pairs"], done["train"]) == ("anew", "anew", "anew")
+    assert done["annotate-before"] == "up to date"
+    assert {row["response"] for row in world.read("responses.jsonl")} == {
+        row["response"] for row in world.read("annotations.jsonl")
+    }
+    assert {"responses.jsonl.bak", "annotations.jsonl.bak", "model.bak"} <= world.backups()
+
+
+def test_a_stop_between_new_answers_and_their_labels_is_made_up_for(world: World) -> None:
+    del world.spec["heldout"]
+    world.run()
+    world.spec["sample"]["max-tokens"] = 11
+    sample = world.stages()[:1]
+    run_stages(sample)
+    assert world.plan()["annotate"] == ("anew", "responses made anew")
+    assert world.run()["annotate"] == "anew"
+
+
+def test_more_prompts_are_added_to_what_is_there(world: World) -> None:
+    del world.spec["heldout"]
+    world.run()
+    answers = {row["id"]: row["response"] for row in world.read("responses.jsonl")}
+    added = {"id": "Oslo", "prompt": "Which river crosses Oslo?", "reference": "It is not."}
+    with (world.folder / "prompts.jsonl").open("a") as file:
+        file.write(json.dumps(added) + "\n")
+    assert world.plan()["sample"] == ("continue", "prompts changed")
+    done = world.run()
+    assert (done["sample"], done["annotate"], done["train"]) == ("continue", "continue", done["train"])
+    now = {row["id"]: row["response"] for row in world.read("responses.jsonl")}
+    assert now.items() > answers.items()
+    assert len(world.read("annotations.jsonl")) == len(now) == len(answers) + 3
+    assert not {"responses.jsonl.bak", "annotations.jsonl.bak"} & world.backups()
+
+
+def test_what_was_interrupted_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    del world.spec["heldout"]
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("maskdpo.train.run._export", interrupt)
+        world.run()
+    assert world.plan()["train"] == ("continue", "interrupted")
+    responses = (world.out / "responses.jsonl").read_text().splitlines(keepends=True)
+    (world.out / "responses.jsonl").write_text("".join(responses[:-2]))  # the end got lost
+    record = world.out / "responses.jsonl.meta.json"
+    record.write_text(record.read_text().replace('"complete"', '"running"'))
+    assert world.plan()["sample"] == ("continue", "interrupted")
+    done = world.run()
+    assert (done["sample"], done["annotate"], done["train"]) == ("continue", "up to date", "continue")
+    assert (world.out / "responses.jsonl").read_text() == "".join(responses)
+    assert (world.out / "model" / "model.safetensors").exists()
+    assert world.plan()["train"] == ("up to date", "")
+
+
+def test_from_a_stage(world: World) -> None:
+    world.run()
+    kept = (world.out / "annotations.jsonl").read_bytes()
+    done = world.run("train")
+    assert done == dict.fromkeys(ALL[3:], "anew")
+    assert (world.out / "annotations.jsonl").read_bytes() == kept
+    assert "model.bak" in world.backups()
+    assert "annotations.jsonl.bak" not in world.backups()
+
+
+def test_a_stage_that_is_not_named_does_not_run(world: World) -> None:
+    for name in ("heldout", "train", "report"):
+        del world.spec[name]
+    assert list(world.run()) == ["sample", "annotate", "build-pairs", "evaluate"]
+    assert not (world.out / "model").exists()
+
+
+# --- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        (None, "promts", "x", "promts: unknown key; did you mean 'prompts'?"),
+        (None, "build-pair", {}, "build-pair: unknown key; did you mean 'build-pairs'?"),
+        ("build-pairs", "test-size", 0, "build-pairs.test-size: is there twice, with - and with _"),
+        (None, "sample", 3, "sample: Input should be a valid dictionary"),
+        ("sample", "temprature", 1, "sample.temprature: unknown key; did you mean 'temperature'?"),
+        ("sample", "max_tokns", 1, "sample.max-tokns: unknown key; did you mean 'max-tokens'?"),
+        ("sample", "n", 0, "sample.n: Input should be greater than or equal to 1"),
+        ("sample", "n", "many", "sample.n: Input should be a valid integer, unable to parse string as an integer"),
+        ("sample", "backend", "pigeon", "sample.backend: Input should be 'transformers', 'vllm' or 'openai'"),
+        ("sample", "out", "x", "sample.out: cannot be set here: the pipeline sets it"),
+        ("train", "restart", True, "train.restart: cannot be set here: use --from"),
+        ("annotate", "judge", None, "annotate.judge: is missing"),
+        ("build-pairs", "test_size", 1, "build-pairs.test-size: Input should be less than or equal to 0.99"),
+    ],
+)
+def test_what_is_wrong_in_the_file(world: World, section: str | None, key: str, value: Any, message: str) -> None:
+    (world.spec if section is None else world.spec[section])[key] = value
+    if value is None:
+        del world.spec["annotate"][key]
+    with pytest.raises(UserError) as error:
+        world.stages()
+    assert str(error.value).startswith(f"{world.folder / 'pipeline.yaml'}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sample: {n: 1", "pipeline.yaml:1: not valid YAML: "),
+        ("- sample", "pipeline.yaml: must be a mapping"),
+        ("", "pipeline.yaml: must be a mapping"),
+        ("out: x\nprompts: y", "pipeline.yaml: names no stage"),
+        ("prompts: y", "pipeline.yaml: out: is missing"),
+        ("out: !!python/object/apply:os.getcwd []", "pipeline.yaml:1: not valid YAML: could not determine a constr"),
+    ],
+)
+def test_no_pipeline(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_pipeline(file, COMMANDS)
+    assert str(error.value).startswith(f"{tmp_path}/{message}")
+
+
+def test_a_missing_input_is_found_before_anything_runs(world: World) -> None:
+    (world.folder / "heldout.jsonl").unlink()
+    with pytest.raises(UserError, match=r"^sample-before reads heldout.jsonl: no such file$"):
+        world.run()
+    assert not world.out.exists()
+
+
+def test_a_stage_that_fails_is_named_and_nothing_follows(world: World) -> None:
+    world.spec["annotate"]["judge"] = "oracle"
+    with pytest.raises(UserError, match=r"^annotate: unknown judge 'oracle'"):
+        world.run()
+    assert (world.out / "responses.jsonl").exists()
+    assert not (world.out / "pairs.jsonl").exists()
+
+
+def test_labels_of_a_changed_judge_are_not_mixed(world: World) -> None:
+    """Nothing changed in the file, so nobody has asked for new labels: the stage refuses, and says what to do."""
+    del world.spec["heldout"]
+    world.run()
+    record = world.out / "annotations.jsonl.meta.json"
+    record.write_text(record.read_text().replace('"name": "lexical"', '"name": "lexical-old"'))
+    with (world.folder / "prompts.jsonl").open("a") as file:
+        file.write('{"id": "Oslo", "prompt": "Oslo?", "reference": "It is not."}\n')
+    with pytest.raises(UserError, match=r"^annotate: .*name: 'lexical-old' -> 'lexical'.* --from annotate$"):
+        world.run()
+    assert world.run("annotate")["annotate"] == "anew"
+
+
+def test_no_such_stage(world: World) -> None:
+    with pytest.raises(UserError, match=r"^--from sampel: no such stage; the file has: sample, annotate, "):
+        world.run("sampel")
+
+
+# --- options ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_keys_are_the_options_of_the_command(name: str) -> None:
+    """A new option of a command is at once a key of its section."""
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    known = set(full_arguments(COMMANDS[name], {}))
+    for parameter in command.params:
+        spelled = [option.lstrip("-") for option in parameter.opts]
+        assert parameter.name in known
+        assert {option_name(parameter.name), parameter.name} & set(spelled)
+    assert len(command.params) - 1 <= len(known) <= len(command.params)  # --help is none of ours
+
+
+def test_the_command_line_of_a_stage_means_the_same(world: World) -> None:
+    world.spec["sample"] |= {"stop": ["\n\n", "a b"], "raw": True, "temperature": 0.5}
+    world.spec["train"] |= {"cache": False, "gradient-checkpointing": True}
+    for stage in world.stages():
+        words = shlex.split(stage.line)
+        assert words[:2] == ["maskdpo", stage.command]
+        parsed = typer.main.get_command(app).commands[stage.command].make_context("x", words[2:])  # type: ignore[attr-defined]
+        assert {key: value for key, value in parsed.params.items() if key != "help"} == stage.arguments
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_examples_are_pipelines(file: Path) -> None:
+    if file.stem == "countries":
+        pytest.skip("facts, no pipeline")
+    assert [stage.name for stage in load_pipeline(file, COMMANDS)] == list(ALL)
+
+
+def test_dry_run_prints_a_table(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.stages()
+    run_command(Path("pipeline.yaml"), None, True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if "│" in line][-len(ALL) :] == list(ALL)
+    assert not world.out.exists()
