@@ -1,0 +1,393 @@
+"""Other tools' formats: what goes out can be read there, what comes back is the same, what does not fit is named."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import WriteJsonl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maskdpo.errors import InputError, UserError
+from maskdpo.formats.align import align
+from maskdpo.formats.paper import PaperRow, from_paper, to_paper
+from maskdpo.formats.transfer import config_file, export_file, import_file
+from maskdpo.io import read_records
+from maskdpo.runs import meta_file, read_meta
+from maskdpo.schemas import SIDES, Annotation, Label, Message, Pair, PairSentence, Prompt, Response
+
+TEXT = st.text(st.sampled_from("ab1. \n\t-é😀中\u3000"), min_size=0, max_size=40)
+LABELS = st.sampled_from([*Label, None])
+
+
+@st.composite
+def sentences(draw: st.DrawFn, text: str) -> list[PairSentence]:
+    """Any spans that a record may have: with gaps, touching, of white space only."""
+    cuts = sorted(draw(st.sets(st.integers(0, len(text)), max_size=8)))
+    spans = [(a, b) for a, b in pairwise(cuts) if draw(st.booleans())]
+    return [PairSentence(start=a, end=b, label=draw(LABELS)) for a, b in spans]
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> Pair:
+    chosen, rejected = draw(TEXT), draw(TEXT)
+    plain = draw(st.booleans())
+    return Pair(
+        id=draw(st.text("ab中", min_size=1, max_size=3)),
+        prompt_id="q",
+        topic="t",
+        prompt="Why?" if plain else [Message(role="system", content="Be brief."), Message(role="user", content="Why?")],
+        chosen=chosen if plain else [Message(role="assistant", content=chosen)],
+        rejected=rejected if plain else [Message(role="assistant", content=rejected)],
+        chosen_sentences=draw(sentences(chosen)),
+        rejected_sentences=draw(sentences(rejected)),
+    )
+
+
+def through_json(row: dict[str, Any]) -> PaperRow:
+    return PaperRow.model_validate(json.loads(json.dumps(row)))
+
+
+# --- the paper's data ------------------------------------------------------------------------------
+
+
+@given(pairs())
+def test_a_pair_comes_back_the_same_from_the_papers_format(pair: Pair) -> None:
+    assert from_paper(through_json(to_paper(pair)), 1) == pair
+
+
+@given(pairs())
+def test_the_papers_sentences_tile_the_answer(pair: Pair) -> None:
+    row = to_paper(pair)
+    for side in SIDES:
+        item = row[f"{side}_item"]
+        assert len(item["sents"]) == len(item["type"]) == len(pair.sentences(side))
+        assert "".join(item["sents"]) == (pair.response(side) if item["sents"] else "")
+
+
+@given(pairs())
+def test_the_papers_code_leaves_out_the_same_sentences(pair: Pair) -> None:
+    """It compares with these two strings; only what was not judged it trains and we do not."""
+    row = to_paper(pair)
+    out = {"chosen": "hallucination", "rejected": "no_hallucination"}
+    ours: dict[str, set[Label | None]] = {
+        "chosen": {Label.CONTRADICTORY, Label.UNVERIFIABLE, Label.HALLUCINATION},
+        "rejected": {Label.NO_HALLUCINATION},
+    }
+    for side in SIDES:
+        left_out = [name == out[side] for name in row[f"{side}_item"]["type"]]
+        assert left_out == [sentence.label in ours[side] for sentence in pair.sentences(side)]
+
+
+PARTS = st.lists(st.tuples(st.text("abc.é中😀", min_size=1, max_size=6), LABELS), min_size=1, max_size=6)
+
+
+@given(PARTS, st.lists(st.sampled_from(["", " ", "\n\n", "\u3000"]), min_size=7, max_size=7), st.booleans())
+def test_foreign_sentences_find_their_spans(
+    parts: list[tuple[str, Label | None]], blanks: list[str], stripped: bool
+) -> None:
+    """Sentences that cover the answer, as the paper's splitter makes them, with other white space than the answer."""
+    text, spans = blanks[0], []
+    for (part, _), blank in zip(parts, blanks[1:], strict=False):
+        spans.append((len(text), len(text) + len(part)))
+        text += part + blank
+    names = [None if label is None else label.value for _, label in parts]
+    item = {"sents": [part if stripped else f" {part}\n" for part, _ in parts], "type": names}
+    empty = {"sents": [], "type": []}
+    row = {"prompt": "Q", "chosen": text, "rejected": "", "chosen_item": item, "rejected_item": empty}
+    found = from_paper(through_json(row), 1).chosen_sentences
+    assert [(s.start, s.end, s.label) for s in found] == [
+        (start, end, label) for (start, end), (_, label) in zip(spans, parts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts", "spans"),
+    [
+        ("A b.  C d.", ["A b.", "C d."], [(0, 4), (6, 10)]),
+        ("A\nb. C", ["A b.", "C"], [(0, 4), (5, 6)]),
+        ("J. K. Rowling wrote.", ["J.K.Rowling wrote."], [(0, 20)]),
+        ("- one\n- two", ["one", "two"], [(2, 5), (8, 11)]),
+        ("same same", ["same", "same"], [(0, 4), (5, 9)]),
+        ("a b", ["a", " ", "b"], [(0, 1), None, (2, 3)]),
+        ("", [], []),
+    ],
+)
+def test_align(text: str, parts: list[str], spans: list[tuple[int, int] | None]) -> None:
+    assert align(text, parts) == spans
+
+
+@pytest.mark.parametrize(
+    ("text", "parts", "message"),
+    [
+        ("One. Two.", ["One.", "Three."], "sentence 1, 'Three.', does not follow in the answer"),
+        ("One. Two.", ["Two.", "One."], "sentence 1, 'One.', does not follow in the answer"),
+        ("x yes yes", ["yes"], "sentence 0, 'yes', may be one of several places in the answer"),
+        ("One.", ["One.", "One."], "sentence 1, 'One.', does not follow"),
+    ],
+)
+def test_sentences_that_cannot_be_placed(text: str, parts: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        align(text, parts)
+
+
+def paper_row(**changes: Any) -> dict[str, Any]:
+    row = {
+        "prompt": [{"role": "user", "content": "Who?"}],
+        "chosen": [{"role": "assistant", "content": "She did. Or not."}],
+        "chosen_item": {"sents": ["She did.", "Or not."], "type": ["no_hallucination", "hallucination"]},
+        "rejected": [{"role": "assistant", "content": "He did."}],
+        "rejected_item": {"sents": ["He did."], "type": ["hallucination"]},
+    }
+    return row | changes
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("nofact", Label.NO_FACT),
+        ("No_Fact", Label.NO_FACT),
+        ("<No Facts>", Label.NO_FACT),
+        ("ok", Label.NO_HALLUCINATION),
+        ("No Hallucination", Label.NO_HALLUCINATION),
+        ("CONTRADICTORY", Label.CONTRADICTORY),
+        ("Unverifiable", Label.UNVERIFIABLE),
+        ("hallucination", Label.HALLUCINATION),
+        ("not_judged", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_names_of_types(name: str | None, label: Label | None) -> None:
+    row = paper_row(rejected_item={"sents": ["He did."], "type": [name]})
+    assert from_paper(through_json(row), 1).rejected_sentences[0].label is label
+
+
+def test_an_edited_row_loses_the_labels_and_spans_that_no_longer_hold() -> None:
+    pair = from_paper(through_json(paper_row()), 1)
+    row = to_paper(pair)
+    row["chosen_item"]["type"] = ["hallucination", "ok"]  # a person has turned the verdicts round
+    row["rejected"] = [{"role": "assistant", "content": "Well, he did."}]
+    row["rejected_item"]["sents"] = ["he did."]
+    again = from_paper(through_json(row), 1)
+    assert [s.label for s in again.chosen_sentences] == [Label.HALLUCINATION, Label.NO_HALLUCINATION]
+    assert [(s.start, s.end) for s in again.rejected_sentences] == [(6, 13)]
+
+
+def test_rows_that_do_not_fit_are_named_and_counted(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    good = paper_row()
+    file = jsonl(
+        "paper.jsonl",
+        [
+            good,
+            paper_row(rejected_item={"sents": ["She did."], "type": ["ok"]}),
+            paper_row(rejected_item={"sents": ["He did."], "type": []}),
+            paper_row(rejected_item={"sents": ["He did."], "type": ["wrong"]}),
+            {key: value for key, value in good.items() if key != "prompt"},
+            "{",
+            "[1]",
+            "",
+            paper_row(chosen="She did. Or not."),
+            paper_row(prompt=[{"role": "user", "content": "Who else?"}]),
+            paper_row(id="a"),
+            paper_row(id="a"),
+        ],
+    )
+    stats = import_file(file, tmp_path / "pairs.jsonl", "mask-dpo-paper", limit=99)
+    assert (stats.kind, stats.records, stats.rejected, stats.sentences) == ("pair", 3, 8, 9)
+    assert [str(error).removeprefix(f"{file}:") for error in stats.errors] == [
+        "2: rejected_item: sentence 0, 'She did.', does not follow in the answer",
+        "3: rejected_item: 1 sentences, but 0 types",
+        "4: rejected_item: unknown type 'wrong'; known: no_hallucination, contradictory, unverifiable, hallucination, "
+        "no_fact, ok, nofact, not_judged",
+        "5: prompt: Field required",
+        "6: not a JSON object; is the line torn?",
+        "7: not a JSON object",
+        "9: chosen: prompt and answers must all be strings or all be lists of messages",
+        "12: the same as line 11: both would get the id a",
+    ]
+    made = list(read_records(tmp_path / "pairs.jsonl", Pair))
+    assert [pair.id[-2:] for pair in made[:2]] == ["-1", "10"]
+    assert made[0].prompt_id == made[2].prompt_id != made[1].prompt_id  # the same question is the same prompt
+    few = import_file(file, tmp_path / "few.jsonl", "mask-dpo-paper", limit=2)
+    assert (len(few.errors), few.rejected) == (2, 8)
+
+
+def test_nothing_to_import_writes_nothing(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    file = jsonl("rows.jsonl", [{"text": "x"}, {"text": "y"}])
+    with pytest.raises(
+        InputError, match=r"no row is anah data \(2 rejected\); the first: .*rows.jsonl:1: no anah data"
+    ):
+        import_file(file, tmp_path / "out.jsonl", "anah")
+    assert not (tmp_path / "out.jsonl").exists()
+    with pytest.raises(InputError, match=r"no row is anah data \(0 rejected\)"):
+        import_file(jsonl("empty.jsonl", []), tmp_path / "out.jsonl", "anah")
+
+
+def test_files_of_pairs_come_back_the_same(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    @settings(max_examples=20)
+    @given(st.lists(pairs(), min_size=1, max_size=4, unique_by=lambda pair: pair.id))
+    def check(made: list[Pair]) -> None:
+        file = jsonl("pairs.jsonl", [pair.model_dump(mode="json") for pair in made])
+        export_file(file, tmp_path / "paper.jsonl", "mask-dpo-paper")
+        import_file(tmp_path / "paper.jsonl", tmp_path / "again.jsonl", "mask-dpo-paper")
+        assert list(read_records(tmp_path / "again.jsonl", Pair)) == made
+
+    check()
+
+
+# --- ANAH's raw inputs -----------------------------------------------------------------------------
+
+
+def test_anahs_questions_and_answers_find_each_other(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    documents = [
+        {"question": "Who?", "document": "She.", "language": "en", "topic": "x"},
+        {"question": "谁？", "document": ["她。", "她们。"], "language": "zh"},
+        {"question": "Who?", "document": "He.", "language": "en"},
+        {"question": "Qui ?", "document": "Elle.", "language": "fr"},
+    ]
+    answers = [{"question": "谁？", "response": "他。"}, {"question": "Who?", "response": "A."}, {"question": "Who?"}]
+    stats = import_file(jsonl("documents.jsonl", documents), tmp_path / "prompts.jsonl", "anah")
+    assert (stats.kind, stats.records) == ("prompt", 2)
+    assert [str(error).split(":", 2)[2] for error in stats.errors] == [
+        f" the same as line 1: both would get the id {next(read_records(tmp_path / 'prompts.jsonl', Prompt)).id}",
+        " language: Input should be 'en' or 'zh'",
+    ]
+    stats = import_file(jsonl("answers.jsonl", answers), tmp_path / "responses.jsonl", "anah")
+    assert (stats.kind, stats.records, stats.rejected) == ("response", 2, 1)
+    prompts = {prompt.id: prompt for prompt in read_records(tmp_path / "prompts.jsonl", Prompt)}
+    responses = list(read_records(tmp_path / "responses.jsonl", Response))
+    assert [(prompts[r.prompt_id].prompt, r.response) for r in responses] == [("谁？", "他。"), ("Who?", "A.")]
+    assert [prompt.passages for prompt in prompts.values()] == [["She."], ["她。", "她们。"]]
+
+
+# --- TRL and annotation tools ----------------------------------------------------------------------
+
+PAIR = from_paper(through_json(paper_row()), 1)
+PROMPT = Prompt(id="q", prompt="Wer?", reference=["Sie.", "Er nicht."], topic="t")
+ANSWER = "😀 Sie war es. Er auch. Hm."
+ANNOTATION = Annotation.model_validate(
+    {
+        "id": "q-0",
+        "prompt_id": "q",
+        "response": ANSWER,
+        "sentences": [
+            {
+                "start": 2,
+                "end": 13,
+                "label": "no_hallucination",
+                "confidence": 0.75,
+                "evidence": "Sie.",
+                "reason": "so",
+            },
+            {"start": 14, "end": 22, "label": "contradictory", "confidence": 1.0},
+            {"start": 23, "end": 26, "status": "refused"},
+        ],
+        "judge": {"name": "llm", "model": "judge-7b", "version": "1"},
+    }
+)
+
+
+def test_trl_rows_hold_three_columns_that_datasets_loads(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    file = jsonl("pairs.jsonl", [PAIR.model_dump(mode="json"), PAIR.model_dump(mode="json") | {"id": "b"}])
+    stats = export_file(file, tmp_path / "trl.jsonl", "trl")
+    assert (stats.records, stats.plain) == (2, 0)
+    rows = [json.loads(line) for line in (tmp_path / "trl.jsonl").read_text().splitlines()]
+    assert rows[0] == {
+        "prompt": [{"role": "user", "content": "Who?"}],
+        "chosen": [{"role": "assistant", "content": "She did. Or not."}],
+        "rejected": [{"role": "assistant", "content": "He did."}],
+    }
+    datasets = pytest.importorskip("datasets")
+    loaded = datasets.load_dataset(
+        "json", data_files=str(tmp_path / "trl.jsonl"), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert loaded.column_names == ["prompt", "chosen", "rejected"]
+    assert loaded[1] == rows[1]
+
+
+def test_label_studio_tasks_fit_their_interface(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    file = jsonl("annotations.jsonl", [ANNOTATION.model_dump(mode="json")])
+    prompts = jsonl("prompts.jsonl", [PROMPT.model_dump(mode="json")])
+    stats = export_file(file, tmp_path / "tasks.json", "label-studio", prompts)
+    assert (stats.records, stats.not_judged) == (1, 1)
+    [task] = json.loads((tmp_path / "tasks.json").read_text())
+    assert task["data"]["reference"] == "Sie.\n\nEr nicht."
+    [prediction] = task["predictions"]
+    assert prediction["model_version"] == "judge-7b"
+    interface = ElementTree.fromstring(config_file(tmp_path / "tasks.json").read_text())
+    names = {label.get("value") for label in interface.iter("Label")}
+    shown = {element.get("value") for element in interface.iter("Text")}
+    assert shown <= {f"${key}" for key in task["data"]}
+    for region in prediction["result"]:
+        value = region["value"]
+        assert value["text"] == ANSWER[value["start"] : value["end"]]  # code points, also behind an emoji
+        assert set(value["labels"]) <= names
+        labels = interface.find(f"Labels[@name='{region['from_name']}']")
+        assert labels is not None
+        assert labels.get("toName") == region["to_name"]
+        assert interface.find(f"Text[@name='{region['to_name']}']") is not None
+    assert [region["value"]["labels"] for region in prediction["result"]] == [
+        ["no_hallucination"],
+        ["contradictory"],
+        ["not_judged"],
+    ]
+    assert [region.get("score") for region in prediction["result"]] == [0.75, 1.0, None]
+    assert [region.get("meta") for region in prediction["result"]] == [{"text": ["Sie.", "so"]}, None, None]
+
+
+def test_argilla_records_have_span_suggestions(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    judged = ANNOTATION.model_copy(update={"id": "q-1", "sentences": ANNOTATION.sentences[:2]})
+    file = jsonl("annotations.jsonl", [a.model_dump(mode="json") for a in (ANNOTATION, judged)])
+    prompts = jsonl("prompts.jsonl", [PROMPT.model_dump(mode="json")])
+    export_file(file, tmp_path / "records.json", "argilla", prompts)
+    first, second = json.loads((tmp_path / "records.json").read_text())
+    assert first["fields"] == {"prompt": "Wer?", "response": ANSWER, "reference": "Sie.\n\nEr nicht."}
+    assert first["metadata"] == {"prompt_id": "q", "topic": "t"}
+    suggestion = first["suggestions"]["sentences"]
+    assert [(ANSWER[s["start"] : s["end"]], s["label"]) for s in suggestion["value"]] == [
+        ("Sie war es.", "no_hallucination"),
+        ("Er auch.", "contradictory"),
+        ("Hm.", "not_judged"),
+    ]
+    assert suggestion["agent"] == "judge-7b"
+    assert "score" not in suggestion  # one confidence is missing, and the list must fit the spans
+    assert second["suggestions"]["sentences"]["score"] == [0.75, 1.0]
+
+
+# --- files -----------------------------------------------------------------------------------------
+
+
+def test_what_an_export_needs(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    pairs_file = jsonl("pairs.jsonl", [PAIR.model_dump(mode="json")])
+    annotations = jsonl("annotations.jsonl", [ANNOTATION.model_dump(mode="json")])
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="--format argilla needs --prompts"):
+        export_file(annotations, out, "argilla")
+    with pytest.raises(InputError, match="holds annotation records, but --format trl is made of pair records"):
+        export_file(annotations, out, "trl")
+    with pytest.raises(InputError, match="holds pair records, but --format label-studio is made of annotation records"):
+        export_file(pairs_file, out, "label-studio", pairs_file)
+    with pytest.raises(InputError, match="is an input of this command"):
+        export_file(pairs_file, pairs_file, "trl")
+    other = jsonl("prompts.jsonl", [{"id": "other", "prompt": "?"}])
+    with pytest.raises(InputError, match=r"annotations.jsonl:1: prompt_id: no prompt has the id 'q'"):
+        export_file(annotations, out, "argilla", other)
+    assert not out.exists()
+
+
+def test_exports_and_imports_leave_a_record_for_lineage(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    file = jsonl("pairs.jsonl", [PAIR.model_dump(mode="json")])
+    for to in ("mask-dpo-paper", "trl", "mask-dpo-paper"):  # other settings replace the output, as its record says
+        export_file(file, tmp_path / "out.jsonl", to)  # type: ignore[arg-type]
+        meta = read_meta(meta_file(tmp_path / "out.jsonl"))
+        assert meta is not None
+        assert (meta.command, meta.options, meta.paths) == ("export", {"format": to}, {"records": "pairs.jsonl"})
+    import_file(tmp_path / "out.jsonl", tmp_path / "again.jsonl", "mask-dpo-paper")
+    again = read_meta(meta_file(tmp_path / "again.jsonl"))
+    assert again is not None
+    assert (again.status, again.counts["records"]) == ("complete", 1)
