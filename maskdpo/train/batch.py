@@ -37,6 +37,7 @@ class Batch:
     weight_N: Tensor
     answer_N: Tensor
     pair_weight_B: Tensor
+    score_gap_B: Tensor
     layout: Layout
 
     @property
@@ -66,7 +67,8 @@ def collate(pairs: Sequence[EncodedPair], layout: Layout, *, every_token: bool =
     """Lay out pairs as rows.
 
     Args:
-        every_token: predict all tokens of the answers, not only those with weight (for the reference cache).
+        every_token: predict all tokens of the answers, not only those with weight (for the reference cache, and for the
+            figures of masked tokens).
     """
     rows: list[_Row] = []
     for pair in pairs:
@@ -89,6 +91,7 @@ def collate(pairs: Sequence[EncodedPair], layout: Layout, *, every_token: bool =
         weight_N=torch.from_numpy(weight_N.astype(np.float32)),
         answer_N=torch.from_numpy(answer_N),
         pair_weight_B=torch.tensor([pair.weight for pair in pairs], dtype=torch.float32),
+        score_gap_B=torch.tensor([pair.score_gap for pair in pairs], dtype=torch.float32),
         layout=layout,
     )
 

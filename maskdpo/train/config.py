@@ -2,16 +2,29 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import open_input
 from maskdpo.models import Dtype
 from maskdpo.train.encode import EosPolicy
 from maskdpo.train.weights import METHODS
+
+MethodName = Literal["mask-dpo", "dpo", "chosen-only", "rejected-only", "soft"]
+LossName = Literal[
+    "sigmoid", "ipo", "hinge", "conservative", "robust", "simpo", "sigmoid-norm", "ld-dpo", "fdpo-margin"
+]
+
+LOSS_PARAMETERS: dict[str, tuple[float, tuple[LossName, ...]]] = {
+    "label_smoothing": (0.1, ("conservative", "robust")),
+    "simpo_gamma": (0.5, ("simpo",)),
+    "ld_alpha": (0.5, ("ld-dpo",)),
+    "margin_gamma": (10.0, ("fdpo-margin",)),
+}
+"""Settings that belong to some losses only: their default, and which losses."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -23,9 +36,22 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
-    method: Literal["mask-dpo", "dpo"] = "mask-dpo"
+    method: MethodName = "mask-dpo"
+    """What sentences count: see ``weights.METHODS``."""
+    loss: LossName = "sigmoid"
+    """What is made of the log ratios: see ``losses.LOSSES``."""
     beta: Positive = 0.1
-    """Strength of the pull towards the reference model."""
+    """Strength of the pull towards the reference model; for simpo the scale of the reward (the paper: 2 to 2.5)."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+    """conservative, robust: the share of pairs that are taken to be the wrong way round."""
+    simpo_gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """simpo: the margin that the chosen answer must win by."""
+    ld_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
+    """ld-dpo: the factor on the tokens of the longer answer beyond the length of the shorter one."""
+    margin_gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """fdpo-margin: the log ratio, in nats, that a score higher by 1 must win by."""
+    sft_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Factor on the chosen answer's negative log-likelihood a token, added to any loss."""
     lr: Positive = 1e-6
     """Peak learning rate of AdamW."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -48,9 +74,36 @@ class TrainConfig(BaseModel):
     gradient_checkpointing: bool = False
     """Recompute activations layer by layer: about a third slower, far less memory."""
     seed: Annotated[int, Field(ge=0)] = 0
+    log_masked_every: Annotated[int, Field(ge=0)] = 10
+    """Steps between looks at the rewards of the masked tokens, which cost one more forward pass; 0: never. The result
+    does not depend on it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_parameters_of_the_loss(cls, values: dict[str, Any]) -> dict[str, Any]:
+        loss = values.get("loss", "sigmoid")
+        missing = {
+            name: default
+            for name, (default, losses) in LOSS_PARAMETERS.items()
+            if loss in losses and values.get(name) is None
+        }
+        return values | missing
+
+    @model_validator(mode="after")
+    def _no_parameters_of_other_losses(self) -> Self:
+        for name, (_, losses) in LOSS_PARAMETERS.items():
+            if getattr(self, name) is not None and self.loss not in losses:
+                raise ValueError(f"{name}: only for --loss {' or '.join(losses)}; --loss {self.loss} does not use it")
+        return self
+
+    def value(self, name: str) -> float:
+        """A setting in ``LOSS_PARAMETERS``, of a loss that uses it."""
+        value = getattr(self, name)
+        assert isinstance(value, float), f"{name} belongs to another loss than {self.loss}"
+        return value
 
 
-assert set(METHODS) == {"mask-dpo", "dpo"}, "TrainConfig.method must name the methods"
+assert set(METHODS) == set(get_args(MethodName)), "TrainConfig.method must name the methods"
 
 
 def make_config(settings: dict[str, Any], file: Path | None) -> TrainConfig:
@@ -68,7 +121,7 @@ def make_config(settings: dict[str, Any], file: Path | None) -> TrainConfig:
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "missing":
             raise UserError(f"--{key} is missing: give it as a flag or in the config file") from None
-        message = problem["msg"]
+        message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, TrainConfig.model_fields, 1)
             message = "unknown setting" + (f"; did you mean {near[0]!r}?" if near else "")

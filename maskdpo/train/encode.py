@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Label, Pair, Side
-from maskdpo.train.weights import METHODS, Offsets, Rendered, token_weights
+from maskdpo.train.weights import (
+    BY_CONFIDENCE,
+    METHODS,
+    Offsets,
+    Rendered,
+    desensitise,
+    sentence_weight,
+    token_weights,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +40,7 @@ class Drop(StrEnum):
     PROMPT_TOO_LONG = "the prompt alone reaches max_length"
     NO_WEIGHT_CHOSEN = "no token of the chosen answer takes part in the loss"
     NO_WEIGHT_REJECTED = "no token of the rejected answer takes part in the loss"
+    NO_SCORES = "the loss needs the scores of both answers, which the pair does not have"
 
 
 NO_WEIGHT: dict[Side, Drop] = {"chosen": Drop.NO_WEIGHT_CHOSEN, "rejected": Drop.NO_WEIGHT_REJECTED}
@@ -54,6 +63,8 @@ class EncodedPair:
     chosen: EncodedSide
     rejected: EncodedSide
     weight: float = 1.0
+    score_gap: float = 0.0
+    """Score of the chosen answer less that of the rejected one; 0 where the pair has no scores."""
 
     def side(self, side: Side) -> EncodedSide:
         return self.chosen if side == "chosen" else self.rejected
@@ -73,6 +84,8 @@ class Encoder:
         eos: the end-of-turn token after the response: ``keep`` (weight 1, as the paper's code does),
             ``last_sentence`` (the weight of its label) or ``drop``. An answer that was cut off never trains it.
         max_length: longest prompt + answer in tokens; longer answers are cut at the end, and spans with them.
+        ld_alpha: factor on the tokens beyond the length of the shorter answer (``weights.desensitise``).
+        need_scores: drop pairs that lack a score.
     """
 
     def __init__(
@@ -82,6 +95,8 @@ class Encoder:
         method: str = "mask-dpo",
         eos: EosPolicy = "keep",
         max_length: int = 2048,
+        ld_alpha: float = 1.0,
+        need_scores: bool = False,
     ) -> None:
         if not tokenizer.is_fast:
             raise UserError(
@@ -90,12 +105,17 @@ class Encoder:
             )
         self._tokenizer = tokenizer
         self._table = METHODS[method]
+        self._by_confidence = method in BY_CONFIDENCE
         self._eos = eos
         self._max_length = max_length
+        self._ld_alpha = ld_alpha
+        self._need_scores = need_scores
         self._special_ids = _special_ids(tokenizer)
 
     def encode(self, pair: Pair) -> EncodedPair | Drop:
         """Token ids and weights of both sides, or why there are none."""
+        if self._need_scores and None in (pair.chosen_score, pair.rejected_score):
+            return Drop.NO_SCORES
         encoded: list[tuple[EncodedSide, int, int | None]] = []
         for side in SIDES:
             result = self._encode_side(pair, side)
@@ -108,12 +128,16 @@ class Encoder:
             return Drop.NO_PROMPT
         if shared >= self._max_length:
             return Drop.PROMPT_TOO_LONG
-        sides = [_cut(side, shared, self._max_length) for side in (chosen, rejected)]
-        for name, (answer, _, end) in zip(SIDES, encoded, strict=True):
-            kept = np.flatnonzero(answer.weights[: self._max_length])
+        sides = self._desensitised([_cut(side, shared, self._max_length) for side in (chosen, rejected)])
+        for name, answer, (_, _, end) in zip(SIDES, sides, encoded, strict=True):
+            kept = np.flatnonzero(answer.weights) + shared
             if not (kept != end).any():  # the end-of-turn token alone says nothing about facts
                 return NO_WEIGHT[name]
-        return EncodedPair(pair.id, chosen.ids[:shared], sides[0], sides[1], pair.weight)
+        return EncodedPair(pair.id, chosen.ids[:shared], sides[0], sides[1], pair.weight, _score_gap(pair))
+
+    def _desensitised(self, sides: list[EncodedSide]) -> list[EncodedSide]:
+        shorter = min(len(side.ids) for side in sides)
+        return [EncodedSide(side.ids, desensitise(side.weights, shorter, self._ld_alpha)) for side in sides]
 
     def _encode_side(self, pair: Pair, side: Side) -> tuple[EncodedSide, int, int | None] | Drop:
         """Ids and weights of prompt + answer; where the answer begins, and the token that ends the turn."""
@@ -130,12 +154,15 @@ class Encoder:
         ids = np.asarray(encoding["input_ids"], dtype=np.int64)
         offsets: list[tuple[int, int]] = encoding["offset_mapping"]
         row = self._table[side]
-        weights = token_weights(rendered, offsets, pair.sentences(side), row)
+        sentences = pair.sentences(side)
+        weights = token_weights(rendered, offsets, sentences, row, by_confidence=self._by_confidence)
         ids, weights, end = self._with_end_of_turn(pair, ids, weights, offsets, rendered)
         if end is not None:
             eos = "drop" if pair.finish_reason(side) == "length" else self._eos
-            last = pair.sentences(side)[-1].label if pair.sentences(side) else Label.NO_FACT
-            weights[end] = {"keep": 1.0, "drop": 0.0, "last_sentence": row[last]}[eos]
+            last = row[Label.NO_FACT]
+            if sentences:
+                last = sentence_weight(sentences[-1], row, by_confidence=self._by_confidence)
+            weights[end] = {"keep": 1.0, "drop": 0.0, "last_sentence": last}[eos]
         first = next((i for i, (_, token_end) in enumerate(offsets) if token_end > rendered.start), len(offsets))
         return EncodedSide(ids, weights), first, end
 
@@ -210,6 +237,12 @@ def _shared_prefix(a: Ids, b: Ids, limit: int) -> int:
     limit = min(limit, len(a), len(b))
     different = np.nonzero(a[:limit] != b[:limit])[0]
     return int(different[0]) if len(different) else limit
+
+
+def _score_gap(pair: Pair) -> float:
+    if pair.chosen_score is None or pair.rejected_score is None:
+        return 0.0
+    return pair.chosen_score - pair.rejected_score
 
 
 def _cut(side: EncodedSide, begin: int, end: int) -> EncodedSide:

@@ -1,21 +1,34 @@
-"""The Mask-DPO loss (Gu et al., ICLR 2025, arXiv 2503.02846, equation 4), as free functions over tensors.
+"""The losses, as free functions over tensors: log ratios of answers -> difference of a pair -> loss of a pair.
 
-    r(x, y) = sum_t w_t (log pi(y_t) - log pi_ref(y_t))
-    L       = -log sigmoid(beta (r(x, y_chosen) - r(x, y_rejected)))
+    r(x, y) = sum_t w_t (log pi(y_t) - log pi_ref(y_t))          masked_log_ratios: Mask-DPO, arXiv 2503.02846, eq. 4
+    d       = r(x, y_chosen) - r(x, y_rejected)
+    L       = f(d)                                               LOSSES, by the name that ``--loss`` takes
 
-With all w_t = 1 this is DPO (Rafailov et al., 2023, arXiv 2305.18290, equation 7).
-Shape letters: N predicted tokens of all answers of a batch, A answers, B pairs.
+Losses in ``AVERAGED`` divide r by sum_t w_t first; those in ``REFERENCE_FREE`` leave out log pi_ref. docs/method.md has
+every formula with its source.
+Shape letters: N predicted tokens of all answers of a batch, A answers (pair i: chosen 2i, rejected 2i + 1), B pairs.
 """
+
+from collections.abc import Callable
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from maskdpo.train.config import LossName, TrainConfig
+
+
+def sum_per_answer(values_N: Tensor, answer_N: Tensor, answers: int) -> Tensor:
+    """[A] float32 sums of [N] values over the tokens of every answer; ``answer_N`` int64, 0 <= i < A = answers."""
+    zero_A = torch.zeros(answers, dtype=torch.float32, device=values_N.device)
+    return zero_A.index_add(0, answer_N, values_N)
+
 
 def masked_log_ratios(
     logps_N: Tensor, ref_logps_N: Tensor, weights_N: Tensor, answer_N: Tensor, answers: int
 ) -> Tensor:
-    """r(x, y): the weighted sum of log pi - log pi_ref over the tokens of every answer.
+    """r(x, y): the weighted sum of log pi - log pi_ref over the tokens of every answer, in nats.
 
     Args:
         logps_N, ref_logps_N, weights_N: float32, one entry a token.
@@ -24,10 +37,101 @@ def masked_log_ratios(
     Returns:
         [A] float32, A = answers.
     """
-    zero = torch.zeros(answers, dtype=torch.float32, device=logps_N.device)
-    return zero.index_add(0, answer_N, weights_N * (logps_N - ref_logps_N))
+    return sum_per_answer(weights_N * (logps_N - ref_logps_N), answer_N, answers)
 
 
-def sigmoid_loss(chosen_B: Tensor, rejected_B: Tensor, beta: float) -> Tensor:
-    """-log sigmoid(beta (r_chosen - r_rejected)): [B] losses from [B] log ratios."""
-    return -logsigmoid(beta * (chosen_B - rejected_B))
+def sigmoid_loss(logit_B: Tensor) -> Tensor:
+    """-log sigmoid(z): the loss of DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7) for z = beta d. [B] -> [B]."""
+    return -logsigmoid(logit_B)
+
+
+def hinge_loss(logit_B: Tensor) -> Tensor:
+    """max(0, 1 - z): SLiC (Zhao et al. 2023, arXiv 2305.10425), with log ratios as in RSO (arXiv 2309.06657).
+
+    [B] -> [B].
+    """
+    return torch.relu(1 - logit_B)
+
+
+def ipo_loss(delta_B: Tensor, beta: float) -> Tensor:
+    """(d - 1 / (2 beta))^2: IPO (Azar et al. 2023, arXiv 2310.12036, eq. 17, where beta is called tau). [B] -> [B]."""
+    return (delta_B - 1 / (2 * beta)) ** 2
+
+
+def conservative_loss(logit_B: Tensor, label_smoothing: float) -> Tensor:
+    """cDPO (Mitchell 2023): the cross-entropy with a label that is wrong with probability e = ``label_smoothing``.
+
+    -(1 - e) log sigmoid(z) - e log sigmoid(-z), [B] -> [B].
+    """
+    return -(1 - label_smoothing) * logsigmoid(logit_B) - label_smoothing * logsigmoid(-logit_B)
+
+
+def robust_loss(logit_B: Tensor, label_smoothing: float) -> Tensor:
+    """rDPO (Chowdhury et al. 2024, arXiv 2403.00409): unbiased if labels are flipped with probability e < 1/2.
+
+    (-(1 - e) log sigmoid(z) + e log sigmoid(-z)) / (1 - 2e), [B] -> [B]; it may be negative.
+    """
+    flipped_B = label_smoothing * logsigmoid(-logit_B)
+    return (-(1 - label_smoothing) * logsigmoid(logit_B) + flipped_B) / (1 - 2 * label_smoothing)
+
+
+def factuality_margin(score_gap_B: Tensor) -> Tensor:
+    """How much more factual the chosen answer is, never below 0: F-DPO (arXiv 2601.03027) has labels h in {0, 1} and
+    takes h_rejected - h_chosen; here the scores of the pair are in their place. [B] -> [B]."""
+    return score_gap_B.clamp(min=0)
+
+
+Loss = Callable[[Tensor, Tensor, TrainConfig], Tensor]
+"""(differences d [B], chosen score - rejected score [B], settings) -> [B] losses."""
+
+LOSSES: dict[LossName, Loss] = {
+    "sigmoid": lambda d_B, gap_B, c: sigmoid_loss(c.beta * d_B),
+    "ipo": lambda d_B, gap_B, c: ipo_loss(d_B, c.beta),
+    "hinge": lambda d_B, gap_B, c: hinge_loss(c.beta * d_B),
+    "conservative": lambda d_B, gap_B, c: conservative_loss(c.beta * d_B, c.value("label_smoothing")),
+    "robust": lambda d_B, gap_B, c: robust_loss(c.beta * d_B, c.value("label_smoothing")),
+    # SimPO (Meng et al. 2024, arXiv 2405.14734, eq. 6)
+    "simpo": lambda d_B, gap_B, c: sigmoid_loss(c.beta * d_B - c.value("simpo_gamma")),
+    "sigmoid-norm": lambda d_B, gap_B, c: sigmoid_loss(c.beta * d_B),
+    # LD-DPO (Liu et al. 2024, arXiv 2409.06411) is in the weights: weights.desensitise
+    "ld-dpo": lambda d_B, gap_B, c: sigmoid_loss(c.beta * d_B),
+    "fdpo-margin": lambda d_B, gap_B, c: sigmoid_loss(
+        c.beta * (d_B - c.value("margin_gamma") * factuality_margin(gap_B))
+    ),
+}
+"""The losses. Another one is one more line here, its name in ``config.LossName``, and its formula in docs/method.md."""
+
+AVERAGED: frozenset[LossName] = frozenset({"ipo", "simpo", "sigmoid-norm"})
+"""Log ratios per token with weight, r / sum_t w_t. For IPO that is TRL's reading, which its authors confirmed there."""
+
+REFERENCE_FREE: frozenset[LossName] = frozenset({"simpo"})
+
+NEED_SCORES: frozenset[LossName] = frozenset({"fdpo-margin"})
+
+assert set(LOSSES) == set(get_args(LossName)), "TrainConfig.loss must name the losses"
+
+
+def pair_losses(chosen_B: Tensor, rejected_B: Tensor, score_gap_B: Tensor, config: TrainConfig) -> Tensor:
+    """The chosen loss of every pair, without the SFT term.
+
+    Args:
+        chosen_B, rejected_B: the answers' log ratios, averaged where the loss is in ``AVERAGED``.
+        score_gap_B: the chosen answer's score less the rejected one's.
+
+    Returns:
+        [B] float32.
+    """
+    return LOSSES[config.loss](chosen_B - rejected_B, score_gap_B, config)
+
+
+def sft_loss(logps_A: Tensor, weight_A: Tensor) -> Tensor:
+    """-(sum_t w_t log pi(y_t)) / sum_t w_t of the chosen answers: the NLL term of Pang et al. 2024 (arXiv 2404.19733,
+    eq. 1), over the tokens that the mask keeps.
+
+    Args:
+        logps_A: weighted sums of log pi of all answers; ``weight_A``: sums of their weights.
+
+    Returns:
+        [B] nats a token.
+    """
+    return -logps_A[0::2] / weight_A[0::2]

@@ -75,10 +75,10 @@ def compute_reference(
     return reference
 
 
-def reference_logps(reference: Reference, pairs: Sequence[EncodedPair]) -> Tensor:
-    """[N] reference log-probs of the tokens with weight, in the order of ``collate(pairs, ...)``."""
+def reference_logps(reference: Reference, pairs: Sequence[EncodedPair], *, every_token: bool = False) -> Tensor:
+    """[N] reference log-probs in the order of ``collate(pairs, ...)``: of the tokens with weight, or of every token."""
     parts = []
     for pair in pairs:
-        picked = np.flatnonzero(np.concatenate([pair.chosen.weights, pair.rejected.weights]))
-        parts.append(reference[pair.id][picked])
+        weights = np.concatenate([pair.chosen.weights, pair.rejected.weights])
+        parts.append(reference[pair.id] if every_token else reference[pair.id][np.flatnonzero(weights)])
     return torch.from_numpy(np.concatenate(parts))

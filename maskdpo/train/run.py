@@ -23,9 +23,11 @@ from maskdpo.schemas import Pair
 from maskdpo.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.encode import Drop, EncodedPair, EncodedPairs, Encoder, encode_pairs
+from maskdpo.train.figures import StepStats
 from maskdpo.train.logps import choose_layout
-from maskdpo.train.loop import StepStats, Trainer, run_steps, total_steps
-from maskdpo.train.reference import cache_file, load_reference, save_reference
+from maskdpo.train.loop import Trainer, run_steps, total_steps
+from maskdpo.train.losses import NEED_SCORES, REFERENCE_FREE
+from maskdpo.train.reference import Reference, cache_file, load_reference, save_reference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -89,8 +91,7 @@ def train(
         say(f"{out}: this very run is complete; nothing to do (--restart trains it again)")
         return None
     tokenizer = load_tokenizer(config.model)
-    encoder = Encoder(tokenizer, method=config.method, eos=config.eos, max_length=config.max_length)
-    encoded = encode_pairs(read_records(pairs_file, Pair), encoder)
+    encoded = encode_pairs(read_records(pairs_file, Pair), _make_encoder(config, tokenizer))
     for reason, count in encoded.dropped.most_common():
         warn(f"{count} pairs left out: {reason.value}")
     trainer = _make_trainer(config, encoded.pairs, device or default_device(), use_cache)
@@ -106,8 +107,19 @@ def _named(dropped: Counter[Drop]) -> dict[str, int]:
     return {reason.name.lower(): count for reason, count in dropped.items()}
 
 
+def _make_encoder(config: TrainConfig, tokenizer: "PreTrainedTokenizerBase") -> Encoder:
+    return Encoder(
+        tokenizer,
+        method=config.method,
+        eos=config.eos,
+        max_length=config.max_length,
+        ld_alpha=1.0 if config.ld_alpha is None else config.ld_alpha,
+        need_scores=config.loss in NEED_SCORES,
+    )
+
+
 def _make_trainer(config: TrainConfig, pairs: list[EncodedPair], device: str, use_cache: bool) -> Trainer:
-    """The policy with reference log-probs from the cache, or computed before the first step."""
+    """The policy and, for the losses that have one, its reference."""
     torch.manual_seed(config.seed)
     model = load_model(config.model, dtype=torch.float32, device=device)
     _check_vocabulary(model, pairs, config.model)
@@ -121,15 +133,21 @@ def _make_trainer(config: TrainConfig, pairs: list[EncodedPair], device: str, us
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     trainer = Trainer(model, config, layout)
-    file = cache_file(config.model, trainer.compute, pairs)
+    if config.loss not in REFERENCE_FREE:
+        trainer.reference = _make_reference(trainer, pairs, use_cache)
+    return trainer
+
+
+def _make_reference(trainer: Trainer, pairs: list[EncodedPair], use_cache: bool) -> Reference:
+    """From the cache, or by the trainer's model, which must still be the one that was loaded."""
+    file = cache_file(trainer.config.model, trainer.compute, pairs)
     reference = load_reference(file) if use_cache else None
     if reference is None:
         with progress("reference log-probs", len(pairs), "pairs") as bar:
             reference = trainer.compute_reference(pairs, bar.advance)
         if use_cache:
             save_reference(file, reference)
-    trainer.reference = reference
-    return trainer
+    return reference
 
 
 def _check_vocabulary(model: "PreTrainedModel", pairs: list[EncodedPair], name: str) -> None:

@@ -30,17 +30,33 @@ def _row(*, right: float, no_fact: float, wrong: float, not_judged: float) -> Ro
     }
 
 
+ALL = _row(right=1, no_fact=1, wrong=1, not_judged=1)
+RIGHT_ONLY = _row(right=1, no_fact=1, wrong=0, not_judged=0)
+WRONG_ONLY = _row(right=0, no_fact=0, wrong=1, not_judged=0)
+
 METHODS: dict[str, WeightTable] = {
-    "mask-dpo": {
-        "chosen": _row(right=1, no_fact=1, wrong=0, not_judged=0),
-        "rejected": _row(right=0, no_fact=0, wrong=1, not_judged=0),
-    },
-    "dpo": {
-        "chosen": _row(right=1, no_fact=1, wrong=1, not_judged=1),
-        "rejected": _row(right=1, no_fact=1, wrong=1, not_judged=1),
-    },
+    "mask-dpo": {"chosen": RIGHT_ONLY, "rejected": WRONG_ONLY},
+    "dpo": {"chosen": ALL, "rejected": ALL},
+    "chosen-only": {"chosen": RIGHT_ONLY, "rejected": ALL},
+    "rejected-only": {"chosen": ALL, "rejected": WRONG_ONLY},
+    "soft": {"chosen": RIGHT_ONLY, "rejected": WRONG_ONLY},
 }
-"""The methods, each a table of weights by side and label. Another table is another method."""
+"""The methods, each a table of weights by side and label. Another table is another method.
+
+``chosen-only`` and ``rejected-only`` name the side that is masked; the other one counts in full, as in DPO.
+"""
+
+BY_CONFIDENCE = frozenset({"soft"})
+"""Methods in which a sentence counts its entry in the table times its label's confidence."""
+
+
+def sentence_weight(sentence: PairSentence, row: Row, *, by_confidence: bool = False) -> float:
+    """What a sentence counts: its label's entry in the table, with ``by_confidence`` times the label's confidence.
+
+    A label without a confidence counts in full: most judges give none, and half a weight would be a guess.
+    """
+    weight = row[sentence.label]
+    return weight * sentence.confidence if by_confidence and sentence.confidence is not None else weight
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,7 @@ class Rendered:
 
 
 def token_weights(
-    rendered: Rendered, offsets: Offsets, sentences: Sequence[PairSentence], row: Row
+    rendered: Rendered, offsets: Offsets, sentences: Sequence[PairSentence], row: Row, *, by_confidence: bool = False
 ) -> NDArray[np.float32]:
     """The weight of every token of a rendered conversation.
 
@@ -71,11 +87,12 @@ def token_weights(
         offsets: [T] character ranges of the tokens.
         sentences: labelled spans of the response; one that reaches beyond it is clipped.
         row: the weights of this side.
+        by_confidence: see ``sentence_weight``.
 
     Returns:
         [T] float32.
     """
-    weight_of_char = _char_weights(rendered, sentences, row)
+    weight_of_char = _char_weights(rendered, sentences, row, by_confidence)
     weights = np.zeros(len(offsets), dtype=np.float32)
     blank: list[int] = []  # tokens of white space only, inside the response
     solid: list[int] = []  # tokens with other text, inside the response
@@ -95,13 +112,28 @@ def token_weights(
     return weights
 
 
-def _char_weights(rendered: Rendered, sentences: Sequence[PairSentence], row: Row) -> NDArray[np.float32]:
+def _char_weights(
+    rendered: Rendered, sentences: Sequence[PairSentence], row: Row, by_confidence: bool
+) -> NDArray[np.float32]:
     """[characters] the weight of every character; NaN for white space, which has no say."""
     weights = np.zeros(len(rendered.text), dtype=np.float32)
     weights[rendered.start : rendered.end] = row[Label.NO_FACT]
     for sentence in sentences:
         start = max(rendered.origin + sentence.start, rendered.start)
         end = max(start, min(rendered.origin + sentence.end, rendered.end))
-        weights[start:end] = row[sentence.label]
+        weights[start:end] = sentence_weight(sentence, row, by_confidence=by_confidence)
     weights[[character.isspace() for character in rendered.text]] = np.nan
     return weights
+
+
+def desensitise(weights: NDArray[np.float32], shared: int, alpha: float) -> NDArray[np.float32]:
+    """LD-DPO (arXiv 2409.06411): the tokens beyond the length of the shorter answer count ``alpha`` times their weight.
+
+    log pi(y) = log pi(y[:l]) + alpha log pi(y[l:] | y[:l]), with l = min(|y_chosen|, |y_rejected|) in tokens, whether
+    masked or not.
+
+    Args:
+        weights: [T] of an answer alone, without its prompt.
+        shared: l.
+    """
+    return np.concatenate([weights[:shared], np.float32(alpha) * weights[shared:]])

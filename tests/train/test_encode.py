@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_weights import NO_FACT, RIGHT, TEXTS, WRONG, labelled_spans
 from train_helpers import NO_ASSISTANT, TEMPLATES, THINK, TOKENIZERS, fast_tokenizer, make_pair
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
-from weight_oracle import TABLE, expected_weights
+from weight_oracle import TABLES, counts, expected_weights
 
 from maskdpo.errors import UserError
 from maskdpo.models import load_tokenizer
@@ -22,6 +22,8 @@ MARK = "\ue000\ue001\ue002"
 
 CHOSEN = [("Paris is big.", RIGHT), (" It is blue.", WRONG)]
 REJECTED = [("Paris is small.", WRONG), (" It is a capital.", RIGHT)]
+LATE = [(" It is a capital, and a very large and old one.", RIGHT), (" It is far behind.", WRONG)]
+"""What trains stands behind the length of CHOSEN."""
 
 
 @dataclass
@@ -38,7 +40,9 @@ class Expected:
         return any(weight for i, weight in enumerate(self.weights[:max_length]) if i != self.end)
 
 
-def slow_encode(pair: Pair, side: Side, tokenizer: PreTrainedTokenizerFast, eos: str = "keep") -> Expected | None:
+def slow_encode(
+    pair: Pair, side: Side, tokenizer: PreTrainedTokenizerFast, eos: str = "keep", method: str = "mask-dpo"
+) -> Expected | None:
     """Prompt + answer by the definition; None where there is nothing but white space."""
     response, sentences = pair.response(side), pair.sentences(side)
     if isinstance(pair.prompt, str):
@@ -59,9 +63,11 @@ def slow_encode(pair: Pair, side: Side, tokenizer: PreTrainedTokenizerFast, eos:
         origin = start - (len(response) - len(response.lstrip()) if kept != response else 0)
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
-    weights = expected_weights(text, start, end, origin, offsets, sentences, TABLE[side])
+    table, soft = TABLES[method][side], method == "soft"
+    weights = expected_weights(text, start, end, origin, offsets, sentences, table, soft)
     policy = "drop" if pair.finish_reason(side) == "length" else eos
-    of_eos = {"keep": 1.0, "drop": 0.0, "last_sentence": TABLE[side][sentences[-1].label if sentences else NO_FACT]}
+    of_last = counts(sentences[-1], table, soft) if sentences else table[NO_FACT]
+    of_eos = {"keep": 1.0, "drop": 0.0, "last_sentence": of_last}
     first = next((i for i, (_, stop) in enumerate(offsets) if stop > start), len(ids))
     if isinstance(pair.prompt, str):
         if not ids or ids[-1] != tokenizer.eos_token_id:
@@ -135,8 +141,9 @@ def test_whole_pairs_follow_the_definition(name: str, template: str) -> None:
             | {f"{side}_sentences": data.draw(labelled_spans(len(text))) for side, text in texts.items()}
             | {f"{side}_finish_reason": data.draw(st.sampled_from(["stop", "length", None])) for side in texts}
         )
-        encoded = Encoder(tokenizer, eos=eos, max_length=max_length).encode(pair)
-        check_pair(encoded, pair, [slow_encode(pair, side, tokenizer, eos) for side in SIDES], max_length)
+        method = data.draw(st.sampled_from(sorted(TABLES)))
+        encoded = Encoder(tokenizer, method=method, eos=eos, max_length=max_length).encode(pair)
+        check_pair(encoded, pair, [slow_encode(pair, side, tokenizer, eos, method) for side in SIDES], max_length)
 
     check()
 
@@ -261,6 +268,8 @@ DROPS: list[tuple[Drop, str | None, dict[str, Any], dict[str, Any]]] = [
     (Drop.NO_WEIGHT_REJECTED, TEMPLATES["chatml"], {"rejected": REJECTED[1:]}, {"eos": "drop"}),
     (Drop.NO_WEIGHT_CHOSEN, TEMPLATES["chatml"], {"chosen": CHOSEN[1:]}, {"eos": "keep"}),  # the end of turn is no fact
     (Drop.NO_WEIGHT_CHOSEN, TEMPLATES["chatml"], {"chosen": [("Unjudged.", None)]}, {"eos": "last_sentence"}),
+    (Drop.NO_WEIGHT_REJECTED, TEMPLATES["chatml"], {"rejected": LATE}, {"eos": "drop", "ld_alpha": 0.0}),
+    (Drop.NO_SCORES, TEMPLATES["chatml"], {"chosen_score": 0.5}, {"need_scores": True}),
 ]
 
 
@@ -270,6 +279,28 @@ def test_every_reason_to_drop_a_pair(
 ) -> None:
     pair = make_pair(**{"chosen": CHOSEN, "rejected": REJECTED} | fields)
     assert Encoder(fast_tokenizer("byte-level", template), **options).encode(pair) is drop
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
+def test_ld_dpo_counts_the_longer_answer_less_behind_the_length_of_the_shorter(alpha: float) -> None:
+    tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
+    pair = make_pair(CHOSEN[:1], [*REJECTED[:1], (" It is a very small one.", WRONG)])
+    plain, found = (Encoder(tokenizer, ld_alpha=value).encode(pair) for value in (1.0, alpha))
+    assert isinstance(plain, EncodedPair)
+    assert isinstance(found, EncodedPair)
+    shorter = len(plain.chosen.ids)
+    assert shorter < len(plain.rejected.ids)
+    assert np.array_equal(found.chosen.weights, plain.chosen.weights)
+    assert np.array_equal(found.rejected.weights[:shorter], plain.rejected.weights[:shorter])
+    assert np.array_equal(found.rejected.weights[shorter:], alpha * plain.rejected.weights[shorter:])
+
+
+@pytest.mark.parametrize(("scores", "gap"), [((0.75, 0.25), 0.5), ((0.25, 0.75), -0.5), ((None, 0.5), 0)])
+def test_the_score_gap_of_a_pair_is_chosen_less_rejected(scores: tuple[float | None, float], gap: float) -> None:
+    tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
+    encoded = Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED, chosen_score=scores[0], rejected_score=scores[1]))
+    assert isinstance(encoded, EncodedPair)
+    assert encoded.score_gap == gap
 
 
 def test_every_reason_is_tested() -> None:

@@ -1,215 +1,191 @@
-"""The loss: by hand, against plain DPO written anew, and what may not change its gradient."""
+"""Every loss against values computed by hand, and what holds for all of them: masks, first step, signs."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any, get_args
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from train_helpers import random_model, random_pair
-from transformers import PreTrainedModel
+from torch import Tensor
 
-from maskdpo.errors import UserError
-from maskdpo.schemas import SIDES
-from maskdpo.train.batch import Layout, collate
-from maskdpo.train.config import TrainConfig
-from maskdpo.train.encode import EncodedPair, EncodedSide
-from maskdpo.train.loop import Trainer
-from maskdpo.train.losses import masked_log_ratios, sigmoid_loss
+from maskdpo.train.batch import Batch
+from maskdpo.train.config import LossName, TrainConfig
+from maskdpo.train.figures import pair_figures
+from maskdpo.train.losses import AVERAGED, LOSSES, REFERENCE_FREE, masked_log_ratios, pair_losses, sft_loss
 
-BETA = 0.5
+LN_3_2, LN_3 = math.log(1.5), math.log(3)
+NAMES: Sequence[LossName] = get_args(LossName)
 
 
-class KeepGradients:
-    """In place of the optimiser: keeps the gradients of the step and changes nothing."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.param_groups: list[dict[str, float]] = []
-        self.gradients = torch.empty(0)
-
-    def step(self) -> None:
-        self.gradients = flat_gradient(self.model)
-
-    def zero_grad(self, *, set_to_none: bool) -> None:
-        self.model.zero_grad(set_to_none=set_to_none)
+def config_for(loss: str, **settings: Any) -> TrainConfig:
+    return TrainConfig.model_validate({"model": "tiny", "loss": loss, "beta": 0.5} | settings)
 
 
-def flat_gradient(model: nn.Module) -> Tensor:
-    return torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
+def make_batch(weights: list[float], answers: list[int], gaps: list[float]) -> Batch:
+    """A batch without rows: what the loss needs of it."""
+    rows_RL, places_N = torch.zeros(1, 1, dtype=torch.long), torch.zeros(len(weights), dtype=torch.long)
+    return Batch(
+        input_ids_RL=rows_RL,
+        position_ids_RL=rows_RL,
+        segments_RL=rows_RL,
+        row_N=places_N,
+        column_N=places_N,
+        target_N=places_N,
+        weight_N=torch.tensor(weights),
+        answer_N=torch.tensor(answers),
+        pair_weight_B=torch.ones(len(gaps)),
+        score_gap_B=torch.tensor(gaps),
+        layout="shared",
+    )
 
 
-def some_pairs(count: int = 6) -> list[EncodedPair]:
-    rng = np.random.default_rng(3)
-    return [replace(random_pair(rng, str(i)), weight=float(rng.uniform(0.5, 2))) for i in range(count)]
+# beta 0.5 and d = 2 ln 2: z = ln 2, sigmoid(z) = 2/3, -log sigmoid(z) = ln 3/2, -log sigmoid(-z) = ln 3.
+BY_HAND: list[tuple[LossName, dict[str, float], float]] = [
+    ("sigmoid", {}, LN_3_2),
+    ("sigmoid-norm", {}, LN_3_2),
+    ("ld-dpo", {"ld_alpha": 0.25}, LN_3_2),
+    ("ipo", {}, (2 * math.log(2) - 1) ** 2),
+    ("hinge", {}, 1 - math.log(2)),
+    ("hinge", {"beta": 2.0}, 0.0),
+    ("conservative", {"label_smoothing": 0.25}, 0.75 * LN_3_2 + 0.25 * LN_3),
+    ("conservative", {"label_smoothing": 0.0}, LN_3_2),
+    ("robust", {"label_smoothing": 0.25}, (0.75 * LN_3_2 - 0.25 * LN_3) / 0.5),
+    ("robust", {"label_smoothing": 0.0}, LN_3_2),
+    ("simpo", {"simpo_gamma": 2 * math.log(2)}, LN_3),
+    ("simpo", {"simpo_gamma": 0.0}, LN_3_2),
+    # the score gap is 0.5: z = ln 2 - 0.5 * (8 ln 2) * 0.5 = -ln 2
+    ("fdpo-margin", {"margin_gamma": 8 * math.log(2)}, LN_3),
+    ("fdpo-margin", {"margin_gamma": 0.0}, LN_3_2),
+]
 
 
-def without_mask(pair: EncodedPair) -> EncodedPair:
-    sides = [EncodedSide(s.ids, np.ones(len(s.ids), dtype=np.float32)) for s in (pair.chosen, pair.rejected)]
-    return replace(pair, chosen=sides[0], rejected=sides[1], weight=1.0)
+@pytest.mark.parametrize(("name", "settings", "expected"), BY_HAND)
+def test_losses_by_hand(name: LossName, settings: dict[str, float], expected: float) -> None:
+    chosen, rejected = torch.tensor([3 * math.log(2)]), torch.tensor([math.log(2)])
+    loss_B = pair_losses(chosen, rejected, torch.tensor([0.5]), config_for(name, **settings))
+    assert loss_B.tolist() == pytest.approx([expected], abs=1e-6)
 
 
-def moved(model: PreTrainedModel, seed: int = 7) -> PreTrainedModel:
-    """The same model some steps of training later, as it were."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
-    return model
+def test_every_loss_has_a_value_by_hand() -> None:
+    assert {name for name, *_ in BY_HAND} == set(LOSSES) == set(NAMES)
 
 
-def make_trainer(
-    pairs: Sequence[EncodedPair], *, tokens_per_batch: int = 60, layout: Layout = "shared", move: bool = True
-) -> tuple[Trainer, KeepGradients]:
-    """A trainer whose policy has moved away from its reference."""
-    config = TrainConfig(model="tiny", beta=BETA, tokens_per_batch=tokens_per_batch, max_grad_norm=1e9, dtype="float32")
-    trainer = Trainer(random_model(), config, layout)
-    trainer.reference = trainer.compute_reference(pairs, lambda done: None)
-    if move:
-        moved(trainer.model)
-    keep = KeepGradients(trainer.model)
-    trainer.optimizer = keep  # type: ignore[assignment]
-    return trainer, keep
+def test_a_factuality_margin_is_never_negative() -> None:
+    """A chosen answer with the lower score is trained as in DPO."""
+    config = config_for("fdpo-margin", margin_gamma=3.0)
+    losses = pair_losses(torch.zeros(2), torch.zeros(2), torch.tensor([-0.5, 0.0]), config)
+    assert losses.tolist() == pytest.approx([math.log(2)] * 2)
 
 
-def plain_loss(pairs: Sequence[EncodedPair]) -> tuple[float, Tensor]:
-    """Mean loss and gradient, straight from the papers: every answer on its own, in float64."""
-
-    def log_likelihood(model: PreTrainedModel, pair: EncodedPair, side: EncodedSide) -> Tensor:
-        ids = torch.tensor(np.concatenate([pair.prompt_ids, side.ids]))
-        logps_TV = model(input_ids=ids[None]).logits[0, :-1].log_softmax(-1)
-        logps_T = logps_TV[torch.arange(len(ids) - 1), ids[1:]][len(pair.prompt_ids) - 1 :]
-        return (logps_T * torch.tensor(side.weights)).sum()
-
-    reference, policy = random_model().double(), moved(random_model()).double()
-    losses = []
-    for pair in pairs:
-        ratio = [
-            log_likelihood(policy, pair, pair.side(side)) - log_likelihood(reference, pair, pair.side(side)).detach()
-            for side in SIDES
-        ]
-        losses.append(pair.weight * torch.log1p(torch.exp(-BETA * (ratio[0] - ratio[1]))))
-    loss = torch.stack(losses).mean()
-    loss.backward()
-    return loss.item(), flat_gradient(policy)
+# Two pairs; the log ratios of the tokens are 1, 5, -2 (chosen) and -2 (rejected), then 1 and 3.
+LOGPS = [-1.0, -5.0, -3.0, -4.0, -1.0, -1.0]
+REFERENCE = [-2.0, -10.0, -1.0, -2.0, -2.0, -4.0]
+WEIGHTS = [1.0, 0.0, 0.5, 1.0, 0.5, 0.25]
+ANSWERS = [0, 0, 0, 1, 2, 3]
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
+def figures_of(config: TrainConfig, logps_N: Tensor, reference_N: Tensor) -> dict[str, Tensor]:
+    return pair_figures(make_batch(WEIGHTS, ANSWERS, [0.5, 0.0]), logps_N, reference_N, config)
 
 
-def test_loss_by_hand() -> None:
-    """chosen: 1 * (-1 - -2) + 0 * 5 + 0.5 * (-3 - -1) = 0; rejected: 1 * (-4 - -2) = -2; beta 0.5: -log sigmoid(1)."""
-    logps = torch.tensor([-1.0, -5.0, -3.0, -4.0])
-    reference = torch.tensor([-2.0, -10.0, -1.0, -2.0])
-    weights = torch.tensor([1.0, 0.0, 0.5, 1.0])
-    ratios = masked_log_ratios(logps, reference, weights, torch.tensor([0, 0, 0, 1]), 2)
-    assert ratios.tolist() == [0, -2]
-    loss = sigmoid_loss(ratios[:1], ratios[1:], beta=0.5)
-    assert loss.item() == pytest.approx(0.3132616875182228, rel=1e-6)
+def test_log_ratios_by_hand() -> None:
+    """1 * 1 + 0 * 5 + 0.5 * -2 = 0; 1 * -2 = -2; 0.5 * 1 = 0.5; 0.25 * 3 = 0.75."""
+    ratios = masked_log_ratios(
+        torch.tensor(LOGPS), torch.tensor(REFERENCE), torch.tensor(WEIGHTS), torch.tensor(ANSWERS), 4
+    )
+    assert ratios.tolist() == [0, -2, 0.5, 0.75]
 
 
-def test_loss_far_out_stays_finite() -> None:
-    losses = sigmoid_loss(torch.tensor([-1e6, 1e6]), torch.tensor([0.0, 0.0]), beta=1.0)
-    assert losses.tolist() == [1e6, 0]
+@pytest.mark.parametrize(
+    ("name", "chosen", "rejected"),
+    [("sigmoid", [0.0, 0.5], [-2.0, 0.75]), ("ipo", [0.0, 1.0], [-2.0, 3.0]), ("sigmoid-norm", [0, 1], [-2, 3])],
+)
+def test_averaged_losses_divide_by_the_sum_of_the_weights(
+    name: str, chosen: list[float], rejected: list[float]
+) -> None:
+    figures = figures_of(config_for(name), torch.tensor(LOGPS), torch.tensor(REFERENCE))
+    assert figures["reward_chosen"].tolist() == pytest.approx([0.5 * r for r in chosen])
+    assert figures["reward_rejected"].tolist() == pytest.approx([0.5 * r for r in rejected])
+    assert figures["accuracy"].tolist() == [1, 0]
 
 
-def test_masked_positions_get_exactly_no_gradient() -> None:
-    logps = torch.randn(8, requires_grad=True)
-    weights = torch.tensor([1.0, 0, 1, 0, 0, 1, 0, 1])
-    answers = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
-    ratios = masked_log_ratios(logps, torch.randn(8), weights, answers, 2)
-    sigmoid_loss(ratios[0::2], ratios[1::2], BETA).sum().backward()
-    assert logps.grad is not None
-    assert torch.equal(logps.grad == 0, weights == 0)
-    assert (logps.grad[[0, 2]] < 0).all()
-    assert (logps.grad[[5, 7]] > 0).all()
+def test_simpo_by_hand_from_its_tokens() -> None:
+    """Mean log pi: chosen (1 * -1 + 0.5 * -3) / 1.5 = -5/3, rejected -4; z = 0.5 * 7/3 - 0.5 = 2/3."""
+    figures = figures_of(config_for("simpo", simpo_gamma=0.5), torch.tensor(LOGPS), torch.zeros(6))
+    assert figures["loss"][0].item() == pytest.approx(math.log1p(math.exp(-2 / 3)))
 
 
-def test_what_is_predicted_at_masked_positions_does_not_matter() -> None:
-    """Another token at the end of an answer, where it has no weight and nothing follows, changes nothing."""
-    pairs = [without_mask(pair) for pair in some_pairs(3)]
-    for pair in pairs:
-        pair.chosen.weights[-1] = pair.rejected.weights[-1] = 0
-    results = []
-    for other in (0, 17):
-        for pair in pairs:
-            pair.chosen.ids[-1] = (pair.chosen.ids[-1] + other) % 200
-        trainer, keep = make_trainer(pairs)
-        results.append((trainer.step(pairs, lr=0.0)["loss"], keep.gradients))
-    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
-    assert relative(results[0][1], results[1][1]) < 1e-5
+def test_the_sft_term_by_hand() -> None:
+    """-(1 * -1 + 0.5 * -3) / 1.5 = 5/3; -(0.5 * -1) / 0.5 = 1."""
+    logps_A = torch.tensor([-2.5, -4.0, -0.5, -0.25])
+    assert sft_loss(logps_A, torch.tensor([1.5, 1.0, 0.5, 0.25])).tolist() == pytest.approx([5 / 3, 1])
 
 
-@pytest.mark.parametrize("layout", ["shared", "padded"])
-def test_all_ones_is_vanilla_dpo(layout: Layout) -> None:
-    pairs = [without_mask(pair) for pair in some_pairs()]
-    trainer, keep = make_trainer(pairs, layout=layout)
-    loss, gradient = plain_loss(pairs)
-    assert abs(loss - math.log(2)) > 0.01, "the models are too close for this test to say anything"
-    assert trainer.step(pairs, lr=0.0)["loss"] == pytest.approx(loss, rel=1e-5)
-    assert relative(keep.gradients, gradient) < 1e-4
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sft_term_is_added_to_any_loss(name: LossName) -> None:
+    logps, reference = torch.tensor(LOGPS), torch.tensor(REFERENCE)
+    without, with_ = (figures_of(config_for(name, sft_weight=w), logps, reference)["loss"] for w in (0.0, 2.0))
+    assert (with_ - without).tolist() == pytest.approx([2 * 5 / 3, 2 * 1], abs=1e-5)
 
 
-@pytest.mark.parametrize("layout", ["shared", "padded"])
-def test_masks_and_pair_weights_are_those_of_the_definition(layout: Layout) -> None:
-    pairs = some_pairs()
-    trainer, keep = make_trainer(pairs, layout=layout)
-    loss, gradient = plain_loss(pairs)
-    assert trainer.step(pairs, lr=0.0)["loss"] == pytest.approx(loss, rel=1e-5)
-    assert relative(keep.gradients, gradient) < 1e-4
+def test_rewards_of_kept_tokens_are_unweighted() -> None:
+    """The batch holds tokens with weight only, as training does: 1 - 2, -2 and 1, 3, each times beta = 0.5."""
+    kept = [i for i, weight in enumerate(WEIGHTS) if weight]
+    batch = make_batch([WEIGHTS[i] for i in kept], [ANSWERS[i] for i in kept], [0.5, 0.0])
+    logps, reference = (torch.tensor([values[i] for i in kept]) for values in (LOGPS, REFERENCE))
+    figures = pair_figures(batch, logps, reference, config_for("sigmoid"))
+    assert figures["reward_kept_chosen"].tolist() == [-0.5, 0.5]
+    assert figures["reward_kept_rejected"].tolist() == [-1, 1.5]
 
 
-@pytest.mark.parametrize("masked", [True, False])
-def test_the_first_loss_is_ln_2(masked: bool) -> None:
-    pairs = [replace(pair, weight=1.0) if masked else without_mask(pair) for pair in some_pairs()]
-    trainer, _ = make_trainer(pairs, move=False)
-    stats = trainer.step(pairs, lr=0.0)
-    assert stats["loss"] == pytest.approx(math.log(2), abs=1e-5)
-    assert stats["margin"] == pytest.approx(0, abs=1e-5)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("sft_weight", [0.0, 1.0])
+def test_masked_positions_get_exactly_no_gradient(name: LossName, sft_weight: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    logps_N = (-torch.rand(8, generator=generator)).requires_grad_()
+    weights = [1.0, 0, 0.5, 0, 0, 1, 0, 1]
+    batch = make_batch(weights, [0, 0, 0, 0, 1, 1, 1, 1], [0.5])
+    reference_N = torch.zeros(8) if name in REFERENCE_FREE else -torch.rand(8, generator=generator)
+    pair_figures(batch, logps_N, reference_N, config_for(name, sft_weight=sft_weight))["loss"].sum().backward()
+    assert logps_N.grad is not None
+    assert torch.equal(logps_N.grad == 0, torch.tensor(weights) == 0)
+    assert (logps_N.grad[[0, 2]] < 0).all(), "the chosen answer becomes more likely"
+    assert (logps_N.grad[[5, 7]] > 0).all(), "the rejected answer becomes less likely"
 
 
-@pytest.mark.parametrize("tokens_per_batch", [1, 25, 60, 10_000])
-def test_order_and_budget_do_not_change_the_gradient(tokens_per_batch: int) -> None:
-    pairs = some_pairs(9)
-    trainer, keep = make_trainer(pairs)
-    loss = trainer.step(pairs, lr=0.0)["loss"]
-    other, other_keep = make_trainer(pairs, tokens_per_batch=tokens_per_batch)
-    shuffled = [pairs[i] for i in np.random.default_rng(tokens_per_batch).permutation(len(pairs))]
-    assert other.step(shuffled, lr=0.0)["loss"] == pytest.approx(loss, rel=1e-6)
-    assert relative(other_keep.gradients, keep.gradients) < 2e-6
+# What a loss is where policy and reference are equal: d = 0.
+AT_FIRST: dict[LossName, float] = {
+    "sigmoid": math.log(2),
+    "sigmoid-norm": math.log(2),
+    "ld-dpo": math.log(2),
+    "ipo": 1.0,  # (1 / (2 * 0.5))^2
+    "hinge": 1.0,
+    "conservative": math.log(2),
+    "robust": math.log(2),
+    "fdpo-margin": math.log(2),  # where the scores are equal
+}
 
 
-def test_the_figures_of_a_step() -> None:
-    pairs = some_pairs()
-    trainer, _ = make_trainer(pairs)
-    stats = trainer.step(pairs, lr=0.25)
-    kept = sum(np.count_nonzero(pair.chosen.weights) for pair in pairs) / sum(len(pair.chosen.ids) for pair in pairs)
-    assert stats["kept_chosen"] == pytest.approx(kept)
-    assert stats["margin"] == pytest.approx(stats["reward_chosen"] - stats["reward_rejected"], abs=1e-6)
-    assert 0 <= stats["accuracy"] <= 1
-    assert stats["lr"] == 0.25
+@pytest.mark.parametrize("name", AT_FIRST)
+@pytest.mark.parametrize("weights", [[1.0, 0, 0, 1], [1.0] * 4, [0.5, 0.25, 1, 0]])
+def test_the_first_loss_is_known_for_any_mask(name: LossName, weights: list[float]) -> None:
+    logps = torch.tensor([-1.0, -2, -3, -4])
+    figures = pair_figures(make_batch(weights, [0, 0, 1, 1], [0.0]), logps, logps, config_for(name))
+    assert figures["loss"].tolist() == pytest.approx([AT_FIRST[name]])
+    assert figures["margin"].tolist() == [0]
 
 
-def test_a_loss_that_is_not_finite_names_the_pair() -> None:
-    pairs = some_pairs()
-    trainer, _ = make_trainer(pairs)
-    trainer.reference["4"] = np.full_like(trainer.reference["4"], np.nan)
-    with pytest.raises(UserError, match="not a finite number for the pairs 4;"):
-        trainer.step(pairs, lr=0.0)
+def test_the_first_loss_is_known_of_all_but_those_without_a_reference() -> None:
+    assert set(NAMES) - set(AT_FIRST) == REFERENCE_FREE
 
 
-def test_weights_of_a_batch_stand_beside_their_tokens() -> None:
-    pairs = some_pairs()
-    batch = collate(pairs, "shared")
-    expected = [
-        (token, weight, 2 * i + k)
-        for i, pair in enumerate(pairs)
-        for k, side in enumerate(SIDES)
-        for token, weight in zip(pair.side(side).ids.tolist(), pair.side(side).weights.tolist(), strict=True)
-        if weight
-    ]
-    found = zip(batch.target_N.tolist(), batch.weight_N.tolist(), batch.answer_N.tolist(), strict=True)
-    assert list(found) == expected
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"ipo"}))
+def test_losses_far_out_stay_finite(name: LossName) -> None:
+    """With beta 0.5 and gaps of 0 all fall, or rise, in step with the difference."""
+    losses = pair_losses(torch.tensor([-1e6, 1e6]), torch.zeros(2), torch.zeros(2), config_for(name))
+    assert torch.isfinite(losses).all()
+    assert losses[0] > 1e5
+
+
+def test_averaged_losses_are_the_three_of_the_manual() -> None:
+    assert frozenset({"ipo", "simpo", "sigmoid-norm"}) == AVERAGED

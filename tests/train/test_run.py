@@ -24,7 +24,7 @@ from maskdpo.train.run import TrainResult, train
 
 RIGHT, WRONG = Label.NO_HALLUCINATION, Label.CONTRADICTORY
 CITIES = ("Paris", "London", "Rome", "Zürich", "北京")
-MEASURED = ("seconds", "pairs_per_s", "tokens_per_s", "memory_gb")
+MEASURED = ("seconds", "pairs_per_s", "tokens_per_s", "peak_share", "memory_gb")
 """Figures that differ from run to run."""
 
 

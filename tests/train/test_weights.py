@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from train_helpers import TOKENIZERS, fast_tokenizer, spans
-from weight_oracle import TABLE, expected_weights
+from weight_oracle import TABLES, expected_weights
 
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import Label, PairSentence, Side
-from maskdpo.train.weights import METHODS, Rendered, token_weights
+from maskdpo.train.weights import BY_CONFIDENCE, METHODS, Rendered, desensitise, token_weights
 
 RIGHT, WRONG, NO_FACT = Label.NO_HALLUCINATION, Label.CONTRADICTORY, Label.NO_FACT
 LABELS: list[Label | None] = [*Label, None]
@@ -65,7 +65,9 @@ def labelled_spans(draw: st.DrawFn, length: int) -> list[PairSentence]:
     found = []
     for start, end in pairwise(cuts):
         if start < end and draw(st.sampled_from([True, True, False])):
-            found.append(PairSentence(start=start, end=end, label=draw(st.sampled_from(LABELS))))
+            confidence = draw(st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0]))  # exact in float32
+            label = draw(st.sampled_from(LABELS))
+            found.append(PairSentence(start=start, end=end, label=label, confidence=confidence))
     return found
 
 
@@ -89,14 +91,41 @@ def test_weights_follow_the_definition(name: str) -> None:
         origin = start - (len(response) - len(response.lstrip()) if trimmed and kept else 0)
         offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
         rendered = Rendered(text, start, start + len(kept), origin)
-        expected = expected_weights(text, rendered.start, rendered.end, origin, offsets, sentences, TABLE[side])
-        assert token_weights(rendered, offsets, sentences, METHODS["mask-dpo"][side]).tolist() == expected
+        method = data.draw(st.sampled_from(sorted(TABLES)))
+        soft, table = method == "soft", TABLES[method][side]
+        expected = expected_weights(text, rendered.start, rendered.end, origin, offsets, sentences, table, soft)
+        row = METHODS[method][side]
+        assert token_weights(rendered, offsets, sentences, row, by_confidence=soft).tolist() == expected
 
     check()
 
 
-def test_mask_dpo_is_the_table_of_the_design() -> None:
-    assert METHODS["mask-dpo"] == TABLE
+def test_the_methods_are_the_tables_of_the_design() -> None:
+    assert METHODS == TABLES
+    assert frozenset({"soft"}) == BY_CONFIDENCE
+
+
+def test_soft_weights_are_the_confidence_where_kept() -> None:
+    """Half sure: 0.5; no confidence: 1; left out by its label: 0 however sure; text outside every sentence: 1."""
+    sentences = [
+        PairSentence(start=0, end=2, label=RIGHT, confidence=0.5),
+        PairSentence(start=2, end=4, label=RIGHT),
+        PairSentence(start=4, end=6, label=WRONG, confidence=0.75),
+        PairSentence(start=6, end=8, label=NO_FACT, confidence=0.25),
+    ]
+    offsets = [(0, 1), (1, 3), (3, 4), (4, 6), (6, 8), (8, 9)]
+    for soft, expected in ((True, [0.5, 0.5, 1, 0, 0.25, 1]), (False, [1, 1, 1, 0, 1, 1])):
+        row = METHODS["soft"]["chosen"]
+        rendered = Rendered("a.b.c.d.e", 0, 9, 0)
+        assert token_weights(rendered, offsets, sentences, row, by_confidence=soft).tolist() == expected
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(1.0, [1, 0, 1, 0.5]), (0.5, [1, 0, 0.5, 0.25]), (0.0, [1, 0, 0, 0])])
+def test_desensitised_weights_shrink_behind_the_length_of_the_shorter_answer(
+    alpha: float, expected: list[float]
+) -> None:
+    weights = desensitise(np.array([1, 0, 1, 0.5], dtype=np.float32), 2, alpha)
+    assert (weights.tolist(), weights.dtype) == (expected, np.float32)
 
 
 def test_dpo_gives_every_answer_token_weight_one() -> None:

@@ -4,24 +4,32 @@ from collections.abc import Sequence
 
 from maskdpo.schemas import Label, PairSentence
 
-TABLE: dict[str, dict[Label | None, float]] = {
-    "chosen": {
-        Label.NO_HALLUCINATION: 1,
-        Label.NO_FACT: 1,
-        Label.CONTRADICTORY: 0,
-        Label.UNVERIFIABLE: 0,
-        Label.HALLUCINATION: 0,
-        None: 0,
-    },
-    "rejected": {
-        Label.NO_HALLUCINATION: 0,
-        Label.NO_FACT: 0,
-        Label.CONTRADICTORY: 1,
-        Label.UNVERIFIABLE: 1,
-        Label.HALLUCINATION: 1,
-        None: 0,
-    },
+R, N, C, U, H = (
+    Label.NO_HALLUCINATION,
+    Label.NO_FACT,
+    Label.CONTRADICTORY,
+    Label.UNVERIFIABLE,
+    Label.HALLUCINATION,
+)
+EVERYTHING: dict[Label | None, float] = {R: 1, N: 1, C: 1, U: 1, H: 1, None: 1}
+TRUE: dict[Label | None, float] = {R: 1, N: 1, C: 0, U: 0, H: 0, None: 0}
+FALSE: dict[Label | None, float] = {R: 0, N: 0, C: 1, U: 1, H: 1, None: 0}
+
+TABLES: dict[str, dict[str, dict[Label | None, float]]] = {
+    "mask-dpo": {"chosen": TRUE, "rejected": FALSE},
+    "dpo": {"chosen": EVERYTHING, "rejected": EVERYTHING},
+    "chosen-only": {"chosen": TRUE, "rejected": EVERYTHING},
+    "rejected-only": {"chosen": EVERYTHING, "rejected": FALSE},
+    "soft": {"chosen": TRUE, "rejected": FALSE},
 }
+TABLE = TABLES["mask-dpo"]
+
+
+def counts(sentence: PairSentence, table: dict[Label | None, float], soft: bool) -> float:
+    """What a sentence counts."""
+    if not soft or sentence.confidence is None:
+        return table[sentence.label]
+    return table[sentence.label] * sentence.confidence
 
 
 def expected_weights(
@@ -32,6 +40,7 @@ def expected_weights(
     offsets: Sequence[tuple[int, int]],
     sentences: Sequence[PairSentence],
     table: dict[Label | None, float],
+    soft: bool = False,
 ) -> list[float]:
     """The weight of every token of a text whose response is ``text[start:end]``, with spans counted from ``origin``."""
 
@@ -40,7 +49,7 @@ def expected_weights(
             return 0.0
         for sentence in sentences:
             if sentence.start <= character - origin < sentence.end:
-                return table[sentence.label]
+                return counts(sentence, table, soft)
         return table[Label.NO_FACT]
 
     def solid(token: int) -> list[int]:

@@ -1,0 +1,106 @@
+"""How much of the device a step uses: useful floating-point operations over what the device can do.
+
+Forward and backward pass together cost 6 operations a parameter and token (2 forward, 4 backward; Kaplan et al. 2020,
+arXiv 2001.08361, section 2.1), and attention 12 a layer, channel and (query, key) pair that may see each other:
+
+    6 * body * tokens + 12 * layers * heads * head size * (query, key) pairs + 6 * hidden * vocabulary * kept tokens
+
+``body`` are all parameters but the embedding, which multiplies nothing, and ``lm_head``, which sees only the tokens
+with weight. Not counted, because they are no use: padding, what gradient checkpointing and ``lm_head`` compute a second
+time, the reference, the look at masked tokens. Of a mixture of experts all experts are counted: the share comes out
+too high. A sliding window is counted as full attention.
+"""
+
+import functools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from maskdpo.train.batch import Layout
+from maskdpo.train.encode import EncodedPair
+
+KNOWN_PEAKS = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+}
+"""Dense bfloat16 operations a second by NVIDIA's data sheets; the first name that the device's name holds counts."""
+
+SIZE, REPEATS = 1024, 3
+"""Of the matrix product that measures other devices: some tens of milliseconds on two CPU cores."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What the formula needs of a model."""
+
+    body: int
+    head: int
+    """hidden * vocabulary."""
+    attention: int
+    """layers * heads * head size."""
+
+
+def model_shape(model: PreTrainedModel) -> ModelShape:
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", 0)
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // max(1, heads)
+    embeddings = {id(m.weight): m.weight.numel() for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    return ModelShape(
+        body=sum(p.numel() for p in model.parameters()) - sum(embeddings.values()),
+        head=model.get_output_embeddings().weight.numel(),
+        attention=getattr(config, "num_hidden_layers", 0) * heads * head_size,
+    )
+
+
+def step_flops(shape: ModelShape, pairs: Sequence[EncodedPair], layout: Layout) -> float:
+    """Useful operations, forward and backward, of one pass over the pairs."""
+    tokens = seen = kept = 0
+    for pair in pairs:
+        prompt = len(pair.prompt_ids)
+        answers = [len(side.ids) for side in (pair.chosen, pair.rejected)]
+        prompts = 1 if layout == "shared" else 2
+        tokens += prompts * prompt + sum(answers)
+        seen += prompts * _triangle(prompt) + sum(answer * prompt + _triangle(answer) for answer in answers)
+        kept += sum(int(np.count_nonzero(side.weights)) for side in (pair.chosen, pair.rejected))
+    return 6 * shape.body * tokens + 12 * shape.attention * seen + 6 * shape.head * kept
+
+
+def _triangle(n: int) -> int:
+    """(query, key) pairs of n tokens of which each sees itself and all before it."""
+    return n * (n + 1) // 2
+
+
+@functools.cache
+def device_peak(device: str, compute: str) -> float:
+    """Operations a second: by data sheet where it is known, else the best rate of a few square matrix products.
+
+    Args:
+        device: as torch names it, such as ``cpu`` or ``cuda:0``.
+        compute: ``float32`` or ``bfloat16``.
+    """
+    if device.startswith("cuda") and compute == "bfloat16":
+        name = torch.cuda.get_device_name(device)
+        if known := next((peak for part, peak in KNOWN_PEAKS.items() if part in name), None):
+            return known
+    return _measured_peak(device, torch.bfloat16 if compute == "bfloat16" else torch.float32)
+
+
+@torch.no_grad()
+def _measured_peak(device: str, dtype: torch.dtype) -> float:
+    size = SIZE if device.startswith("cpu") else 8 * SIZE
+    matrix = torch.ones(size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(REPEATS + 1):  # the first one warms up: it is seldom the best
+        started = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()  # .item() waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
