@@ -257,9 +257,9 @@ def test_a_folder_is_read_by_what_is_asked_for(folder: Path) -> None:
         return [record.id for record in read_records(Path(f"{folder}{name}"), model)]  # type: ignore[attr-defined]
 
     assert (
-        ids("", Annotation) == ids(":train", Annotation) == ids(":annotations/train", Annotation) == ["r0", "r1", "r2"]
+        ids("", Annotation) == ids(":train", Annotation) == ids(":annotations:train", Annotation) == ["r0", "r1", "r2"]
     )
-    assert ids(":test", Annotation) == ids(":annotations/test", Annotation) == ["r3"]
+    assert ids(":test", Annotation) == ids(":annotations:test", Annotation) == ["r3"]
     assert ids("", Prompt) == ids(":prompts", Prompt) == ["q"]
     (first, *_) = read_records(folder, Response)
     assert first == Response(id="r0", prompt_id="q", response="So.", model="m")
@@ -276,8 +276,12 @@ def test_a_folder_is_read_by_what_is_asked_for(folder: Path) -> None:
         (":test", Prompt, "data:test: holds no prompts/test-*.parquet"),
         (":annotations", Prompt, "data:annotations: holds annotations, prompts are needed"),
         (":prompts", Response, "data:prompts: holds prompts, responses are needed"),
-        (":valid", Prompt, "data:valid: 'valid' must be a split (train, test), a config (pairs, annotations, prompts)"),
-        (":prompts/valid", Prompt, "data:prompts/valid: 'prompts/valid' must be"),
+        (
+            ":valid",
+            Prompt,
+            "data:valid: 'valid' is none of the splits train, test and of the configs pairs, annotations, prompts",
+        ),
+        (":prompts:valid", Prompt, "data:prompts:valid: 'valid' is none of the splits"),
     ],
 )
 def test_what_a_folder_does_not_hold_is_said(name: str, model: type[Record], message: str, folder: Path) -> None:
@@ -305,12 +309,12 @@ def test_a_folder_has_a_hash_of_its_own_files_whatever_they_were_made_in(folder:
 
 def test_the_config_is_added_only_where_a_name_leaves_it_open(folder: Path) -> None:
     named = {name: str(sources.with_config(Path(name), "pairs")) for name in ("a.jsonl", "hub:u/n", "hub:u/n@v1:test")}
-    assert named == {"a.jsonl": "a.jsonl", "hub:u/n": "hub:u/n:pairs/train", "hub:u/n@v1:test": "hub:u/n@v1:pairs/test"}
-    assert str(sources.with_config(folder, "pairs")) == f"{folder}:pairs/train"
+    assert named == {"a.jsonl": "a.jsonl", "hub:u/n": "hub:u/n:pairs", "hub:u/n@v1:test": "hub:u/n@v1:pairs:test"}
+    assert str(sources.with_config(folder, "pairs")) == f"{folder}:pairs"
     assert str(sources.with_config(Path("hub:u/n:prompts"), "pairs")) == "hub:u/n:prompts"
 
 
-@pytest.mark.parametrize("name", ["hub:", "hub:u/n@", "hub:u/n:", "hub:u/n:test:x", "hub:@v1"])
+@pytest.mark.parametrize("name", ["hub:", "hub:u/n@", "hub:u/n:", "hub:u/n::test", "hub:@v1"])
 def test_a_hub_name_that_cannot_be_one_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="must read hub:user/name"):
         sources.dataset_of(Path(name))

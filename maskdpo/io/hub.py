@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskdpo import extras
+from maskdpo.console import err
 from maskdpo.errors import UserError
 
 INSTALL = "'maskdpo[hub]'"
@@ -35,8 +36,17 @@ def download(where: Snapshot, file: str) -> Path:
     """A file of that commit, out of the Hub's cache on this disk or, the first time, from the Hub."""
     from huggingface_hub import hf_hub_download
 
+    bars_on_terminals_only()
     with hub_errors(f"hub:{where.repo}: {file}"):
         return Path(hf_hub_download(where.repo, file, repo_type="dataset", revision=where.sha))
+
+
+def bars_on_terminals_only() -> None:
+    """The client draws its bars into logs, too."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    if not err.is_terminal:
+        disable_progress_bars()
 
 
 @contextmanager

@@ -4,7 +4,7 @@
     FOLDER                      a folder with pairs/train-*.parquet, as ``maskdpo push --dry-run`` writes it
     hub:user/name               the same on the Hub; hub:user/name@REVISION: as it was at a commit, tag or branch
     hub:user/name:test          another split than train; FOLDER:test
-    hub:user/name:prompts/test  another config than what the command reads; FOLDER:prompts
+    hub:user/name:prompts:test  another config than what the command reads; FOLDER:prompts
 
 What is read follows from the record type that is asked for, unless the name says it.
 """
@@ -26,7 +26,7 @@ CONFIGS: dict[str, type[Record]] = {"pairs": Pair, "annotations": Annotation, "p
 """The configs of a dataset, the default one first."""
 SPLITS = ("train", "test")
 HUB = "hub:"
-NAMED = re.compile(r"hub:(?P<repo>[^@:]+)(@(?P<revision>[^:]+))?(:(?P<part>[^:]+))?")
+NAMED = re.compile(r"hub:(?P<repo>[^@:]+)(@(?P<revision>[^:]+))?(?P<parts>(:[^:]+)*)")
 
 
 class Dataset(NamedTuple):
@@ -69,13 +69,14 @@ def dataset_of(path: Path) -> Dataset | None:
         found = NAMED.fullmatch(name)
         if found is None:
             raise UserError(f"{name}: must read hub:user/name, hub:user/name@revision or hub:user/name:split")
-        config, split = _part(found["part"], name)
+        config, split = _parts(found["parts"].split(":")[1:], name)
         return Dataset(HUB + found["repo"], found["revision"], config, split)
     if _has_shape(path):
         return Dataset(name, None, None, "train")
-    folder, colon, part = name.rpartition(":")
-    if colon and not path.exists() and _has_shape(Path(folder)):
-        return Dataset(folder, None, *_part(part, name))
+    for count in (1, 2):
+        folder, *parts = name.rsplit(":", count)
+        if parts and not path.exists() and _has_shape(Path(folder)):
+            return Dataset(folder, None, *_parts(parts, name))
     return None
 
 
@@ -83,16 +84,14 @@ def _has_shape(path: Path) -> bool:
     return path.is_dir() and any((path / config).is_dir() for config in CONFIGS)
 
 
-def _part(part: str | None, name: str) -> tuple[str | None, str]:
-    """Config and split out of ``test``, ``prompts`` or ``prompts/test``."""
-    first, _, rest = (part or "train").partition("/")
-    if first in CONFIGS:
-        config, split = first, rest or "train"
-    else:
-        config, split = None, first
-    if split not in SPLITS or (config is None and rest):
+def _parts(parts: list[str], name: str) -> tuple[str | None, str]:
+    """Config and split out of what follows the name: ``test``, ``prompts``, or ``prompts`` and ``test``."""
+    rest = list(parts)
+    config = rest.pop(0) if rest and rest[0] in CONFIGS else None
+    split = rest.pop(0) if rest and rest[0] in SPLITS else "train"
+    if rest:
         raise UserError(
-            f"{name}: {part!r} must be a split ({', '.join(SPLITS)}), a config ({', '.join(CONFIGS)}) or CONFIG/SPLIT"
+            f"{name}: {rest[0]!r} is none of the splits {', '.join(SPLITS)} and of the configs {', '.join(CONFIGS)}"
         )
     return config, split
 
@@ -102,8 +101,13 @@ def with_config(path: Path, config: str) -> Path:
     dataset = dataset_of(path)
     if dataset is None or dataset.config is not None:
         return path
+    return Path(_name(dataset._replace(config=config)))
+
+
+def _name(dataset: Dataset) -> str:
     at = f"@{dataset.revision}" if dataset.revision else ""
-    return Path(f"{dataset.base}{at}:{config}/{dataset.split}")
+    split = dataset.split if dataset.split != "train" else None
+    return ":".join([dataset.base + at, *(part for part in (dataset.config, split) if part)])
 
 
 def tables_of(path: Path, model: type[Record] | None = None) -> Tables | None:
@@ -196,8 +200,7 @@ def identity(path: Path) -> str | None:
     if dataset is None:
         return None
     if dataset.on_hub:
-        part = f"{dataset.config}/{dataset.split}" if dataset.config else dataset.split
-        return f"{dataset.base}@{dataset.snapshot().sha}:{part}"
+        return _name(dataset._replace(revision=dataset.snapshot().sha))
     digest = hashlib.sha256()
     configs = [dataset.config] if dataset.config else list(CONFIGS)
     for name in sorted(name for config in configs for name in _shards(dataset._replace(config=config))):

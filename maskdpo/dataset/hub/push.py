@@ -16,7 +16,7 @@ from maskdpo.dataset.hub.data import Contents, Files, write_data
 from maskdpo.dataset.hub.history import origin_of
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import CONFIGS, hub
-from maskdpo.io.hub import hub_errors
+from maskdpo.io.hub import bars_on_terminals_only, hub_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -226,6 +226,7 @@ def _commit(api: "HfApi", repo: str, changed: Mapping[str, Path], stale: list[st
         *(CommitOperationAdd(name, str(file)) for name, file in changed.items()),
         *(CommitOperationDelete(name) for name in stale),
     ]
+    bars_on_terminals_only()
     say(f"pushing {len(changed)} files to {repo} ...")
     with hub_errors(f"pushing to {repo}"), _upload_errors(repo):
         info = api.create_commit(

@@ -1,0 +1,223 @@
+"""The card says what is in the data and how it was made, and keeps what people have written."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hub_files import RecordFiles, make_files
+from huggingface_hub import DatasetCard
+
+from maskdpo.cli import main
+from maskdpo.dataset.hub.card import BEGIN, END, read_agreement
+from maskdpo.dataset.hub.data import Files
+from maskdpo.dataset.hub.figures import histogram
+from maskdpo.dataset.hub.push import Wanted, write_folder
+from maskdpo.errors import InputError, UserError
+from maskdpo.io import read_records
+from maskdpo.runs import meta_file
+from maskdpo.schemas import Pair
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> RecordFiles:
+    return make_files(tmp_path / "in")
+
+
+def card_of(files: RecordFiles, folder: Path, **more: Any) -> str:
+    write_folder(Wanted("me/facts", Files(*files), "cc-by-4.0", **more), folder)
+    return (folder / "README.md").read_text()
+
+
+def head_of(card: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
+    return found
+
+
+def section(card: str, title: str) -> str:
+    return card.split(f"## {title}\n")[1].split("\n## ")[0].strip()
+
+
+def test_the_head_is_what_the_hub_reads(files: RecordFiles, tmp_path: Path) -> None:
+    card = card_of(files, tmp_path / "out")
+    head = head_of(card)
+    assert DatasetCard(card).data.license == "cc-by-4.0"
+    assert head["language"] == ["en", "zh"]
+    assert head["size_categories"] == ["n<1K"]
+    assert head["task_categories"] == ["text-generation", "text-classification"]
+    assert {"dpo", "trl", "hallucination", "factuality", "mask-dpo"} <= set(head["tags"])
+    assert [config["config_name"] for config in head["configs"]] == ["pairs", "annotations", "prompts"]
+    assert head["configs"][0]["default"] is True
+    assert head["configs"][2]["data_files"] == [
+        {"split": "train", "path": "prompts/train-*.parquet"},
+        {"split": "test", "path": "prompts/test-*.parquet"},
+    ]
+    rows = {info["config_name"]: sum(s["num_examples"] for s in info["splits"]) for info in head["dataset_info"]}
+    assert rows == {"pairs": 20, "annotations": 40, "prompts": 20}
+
+
+def test_figures_are_those_of_the_data(files: RecordFiles, tmp_path: Path) -> None:
+    card = card_of(files, tmp_path / "out")
+    labels = section(card, "Labels")
+    # 4 Chinese and 16 English prompts, a good and a bad answer each; 0, 3 .. 18 have a sentence that was refused
+    assert "| en | org/model | 16 | 16 | 0 | 0 | 22 | 10 |" in labels
+    assert "| zh | org/model | 4 | 4 | 0 | 0 | 4 | 4 |" in labels
+    assert "Not judged: 14 of 80 sentences (17.50%): refused 14." in labels
+    for label in ("no_hallucination", "contradictory", "unverifiable", "hallucination", "no_fact"):
+        assert f"| `{label}` |" in labels
+    assert "| llm | org/judge | - | single | abc123 | 1 | - | 1 | 40 |" in card
+    row = json.loads(re.search(r"```json\n(.*?)\n```", card, re.DOTALL)[1])  # type: ignore[index]
+    assert Pair.model_validate(row) == next(read_records(files.pairs, Pair))
+    made = section(card, "How it was made")
+    assert "maskdpo annotate prompts.jsonl --judge llm" in made
+    assert '"test_size": 0.3' in made
+    assert '{"maskdpo": "0.1.0"}' in made
+    assert "not recorded: prompts.jsonl" in made
+    assert 'load_dataset("me/facts", split="train")' in card
+    assert "maskdpo train hub:me/facts" in card
+    assert "arxiv.org/abs/2503.02846" in section(card, "Citation")
+
+
+def test_what_left_no_pair_is_said_with_its_reason(files: RecordFiles, tmp_path: Path) -> None:
+    meta = json.loads(meta_file(files.pairs).read_text())
+    meta["counts"]["pairs"]["dropped"] = {"near_equal": 1234}
+    meta["counts"]["answers"]["dropped"] = {"coverage": 7}
+    meta_file(files.pairs).write_text(json.dumps(meta))
+    made = section(card_of(files, tmp_path / "out"), "How it was made")
+    assert "| answers | coverage | 7 |" in made
+    assert "| pairs | near equal | 1,234 |" in made
+
+
+def test_scores_are_bars_whose_length_is_their_number() -> None:
+    lines = histogram({"chosen": {1.0: 10, 0.3: 5}, "rejected": {0.0: 20}})  # type: ignore[dict-item]
+    shown = {tuple(line.split()[-3:]) if "#" in line else None for line in lines} - {None}
+    assert shown == {
+        ("chosen", "10", "#" * 20), ("chosen", "5", "#" * 10), ("rejected", "20", "#" * 40),
+    }  # fmt: skip
+    assert lines[6].startswith("0.3 to 0.4")
+    assert lines[18].endswith("#" * 20)
+    wide = histogram({"chosen": {7.0: 1}, "rejected": {-3.0: 1}})  # type: ignore[dict-item]
+    assert wide[0].startswith("-3 to -2")
+    assert wide[18].startswith("6 to 7")
+    assert histogram({"chosen": {}, "rejected": {}}) == []  # type: ignore[dict-item]
+
+
+def test_agreement_comes_from_evaluate(files: RecordFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gold = [json.loads(line) for line in files.annotations.read_text().splitlines()]
+    for number, row in enumerate(gold):
+        row.pop("judge")
+        if number % 4 == 0:
+            row["sentences"][0]["label"] = "contradictory"
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in gold))
+    report = tmp_path / "agreement.json"
+    evaluate = ["evaluate", str(files.annotations), "--gold", str(tmp_path / "gold.jsonl"), "--json", str(report)]
+    monkeypatch.setattr("sys.argv", ["maskdpo", *evaluate])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    three = json.loads(report.read_text())["agreement"]["three_classes"]
+    card = card_of(files, tmp_path / "out", agreement=report)
+    kappa = three["figures"]["kappa"]
+    assert 0 < kappa["value"] < 1
+    assert f"| {kappa['value']:.3f} [{kappa['low']:.3f}, {kappa['high']:.3f}] |" in card
+    assert (
+        f"Against {three['gold_sentences']} sentences with human labels (gold.jsonl), {three['judged']} of them" in card
+    )
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"agreement": null}', "{", '{"agreement": {"three_classes": {}}}'])
+def test_a_file_without_agreement_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=r"a\.json: holds no agreement with gold labels"):
+        read_agreement(tmp_path / "a.json")
+    with pytest.raises(InputError, match="no such file"):
+        read_agreement(tmp_path / "b.json")
+
+
+def test_what_people_wrote_and_added_stays(files: RecordFiles, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    card = card_of(files, folder)
+    head = head_of(card) | {"annotations_creators": ["expert-generated"], "tags": ["mine"], "license": "mit"}
+    head["configs"].append({"config_name": "gold", "data_files": "gold.jsonl"})
+    body = "# Our facts\n\nWritten by hand.\n\n" + card[card.index(BEGIN) :] + "\n## Limits\n\nMany, 也很多.\n"
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{body}")
+    (folder / "gold.jsonl").write_text("{}\n")
+    smaller = make_files(tmp_path / "smaller", prompts=6, test_size=0)
+    again = card_of(smaller, folder)
+    assert "# Our facts\n\nWritten by hand.\n\n<!-- maskdpo" in again
+    assert again.endswith(f"{END}\n\n## Limits\n\nMany, 也很多.\n")
+    assert again.count(BEGIN) == again.count(END) == 1
+    found = head_of(again)
+    assert found["annotations_creators"] == ["expert-generated"]
+    assert found["tags"][:2] == ["mine", "maskdpo"]
+    assert found["license"] == "cc-by-4.0"
+    assert [config["config_name"] for config in found["configs"]] == ["pairs", "annotations", "prompts", "gold"]
+    assert "No topics are held out." in again
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
+        "README.md", "annotations/train-00000.parquet", "gold.jsonl", "pairs/train-00000.parquet",
+        "prompts/train-00000.parquet",
+    ]  # fmt: skip
+    assert card_of(smaller, folder) == again
+
+
+def test_a_card_without_marks_gets_the_generated_part_at_its_end(files: RecordFiles, tmp_path: Path) -> None:
+    from maskdpo.dataset.hub.card import _parts, _place
+
+    head, body = _parts("---\r\nlicense: mit\r\n---\r\n# Mine\r\n\r\nText.\r\n")
+    assert head == {"license": "mit"}
+    assert _place(body, "G\n", title="T") == "# Mine\n\nText.\n\nG\n"
+    assert _place("", "G\n", title="T") == "# T\n\nG\n"
+    for broken in (f"a {BEGIN} b", f"a {END} b", f"{END} {BEGIN}"):
+        with pytest.raises(InputError, match="one of the two marks"):
+            _place(broken, "G\n", title="T")
+    with pytest.raises(InputError, match="cannot be read"):
+        _parts("---\n: [\n---\n")
+
+
+def test_text_of_the_data_breaks_no_table_and_no_mark(tmp_path: Path) -> None:
+    files = make_files(tmp_path / "in")
+    for file in (files.annotations, files.pairs):
+        text = file.read_text().replace("org/model", "a|b`<b>").replace("Where is", f"``` {END} Where is")
+        file.write_text(text.replace('"temperature"', '"x|y"'))
+    card = card_of(files, tmp_path / "out")
+    assert card.count(END) == 1
+    assert r"| en | a\|b\`&lt;b> |" in card
+    assert "\n````json\n" in card
+    assert card_of(files, tmp_path / "out") == card
+
+
+def test_an_unfinished_run_is_not_published_and_other_inputs_are_said(
+    files: RecordFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with files.prompts.open("a") as prompts:
+        prompts.write('{"id": "new", "prompt": "?"}\n')
+    card = card_of(files, tmp_path / "out")
+    assert "warning: pairs.jsonl was made from other prompts than those in prompts.jsonl" in capsys.readouterr().err
+    assert "Note: pairs.jsonl was made from other prompts than those in prompts.jsonl." in card
+    meta = json.loads(meta_file(files.annotations).read_text())
+    meta_file(files.annotations).write_text(json.dumps(meta | {"status": "running"}))
+    with pytest.raises(UserError, match=r"annotations\.jsonl: the run that makes it is not finished"):
+        card_of(files, tmp_path / "out2")
+
+
+def test_a_dry_run_touches_no_folder_of_others(files: RecordFiles, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "README.md").write_text("my project")
+    with pytest.raises(InputError, match="no dataset folder of maskdpo"):
+        card_of(files, folder)
+    assert [path.name for path in folder.iterdir()] == ["README.md"]
+    with pytest.raises(UserError, match=r"--repo a b: Repo id must use alphanumeric"):
+        write_folder(Wanted("a b", Files(*files), "mit"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("package", ["datasets", "huggingface_hub"])
+def test_a_missing_package_is_named(
+    package: str, files: RecordFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    with pytest.raises(UserError, match=rf"maskdpo push needs the package {package}\. .*pip install 'maskdpo\[hub\]'"):
+        card_of(files, tmp_path / "out")
