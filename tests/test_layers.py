@@ -35,6 +35,9 @@ def test_import_contracts_hold() -> None:
         ("maskdpo.annotate.judges", ["torch", "transformers", "maskdpo.train", "spacy", "nltk"]),
         ("maskdpo.dataset.pairs", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train"]),
         ("maskdpo.evaluate.report", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train"]),
+        ("maskdpo.formats.transfer", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.dataset"]),
+        ("maskdpo.lineage", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.dataset"]),
+        ("maskdpo.pipeline.run", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.cli"]),
         ("maskdpo.train.run", ["spacy", "sentencex", "nltk", "maskdpo.annotate", "maskdpo.backends"]),
     ],
 )
@@ -53,4 +56,6 @@ def test_help_of_every_command_loads_no_torch() -> None:
     )
     run = python(code)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == ["8", "False"]
+    count, torch = run.stdout.split()
+    assert int(count) >= 12
+    assert torch == "False"
