@@ -105,20 +105,29 @@ class BackendFlags:
         return make_backend(self.backend, model, **options)
 
 
-def with_backend(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that takes ``flags: BackendFlags`` one option for each of its fields."""
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "flags"]
-    shared = [
+def with_flags(flags_type: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that takes ``flags: flags_type`` one option for each field of that dataclass, in its place."""
+    own_flags = [
         inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
-        for field in fields(BackendFlags)
+        for field in fields(flags_type)
     ]
 
-    @functools.wraps(command)
-    def expanded(**given: Any) -> None:
-        flags = BackendFlags(**{parameter.name: given.pop(parameter.name) for parameter in shared})
-        command(**given, flags=flags)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        expanded_parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command).parameters.values():
+            keyword_only = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            expanded_parameters += own_flags if parameter.name == "flags" else [keyword_only]
 
-    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    expanded.__signature__ = inspect.Signature([*keyword_only, *shared])  # type: ignore[attr-defined]
-    expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *shared]}
-    return expanded
+        @functools.wraps(command)
+        def expanded(**given: Any) -> None:
+            flags = flags_type(**{flag.name: given.pop(flag.name) for flag in own_flags})
+            command(**given, flags=flags)
+
+        expanded.__signature__ = inspect.Signature(expanded_parameters)  # type: ignore[attr-defined]
+        expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in expanded_parameters}
+        return expanded
+
+    return decorate
+
+
+with_backend = with_flags(BackendFlags)

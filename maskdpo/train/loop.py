@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -156,6 +157,7 @@ def run_steps(trainer: Trainer, pairs: Sequence[EncodedPair], first: int, last: 
         started = time.perf_counter()
         stats = trainer.step(batch, learning_rate(step, last, config))
         seconds = time.perf_counter() - started
+        measured: dict[str, Any] = stats | masked | kept_tokens(batch)
         if step == 0 and config.loss not in REFERENCE_FREE:
             _check_first_margin(stats["margin"] / config.beta, trainer.compute)
         yield StepStats(
@@ -166,9 +168,7 @@ def run_steps(trainer: Trainer, pairs: Sequence[EncodedPair], first: int, last: 
             tokens_per_s=sum(pair.tokens for pair in batch) / seconds,
             peak_share=step_flops(shape, batch, trainer.layout) / seconds / peak,
             memory_gb=peak_memory_gb(),
-            **stats,
-            **masked,
-            **kept_tokens(batch),
+            **measured,
         )
 
 

@@ -1,12 +1,16 @@
 """Settings from flags and YAML."""
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from typer.testing import CliRunner
 
+from maskdpo.cli import app
+from maskdpo.cli.train_flags import IN_AND_OUT, LOGGING, LOSS, METHOD, OPTIMISER, SPEED, TrainFlags
 from maskdpo.errors import UserError
-from maskdpo.train.config import make_config
+from maskdpo.train.config import LOSS_PARAMETERS, LossName, TrainConfig, make_config
 
 
 def from_yaml(folder: Path, text: str, **flags: Any) -> Any:
@@ -58,3 +62,53 @@ def test_an_empty_file_lacks_the_model(tmp_path: Path) -> None:
 def test_a_missing_file_is_an_error_for_people(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         make_config({}, tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(("name", "loss"), [(n, loss) for n, (_, losses) in LOSS_PARAMETERS.items() for loss in losses])
+def test_parameters_of_a_loss_have_a_default_where_it_uses_them(name: str, loss: str) -> None:
+    default = LOSS_PARAMETERS[name][0]
+    assert make_config({"model": "a", "loss": loss}, None).value(name) == default
+    assert make_config({"model": "a", "loss": loss, name: 0.25}, None).value(name) == 0.25
+
+
+@pytest.mark.parametrize("name", LOSS_PARAMETERS)
+@pytest.mark.parametrize("loss", get_args(LossName))
+def test_a_parameter_of_another_loss_is_refused_in_one_line(name: str, loss: str) -> None:
+    default, losses = LOSS_PARAMETERS[name]
+    if loss in losses:
+        return
+    with pytest.raises(UserError) as caught:  # the default, too: who gives it believes that it counts
+        make_config({"model": "a", "loss": loss, name: default}, None)
+    line = f"command line: {name}: only for --loss {' or '.join(losses)}; --loss {loss} does not use it"
+    assert str(caught.value) == line
+    assert getattr(make_config({"model": "a", "loss": loss}, None), name) is None
+
+
+@pytest.mark.parametrize("loss", get_args(LossName))
+def test_a_recorded_configuration_can_be_read_again(loss: str) -> None:
+    config = make_config({"model": "a", "loss": loss}, None)
+    assert make_config(config.model_dump(), None) == config
+
+
+@pytest.mark.parametrize(("key", "value"), [("label_smoothing", "0.5"), ("label_smoothing", "-0.1"), ("beta", "0")])
+def test_half_of_the_pairs_cannot_be_the_wrong_way_round(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(UserError, match=rf"train\.yaml: {key}: "):
+        from_yaml(tmp_path, f"model: a\nloss: robust\n{key}: {value}\n")
+
+
+def test_every_setting_is_a_flag_with_its_default_and_its_values() -> None:
+    flags = {field.name: field.type for field in fields(TrainFlags)}
+    assert set(flags) == set(TrainConfig.model_fields)
+    for name, field in TrainConfig.model_fields.items():
+        annotation, option = get_args(flags[name])
+        default = LOSS_PARAMETERS[name][0] if name in LOSS_PARAMETERS else field.default
+        if name not in ("model", "max_steps", "gradient_checkpointing"):
+            assert f"[default: {default}]" in option.help
+        for choices in (get_args(part) for part in get_args(annotation) if get_origin(part) is Literal):
+            assert choices == get_args(field.annotation)
+
+
+def test_the_help_of_train_stands_in_panels() -> None:
+    shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "120"}).output
+    places = [shown.index(f"─ {title} ─") for title in (IN_AND_OUT, METHOD, LOSS, OPTIMISER, SPEED, LOGGING)]
+    assert places == sorted(places)

@@ -38,8 +38,8 @@ def test_the_shape_of_a_model_leaves_the_embedding_out(tied: bool) -> None:
 
 @pytest.mark.parametrize("layout", ["shared", "padded"])
 def test_the_formula_agrees_with_a_count_of_the_products(layout: Layout) -> None:
-    """What torch counts beyond it: whole squares of attention, not the visible half, and ``lm_head`` computed again. What
-    it does not count: the norms' vectors, which are parameters but no matrix products."""
+    """What torch counts beyond it: whole squares of attention, not the visible half, and ``lm_head`` computed again.
+    What it does not count: the norms' vectors, which are parameters but no matrix products."""
     model, pair = random_model(), make_pair(8, [1.0] * 20, [1.0] * 20)
     model.set_attn_implementation("eager")  # the counter does not know every fused attention
     shape = model_shape(model)

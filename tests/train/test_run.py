@@ -212,6 +212,54 @@ def test_the_reference_is_computed_once_for_every_lr_and_mask(
     assert computed("6") == 1, "the model's files have changed"
 
 
+def test_a_loss_without_a_reference_computes_none(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_folder: Path
+) -> None:
+    def never(self: Trainer, *args: object) -> None:
+        raise AssertionError("the reference was computed")
+
+    monkeypatch.setattr(Trainer, "compute_reference", never)
+    config = config_for(tiny_model, loss="simpo", beta=2.0, max_steps=6, batch_size=5)
+    result = train(pairs_file, tmp_path / "out", config)
+    assert result is not None
+    assert result.steps[-1].loss < result.steps[0].loss
+    assert not (cache_folder / "reference").exists()
+
+
+@pytest.mark.parametrize("settings", [{"loss": "ipo"}, {"loss": "ld-dpo", "ld_alpha": 0.0}, {"method": "soft"}])
+@pytest.mark.parametrize("sft_weight", [0.0, 0.5])
+def test_the_loss_falls_with_other_losses_and_methods(
+    settings: dict[str, Any], sft_weight: float, tiny_model: str, pairs_file: Path, tmp_path: Path
+) -> None:
+    config = config_for(tiny_model, max_steps=12, batch_size=5, sft_weight=sft_weight, **settings)
+    result = train(pairs_file, tmp_path / "out", config)
+    assert result is not None
+    assert result.steps[-1].loss < result.steps[0].loss
+    assert result.steps[0].margin == pytest.approx(0, abs=1e-4)
+
+
+def test_a_margin_from_scores_leaves_out_pairs_without_scores(tiny_model: str, tmp_path: Path) -> None:
+    scores = {"chosen_score": 1.0, "rejected_score": 0.5}
+    fields: dict[str, dict[str, float]] = {"none": {}, "half": {"chosen_score": 1.0}, "both": scores}
+    pairs = [make_pair([("A.", RIGHT)], [("B.", WRONG)], id=name, **given) for name, given in fields.items()]
+    write_records(tmp_path / "pairs.jsonl", pairs)
+    config = config_for(tiny_model, max_steps=1, loss="fdpo-margin", margin_gamma=4.0, beta=0.5)
+    result = train(tmp_path / "pairs.jsonl", tmp_path / "out", config)
+    assert result is not None
+    assert result.pairs == 1
+    assert {drop.name: count for drop, count in result.dropped.items()} == {"NO_SCORES": 2}
+    assert result.steps[0].loss == pytest.approx(1.3132617, abs=1e-4)  # -log sigmoid(0 - 0.5 * 4 * 0.5)
+
+
+def test_metrics_hold_the_rewards_of_masked_tokens_now_and_then(
+    tiny_model: str, pairs_file: Path, tmp_path: Path
+) -> None:
+    train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=5, log_masked_every=3))
+    rows = metrics_of(tmp_path / "out")
+    assert [row["step"] for row in rows if row["reward_masked_chosen"] is not None] == [3, 5]
+    assert all(isinstance(row["kept_tokens_chosen"], int) for row in rows)
+
+
 DRIVER = """
 import json, os, signal, sys
 from pathlib import Path

@@ -1,0 +1,90 @@
+"""The settings of ``maskdpo train`` as options: one for every field of ``TrainConfig``, in panels.
+
+They are None where they are not given, so that a value in the config file counts; ``TrainConfig`` has the defaults, and
+checks values. A test holds the two together.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import typer
+
+IN_AND_OUT = "Input and output"
+METHOD = "Method: which tokens count"
+LOSS = "Loss: what is made of them"
+OPTIMISER = "Optimisation"
+SPEED = "Speed and memory (the result stays the same, but for rounding)"
+LOGGING = "Logging and checkpoints"
+
+Method = Literal["mask-dpo", "dpo", "chosen-only", "rejected-only", "soft"]
+Eos = Literal["keep", "last_sentence", "drop"]
+Loss = Literal["sigmoid", "ipo", "hinge", "conservative", "robust", "simpo", "sigmoid-norm", "ld-dpo", "fdpo-margin"]
+
+METHOD_HELP = (
+    "`mask-dpo`: right sentences of the chosen answer, wrong ones of the rejected answer. `dpo`: all. `chosen-only`, "
+    "`rejected-only`: that side is masked, the other one counts in full. `soft`: as mask-dpo, times the label's "
+    "confidence."
+)
+LOSS_HELP = (
+    "`sigmoid`: DPO. `sigmoid-norm`: log ratios a token. `ipo`, `hinge`: other shapes. `conservative` (cDPO), `robust` "
+    "(rDPO): some pairs are the wrong way round. `simpo`: without a reference; wants `--beta` 2 or more. `ld-dpo`: "
+    "less weight on what only the longer answer has. `fdpo-margin`: a margin from the pair's scores."
+)
+
+
+def _in(panel: str, help: str, default: str = "", *, name: str | None = None) -> Any:
+    names = [name] if name else []
+    return typer.Option(*names, help=f"{help} [default: {default}]" if default else help, rich_help_panel=panel)
+
+
+@dataclass(frozen=True)
+class TrainFlags:
+    """What ``train`` can be told about a run; see ``maskdpo.train.config.TrainConfig``."""
+
+    model: Annotated[str | None, _in(IN_AND_OUT, "`smollm2`, a model folder, or a Hub id.")] = None
+    method: Annotated[Method | None, _in(METHOD, METHOD_HELP, "mask-dpo")] = None
+    eos: Annotated[
+        Eos | None,
+        _in(METHOD, "The end-of-turn token: always trained, as its last sentence is, or never.", "keep"),
+    ] = None
+    max_length: Annotated[
+        int | None, _in(METHOD, "Longest prompt and answer in tokens; answers are cut at their end.", "2048")
+    ] = None
+    loss: Annotated[Loss | None, _in(LOSS, LOSS_HELP, "sigmoid")] = None
+    beta: Annotated[float | None, _in(LOSS, "Pull towards the reference model.", "0.1")] = None
+    label_smoothing: Annotated[
+        float | None, _in(LOSS, "conservative, robust: share of pairs that are the wrong way round.", "0.1")
+    ] = None
+    simpo_gamma: Annotated[float | None, _in(LOSS, "simpo: margin that the chosen answer must win by.", "0.5")] = None
+    ld_alpha: Annotated[
+        float | None, _in(LOSS, "ld-dpo: factor on tokens beyond the length of the shorter answer.", "0.5")
+    ] = None
+    margin_gamma: Annotated[
+        float | None, _in(LOSS, "fdpo-margin: nats that a score higher by 1 must win by.", "10.0")
+    ] = None
+    sft_weight: Annotated[
+        float | None, _in(LOSS, "Any loss: add this times the chosen answer's masked NLL a token.", "0.0")
+    ] = None
+    lr: Annotated[float | None, _in(OPTIMISER, "Peak learning rate of AdamW.", "1e-06")] = None
+    warmup_ratio: Annotated[
+        float | None, _in(OPTIMISER, "Share of the steps over which the rate rises; then it falls to zero.", "0.1")
+    ] = None
+    weight_decay: Annotated[float | None, _in(OPTIMISER, "Of AdamW, on matrices only.", "0.0")] = None
+    max_grad_norm: Annotated[float | None, _in(OPTIMISER, "Longer gradients are scaled down to this.", "1.0")] = None
+    batch_size: Annotated[int | None, _in(OPTIMISER, "Pairs an optimiser step.", "16")] = None
+    epochs: Annotated[int | None, _in(OPTIMISER, "Passes over the pairs.", "1")] = None
+    max_steps: Annotated[int | None, _in(OPTIMISER, "Stop after this many optimiser steps.")] = None
+    seed: Annotated[int | None, _in(OPTIMISER, "Order of the pairs.", "0")] = None
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"] | None,
+        _in(SPEED, "Compute type; `auto`: bfloat16 where the hardware computes in it. Weights stay float32.", "auto"),
+    ] = None
+    tokens_per_batch: Annotated[int | None, _in(SPEED, "Tokens a forward pass: memory against speed.", "2048")] = None
+    gradient_checkpointing: Annotated[
+        bool | None,
+        _in(SPEED, "Recompute activations: about a third slower, far less memory.", name="--gradient-checkpointing"),
+    ] = None
+    log_masked_every: Annotated[
+        int | None,
+        _in(LOGGING, "Steps between looks at the rewards of masked tokens, a forward pass each; 0: none.", "10"),
+    ] = None
