@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from maskdpo.console import Ticker, progress
 from maskdpo.dataset.hub.figures import Figures
 from maskdpo.dataset.lots import Split, split_of
 from maskdpo.dataset.write import test_file
@@ -78,20 +79,21 @@ def write_data(folder: Path, files: Files) -> Contents:
         prompt.record.id: Known(topics(prompt.record.topic_or_id), prompt.record.language)
         for prompt in read_located(files.prompts, Prompt)
     }
-    with shards(folder, "pairs", parts["pairs"]) as write:
-        for split, pair in _pairs(files):
-            _check_known(pair, known)
-            write(split, pair)
-            figures.add_pair(pair.record)
-    with shards(folder, "prompts", parts["prompts"]) as write:
-        for prompt in read_located(files.prompts, Prompt):
-            write(known[prompt.record.id].split, prompt)
-            figures.add_prompt(prompt.record)
-    with shards(folder, "annotations", parts["annotations"]) as write:
-        for answer in read_located(files.annotations, Annotation):
-            _check_known(answer, known)
-            write(known[answer.record.prompt_id].split, answer)
-            figures.add_annotation(answer.record, known[answer.record.prompt_id].language)
+    with progress("push: writing", None, "records") as bar:
+        with shards(folder, "pairs", parts["pairs"], bar) as write:
+            for split, pair in _pairs(files):
+                _check_known(pair, known)
+                write(split, pair)
+                figures.add_pair(pair.record)
+        with shards(folder, "prompts", parts["prompts"], bar) as write:
+            for prompt in read_located(files.prompts, Prompt):
+                write(known[prompt.record.id].split, prompt)
+                figures.add_prompt(prompt.record)
+        with shards(folder, "annotations", parts["annotations"], bar) as write:
+            for answer in read_located(files.annotations, Annotation):
+                _check_known(answer, known)
+                write(known[answer.record.prompt_id].split, answer)
+                figures.add_annotation(answer.record, known[answer.record.prompt_id].language)
     return Contents(parts, figures)
 
 
@@ -124,7 +126,7 @@ def _topics(files: Files) -> Callable[[str], Split]:
 
 
 @contextmanager
-def shards(folder: Path, config: str, part: Part) -> Iterator[Write]:
+def shards(folder: Path, config: str, part: Part, bar: Ticker) -> Iterator[Write]:
     """Write the records of a config; a file that is large enough is followed by the next."""
     (folder / config).mkdir(parents=True, exist_ok=True)
     opened: dict[Split, tuple[IO[bytes], TableWriter]] = {}
@@ -150,6 +152,7 @@ def shards(folder: Path, config: str, part: Part) -> Iterator[Write]:
             file, table = opened[split]
             table.write(item.record)
             part.rows[split] = part.rows.get(split, 0) + 1
+            bar.advance()
             if file.tell() >= SHARD_BYTES:
                 close(split)
 

@@ -58,14 +58,16 @@ def test_every_record_is_there_as_it_was_and_no_topic_in_two_splits(raw: bool, t
 def test_topics_without_pairs_go_where_build_pairs_has_drawn_them(tmp_path: Path) -> None:
     whole, some = make_files(tmp_path / "whole", prompts=60), make_files(tmp_path / "some", prompts=60)
     write_data(tmp_path / "a", Files(*whole))
-    few = list(read_records(some.pairs, Pair))[:3]
-    write_records(some.pairs, few)
+    test = some.pairs.with_name("pairs.test.jsonl")
+    for file in (some.pairs, test):
+        write_records(file, list(read_records(file, Pair))[:3])
     write_data(tmp_path / "b", Files(*some))
     assert topics(tmp_path / "b", "test")["prompts"] == topics(tmp_path / "a", "test")["prompts"]
     meta_file(some.pairs).unlink()
-    held_out = {pair.topic for pair in read_records(some.pairs.with_name("pairs.test.jsonl"), Pair)}
     write_data(tmp_path / "c", Files(*some))
-    assert topics(tmp_path / "c", "test")["prompts"] == held_out
+    found = topics(tmp_path / "c", "test")["prompts"]
+    assert found == {pair.topic for pair in read_records(test, Pair)}
+    assert found < topics(tmp_path / "b", "test")["prompts"]
 
 
 def test_without_test_pairs_all_is_train(tmp_path: Path) -> None:
