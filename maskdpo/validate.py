@@ -1,12 +1,12 @@
 """``maskdpo validate``: all errors of a record file, up to a limit."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from maskdpo.errors import InputError
 from maskdpo.io import Located, read_prompts, record_type, scan
-from maskdpo.schemas import Prompt, Record
+from maskdpo.schemas import Message, Pair, Prompt, Record
 
 
 @dataclass(frozen=True)
@@ -17,27 +17,40 @@ class Validation:
     valid: int
     errors: list[InputError]
     stopped: bool
-    """Whether there may be more errors than were looked for."""
+    """Whether there are more errors than these."""
 
 
 def validate_file(file: Path, prompts_file: Path | None, limit: int) -> Validation:
-    """Check every line: JSON, fields, ids, spans; with ``prompts_file`` also that prompt ids are known."""
+    """Check every line: JSON, fields, ids, spans; with ``prompts_file`` also that records belong to their prompts."""
     model = record_type(file)
     prompts = read_prompts(prompts_file) if prompts_file else None
     valid, errors = 0, []
     for item in scan(file, model):
-        problem = item if isinstance(item, InputError) else _dangling(item, prompts)
-        if problem is None:
-            valid += 1
-        else:
-            errors.append(problem)
-        if len(errors) >= limit:
+        found = [item] if isinstance(item, InputError) else list(_against_prompts(item, prompts))
+        valid += not found
+        errors += found
+        if len(errors) > limit:
             break
-    return Validation(model.__name__.lower(), valid, errors, len(errors) >= limit)
+    return Validation(model.__name__.lower(), valid, errors[:limit], len(errors) > limit)
 
 
-def _dangling(item: Located[Record], prompts: Mapping[str, Prompt] | None) -> InputError | None:
+def _against_prompts(item: Located[Record], prompts: Mapping[str, Prompt] | None) -> Iterator[InputError]:
+    """Whether the prompt that a record names is there; a pair also repeats its topic and text."""
     prompt_id = getattr(item.record, "prompt_id", None)
-    if prompts is None or prompt_id is None or prompt_id in prompts:
-        return None
-    return item.error("prompt_id", f"no prompt has the id {prompt_id!r}")
+    if prompts is None or prompt_id is None:
+        return
+    prompt = prompts.get(prompt_id)
+    if prompt is None:
+        yield item.error("prompt_id", f"no prompt has the id {prompt_id!r}")
+    elif isinstance(item.record, Pair):
+        if item.record.topic != prompt.topic_or_id:
+            yield item.error(
+                "topic", f"is {item.record.topic!r}, but that of prompt {prompt_id!r} is {prompt.topic_or_id!r}"
+            )
+        if item.record.prompt not in (prompt.prompt, _as_chat(prompt)):
+            yield item.error("prompt", f"is not the text of prompt {prompt_id!r}")
+
+
+def _as_chat(prompt: Prompt) -> list[Message] | None:
+    """What ``build-pairs`` makes of a string that was not sent ``--raw``."""
+    return [Message(role="user", content=prompt.prompt)] if isinstance(prompt.prompt, str) else None
