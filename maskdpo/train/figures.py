@@ -62,6 +62,7 @@ class StepStats:
     grad_norm: float
     """Before clipping."""
     seconds: float
+    """Of the step alone, without the look at masked tokens."""
     pairs_per_s: float
     tokens_per_s: float
     """Tokens of all rows, prompts once per pair."""

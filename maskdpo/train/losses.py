@@ -99,7 +99,8 @@ LOSSES: dict[LossName, Loss] = {
         c.beta * (d_B - c.value("margin_gamma") * factuality_margin(gap_B))
     ),
 }
-"""The losses. Another one is one more line here, its name in ``config.LossName``, and its formula in docs/method.md."""
+"""The losses. Another one is one more line here, its name in ``config.LossName`` and ``cli.train_flags.Loss``, and its
+formula in docs/method.md."""
 
 AVERAGED: frozenset[LossName] = frozenset({"ipo", "simpo", "sigmoid-norm"})
 """Log ratios per token with weight, r / sum_t w_t. For IPO that is TRL's reading, which its authors confirmed there."""

@@ -58,10 +58,12 @@ def test_the_peak_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flops, "SIZE", 64)
     monkeypatch.setattr(flops, "_measured_peak", lambda device, dtype: (calls.append(dtype), measure(device, dtype))[1])
     device_peak.cache_clear()
+    before = torch.get_rng_state()
     try:
         peaks = {device_peak("cpu", "float32") for _ in range(3)}
     finally:
         device_peak.cache_clear()
+    assert torch.equal(torch.get_rng_state(), before), "measuring would change a seeded run"
     assert calls == [torch.float32]
     assert len(peaks) == 1
     assert peaks.pop() > 0
