@@ -3,14 +3,13 @@
 import json
 import shutil
 import signal
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +22,7 @@ from maskdpo.schemas import Pair
 from maskdpo.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.encode import Drop, EncodedPair, EncodedPairs, Encoder, encode_pairs
+from maskdpo.train.export import export
 from maskdpo.train.figures import StepStats
 from maskdpo.train.logps import choose_layout
 from maskdpo.train.loop import Trainer, run_steps, total_steps
@@ -75,19 +75,11 @@ def train(
     """
     if out.is_file():
         raise InputError("is a file; --out must name a folder", path=out)
-    if restart:
-        set_aside(out)
-    if out.exists() and any(out.iterdir()) and not (out / META_IN_FOLDER).exists():
+    if not restart and out.exists() and any(out.iterdir()) and not (out / META_IN_FOLDER).exists():
         raise InputError("the folder exists and holds no maskdpo run; name another --out", path=out)
-    run = Run(
-        out / META_IN_FOLDER,
-        "train",
-        {**config.model_dump(), "model_files": fingerprint(config.model)},
-        {"pairs": pairs_file},
-        restart="Use another --out, or --restart to set it aside and begin anew",
-        fixed_inputs=True,
-    )
-    if run.previous and run.previous.status == "complete":
+    options = {**config.model_dump(), "model_files": fingerprint(config.model)}
+    run = None if restart else _record(out, options, pairs_file)
+    if run and run.previous and run.previous.status == "complete":
         say(f"{out}: this very run is complete; nothing to do (--restart trains it again)")
         return None
     tokenizer = load_tokenizer(config.model)
@@ -95,12 +87,26 @@ def train(
     for reason, count in encoded.dropped.most_common():
         warn(f"{count} pairs left out: {reason.value}")
     trainer = _make_trainer(config, encoded.pairs, device or default_device(), use_cache)
+    if run is None:  # the earlier run is only set aside for one that can begin
+        set_aside(out)
+        run = _record(out, options, pairs_file)
     run.begin()
     result = _run(trainer, encoded, out, save_every, keep)
-    _export(trainer.model, tokenizer, out)
+    export(trainer.model, tokenizer, out)
     run.finish({"pairs": result.pairs, "steps": result.total_steps, "dropped": _named(encoded.dropped)})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return result
+
+
+def _record(out: Path, options: dict[str, Any], pairs_file: Path) -> Run:
+    return Run(
+        out / META_IN_FOLDER,
+        "train",
+        options,
+        {"pairs": pairs_file},
+        restart="Use another --out, or --restart to set it aside and begin anew",
+        fixed_inputs=True,
+    )
 
 
 def _named(dropped: Counter[Drop]) -> dict[str, int]:
@@ -225,18 +231,3 @@ def _keep_metrics(file: Path, steps: int) -> None:
         lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
         with atomic_write(file) as kept:
             kept.write("".join(line for line in lines if json.loads(line)["step"] <= steps).encode())
-
-
-def _export(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
-    """A folder that transformers and vLLM load as it is: written aside, then moved in file by file, config last."""
-    for left_over in out.glob(".export-*"):
-        shutil.rmtree(left_over)
-    temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
-    try:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        for file in sorted(temporary.iterdir(), key=lambda file: file.name == "config.json"):
-            file.chmod(0o644)
-            file.replace(out / file.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -144,6 +144,20 @@ def test_restart_works_a_second_time(tiny_model: str, pairs_file: Path, tmp_path
         assert train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=1), restart=True)
 
 
+def test_restart_with_bad_input_leaves_the_earlier_run_where_it_is(
+    tiny_model: str, pairs_file: Path, tmp_path: Path
+) -> None:
+    out, bad = tmp_path / "out", tmp_path / "bad.jsonl"
+    train(pairs_file, out, config_for(tiny_model, max_steps=1))
+    before = sorted((file.name, file.stat().st_mtime_ns) for file in out.iterdir())
+    for text in ("", pairs_file.read_text().splitlines()[0][:-5] + "\n"):
+        bad.write_text(text)
+        with pytest.raises(UserError, match="bad.jsonl"):
+            train(bad, out, config_for(tiny_model, max_steps=1), restart=True)
+        assert sorted((file.name, file.stat().st_mtime_ns) for file in out.iterdir()) == before
+        assert not (tmp_path / "out.bak").exists()
+
+
 def test_a_folder_with_other_things_is_left_alone(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="holds no maskdpo run"):
