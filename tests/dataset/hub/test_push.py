@@ -314,3 +314,19 @@ def test_help_loads_neither_datasets_nor_pyarrow(world: World) -> None:
     )
     done = world.python("-c", code)
     assert done.out.strip() == "[]", done
+
+
+@pytest.mark.parametrize(("status", "message"), [(410, "the Hub answered 410"), (None, "the Hub cannot be reached")])
+def test_a_file_that_cannot_be_fetched_is_named(
+    status: int | None, message: str, world: World, files: RecordFiles
+) -> None:
+    world.pushes(files)
+    world.hub.faults.append(Fault("HEAD", "/resolve/", status, times=99))
+    done = world.maskdpo("validate", "hub:me/facts")
+    assert done.code == 2
+    last = done.err.splitlines()[-1]
+    assert last.startswith(f"error: hub:me/facts: pairs/train-00000.parquet: {message}")
+    world.hub.faults.clear()
+    assert world.maskdpo("validate", "hub:me/facts").code == 0
+    unreachable = world.maskdpo("validate", "hub:me/facts", HF_ENDPOINT="http://127.0.0.1:9")
+    assert unreachable.err.startswith("error: hub:me/facts: the Hub cannot be reached (")
