@@ -228,6 +228,27 @@ def test_what_was_interrupted_goes_on(world: World, monkeypatch: pytest.MonkeyPa
     assert world.plan()["train"] == ("up to date", "")
 
 
+@pytest.mark.parametrize(
+    ("stage", "counts", "options", "state"),
+    [
+        ("sample", {"failed": 2}, {}, ("continue", "2 prompts without an answer")),
+        ("sample", {"failed": 0}, {}, ("up to date", "")),
+        ("annotate", {"whole_file": {"not_judged": 3}}, {}, ("up to date", "")),
+        ("annotate", {"whole_file": {"not_judged": 3}}, {"retry-failed": True}, ("continue", "3 sentences not judged")),
+    ],
+)
+def test_what_failed_is_asked_again(
+    world: World, stage: str, counts: dict[str, Any], options: dict[str, Any], state: tuple[str, str]
+) -> None:
+    for name in (*ALL[2:4], "heldout", "evaluate", "report"):
+        del world.spec[name]
+    world.spec[stage] |= options
+    world.run()
+    record = world.out / ("responses.jsonl.meta.json" if stage == "sample" else "annotations.jsonl.meta.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"counts": counts}))
+    assert world.plan()[stage] == state
+
+
 def test_from_a_stage(world: World) -> None:
     world.run()
     kept = (world.out / "annotations.jsonl").read_bytes()

@@ -51,7 +51,8 @@ def run_stages(stages: Sequence[Stage], start: str | None = None) -> list[tuple[
         state = State("anew", f"--from {start}") if start else state_of(stage)
         say(f"[{i + 1}/{len(stages)}] {stage.name}: {state.action}{f' ({state.why})' if state.why else ''}")
         if state.action != "up to date":
-            say(f"$ {stage.line}")
+            shown = stage.line.replace("\n", "\\n")  # `--stop` takes it in this form too
+            say(f"$ {shown}")
             _run(stage, state)
             _free_memory()
         done.append((stage, state))

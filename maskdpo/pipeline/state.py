@@ -44,11 +44,19 @@ def state_of(stage: Stage) -> State:
         return State("continue", "interrupted")
     if changed:
         return State("continue", f"{' and '.join(role for role, _ in changed)} changed")
-    if failed := meta.counts.get("failed"):
-        return State("continue", f"{failed} failed")
+    if failed := _failed(stage, meta):
+        return State("continue", failed)
     if not meta.arguments:
         return State("continue", "made by hand: it sees itself what is left to do")
     return State("up to date", "")
+
+
+def _failed(stage: Stage, meta: RunMeta) -> str | None:
+    """What a finished run has left to ask again: prompts always, sentences where the file says so."""
+    if prompts := meta.counts.get("failed"):
+        return f"{prompts} prompts without an answer"
+    sentences = meta.counts.get("whole_file", {}).get("not_judged")
+    return f"{sentences} sentences not judged" if sentences and stage.given.get("retry_failed") else None
 
 
 def _changed_inputs(stage: Stage, meta: RunMeta) -> Iterator[tuple[str, Path]]:
