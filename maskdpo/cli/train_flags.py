@@ -13,8 +13,11 @@ IN_AND_OUT = "Input and output"
 METHOD = "Method: which tokens count"
 LOSS = "Loss: what is made of them"
 OPTIMISER = "Optimisation"
+LORA = "LoRA: train a small adapter instead of all weights"
 SPEED = "Speed and memory (the result stays the same, but for rounding)"
 LOGGING = "Logging and checkpoints"
+EVAL = "Held-out pairs"
+EXPORT = "The trained model"
 
 Method = Literal["mask-dpo", "dpo", "chosen-only", "rejected-only", "soft"]
 Eos = Literal["keep", "last_sentence", "drop"]
@@ -75,6 +78,21 @@ class TrainFlags:
     epochs: Annotated[int | None, _in(OPTIMISER, "Passes over the pairs.", "1")] = None
     max_steps: Annotated[int | None, _in(OPTIMISER, "Stop after this many optimiser steps.")] = None
     seed: Annotated[int | None, _in(OPTIMISER, "Order of the pairs.", "0")] = None
+    lora_r: Annotated[int | None, _in(LORA, "Rank; 0 trains all weights.", "0")] = None
+    lora_alpha: Annotated[int | None, _in(LORA, "The adapter counts alpha / rank times.", "32")] = None
+    lora_dropout: Annotated[float | None, _in(LORA, "Dropout in front of the adapter.", "0.0")] = None
+    lora_targets: Annotated[
+        str | None, _in(LORA, "Layers: all but lm_head, or names such as `q_proj,v_proj`.", "all-linear")
+    ] = None
+    merge: Annotated[
+        bool | None,
+        _in(
+            LORA,
+            "Write the whole model with the adapter in it, or the adapter alone.",
+            "True",
+            name="--merge/--no-merge",
+        ),
+    ] = None
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"] | None,
         _in(SPEED, "Compute type; `auto`: bfloat16 where the hardware computes in it. Weights stay float32.", "auto"),
@@ -87,4 +105,18 @@ class TrainFlags:
     log_masked_every: Annotated[
         int | None,
         _in(LOGGING, "Steps between looks at the rewards of masked tokens, a forward pass each; 0: none.", "10"),
+    ] = None
+    eval_every: Annotated[
+        int | None, _in(EVAL, "Steps between looks at them; also before the first and after the last step.", "100")
+    ] = None
+    keep_best: Annotated[
+        bool | None,
+        _in(EVAL, "Write the weights with the lowest loss on them, not the last.", "False", name="--keep-best"),
+    ] = None
+    export_dtype: Annotated[
+        Literal["float32", "bfloat16"] | None,
+        _in(EXPORT, "Type of its weights; bfloat16 rounds small updates away.", "float32"),
+    ] = None
+    trust_remote_code: Annotated[
+        bool | None, _in(IN_AND_OUT, "Run code from the model's repository.", "False", name="--trust-remote-code")
     ] = None

@@ -73,6 +73,23 @@ class TrainConfig(BaseModel):
     """Compute type; ``auto`` is bfloat16 where the hardware computes in it. The weights and AdamW stay float32."""
     gradient_checkpointing: bool = False
     """Recompute activations layer by layer: about a third slower, far less memory."""
+    lora_r: Annotated[int, Field(ge=0)] = 0
+    """Rank of a LoRA adapter; 0 trains the model whole. With one, the frozen weights are kept in the compute type."""
+    lora_alpha: Count = 32
+    """The adapter counts lora_alpha / lora_r times."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    lora_targets: str = "all-linear"
+    """Layers with an adapter: all linear ones but lm_head, or their names with commas between."""
+    merge: bool = True
+    """Write the adapter added to the weights, as a whole model; else the adapter alone, as PEFT does."""
+    eval_every: Count = 100
+    """Steps between looks at held-out pairs (``train(watch=...)``); there is one before the first and after the last."""
+    keep_best: bool = False
+    """Write the weights with the lowest loss on the held-out pairs, not the last ones."""
+    export_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the written weights. bfloat16 halves the folder, and rounds away updates below 1/512 of a weight."""
+    trust_remote_code: bool = False
+    """Run code out of the model's repository."""
     seed: Annotated[int, Field(ge=0)] = 0
     log_masked_every: Annotated[int, Field(ge=0)] = 10
     """Steps between looks at the rewards of the masked tokens, which cost one more forward pass; 0: never. The result
@@ -94,6 +111,13 @@ class TrainConfig(BaseModel):
         for name, (_, losses) in LOSS_PARAMETERS.items():
             if getattr(self, name) is not None and self.loss not in losses:
                 raise ValueError(f"{name}: only for --loss {' or '.join(losses)}; --loss {self.loss} does not use it")
+        return self
+
+    @model_validator(mode="after")
+    def _no_settings_of_an_adapter_without_one(self) -> Self:
+        for name in ("lora_alpha", "lora_dropout", "lora_targets", "merge"):
+            if not self.lora_r and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: only with --lora-r")
         return self
 
     def value(self, name: str) -> float:
