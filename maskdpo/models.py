@@ -63,17 +63,17 @@ def fingerprint(name: str) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
 
 
-def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model; code from the model's repository is never run."""
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model; code from the model's repository is only run where that is asked for."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(resolve_model(name), trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(resolve_model(name), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise _cannot_load(name, "tokenizer", error) from None
 
 
-def load_model(name: str, *, dtype: "torch.dtype", device: str) -> "PreTrainedModel":
+def load_model(name: str, *, dtype: "torch.dtype", device: str, trust_remote_code: bool = False) -> "PreTrainedModel":
     """A causal language model with scaled-dot-product attention; weights from safetensors only."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -85,7 +85,7 @@ def load_model(name: str, *, dtype: "torch.dtype", device: str) -> "PreTrainedMo
             resolve_model(name),
             dtype=dtype,
             attn_implementation="sdpa",
-            trust_remote_code=False,
+            trust_remote_code=trust_remote_code,
             use_safetensors=True,
         )
     except (OSError, ValueError, SafetensorError) as error:

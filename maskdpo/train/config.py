@@ -83,7 +83,7 @@ class TrainConfig(BaseModel):
     merge: bool = True
     """Write the adapter added to the weights, as a whole model; else the adapter alone, as PEFT does."""
     eval_every: Count = 100
-    """Steps between looks at held-out pairs (``train(watch=...)``); there is one before the first and after the last."""
+    """Steps between looks at the held-out pairs; there is one before the first step and one after the last."""
     keep_best: bool = False
     """Write the weights with the lowest loss on the held-out pairs, not the last ones."""
     export_dtype: Literal["float32", "bfloat16"] = "float32"

@@ -7,12 +7,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
+from maskdpo.train.config import TrainConfig
+from maskdpo.train.lora import merge
+from maskdpo.train.policy import Policy
+
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
-def export(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
-    """Weights (safetensors), configs, tokenizer and chat template."""
+def export(policy: Policy, tokenizer: "PreTrainedTokenizerBase", config: TrainConfig, out: Path) -> None:
+    """Weights (safetensors), configs, tokenizer and chat template; an adapter is merged unless it is wanted alone.
+
+    The policy cannot be trained on after this.
+    """
+    if policy.adapter is not None and not config.merge:
+        with moved_in_last_config(out) as folder:
+            policy.adapter.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        return
+    model = policy.model if policy.adapter is None else merge(policy.adapter)
+    if config.export_dtype == "bfloat16":
+        model = model.to(torch.bfloat16)
     with moved_in_last_config(out) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -16,7 +16,7 @@ import torch
 from maskdpo.console import progress, say, warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import atomic_write, read_records
-from maskdpo.models import default_device, fingerprint, load_model, load_tokenizer
+from maskdpo.models import default_device, fingerprint, load_tokenizer
 from maskdpo.runs import META_IN_FOLDER, Run, set_aside
 from maskdpo.schemas import Pair
 from maskdpo.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
@@ -24,13 +24,14 @@ from maskdpo.train.config import TrainConfig
 from maskdpo.train.encode import Drop, EncodedPair, EncodedPairs, Encoder, encode_pairs
 from maskdpo.train.export import export
 from maskdpo.train.figures import StepStats
-from maskdpo.train.logps import choose_layout
 from maskdpo.train.loop import Trainer, run_steps, total_steps
+from maskdpo.train.lora import adapter_off, require_peft, seed_dropout, trained_part
 from maskdpo.train.losses import NEED_SCORES, REFERENCE_FREE
+from maskdpo.train.policy import Policy, load_policy
 from maskdpo.train.reference import Reference, cache_file, load_reference, save_reference
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -82,17 +83,20 @@ def train(
     if run and run.previous and run.previous.status == "complete":
         say(f"{out}: this very run is complete; nothing to do (--restart trains it again)")
         return None
-    tokenizer = load_tokenizer(config.model)
+    if config.lora_r:
+        require_peft()
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     encoded = encode_pairs(read_records(pairs_file, Pair), _make_encoder(config, tokenizer))
     for reason, count in encoded.dropped.most_common():
         warn(f"{count} pairs left out: {reason.value}")
-    trainer = _make_trainer(config, encoded.pairs, device or default_device(), use_cache)
+    policy = load_policy(config, encoded.pairs, device or default_device())
+    trainer = _make_trainer(policy, config, encoded.pairs, use_cache)
     if run is None:  # the earlier run is only set aside for one that can begin
         set_aside(out)
         run = _record(out, options, pairs_file)
     run.begin()
     result = _run(trainer, encoded, out, save_every, keep)
-    export(trainer.model, tokenizer, out)
+    export(policy, tokenizer, config, out)
     run.finish({"pairs": result.pairs, "steps": result.total_steps, "dropped": _named(encoded.dropped)})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return result
@@ -124,21 +128,9 @@ def _make_encoder(config: TrainConfig, tokenizer: "PreTrainedTokenizerBase") -> 
     )
 
 
-def _make_trainer(config: TrainConfig, pairs: list[EncodedPair], device: str, use_cache: bool) -> Trainer:
+def _make_trainer(policy: Policy, config: TrainConfig, pairs: list[EncodedPair], use_cache: bool) -> Trainer:
     """The policy and, for the losses that have one, its reference."""
-    torch.manual_seed(config.seed)
-    model = load_model(config.model, dtype=torch.float32, device=device)
-    _check_vocabulary(model, pairs, config.model)
-    layout = choose_layout(model, pairs[0])
-    if layout != "shared":
-        say(
-            f"{model.config.model_type}: not plain full attention, so answers repeat their prompt (slower, same result)"
-        )
-    _disable_dropout(model)
-    model.train()
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    trainer = Trainer(model, config, layout)
+    trainer = Trainer(policy.model, config, policy.layout)
     if config.loss not in REFERENCE_FREE:
         trainer.reference = _make_reference(trainer, pairs, use_cache)
     return trainer
@@ -146,32 +138,15 @@ def _make_trainer(config: TrainConfig, pairs: list[EncodedPair], device: str, us
 
 def _make_reference(trainer: Trainer, pairs: list[EncodedPair], use_cache: bool) -> Reference:
     """From the cache, or by the trainer's model, which must still be the one that was loaded."""
-    file = cache_file(trainer.config.model, trainer.compute, pairs)
+    weights = "" if trainer.model.dtype == torch.float32 else f", weights in {trainer.model.dtype}"
+    file = cache_file(trainer.config.model, trainer.compute + weights, pairs)
     reference = load_reference(file) if use_cache else None
     if reference is None:
-        with progress("reference log-probs", len(pairs), "pairs") as bar:
+        with progress("reference log-probs", len(pairs), "pairs") as bar, adapter_off(trainer.model):
             reference = trainer.compute_reference(pairs, bar.advance)
         if use_cache:
             save_reference(file, reference)
     return reference
-
-
-def _check_vocabulary(model: "PreTrainedModel", pairs: list[EncodedPair], name: str) -> None:
-    size = model.get_input_embeddings().weight.shape[0]
-    largest = max(int(ids.max()) for pair in pairs for ids in (pair.prompt_ids, pair.chosen.ids, pair.rejected.ids))
-    if largest >= size:
-        raise UserError(
-            f"{name}: the tokenizer gives token id {largest}, the model has {size} embeddings: they do not match"
-        )
-
-
-def _disable_dropout(model: "PreTrainedModel") -> None:
-    """Policy and reference must be the same function at the start, so nothing is dropped at random."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
 
 
 def _run(trainer: Trainer, encoded: EncodedPairs, out: Path, save_every: int, keep: int) -> TrainResult:
@@ -179,7 +154,7 @@ def _run(trainer: Trainer, encoded: EncodedPairs, out: Path, save_every: int, ke
     folder = out / CHECKPOINTS
     first, last = 0, total_steps(len(encoded.pairs), trainer.config)
     if existing := checkpoints(folder):
-        first = load_checkpoint(existing[-1], trainer.model, trainer.optimizer)
+        first = load_checkpoint(existing[-1], trained_part(trainer.model), trainer.optimizer)
         say(f"resuming from step {first} of {last}")
     _keep_metrics(out / METRICS, first)
     done: list[StepStats] = []
@@ -189,6 +164,7 @@ def _run(trainer: Trainer, encoded: EncodedPairs, out: Path, save_every: int, ke
         _interrupt_between_steps() as interrupted,
     ):
         bar.advance(first)
+        seed_dropout(trainer.config, first)
         for stats in run_steps(trainer, encoded.pairs, first, last):
             done.append(stats)
             metrics.write(json.dumps(asdict(stats)) + "\n")
@@ -196,7 +172,8 @@ def _run(trainer: Trainer, encoded: EncodedPairs, out: Path, save_every: int, ke
             bar.advance(1, f"loss {stats.loss:.4f}  margin {stats.margin:+.3f}  {stats.pairs_per_s:.2f} pairs/s")
             due = save_every and stats.step % save_every == 0 and stats.step < last
             if due or interrupted():
-                save_checkpoint(folder, stats.step, trainer.model, trainer.optimizer, keep=keep)
+                save_checkpoint(folder, stats.step, trained_part(trainer.model), trainer.optimizer, keep=keep)
+            seed_dropout(trainer.config, stats.step)
             if interrupted():
                 raise UserError(f"interrupted; step {stats.step} is saved. Repeat the same command to go on from there")
     return TrainResult(done, len(encoded.pairs), encoded.dropped, first, last, trainer.layout)

@@ -1,0 +1,74 @@
+"""The model that is trained: loaded, checked against the pairs, its dropout off, with an adapter if one is wanted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from maskdpo.console import say
+from maskdpo.errors import UserError
+from maskdpo.models import load_model
+from maskdpo.train.batch import Layout
+from maskdpo.train.config import TrainConfig
+from maskdpo.train.encode import EncodedPair
+from maskdpo.train.logps import choose_layout
+from maskdpo.train.lora import add_adapter, weight_type
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model before its first step."""
+
+    model: "PreTrainedModel"
+    layout: Layout
+    adapter: Any = None
+    """The ``PeftModel`` around ``model``, with ``lora_r``."""
+
+
+def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str) -> Policy:
+    """Load ``config.model`` for these pairs.
+
+    Raises:
+        UserError: it cannot be loaded, is not the tokenizer's, or computes log-probs in a way that is not known.
+    """
+    torch.manual_seed(config.seed)
+    model = load_model(
+        config.model,
+        dtype=weight_type(config, device),
+        device=device,
+        trust_remote_code=config.trust_remote_code,
+    )
+    check_vocabulary(model, pairs, config.model)
+    layout = choose_layout(model, pairs[0])
+    if layout != "shared":
+        say(
+            f"{model.config.model_type}: not plain full attention, so answers repeat their prompt (slower, same result)"
+        )
+    _disable_dropout(model)
+    adapter = add_adapter(model, config) if config.lora_r else None
+    model.train()
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return Policy(model, layout, adapter)
+
+
+def check_vocabulary(model: "PreTrainedModel", pairs: Sequence[EncodedPair], name: str) -> None:
+    size = model.get_input_embeddings().weight.shape[0]
+    largest = max(int(ids.max()) for pair in pairs for ids in (pair.prompt_ids, pair.chosen.ids, pair.rejected.ids))
+    if largest >= size:
+        raise UserError(
+            f"{name}: the tokenizer gives token id {largest}, the model has {size} embeddings: they do not match"
+        )
+
+
+def _disable_dropout(model: "PreTrainedModel") -> None:
+    """Policy and reference must be the same function at the start, so nothing is dropped at random."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
