@@ -1,6 +1,13 @@
-"""Checkpoints of a run: a folder that appears by one rename, so that a kill at any moment leaves the one before it."""
+"""Checkpoints of a run: a folder that appears by one rename, so that a kill at any moment leaves the one before it.
+
+``torch.distributed.checkpoint`` writes it, safetensors files for each rank, and reads it back onto any number of ranks:
+every tensor says which part of the whole it is. Nothing is pickled. Beside the weights that train and AdamW's state it
+holds the step, from which the learning rate, the order of the pairs (``loop.py``) and the random numbers of dropout
+(``lora.py``) follow: there is no other state that a later step depends on.
+"""
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -8,28 +15,48 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from maskdpo.errors import UserError
+from maskdpo.io.write import sync_folder
+from maskdpo.train.distributed import ALONE, Ranks
 
 NAME = re.compile(r"step-(\d{8})")
 
+FILE_BYTES = 1 << 30
+"""About how much of the whole goes into one file: a rank copies its part of a file to the CPU before it writes it."""
 
-def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: int) -> Path:
-    """Write ``folder/step-N`` atomically, then drop all but the newest ``keep``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.glob(".tmp-*"):
-        shutil.rmtree(left_over)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
+
+def save_checkpoint(
+    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: int, ranks: Ranks = ALONE
+) -> Path:
+    """Write ``folder/step-N`` atomically, then drop all but the newest ``keep``. Every rank must call.
+
+    Raises:
+        UserError: it cannot be written, for example because the disk is full; older checkpoints are as they were.
+    """
+    target = folder / f"step-{step:08d}"
+    temporary = ranks.from_first(_temporary(folder) if ranks.first else folder)
     try:
-        save_model(model, str(temporary / "model.safetensors"))
-        save_file(_flatten(optimizer), temporary / "optimizer.safetensors")
-        (temporary / "state.json").write_text(json.dumps({"step": step}))
-        target = folder / f"step-{step:08d}"
-        temporary.rename(target)
+        _write(temporary, _named_tensors(model, optimizer), ranks)
+        if ranks.first:
+            (temporary / "state.json").write_text(json.dumps({"step": step}))
+            _sync(temporary)
+            temporary.rename(target)
+            sync_folder(folder)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{target}: cannot be written: {error}. Older checkpoints are untouched") from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        if ranks.first:
+            shutil.rmtree(temporary, ignore_errors=True)
+    if ranks.first:
+        for old in checkpoints(folder)[:-keep]:
+            shutil.rmtree(old)
     return target
 
 
@@ -38,23 +65,86 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if NAME.fullmatch(path.name)) if folder.exists() else []
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Put weights and optimiser back; the step after which the checkpoint was written is returned."""
-    load_model(model, str(path / "model.safetensors"))
-    _unflatten(optimizer, load_file(path / "optimizer.safetensors"))
-    state: dict[str, Any] = json.loads((path / "state.json").read_text())
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE) -> int:
+    """Put weights and optimiser back; the step after which the checkpoint was written is returned. All ranks must call.
+
+    Raises:
+        UserError: the checkpoint is damaged, or belongs to another model.
+    """
+    reader = HuggingFaceStorageReader(str(path))
+    try:
+        state: dict[str, Any] = json.loads((path / "state.json").read_text())
+        saved = reader.read_metadata().state_dict_metadata
+        _make_room(model, optimizer, set(saved), state["step"])
+        tensors = _named_tensors(model, optimizer)
+        if tensors.keys() != saved.keys():
+            raise ValueError(f"holds other tensors than the model: {min(tensors.keys() ^ saved.keys())}")
+        load(tensors, storage_reader=reader, no_dist=ranks.size == 1)
+    except (OSError, ValueError, KeyError, SafetensorError, CheckpointException) as error:
+        raise UserError(
+            f"{path}: cannot be read: {_reason(error)}. Remove this folder to go on from the checkpoint before it"
+        ) from None
     return int(state["step"])
 
 
-def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors: ``<parameter index>.<name>``. Its settings come from the run's config."""
-    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": tensor for index, tensors in state.items() for name, tensor in tensors.items()}
+def _temporary(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.glob(".tmp-*"):
+        shutil.rmtree(left_over)
+    return Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
 
 
-def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def _write(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
+    """Every rank its shards.
+
+    Raises:
+        OSError, SafetensorError: on every rank, where any rank could not write.
+    """
+    files: dict[str, int] = {}
+    size = 0
+    for name, tensor in tensors.items():
+        files[name] = 1 + size // FILE_BYTES
+        size += tensor.numel() * tensor.element_size()
+    writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=files, save_distributed=True)
+    try:
+        save(tensors, storage_writer=writer, no_dist=ranks.size == 1)
+    except CheckpointException as error:
+        raise OSError(_reason(error)) from None
+
+
+def _named_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The weights that train and, where a step has been made, AdamW's two moments of each.
+
+    AdamW's count of steps is the run's, so that it is not among them.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            tensors[f"model.{name}"] = parameter.detach()
+            state = optimizer.state.get(parameter, {})
+            tensors |= {f"optimizer.{name}.{key}": tensor for key, tensor in state.items() if key != "step"}
+    return tensors
+
+
+def _make_room(model: nn.Module, optimizer: torch.optim.Optimizer, saved: set[str], step: int) -> None:
+    """Zeros for AdamW's state of each parameter that a checkpoint has it of, laid out as the parameter is."""
+    for name, parameter in model.named_parameters():
+        prefix = f"optimizer.{name}."
+        keys = [key.removeprefix(prefix) for key in ("exp_avg", "exp_avg_sq") if prefix + key in saved]
+        if keys:
+            count = torch.tensor(float(step), device=parameter.device)
+            optimizer.state[parameter] = {"step": count} | {key: torch.zeros_like(parameter.detach()) for key in keys}
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the names of the files, which are synced themselves, and the small file are on the disk."""
+    with (folder / "state.json").open("rb") as file:
+        os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def _reason(error: BaseException) -> str:
+    """The first failure of any rank, in one line."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    return " ".join(str(error).split()) or type(error).__name__

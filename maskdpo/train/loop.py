@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 
 from maskdpo.errors import UserError
 from maskdpo.models import compute_type
-from maskdpo.train.batch import Batch, Layout, collate, micro_batches
+from maskdpo.train.batch import Batch, Layout, collate
 from maskdpo.train.config import TrainConfig
+from maskdpo.train.distributed import ALONE, Ranks, clip_gradients, logps_of, passes
 from maskdpo.train.encode import EncodedPair
 from maskdpo.train.figures import (
     Figures,
@@ -28,21 +29,24 @@ from maskdpo.train.figures import (
     peak_memory_gb,
 )
 from maskdpo.train.flops import device_peak, model_shape, step_flops
-from maskdpo.train.logps import token_logps
 from maskdpo.train.losses import REFERENCE_FREE
-from maskdpo.train.reference import Reference, compute_reference, reference_logps
+from maskdpo.train.reference import Reference, compute_reference, reference_logps, share_reference
 
 FIRST_MARGIN_TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-1}
 """At the first step policy and reference are the same model: every log ratio is 0, up to rounding."""
 
 
 class Trainer:
-    """A policy, its reference and its optimiser; ``step`` trains on one batch of pairs."""
+    """A policy, its reference and its optimiser; ``step`` trains on one batch of pairs.
 
-    def __init__(self, model: PreTrainedModel, config: TrainConfig, layout: Layout) -> None:
+    All ranks call the same methods with the same pairs. Each works on its part of them, and all get the same figures.
+    """
+
+    def __init__(self, model: PreTrainedModel, config: TrainConfig, layout: Layout, ranks: Ranks = ALONE) -> None:
         self.model = model
         self.config = config
         self.layout = layout
+        self.ranks = ranks
         self.reference: Reference = {}
         self.compute = compute_type(config.dtype, model.device.type)
         decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -55,7 +59,7 @@ class Trainer:
 
     def logps(self, batch: Batch) -> Tensor:
         with self._autocast():
-            return token_logps(self.model, batch)
+            return logps_of(self.model, batch)
 
     def collate(self, pairs: Sequence[EncodedPair], *, every_token: bool = False) -> Batch:
         return collate(pairs, self.layout, every_token=every_token).to(str(self.model.device))
@@ -63,7 +67,13 @@ class Trainer:
     def compute_reference(self, pairs: Sequence[EncodedPair], advance: Callable[[int], None]) -> Reference:
         """Log-probs under the present weights, which must still be the reference's."""
         all_tokens = functools.partial(self.collate, every_token=True)
-        return compute_reference(self.logps, pairs, all_tokens, self.config.tokens_per_batch, advance)
+        own: Reference = {}
+        for group, counts in self._passes(pairs):
+            found = compute_reference(self.logps, group, all_tokens, self.config.tokens_per_batch, lambda done: None)
+            if counts:
+                own |= found
+                advance(len(group))
+        return share_reference(own, pairs, self.ranks)
 
     def figures(self, pairs: Sequence[EncodedPair]) -> Figures:
         """One forward pass: the losses of these pairs, with their gradient, and what is logged of each; [B] by name."""
@@ -75,32 +85,45 @@ class Trainer:
         """Means over the pairs. It takes a forward pass of its own, as training computes no log-probs of masked tokens:
         about a third of a step."""
         totals: Figures = {}
-        for group in micro_batches(pairs, self.config.tokens_per_batch):
+        for group, counts in self._passes(pairs):
             batch = self.collate(group, every_token=True)
             ref_logps_N = self._reference_logps(group, batch, every_token=True)
-            totals = add_sums(totals, masked_rewards(batch, self.logps(batch), ref_logps_N, self.config.beta))
-        return means(totals, len(pairs))
+            figures = masked_rewards(batch, self.logps(batch), ref_logps_N, self.config.beta)
+            totals = add_sums(totals, figures if counts else _zeros(figures))
+        return means(self._sum(totals), len(pairs))
 
     def step(self, pairs: Sequence[EncodedPair], lr: float) -> dict[str, float]:
         """One optimiser step on these pairs, in as many forward passes as the token budget asks for.
 
-        The loss is divided by the number of pairs of the whole step: how they fall into passes changes nothing.
+        The loss is divided by the number of pairs of the whole step: how they fall into passes and to ranks changes
+        nothing.
 
         Raises:
             UserError: a loss is not finite.
         """
         totals: Figures = {}
-        for group in micro_batches(pairs, self.config.tokens_per_batch):
+        for group, counts in self._passes(pairs):
             figures = self.figures(group)
-            _check_finite(figures["loss"], group)
-            torch.autograd.backward(figures["loss"].sum() / len(pairs))
-            totals = add_sums(totals, figures)
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+            loss = figures["loss"].sum() / len(pairs)
+            if counts:
+                _check_finite(figures["loss"], group)
+            torch.autograd.backward(loss if counts else 0 * loss)
+            totals = add_sums(totals, figures if counts else _zeros(figures))
+        grad_norm = clip_gradients(self.model, self.config.max_grad_norm)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return means(totals, len(pairs)) | {"grad_norm": grad_norm.item(), "lr": lr}
+        return means(self._sum(totals), len(pairs)) | {"grad_norm": grad_norm, "lr": lr}
+
+    def _passes(self, pairs: Sequence[EncodedPair]) -> list[tuple[list[EncodedPair], bool]]:
+        return passes(pairs, self.config.tokens_per_batch, self.ranks)
+
+    def _sum(self, totals: Figures) -> Figures:
+        """Over all ranks, in one exchange."""
+        if self.ranks.size == 1 or not totals:
+            return totals
+        return dict(zip(totals, self.ranks.sum(torch.stack(list(totals.values()))).unbind(), strict=True))
 
     def _reference_logps(self, pairs: Sequence[EncodedPair], batch: Batch, *, every_token: bool = False) -> Tensor:
         """[N] log pi_ref of the batch's tokens; 0 for a loss without a reference, whose log ratios are then log pi."""
@@ -110,6 +133,11 @@ class Trainer:
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.compute == "bfloat16")
+
+
+def _zeros(figures: Figures) -> Figures:
+    """Of a pass that only keeps step with the other ranks."""
+    return {name: torch.zeros_like(value_B) for name, value_B in figures.items()}
 
 
 def _check_finite(loss_B: Tensor, pairs: Sequence[EncodedPair]) -> None:
@@ -150,7 +178,7 @@ def run_steps(trainer: Trainer, pairs: Sequence[EncodedPair], first: int, last: 
     """
     config = trainer.config
     per_epoch = math.ceil(len(pairs) / config.batch_size)
-    peak = device_peak(str(trainer.model.device), trainer.compute)
+    peak = trainer.ranks.size * device_peak(str(trainer.model.device), trainer.compute)
     shape = model_shape(trainer.model)
     for step, batch in enumerate(batches(pairs, config, first, last), first):
         masked = trainer.masked_rewards(batch) if _looks_at_masked(step + 1, last, config.log_masked_every) else {}
@@ -167,7 +195,7 @@ def run_steps(trainer: Trainer, pairs: Sequence[EncodedPair], first: int, last: 
             pairs_per_s=len(batch) / seconds,
             tokens_per_s=sum(pair.tokens for pair in batch) / seconds,
             peak_share=step_flops(shape, batch, trainer.layout) / seconds / peak,
-            memory_gb=peak_memory_gb(),
+            memory_gb=trainer.ranks.largest(peak_memory_gb()),
             **measured,
         )
 

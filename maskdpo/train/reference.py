@@ -18,6 +18,7 @@ from torch import Tensor
 
 from maskdpo.models import cache_dir, fingerprint
 from maskdpo.train.batch import Batch, micro_batches
+from maskdpo.train.distributed import Ranks
 from maskdpo.train.encode import EncodedPair
 
 Reference = dict[str, NDArray[np.float32]]
@@ -73,6 +74,20 @@ def compute_reference(
             reference[pair.id] = np.ascontiguousarray(part)
         advance(len(group))
     return reference
+
+
+def share_reference(own: Reference, pairs: Sequence[EncodedPair], ranks: Ranks) -> Reference:
+    """What all ranks know together; each pair must be known to one rank only. Every rank must call."""
+    if ranks.size == 1:
+        return own
+    lengths = [len(pair.chosen.ids) + len(pair.rejected.ids) for pair in pairs]
+    parts = [
+        torch.from_numpy(own[pair.id]) if pair.id in own else torch.zeros(n)
+        for pair, n in zip(pairs, lengths, strict=True)
+    ]
+    logps_T = ranks.sum(torch.cat(parts)).numpy()
+    ends = np.cumsum(lengths)[:-1]
+    return {pair.id: part for pair, part in zip(pairs, np.split(logps_T, ends), strict=True)}
 
 
 def reference_logps(reference: Reference, pairs: Sequence[EncodedPair], *, every_token: bool = False) -> Tensor:
