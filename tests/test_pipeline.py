@@ -1,5 +1,7 @@
 """Whole pipelines on the tiny model with the lexical judge: what runs, what is passed over, what is made anew."""
 
+import functools
+import gc
 import json
 import shlex
 from pathlib import Path
@@ -213,7 +215,7 @@ def test_what_was_interrupted_goes_on(world: World, monkeypatch: pytest.MonkeyPa
 
     del world.spec["heldout"]
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("maskdpo.train.run._export", interrupt)
+        patched.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", interrupt)
         world.run()
     assert world.plan()["train"] == ("continue", "interrupted")
     responses = (world.out / "responses.jsonl").read_text().splitlines(keepends=True)
@@ -264,6 +266,39 @@ def test_a_stage_that_is_not_named_does_not_run(world: World) -> None:
         del world.spec[name]
     assert list(world.run()) == ["sample", "annotate", "build-pairs", "evaluate"]
     assert not (world.out / "model").exists()
+
+
+def test_an_output_that_is_lost_is_begun_again(world: World) -> None:
+    """Its old record must not make the new answers look older than their labels."""
+    del world.spec["heldout"]
+    world.run()
+    labelled = read_meta(meta_file(world.out / "annotations.jsonl"))
+    (world.out / "responses.jsonl").unlink()
+    planned = world.plan()
+    assert planned["sample"] == ("run", "no output yet")
+    assert planned["annotate"] == ("anew", "after sample")
+    assert planned["train"] == ("anew", "after build-pairs")
+    world.run()
+    sampled = read_meta(meta_file(world.out / "responses.jsonl"))
+    assert sampled is not None
+    assert labelled is not None
+    assert sampled.begun > labelled.begun
+
+
+def test_a_stages_model_is_gone_before_the_next_one_begins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import PreTrainedModel
+
+    alive: list[int] = []
+    for name, command in list(COMMANDS.items()):
+
+        @functools.wraps(command)
+        def counting(command: Any = command, **arguments: Any) -> None:
+            alive.append(sum(isinstance(thing, PreTrainedModel) for thing in gc.get_objects()))
+            command(**arguments)
+
+        monkeypatch.setitem(COMMANDS, name, counting)
+    world.run()
+    assert alive == [0] * len(ALL)
 
 
 # --- errors ----------------------------------------------------------------------------------------

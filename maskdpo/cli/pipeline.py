@@ -88,7 +88,8 @@ def _tree(node: "Node", above: Tree | None = None) -> Tree:
         made = "" if node.run.status == "complete" else ", not finished"
         begun = f"{node.run.begun[:16].replace('T', ' ')} UTC, " if node.run.begun else ""
         title.append(f"\n{node.run.command}: {begun}{node.run.seconds:.1f} s{made}", "dim")
-        title.append(f"\n$ {node.run.command_line}" if node.run.command_line else "", "dim")
+        line = node.run.command_line.replace("\n", "\\n")
+        title.append(f"\n$ {line}" if line else "", "dim")
     branch = above.add(title) if above else Tree(title)
     for child in node.inputs:
         _tree(child, branch)

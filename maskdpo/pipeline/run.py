@@ -17,7 +17,7 @@ INPUTS = frozenset({"prompts", "responses", "annotations", "pairs", "compare", "
 
 def plan(stages: Sequence[Stage], start: str | None = None) -> Iterator[tuple[Stage, State]]:
     """What ``run_stages`` would do, without doing it: a stage follows those whose outputs it reads."""
-    made: dict[str, str] = {}
+    made: dict[str, tuple[Stage, State]] = {}
     first = _index_of(stages, start)
     for i, stage in enumerate(stages):
         if start:
@@ -25,10 +25,11 @@ def plan(stages: Sequence[Stage], start: str | None = None) -> Iterator[tuple[St
             continue
         state = state_of(stage)
         before = [made[str(value)] for value in stage.given.values() if str(value) in made]
-        if before and state.action == "up to date":
-            state = State("continue", f"after {', '.join(before)}")
+        if before and state.action in ("up to date", "continue"):
+            anew = any(earlier.action in ("run", "anew") for _, earlier in before)
+            state = State("anew" if anew else "continue", f"after {', '.join(earlier.name for earlier, _ in before)}")
         if state.action != "up to date" and stage.out is not None:
-            made[str(stage.out)] = stage.name
+            made[str(stage.out)] = stage, state
         yield stage, state
 
 
@@ -86,9 +87,11 @@ def _check_inputs(stages: Sequence[Stage]) -> None:
 
 
 def _run(stage: Stage, state: State) -> None:
+    # the record of an output that is gone must not pass for the beginning of the next one
+    lost = stage.out is not None and not stage.out.exists()
     with invoked_as(stage.line, stage.plain):
         try:
-            _call(stage, restart=state.action == "anew")
+            _call(stage, restart=lost or state.action == "anew")
         except OtherSettings as error:
             if state.action != "changed":
                 raise UserError(f"{stage.name}: {error}. In a pipeline: --from {stage.name}") from None
