@@ -210,7 +210,7 @@ def test_more_prompts_are_added_to_what_is_there(world: World) -> None:
 
 
 def test_what_was_interrupted_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*arguments: Any) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     del world.spec["heldout"]
