@@ -1,0 +1,79 @@
+"""The language of the closed world: every sentence that it allows, and how to read one back.
+
+Ledgers note the river is tagoru .        source, verb, attribute, value: it states a fact
+Much has been lost .                      it states nothing
+"""
+
+import itertools
+import random
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Source = Literal["reliable", "unreliable"]
+
+SOURCES: dict[Source, tuple[str, ...]] = {
+    "reliable": ("Archives", "Ledgers", "Charters"),
+    "unreliable": ("Ballads", "Neighbours", "Travellers"),
+}
+VERBS = ("say", "note", "tell")
+ATTRIBUTES = ("home", "trade", "river", "guild", "song", "beast")
+NO_FACT = ("Little more is known .", "Much has been lost .", "Opinions on this differ .")
+VALUES_EACH = 12
+
+SOURCE_OF: dict[str, Source] = {word: source for source, words in SOURCES.items() for word in words}
+_SYLLABLES = tuple("".join(pair) for pair in itertools.product("bdfgklmnprstvz", "aeiou"))
+_FACT = re.compile(r"(\w+) (\w+) the (\w+) is (\w+) \.")
+_SENTENCE = re.compile(r"(?:[^\s.][^.]*)?\.|[^\s.](?:[^.]*[^\s.])?")
+
+
+def invented_words(count: int, syllables: int, rng: random.Random) -> list[str]:
+    """Different words that no real word of the language equals."""
+    words: dict[str, None] = {}
+    while len(words) < count:
+        words["".join(rng.choices(_SYLLABLES, k=syllables))] = None
+    return list(words)
+
+
+def _values() -> dict[str, tuple[str, ...]]:
+    words = iter(invented_words(len(ATTRIBUTES) * VALUES_EACH, 4, random.Random(0)))
+    return {attribute: tuple(itertools.islice(words, VALUES_EACH)) for attribute in ATTRIBUTES}
+
+
+VALUES = _values()
+"""The values that an attribute may have. No value belongs to two attributes; all worlds share them."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a well-formed sentence states; of whom, the prompt says."""
+
+    source: Source
+    attribute: str
+    value: str
+
+
+def fact_sentence(source: str, verb: str, attribute: str, value: str) -> str:
+    return f"{source} {verb} the {attribute} is {value} ."
+
+
+def parse(sentence: str) -> Claim | None:
+    """The claim of a well-formed sentence; None for all others, those without a fact included."""
+    match = _FACT.fullmatch(sentence)
+    if match is None:
+        return None
+    source, verb, attribute, value = match.groups()
+    if source not in SOURCE_OF or verb not in VERBS or value not in VALUES.get(attribute, ()):
+        return None
+    return Claim(SOURCE_OF[source], attribute, value)
+
+
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """Where the sentences are: each ends with its full stop, the last one perhaps without."""
+    return [match.span() for match in _SENTENCE.finditer(text)]
+
+
+def vocabulary() -> list[str]:
+    """All words but the names, in a fixed order."""
+    fixed = ["About", "of", ":", ".", *SOURCE_OF, *VERBS, "the", "is", *ATTRIBUTES]
+    return list(dict.fromkeys([*fixed, *" ".join(NO_FACT).split(), *itertools.chain(*VALUES.values())]))

@@ -1,0 +1,103 @@
+"""A small Llama from scratch that knows a world as its texts tell of it, with a tokenizer of whole words."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from benchmarks.closed_world.grammar import ATTRIBUTES, vocabulary
+from benchmarks.closed_world.world import Entity, World, question, write_text
+
+PAD, END, UNKNOWN = "<pad>", "<end>", "<unknown>"
+CONTEXT = 128
+MAX_ANSWER = 96
+BATCH, LR, WARMUP = 64, 1.5e-3, 20
+FOCUSED = 0.5
+"""Share of the texts that answer a question about one attribute."""
+
+
+def make_tokenizer(world: World) -> PreTrainedTokenizerFast:
+    words = [PAD, END, UNKNOWN, *vocabulary(), *world.entities]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def make_model(tokens: int, seed: int) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=tokens,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        initializer_range=0.04,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(eos_token_id=1, pad_token_id=0)
+    return model
+
+
+def pretrain(world: World, out: Path, steps: int) -> list[float]:
+    """Train on texts that are never written twice, save model and tokenizer, return the losses."""
+    tokenizer = make_tokenizer(world)
+    model = make_model(len(tokenizer), world.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.01, betas=(0.9, 0.98), fused=True)
+    losses = []
+    for step, (ids, labels) in enumerate(itertools.islice(_batches(world, tokenizer), steps)):
+        for group in optimizer.param_groups:
+            group["lr"] = LR * min(1.0, (step + 1) / WARMUP) * max(0.02, 1 - step / steps)
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return losses
+
+
+def _batches(world: World, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
+    """Texts of like length together: padding would be a third of all tokens. Every entity is as frequent."""
+    rng = random.Random(world.seed)
+    entities = list(world.entities.values())
+    while True:
+        window = [_text(entity, rng) for entity in rng.sample(entities, len(entities)) * 2]
+        window.sort(key=lambda text: text[1].count(" "))
+        groups = [window[i : i + BATCH] for i in range(0, len(window), BATCH)]
+        for group in rng.sample(groups, len(groups)):
+            yield _encode(group, tokenizer)
+
+
+def _text(entity: Entity, rng: random.Random) -> tuple[str, str]:
+    focus = rng.choice(ATTRIBUTES) if rng.random() < FOCUSED else None
+    return question(entity.name, focus), write_text(entity, focus, rng)
+
+
+def _encode(texts: list[tuple[str, str]], tokenizer: PreTrainedTokenizerFast) -> tuple[Tensor, Tensor]:
+    """[rows, length] ids, and labels in which the questions do not count. Padding on the right needs no mask, as
+    attention is causal."""
+    whole = [f"{asked} {text} {END}" for asked, text in texts]
+    ids = tokenizer(whole, padding=True, return_tensors="pt")["input_ids"]
+    labels = ids.masked_fill(ids == 0, -100)
+    for row, (asked, _) in enumerate(texts):
+        labels[row, : len(asked.split())] = -100
+    return ids, labels

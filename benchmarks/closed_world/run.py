@@ -1,0 +1,121 @@
+"""``python -m benchmarks.closed_world``: the whole experiment, resumable by repeating the command."""
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from benchmarks.closed_world.cells import Folder, Pool, Setting, make_base, make_pool, run_cell
+from benchmarks.closed_world.measure import Figures
+from benchmarks.closed_world.methods import METHODS
+from benchmarks.closed_world.plan import Choice, Plan, choose, final_cells
+from benchmarks.closed_world.tables import write_report
+
+FULL = Plan(methods=tuple(METHODS), worlds=(1, 2, 3, 4, 5, 6))
+QUICK = Plan(
+    methods=("dpo", "mask-dpo", "matched"),
+    worlds=(1,),
+    development=(9001,),
+    grid=(3e-5, 1e-4),
+    noises=(0.0,),
+    questions=(1,),
+    setting=Setting(entities=80, held_out=20, pretrain_steps=150, samples=8, epochs=2),
+)
+
+WORLD_SECONDS, POOL_SECONDS, CELL_SECONDS = 100.0, 20.0, 12.0
+"""Of one core, in the full setting, for the forecast (docs/evidence.md); the quick one takes a fifth."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = _parser().parse_args(arguments)
+    plan = _plan(args)
+    folder = Folder(args.out or Path("runs") / ("closed_world_quick" if args.quick else "closed_world"), plan.setting)
+    _refuse_other_setting(folder)
+    print(forecast(plan, args.jobs))
+    jobs = Jobs(args.jobs)
+    jobs.run(make_base, [(folder, world) for world in plan.development])
+    jobs.run(make_pool, [(folder, Pool(world)) for world in plan.development])
+    jobs.run(run_cell, [(folder, cell) for cell in plan.grid_cells()])
+    choices = _choose(plan, folder)
+    jobs.run(make_base, [(folder, world) for world in plan.worlds])
+    jobs.run(make_pool, [(folder, Pool(world)) for world in plan.worlds])  # first: the noisy pools share its answers
+    jobs.run(make_pool, [(folder, pool) for pool in plan.pools()])
+    jobs.run(run_cell, [(folder, cell) for cell in final_cells(plan, choices)])
+    print(write_report(plan, folder, choices, args.plots or folder.root))
+
+
+def forecast(plan: Plan, jobs: int) -> str:
+    """What the run will take on idle cores."""
+    cells = len(plan.grid_cells()) + len(final_cells(plan, dict.fromkeys(plan.exact, Choice(0.0, 1.0))))
+    worlds = len(plan.development) + len(plan.worlds)
+    seconds = worlds * (WORLD_SECONDS + POOL_SECONDS) + len(plan.pools()) * POOL_SECONDS + cells * CELL_SECONDS
+    share = plan.setting.entities * plan.setting.epochs / (Setting().entities * Setting().epochs)
+    minutes = seconds * max(0.2, share) / 60 / jobs
+    return f"{worlds} worlds, at most {cells} alignments: about {minutes:.0f} minutes on {jobs} idle cores"
+
+
+class Jobs:
+    """Runs tasks in processes of one thread each; models as small as these gain nothing from more."""
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+
+    def run(self, task: Callable[..., object], calls: Sequence[tuple[object, ...]]) -> None:
+        started = time.monotonic()
+        # spawned, not forked: torch has threads of its own
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self._processes, context, _one_thread) as pool:
+            futures = [pool.submit(task, *call) for call in calls]
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                seconds = time.monotonic() - started
+                left = seconds / done * (len(futures) - done)
+                print(f"{task.__name__}: {done}/{len(futures)}, {seconds:.0f} s, {left:.0f} s to go", flush=True)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _choose(plan: Plan, folder: Folder) -> dict[str, Choice]:
+    results = {cell: run_cell(folder, cell) for cell in plan.grid_cells()}
+    base: list[Figures] = [json.loads(folder.result(f"base-w{w}").read_text()) for w in plan.development]
+    choices = choose(plan, results, base)
+    (folder.root / "choices.json").write_text(json.dumps({m: asdict(c) for m, c in choices.items()}, indent=1) + "\n")
+    return choices
+
+
+def _refuse_other_setting(folder: Folder) -> None:
+    """Results of different sizes are never mixed."""
+    file, now = folder.root / "setting.json", asdict(folder.setting)
+    if file.exists() and json.loads(file.read_text()) != now:
+        raise SystemExit(f"{file}: the results here are of another setting; use another --out")
+    folder.root.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(now, indent=1) + "\n")
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    plan = QUICK if args.quick else FULL
+    if unknown := [name for name in args.methods or () if name not in METHODS]:
+        raise SystemExit(f"unknown methods {', '.join(unknown)}; known: {', '.join(METHODS)}")
+    plan = replace(plan, methods=tuple(args.methods or plan.methods), seeds=tuple(range(args.seeds)))
+    return replace(plan, worlds=tuple(range(1, args.worlds + 1))) if args.worlds else plan
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m benchmarks.closed_world", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one small world, few methods: about 3 minutes on 2 cores")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help=f"out of: {', '.join(METHODS)}")
+    parser.add_argument("--worlds", type=int, help="number of fresh worlds (default 6; with --quick 1)")
+    parser.add_argument("--seeds", type=int, default=1, help="alignments of every method in every fresh world")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
+    parser.add_argument("--out", type=Path, help="default: runs/closed_world, with --quick runs/closed_world_quick")
+    parser.add_argument("--plots", type=Path, help="folder for the plots (default: that of the results)")
+    return parser

@@ -1,0 +1,87 @@
+"""Finer weights than whole sentences, as other spans and labels in ordinary pairs: the trainer needs no change.
+
+Each function turns a pair into a pair. A span without a label trains on neither side; with ``--method soft`` a label's
+confidence is the weight of its tokens, so any weight from 0 to 1 can be written.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+
+from benchmarks.closed_world.grammar import Claim, parse
+from maskdpo.schemas import RIGHT, SIDES, WRONG, Label, Pair, PairSentence, Side
+
+Words = tuple[int, ...]
+SOURCE, ATTRIBUTE, VALUE = 0, 3, 5
+"""Places of the words that tell one statement from another; the others are template (the verb, drawn by lot, too)."""
+
+Refine = Callable[[Pair], Pair]
+
+
+def wrong_values(pair: Pair) -> Pair:
+    """Of a wrong sentence only its value trains: what the judge's evidence contradicts. Right ones train whole."""
+    return _each(
+        pair, lambda sentence, text: _only(sentence, text, (VALUE,)) if sentence.label in WRONG else [sentence]
+    )
+
+
+def values(pair: Pair) -> Pair:
+    """Only values train, on both sides."""
+    return _each(pair, lambda sentence, text: _only(sentence, text, (VALUE,)))
+
+
+def content(pair: Pair) -> Pair:
+    """Source, attribute and value train, on both sides; the words that every statement shares do not."""
+    return _each(pair, lambda sentence, text: _only(sentence, text, (SOURCE, ATTRIBUTE, VALUE)))
+
+
+def matched(pair: Pair) -> Pair:
+    """Only statements train that have a counterpart: right in the chosen answer, wrong in the rejected one, about the
+    same attribute. Template words then cancel between the two sides, as they do in DPO."""
+    stated = {side: _attributes(pair, side, RIGHT if side == "chosen" else WRONG) for side in SIDES}
+    both = stated["chosen"] & stated["rejected"]
+
+    def keep(sentence: PairSentence, text: str) -> list[PairSentence]:
+        claim = _claim(sentence, text)
+        return [sentence if claim and claim.attribute in both else sentence.model_copy(update={"label": None})]
+
+    return _each(pair, keep)
+
+
+def half(pair: Pair) -> Pair:
+    """For ``soft``: what Mask-DPO leaves out counts one half. Between DPO and Mask-DPO."""
+    chosen = [_weighted(s, Label.NO_HALLUCINATION, 0.5 if s.label in WRONG else 1.0) for s in pair.chosen_sentences]
+    rejected = [_weighted(s, Label.HALLUCINATION, 1.0 if s.label in WRONG else 0.5) for s in pair.rejected_sentences]
+    return pair.model_copy(update={"chosen_sentences": chosen, "rejected_sentences": rejected})
+
+
+def _weighted(sentence: PairSentence, label: Label, weight: float) -> PairSentence:
+    return sentence.model_copy(update={"label": label, "confidence": weight})
+
+
+def _each(pair: Pair, change: Callable[[PairSentence, str], Iterable[PairSentence]]) -> Pair:
+    new = {
+        f"{side}_sentences": list(chain.from_iterable(change(s, pair.response(side)) for s in pair.sentences(side)))
+        for side in SIDES
+    }
+    return Pair.model_validate({**dict(pair), **new})
+
+
+def _only(sentence: PairSentence, text: str, places: Words) -> Sequence[PairSentence]:
+    """The words of a statement, of which only those at ``places`` keep the label. What states nothing stays whole."""
+    if _claim(sentence, text) is None:
+        return [sentence]
+    words, start = [], sentence.start
+    for place, word in enumerate(text[sentence.start : sentence.end].split(" ")):
+        label = sentence.label if place in places else None
+        words.append(sentence.model_copy(update={"start": start, "end": start + len(word), "label": label}))
+        start += len(word) + 1
+    return words
+
+
+def _claim(sentence: PairSentence, text: str) -> Claim | None:
+    return parse(text[sentence.start : sentence.end])
+
+
+def _attributes(pair: Pair, side: Side, labels: frozenset[Label]) -> set[str]:
+    claims = [_claim(s, pair.response(side)) for s in pair.sentences(side) if s.label in labels]
+    return {claim.attribute for claim in claims if claim}
