@@ -25,7 +25,12 @@ def _pairs(help: str, **limits: Any) -> Any:
 def build_pairs(
     prompts: PromptsArg,
     annotations: AnnotationsArg,
-    out: Annotated[Path, typer.Option(help="Pair records; held-out topics go to NAME.test.jsonl beside it.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Pair records (JSONL, or Parquet for a name in .parquet); held-out topics go to NAME.test.jsonl beside it."
+        ),
+    ],
     strategy: Annotated[
         str,
         typer.Option(

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
 
 from maskdpo.dataset.lots import Split
 from maskdpo.dataset.reading import Text
 from maskdpo.dataset.strategies import Proposal
-from maskdpo.io import atomic_write, to_line
+from maskdpo.io import record_writer
 from maskdpo.schemas import Message, Pair, Prompt
 
 
@@ -19,17 +18,18 @@ def test_file(out: Path) -> Path:
 
 @contextmanager
 def pair_files(out: Path) -> Iterator[Callable[[Split, Pair], None]]:
-    """Write pairs one by one; both files appear whole when the block ends well, and nothing changes if it does not.
+    """Write pairs one by one, as JSONL or, by the name, Parquet.
 
+    Both files appear whole when the block ends well, and nothing changes if it does not.
     A test file of an earlier run goes where this run has no test pairs.
     """
     with ExitStack() as files:
-        opened: dict[Split, IO[bytes]] = {"train": files.enter_context(atomic_write(out))}
+        opened = {"train": files.enter_context(record_writer(out))}
 
         def write(split: Split, pair: Pair) -> None:
             if split not in opened:
-                opened[split] = files.enter_context(atomic_write(test_file(out)))
-            opened[split].write(to_line(pair))
+                opened[split] = files.enter_context(record_writer(test_file(out)))
+            opened[split](pair)
 
         yield write
     if "test" not in opened:

@@ -340,6 +340,20 @@ def test_growing_data_moves_no_topic_to_the_other_split(files: Files) -> None:
     assert not more_train & more_test
 
 
+def test_a_file_named_parquet_holds_the_same_pairs_as_parquet(files: Files) -> None:
+    prompts = [prompt(f"q{i}") for i in range(40)]
+    answers = [
+        answer(f"{p['id']}{kind}", labels, p["id"]) for p in prompts for kind, labels in (("a", "rr"), ("b", "w"))
+    ]
+    files.build(prompts, answers, test_size=0.3)
+    expected = files.pairs(), list(read_records(files.test_out, Pair))
+    assert all(expected)
+    files.out = files.out.with_name("pairs.parquet")
+    files.build(prompts, answers, test_size=0.3)
+    assert files.out.read_bytes()[:4] == b"PAR1"
+    assert (files.pairs(), list(read_records(files.out.with_name("pairs.test.parquet"), Pair))) == expected
+
+
 def test_an_earlier_test_file_does_not_outlive_a_run_without_one(files: Files) -> None:
     prompts, answers = [prompt(f"q{i}") for i in range(12)], [a for i in range(12) for a in two(i)]
     files.build(prompts, answers, test_size=0.5)
