@@ -173,7 +173,9 @@ def test_an_edited_row_loses_the_labels_and_spans_that_no_longer_hold() -> None:
     row["chosen_item"]["type"] = ["hallucination", "ok"]  # a person has turned the verdicts round
     row["rejected"] = [{"role": "assistant", "content": "Well, he did."}]
     row["rejected_item"]["sents"] = ["he did."]
+    row["chosen_item"]["span"] = [[0, 8], [2, 99]]
     again = from_paper(through_json(row), 1)
+    assert [(s.start, s.end) for s in again.chosen_sentences] == [(0, 8), (9, 16)]
     assert [s.label for s in again.chosen_sentences] == [Label.HALLUCINATION, Label.NO_HALLUCINATION]
     assert [(s.start, s.end) for s in again.rejected_sentences] == [(6, 13)]
 
@@ -250,7 +252,7 @@ def test_anahs_questions_and_answers_find_each_other(jsonl: WriteJsonl, tmp_path
         {"question": "Who?", "document": "He.", "language": "en"},
         {"question": "Qui ?", "document": "Elle.", "language": "fr"},
     ]
-    answers = [{"question": "谁？", "response": "他。"}, {"question": "Who?", "response": "A."}, {"question": "Who?"}]
+    answers = [{"question": "谁？", "response": "他。"}, {"question": "Who?", "response": "A."}, documents[0]]
     stats = import_file(jsonl("documents.jsonl", documents), tmp_path / "prompts.jsonl", "anah")
     assert (stats.kind, stats.records) == ("prompt", 2)
     assert [str(error).split(":", 2)[2] for error in stats.errors] == [

@@ -109,6 +109,8 @@ def test_a_renamed_input_is_found_by_what_it_holds(project: Path) -> None:
     node = trace(Path("run/responses.jsonl"))
     assert chain(node) == ["output unchanged responses.jsonl", "prompts moved questions.jsonl"]
     assert list(problems(node)) == []
+    (project / "run" / "questions.jsonl").rename(project.parent / "data" / "questions.jsonl")
+    assert chain(trace(Path("run/responses.jsonl"))) == chain(node)  # beside where it was, or beside the output
 
 
 def test_what_has_changed_is_said(project: Path) -> None:
