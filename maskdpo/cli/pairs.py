@@ -28,7 +28,7 @@ def build_pairs(
     out: Annotated[
         Path,
         typer.Option(
-            help="Pair records (JSONL, or Parquet for a name in .parquet); held-out topics go to NAME.test.jsonl beside it."
+            help="Pair records (JSONL, or Parquet by the name); held-out topics go to NAME.test.jsonl beside it."
         ),
     ],
     strategy: Annotated[
