@@ -11,6 +11,9 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +82,8 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         tensors = _named_tensors(model, optimizer)
         if tensors.keys() != saved.keys():
             raise ValueError(f"holds other tensors than the model: {min(tensors.keys() ^ saved.keys())}")
-        load(tensors, storage_reader=reader, no_dist=ranks.size == 1)
+        with _without_warnings():
+            load(tensors, storage_reader=reader, no_dist=ranks.size == 1)
     except (OSError, ValueError, KeyError, SafetensorError, CheckpointException) as error:
         raise UserError(
             f"{path}: cannot be read: {_reason(error)}. Remove this folder to go on from the checkpoint before it"
@@ -107,9 +111,18 @@ def _write(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
         size += tensor.numel() * tensor.element_size()
     writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=files, save_distributed=True)
     try:
-        save(tensors, storage_writer=writer, no_dist=ranks.size == 1)
+        with _without_warnings():
+            save(tensors, storage_writer=writer, no_dist=ranks.size == 1)
     except CheckpointException as error:
         raise OSError(_reason(error)) from None
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """torch warns of a single process even where it is told that there is one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _named_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -173,18 +173,17 @@ def passes(pairs: Sequence[EncodedPair], tokens_per_batch: int, ranks: Ranks) ->
     return [(group, True) for group in own] + [(filler, False)] * idle
 
 
-def load_for(ranks: Ranks, name: str, device: str) -> "PreTrainedModel":
-    """The model with float32 weights; of many ranks only the first has them, the others wait for ``shard``."""
-    if ranks.size == 1:
-        return load_model(name, dtype=torch.float32, device=device)
+def load_for(ranks: Ranks, name: str, *, dtype: torch.dtype, device: str, trust_remote_code: bool) -> "PreTrainedModel":
+    """The model on the device; of many ranks the first has it on the CPU, the others only its shape: see ``shard``."""
     if ranks.first:
-        return load_model(name, dtype=torch.float32, device="cpu")
+        where = device if ranks.size == 1 else "cpu"
+        return load_model(name, dtype=dtype, device=where, trust_remote_code=trust_remote_code)
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=False)
+    config = AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=trust_remote_code)
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
+            config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=trust_remote_code
         )
     model.to_empty(device="cpu")  # pages that are never touched take no memory
     model.tie_weights()
@@ -247,17 +246,13 @@ def clip_gradients(model: "PreTrainedModel", largest: float) -> float:
     return norm.item()
 
 
-def whole_weights(model: "PreTrainedModel", ranks: Ranks) -> dict[str, Tensor] | None:
-    """All weights on the CPU of rank 0, by name, tied ones once; nothing on the other ranks. Every rank must call.
-
-    None for a model that is not split: it has them itself.
-    """
-    if ranks.size == 1:
-        return None
+def whole_weights(model: "PreTrainedModel", ranks: Ranks) -> dict[str, Tensor]:
+    """The weights that train, whole, by name, on the CPU of rank 0; none on the other ranks. Every rank must call."""
     weights = {}
     for name, parameter in model.named_parameters():
-        tensor = parameter.detach()
-        tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        if ranks.first:
-            weights[name] = tensor.cpu()
+        if parameter.requires_grad:
+            tensor = parameter.detach()
+            tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if ranks.first:
+                weights[name] = tensor.cpu()
     return weights

@@ -72,7 +72,7 @@ class Trainer:
             found = compute_reference(self.logps, group, all_tokens, self.config.tokens_per_batch, lambda done: None)
             if counts:
                 own |= found
-                advance(len(group))
+                advance(self.ranks.size * len(group))  # the others are about as far
         return share_reference(own, pairs, self.ranks)
 
     def figures(self, pairs: Sequence[EncodedPair]) -> Figures:

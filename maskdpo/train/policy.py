@@ -8,9 +8,10 @@ import torch
 
 from maskdpo.console import say
 from maskdpo.errors import UserError
-from maskdpo.models import load_model
+from maskdpo.models import compute_type, load_model
 from maskdpo.train.batch import Layout
 from maskdpo.train.config import TrainConfig
+from maskdpo.train.distributed import ALONE, Ranks, load_for, shard, whole_weights
 from maskdpo.train.encode import EncodedPair
 from maskdpo.train.logps import choose_layout
 from maskdpo.train.lora import add_adapter, weight_type
@@ -29,31 +30,50 @@ class Policy:
     """The ``PeftModel`` around ``model``, with ``lora_r``."""
 
 
-def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str) -> Policy:
-    """Load ``config.model`` for these pairs.
+def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, ranks: Ranks = ALONE) -> Policy:
+    """Load ``config.model`` for these pairs, split among the ranks.
 
     Raises:
         UserError: it cannot be loaded, is not the tokenizer's, or computes log-probs in a way that is not known.
     """
     torch.manual_seed(config.seed)
-    model = load_model(
+    model = load_for(
+        ranks,
         config.model,
         dtype=weight_type(config, device),
         device=device,
         trust_remote_code=config.trust_remote_code,
     )
     check_vocabulary(model, pairs, config.model)
-    layout = choose_layout(model, pairs[0])
+    layout = ranks.from_first(choose_layout(model, pairs[0]) if ranks.first else "padded")
     if layout != "shared":
         say(
             f"{model.config.model_type}: not plain full attention, so answers repeat their prompt (slower, same result)"
         )
     _disable_dropout(model)
     adapter = add_adapter(model, config) if config.lora_r else None
+    shard(model, compute_type(config.dtype, device), ranks)
     model.train()
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return Policy(model, layout, adapter)
+
+
+def whole_policy(policy: Policy, config: TrainConfig, ranks: Ranks) -> Policy:
+    """On rank 0 the policy in one piece on the CPU, to export it. Every rank must call."""
+    if ranks.size == 1:
+        return policy
+    weights = whole_weights(policy.model, ranks)
+    if not ranks.first:
+        return policy
+    dtype = weight_type(config, policy.model.device.type)
+    model = load_model(config.model, dtype=dtype, device="cpu", trust_remote_code=config.trust_remote_code)
+    adapter = add_adapter(model, config) if config.lora_r else None
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])
+    return Policy(model, policy.layout, adapter)
 
 
 def check_vocabulary(model: "PreTrainedModel", pairs: Sequence[EncodedPair], name: str) -> None:

@@ -1,6 +1,7 @@
 """``maskdpo train``: from a pairs file to a model folder, resumable by repeating the same command."""
 
 import json
+import os
 import shutil
 import signal
 import threading
@@ -21,14 +22,15 @@ from maskdpo.runs import META_IN_FOLDER, Run, set_aside
 from maskdpo.schemas import Pair
 from maskdpo.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from maskdpo.train.config import TrainConfig
+from maskdpo.train.distributed import Ranks, joined
 from maskdpo.train.encode import Drop, EncodedPair, EncodedPairs, Encoder, encode_pairs
 from maskdpo.train.export import export
 from maskdpo.train.figures import StepStats
 from maskdpo.train.loop import Trainer, run_steps, total_steps
 from maskdpo.train.lora import adapter_off, require_peft, seed_dropout, trained_part
 from maskdpo.train.losses import NEED_SCORES, REFERENCE_FREE
-from maskdpo.train.policy import Policy, load_policy
-from maskdpo.train.reference import Reference, cache_file, load_reference, save_reference
+from maskdpo.train.policy import Policy, load_policy, whole_policy
+from maskdpo.train.reference import Reference, cache_file, load_reference, save_reference, share_reference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,6 +76,22 @@ def train(
     Raises:
         UserError: bad input, no pair to train on, or ``out`` holds another run.
     """
+    with joined() as ranks:
+        return _train(pairs_file, out, config, ranks, save_every, keep, restart, use_cache, ranks.device or device)
+
+
+def _train(
+    pairs_file: Path,
+    out: Path,
+    config: TrainConfig,
+    ranks: Ranks,
+    save_every: int,
+    keep: int,
+    restart: bool,
+    use_cache: bool,
+    device: str | None,
+) -> TrainResult | None:
+    """``train`` on one of the ranks. Only the first one writes."""
     if out.is_file():
         raise InputError("is a file; --out must name a folder", path=out)
     if not restart and out.exists() and any(out.iterdir()) and not (out / META_IN_FOLDER).exists():
@@ -89,13 +107,17 @@ def train(
     encoded = encode_pairs(read_records(pairs_file, Pair), _make_encoder(config, tokenizer))
     for reason, count in encoded.dropped.most_common():
         warn(f"{count} pairs left out: {reason.value}")
-    policy = load_policy(config, encoded.pairs, device or default_device())
-    trainer = _make_trainer(policy, config, encoded.pairs, use_cache)
-    if run is None:  # the earlier run is only set aside for one that can begin
-        set_aside(out)
-        run = _record(out, options, pairs_file)
-    run.begin()
+    policy = load_policy(config, encoded.pairs, device or default_device(), ranks)
+    trainer = _make_trainer(policy, config, encoded.pairs, use_cache, ranks)
+    if ranks.first:
+        if run is None:  # the earlier run is only set aside for one that can begin
+            set_aside(out)
+            run = _record(out, options, pairs_file)
+        run.begin()
     result = _run(trainer, encoded, out, save_every, keep)
+    policy = whole_policy(policy, config, ranks)
+    if not ranks.first or run is None:
+        return result
     export(policy, tokenizer, config, out)
     run.finish({"pairs": result.pairs, "steps": result.total_steps, "dropped": _named(encoded.dropped)})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -128,9 +150,11 @@ def _make_encoder(config: TrainConfig, tokenizer: "PreTrainedTokenizerBase") -> 
     )
 
 
-def _make_trainer(policy: Policy, config: TrainConfig, pairs: list[EncodedPair], use_cache: bool) -> Trainer:
+def _make_trainer(
+    policy: Policy, config: TrainConfig, pairs: list[EncodedPair], use_cache: bool, ranks: Ranks
+) -> Trainer:
     """The policy and, for the losses that have one, its reference."""
-    trainer = Trainer(policy.model, config, policy.layout)
+    trainer = Trainer(policy.model, config, policy.layout, ranks)
     if config.loss not in REFERENCE_FREE:
         trainer.reference = _make_reference(trainer, pairs, use_cache)
     return trainer
@@ -140,26 +164,29 @@ def _make_reference(trainer: Trainer, pairs: list[EncodedPair], use_cache: bool)
     """From the cache, or by the trainer's model, which must still be the one that was loaded."""
     weights = "" if trainer.model.dtype == torch.float32 else f", weights in {trainer.model.dtype}"
     file = cache_file(trainer.config.model, trainer.compute + weights, pairs)
-    reference = load_reference(file) if use_cache else None
-    if reference is None:
-        with progress("reference log-probs", len(pairs), "pairs") as bar, adapter_off(trainer.model):
-            reference = trainer.compute_reference(pairs, bar.advance)
-        if use_cache:
-            save_reference(file, reference)
+    ranks = trainer.ranks
+    reference = load_reference(file) if use_cache and ranks.first else None
+    if ranks.any(reference is not None):
+        return share_reference(reference or {}, pairs, ranks)
+    with progress("reference log-probs", len(pairs), "pairs") as bar, adapter_off(trainer.model):
+        reference = trainer.compute_reference(pairs, bar.advance)
+    if use_cache and ranks.first:
+        save_reference(file, reference)
     return reference
 
 
 def _run(trainer: Trainer, encoded: EncodedPairs, out: Path, save_every: int, keep: int) -> TrainResult:
     """All steps that are left, with metrics to a file and checkpoints on the way."""
-    folder = out / CHECKPOINTS
+    folder, ranks = out / CHECKPOINTS, trainer.ranks
     first, last = 0, total_steps(len(encoded.pairs), trainer.config)
-    if existing := checkpoints(folder):
-        first = load_checkpoint(existing[-1], trained_part(trainer.model), trainer.optimizer)
+    if existing := ranks.from_first(checkpoints(folder)):
+        first = load_checkpoint(existing[-1], trained_part(trainer.model), trainer.optimizer, ranks)
         say(f"resuming from step {first} of {last}")
-    _keep_metrics(out / METRICS, first)
+    if ranks.first:
+        _keep_metrics(out / METRICS, first)
     done: list[StepStats] = []
     with (
-        (out / METRICS).open("a") as metrics,
+        (out / METRICS if ranks.first else Path(os.devnull)).open("a") as metrics,
         progress("train", last, "steps") as bar,
         _interrupt_between_steps() as interrupted,
     ):
@@ -171,10 +198,12 @@ def _run(trainer: Trainer, encoded: EncodedPairs, out: Path, save_every: int, ke
             metrics.flush()
             bar.advance(1, f"loss {stats.loss:.4f}  margin {stats.margin:+.3f}  {stats.pairs_per_s:.2f} pairs/s")
             due = save_every and stats.step % save_every == 0 and stats.step < last
-            if due or interrupted():
-                save_checkpoint(folder, stats.step, trained_part(trainer.model), trainer.optimizer, keep=keep)
+            stop = ranks.any(interrupted())
+            if due or stop:
+                part = trained_part(trainer.model)
+                save_checkpoint(folder, stats.step, part, trainer.optimizer, keep=keep, ranks=ranks)
             seed_dropout(trainer.config, stats.step)
-            if interrupted():
+            if stop:
                 raise UserError(f"interrupted; step {stats.step} is saved. Repeat the same command to go on from there")
     return TrainResult(done, len(encoded.pairs), encoded.dropped, first, last, trainer.layout)
 

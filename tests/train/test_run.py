@@ -287,7 +287,7 @@ from maskdpo.train.loop import Trainer
 PLACES = {
     "before-step": (Trainer, "step", False),
     "after-step": (Trainer, "step", True),
-    "in-checkpoint": (checkpoint, "save_file", False),
+    "in-checkpoint": (checkpoint, "save", True),
     "after-checkpoint": (run, "save_checkpoint", True),
     "in-export": (PreTrainedTokenizerBase, "save_pretrained", False),
 }
