@@ -1,0 +1,95 @@
+"""The model card (README.md) of a trained model: what it was made from, with which settings, and what came out."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from maskdpo.io import is_on_hub
+from maskdpo.models import SMOLLM2
+from maskdpo.runs import RunMeta, holds, meta_file, read_meta
+from maskdpo.train.config import TrainConfig
+
+CARD = "README.md"
+HUB_NAMES = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}
+SHOWN = (
+    "loss", "margin", "accuracy", "reward_kept_chosen", "reward_kept_rejected", "reward_masked_chosen",
+    "reward_masked_rejected",
+)  # fmt: skip
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def model_card(
+    name: str, config: TrainConfig, run: RunMeta, folder: Path, steps: Rows, evals: Rows, *, best: int | None
+) -> str:
+    """The card.
+
+    Args:
+        name: its title.
+        run: the record of this run.
+        folder: where that record lies, to find what is recorded of its inputs.
+        steps, evals: rows of ``metrics.jsonl`` and ``eval.jsonl``.
+        best: the step whose weights these are, if not the last.
+    """
+    base = HUB_NAMES.get(config.model, config.model)
+    on_hub = config.model in HUB_NAMES or not Path(config.model).expanduser().exists()
+    adapter = bool(config.lora_r) and not config.merge
+    head: dict[str, Any] = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
+    if on_hub:
+        head["base_model"] = base
+        head["base_model_relation"] = "adapter" if adapter else "finetune"
+    shown_base = base if on_hub else Path(config.model).name  # no paths of a machine
+    head["tags"] = ["maskdpo", "mask-dpo", "dpo", "hallucination", "factuality"] + ["lora"] * bool(config.lora_r)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"cell": _cell, "figure": lambda value: "-" if value is None else f"{value:.4f}"}
+    template = (package_files("maskdpo.train") / "templates" / "model_card.md").read_text(encoding="utf-8")
+    text = environment.from_string(template).render(
+        name=name,
+        base=shown_base,
+        adapter=adapter,
+        config=config,
+        settings=yaml.safe_dump(
+            config.model_dump() | {"model": shown_base}, sort_keys=False, allow_unicode=True
+        ).strip(),
+        run=run,
+        lineage=list(lineage(run, folder)),
+        shown=SHOWN,
+        first=steps[0] if steps else None,
+        last=steps[-1] if steps else None,
+        evals=evals,
+        best=best,
+    )
+    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{text.strip()}\n"
+
+
+def lineage(run: RunMeta, folder: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Role, file name, SHA-256 and how it was made, of all inputs back to the prompts, as far as that is recorded."""
+    for role, digest in run.inputs.items():
+        recorded = run.paths.get(role, "")
+        file = Path(recorded) if is_on_hub(Path(recorded)) else folder / recorded
+        record = meta_file(file) if recorded and not is_on_hub(file) else None
+        made = read_meta(record) if record and record.exists() and holds(file, digest) else None
+        yield role, file.name, digest, _options(made) if made else "not recorded"
+        if made and record:
+            yield from lineage(made, record.parent)
+
+
+def _options(made: RunMeta) -> str:
+    """``build-pairs (strategy: best-worst, ...)``: what decided the result, without paths of the machine."""
+    shown = {key: value for key, value in made.options.items() if value not in (None, "", {}, []) and key != "prompt"}
+    if isinstance(model := shown.get("model"), str) and Path(model).expanduser().is_dir():
+        shown["model"] = Path(model).name
+    listed = ", ".join(
+        f"{key}: {value if isinstance(value, str) else json.dumps(value)}" for key, value in shown.items()
+    )
+    return f"{made.command} ({listed})"
+
+
+def _cell(value: object) -> str:
+    """Text inside a Markdown table: nothing in it ends the cell."""
+    return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,137 @@
+"""``maskdpo train --dry-run``: what a run would do, take and need. Nothing is written."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskdpo.console import say
+from maskdpo.models import default_device, load_tokenizer, resolve_model
+from maskdpo.train.batch import micro_batches
+from maskdpo.train.config import TrainConfig
+from maskdpo.train.encode import Drop, EncodedPair
+from maskdpo.train.figures import kept_tokens
+from maskdpo.train.flops import model_shape, step_flops
+from maskdpo.train.inputs import read_pairs
+from maskdpo.train.loop import Trainer, batches, total_steps
+from maskdpo.train.lora import add_adapter, weight_type
+from maskdpo.train.losses import REFERENCE_FREE
+from maskdpo.train.memory import free_bytes, memory_parts, sizes_of
+from maskdpo.train.policy import load_policy
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would be."""
+
+    pairs: int
+    dropped: Counter[Drop]
+    kept: dict[str, Any]
+    """``kept_tokens_chosen`` ... (``figures.kept_tokens``)."""
+    tokens: int
+    """Of all pairs, prompts once."""
+    steps: int
+    passes: int
+    """Forward passes of all steps."""
+    largest_pass: int
+    """Tokens of the largest forward pass, padding counted."""
+    parameters: int
+    trained: int
+    memory: dict[str, float]
+    """GB by part."""
+    seconds: dict[str, float] | None
+    """By part; None: not measured, because the memory at hand would not do."""
+
+
+def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None) -> Plan:
+    """Read the pairs, size the model, and time one forward and backward pass of it where it fits.
+
+    Raises:
+        UserError: what would stop the run: bad input, no pair to train on, a model that does not load.
+    """
+    device = device or default_device()
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    encoded = read_pairs(pairs_file, config, tokenizer)
+    steps = total_steps(len(encoded.pairs), config)
+    groups = [
+        group
+        for batch in batches(encoded.pairs, config, 0, steps)
+        for group in micro_batches(batch, config.tokens_per_batch)
+    ]
+    largest = max(groups, key=_padded)
+    sizes = sizes_of(_on_meta(config, device))
+    memory = memory_parts(sizes, config, device, _padded(largest))
+    free = free_bytes(device)
+    fits = free is None or sum(memory.values()) * 1e9 < free
+    if free is not None and not fits:
+        say(f"{device} has {free / 1e9:.1f} GB left, which will not do, so no pass is timed")
+    return Plan(
+        pairs=len(encoded.pairs),
+        dropped=encoded.dropped,
+        kept=kept_tokens(encoded.pairs),
+        tokens=sum(pair.tokens for pair in encoded.pairs),
+        steps=steps,
+        passes=len(groups),
+        largest_pass=_padded(largest),
+        parameters=sizes.parameters,
+        trained=sizes.trained,
+        memory=memory,
+        seconds=_timed(config, encoded.pairs, groups, steps, device) if fits else None,
+    )
+
+
+def _padded(group: Sequence[EncodedPair]) -> int:
+    """Tokens of a forward pass: rows times the longest (as a model of full attention has them)."""
+    return len(group) * max(pair.tokens for pair in group)
+
+
+def _on_meta(config: TrainConfig, device: str) -> Any:
+    """The model's shape, with the adapter's, without its numbers."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    options = {"trust_remote_code": config.trust_remote_code}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(resolve_model(config.model), **options),
+            dtype=weight_type(config, device),
+            **options,
+        )
+        model.tie_weights()
+        if config.lora_r:
+            add_adapter(model, config)
+    return model
+
+
+def _timed(
+    config: TrainConfig, pairs: list[EncodedPair], groups: list[list[EncodedPair]], steps: int, device: str
+) -> dict[str, float]:
+    """Seconds of the whole run, from one forward and backward pass of middling size and one update."""
+    policy = load_policy(config, pairs, device)
+    trainer = Trainer(policy.model, config, policy.layout)
+    shape = model_shape(policy.model)
+    group = sorted(groups, key=_padded)[len(groups) // 2]
+    trainer.reference = trainer.compute_reference(group, lambda done: None)  # also warms up
+    began = time.perf_counter()
+    loss = trainer.figures(group)["loss"].sum()
+    torch.autograd.backward(loss)
+    loss.item()  # waits for the device
+    passed = time.perf_counter()
+    trainer.optimizer.step()
+    made_room = time.perf_counter()
+    trainer.optimizer.step()
+    next(p for p in policy.model.parameters() if p.requires_grad).sum().item()
+    updated = time.perf_counter()
+    rate = step_flops(shape, group, policy.layout) / (passed - began)
+    training = sum(step_flops(shape, group, policy.layout) for group in groups) / rate
+    looks = steps // config.log_masked_every + 1 if config.log_masked_every else 0
+    reference = 0 if config.loss in REFERENCE_FREE else step_flops(shape, pairs, policy.layout) / rate / 3
+    return {
+        "reference log-probs (if not kept from before)": reference,
+        "forward and backward passes": training,
+        "updates": steps * (updated - made_room),
+        "looks at masked tokens": training / 3 * looks / steps,
+    }

@@ -1,0 +1,37 @@
+"""A pairs file as a run of some settings sees it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskdpo.console import warn
+from maskdpo.io import read_records
+from maskdpo.schemas import Pair
+from maskdpo.train.config import TrainConfig
+from maskdpo.train.encode import EncodedPairs, Encoder, encode_pairs
+from maskdpo.train.losses import NEED_SCORES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def encoder_for(config: TrainConfig, tokenizer: "PreTrainedTokenizerBase") -> Encoder:
+    return Encoder(
+        tokenizer,
+        method=config.method,
+        eos=config.eos,
+        max_length=config.max_length,
+        ld_alpha=1.0 if config.ld_alpha is None else config.ld_alpha,
+        need_scores=config.loss in NEED_SCORES,
+    )
+
+
+def read_pairs(file: Path, config: TrainConfig, tokenizer: "PreTrainedTokenizerBase") -> EncodedPairs:
+    """All pairs of a file that can be trained on; what is dropped is said.
+
+    Raises:
+        UserError: the file is no pairs file, the tokenizer will not do, or no pair is left.
+    """
+    encoded = encode_pairs(read_records(file, Pair), encoder_for(config, tokenizer))
+    for reason, count in encoded.dropped.most_common():
+        warn(f"{count} pairs left out: {reason.value}")
+    return encoded

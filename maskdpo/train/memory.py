@@ -1,0 +1,103 @@
+"""How much memory a run needs: a formula over the model's sizes, part by part, before anything is loaded.
+
+Bytes a parameter: 4 for float32, 2 for bfloat16; AdamW keeps two float32 numbers for each that trains. Activations are
+counted for a decoder layer of the Llama kind, a token; h = hidden size, q = heads * head size, f = intermediate size,
+c = bytes of the compute type:
+
+    two norms, input and result in float32           16 h
+    inputs of the matrices behind them               8 h (float32), 10 h (bfloat16: each of the five has its own copy)
+    queries, keys and values (repeated), their sum   4 c q
+    gate, its activation, up, their product          4 c f
+
+With gradient checkpointing a layer keeps its input only, and one layer at a time is computed again. A test compares
+this with what autograd really keeps. It is an estimate: kernels need room of their own, and memory is split up.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from maskdpo.models import compute_type
+from maskdpo.train.config import TrainConfig
+from maskdpo.train.logps import CHUNK
+
+FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the formula needs of a model."""
+
+    parameters: int
+    trained: int
+    matrices: int
+    """Parameters that are cast to the compute type for products: all but the embedding and vectors."""
+    weight_bytes: int
+    """A frozen or trained parameter that is not an adapter's."""
+    layers: int
+    hidden: int
+    attention: int
+    """heads * head size."""
+    intermediate: int
+    vocabulary: int
+
+
+def sizes_of(model: PreTrainedModel) -> Sizes:
+    """Also of a model on the meta device, which has sizes but no numbers."""
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    embedding = model.get_input_embeddings().weight
+    head = model.get_output_embeddings().weight
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim > 1 and p is not embedding)
+    return Sizes(
+        parameters=sum(p.numel() for p in model.parameters()),
+        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        matrices=matrices + (embedding.numel() if head is embedding else 0),
+        weight_bytes=embedding.element_size(),
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        attention=heads * head_size,
+        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        vocabulary=head.shape[0],
+    )
+
+
+def memory_parts(sizes: Sizes, config: TrainConfig, device: str, tokens: int) -> dict[str, float]:
+    """GB (1e9 bytes) by part, at the largest forward pass, of so many tokens (padding counts)."""
+    compute = 2 if compute_type(config.dtype, device) == "bfloat16" else FLOAT32
+    adapter = sizes.trained if config.lora_r else 0
+    casts = compute * sizes.matrices if compute < sizes.weight_bytes else 0
+    parts: Mapping[str, float] = {
+        "weights": sizes.weight_bytes * (sizes.parameters - adapter) + FLOAT32 * adapter,
+        "gradients": FLOAT32 * sizes.trained,
+        "AdamW": 2 * FLOAT32 * sizes.trained,
+        "weights in the compute type": casts // (sizes.layers if config.gradient_checkpointing else 1),
+        "activations": tokens * activation_bytes(sizes, config, compute),
+        "logits of a chunk": 3 * FLOAT32 * CHUNK * sizes.vocabulary,
+    }
+    return {name: size / 1e9 for name, size in parts.items()}
+
+
+def activation_bytes(sizes: Sizes, config: TrainConfig, compute: int) -> int:
+    """Of a token, in all layers."""
+    h = sizes.hidden
+    layer = (16 + (8 if compute == FLOAT32 else 10)) * h + 4 * compute * (sizes.attention + sizes.intermediate)
+    if config.gradient_checkpointing:
+        return sizes.layers * sizes.weight_bytes * h + layer
+    return sizes.layers * layer
+
+
+def free_bytes(device: str) -> int | None:
+    """What the device has left; None where it does not say."""
+    if device.startswith("cuda"):
+        free: Any = torch.cuda.mem_get_info(device)[0]
+        return int(free)
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
