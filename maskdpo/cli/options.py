@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -131,3 +131,18 @@ def with_flags(flags_type: type[Any]) -> Callable[[Callable[..., None]], Callabl
 
 
 with_backend = with_flags(BackendFlags)
+
+
+def as_arguments(app: typer.Typer, name: str, values: Mapping[str, Any]) -> list[str]:
+    """What to write on a command line to call a command with these values of its parameters."""
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    line, positional = [name], []
+    for parameter in command.params:
+        value = values.get(parameter.name)
+        if parameter.param_type_name == "argument":
+            positional.append(str(value))
+        elif isinstance(value, bool):
+            line += (parameter.opts if value else parameter.secondary_opts)[:1]
+        elif value is not None:
+            line += [parameter.opts[0], str(value)]
+    return [*line, "--", *positional]

@@ -8,7 +8,7 @@ import typer
 
 from maskdpo import console
 from maskdpo.cli.app import app
-from maskdpo.cli.options import Model, PairsArg, with_flags
+from maskdpo.cli.options import Model, PairsArg, as_arguments, with_flags
 from maskdpo.cli.train_flags import IN_AND_OUT, LOGGING, SPEED, Eos, Method, TrainFlags
 
 if TYPE_CHECKING:
@@ -47,16 +47,30 @@ def train(
         int, typer.Option(min=0, help="Optimiser steps between checkpoints; 0: none.", rich_help_panel=LOGGING)
     ] = 100,
     keep: Annotated[int, typer.Option(min=1, help="Newest checkpoints to keep.", rich_help_panel=LOGGING)] = 2,
+    nproc: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes on this machine, one a GPU, that share model and pairs; several machines: `torchrun`, see "
+            "docs/scale.md.",
+            rich_help_panel=SPEED,
+        ),
+    ] = 1,
 ) -> None:
     """Train a model with Mask-DPO, plain DPO, or another loss over the same masks.
 
     Repeat the same command to continue an interrupted run from its last checkpoint. Figures of every step go to
     `metrics.jsonl` in the output folder; `docs/method.md` has the formulas.
     """
+    given = locals()
     from maskdpo.train.config import make_config
+    from maskdpo.train.launch import is_launched, launch
     from maskdpo.train.run import train as run
 
     settings = make_config(asdict(flags), config)
+    if nproc > 1 and not is_launched():
+        launch(as_arguments(app, "train", given | asdict(flags)), nproc)
+        return
     result = run(pairs, out, settings, save_every=save_every, keep=keep, restart=restart, use_cache=cache)
     if result is not None and result.steps:
         _show(result, out)

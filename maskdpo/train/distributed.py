@@ -88,7 +88,8 @@ ALONE = Ranks()
 def joined() -> Iterator[Ranks]:
     """Meet the other ranks that ``torchrun`` has started; outside of it there are none.
 
-    An error on one rank ends all: the first to fail says why, the others end without a word.
+    An error on one rank ends all: the first to fail says why, the others end without a word. Ranks other than the first
+    print nothing, from now on.
 
     Raises:
         UserError: also where a rank has no device of its own, or the connection to the others is lost.
@@ -119,8 +120,6 @@ def joined() -> Iterator[Ranks]:
                 "go on from the last checkpoint"
             ) from None
         raise
-    finally:
-        _be_quiet(False)
 
 
 def _be_quiet(quiet: bool) -> None:

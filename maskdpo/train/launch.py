@@ -1,0 +1,70 @@
+"""``maskdpo train --nproc N``: N processes of the same command on this machine, through torch's elastic launcher."""
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from maskdpo.errors import UserError
+
+SAVING_S = 600
+"""How long the processes may take to finish their step and save it, after Ctrl-C."""
+
+
+def is_launched() -> bool:
+    """Whether this process is one of those that a launcher has started."""
+    return "RANK" in os.environ
+
+
+def launch(arguments: Sequence[str], processes: int) -> None:
+    """Run ``maskdpo <arguments>`` in that many processes, and wait for them. They speak for themselves.
+
+    Raises:
+        UserError: a process was killed.
+        SystemExit: one has failed; with its exit code, 130 after Ctrl-C.
+    """
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        shutdown_timeout=SAVING_S,
+    )
+    # Else every process would take all cores.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    with _torch_is_silent():
+        try:
+            elastic_launch(config, sys.executable)("-m", "maskdpo", *arguments)
+        except ChildFailedError as error:
+            codes = [failure.exitcode for failure in error.failures.values()]
+            if min(codes) < 0:
+                raise UserError(
+                    f"a process was ended by {signal.Signals(-min(codes)).name}, as the kernel does where memory runs "
+                    "out. Repeat the same command to go on from the last checkpoint"
+                ) from None
+            raise SystemExit(max(codes)) from None
+        except SignalException as error:
+            raise SystemExit(128 + error.sigval) from None
+
+
+@contextmanager
+def _torch_is_silent() -> Iterator[None]:
+    """The launcher logs how its processes ended, in many lines; they have said it themselves."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
