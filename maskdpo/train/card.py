@@ -13,8 +13,9 @@ from maskdpo.io import is_on_hub
 from maskdpo.models import SMOLLM2
 from maskdpo.runs import RunMeta, holds, meta_file, read_meta
 from maskdpo.train.config import TrainConfig
+from maskdpo.train.record import EVALS, METRICS, read_rows
 
-CARD = "README.md"
+CARD, SETTINGS = "README.md", "train.yaml"
 HUB_NAMES = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 SHOWN = (
     "loss", "margin", "accuracy", "reward_kept_chosen", "reward_kept_rejected", "reward_masked_chosen",
@@ -22,6 +23,12 @@ SHOWN = (
 )  # fmt: skip
 
 Rows = Sequence[Mapping[str, Any]]
+
+
+def describe(out: Path, config: TrainConfig, run: RunMeta, best: int | None) -> dict[str, str]:
+    """The card of a run's folder, and its settings as ``--config`` reads them, by file name."""
+    card = model_card(out.name, config, run, out, read_rows(out / METRICS), read_rows(out / EVALS), best=best)
+    return {CARD: card, SETTINGS: yaml.safe_dump(config.model_dump(exclude_none=True), sort_keys=False)}
 
 
 def model_card(

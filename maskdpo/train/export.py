@@ -2,10 +2,10 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,22 +17,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def export(policy: Policy, tokenizer: "PreTrainedTokenizerBase", config: TrainConfig, out: Path) -> None:
+def export(
+    policy: Policy, tokenizer: "PreTrainedTokenizerBase", config: TrainConfig, out: Path, texts: Mapping[str, str]
+) -> None:
     """Weights (safetensors), configs, tokenizer and chat template; an adapter is merged unless it is wanted alone.
 
     The policy cannot be trained on after this.
+
+    Args:
+        texts: further files by name, such as the card.
     """
-    if policy.adapter is not None and not config.merge:
-        with moved_in_last_config(out) as folder:
-            policy.adapter.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-        return
-    model = policy.model if policy.adapter is None else merge(policy.adapter)
-    if config.export_dtype == "bfloat16":
-        model = model.to(torch.bfloat16)
+    model: Any = policy.adapter
+    if policy.adapter is None or config.merge:
+        model = policy.model if policy.adapter is None else merge(policy.adapter)
+        if config.export_dtype == "bfloat16":
+            model = model.to(torch.bfloat16)
     with moved_in_last_config(out) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -97,17 +97,6 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def trained_part(model: nn.Module) -> nn.Module:
-    """What a checkpoint holds: the model, or the parameters of its adapter (the same tensors under one new roof)."""
-    if not adapter_layers(model):
-        return model
-    part = nn.Module()
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            part.register_parameter(name.replace(".", "/"), parameter)  # a dot would be a submodule
-    return part
-
-
 def merge(adapter: Any) -> "PreTrainedModel":
     """The adapter added to the weights, in float32 on the CPU: bfloat16 would round most of it away.
 

@@ -97,7 +97,7 @@ class Recorder:
         best = load_checkpoint(found[-1], self.trainer.model, _nothing(self.trainer), self.trainer.ranks)
         losses = {row["step"]: row["loss"] for row in self.evals}
         say(f"writing the weights of step {best}, which have the lowest loss on the held-out pairs: {losses[best]:.4f}")
-        if losses[best] >= losses[0]:
+        if losses[best] >= losses.get(0, float("inf")):
             warn(f"before training it was lower: {losses[0]:.4f}")
         return best
 

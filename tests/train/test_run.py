@@ -152,7 +152,7 @@ def test_restart_with_bad_input_leaves_the_earlier_run_where_it_is(
     before = sorted((file.name, file.stat().st_mtime_ns) for file in out.iterdir())
     for text in ("", pairs_file.read_text().splitlines()[0][:-5] + "\n"):
         bad.write_text(text)
-        with pytest.raises(UserError, match="bad.jsonl"):
+        with pytest.raises(UserError, match=r"bad\.jsonl"):
             train(bad, out, config_for(tiny_model, max_steps=1), restart=True)
         assert sorted((file.name, file.stat().st_mtime_ns) for file in out.iterdir()) == before
         assert not (tmp_path / "out.bak").exists()
