@@ -46,15 +46,19 @@ def launch(arguments: Sequence[str], processes: int) -> None:
         try:
             elastic_launch(config, sys.executable)("-m", "maskdpo", *arguments)
         except ChildFailedError as error:
-            codes = [failure.exitcode for failure in error.failures.values()]
-            if min(codes) < 0:
-                raise UserError(
-                    f"a process was ended by {signal.Signals(-min(codes)).name}, as the kernel does where memory runs "
-                    "out. Repeat the same command to go on from the last checkpoint"
-                ) from None
-            raise SystemExit(max(codes)) from None
+            _raise_for([failure.exitcode for failure in error.failures.values()])
         except SignalException as error:
             raise SystemExit(128 + error.sigval) from None
+
+
+def _raise_for(codes: Sequence[int]) -> None:
+    """A process with an exit code has said why it ends; those that the launcher ended then, do not count."""
+    if max(codes) > 0:
+        raise SystemExit(max(codes)) from None
+    raise UserError(
+        f"a process was ended by {signal.Signals(-min(codes, key=lambda code: code == -signal.SIGTERM)).name}, as the "
+        "kernel does where memory runs out. Repeat the same command to go on from the last checkpoint"
+    ) from None
 
 
 @contextmanager
