@@ -5,9 +5,13 @@ checks values. A test holds the two together.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from maskdpo.cli.options import INPUT
+from maskdpo.io import with_config
 
 IN_AND_OUT = "Input and output"
 METHOD = "Method: which tokens count"
@@ -120,3 +124,53 @@ class TrainFlags:
     trust_remote_code: Annotated[
         bool | None, _in(IN_AND_OUT, "Run code from the model's repository.", "False", name="--trust-remote-code")
     ] = None
+
+
+# What changes nothing of the trained weights, and so is no field of ``TrainConfig``.
+
+
+def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+Out = Annotated[Path, _option(IN_AND_OUT, "Folder for the trained model (Hugging Face format).")]
+ConfigFile = Annotated[
+    Path | None, _option(IN_AND_OUT, "YAML file with settings, such as `lr: 1e-6`; flags override it.")
+]
+Restart = Annotated[bool, _option(IN_AND_OUT, "Set an earlier run aside (.bak) and begin anew.", "--restart")]
+DryRun = Annotated[
+    bool, _option(IN_AND_OUT, "Only show what the run would do, need and take; nothing is written.", "--dry-run")
+]
+EvalPairs = Annotated[
+    Path | None,
+    _option(
+        EVAL,
+        f"Held-out pairs, such as `pairs.test.jsonl`: {INPUT}.",
+        parser=lambda name: with_config(Path(name), "pairs"),
+        metavar="PAIRS",
+    ),
+]
+ShowAnswers = Annotated[
+    int, _option(EVAL, "Held-out prompts that are answered at every look; also in answers.jsonl.", min=0)
+]
+Cache = Annotated[bool, _option(SPEED, "Keep the reference log-probs on disk for the next run.")]
+Nproc = Annotated[
+    int,
+    _option(
+        SPEED,
+        "Processes on this machine, one a GPU, that share model and pairs; several machines: `torchrun`, see "
+        "docs/scale.md.",
+        min=1,
+    ),
+]
+SaveEvery = Annotated[int, _option(LOGGING, "Optimiser steps between checkpoints; 0: none.", min=0)]
+Keep = Annotated[int, _option(LOGGING, "Newest checkpoints to keep.", min=1)]
+Track = Annotated[
+    Literal["tensorboard", "wandb", "trackio"] | None,
+    _option(LOGGING, "Send the figures there, too; metrics.jsonl and curves.png are always written."),
+]
+Push = Annotated[
+    str | None,
+    _option(EXPORT, "Send it to the Hub, as a private model: `user/name`, or `name` for your own account.",
+            metavar="NAME"),
+]  # fmt: skip

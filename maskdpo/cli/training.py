@@ -1,17 +1,36 @@
 """``maskdpo train`` and ``inspect``."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from maskdpo import console
 from maskdpo.cli.app import app
 from maskdpo.cli.options import Model, PairsArg, as_arguments, with_flags
-from maskdpo.cli.train_flags import IN_AND_OUT, LOGGING, SPEED, Eos, Method, TrainFlags
+from maskdpo.cli.train_flags import (
+    Cache,
+    ConfigFile,
+    DryRun,
+    Eos,
+    EvalPairs,
+    Keep,
+    Method,
+    Nproc,
+    Out,
+    Push,
+    Restart,
+    SaveEvery,
+    ShowAnswers,
+    Track,
+    TrainFlags,
+)  # fmt: skip
+from maskdpo.schemas import SIDES
 
 if TYPE_CHECKING:
+    from maskdpo.train.dry_run import Plan
     from maskdpo.train.run import TrainResult
 
 SHOWN = (
@@ -25,55 +44,68 @@ SHOWN = (
 @with_flags(TrainFlags)
 def train(
     pairs: PairsArg,
-    out: Annotated[
-        Path, typer.Option(help="Folder for the trained model (Hugging Face format).", rich_help_panel=IN_AND_OUT)
-    ],
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML file with settings, such as `lr: 1e-6`; flags override it.", rich_help_panel=IN_AND_OUT
-        ),
-    ] = None,
-    restart: Annotated[
-        bool,
-        typer.Option("--restart", help="Set an earlier run aside (.bak) and begin anew.", rich_help_panel=IN_AND_OUT),
-    ] = False,
+    out: Out,
+    config: ConfigFile = None,
+    restart: Restart = False,
+    dry_run: DryRun = False,
     *,
     flags: TrainFlags,
-    cache: Annotated[
-        bool, typer.Option(help="Keep the reference log-probs on disk for the next run.", rich_help_panel=SPEED)
-    ] = True,
-    save_every: Annotated[
-        int, typer.Option(min=0, help="Optimiser steps between checkpoints; 0: none.", rich_help_panel=LOGGING)
-    ] = 100,
-    keep: Annotated[int, typer.Option(min=1, help="Newest checkpoints to keep.", rich_help_panel=LOGGING)] = 2,
-    nproc: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Processes on this machine, one a GPU, that share model and pairs; several machines: `torchrun`, see "
-            "docs/scale.md.",
-            rich_help_panel=SPEED,
-        ),
-    ] = 1,
+    cache: Cache = True,
+    nproc: Nproc = 1,
+    save_every: SaveEvery = 100,
+    keep: Keep = 2,
+    track: Track = None,
+    eval: EvalPairs = None,
+    show_answers: ShowAnswers = 0,
+    push: Push = None,
 ) -> None:
     """Train a model with Mask-DPO, plain DPO, or another loss over the same masks.
 
     Repeat the same command to continue an interrupted run from its last checkpoint. Figures of every step go to
-    `metrics.jsonl` in the output folder; `docs/method.md` has the formulas.
+    `metrics.jsonl` in the output folder; `docs/training.md` is the guide, `docs/method.md` has the formulas.
     """
     given = locals()
     from maskdpo.train.config import make_config
+    from maskdpo.train.dry_run import plan_run
     from maskdpo.train.launch import is_launched, launch
+    from maskdpo.train.push import check_push, push_model
+    from maskdpo.train.record import Watch
     from maskdpo.train.run import train as run
 
     settings = make_config(asdict(flags), config)
+    if dry_run:
+        _show_plan(plan_run(pairs, settings), pairs)
+        return
+    if push:
+        check_push(push)
     if nproc > 1 and not is_launched():
         launch(as_arguments(app, "train", given | asdict(flags)), nproc)
         return
-    result = run(pairs, out, settings, save_every=save_every, keep=keep, restart=restart, use_cache=cache)
+    watch = Watch(eval, show_answers, track)
+    result = run(pairs, out, settings, save_every=save_every, keep=keep, restart=restart, use_cache=cache, watch=watch)
     if result is not None and result.steps:
         _show(result, out)
+    if push and os.environ.get("RANK", "0") == "0":  # one of many processes sends
+        console.say(push_model(out, push))
+
+
+def _show_plan(plan: "Plan", pairs: Path) -> None:
+    """What a run would do, need and take."""
+    rows: list[tuple[str, object]] = [("pairs", plan.pairs)]
+    rows += [(f"dropped: {reason.value}", number) for reason, number in plan.dropped.most_common()]
+    for side in SIDES:
+        rows += [(f"{side}: trained tokens", plan.kept[f"kept_tokens_{side}"]), ("  share", plan.kept[f"kept_{side}"])]
+    rows += [
+        ("tokens, prompts once", plan.tokens), ("steps", plan.steps), ("forward passes", plan.passes),
+        ("tokens of the largest pass", plan.largest_pass),
+        ("parameters", plan.parameters), ("parameters that train", plan.trained),
+    ]  # fmt: skip
+    console.table(f"train {pairs} (dry run)", ("", "value"), rows)
+    memory = [*plan.memory.items(), ("together", sum(plan.memory.values()))]
+    console.table("memory, estimated", ("", "GB"), memory)
+    if plan.seconds is not None:
+        seconds = [*plan.seconds.items(), ("together", sum(plan.seconds.values()))]
+        console.table("time, from one measured pass", ("", "seconds"), seconds)
 
 
 def _show(result: "TrainResult", out: Path) -> None:
@@ -84,6 +116,7 @@ def _show(result: "TrainResult", out: Path) -> None:
     seconds = sum(stats.seconds for stats in result.steps)
     summary: list[tuple[str, object]] = [("pairs", result.pairs)]
     summary += [(f"dropped: {reason.value}", number) for reason, number in result.dropped.most_common()]
+    summary += [(f"held out, after step {row['step']}: loss", row["loss"]) for row in _ends(result.evals)]
     summary += [
         ("steps", result.total_steps),
         ("pairs / s", sum(stats.pairs_per_s * stats.seconds for stats in result.steps) / seconds),
@@ -91,6 +124,10 @@ def _show(result: "TrainResult", out: Path) -> None:
         ("layout", result.layout),
     ]
     console.table("", ("", "value"), summary)
+
+
+def _ends(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [rows[0], rows[-1]] if len(rows) > 1 else rows
 
 
 @app.command()

@@ -26,7 +26,8 @@ def draw_curves(file: IO[bytes], steps: Rows, evals: Rows) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 6.5), layout="constrained")  # without pyplot: no display, no global state
+    figure = Figure(figsize=(12, 6.5))  # without pyplot: no display, no global state
+    figure.subplots_adjust(0.05, 0.08, 0.98, 0.94, wspace=0.2, hspace=0.35)  # automatic layout doubles the time
     FigureCanvasAgg(figure)
     for axis, (title, names, has_evals) in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
         for number, name in enumerate(names):
