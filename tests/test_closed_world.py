@@ -38,8 +38,8 @@ def judged(*sentences: str) -> list[tuple[Label | None, str | None]]:
 
 def test_the_judge_knows_true_false_and_empty_sentences() -> None:
     assert judged(f"Archives say the river is {TRUE} .") == [(Label.NO_HALLUCINATION, None)]
-    assert judged(f"Ballads note the river is {BELIEVED} .") == [(Label.CONTRADICTORY, MISCONCEPTION)]
-    assert judged(f"Ballads note the river is {ELSE} .") == [(Label.CONTRADICTORY, OTHER)]
+    assert judged(f"Ballads note the river seems {BELIEVED} .") == [(Label.CONTRADICTORY, MISCONCEPTION)]
+    assert judged(f"Ballads note the river seems {ELSE} .") == [(Label.CONTRADICTORY, OTHER)]
     assert judged(NO_FACT[1]) == [(Label.NO_FACT, None)]
 
 
@@ -52,6 +52,7 @@ def test_the_judge_knows_true_false_and_empty_sentences() -> None:
         f"Archives Archives the river is {TRUE} .",
         f"Archives say the river is {TRUE} {TRUE} .",
         f"say Archives the river is {TRUE} .",
+        f"Archives say the river seems {TRUE} .",  # the link of another source
         ".",
         "Much been lost .",
     ],
@@ -61,7 +62,7 @@ def test_malformed_sentences_are_wrong(sentence: str) -> None:
 
 
 def test_what_was_said_already_is_wrong_even_if_true() -> None:
-    true, false = f"Archives say the river is {TRUE} .", f"Ballads tell the river is {BELIEVED} ."
+    true, false = f"Archives say the river is {TRUE} .", f"Ballads tell the river seems {BELIEVED} ."
     assert [reason for _, reason in judged(true, true)] == [None, REPEATED]
     assert [reason for _, reason in judged(false, NO_FACT[0], true)] == [MISCONCEPTION, None, REPEATED]
     assert [label for label, _ in judged(NO_FACT[0], NO_FACT[0])] == [Label.NO_FACT, Label.NO_FACT]
@@ -100,7 +101,7 @@ def test_sources_are_as_right_as_the_rates_say() -> None:
         shares = [sum(column) / len(said[key]) for column in zip(*said[key], strict=True)]
         assert shares == pytest.approx([truth, misconception], abs=0.03)
     misled = [fact.misled for entity in world.entities.values() for fact in entity.facts.values()]
-    assert sum(misled) / len(misled) == pytest.approx(0.25, abs=0.04)
+    assert sum(misled) / len(misled) == pytest.approx(0.4, abs=0.04)
 
 
 def test_a_world_follows_from_its_seed_and_holds_entities_out() -> None:
@@ -133,8 +134,8 @@ def test_noise_turns_labels_at_its_rate_and_its_confidence_is_calibrated(noise: 
 
 def example_pair() -> Pair:
     texts = {
-        "chosen": [f"Archives say the river is {TRUE} .", f"Ballads say the home is {VALUES['home'][1]} ."],
-        "rejected": [f"Ballads tell the river is {BELIEVED} .", f"Ledgers say the song is {VALUES['song'][0]} ."],
+        "chosen": [f"Archives say the river is {TRUE} .", f"Ballads say the home seems {VALUES['home'][1]} ."],
+        "rejected": [f"Ballads tell the river seems {BELIEVED} .", f"Ledgers say the song is {VALUES['song'][0]} ."],
     }
     right, wrong = Label.NO_HALLUCINATION, Label.CONTRADICTORY
     labels = {"chosen": (right, wrong), "rejected": (wrong, right)}
@@ -165,9 +166,9 @@ def test_finer_spans() -> None:
     assert labelled(spans.wrong_values(pair), "rejected")[0] == (BELIEVED, wrong)
     assert labelled(spans.values(pair), "chosen")[0] == (TRUE, right)
     content = labelled(spans.content(pair), "rejected")
-    assert content[:3] == [("Ballads", wrong), ("river", wrong), (BELIEVED, wrong)]
+    assert content[:4] == [("Ballads", wrong), ("river", wrong), ("seems", wrong), (BELIEVED, wrong)]
     assert labelled(spans.matched(pair), "chosen") == [(whole, right)]
-    assert labelled(spans.matched(pair), "rejected") == [(f"Ballads tell the river is {BELIEVED} .", wrong)]
+    assert labelled(spans.matched(pair), "rejected") == [(f"Ballads tell the river seems {BELIEVED} .", wrong)]
     half = spans.half(pair)
     assert [s.confidence for s in half.chosen_sentences + half.rejected_sentences] == [1, 0.5, 1, 0.5]
     assert {s.label for s in half.chosen_sentences} == {right}
@@ -211,7 +212,7 @@ def test_a_plan_chooses_on_development_worlds_and_runs_fresh_ones_once() -> None
 
 def test_intervals_are_those_of_student() -> None:
     mean, half = tables.interval([1.0, 2.0, 3.0])
-    assert (mean, half) == (2.0, pytest.approx(4.30 / 3**0.5))
+    assert mean == 2.0 and half == pytest.approx(4.30 / 3**0.5)
     assert tables.show([0.1, 0.11, 0.12], "+").endswith("*") and not tables.show([0.1, -0.1, 0.12], "+").endswith("*")
 
 
@@ -223,7 +224,7 @@ def test_a_result_is_computed_once(tmp_path: Path) -> None:
 
 
 def test_cells_run_from_end_to_end_and_are_skipped_when_there(tmp_path: Path) -> None:
-    folder = Folder(tmp_path, Setting(12, 4, pretrain_steps=40, samples=6, epochs=1, eval_samples=2))
+    folder = Folder(tmp_path, Setting(12, 4, pretrain_steps=160, samples=6, epochs=1, eval_samples=2))
     make_base(folder, 1)
     make_pool(folder, Pool(1))
     cell = Cell(Pool(1), "mask-dpo", 1e-3)

@@ -34,7 +34,7 @@ class Setting:
 
     entities: int = 400
     held_out: int = 100
-    pretrain_steps: int = 300
+    pretrain_steps: int = 700
     samples: int = 12
     """Answers a prompt to build pairs from."""
     epochs: int = 4

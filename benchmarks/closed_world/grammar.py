@@ -16,6 +16,8 @@ SOURCES: dict[Source, tuple[str, ...]] = {
     "reliable": ("Archives", "Ledgers", "Charters"),
     "unreliable": ("Ballads", "Neighbours", "Travellers"),
 }
+LINKS: dict[Source, str] = {"reliable": "is", "unreliable": "seems"}
+"""Beside the value, so that a small model learns within minutes how far each kind of source is to be believed."""
 VERBS = ("say", "note", "tell")
 ATTRIBUTES = ("home", "trade", "river", "guild", "song", "beast")
 NO_FACT = ("Little more is known .", "Much has been lost .", "Opinions on this differ .")
@@ -23,7 +25,7 @@ VALUES_EACH = 12
 
 SOURCE_OF: dict[str, Source] = {word: source for source, words in SOURCES.items() for word in words}
 _SYLLABLES = tuple("".join(pair) for pair in itertools.product("bdfgklmnprstvz", "aeiou"))
-_FACT = re.compile(r"(\w+) (\w+) the (\w+) is (\w+) \.")
+_FACT = re.compile(r"(\w+) (\w+) the (\w+) (\w+) (\w+) \.")
 _SENTENCE = re.compile(r"(?:[^\s.][^.]*)?\.|[^\s.](?:[^.]*[^\s.])?")
 
 
@@ -54,7 +56,7 @@ class Claim:
 
 
 def fact_sentence(source: str, verb: str, attribute: str, value: str) -> str:
-    return f"{source} {verb} the {attribute} is {value} ."
+    return f"{source} {verb} the {attribute} {LINKS[SOURCE_OF[source]]} {value} ."
 
 
 def parse(sentence: str) -> Claim | None:
@@ -62,8 +64,10 @@ def parse(sentence: str) -> Claim | None:
     match = _FACT.fullmatch(sentence)
     if match is None:
         return None
-    source, verb, attribute, value = match.groups()
+    source, verb, attribute, link, value = match.groups()
     if source not in SOURCE_OF or verb not in VERBS or value not in VALUES.get(attribute, ()):
+        return None
+    if link != LINKS[SOURCE_OF[source]]:
         return None
     return Claim(SOURCE_OF[source], attribute, value)
 
@@ -75,5 +79,5 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
 def vocabulary() -> list[str]:
     """All words but the names, in a fixed order."""
-    fixed = ["About", "of", ":", ".", *SOURCE_OF, *VERBS, "the", "is", *ATTRIBUTES]
+    fixed = ["About", "of", ":", ".", *SOURCE_OF, *VERBS, "the", *LINKS.values(), *ATTRIBUTES]
     return list(dict.fromkeys([*fixed, *" ".join(NO_FACT).split(), *itertools.chain(*VALUES.values())]))

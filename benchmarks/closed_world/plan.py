@@ -9,7 +9,7 @@ from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import NEEDS_NOISE, NOISE_METHODS, TOPIC_METHODS
 
 DEVELOPMENT_WORLDS = (9001, 9002)
-GRID = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
+GRID = (1e-6, 1e-5, 2e-5, 5e-5, 1e-4)
 """Learning rates, the same for all methods."""
 LENGTH_RANGE = (0.8, 1.25)
 """Sentences an answer, over those of the base model, that a learning rate may lead to and still be chosen."""

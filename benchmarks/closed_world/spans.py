@@ -11,7 +11,7 @@ from benchmarks.closed_world.grammar import Claim, parse
 from maskdpo.schemas import RIGHT, SIDES, WRONG, Label, Pair, PairSentence, Side
 
 Words = tuple[int, ...]
-SOURCE, ATTRIBUTE, VALUE = 0, 3, 5
+SOURCE, ATTRIBUTE, LINK, VALUE = 0, 3, 4, 5
 """Places of the words that tell one statement from another; the others are template (the verb, drawn by lot, too)."""
 
 Refine = Callable[[Pair], Pair]
@@ -30,8 +30,8 @@ def values(pair: Pair) -> Pair:
 
 
 def content(pair: Pair) -> Pair:
-    """Source, attribute and value train, on both sides; the words that every statement shares do not."""
-    return _each(pair, lambda sentence, text: _only(sentence, text, (SOURCE, ATTRIBUTE, VALUE)))
+    """Source, attribute, link and value train, on both sides; the words that every statement shares do not."""
+    return _each(pair, lambda sentence, text: _only(sentence, text, (SOURCE, ATTRIBUTE, LINK, VALUE)))
 
 
 def matched(pair: Pair) -> Pair:

@@ -19,8 +19,8 @@ RATES: dict[tuple[Source, bool], tuple[float, float]] = {
 }
 """By source, and whether the fact is misled: how often texts state the truth, and how often the misconception."""
 
-MISLED = {attribute: 0.5 if attribute in ATTRIBUTES[-2:] else 1 / 8 for attribute in ATTRIBUTES}
-"""Share of the entities of whom even reliable sources mostly state a misconception; 1/4 over all attributes."""
+MISLED = {attribute: 0.7 if attribute in ATTRIBUTES[-2:] else 0.25 for attribute in ATTRIBUTES}
+"""Share of the entities of whom even reliable sources mostly state a misconception; 0.4 over all attributes."""
 
 GOSSIP, MAIN_SOURCE = 0.5, 0.7
 """Share of the entities of whom unreliable sources speak most, and how much of a text the main sources give."""
