@@ -33,7 +33,8 @@ def draw_curves(file: IO[bytes], steps: Rows, evals: Rows) -> None:
         for number, name in enumerate(names):
             colour = f"C{number}"
             label = name.removeprefix("reward_kept_").removeprefix("reward_masked_")
-            axis.plot(*_line(steps, name), color=colour, marker="." if len(steps) < 30 else None, label=label)
+            line = _line(steps, name)
+            axis.plot(*line, color=colour, marker="." if len(line[0]) < 30 else None, label=label)
             if has_evals and evals:
                 axis.plot(*_line(evals, name), color=colour, linestyle="--", marker="o", label=f"{label}, held out")
         axis.set_title(title, fontsize=10)

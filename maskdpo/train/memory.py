@@ -8,6 +8,7 @@ c = bytes of the compute type:
     inputs of the matrices behind them               8 h (float32), 10 h (bfloat16: each of the five has its own copy)
     queries, keys and values (repeated), their sum   4 c q
     gate, its activation, up, their product          4 c f
+    once: the last norm                              8 h
 
 With gradient checkpointing a layer keeps its input only, and one layer at a time is computed again. A test compares
 this with what autograd really keeps. It is an estimate: kernels need room of their own, and memory is split up.
@@ -86,10 +87,11 @@ def memory_parts(sizes: Sizes, config: TrainConfig, device: str, tokens: int) ->
 def activation_bytes(sizes: Sizes, config: TrainConfig, compute: int) -> int:
     """Of a token, in all layers."""
     h = sizes.hidden
+    last_norm = 8 * h
     layer = (16 + (8 if compute == FLOAT32 else 10)) * h + 4 * compute * (sizes.attention + sizes.intermediate)
     if config.gradient_checkpointing:
-        return sizes.layers * sizes.weight_bytes * h + layer
-    return sizes.layers * layer
+        return sizes.layers * sizes.weight_bytes * h + last_norm + layer
+    return sizes.layers * layer + last_norm
 
 
 def free_bytes(device: str) -> int | None:

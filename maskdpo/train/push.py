@@ -33,14 +33,18 @@ def push_model(folder: Path, repo: str) -> str:
     """
     check_push(repo)
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     api = HfApi()
     bars_on_terminals_only()
     operations: list[Any] = [CommitOperationAdd(file.name, str(file)) for file in published(folder)]
     with hub_errors(f"pushing to {repo}"):
-        repo = api.create_repo(repo, private=True, exist_ok=True).repo_id
-        if not api.model_info(repo).private:
-            warn(f"{repo} is public already, and stays so")
+        repo = repo if "/" in repo else f"{api.whoami()['name']}/{repo}"
+        try:
+            if not api.model_info(repo).private:
+                warn(f"{repo} is public already, and stays so")
+        except RepositoryNotFoundError:
+            api.create_repo(repo, private=True)
         say(f"pushing {len(operations)} files to {repo} ...")
         try:
             info = api.create_commit(repo, operations, commit_message="Model and card, with maskdpo train")

@@ -1,0 +1,158 @@
+"""``--dry-run``: the numbers are those of the run, the memory formula is held against autograd, nothing is written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_run import RIGHT, WRONG, cache_folder, config_for, metrics_of, pairs_file
+from train_helpers import make_pair, random_model, random_pair
+
+from maskdpo.cli import main
+from maskdpo.errors import UserError
+from maskdpo.io import write_records
+from maskdpo.train import dry_run
+from maskdpo.train.dry_run import plan_run
+from maskdpo.train.loop import Trainer
+from maskdpo.train.lora import add_adapter
+from maskdpo.train.memory import activation_bytes, memory_parts, sizes_of
+from maskdpo.train.run import train
+
+__all__ = ["cache_folder", "pairs_file"]  # fixtures
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora_r": 4}, {"batch_size": 3, "epochs": 3, "max_steps": None}])
+def test_the_plan_is_what_the_run_does(
+    settings: dict[str, Any], tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(tiny_model, **{"epochs": 1, "max_steps": None} | settings)
+    passes: list[int] = []
+    figures = Trainer.figures
+    plan = plan_run(pairs_file, config)
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(Trainer, "figures", lambda self, pairs: (passes.append(1), figures(self, pairs))[1])
+    result = train(pairs_file, tmp_path / "out", config)
+    assert result
+    rows = metrics_of(tmp_path / "out")
+    assert (plan.pairs, plan.steps, plan.passes) == (result.pairs, result.total_steps, len(passes))
+    for name in ("kept_tokens_chosen", "kept_tokens_rejected"):
+        assert config.epochs * plan.kept[name] == sum(row[name] for row in rows)
+    assert (plan.trained == plan.parameters) == (config.lora_r == 0)
+    assert plan.seconds
+    assert all(value > 0 for value in plan.seconds.values())
+
+
+def test_drops_are_counted_by_reason(tiny_model: str, tmp_path: Path) -> None:
+    pairs = [make_pair([("A.", label)], [("B.", WRONG)], id=f"{label}") for label in (RIGHT, None, None)]
+    write_records(tmp_path / "pairs.jsonl", [pair.model_copy(update={"id": f"{i}"}) for i, pair in enumerate(pairs)])
+    plan = plan_run(tmp_path / "pairs.jsonl", config_for(tiny_model, eos="drop"))
+    assert plan.pairs == 1
+    assert {reason.name: number for reason, number in plan.dropped.items()} == {"NO_WEIGHT_CHOSEN": 2}
+
+
+def saved_bytes(model: Any, config: Any, pairs: Any) -> tuple[int, int]:
+    """What autograd keeps of a forward pass, parameters aside, and how many tokens it has."""
+    trainer = Trainer(model, config, "shared")
+    batch = trainer.collate(pairs)
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        held = trainer.logps(batch).sum()
+    assert held.requires_grad
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()), batch.input_ids_RL.numel()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("again", [False, True])
+def test_activations_are_what_autograd_keeps(dtype: str, lora: bool, again: bool) -> None:
+    size = {"hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 6, "num_key_value_heads": 2}
+    model = random_model(**size, head_dim=64)
+    config = config_for("m", dtype=dtype, loss="simpo", beta=2.0, lora_r=8 * lora, gradient_checkpointing=again)
+    if lora and dtype == "bfloat16":
+        model.to(torch.bfloat16)
+    if lora:
+        add_adapter(model, config)
+    model.train()
+    if again:
+        model.gradient_checkpointing_enable()
+    rng = np.random.default_rng(0)
+    measured, tokens = saved_bytes(model, config, [random_pair(rng, f"{i}", longest=60) for i in range(16)])
+    sizes = sizes_of(model)
+    expected = tokens * activation_bytes(sizes, config, 2 if dtype == "bfloat16" else 4)
+    if again:  # the forward pass keeps inputs of layers only
+        expected = tokens * (sizes.layers * sizes.weight_bytes + 8) * sizes.hidden
+    else:
+        parts = memory_parts(sizes, config, "cpu", tokens)
+        expected += round(1e9 * parts["weights in the compute type"])
+    assert measured == pytest.approx(expected, rel=0.2)
+
+
+def test_the_parts_that_are_no_estimate(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    parts = plan_run(pairs_file, config_for(tiny_model)).memory
+    model = random_model()  # any
+    sizes = sizes_of(model)
+    assert sizes.parameters == sum(p.numel() for p in model.parameters()) == sizes.trained
+    count = plan_run(pairs_file, config_for(tiny_model)).parameters
+    assert parts["weights"] == parts["gradients"] == pytest.approx(4 * count / 1e9)
+    assert parts["AdamW"] == pytest.approx(8 * count / 1e9)
+    assert parts["weights in the compute type"] == 0
+    lora = plan_run(pairs_file, config_for(tiny_model, lora_r=4, dtype="bfloat16"))
+    assert lora.memory["weights"] == pytest.approx((2 * count + 4 * lora.trained) / 1e9)
+    assert lora.memory["AdamW"] == pytest.approx(8 * lora.trained / 1e9)
+
+
+def test_gradient_checkpointing_and_small_passes_need_less(tiny_model: str, pairs_file: Path) -> None:
+    whole = plan_run(pairs_file, config_for(tiny_model, batch_size=5))
+    small = plan_run(pairs_file, config_for(tiny_model, batch_size=5, tokens_per_batch=100))
+    again = plan_run(pairs_file, config_for(tiny_model, batch_size=5, gradient_checkpointing=True))
+    assert small.largest_pass <= 100 < whole.largest_pass
+    assert small.memory["activations"] < whole.memory["activations"]
+    assert again.memory["activations"] < whole.memory["activations"]
+
+
+def test_a_model_that_does_not_fit_is_not_loaded(
+    tiny_model: str, pairs_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("it was loaded")
+
+    monkeypatch.setattr(dry_run, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(dry_run, "load_policy", never)
+    plan = plan_run(pairs_file, config_for(tiny_model))
+    assert plan.seconds is None
+    assert plan.memory["weights"] > 0
+    assert "no pass is timed" in capsys.readouterr().err
+
+
+def test_the_command_writes_nothing(
+    tiny_model: str,
+    pairs_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = ["maskdpo", "train", str(pairs_file), "--model", tiny_model, "--out", "out", "--dry-run", "--max-steps", "3"]
+    monkeypatch.setattr("sys.argv", line)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (0, None)
+    shown = capsys.readouterr().out
+    for words in ("steps", "activations", "AdamW", "forward and backward passes", "chosen: trained tokens"):
+        assert words in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stops_a_run_stops_its_plan(tiny_model: str, tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"id": 1}) + "\n")
+    with pytest.raises(UserError, match=r"pairs\.jsonl:1"):
+        plan_run(tmp_path / "pairs.jsonl", config_for(tiny_model))

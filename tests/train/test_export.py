@@ -1,0 +1,174 @@
+"""What a run leaves: a folder that loads as it is, its type, its card and settings, and the same on the Hub."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from test_run import cache_folder, config_for, pairs_file
+
+from maskdpo.io import write_records
+from maskdpo.runs import Run, meta_file
+from maskdpo.schemas import Prompt
+from maskdpo.train.config import make_config
+from maskdpo.train.record import Watch
+from maskdpo.train.run import train
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "dataset" / "hub"))
+import hub_server
+
+__all__ = ["cache_folder", "pairs_file"]  # fixtures
+
+
+def head_of(card: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
+    return found
+
+
+def test_the_type_of_the_written_weights(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    kept: dict[str, dict[str, torch.Tensor]] = {}
+    for dtype in ("float32", "bfloat16"):
+        for lora_r in (0, 4):
+            out = tmp_path / f"{dtype}-{lora_r}"
+            train(pairs_file, out, config_for(tiny_model, export_dtype=dtype, lora_r=lora_r))
+            kept[out.name] = load_file(out / "model.safetensors")
+            assert {tensor.dtype for tensor in kept[out.name].values()} == {getattr(torch, dtype)}
+            assert json.loads((out / "config.json").read_text())["dtype"] == dtype
+            assert AutoModelForCausalLM.from_pretrained(out, dtype="auto").dtype == getattr(torch, dtype)
+    for lora_r in (0, 4):
+        for name, tensor in kept[f"float32-{lora_r}"].items():
+            assert torch.equal(tensor.to(torch.bfloat16), kept[f"bfloat16-{lora_r}"][name])
+
+
+def test_the_settings_in_the_folder_repeat_the_run(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    config = config_for(tiny_model, max_steps=2, loss="simpo", beta=2.0, lora_r=2)
+    train(pairs_file, tmp_path / "out", config)
+    assert make_config({}, tmp_path / "out" / "train.yaml") == config
+    recorded = json.loads((tmp_path / "out" / "maskdpo_run.json").read_text())["options"]
+    assert {name: recorded[name] for name in config.model_dump()} == config.model_dump()
+
+
+def test_the_folder_has_what_is_needed_to_generate(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=1))
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert {
+        "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+        "chat_template.jinja", "README.md", "train.yaml", "curves.png", "metrics.jsonl",
+    } <= names  # fmt: skip
+    assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in names)
+
+
+def test_the_card_tells_where_the_data_comes_from(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    """Down to the prompts, out of the records beside the pairs; a file that has changed since is not described."""
+    data = tmp_path / "data"
+    data.mkdir()
+    prompts, notes, pairs = (data / name for name in ("prompts.jsonl", "annotations.jsonl", "pairs.jsonl"))
+    write_records(prompts, [Prompt(id="q", prompt="Where?")])
+    notes.write_text("{}\n")
+    pairs.write_bytes(pairs_file.read_bytes())
+    for file, command, options, inputs in (
+        (notes, "annotate", {"name": "llm", "model": "big|judge", "protocol": "anah"}, {"prompts": prompts}),
+        (pairs, "build-pairs", {"strategy": "best-worst"}, {"annotations": notes}),
+    ):
+        Run(meta_file(file), command, options, inputs, restart="").finish({})
+    train(pairs, tmp_path / "out", config_for(tiny_model, max_steps=3), watch=Watch(pairs_file))
+    card = (tmp_path / "out" / "README.md").read_text()
+    lines = [line for line in card.splitlines() if line.startswith(("| pairs", "| annotations", "| prompts", "| eval"))]
+    assert [line.split(" | ")[1] for line in lines] == [
+        "pairs.jsonl",
+        "annotations.jsonl",
+        "prompts.jsonl",
+        "pairs.jsonl",
+    ]
+    assert "build-pairs (strategy: best-worst)" in lines[0]
+    assert "annotate (name: llm, model: big\\|judge, protocol: anah)" in lines[1]
+    assert "not recorded" in lines[2] and "not recorded" in lines[3]
+    for name in ("maskdpo", "Gu", "2503.02846", "| loss | 0.69", "curves.png", "lr: 0.001"):
+        assert name in card
+    assert str(tmp_path) not in card
+    assert head_of(card)["library_name"] == "transformers"
+    assert "base_model" not in head_of(card)  # it is a folder, of which the Hub knows nothing
+
+    notes.write_text("{} \n")
+    train(pairs, tmp_path / "changed", config_for(tiny_model, max_steps=1))
+    changed = (tmp_path / "changed" / "README.md").read_text()
+    assert "build-pairs (strategy" in changed
+    assert "big" not in changed
+
+
+def test_the_card_of_an_adapter(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=1, lora_r=2, merge=False))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert head_of(card)["library_name"] == "peft"
+    assert "lora" in head_of(card)["tags"]
+    assert "This is a LoRA adapter" in card
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.Hub]:
+    """The stand-in of the Hub, which knows datasets, with the same routes for models."""
+    for method, pattern, handler in list(hub_server.ROUTES):
+        if "datasets/" in pattern:
+            other = pattern.replace("/api/datasets/", "/api/models/").replace("/datasets/", "/")
+            monkeypatch.setattr(hub_server, "ROUTES", [*hub_server.ROUTES, (method, other, handler)])
+    with hub_server.serve() as hub:
+        yield hub
+
+
+def push(
+    hub: hub_server.Hub, folder: Path, model: str, pairs: Path, repo: str, **env: str
+) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    clean |= {
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(folder / "home"),
+        "OMP_NUM_THREADS": "1",
+    }
+    line = [sys.executable, "-W", "ignore", "-m", "maskdpo", "train", str(pairs), "--model", model, "--out", "out"]
+    line += ["--max-steps", "1", "--dtype", "float32", "--push", repo]
+    return subprocess.run(
+        line, env=clean | {"HF_TOKEN": hub_server.WRITER} | env, cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_pushed_model_is_private_and_whole_and_can_be_pushed_again(
+    hub: hub_server.Hub, tiny_model: str, pairs_file: Path, tmp_path: Path
+) -> None:
+    refused = push(hub, tmp_path, tiny_model, pairs_file, "facts", HF_TOKEN="hf_wrong")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: --push facts: the token is not valid; set HF_TOKEN or log in")
+    assert not (tmp_path / "out").exists(), "a push that must fail fails before training"
+
+    done = push(hub, tmp_path, tiny_model, pairs_file, "facts")
+    assert done.returncode == 0, done.stderr
+    assert hub.repos["me/facts"].private
+    assert hub.commits("me/facts") == 2  # the Hub's own first one, and ours
+    files = hub.files("me/facts")
+    for name in (
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "README.md",
+        "curves.png",
+    ):
+        assert files[name] == (tmp_path / "out" / name).read_bytes()
+    assert "maskdpo_run.json" not in files
+    assert hub_server.WRITER not in done.stdout + done.stderr
+
+    hub.faults.append(hub_server.Fault("POST", "/commit/", 403))
+    failed = push(hub, tmp_path, tiny_model, pairs_file, "me/facts")
+    assert failed.returncode == 2, failed.stderr
+    assert "this very run is complete" in failed.stderr
+    assert "error: pushing to me/facts: the token has no right to do this" in failed.stderr
+    assert push(hub, tmp_path, tiny_model, pairs_file, "me/facts").returncode == 0

@@ -1,0 +1,202 @@
+"""Held-out pairs: what is measured of them, which weights are kept, what is shown, what a resumed run does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_run import RIGHT, WRONG, cache_folder, config_for, metrics_of, said
+from train_helpers import make_pair
+
+from maskdpo.errors import UserError
+from maskdpo.io import write_records
+from maskdpo.train import loop
+from maskdpo.train.record import Watch
+from maskdpo.train.run import TrainResult, train
+
+__all__ = ["cache_folder"]  # a fixture that every test here uses
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Pairs to train on, and held-out ones that have the same ids and say the opposite: their loss rises."""
+    folder = tmp_path_factory.mktemp("heldout")
+    right, wrong = [("Yes it does.", RIGHT), (" So?", WRONG)], [("No it never.", WRONG), (" Yes.", RIGHT)]
+    write_records(folder / "pairs.jsonl", [make_pair(right, wrong, id=f"{i}", prompt=f"Is {i} so?") for i in range(4)])
+    opposite = [(wrong[0][0], RIGHT)], [(right[0][0], WRONG)]
+    write_records(
+        folder / "eval.jsonl", [make_pair(*opposite, id=f"{i}", prompt=f"Is {i % 2} there?") for i in range(4)]
+    )
+    return folder / "pairs.jsonl", folder / "eval.jsonl"
+
+
+def run(
+    model: str, files: tuple[Path, Path], out: Path, *, watch: dict[str, Any] | None = None, **settings: Any
+) -> Any:
+    config = config_for(model, **{"max_steps": 6, "eval_every": 2, "batch_size": 4} | settings)
+    return train(files[0], out, config, watch=Watch(**{"eval_file": files[1]} | (watch or {})), save_every=2)
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def letters(text: str) -> str:
+    """Without white space and control characters, which a console leaves out."""
+    return "".join(letter for letter in text if letter.isprintable() and not letter.isspace())
+
+
+def test_a_look_before_during_and_after(tiny_model: str, files: tuple[Path, Path], tmp_path: Path) -> None:
+    result = run(tiny_model, files, tmp_path / "out", max_steps=5)
+    rows = rows_of(tmp_path / "out" / "eval.jsonl")
+    assert result.evals == rows
+    assert [row["step"] for row in rows] == [0, 2, 4, 5]
+    assert rows[0]["loss"] == pytest.approx(0.6931, abs=1e-4)
+    assert rows[0]["margin"] == pytest.approx(0, abs=1e-5)
+    assert rows[-1]["loss"] > rows[0]["loss"] + 0.01  # these pairs say the opposite
+    assert rows[-1]["margin"] < 0 == rows[-1]["accuracy"]
+    assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_held_out_training_pairs_give_the_loss_of_the_next_step(
+    tiny_model: str, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run(tiny_model, (files[0], files[0]), tmp_path / "out", eval_every=1)
+    steps, evals = metrics_of(tmp_path / "out"), rows_of(tmp_path / "out" / "eval.jsonl")
+    for name in ("loss", "margin", "logps_chosen", "reward_rejected"):
+        assert [row[name] for row in evals[:-1]] == pytest.approx([row[name] for row in steps], abs=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"loss": "simpo", "beta": 2.0}, {"lora_r": 4, "lora_dropout": 0.5}])
+def test_looking_changes_nothing(
+    settings: dict[str, Any], tiny_model: str, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run(tiny_model, files, tmp_path / "with", watch={"show_answers": 2}, eval_every=1, **settings)
+    train(files[0], tmp_path / "without", config_for(tiny_model, max_steps=6, batch_size=4, **settings))
+    assert metrics_of(tmp_path / "with") == metrics_of(tmp_path / "without")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("with", "without")]
+    assert weights[0] == weights[1]
+
+
+def test_the_best_weights_are_written(
+    tiny_model: str, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loss on these pairs rises from step to step, so the first trained weights are the best."""
+    best = run(tiny_model, files, tmp_path / "best", keep_best=True, eval_every=1, warmup_ratio=0.0)
+    assert best.best == 1
+    text = said(capsys)
+    assert "writing the weights of step 1, which have the lowest loss" in text
+    assert "before training it was lower: 0.6931" in text
+    last = run(tiny_model, files, tmp_path / "last", eval_every=1, warmup_ratio=0.0)
+    assert last.best is None
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("best", "last")]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    again = train(files[0], tmp_path / "one", config_for(tiny_model, max_steps=6, batch_size=4, warmup_ratio=0.0))
+    assert again
+    card = (tmp_path / "best" / "README.md").read_text()
+    assert "These are the weights of step 1" in card
+    assert "These are the weights" not in (tmp_path / "last" / "README.md").read_text()
+    assert not (tmp_path / "best" / "checkpoints").exists()
+
+
+def test_the_best_weights_are_those_of_their_step(
+    tiny_model: str, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+    step = loop.Trainer.step
+
+    def spy(self: loop.Trainer, *args: Any) -> Any:
+        done = step(self, *args)
+        seen[len(seen) + 1] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        return done
+
+    monkeypatch.setattr(loop.Trainer, "step", spy)
+    result = run(tiny_model, files, tmp_path / "out", keep_best=True, eval_every=2)
+    assert result.best == 2
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(tensor, seen[2][name]) for name, tensor in written.items())
+    assert any(not torch.equal(tensor, seen[6][name]) for name, tensor in written.items())
+
+
+@pytest.mark.parametrize("die_at", [2, 4, 6])
+def test_a_resumed_run_has_looked_as_the_whole_one(
+    die_at: int, tiny_model: str, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"keep_best": True, "eval_every": 1, "watch": {"show_answers": 1}}
+    train_on = (files[0], files[0])  # the loss falls, so there is a new best at every look
+    run(tiny_model, train_on, tmp_path / "whole", **settings)
+    step, calls = loop.Trainer.step, []
+
+    def die(self: loop.Trainer, *args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == die_at:
+            raise RuntimeError("killed")
+        return step(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(loop.Trainer, "step", die)
+        run(tiny_model, train_on, tmp_path / "killed", **settings)
+    result: TrainResult = run(tiny_model, train_on, tmp_path / "killed", **settings)
+    assert result.best == 6
+    for name in ("eval.jsonl", "answers.jsonl", "model.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_answers_are_shown_and_kept(
+    tiny_model: str, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run(tiny_model, files, tmp_path / "out", watch={"show_answers": 3}, gradient_checkpointing=True)
+    rows = rows_of(tmp_path / "out" / "answers.jsonl")
+    assert [(row["step"], row["id"]) for row in rows] == [(step, i) for step in (0, 2, 4, 6) for i in ("0", "1")]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    for row in (rows[0], rows[-1]):
+        model = AutoModelForCausalLM.from_pretrained(tiny_model if row["step"] == 0 else tmp_path / "out")
+        ids = tokenizer(row["prompt"], add_special_tokens=False, return_tensors="pt").input_ids
+        found = model.generate(ids, max_new_tokens=64, do_sample=False)[0, ids.shape[1] :]
+        assert row["answer"] == tokenizer.decode(found, skip_special_tokens=True)
+    assert "Is 0 there?" in rows[0]["prompt"]
+    text = letters(said(capsys))
+    assert all(letters(f"{row['id']}: {row['answer']}") in text for row in rows)
+
+
+def test_its_reference_is_kept_too(
+    tiny_model: str, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    compute = loop.Trainer.compute_reference
+    monkeypatch.setattr(
+        loop.Trainer,
+        "compute_reference",
+        lambda self, pairs, advance: (calls.append(1), compute(self, pairs, advance))[1],
+    )
+    run(tiny_model, files, tmp_path / "1")
+    assert len(calls) == 2
+    run(tiny_model, files, tmp_path / "2", lr=1e-4)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "watch", "message"),
+    [
+        ({"keep_best": True}, Watch(), "--keep-best needs held-out pairs: --eval PAIRS"),
+        ({}, Watch(show_answers=2), "--show-answers needs held-out pairs: --eval PAIRS"),
+        ({}, Watch(eval_file=Path("nowhere.jsonl")), "nowhere.jsonl: no such file"),
+    ],
+)
+def test_what_lacks_its_pairs_is_refused_and_nothing_is_written(
+    settings: Any, watch: Watch, message: str, tiny_model: str, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as error:
+        train(files[0], tmp_path / "out", config_for(tiny_model, **settings), watch=watch)
+    assert str(error.value) == message
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_held_out_pairs_do_not_continue_a_run(tiny_model: str, files: tuple[Path, Path], tmp_path: Path) -> None:
+    run(tiny_model, files, tmp_path / "out", max_steps=1)
+    with pytest.raises(UserError, match="the eval file has changed"):
+        run(tiny_model, (files[0], files[0]), tmp_path / "out", max_steps=1)
