@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -86,6 +86,9 @@ class Protocol:
     def turns(self) -> list[Turn]:
         return self.settings.turns
 
+    def neutral(self, text: str) -> str:
+        return neutralise(text, [word for turn in self.turns for word in turn.words])
+
     def language(self, wanted: str) -> str:
         """The language to ask in: the wanted one, if the protocol has it."""
         return wanted if wanted in self.templates else next(iter(self.templates))
@@ -146,12 +149,16 @@ class _Loader:
             source = file.read_text(encoding="utf-8")
             template = self._environment.from_string(source)
             used = meta.find_undeclared_variables(self._environment.parse(source))
-            # a name that is not given, or a turn that does not exist, shows here
-            template.render(dict.fromkeys(NAMES, "") | {"sentences": [], "replies": dict.fromkeys(self._turns, "")})
+            # what a template cannot do shows here, not in the middle of a run
+            shown = dict.fromkeys(NAMES, "x") | {"sentences": [{"id": "1", "text": "x"}]}
+            template.render(shown | {"replies": dict.fromkeys(self._turns, "x")})
         except FileNotFoundError:
             raise InputError("the protocol lacks this template", path=file) from None
-        except (TemplateError, UnicodeDecodeError) as error:
+        except (TemplateError, UnicodeDecodeError, TypeError, ArithmeticError) as error:
             raise InputError(f"not a valid template: {error}", path=file) from None
+        if unknown := used - set(NAMES):
+            known = ", ".join(NAMES)
+            raise InputError(f"not a valid template: {min(unknown)!r} is not given; known: {known}", path=file)
         self.uses |= used
         return template
 
@@ -168,16 +175,26 @@ def _one_line(error: Exception) -> str:
 
 
 _OURS = "reference|question|answer|sentences?"
-_CONTROL = "start_of_turn|end_of_turn|bos|eos|s|im_start|im_end"
+_CONTROL = (
+    "start_of_turn|end_of_turn|bos|eos|s|sop|eop|eos_token|im_start|im_end|unused_token_\\d+|think|system_prompt|sys"
+)
+_GAP = r"[\s\u200b-\u200f\u2060\ufeff]*"
 _DELIMITER = re.compile(
-    rf"<(?=\s*/?\s*(?:{_OURS})\b|/?(?:{_CONTROL})>|[|｜]|<SYS>|</SYS>)|(?<=[|｜])>|\[(?=/?INST\])", re.IGNORECASE
+    rf"<(?={_GAP}(?:/{_GAP})?(?:{_OURS})\b|/?(?:{_CONTROL})>|[|｜])|(?<=[|｜])>"
+    rf"|\[(?=/?(?:INST|{_CONTROL})\])",
+    re.IGNORECASE,
 )
 _LOOK_ALIKE = {"<": "‹", ">": "›", "[": "［"}
 
 
-def neutralise(text: str) -> str:
-    """Judged text is untrusted: it must neither close our delimiters nor write a chat template's control tokens.
+def neutralise(text: str, words: Iterable[str] = ()) -> str:
+    """Judged text is untrusted: it must neither close our delimiters, nor write a chat template's control tokens, nor
+    say a verdict in the protocol's own brackets (``words``), which a judge might only repeat.
 
-    The brackets of both are replaced by look-alikes; everything else stays.
+    The brackets of all these are replaced by look-alikes; everything else stays.
     """
-    return _DELIMITER.sub(lambda match: _LOOK_ALIKE[match.group()], text)
+    text = _DELIMITER.sub(lambda match: _LOOK_ALIKE[match.group()], text)
+    for word in words:
+        if word[0] == "<":
+            text = re.sub(re.escape(word), lambda match: f"‹{match.group()[1:]}", text, flags=re.IGNORECASE)
+    return text

@@ -9,8 +9,11 @@ from maskdpo.annotate.protocol import Meaning, Turn
 from maskdpo.backends.base import Completion, Reply
 from maskdpo.schemas import Status
 
-_BRACKETED = re.compile(r"[<＜‹【《\[]([^<>＜＞‹›【】《》\[\]]{1,60})[>＞›】》\]]|\*\*([^*]{1,60})\*\*")
-_NOISE = re.compile(r"[\s_<>＜＞‹›【】《》\[\]“”\"'`*.。!！]+")
+_NOISE = re.compile(r"[\s_<>＜＞【】\[\]“”\"'`*.。!！]+")
+_LEAD = re.compile(
+    r"^\W*(hallucination type|type|label|verdict|judge?ment|answer|幻觉类型|类型|判断|结论|答案)\s*[:：]", re.I
+)
+"""What judges like to put in front of the word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ def outcomes(turn: Turn, reply: Reply, votes: int, sentences: int) -> list[Outco
     if reply.failure is not None:
         return [Outcome(None, status=reply.failure.status, reason=reply.failure.message)] * sentences
     if turn.reply == "text":
-        return [_elect([(read_text(turn, c.text), None, c.text) for c in reply.completions], votes, reply.completions)]
+        return [_elect([_spoken(turn, completion) for completion in reply.completions], votes, reply.completions)]
     return [
         _elect(
             [(turn.words[c.picks[i].choice], c.picks[i].probability, c.picks[i].choice) for c in reply.completions],
@@ -40,6 +43,13 @@ def outcomes(turn: Turn, reply: Reply, votes: int, sentences: int) -> list[Outco
         )
         for i in range(sentences)
     ]
+
+
+def _spoken(turn: Turn, completion: Completion) -> "_Vote":
+    """A reply that was cut off may have been about to say something else; as evidence the part will do."""
+    text = completion.text.rsplit("</think>", 1)[-1]  # what comes before is no reply yet
+    whole = completion.finish_reason == "stop" or turn.otherwise
+    return (read_text(turn, text) if whole else None), None, text
 
 
 _Vote = tuple[Meaning | None, float | None, str]
@@ -62,26 +72,19 @@ def _elect(given: Sequence[_Vote], votes: int, completions: Sequence[Completion]
 
 
 def read_text(turn: Turn, text: str) -> Meaning | None:
-    """The meaning of a free reply.
+    """The meaning of a free reply: the word that is the whole of it or, where it must be a word, its first or last line.
 
-    A word counts where it stands in brackets, or where it is the whole reply, its first or its last line, or what
-    follows the colon there. Elsewhere it may be denied ("not contradictory"), and two words of different meaning are
-    no verdict.
+    Within a sentence a word may be denied ("not contradictory") or quoted out of the judged text, and two words of
+    different meaning are no verdict.
     """
     words = {_plain(word): meaning for word, meaning in turn.words.items()}
-    bracketed = _meanings(words, [a or b for a, b in _BRACKETED.findall(text)])
-    if len(bracketed) == 1:
-        return bracketed.pop()
     lines = [line for line in text.splitlines() if line.strip()]
-    ends = [text, *(lines[:1] + lines[-1:])]
-    spoken = _meanings(words, [*ends, *(re.split("[:：]", line)[-1] for line in ends[1:])])
-    if not bracketed and len(spoken) == 1:
-        return spoken.pop()
-    return turn.otherwise if not bracketed and not spoken else None
+    said = _meanings(words, [text] if turn.otherwise else [text, *lines[:1], *lines[-1:]])
+    return said.pop() if len(said) == 1 else None if said else turn.otherwise
 
 
 def _meanings(words: Mapping[str, Meaning], texts: Sequence[str]) -> set[Meaning]:
-    return {words[plain] for text in texts if (plain := _plain(text)) in words}
+    return {words[plain] for text in texts if (plain := _plain(_LEAD.sub("", text))) in words}
 
 
 def _plain(text: str) -> str:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,30 @@ def test_the_anah_annotators_prompts_become_a_protocol_to_the_letter(tmp_path: P
         second, third = (protocol.question(language, turn, texts).content for turn in (1, 2))
         assert second == prompts["reference_check_prompt"]("Q1", "R1", "S1", language)
         assert third == prompts["hallucination_check_prompt"]("Q1", "P1", "S1", language)
+
+
+@pytest.mark.parametrize("size", [50_000])
+def test_neutralising_takes_time_by_the_length_alone(size: int) -> None:
+    started = time.process_time()
+    for text in ("<" + " " * size, "< " * size, "</" * size, "<|" * size, "[" * size):
+        neutralise(text)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% if answer %}{{ sentense }}{% endif %}", "sentense"),
+        ("{% if reference == 'z' %}{{ sentense }}{% endif %}", "'sentense' is not given; known: reference"),
+        ("{% for s in sentences %}{{ s.txt }}{% endfor %}", "txt"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{% include 'x' %}", "not a valid template"),
+        ("{{ replies.other }}", "other"),
+    ],
+)
+def test_what_a_template_cannot_do_shows_when_it_is_loaded(folder: Path, template: str, message: str) -> None:
+    (folder / "en" / "verdict.j2").write_text(template)
+    with pytest.raises(UserError) as error:
+        load_protocol(str(folder))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

@@ -12,10 +12,11 @@ from maskdpo.annotate.judges.board import Board
 from maskdpo.annotate.judges.room import Room, TooLong
 from maskdpo.annotate.language import detect_language
 from maskdpo.annotate.passages import Passages
-from maskdpo.annotate.protocol import Protocol, load_protocol, neutralise
+from maskdpo.annotate.protocol import Protocol, load_protocol
 from maskdpo.annotate.replies import Outcome, outcomes
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.errors import UserError
+from maskdpo.models import fingerprint
 from maskdpo.schemas import JudgeInfo, Message, Prompt, Status
 
 SENTENCES_A_CALL = 32
@@ -58,11 +59,13 @@ class LLMJudge:
         self._protocol = protocol
         self._votes = votes
         self._room: Room | None = None
-        self._passages: OrderedDict[str, Passages] = OrderedDict()
+        self._passages: OrderedDict[tuple[str, ...], Passages] = OrderedDict()
         self.usage = Usage()
+        files = fingerprint(backend.model)
         self.info = JudgeInfo(
             name="llm",
             model=backend.model,
+            revision=files if files != backend.model else None,
             protocol=protocol.name,
             protocol_hash=protocol.hash,
             votes=votes,
@@ -119,11 +122,11 @@ class LLMJudge:
             return
         shared = {
             "reference": self._reference(task.prompt).text,
-            "question": neutralise(task.prompt.question),
-            "answer": neutralise(task.response.response),
+            "question": self._protocol.neutral(task.prompt.question),
+            "answer": self._protocol.neutral(task.response.response),
             "replies": {},
         }
-        sentences = [neutralise(task.sentence(i)) for i in range(len(task.spans))]
+        sentences = [self._protocol.neutral(task.sentence(i)) for i in range(len(task.spans))]
         if self._protocol.settings.asks == "sentence":
             for i, sentence in enumerate(sentences):
                 yield (i,), shared | {"sentence": sentence, "sentences": []}
@@ -135,12 +138,13 @@ class LLMJudge:
             yield indices, shared | {"sentence": "", "sentences": numbered}
 
     def _reference(self, prompt: Prompt) -> Passages:
-        passages = self._passages.get(prompt.id)
+        key = tuple(prompt.passages)
+        passages = self._passages.get(key)
         if passages is None:
-            passages = self._passages[prompt.id] = Passages([neutralise(text) for text in prompt.passages])
+            passages = self._passages[key] = Passages([self._protocol.neutral(text) for text in key])
             if len(self._passages) > REFERENCES_KEPT:
                 self._passages.popitem(last=False)
-        self._passages.move_to_end(prompt.id)
+        self._passages.move_to_end(key)
         return passages
 
     def _language(self, task: Task) -> str:
@@ -158,7 +162,8 @@ class LLMJudge:
         if self._room is None:
             self._room = Room(self._backend.context(), self._protocol, reply_tokens=self._reply_tokens)
         if case.texts["sentence"]:
-            together, own = [task.sentence(i) for i in range(len(task.spans))], [case.texts["sentence"]]
+            together = [self._protocol.neutral(task.sentence(i)) for i in range(len(task.spans))]
+            own = [case.texts["sentence"]]
         else:
             together = own = [each["text"] for each in case.texts["sentences"]]
         try:
@@ -208,7 +213,9 @@ class LLMJudge:
             case.confidence = None if share is None or case.confidence is None else case.confidence * share
         if decides:
             return [self._verdict(case, outcome) for outcome in found]
-        case.texts = case.texts | {"replies": case.texts["replies"] | {turn.template: neutralise(found[0].text)}}
+        case.texts = case.texts | {
+            "replies": case.texts["replies"] | {turn.template: self._protocol.neutral(found[0].text)}
+        }
         case.turn += 1
         question = self._protocol.question(case.language, case.turn, case.texts)
         case.messages = [*case.messages, Message(role="assistant", content=found[0].text), question]

@@ -44,14 +44,12 @@ class Room:
         """
         if self._context.limit is None:
             return None
-        if texts["sentence"]:
-            texts = {**texts, "sentence": max(together, key=len)}  # the same room for each of them
         room = self._context.limit - self._replies(len(own)) - TEMPLATE_TOKENS
         # a token holds at least one byte, so a short question needs no counting
-        whole = self._questions(language, texts)
-        if sum(len(text.encode(errors="replace")) + MESSAGE_TOKENS for text in whole) <= room:
+        whole = self._questions(language, {**texts, "sentence": max([*together, ""], key=_bytes)})
+        if sum(_bytes(text) + MESSAGE_TOKENS for text in whole) <= room:
             return None
-        key = (language, texts, tuple(together), len(own))
+        key = (language, {**texts, "sentence": bool(texts["sentence"])}, tuple(together), len(own))
         if self._last[0] != key:
             self._last = (key, self._cut(language, texts, passages, together, room))
         shared = self._last[1]
@@ -64,6 +62,8 @@ class Room:
     def _cut(
         self, language: str, texts: Mapping[str, Any], passages: Passages, sentences: Sequence[str], room: int
     ) -> Cut | None:
+        if texts["sentence"]:
+            texts = {**texts, "sentence": max(sentences, key=self._context.count)}  # the same room for each of them
         rest = self._tokens(self._questions(language, {**texts, "reference": ""}))
         if self._context.count(passages.text) + rest <= room:
             return None
@@ -85,3 +85,7 @@ class Room:
 
     def _tokens(self, texts: Sequence[str]) -> int:
         return sum(self._context.count(text) + MESSAGE_TOKENS for text in texts)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="replace"))
