@@ -72,7 +72,7 @@ def _elect(given: Sequence[_Vote], votes: int, completions: Sequence[Completion]
 
 
 def read_text(turn: Turn, text: str) -> Meaning | None:
-    """The meaning of a free reply: the word that is the whole of it or, where it must be a word, its first or last line.
+    """The meaning of a free reply: the word that is the whole of it or, where it must be one, its first or last line.
 
     Within a sentence a word may be denied ("not contradictory") or quoted out of the judged text, and two words of
     different meaning are no verdict.
