@@ -166,9 +166,10 @@ def test_a_pushed_model_is_private_and_whole_and_can_be_pushed_again(
     assert "maskdpo_run.json" not in files
     assert hub_server.WRITER not in done.stdout + done.stderr
 
-    hub.faults.append(hub_server.Fault("POST", "/commit/", 403))
+    hub.faults.append(hub_server.Fault("POST", "/preupload/", 403))
     failed = push(hub, tmp_path, tiny_model, pairs_file, "me/facts")
     assert failed.returncode == 2, failed.stderr
     assert "this very run is complete" in failed.stderr
     assert "error: pushing to me/facts: the token has no right to do this" in failed.stderr
     assert push(hub, tmp_path, tiny_model, pairs_file, "me/facts").returncode == 0
+    assert hub.commits("me/facts") == 2, "nothing has changed"
