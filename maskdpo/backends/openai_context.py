@@ -3,10 +3,12 @@
 OpenAI's own API tells neither. vLLM and its kin report ``max_model_len`` in ``/models`` and count at ``/tokenize``.
 """
 
+import http.client
 import json
 import urllib.request
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from maskdpo.backends.base import Context
 from maskdpo.models import load_tokenizer
@@ -25,9 +27,7 @@ def server_context(
     if tokenizer is not None:
         loaded = load_tokenizer(tokenizer)
         return Context(limit, lambda text: len(loaded(text, add_special_tokens=False)["input_ids"]))
-    if limit is None or _count(ask, model, "one two three") is None:
-        return Context(limit, estimated_tokens)
-    return Context(limit, lambda text: _count(ask, model, text) or estimated_tokens(text))
+    return Context(limit, estimated_tokens if limit is None else _Counter(ask, model))
 
 
 def estimated_tokens(text: str) -> int:
@@ -41,18 +41,41 @@ def _limit(models: Any, model: str) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-def _count(ask: Callable[..., Any], model: str, text: str) -> int | None:
-    body = {"model": model, "prompt": text, "add_special_tokens": False}
-    answer = ask("/tokenize", body, root=True)
-    count = answer.get("count") if isinstance(answer, dict) else None
-    return count if isinstance(count, int) else None
+class _Counter:
+    """The server's count, and the estimate from its first failure on: a stuck one would cost a time-out a text."""
+
+    def __init__(self, ask: Callable[..., Any], model: str) -> None:
+        self._ask, self._model = ask, model
+        self._counts = True
+
+    def __call__(self, text: str) -> int:
+        if self._counts:
+            body = {"model": self._model, "prompt": text, "add_special_tokens": False}
+            answer = self._ask("/tokenize", body, root=True)
+            count = answer.get("count") if isinstance(answer, dict) else None
+            if isinstance(count, int):
+                return count
+            self._counts = False
+        return estimated_tokens(text)
+
+
+class _SameServer(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect to another server: the key would go along."""
+
+    def redirect_request(self, req: urllib.request.Request, *arguments: Any) -> urllib.request.Request | None:
+        there = urlsplit(arguments[-1])  # resolved against the first address
+        here = urlsplit(req.full_url)
+        if (there.scheme, there.netloc) != (here.scheme, here.netloc):
+            return None  # which is an HTTPError
+        return super().redirect_request(req, *arguments)
 
 
 class _Server:
     """Plain JSON questions; whatever goes wrong is no answer: these are conveniences, the run itself reports errors."""
 
     def __init__(self, api_base: str, key: str | None) -> None:
-        self._base, self._key = api_base, key
+        self._base = api_base
+        self._opener = urllib.request.build_opener(_SameServer)
         self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
 
     def __call__(self, path: str, body: Any = None, *, root: bool = False) -> Any:
@@ -60,7 +83,8 @@ class _Server:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(base + path, data, self._headers)
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
                 return json.loads(answer.read())
-        except (OSError, ValueError):  # URLError and time-outs are OSErrors
+        # URLError and time-outs are OSErrors; a body cut short is none; JSON may be nested too deep to read
+        except (OSError, ValueError, http.client.HTTPException, RecursionError):
             return None

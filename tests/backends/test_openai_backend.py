@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from maskdpo.backends import openai_session
+from maskdpo.backends import openai_context, openai_session
 from maskdpo.backends.base import Failure, Pick, Reply, Request, Sampling
 from maskdpo.backends.openai_backend import OpenAIBackend
 from maskdpo.errors import UserError
@@ -312,6 +312,49 @@ def test_a_server_that_tells_nothing_leaves_the_limit_open_and_counting_to_an_es
     context = OpenAIBackend("m", api_base=server.url).context()
     assert context.limit is None
     assert context.count("x" * 100) >= 40
+
+
+def models_with_limit(asked: Asked) -> Answer | None:
+    return Answer({"data": [{"id": "m", "max_model_len": 4096}]}) if asked.path == "/v1/models" else None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer({"count": 3}, cut=5), Answer("[" * 200_000), Answer(drop=True), Answer("\xff"), problem(500, "boom")],
+    ids=["cut short", "nested deep", "dropped", "no JSON", "error"],
+)
+def test_broken_answers_about_the_context_are_no_answer(server: FaultServer, answer: Answer) -> None:
+    server.script = lambda asked: answer
+    assert OpenAIBackend("m", api_base=server.url).context().limit is None
+    server.script = lambda asked: models_with_limit(asked) or answer
+    context = OpenAIBackend("m", api_base=server.url).context()
+    assert context.limit == 4096
+    assert context.count("x" * 100) == 41
+
+
+def test_a_server_that_stops_counting_is_not_asked_again(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_context, "TIMEOUT_S", 0.2)
+    server.script = lambda asked: models_with_limit(asked) or Answer({"count": 7})
+    context = OpenAIBackend("m", api_base=server.url).context()
+    assert context.count("x" * 100) == 7
+    server.script = lambda asked: Answer({"count": 7}, delay_s=0.5)
+    asked = len(server.asked)
+    assert [context.count("x" * 100) for _ in range(5)] == [41] * 5
+    assert len(server.asked) == asked + 1
+
+
+def test_the_key_follows_no_redirect_to_another_server(server: FaultServer) -> None:
+    with running() as other:
+        other.script = lambda asked: Answer({"data": [{"id": "m", "max_model_len": 1}]})
+        server.script = lambda asked: Answer({}, 302, {"location": other.url + "/models"})
+        assert OpenAIBackend("m", api_base=server.url).context().limit is None
+        assert other.asked == []
+
+
+def test_a_redirect_on_the_same_server_is_followed(server: FaultServer) -> None:
+    server.queue.append(Answer({}, 302, {"location": "/v1/models"}))
+    server.script = lambda asked: models_with_limit(asked) or Answer({"count": 3})
+    assert OpenAIBackend("m", api_base=server.url).context().limit == 4096
 
 
 def test_a_tokenizer_may_be_named(server: FaultServer, tiny_model: str) -> None:
