@@ -1,6 +1,5 @@
 """``maskdpo annotate``: split every response, have its sentences judged, append what comes back; resumable."""
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from maskdpo.annotate.judge import Judge, Task, Verdict
 from maskdpo.annotate.language import detect_language
+from maskdpo.annotate.output import Known, Output, failed_of, known, merge_left_over, retry_file
 from maskdpo.annotate.splitters import Splitter
 from maskdpo.annotate.stats import AnnotateStats, usage_since
 from maskdpo.console import progress
@@ -23,7 +23,6 @@ from maskdpo.io import (
     read_prompts,
     read_records,
     refuse_overwriting,
-    reorder,
 )
 from maskdpo.runs import Run, meta_file, set_aside
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Prompt, Response, Sentence, Span, Status
@@ -62,15 +61,15 @@ def annotate(
     if summary is not None:
         _check_summary(summary, out)
     prompts = read_prompts(prompts_file)
-    texts = _texts(prompts_file, responses_file, prompts, judge)
+    responses = _known(prompts_file, responses_file, prompts, judge)
     if restart:
         set_aside(out, meta_file(out), retry_file(out))
     info = judge.info.model_copy(update={"splitter": splitter.name})
     inputs = {"prompts": prompts_file, "responses": responses_file}
     hint = "Labels of different judges are not mixed: use another --out, or --restart to set it aside and begin anew"
     run = Run(meta_file(out), "annotate", info.model_dump(), inputs, restart=hint)
-    _merge_left_over(out, info)
-    output = _Output(out, texts, retry_failed)
+    merge_left_over(out, info)
+    output = Output(out, responses, info, retry_failed)
     stats = output.stats
     if output.missing or output.failed or not (run.previous and run.previous.status == "complete"):
         answers = (r for r in read_answers(responses_file, Response, prompts) if r.id not in output.written)
@@ -83,57 +82,7 @@ def annotate(
     return stats
 
 
-def retry_file(out: Path) -> Path:
-    """Where renewed records lie until the end of a run, when they take the place of the ones in ``out``."""
-    return out.with_name(out.name + ".retry")
-
-
-class _Output:
-    """What the output holds, and which of its sentences are to be asked again."""
-
-    def __init__(self, path: Path, texts: dict[str, bytes], retry_failed: bool) -> None:
-        self.path = path
-        self.texts = texts
-        self.written: dict[str, None] = {}
-        """Ids in the order of the file."""
-        self.failed: dict[str, int] = {}
-        """How many sentences to ask again, by the answer's id."""
-        self.stats = AnnotateStats(responses=len(texts))
-        self._retry_failed = retry_failed
-        self.appender = Appender(path, Annotation, self._take_in)
-        self.at_start = len(self.written)
-        self.stats.already_there = sum(response_id in self.written for response_id in texts)
-        self.missing = len(texts) - self.stats.already_there
-
-    def _take_in(self, record: Annotation) -> None:
-        text = self.texts.get(record.id)  # None: the response is gone from its file, its annotation stays as it is
-        if text is not None and text != _digest(record.response):
-            message = f"{record.id!r} is annotated here with another text; use another --out or --restart"
-            raise InputError(message, path=self.path)
-        self.written[record.id] = None
-        self.stats.file.add(record)
-        failed = len(_failed(record))
-        if failed and text is not None and self._retry_failed:
-            self.failed[record.id] = failed
-
-    def write(self, batch: list[Annotation], renewals: Appender[Annotation]) -> None:
-        renewals.append(record for record in batch if record.id in self.failed)
-        self.appender.append(record for record in batch if record.id not in self.failed)
-        for record in batch:
-            again = self.failed.get(record.id, 0)
-            self.stats.run_responses += 1
-            self.stats.run_sentences += again or len(record.sentences)
-            self.stats.run_retried += again
-            self.stats.file.add(record)
-            self.written[record.id] = None
-
-    def finish(self) -> None:
-        """Put the renewed records in, and all into the order of the responses: one rewrite."""
-        if self.failed or list(self.written) != list(self.texts):
-            reorder(self.path, Annotation, self.texts, renewed=retry_file(self.path) if self.failed else None)
-
-
-def _judge_all(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, output: _Output, run: Run) -> None:
+def _judge_all(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, output: Output, run: Run) -> None:
     stats, started = output.stats, time.monotonic()
     usage = getattr(judge, "usage", None)
     before = replace(usage) if usage is not None else None
@@ -164,14 +113,14 @@ def _check_summary(summary: Path, out: Path) -> None:
         raise InputError(f"cannot be written: {above} is no folder", path=summary)
 
 
-def _texts(prompts_file: Path, responses_file: Path, prompts: dict[str, Prompt], judge: Judge) -> dict[str, bytes]:
-    """A digest of every response by id, in their order. A bad line, or a reference that the judge needs and that is
-    not there, is an error before anything is judged."""
-    texts, asked = {}, set()
+def _known(prompts_file: Path, responses_file: Path, prompts: dict[str, Prompt], judge: Judge) -> dict[str, Known]:
+    """What is kept in mind of every response, by id and in their order. A bad line, or a reference that the judge needs
+    and that is not there, is an error before anything is judged."""
+    responses = {}
     for response in read_answers(responses_file, Response, prompts):
-        texts[response.id] = _digest(response.response)
-        asked.add(response.prompt_id)
+        responses[response.id] = known(response, prompts[response.prompt_id].id)
     if getattr(judge, "needs_reference", False):
+        asked = {response.prompt_id for response in responses.values()}
         without = {key for key in asked if not any(passage.strip() for passage in prompts[key].passages)}
         for item in read_located(prompts_file, Prompt) if without else ():
             if item.record.id in without:
@@ -180,32 +129,10 @@ def _texts(prompts_file: Path, responses_file: Path, prompts: dict[str, Prompt],
                     f"prompt {item.record.id!r} has no reference, and the {judge.info.name} judge compares with one: "
                     f"add it, or take another judge (prompts without a reference: {len(without):,})",
                 )
-    return texts
+    return responses
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
-
-
-def _merge_left_over(out: Path, info: JudgeInfo) -> None:
-    """Put the renewed records in that an interrupted run has left beside the output."""
-
-    def check(record: Annotation) -> None:
-        if record.judge != info:
-            raise InputError(f"{record.id!r} has its labels from another judge; move the file away", path=side)
-
-    side = retry_file(out)
-    if side.exists():
-        Appender(side, Annotation, check)  # both may end in a torn line
-        Appender(out, Annotation, lambda _: None)
-        reorder(out, Annotation, (), renewed=side)
-
-
-def _failed(record: Annotation) -> list[Sentence]:
-    return [sentence for sentence in record.sentences if sentence.status is not Status.OK]
-
-
-def _tasks_again(output: _Output, prompts: dict[str, Prompt]) -> Iterator[Task]:
+def _tasks_again(output: Output, prompts: dict[str, Prompt]) -> Iterator[Task]:
     """The failed sentences, read from the output itself when their turn comes; what has a verdict is given."""
     if not output.failed:
         return
@@ -213,7 +140,7 @@ def _tasks_again(output: _Output, prompts: dict[str, Prompt]) -> Iterator[Task]:
         if record.id in output.failed:
             output.stats.file.remove(record)
             response = Response(**{name: getattr(record, name) for name in Response.model_fields})
-            spans = [Span(sentence.start, sentence.end, sentence.kind) for sentence in _failed(record)]
+            spans = [Span(sentence.start, sentence.end, sentence.kind) for sentence in failed_of(record)]
             given = tuple(sentence for sentence in record.sentences if sentence.status is Status.OK)
             yield Task(prompts[record.prompt_id], response, spans, given)
 

@@ -25,7 +25,7 @@ from maskdpo.annotate.judges import get_judge
 from maskdpo.annotate.runner import annotate
 from maskdpo.annotate.splitters import get_splitter
 from maskdpo.errors import InputError, UserError
-from maskdpo.io import read_records
+from maskdpo.io import read_records, write_records
 from maskdpo.runs import RunMeta, meta_file
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Status
 
@@ -244,6 +244,52 @@ def test_an_answer_whose_text_changed_since_is_an_error(jsonl: Any, prompts: Pat
     changed = [row | {"response": "Other text."} for row in response_rows(2)]
     with pytest.raises(InputError, match=r"a\.jsonl: 'r0' is annotated here with another text"):
         annotate(prompts, jsonl("r.jsonl", changed), out, Scripted(), SPLITTER)
+
+
+@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize(
+    ("judge", "what"),
+    [
+        (Scripted(name="other"), "judge (name: 'scripted' -> 'other')"),
+        (Scripted(model="big"), "judge (model: None -> 'big')"),
+    ],
+)
+def test_an_output_without_its_meta_file_is_not_continued_by_another_judge(
+    jsonl: Any, prompts: Path, responses: Path, tmp_path: Path, judge: Scripted, what: str, more: bool
+) -> None:
+    out = tmp_path / "a.jsonl"
+    annotate(prompts, responses, out, Scripted(), SPLITTER)
+    meta_file(out).unlink()
+    before = out.read_bytes()
+    if more:
+        jsonl("responses.jsonl", response_rows(12))
+    with pytest.raises(InputError) as error:
+        annotate(prompts, responses, out, judge, SPLITTER)
+    assert f"a.jsonl: 'r0' has its labels from another {what}" in str(error.value)
+    assert "use another --out or --restart" in str(error.value)
+    assert (judge.asked, out.read_bytes(), meta_file(out).exists()) == ([], before, False)
+    assert annotate(prompts, responses, out, Scripted(), SPLITTER).already_there == 10  # the same judge goes on
+
+
+def test_a_gold_file_is_not_continued(prompts: Path, responses: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    gold = Annotation(id="r0", prompt_id="q", response="This is right 0. This is wrong 0.", sentences=[])
+    write_records(out, [gold])
+    with pytest.raises(InputError, match="none is named, it may be a gold file -> 'scripted'"):
+        annotate(prompts, responses, out, Scripted(), SPLITTER)
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+def test_an_answer_that_went_to_another_prompt_since_is_an_error(
+    jsonl: Any, run: Run, failed: Path, retry_failed: bool
+) -> None:
+    jsonl("prompts.jsonl", [{"id": "new", "prompt": "Where?", "reference": "Here."}])
+    jsonl("responses.jsonl", [row | {"prompt_id": "new"} for row in failing_rows(8)])
+    before, judge = failed.read_bytes(), Scripted(healed=True)
+    with pytest.raises(InputError) as error:
+        run("a.jsonl", judge, retry_failed=retry_failed)
+    assert "'r0' is annotated here as an answer to the prompt 'q', and now it answers 'new'" in str(error.value)
+    assert (judge.asked, failed.read_bytes()) == ([], before)
 
 
 def test_a_judge_that_cannot_work_leaves_no_file(prompts: Path, responses: Path, tmp_path: Path) -> None:
