@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from maskdpo.backends.base import Failure, Reply, Request
 from maskdpo.backends.openai_wire import (
     UnreadableAnswer,
+    is_refusal,
     is_too_long,
     read_answer,
     rejected_field,
@@ -163,6 +164,8 @@ class Session:
         """An HTTP error: hopeless for all requests, hopeless for this one, or worth another try."""
         status = error.status_code
         message = self._clean(str(error) if " - " in str(error) else f"{error} - {error.response.text}")
+        if is_refusal(status, error.code, message):
+            return _Trouble(message, Status.REFUSED)
         if (hopeless := self._hopeless(status, error.code, message)) is not None:
             return _Trouble(hopeless, hopeless=True)
         if is_too_long(status, error.code, message):
@@ -174,14 +177,17 @@ class Session:
         return _Trouble(message, retry=retry, wait_s=wait_s)
 
     def _hopeless(self, status: int, code: str | None, message: str) -> str | None:
-        """What is wrong and what to do, where no request can succeed."""
+        """What is wrong and what to do, where no request can succeed.
+
+        A 403 or 404 may also be about one input; it is, where the server has answered others.
+        """
         if status == 401:  # without the server's words: they may quote the key
             if self.key is None:
                 return "needs a key (401). Set the environment variable OPENAI_API_KEY"
             return "refuses the key (401). Set OPENAI_API_KEY to a key of this server"
-        if status in (402, 403) or code == "insufficient_quota":
+        if status == 402 or code == "insufficient_quota" or (status == 403 and not self.succeeded):
             return f"does not serve this account: {message}. Check the key's permissions and its quota"
-        if status == 404:
+        if status == 404 and not self.succeeded:
             return (
                 f"does not know the model {self.options.model!r}, or the path: {message}. Check --model "
                 f"(GET {self.options.api_base}/models lists the names) and --api-base (most end in /v1)"

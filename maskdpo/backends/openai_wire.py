@@ -20,6 +20,8 @@ OPTIONAL_FIELDS = ("top_logprobs", "logprobs", "seed", "response_format")
 TOO_LONG = re.compile(
     r"context[ _](length|window|size)|max_model_len|maximum model length|(prompt|input) (is )?too long", re.I
 )
+REFUSAL_CODES = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
+REFUSAL = re.compile(r"flagged|moderation|content[ _-](filter|policy|management)", re.I)
 
 
 class UnreadableAnswer(ValueError):
@@ -187,6 +189,14 @@ def _why(error: ValidationError) -> str:
 def is_too_long(status: int, code: str | None, message: str) -> bool:
     """Whether a 4xx answer says that the input does not fit into the model's context."""
     return status in (400, 413, 422) and (code == "context_length_exceeded" or TOO_LONG.search(message) is not None)
+
+
+def is_refusal(status: int, code: str | None, message: str) -> bool:
+    """Whether a 4xx answer says that the server does not want to read this input."""
+    if status not in (400, 403):
+        return False
+    # a flagged account is refused whatever it sends
+    return code in REFUSAL_CODES or (REFUSAL.search(message) is not None and "account" not in message.lower())
 
 
 def rejected_field(status: int, message: str, body: dict[str, Any]) -> str | None:

@@ -550,6 +550,39 @@ def test_hopeless_answers_stop_the_run_and_say_what_to_do(server: FaultServer, a
     assert len(server.asked) <= 4 + 4
 
 
+@pytest.mark.parametrize("status", [403, 404])
+def test_what_may_be_hopeless_is_one_requests_failure_after_a_success(server: FaultServer, status: int) -> None:
+    server.queue += [Answer(chat("fine")), problem(status, "not this one")]
+    replies = generate(server, *(ask(i) for i in range(4)), concurrency=1)
+    assert [reply.failure is None for reply in replies] == [True, False, True, True]
+    assert failure(replies[1]).status is Status.API_ERROR
+    assert "not this one" in failure(replies[1]).message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        problem(403, "Your chosen model requires moderation and your input was flagged for 'violence'"),
+        problem(400, "The response was filtered due to the prompt triggering a policy", code="content_filter"),
+        problem(400, "Invalid prompt: your prompt was flagged as potentially violating our usage policy"),
+        problem(400, "Your request was rejected as a result of our safety system", code="content_policy_violation"),
+    ],
+)
+def test_an_input_that_the_server_does_not_want_is_refused_even_as_the_first(
+    server: FaultServer, answer: Answer
+) -> None:
+    server.queue.append(answer)
+    replies = generate(server, ask(0), ask(1), concurrency=1)
+    assert failure(replies[0]).status is Status.REFUSED
+    assert replies[1].failure is None
+
+
+def test_a_flagged_account_is_hopeless(server: FaultServer) -> None:
+    server.queue.append(problem(403, "Your account has been flagged. Contact us"))
+    with pytest.raises(UserError, match="does not serve this account"):
+        one(server)
+
+
 def test_a_server_that_wants_a_key_where_none_is_set(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     server.queue.append(problem(401, "no key"))
