@@ -1,1 +1,1 @@
-"""Measurements. A package, because one of that name is among the installed ones (bm25s brings it)."""
+"""Measurements. A package, because one of that name is among the installed ones (pysbd brings it)."""
