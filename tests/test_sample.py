@@ -23,12 +23,18 @@ class Scripted:
     """A backend that answers with the prompt's key, last prompt of each window first, and records what it was asked."""
 
     def __init__(
-        self, *, model: str = "scripted", window: int = 4, fail: tuple[str, ...] = (), stop_after: int = 10**9
+        self,
+        *,
+        model: str = "scripted",
+        window: int = 4,
+        fail: tuple[str, ...] = (),
+        stop_after: int = 10**9,
+        error: type[BaseException] = KeyboardInterrupt,
     ):
         self.model = model
         self.asked: list[Any] = []
         self.requests: list[Request] = []
-        self._window, self._fail, self._stop_after = window, fail, stop_after
+        self._window, self._fail, self._stop_after, self._error = window, fail, stop_after, error
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
         window: list[Request] = []
@@ -45,7 +51,7 @@ class Scripted:
         for request in reversed(window):
             self._stop_after -= 1
             if self._stop_after < 0:
-                raise KeyboardInterrupt
+                raise self._error("CUDA out of memory")
             if request.key in self._fail:
                 yield Reply(request.key, failure=Failure(Status.API_ERROR, "server on fire"))
             else:
@@ -125,6 +131,15 @@ def test_an_interrupted_run_continues_and_ends_as_if_it_had_not_been(prompts: Pa
     assert sample(prompts, out, backend, SAMPLING).already_there == after
     assert set(backend.asked) == {f"q{i}" for i in range(10)} - had
     assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_whatever_stops_the_backend_what_came_back_is_written(
+    prompts: Path, tmp_path: Path, error: type[BaseException]
+) -> None:
+    with pytest.raises(error, match="CUDA out of memory"):
+        sample(prompts, tmp_path / "r.jsonl", Scripted(stop_after=7, error=error), SAMPLING)
+    assert len(ids(tmp_path / "r.jsonl")) == 14
 
 
 def test_a_prompt_of_which_one_answer_is_there_gets_the_others_only(prompts: Path, tmp_path: Path) -> None:

@@ -183,7 +183,9 @@ def _batches(annotations: Iterable[Annotation]) -> Iterator[list[Annotation]]:
             batch.append(next(stream))
         except StopIteration:
             break
-        except (UserError, KeyboardInterrupt) as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # also a judge's own: out of memory, a bug, sys.exit
             failed = error
             break
         if len(batch) >= FLUSH_RECORDS or time.monotonic() - since >= FLUSH_SECONDS:

@@ -52,11 +52,12 @@ class Scripted:
         window: int = 3,
         stop_after: int = 999,
         healed: bool = False,
+        error: type[BaseException] = KeyboardInterrupt,
     ):
         self.info = JudgeInfo(name=name, model=model, version="1")
         self.asked: list[tuple[str, str]] = []
         self.given: dict[str, list[str]] = {}
-        self._window, self._left, self._healed = window, stop_after, healed
+        self._window, self._left, self._healed, self._error = window, stop_after, healed, error
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
         window: list[Task] = []
@@ -73,7 +74,7 @@ class Scripted:
         for task in reversed(window):
             self._left -= 1
             if self._left < 0:
-                raise KeyboardInterrupt
+                raise self._error("CUDA out of memory")
             yield task, [verdict_of(task.sentence(i), healed=self._healed) for i in range(len(task.spans))]
 
 
@@ -159,6 +160,16 @@ def test_an_interrupted_run_keeps_what_came_back_and_goes_on_from_there(run: Run
     run("a.jsonl", judge)
     assert {identity for identity, _ in judge.asked} == {f"r{i}" for i in range(10)} - had
     assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, UserError, SystemExit, KeyboardInterrupt])
+def test_whatever_stops_the_judge_what_came_back_is_written(run: Run, error: type[BaseException]) -> None:
+    with pytest.raises(error, match="CUDA out of memory"):
+        run("a.jsonl", Scripted(stop_after=7, error=error))
+    judge = Scripted()
+    out, stats = run("a.jsonl", judge)
+    assert (stats.already_there, len(judge.asked)) == (7, 6)
+    assert [record.id for record in records(out)] == [f"r{i}" for i in range(10)]
 
 
 def test_a_torn_last_line_is_judged_again(run: Run) -> None:
