@@ -192,23 +192,23 @@ def load_for(ranks: Ranks, name: str, *, dtype: torch.dtype, device: str, trust_
 def shard(model: "PreTrainedModel", compute: str, ranks: Ranks) -> None:
     """Split the weights among the ranks, layer by layer; rank 0's weights go to all of them.
 
-    The shards are float32. A layer's weights are gathered for its forward and its backward pass, in the compute type;
-    gradients are summed over ranks in float32.
+    The shards keep their type, float32 where they train. A layer's weights are gathered for its forward and its
+    backward pass, in the compute type; gradients are summed over ranks in float32.
     """
     if ranks.size == 1:
         return
     assert ranks.device is not None
     whole: dict[str, Any] = dict(model.state_dict()) if ranks.first else {}
-    policy = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if compute == "bfloat16" else None,
-        reduce_dtype=torch.float32,
-        cast_forward_inputs=False,  # autocast decides, as on a single device
-    )
+    gathered = torch.bfloat16 if compute == "bfloat16" else None
+    # What is computed in which type is left to autocast, as on a single device: inputs are not cast.
+    policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(ranks.device.split(":")[0], (ranks.size,))
     for layer in model.get_decoder().layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
-    # The root's weights are freed after a forward pass too: whoever reads parameters always finds the shards.
-    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    # The embedding stays float32, and with it the residual stream. The root's weights are freed after a forward pass
+    # too: whoever reads parameters always finds the shards.
+    root = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+    fully_shard(model, mesh=mesh, mp_policy=root, reshard_after_forward=True)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # gradients are sums: the loss is divided by all pairs of the step
@@ -220,12 +220,6 @@ def shard(model: "PreTrainedModel", compute: str, ranks: Ranks) -> None:
     # ``token_logps`` calls the decoder and the head, not ``model.forward``, which is where weights would be gathered.
     model.token_logps = MethodType(token_logps, model)
     register_fsdp_forward_method(model, "token_logps")
-    if compute == "bfloat16":  # as under autocast alone, the residual stream is float32
-        model.get_input_embeddings().register_forward_hook(_as_float)
-
-
-def _as_float(module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    return output.float()
 
 
 def logps_of(model: "PreTrainedModel", batch: Batch) -> Tensor:

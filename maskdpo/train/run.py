@@ -166,8 +166,10 @@ def _reference(trainer: Trainer, pairs: list[EncodedPair], use_cache: bool) -> R
     if trainer.config.loss in REFERENCE_FREE:
         return {}
     weights = "" if trainer.model.dtype == torch.float32 else f", weights in {trainer.model.dtype}"
-    file = cache_file(trainer.config.model, trainer.compute + weights, pairs)
     ranks = trainer.ranks
+    if ranks.size > 1 and trainer.compute == "bfloat16":
+        weights += ", split"  # and rounded a little differently: see docs/scale.md
+    file = cache_file(trainer.config.model, trainer.compute + weights, pairs)
     reference = load_reference(file) if use_cache and ranks.first else None
     if ranks.any(reference is not None):
         return share_reference(reference or {}, pairs, ranks)
