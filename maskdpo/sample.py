@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.console import progress, warn
 from maskdpo.io import Appender, Located, read_located, refuse_overwriting, reorder
+from maskdpo.io.append import sole_writer
 from maskdpo.models import fingerprint
 from maskdpo.runs import Run, meta_file, set_aside
 from maskdpo.schemas import Message, Prompt, Response
@@ -49,40 +51,48 @@ def sample(
     """
     refuse_overwriting(out, prompts_file)
     prompts = {item.record.id: item.record for item in _checked(prompts_file, raw)}
-    if restart:
-        set_aside(out, meta_file(out))
-    options = {
+    with sole_writer(out):
+        if restart:
+            set_aside(out, meta_file(out))
+        restart_hint = "Use another --out, or --restart to set it aside and begin anew"
+        run = Run(
+            meta_file(out), "sample", _options(backend, sampling, raw), {"prompts": prompts_file}, restart=restart_hint
+        )
+        done: set[str] = set()
+        appender = Appender(out, Response, lambda response: done.add(response.id))
+        missing = [p for p in prompts.values() if any(response_id(p.id, i) not in done for i in range(sampling.n))]
+        stats = SampleStats(prompts=len(prompts), already_there=len(prompts) - len(missing))
+        if not missing and run.previous and run.previous.status == "complete":
+            return stats
+        started = time.monotonic()
+        requests = (Request(p.id, _to_send(p, raw), sampling=sampling) for p in missing)
+        with progress("sample", len(missing) * sampling.n, "responses") as bar:
+            replies = backend.generate(requests)
+            first = list(islice(replies, 1))  # a model that cannot be had fails here, before anything is written
+            run.begin()
+            with appender:
+                for reply in chain(first, replies):
+                    prompt_id = str(reply.key)
+                    responses = [
+                        r for r in _responses(prompt_id, reply, backend.model, sampling, raw) if r.id not in done
+                    ]
+                    appender.append(responses)
+                    _count(stats, prompt_id, reply, responses)
+                    bar.advance(sampling.n, f"{stats.completion_tokens:,} tokens")
+        reorder(out, Response, (response_id(p, i) for p in prompts for i in range(sampling.n)))
+        stats.seconds = time.monotonic() - started
+        run.finish(asdict(stats))
+        return stats
+
+
+def _options(backend: Backend, sampling: Sampling, raw: bool) -> dict[str, Any]:
+    return {
         **asdict(sampling),
         "stop": list(sampling.stop),
         "model": backend.model,
         "model_files": fingerprint(backend.model),
         "raw": raw,
     }
-    restart_hint = "Use another --out, or --restart to set it aside and begin anew"
-    run = Run(meta_file(out), "sample", options, {"prompts": prompts_file}, restart=restart_hint)
-    done: set[str] = set()
-    appender = Appender(out, Response, lambda response: done.add(response.id))
-    missing = [p for p in prompts.values() if any(response_id(p.id, i) not in done for i in range(sampling.n))]
-    stats = SampleStats(prompts=len(prompts), already_there=len(prompts) - len(missing))
-    if not missing and run.previous and run.previous.status == "complete":
-        return stats
-    started = time.monotonic()
-    requests = (Request(p.id, _to_send(p, raw), sampling=sampling) for p in missing)
-    with progress("sample", len(missing) * sampling.n, "responses") as bar:
-        replies = backend.generate(requests)
-        first = list(islice(replies, 1))  # a model that cannot be had fails here, before anything is written
-        run.begin()
-        with appender:
-            for reply in chain(first, replies):
-                prompt_id = str(reply.key)
-                responses = [r for r in _responses(prompt_id, reply, backend.model, sampling, raw) if r.id not in done]
-                appender.append(responses)
-                _count(stats, prompt_id, reply, responses)
-                bar.advance(sampling.n, f"{stats.completion_tokens:,} tokens")
-    reorder(out, Response, (response_id(p, i) for p in prompts for i in range(sampling.n)))
-    stats.seconds = time.monotonic() - started
-    run.finish(asdict(stats))
-    return stats
 
 
 def response_id(prompt_id: str, i: int) -> str:

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from maskdpo.io import (
     to_line,
     write_records,
 )
+from maskdpo.io.append import sole_writer
 from maskdpo.schemas import Annotation, Pair, Prompt, Record, Response
 
 A, B = '{"id":"a","prompt":"x"}', '{"id":"b","prompt":"y"}'
@@ -204,6 +207,58 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder, a file is needed"), atomic_write(tmp_path):
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+# --- one writer ------------------------------------------------------------------------------------
+
+
+def test_one_writer_at_a_time_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    out = tmp_path / "new folder" / "r.jsonl"
+    (tmp_path / "link").symlink_to(out)
+    with sole_writer(out):
+        for name in (out, tmp_path / "link"):
+            with pytest.raises(UserError, match="another maskdpo run is writing to it"), sole_writer(name):
+                pass
+        write_records(out, [response(0)])  # the rename at the end of a run does not release it
+        with pytest.raises(UserError, match="another maskdpo run"), sole_writer(out):
+            pass
+        with sole_writer(out.with_name("other.jsonl")):
+            pass
+    with pytest.raises(KeyboardInterrupt), sole_writer(out):
+        raise KeyboardInterrupt
+    assert [file.name for file in out.parent.iterdir()] == ["r.jsonl"]
+
+
+def test_a_dead_writer_locks_nobody_out(tmp_path: Path) -> None:
+    out, script = tmp_path / "r.jsonl", "import os, sys; from pathlib import Path; from maskdpo.io.append import *\n"
+    script += "with sole_writer(Path(sys.argv[1])): print('has it', flush=True); os.kill(os.getpid(), 9)"
+    ended = subprocess.run([sys.executable, "-c", script, str(out)], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (-9, "has it\n"), ended.stderr
+    with sole_writer(out):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_processes_take_turns(tmp_path: Path) -> None:
+    """None gets in while another is inside, though each removes the lock's file when it leaves."""
+    script = """
+import os, sys, time
+from pathlib import Path
+from maskdpo.errors import UserError
+from maskdpo.io.append import sole_writer
+out, inside, taken = Path(sys.argv[1]), Path(sys.argv[1] + ".inside"), 0
+while taken < 200:
+    try:
+        with sole_writer(out):
+            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+            inside.unlink()
+            taken += 1
+    except UserError:
+        pass
+"""
+    children = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "r.jsonl")]) for _ in range(4)]
+    assert [child.wait() for child in children] == [0] * 4
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- whole files -----------------------------------------------------------------------------------

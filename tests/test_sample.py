@@ -133,6 +133,19 @@ def test_an_interrupted_run_continues_and_ends_as_if_it_had_not_been(prompts: Pa
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_two_runs_on_one_output(prompts: Path, tmp_path: Path) -> None:
+    class Meanwhile(Scripted):
+        def _answer(self, window: list[Request]) -> Iterator[Reply]:
+            for restart in (False, True):
+                with pytest.raises(UserError, match=r"r\.jsonl: another maskdpo run is writing to it"):
+                    sample(prompts, tmp_path / "r.jsonl", Scripted(), SAMPLING, restart=restart)
+            yield from super()._answer(window)
+
+    sample(prompts, tmp_path / "r.jsonl", Meanwhile(), SAMPLING)
+    assert ids(tmp_path / "r.jsonl") == ALL
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["prompts.jsonl", "r.jsonl", "r.jsonl.meta.json"]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit])
 def test_whatever_stops_the_backend_what_came_back_is_written(
     prompts: Path, tmp_path: Path, error: type[BaseException]

@@ -14,7 +14,7 @@ from maskdpo.annotate.output import Known, Output, failed_of, known, merge_left_
 from maskdpo.annotate.splitters import Splitter
 from maskdpo.annotate.stats import AnnotateStats, usage_since
 from maskdpo.console import progress
-from maskdpo.errors import InputError, UserError
+from maskdpo.errors import InputError
 from maskdpo.io import (
     Appender,
     atomic_write,
@@ -24,6 +24,7 @@ from maskdpo.io import (
     read_records,
     refuse_overwriting,
 )
+from maskdpo.io.append import sole_writer
 from maskdpo.runs import Run, meta_file, set_aside
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Prompt, Response, Sentence, Span, Status
 
@@ -55,27 +56,29 @@ def annotate(
         retry_failed: ask again for the sentences of ``out`` that have no verdict, and for these only.
         summary: where to write the run's figures as JSON.
     """
-    for written in (out, summary):
-        if written is not None:
-            refuse_overwriting(written, prompts_file, responses_file)
+    refuse_overwriting(out, prompts_file, responses_file)
     if summary is not None:
+        refuse_overwriting(summary, prompts_file, responses_file)
         _check_summary(summary, out)
     prompts = read_prompts(prompts_file)
     responses = _known(prompts_file, responses_file, prompts, judge)
-    if restart:
-        set_aside(out, meta_file(out), retry_file(out))
-    info = judge.info.model_copy(update={"splitter": splitter.name})
-    inputs = {"prompts": prompts_file, "responses": responses_file}
-    hint = "Labels of different judges are not mixed: use another --out, or --restart to set it aside and begin anew"
-    run = Run(meta_file(out), "annotate", info.model_dump(), inputs, restart=hint)
-    merge_left_over(out, info)
-    output = Output(out, responses, info, retry_failed)
-    stats = output.stats
-    if output.missing or output.failed or not (run.previous and run.previous.status == "complete"):
-        answers = (r for r in read_answers(responses_file, Response, prompts) if r.id not in output.written)
-        tasks = chain(_tasks_again(output, prompts), _tasks(answers, prompts, splitter))
-        _judge_all(tasks, judge, info, output, run)
-        run.finish(stats.summary())
+    with sole_writer(out):
+        if restart:
+            set_aside(out, meta_file(out), retry_file(out))
+        info = judge.info.model_copy(update={"splitter": splitter.name})
+        inputs = {"prompts": prompts_file, "responses": responses_file}
+        hint = (
+            "Labels of different judges are not mixed: use another --out, or --restart to set it aside and begin anew"
+        )
+        run = Run(meta_file(out), "annotate", info.model_dump(), inputs, restart=hint)
+        merge_left_over(out, info)
+        output = Output(out, responses, info, retry_failed)
+        stats = output.stats
+        if output.missing or output.failed or not (run.previous and run.previous.status == "complete"):
+            answers = (r for r in read_answers(responses_file, Response, prompts) if r.id not in output.written)
+            tasks = chain(_tasks_again(output, prompts), _tasks(answers, prompts, splitter))
+            _judge_all(tasks, judge, info, output, run)
+            run.finish(stats.summary())
     if summary is not None:
         with atomic_write(summary) as file:
             file.write(json.dumps(stats.summary(), indent=2).encode() + b"\n")
@@ -185,7 +188,7 @@ def _batches(annotations: Iterable[Annotation]) -> Iterator[list[Annotation]]:
             break
         except GeneratorExit:
             raise
-        except BaseException as error:  # also a judge's own: out of memory, a bug, sys.exit
+        except BaseException as error:  # noqa: BLE001 - a judge's own as well: out of memory, a bug, sys.exit
             failed = error
             break
         if len(batch) >= FLUSH_RECORDS or time.monotonic() - since >= FLUSH_SECONDS:

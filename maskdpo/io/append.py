@@ -2,8 +2,9 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,61 @@ from maskdpo.errors import InputError, UserError
 from maskdpo.io.read import BOM, R, open_input, read_records
 from maskdpo.io.write import RECORD_BEGIN, atomic_write, sync_folder, to_line
 from maskdpo.schemas import Record
+
+if sys.platform != "win32":  # there nobody watches over a second run
+    import fcntl
+
+
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Nobody else who asks for it writes to ``path`` meanwhile; two runs on one output would both ask for all of it.
+
+    The lock is on a hidden file beside the output and not on the output itself, which is another file after the rename
+    that ends a run, and may not be there before. The kernel releases the lock when a process dies; the file that it
+    leaves then is taken over by the next run, which removes it.
+
+    Raises:
+        UserError: if another process has it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    real = path.resolve()
+    beside = real.with_name(f".{real.name}.lock")
+    handle = _lock(beside, path)
+    try:
+        yield
+    finally:
+        beside.unlink(missing_ok=True)  # before the lock is released: nobody else can have the file by then
+        os.close(handle)
+
+
+def _lock(file: Path, output: Path) -> int:
+    """Take the lock on ``file``, which is made where it is missing; returns its descriptor."""
+    while True:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"{output}: cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            message = "another maskdpo run is writing to it; wait until it has ended, or use another --out"
+            raise UserError(f"{output}: {message}") from None
+        except OSError:  # a file system without locks
+            return handle
+        if _is_open_as(handle, file):
+            return handle
+        os.close(handle)  # the run that held it has removed it since
+
+
+def _is_open_as(handle: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), file.stat())
+    except FileNotFoundError:
+        return False
 
 
 class Appender(Generic[R]):

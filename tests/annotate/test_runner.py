@@ -162,6 +162,22 @@ def test_an_interrupted_run_keeps_what_came_back_and_goes_on_from_there(run: Run
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_two_runs_on_one_output(run: Run, tmp_path: Path) -> None:
+    """The second one is turned away whatever it would do, and the first is none the worse for it."""
+
+    class Meanwhile(Scripted):
+        def _back(self, window: list[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
+            for options in ({}, {"restart": True}, {"retry_failed": True}):
+                with pytest.raises(UserError, match=r"a\.jsonl: another maskdpo run is writing to it"):
+                    run("a.jsonl", Scripted(), **options)
+            yield from super()._back(window)
+
+    whole, _ = run("whole.jsonl", Scripted())
+    out, _ = run("a.jsonl", Meanwhile())
+    assert out.read_bytes() == whole.read_bytes()
+    assert not [file for file in tmp_path.iterdir() if "lock" in file.name]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError, UserError, SystemExit, KeyboardInterrupt])
 def test_whatever_stops_the_judge_what_came_back_is_written(run: Run, error: type[BaseException]) -> None:
     with pytest.raises(error, match="CUDA out of memory"):
