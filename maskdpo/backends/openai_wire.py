@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,7 +15,10 @@ TOP_LOGPROBS = 20
 """The most that chat endpoints report."""
 TOP_LOGPROBS_RAW = 5
 """The most that completion endpoints report."""
-STOP_REASONS = frozenset({"stop", "stop_sequence", "eos_token"})
+CUT_REASONS = frozenset({"length", "max_tokens"})
+REFUSED_REASONS = frozenset({"content_filter", "refusal", "safety"})
+NO_ANSWER_REASONS = frozenset({"tool_calls", "function_call", "error", "abort"})
+"""Any other reason is taken for an end: servers have their own words for it, or none."""
 OPTIONAL_FIELDS = ("top_logprobs", "logprobs", "seed", "response_format")
 TOO_LONG = re.compile(
     r"context[ _](length|window|size)|max_model_len|maximum model length|(prompt|input) (is )?too long", re.I
@@ -35,7 +38,7 @@ class _Wire(BaseModel):
 class _TopToken(_Wire):
     token: str
     logprob: float
-    octets: list[int] | None = Field(default=None, alias="bytes")
+    octets: list[Annotated[int, Field(ge=0, le=255)]] | None = Field(default=None, alias="bytes")
 
     def raw(self) -> bytes:
         return bytes(self.octets) if self.octets is not None else self.token.encode()
@@ -62,7 +65,8 @@ class _Choice(_Wire):
     finish_reason: str | None = None
     message: _Message | None = None
     text: str | None = None
-    logprobs: _Logprobs | None = None
+    logprobs: Any = None
+    """Read apart: a good answer may come with odd numbers."""
 
 
 class _Cached(_Wire):
@@ -142,17 +146,16 @@ def read_answer(request: Request, text: str) -> Reply:
 
 def _completion(request: Request, choice: _Choice) -> Completion | Failure:
     message = choice.message or _Message(content=choice.text)
-    if message.refusal or choice.finish_reason == "content_filter":
+    reason = (choice.finish_reason or "stop").lower()
+    if message.refusal or reason in REFUSED_REASONS:
         return Failure(Status.REFUSED, one_line(message.refusal or "stopped by the server's content filter"))
-    if choice.finish_reason == "length":
-        if request.choices is not None:
-            return Failure(Status.TRUNCATED, "the reply was cut off at the token limit; raise max_tokens")
-        return Completion(message.content or "", "length")
-    if choice.finish_reason not in STOP_REASONS:
-        return Failure(Status.API_ERROR, f"unexpected finish_reason {choice.finish_reason!r}")
     text = message.content or ""
     if request.choices is None:
-        return Completion(text, "stop")
+        if reason in NO_ANSWER_REASONS:
+            return Failure(Status.API_ERROR, f"unexpected finish_reason {choice.finish_reason!r}")
+        return Completion(text, "length" if reason in CUT_REASONS else "stop")
+    if reason in CUT_REASONS:
+        return Failure(Status.TRUNCATED, "the reply was cut off at the token limit; raise max_tokens")
     tokens = _scored_tokens(choice.logprobs)
     if isinstance(request.prompt, str):
         picks = read_word(text, tokens, request.choices)
@@ -163,9 +166,11 @@ def _completion(request: Request, choice: _Choice) -> Completion | Failure:
     return Completion(picks[0].choice if len(picks) == 1 else text, "stop", picks)
 
 
-def _scored_tokens(logprobs: _Logprobs | None) -> list[ScoredToken]:
-    """Log-probabilities in the chat form or the older one of the completions endpoint; maybe none."""
-    if logprobs is None:
+def _scored_tokens(given: Any) -> list[ScoredToken]:
+    """Log-probabilities in the chat form or the older one of the completions endpoint; none where they are odd."""
+    try:
+        logprobs = _Logprobs.model_validate(given)
+    except ValidationError:
         return []
     if logprobs.content is not None:
         return [

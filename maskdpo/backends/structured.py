@@ -30,8 +30,7 @@ def read_object(
 
     A server that ignores the schema may send the bare word instead, where there is one slot.
     """
-    word = text.strip(_AROUND_A_WORD)
-    if len(slots) == 1 and word in choices:
+    if len(slots) == 1 and (word := _choice(text.strip(_AROUND_A_WORD), choices)) is not None:
         return (Pick(word),)
     fenced = _FENCE.match(text)
     try:
@@ -41,20 +40,29 @@ def read_object(
     if not isinstance(pairs, _Pairs) or sorted(name for name, _ in pairs) != sorted(slots):
         return Failure(Status.PARSE_ERROR, f"not an object with the keys that were asked for: {one_line(text)!r}")
     named = dict(pairs)
-    if any(not isinstance(value, str) or value not in choices for value in named.values()):
+    said = [named[slot] for slot in slots]
+    values = [value for each in said if (value := _choice(each, choices)) is not None]
+    if len(values) < len(said):
         return Failure(Status.PARSE_ERROR, f"none of the choices: {one_line(text)!r}")
-    values = [named[slot] for slot in slots]
-    probabilities = _probabilities(tokens, choices, slots, values)
+    probabilities = _probabilities(tokens, choices, slots, said)
     return tuple(Pick(value, p) for value, p in zip(values, probabilities, strict=True))
 
 
 def read_word(text: str, tokens: Sequence[ScoredToken], choices: Sequence[str]) -> tuple[Pick, ...] | Failure:
     """The pick of a reply that should be a bare choice."""
-    named = text if text in choices else text.strip()
-    if named not in choices:
+    named = text if text in choices else _choice(text.strip(), choices)
+    if named is None:
         return Failure(Status.PARSE_ERROR, f"none of the choices: {one_line(text)!r}")
     probability = choice_probability(tokens, [choice.encode() for choice in choices], named.encode())
     return (Pick(named, probability),)
+
+
+def _choice(said: Any, choices: Sequence[str]) -> str | None:
+    """The choice that a text names: as it stands, or the only one that differs in nothing but case."""
+    if not isinstance(said, str):
+        return None
+    alike = [choice for choice in choices if choice.casefold() == said.casefold()]
+    return said if said in choices else alike[0] if len(alike) == 1 else None
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -62,20 +70,25 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _probabilities(
-    tokens: Sequence[ScoredToken], choices: Sequence[str], slots: Sequence[str], values: Sequence[str]
+    tokens: Sequence[ScoredToken], choices: Sequence[str], slots: Sequence[str], said: Sequence[str]
 ) -> list[float | None]:
-    """For every slot the probability of its value at its place; None from where the tokens do not tell."""
+    """For every slot the probability of what it says at its place; None from where the tokens do not tell, and where
+    it says a choice in other letters, which are not those that the choices are compared by.
+    """
     whole = b"".join(token.text for token in tokens)
     ends = [0]
     for token in tokens:
         ends.append(ends[-1] + len(token.text))
     found: list[float | None] = []
     at = 0
-    for slot, value in zip(slots, values, strict=True):
+    for slot, value in zip(slots, said, strict=True):
         head = re.compile(rb"\s*[{,]\s*" + re.escape(_quoted(slot)) + rb'\s*:\s*"').match(whole, at)
         if head is None:
             return found + [None] * (len(slots) - len(found))
         at = head.end() + len(_quoted(value)) - 1
+        if value not in choices:
+            found.append(None)
+            continue
         first = next(i for i in range(len(tokens)) if ends[i + 1] > head.end() or i == len(tokens) - 1)
         shared = whole[ends[first] : head.end()]  # a token may hold the quote and the first letters
         options = {choice: shared + _quoted(choice)[1:] for choice in choices}

@@ -211,8 +211,8 @@ def test_choices_for_a_raw_prompt(server: FaultServer) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "Unknown", "unknown, I think", '{"verdict": "unknown", "verdict": "unknown"}',
-     '{"verdict": "unknown"', '{"verdict": "maybe"}', '{"verdict": "Unknown"}', '{"label": "unknown"}',
+    ["", "unknown, I think", '{"verdict": "unknown", "verdict": "unknown"}',
+     '{"verdict": "unknown"', '{"verdict": "maybe"}', "maybe", '{"label": "unknown"}',
      '{"verdict": ["unknown"]}', '{"verdict": null}', '["unknown"]', '{"verdict": "unknown", "x": 1}',
      'It is {"verdict": "unknown"}'],
 )  # fmt: skip
@@ -220,6 +220,66 @@ def test_anything_but_an_offered_choice_is_a_parse_error(server: FaultServer, co
     server.queue.append(Answer(chat(content)))
     assert failure(one(server, ask(choices=CHOICES))).status is Status.PARSE_ERROR
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("content", ["Unknown", "UNKNOWN.", '{"verdict": "Unknown"}', '{"verdict":"UNKNOWN"}'])
+def test_capitals_do_not_make_another_word(server: FaultServer, content: str) -> None:
+    server.queue.append(Answer(chat(content)))
+    (completion,) = one(server, ask(choices=CHOICES)).completions
+    assert (completion.text, completion.picks) == ("unknown", (Pick("unknown"),))
+
+
+def test_capitals_count_where_they_are_what_tells_choices_apart(server: FaultServer) -> None:
+    choices = ("No", "NO", "yes")
+    for content, expected in (("NO", "NO"), ('{"verdict": "No"}', "No"), ("Yes", "yes")):
+        server.queue.append(Answer(chat(content)))
+        assert one(server, ask(choices=choices)).completions[0].text == expected
+    server.queue.append(Answer(chat("no")))
+    assert failure(one(server, ask(choices=choices))).status is Status.PARSE_ERROR
+
+
+def test_other_capitals_leave_the_probability_open_and_the_next_slot_its_own(server: FaultServer) -> None:
+    server.queue.append(
+        with_logprobs(
+            token('{"1": "', 1.0), token("Supported", 0.9, supported=0.1), token('", "2": "', 1.0),
+            token("unknown", 0.6, supported=0.2, contra=0.2), token('"}', 1.0),
+        )
+    )  # fmt: skip
+    (completion,) = one(server, joint("1", "2")).completions
+    assert [pick.choice for pick in completion.picks] == ["supported", "unknown"]
+    assert [pick.probability for pick in completion.picks] == [None, pytest.approx(0.6)]
+
+
+ODD = {"token": "x", "logprob": -0.1, "bytes": None}
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [[], "none", 0, {"content": [{**ODD, "logprob": None}]}, {"content": [{**ODD, "bytes": [300]}]},
+     {"content": [{**ODD, "bytes": [-1]}]}, {"content": "x"}, {"content": [{**ODD, "top_logprobs": {"x": 0}}]},
+     {"tokens": ["x"], "token_logprobs": ["a"]},
+     {"tokens": ["x"], "token_logprobs": [-1], "top_logprobs": [{"x": None}]}],
+)  # fmt: skip
+def test_odd_logprobs_cost_the_probability_and_not_the_verdict(server: FaultServer, logprobs: Any) -> None:
+    server.script = lambda asked: Answer(chat(verdict("unknown"), logprobs=logprobs))
+    reply = one(server, ask(choices=CHOICES), max_retries=0)
+    assert reply.failure is None
+    assert reply.completions[0].picks == (Pick("unknown"),)
+
+
+@pytest.mark.parametrize("reason", ["eos", "end_turn", "EOS", "tool_calls", "", None])
+def test_a_verdict_that_reads_is_one_whatever_ended_it(server: FaultServer, reason: str | None) -> None:
+    server.queue.append(Answer(chat(verdict("unknown"), finish_reason=reason)))
+    assert one(server, ask(choices=CHOICES)).completions[0].text == "unknown"
+    server.queue.append(Answer(chat("", finish_reason=reason)))
+    assert failure(one(server, ask(choices=CHOICES))).status is Status.PARSE_ERROR
+
+
+@pytest.mark.parametrize("reason", ["eos", "end_turn", "stop_sequence", "", None])
+def test_an_answer_that_ended_in_a_servers_own_words_has_stopped(server: FaultServer, reason: str | None) -> None:
+    server.queue.append(Answer(chat("fine", finish_reason=reason)))
+    (completion,) = one(server).completions
+    assert (completion.text, completion.finish_reason) == ("fine", "stop")
 
 
 @pytest.mark.parametrize(
@@ -377,8 +437,9 @@ def test_refusals(server: FaultServer, choices: tuple[str, ...] | None) -> None:
     assert failure(one(server, ask(choices=choices))).status is Status.REFUSED
 
 
-def test_an_unknown_finish_reason_is_no_answer(server: FaultServer) -> None:
-    server.queue.append(Answer(chat("x", finish_reason="tool_calls")))
+@pytest.mark.parametrize("reason", ["tool_calls", "function_call", "error", "abort"])
+def test_an_end_in_the_middle_is_no_answer(server: FaultServer, reason: str) -> None:
+    server.queue.append(Answer(chat("x", finish_reason=reason)))
     assert failure(one(server)).status is Status.API_ERROR
 
 
@@ -692,6 +753,22 @@ def test_no_requests_no_calls(server: FaultServer) -> None:
 def test_a_backend_serves_again(server: FaultServer) -> None:
     backend = OpenAIBackend("m", api_base=server.url)
     assert [len(list(backend.generate([ask(0), ask(1)]))) for _ in range(3)] == [2, 2, 2]
+
+
+def test_what_the_server_has_shown_is_known_to_the_next_call(server: FaultServer) -> None:
+    def script(asked: Asked) -> Answer:
+        return problem(400, "Unknown parameter: 'seed'", param="seed") if "seed" in asked.body else Answer(chat("fine"))
+
+    server.script = script
+    backend = OpenAIBackend("m", api_base=server.url, requests_per_minute=300)
+    began = time.monotonic()
+    for i in range(3):
+        assert [reply.failure for reply in backend.generate([ask(i)])] == [None]
+    assert ["seed" in asked.body for asked in server.asked] == [True, False, False, False]
+    assert time.monotonic() - began > 0.38  # the pace goes on
+    server.script = lambda asked: problem(404, "not this one")
+    (reply,) = backend.generate([ask()])
+    assert failure(reply).status is Status.API_ERROR  # the server has succeeded before
 
 
 def test_requests_are_paced_without_a_burst(server: FaultServer) -> None:
