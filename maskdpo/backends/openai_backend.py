@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from maskdpo.backends.base import Context, Reply, Request
 from maskdpo.backends.openai_context import server_context
-from maskdpo.backends.openai_session import Session
+from maskdpo.backends.openai_session import ServerState, Session
 from maskdpo.errors import UserError
 from maskdpo.extras import require
 
@@ -56,12 +56,11 @@ class OpenAIBackend:
         self.model = model
         self.api_base = _checked_base(api_base or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE)
         self.concurrency = concurrency
-        self.requests_per_minute = requests_per_minute
-        self.tokens_per_minute = tokens_per_minute
         self.timeout_s = timeout_s
         self.max_retries = max_retries
         self.tokenizer = tokenizer
         self.max_model_len = max_model_len
+        self._state = ServerState(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield one reply a request in the order of completion; see ``Backend``."""
@@ -76,7 +75,7 @@ class OpenAIBackend:
                 max_retries=0,  # the session's own share the pace and know what is hopeless
                 timeout=openai.Timeout(self.timeout_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s)),
             )
-            session = Session(self, openai, client, key)
+            session = Session(self, self._state, openai, client, key)
 
             def submit(count: int) -> int:
                 submitted = 0

@@ -1,4 +1,4 @@
-"""One run against an OpenAI-compatible server: pace, retries, and what its errors mean."""
+"""Calls of an OpenAI-compatible server: pace, retries, and what its errors mean."""
 
 import asyncio
 import random
@@ -61,31 +61,37 @@ class _Pace:
         self._free_at += units * self._seconds
 
 
+class ServerState:
+    """What a server has shown, and its pace: they outlive a ``generate`` call."""
+
+    def __init__(self, *, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
+        self.requests, self.tokens = _Pace(requests_per_minute), _Pace(tokens_per_minute)
+        self.resume_at = 0.0
+        """When a server that asked all to wait takes requests again."""
+        self.unsupported: set[str] = set()
+        """Fields of the request that it does not take."""
+        self.last_answer: float | None = None
+        self.succeeded = False
+        self.failures = 0
+
+
 class Options(Protocol):
     """What a session needs to know of the backend."""
 
     model: str
     api_base: str
     concurrency: int
-    requests_per_minute: float | None
-    tokens_per_minute: float | None
     timeout_s: float
     max_retries: int
 
 
 class Session:
-    """One ``generate`` call: the client, its pace, what the server has shown. Runs on the event loop."""
+    """One ``generate`` call. Runs on the event loop."""
 
-    def __init__(self, options: Options, openai: Any, client: Any, key: str | None) -> None:
-        self.options = options
+    def __init__(self, options: Options, state: ServerState, openai: Any, client: Any, key: str | None) -> None:
+        self.options, self.state = options, state
         self.openai, self.client, self.key = openai, client, key
         self.slots = asyncio.Semaphore(options.concurrency)
-        self.requests, self.tokens = _Pace(options.requests_per_minute), _Pace(options.tokens_per_minute)
-        self.resume_at = 0.0
-        self.unsupported: set[str] = set()
-        self.last_answer: float | None = None
-        self.succeeded = False
-        self.failures = 0
 
     async def answer(self, request: Request) -> Reply:
         async with self.slots:
@@ -112,37 +118,37 @@ class Session:
                 break
             backoff = min(FIRST_DELAY_S * 2**attempt, LONGEST_DELAY_S) * (1 - random.random() / 4)
             await asyncio.sleep(backoff if outcome.wait_s is None else outcome.wait_s)
-        if isinstance(outcome, _Trouble) and outcome.unreachable and (self.last_answer or 0.0) < began:
+        if isinstance(outcome, _Trouble) and outcome.unreachable and (self.state.last_answer or 0.0) < began:
             return _Trouble(f"is gone: {outcome.message}. Start it and run again", hopeless=True)
         return outcome
 
     async def _paced(self, request: Request) -> Reply | _Trouble:
         """One attempt when its turn comes."""
         estimate = _estimated_tokens(request)
-        await asyncio.sleep(max(self.requests.reserve(1), self.tokens.reserve(estimate)))
-        while (rest := self.resume_at - time.monotonic()) > 0:  # another request was told to wait: so do all
+        await asyncio.sleep(max(self.state.requests.reserve(1), self.state.tokens.reserve(estimate)))
+        while (rest := self.state.resume_at - time.monotonic()) > 0:  # another request was told to wait: so do all
             await asyncio.sleep(rest)
         outcome = await self._attempt(request)
         used = outcome.prompt_tokens + outcome.completion_tokens if isinstance(outcome, Reply) else 0
-        self.tokens.correct(used - estimate if used else 0)
+        self.state.tokens.correct(used - estimate if used else 0)
         return outcome
 
     async def _attempt(self, request: Request) -> Reply | _Trouble:
-        body = request_body(request, self.options.model, self.unsupported)
+        body = request_body(request, self.options.model, self.state.unsupported)
         raw = isinstance(request.prompt, str)
         endpoint = self.client.completions if raw else self.client.chat.completions
         try:
             async with asyncio.timeout(self.options.timeout_s):  # the client's own counts from byte to byte
                 answer = await endpoint.with_raw_response.create(**body)
-            self.last_answer = time.monotonic()
+            self.state.last_answer = time.monotonic()
             return read_answer(request, answer.text)
         except UnreadableAnswer as error:
             return _Trouble(self._clean(str(error)), retry=True)
         except self.openai.APIStatusError as error:
-            self.last_answer = time.monotonic()
+            self.state.last_answer = time.monotonic()
             if (name := rejected_field(error.status_code, str(error), body)) is not None:
-                if name not in self.unsupported:
-                    self.unsupported.add(name)
+                if name not in self.state.unsupported:
+                    self.state.unsupported.add(name)
                     warn(f"{self.options.api_base} does not take {name!r}: going on without it")
                 return await self._attempt(request)
             return self._refused_by_server(error)
@@ -155,7 +161,7 @@ class Session:
         # by name: the client comes with httpx or its successor, depending on its version
         unreachable = type(error.__cause__).__name__ in {"ConnectError", "ConnectTimeout"}
         message = self._clean(message)
-        if unreachable and self.last_answer is None:
+        if unreachable and self.state.last_answer is None:
             message = f"cannot be reached: {message}. Start the server, or correct --api-base"
             return _Trouble(message, hopeless=True)
         return _Trouble(message, retry=True, unreachable=unreachable)
@@ -172,7 +178,7 @@ class Session:
             return _Trouble(message, Status.TRUNCATED)
         wait_s = _retry_after(error.response.headers)
         if wait_s is not None and wait_s <= LONGEST_RETRY_AFTER_S and status == 429:
-            self.resume_at = max(self.resume_at, time.monotonic() + wait_s)
+            self.state.resume_at = max(self.state.resume_at, time.monotonic() + wait_s)
         retry = (status in (408, 409, 429) or status >= 500) and (wait_s or 0.0) <= LONGEST_RETRY_AFTER_S
         return _Trouble(message, retry=retry, wait_s=wait_s)
 
@@ -185,9 +191,9 @@ class Session:
             if self.key is None:
                 return "needs a key (401). Set the environment variable OPENAI_API_KEY"
             return "refuses the key (401). Set OPENAI_API_KEY to a key of this server"
-        if status == 402 or code == "insufficient_quota" or (status == 403 and not self.succeeded):
+        if status == 402 or code == "insufficient_quota" or (status == 403 and not self.state.succeeded):
             return f"does not serve this account: {message}. Check the key's permissions and its quota"
-        if status == 404 and not self.succeeded:
+        if status == 404 and not self.state.succeeded:
             return (
                 f"does not know the model {self.options.model!r}, or the path: {message}. Check --model "
                 f"(GET {self.options.api_base}/models lists the names) and --api-base (most end in /v1)"
@@ -197,10 +203,10 @@ class Session:
     def _judge_run(self, reply: Reply) -> None:
         """Give up where nothing has ever worked, rather than fail a whole dataset one record at a time."""
         api_error = reply.failure is not None and reply.failure.status is Status.API_ERROR
-        self.succeeded = self.succeeded or not api_error
-        self.failures += api_error
-        if not self.succeeded and self.failures >= PATIENCE and reply.failure is not None:
-            what = f"all {self.failures} requests so far failed"
+        self.state.succeeded = self.state.succeeded or not api_error
+        self.state.failures += api_error
+        if not self.state.succeeded and self.state.failures >= PATIENCE and reply.failure is not None:
+            what = f"all {self.state.failures} requests so far failed"
             raise UserError(f"{self.options.api_base}: {what}: {reply.failure.message}")
 
     def _clean(self, message: str) -> str:
