@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from maskdpo.schemas import FinishReason, Message, Status
 
@@ -27,8 +27,9 @@ class Request:
 
     ``prompt`` is a conversation to answer (the chat template is applied), or a string to continue as it is.
     ``choices``: the reply is constrained to one of these texts for every slot (structured output where the server has
-    it, scored by likelihood in transformers). With one slot the completion's text is the choice itself; with several it
-    is one JSON object from each slot to its choice.
+    it, scored by likelihood in transformers).
+    ``reply``: what the prompt asks for beside choices. ``word`` is one choice for the one slot, and the completion's
+    text is the choice itself; ``object`` is a JSON object from each slot, however many, to its choice.
     """
 
     key: Hashable
@@ -36,6 +37,11 @@ class Request:
     choices: tuple[str, ...] | None = None
     slots: tuple[str, ...] = ("verdict",)
     sampling: Sampling = Sampling()
+    reply: Literal["word", "object"] = "word"
+
+    def __post_init__(self) -> None:
+        if self.reply == "word" and len(self.slots) != 1:
+            raise ValueError(f"a word is the reply for one slot, not for {len(self.slots)}")
 
 
 @dataclass(frozen=True, slots=True)

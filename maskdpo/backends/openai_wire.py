@@ -105,8 +105,9 @@ def request_body(request: Request, model: str, unsupported: Collection[str]) -> 
         body["prompt"] = request.prompt
         if request.choices is not None:
             # vLLM's own field; where a server ignores it, other texts come back as parse errors
-            constraint = {"structured_outputs": {"choice": list(request.choices)}}
-            body |= {"logprobs": TOP_LOGPROBS_RAW, "extra_body": constraint}
+            schema = {"json": verdict_schema(request.choices, request.slots)}
+            constraint = {"choice": list(request.choices)} if request.reply == "word" else schema
+            body |= {"logprobs": TOP_LOGPROBS_RAW, "extra_body": {"structured_outputs": constraint}}
     else:
         body["messages"] = [message.model_dump() for message in request.prompt]
         if request.choices is not None:
@@ -155,15 +156,16 @@ def _completion(request: Request, choice: _Choice) -> Completion | Failure:
             return Failure(Status.API_ERROR, f"unexpected finish_reason {choice.finish_reason!r}")
         return Completion(text, "length" if reason in CUT_REASONS else "stop")
     if reason in CUT_REASONS:
-        return Failure(Status.TRUNCATED, "the reply was cut off at the token limit; raise max_tokens")
+        return Failure(Status.TRUNCATED, f"the judge's reply was cut off at {request.sampling.max_tokens} tokens")
     tokens = _scored_tokens(choice.logprobs)
-    if isinstance(request.prompt, str):
+    word = request.reply == "word"
+    if word and isinstance(request.prompt, str):
         picks = read_word(text, tokens, request.choices)
     else:
-        picks = read_object(text, tokens, request.choices, request.slots)
+        picks = read_object(text, tokens, request.choices, request.slots, or_word=word)
     if isinstance(picks, Failure):
         return picks
-    return Completion(picks[0].choice if len(picks) == 1 else text, "stop", picks)
+    return Completion(picks[0].choice if word else text, "stop", picks)
 
 
 def _scored_tokens(given: Any) -> list[ScoredToken]:

@@ -24,13 +24,14 @@ def verdict_schema(choices: Sequence[str], slots: Sequence[str]) -> dict[str, An
 
 
 def read_object(
-    text: str, tokens: Sequence[ScoredToken], choices: Sequence[str], slots: Sequence[str]
+    text: str, tokens: Sequence[ScoredToken], choices: Sequence[str], slots: Sequence[str], *, or_word: bool = False
 ) -> tuple[Pick, ...] | Failure:
     """The picks of a reply that should be an object of ``verdict_schema``.
 
-    A server that ignores the schema may send the bare word instead, where there is one slot.
+    Args:
+        or_word: a bare choice will do as well: the prompt asks for one, and servers may ignore the schema.
     """
-    if len(slots) == 1 and (word := _choice(text.strip(_AROUND_A_WORD), choices)) is not None:
+    if or_word and (word := _choice(text.strip(_AROUND_A_WORD), choices)) is not None:
         return (Pick(word),)
     fenced = _FENCE.match(text)
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request, Sampling
+from maskdpo.backends.templates import rendered
 from maskdpo.errors import UserError
 from maskdpo.models import Dtype, compute_type, default_device, load_model, load_tokenizer
 from maskdpo.schemas import Status
@@ -27,6 +28,14 @@ WINDOW = 4
 class _Encoded:
     request: Request
     ids: list[int]
+    slots: "list[Slot]"
+    """Where its choices go; none for a free answer."""
+
+    def room(self) -> int:
+        """The most tokens that the reply can have."""
+        if not self.slots:
+            return self.request.sampling.max_tokens
+        return sum(len(slot.lead) + max(map(len, slot.choices)) for slot in self.slots)
 
 
 class TransformersBackend:
@@ -58,15 +67,11 @@ class TransformersBackend:
         while window := list(itertools.islice(stream, rows * WINDOW)):
             encoded = []
             for request in window:
-                ids = self._encode(request)
-                if not ids:
-                    yield Reply(
-                        request.key, failure=Failure(Status.API_ERROR, "the prompt is empty: there is no token")
-                    )
-                elif failure := self._too_long(ids, 1 if request.choices else request.sampling.max_tokens):
-                    yield Reply(request.key, failure=failure, prompt_tokens=len(ids))
+                item = self._encode(request)
+                if isinstance(item, Reply):
+                    yield item
                 else:
-                    encoded.append(_Encoded(request, ids))
+                    encoded.append(item)
             yield from self._choose([item for item in encoded if item.request.choices])
             free = sorted((item for item in encoded if not item.request.choices), key=lambda item: len(item.ids))
             for sampling in dict.fromkeys(item.request.sampling for item in free):
@@ -90,15 +95,29 @@ class TransformersBackend:
             self._loaded = model.eval(), tokenizer
         return self._loaded
 
-    def _encode(self, request: Request) -> list[int]:
+    def _encode(self, request: Request) -> _Encoded | Reply:
+        """The request in tokens, or a reply that says why it cannot be answered."""
+        _, tokenizer = self._parts()
+        ids = self._prompt_ids(request)
+        if isinstance(ids, Failure):
+            return Reply(request.key, failure=ids)
+        if not ids:
+            return Reply(request.key, failure=Failure(Status.API_ERROR, "the prompt is empty: there is no token"))
+        item = _Encoded(request, ids, _slots(tokenizer, request) if request.choices else [])
+        failure = self._too_long(ids, item.room())
+        return item if failure is None else Reply(request.key, failure=failure, prompt_tokens=len(ids))
+
+    def _prompt_ids(self, request: Request) -> list[int] | Failure:
         _, tokenizer = self._parts()
         if isinstance(request.prompt, str):
             return list(tokenizer(request.prompt)["input_ids"])
         if not tokenizer.chat_template:
             raise UserError(f"{self.model}: the tokenizer has no chat template; sample a base model with --raw")
-        messages = [message.model_dump() for message in request.prompt]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        text = rendered(
+            request.prompt,
+            lambda messages: str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)),
+        )
+        return text if isinstance(text, Failure) else list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _too_long(self, ids: Sequence[int], room: int) -> Failure | None:
         limit = self.context().limit
@@ -153,10 +172,10 @@ class TransformersBackend:
         model, tokenizer = self._parts()
         paths: list[list[Path]] = []
         for i, item in enumerate(items):
-            sampling, slots = item.request.sampling, _slots(tokenizer, item.request)
+            sampling = item.request.sampling
             draws = [_random(sampling.seed, item.request.key, k) for k in range(sampling.n)]
             randoms = draws if sampling.temperature > 0 else [None] * sampling.n
-            paths.append([Path(i, slots, random, sampling.temperature) for random in randoms])
+            paths.append([Path(i, item.slots, random, sampling.temperature) for random in randoms])
         for start in range(0, len(items), self._batch_size):
             some = slice(start, start + self._batch_size)
             flat = [path for mine in paths[some] for path in mine]
@@ -179,10 +198,10 @@ def _slots(tokenizer: "PreTrainedTokenizerBase", request: Request) -> "list[Slot
     def ids(text: str) -> tuple[int, ...]:
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    one = len(request.slots) == 1
-    end = (tokenizer.eos_token_id or 0,) if one else ids('"')
+    word = request.reply == "word"
+    end = (tokenizer.eos_token_id or 0,) if word else ids('"')
     choices = tuple((*ids(choice), *end) for choice in request.choices or ())
-    if one:
+    if word:
         return [Slot((), choices)]
     return [Slot(ids(f'{", " if i else "{"}"{slot}": "'), choices) for i, slot in enumerate(request.slots)]
 
@@ -190,9 +209,10 @@ def _slots(tokenizer: "PreTrainedTokenizerBase", request: Request) -> "list[Slot
 def _filled(request: Request, chosen: Sequence[tuple[int, float]]) -> Completion:
     choices = request.choices or ()
     picks = tuple(Pick(choices[i], probability) for i, probability in chosen)
-    one = len(request.slots) == 1
-    text = picks[0].choice if one else json.dumps({s: p.choice for s, p in zip(request.slots, picks, strict=True)})
-    return Completion(text, "stop", picks)
+    if request.reply == "word":
+        return Completion(picks[0].choice, "stop", picks)
+    said = {slot: pick.choice for slot, pick in zip(request.slots, picks, strict=True)}
+    return Completion(json.dumps(said), "stop", picks)
 
 
 def _pad_id(tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from maskdpo.backends.base import Completion, Context, Failure, Reply, Request, gather, request_seed
 from maskdpo.backends.probability import ScoredToken
 from maskdpo.backends.structured import read_object, read_word, verdict_schema
+from maskdpo.backends.templates import rendered
 from maskdpo.errors import UserError
 from maskdpo.extras import require
 from maskdpo.models import resolve_model
@@ -94,17 +93,20 @@ class VLLMBackend:
     def _encode(self, llm: "LLM", request: Request) -> list[int] | Failure:
         """The prompt's token ids: vLLM would stop the whole window at one that does not fit."""
         tokenizer, limit = llm.get_tokenizer(), llm.model_config.max_model_len
-        ids: list[int]
+        ids: list[int] | Failure
         if isinstance(request.prompt, str):
             ids = tokenizer(request.prompt)["input_ids"]
         elif tokenizer.chat_template is None:
             raise UserError(f"{self.model} has no chat template. Name a chat model, or send the prompts with --raw")
         else:
-            messages = [message.model_dump() for message in request.prompt]
-            try:
-                ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-            except TemplateError as error:
-                return Failure(Status.API_ERROR, f"the model's chat template rejects the conversation: {error}")
+            ids = rendered(
+                request.prompt,
+                lambda messages: list(
+                    tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+                ),
+            )
+        if isinstance(ids, Failure):
+            return ids
         if not ids:
             return Failure(Status.API_ERROR, "the prompt is empty")
         if len(ids) >= limit:
@@ -152,7 +154,7 @@ def _sampling_params(request: Request) -> "SamplingParams":
     settings: dict[str, Any] = {}
     if request.choices is not None:
         settings["logprobs"] = TOP_LOGPROBS
-        if len(request.slots) == 1:
+        if request.reply == "word":
             settings["structured_outputs"] = StructuredOutputsParams(choice=list(request.choices))
         else:
             schema = verdict_schema(request.choices, request.slots)
@@ -176,13 +178,14 @@ def _completion(request: Request, output: "CompletionOutput") -> Completion | Fa
     if choices is None:
         return Completion(output.text, "stop" if output.finish_reason == "stop" else "length")
     text, tokens = output.text, _scored_tokens(output)
-    if len(request.slots) > 1:
+    cut = Failure(Status.TRUNCATED, f"the judge's reply was cut off at {len(output.token_ids)} tokens")
+    if request.reply == "object":
         if output.finish_reason == "length":
-            return Failure(Status.TRUNCATED, "the verdicts were cut off at the token limit; raise max_tokens")
+            return cut
         picks = read_object(text, tokens, choices, request.slots)
     # a choice that is complete is one, even where the limit fell on its last token
     elif output.finish_reason == "length" and (text not in choices or _begins_another(text, choices)):
-        return Failure(Status.TRUNCATED, "the choice was cut off at the token limit; raise max_tokens")
+        return cut
     else:
         picks = read_word(text, tokens, choices)
     return picks if isinstance(picks, Failure) else Completion(text, "stop", picks)

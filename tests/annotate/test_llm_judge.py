@@ -221,6 +221,7 @@ def test_joint_asks_once_an_answer_and_every_sentence_gets_the_verdict_of_its_nu
         protocol="joint",
     )  # fmt: skip
     assert [request.slots for request in backend.requests] == [("1", "2", "3"), ("1",)]
+    assert {request.reply for request in backend.requests} == {"object"}
     right, wrong = Label.NO_HALLUCINATION, Label.CONTRADICTORY
     assert {name: [v.label for v in verdicts] for name, verdicts in found.items()} == {
         "a": [right, wrong, right],

@@ -298,7 +298,7 @@ def test_a_server_without_structured_output_may_send_the_bare_word_or_a_fence(
 
 
 def joint(*ids: str) -> Request:
-    return replace(ask(choices=CHOICES), slots=ids)
+    return replace(ask(choices=CHOICES), slots=ids, reply="object")
 
 
 def test_several_slots_are_one_object_with_exactly_these_keys(server: FaultServer) -> None:
@@ -308,6 +308,26 @@ def test_several_slots_are_one_object_with_exactly_these_keys(server: FaultServe
     schema = server.asked[0].body["response_format"]["json_schema"]["schema"]
     assert (list(schema["properties"]), schema["required"]) == (["1", "2"], ["1", "2"])
     assert schema["additionalProperties"] is False
+
+
+def test_an_object_of_one_slot_is_still_an_object(server: FaultServer) -> None:
+    server.queue.append(Answer(chat('{"1": "supported"}')))
+    (completion,) = one(server, joint("1")).completions
+    assert (completion.text, completion.picks) == ('{"1": "supported"}', (Pick("supported"),))
+    server.queue.append(Answer(chat("supported")))
+    assert failure(one(server, joint("1"))).status is Status.PARSE_ERROR
+
+
+def test_an_object_for_a_raw_prompt(server: FaultServer) -> None:
+    server.queue.append(Answer(text(' {"1": "unknown", "2": "supported"}')))
+    (completion,) = one(server, replace(joint("1", "2"), prompt="Verdicts:")).completions
+    assert completion.picks == (Pick("unknown"), Pick("supported"))
+    assert list(server.asked[0].body["structured_outputs"]["json"]["properties"]) == ["1", "2"]
+
+
+def test_a_word_has_one_slot() -> None:
+    with pytest.raises(ValueError, match="one slot, not for 2"):
+        replace(ask(choices=CHOICES), slots=("1", "2"))
 
 
 @pytest.mark.parametrize(
@@ -426,7 +446,8 @@ def test_a_tokenizer_may_be_named(server: FaultServer, tiny_model: str) -> None:
 
 def test_a_choice_cut_off_is_truncated_even_if_it_can_be_read(server: FaultServer) -> None:
     server.queue.append(Answer(chat(verdict("unknown"), finish_reason="length")))
-    assert failure(one(server, ask(choices=CHOICES))).status is Status.TRUNCATED
+    said = failure(one(server, ask(choices=CHOICES), sampling=Sampling(max_tokens=9)))
+    assert said == Failure(Status.TRUNCATED, "the judge's reply was cut off at 9 tokens")
 
 
 @pytest.mark.parametrize("choices", [None, CHOICES])

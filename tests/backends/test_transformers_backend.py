@@ -241,6 +241,33 @@ def test_chat_needs_a_chat_template(tiny: TransformersBackend, parts: Any) -> No
     assert len(run(made, RAW[:1])) == 1
 
 
+GEMMA = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{{ m['role'] + ': ' + m['content'] + ' / ' }}{% endfor %}"
+)
+
+
+def test_a_template_without_a_system_role_reads_its_text_in_the_first_user_message(
+    tiny: TransformersBackend, parts: Any
+) -> None:
+    made = backend(tiny.model)
+    tokenizer = AutoTokenizer.from_pretrained(tiny.model)
+    tokenizer.chat_template = GEMMA
+    made._loaded = (parts[0], tokenizer)
+    system, user = Message(role="system", content="Be brief."), Message(role="user", content="no")
+    found = run(
+        made,
+        [Request("system", [system, user]), Request("raw", "user: Be brief.\n\nno / "), Request("bad", [user, user])],
+        temperature=0.0,
+    )
+    assert texts(found)["system"] == texts(found)["raw"]
+    refused = found["bad"].failure
+    assert refused is not None
+    assert refused.status is Status.API_ERROR
+    assert refused.message == "the model's chat template rejects the conversation: roles must alternate"
+
+
 # --- choices ---------------------------------------------------------------------------------------
 
 CHOICES = [
@@ -323,7 +350,7 @@ def test_prompts_that_begin_alike_are_read_once_and_answered_as_each_alone(
 
 def test_several_slots_are_one_object_each_pick_given_the_ones_before(tiny: TransformersBackend, parts: Any) -> None:
     choices = ("yes", "no", "nothing")
-    request = Request(0, PROMPTS[0], choices, ("1", "2", "3"))
+    request = Request(0, PROMPTS[0], choices, ("1", "2", "3"), reply="object")
     (completion,) = run(tiny, [request], temperature=0.0)[0].completions
     said = json.loads(completion.text)
     assert list(said) == ["1", "2", "3"]
@@ -337,6 +364,31 @@ def test_several_slots_are_one_object_each_pick_given_the_ones_before(tiny: Tran
         assert chosen.probability == pytest.approx(max(shares), abs=1e-5)
         ids = ids + tokenizer(chosen.choice, add_special_tokens=False)["input_ids"]
         ids = ids + tokenizer('"', add_special_tokens=False)["input_ids"]
+
+
+def test_an_object_of_one_slot_is_an_object_and_not_the_bare_word(tiny: TransformersBackend, parts: Any) -> None:
+    choices = ("yes", "no", "nothing")
+    (completion,) = run(tiny, [Request(0, PROMPTS[0], choices, ("1",), reply="object")], temperature=0.0)[0].completions
+    _, tokenizer = parts
+    ids = tokenizer(PROMPTS[0])["input_ids"] + tokenizer('{"1": "', add_special_tokens=False)["input_ids"]
+    shares = _closed_by_quote(parts, ids, choices)
+    expected = choices[int(np.argmax(shares))]
+    assert completion.text == json.dumps({"1": expected})
+    assert [pick.choice for pick in completion.picks] == [expected]
+    assert completion.picks[0].probability == pytest.approx(max(shares), abs=1e-5)
+
+
+def test_an_object_needs_room_for_all_its_slots(tiny: TransformersBackend) -> None:
+    slots = tuple(str(i) for i in range(8))
+    request = Request(0, PROMPTS[0], ("yes", "no"), slots, reply="object")
+    reply = run(tiny, [request], temperature=0.0)[0]
+    assert reply.failure is None
+    used = reply.prompt_tokens + reply.completion_tokens
+    assert used <= 128
+    too_long = run(tiny, [replace(request, prompt="no " * (128 - used + 8))], temperature=0.0)[0]
+    assert too_long.prompt_tokens < 128
+    assert too_long.failure is not None
+    assert too_long.failure.status is Status.TRUNCATED
 
 
 def _closed_by_quote(parts: Any, ids: list[int], choices: Sequence[str]) -> list[float]:

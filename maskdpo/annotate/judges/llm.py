@@ -192,7 +192,7 @@ class LLMJudge:
         request = replace(request, choices=tuple(turn.words))
         if self._protocol.settings.asks == "sentence":
             return request
-        return replace(request, slots=tuple(sentence["id"] for sentence in case.texts["sentences"]))
+        return replace(request, slots=tuple(sentence["id"] for sentence in case.texts["sentences"]), reply="object")
 
     def _votes_for(self, turn: int) -> int:
         """Votes decide between words; where a free text only leads on, one is enough."""
