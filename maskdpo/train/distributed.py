@@ -239,13 +239,9 @@ def clip_gradients(model: "PreTrainedModel", largest: float) -> float:
     return norm.item()
 
 
-def whole_weights(model: "PreTrainedModel", ranks: Ranks) -> dict[str, Tensor]:
-    """The weights that train, whole, by name, on the CPU of rank 0; none on the other ranks. Every rank must call."""
-    weights = {}
+def whole_weights(model: "PreTrainedModel") -> Iterator[tuple[str, Tensor]]:
+    """The weights that train, whole, one after the other. Every rank must go through all of them."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             tensor = parameter.detach()
-            tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-            if ranks.first:
-                weights[name] = tensor.cpu()
-    return weights
+            yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -63,17 +63,16 @@ def whole_policy(policy: Policy, config: TrainConfig, ranks: Ranks) -> Policy:
     """On rank 0 the policy in one piece on the CPU, to export it. Every rank must call."""
     if ranks.size == 1:
         return policy
-    weights = whole_weights(policy.model, ranks)
-    if not ranks.first:
-        return policy
-    dtype = weight_type(config, policy.model.device.type)
-    model = load_model(config.model, dtype=dtype, device="cpu", trust_remote_code=config.trust_remote_code)
-    adapter = add_adapter(model, config) if config.lora_r else None
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name in weights:
-                parameter.copy_(weights[name])
-    return Policy(model, policy.layout, adapter)
+    whole = policy
+    if ranks.first:
+        dtype = weight_type(config, policy.model.device.type)
+        model = load_model(config.model, dtype=dtype, device="cpu", trust_remote_code=config.trust_remote_code)
+        adapter = add_adapter(model, config) if config.lora_r else None
+        whole = Policy(model, policy.layout, adapter)
+    for name, weight in whole_weights(policy.model):
+        if ranks.first:
+            whole.model.get_parameter(name).data.copy_(weight)
+    return whole
 
 
 def check_vocabulary(model: "PreTrainedModel", pairs: Sequence[EncodedPair], name: str) -> None:
