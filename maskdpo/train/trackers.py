@@ -1,5 +1,6 @@
 """``--track``: the figures of a run in TensorBoard, Weights & Biases or Trackio, besides ``metrics.jsonl``."""
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +57,7 @@ def _wandb(out: Path, settings: Mapping[str, Any], first: int) -> Iterator[Log]:
 
     id_file = out / ".wandb-id"  # a run that is taken up again goes on in the same chart
     if not id_file.exists():
-        id_file.write_text(wandb.util.generate_id())
+        id_file.write_text(uuid.uuid4().hex[:8])
     with wandb.init(
         project=PROJECT, name=out.name, id=id_file.read_text(), resume="allow", dir=str(out), config=dict(settings)
     ) as run:

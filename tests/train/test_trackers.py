@@ -51,8 +51,6 @@ class Wandb(ModuleType):
         super().__init__("wandb")
         self.inits: list[dict[str, Any]] = []
         self.logged: list[tuple[int, dict[str, float]]] = []
-        self.util = ModuleType("util")
-        self.util.generate_id = lambda: "abc"  # type: ignore[attr-defined]
 
     def init(self, *, project: str, name: str, id: str, resume: str, dir: str, config: dict[str, Any]) -> "Wandb":
         self.inits.append({"id": id, "resume": resume, "config": config, "name": name})
