@@ -9,12 +9,15 @@ from typing import Any, Protocol
 
 from maskdpo.backends.base import Failure, Reply, Request
 from maskdpo.backends.openai_wire import (
+    FewerCompletions,
     UnreadableAnswer,
     is_refusal,
     is_too_long,
+    joined,
     read_answer,
     rejected_field,
     request_body,
+    single_requests,
 )
 from maskdpo.console import warn
 from maskdpo.errors import UserError
@@ -94,14 +97,30 @@ class Session:
         self.slots = asyncio.Semaphore(options.concurrency)
 
     async def answer(self, request: Request) -> Reply:
+        reply = await self._in_turn(request)
+        if reply is None:
+            parts = await asyncio.gather(*(self._in_turn(single) for single in single_requests(request)))
+            reply = joined(request, [part for part in parts if part is not None])
+        self._judge_run(reply)
+        return reply
+
+    def _one_by_one(self, request: Request) -> bool:
+        """Whether the server has to be asked for every completion on its own."""
+        return request.sampling.n > 1 and "n" in self.state.unsupported
+
+    async def _in_turn(self, request: Request) -> Reply | None:
+        """What comes of one call; None where the server gives one completion a call, and this asks for more."""
         async with self.slots:
+            if self._one_by_one(request):  # known by now: the wait may have been long
+                return None
             outcome = await self._with_retries(request)
-        if isinstance(outcome, _Trouble):
-            if outcome.hopeless:
-                raise UserError(f"{self.options.api_base} {outcome.message}")
-            outcome = Reply(request.key, failure=Failure(outcome.status, outcome.message))
-        self._judge_run(outcome)
-        return outcome
+        if isinstance(outcome, Reply):
+            return outcome
+        if outcome.hopeless:
+            raise UserError(f"{self.options.api_base} {outcome.message}")
+        if self._one_by_one(request):
+            return None
+        return Reply(request.key, failure=Failure(outcome.status, outcome.message))
 
     async def close(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -144,18 +163,24 @@ class Session:
             return read_answer(request, answer.text)
         except UnreadableAnswer as error:
             return _Trouble(self._clean(str(error)), retry=True)
+        except FewerCompletions as error:
+            self._go_without("n")
+            return _Trouble(str(error))
         except self.openai.APIStatusError as error:
             self.state.last_answer = time.monotonic()
-            if (name := rejected_field(error.status_code, str(error), body)) is not None:
-                if name not in self.state.unsupported:
-                    self.state.unsupported.add(name)
-                    warn(f"{self.options.api_base} does not take {name!r}: going on without it")
-                return await self._attempt(request)
+            if (name := rejected_field(error.status_code, error.body or error.response.text, body)) is not None:
+                self._go_without(name)
+                return _Trouble(str(error)) if name == "n" else await self._attempt(request)
             return self._refused_by_server(error)
         except (self.openai.APITimeoutError, TimeoutError) as error:
             return self._not_reached(error, f"no answer within {self.options.timeout_s:g} s")
         except self.openai.APIConnectionError as error:
             return self._not_reached(error, f"the connection failed: {error.__cause__ or error}")
+
+    def _go_without(self, field: str) -> None:
+        if field not in self.state.unsupported:
+            self.state.unsupported.add(field)
+            warn(f"{self.options.api_base} does not take {field!r}: going on without it")
 
     def _not_reached(self, error: BaseException, message: str) -> _Trouble:
         # by name: the client comes with httpx or its successor, depending on its version

@@ -1,7 +1,8 @@
 """What goes to an OpenAI-compatible server and what its answer means: plain data in, plain data out."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,7 +20,11 @@ CUT_REASONS = frozenset({"length", "max_tokens"})
 REFUSED_REASONS = frozenset({"content_filter", "refusal", "safety"})
 NO_ANSWER_REASONS = frozenset({"tool_calls", "function_call", "error", "abort"})
 """Any other reason is taken for an end: servers have their own words for it, or none."""
-OPTIONAL_FIELDS = ("top_logprobs", "logprobs", "seed", "response_format")
+OPTIONAL_FIELDS = ("top_logprobs", "logprobs", "seed", "response_format", "temperature", "top_p", "n")
+"""What a request can do without, at a price. Without ``n`` it asks for each completion on its own."""
+OPENING = 100
+"""Letters of an error message that name a field; further down it may quote the input."""
+NOT_SUPPORTED = re.compile(r"support|default|deprecat|permitted|allowed|unrecogni[sz]ed|unexpected|unknown|both", re.I)
 TOO_LONG = re.compile(
     r"context[ _](length|window|size)|max_model_len|maximum model length|(prompt|input) (is )?too long", re.I
 )
@@ -29,6 +34,10 @@ REFUSAL = re.compile(r"flagged|moderation|content[ _-](filter|policy|management)
 
 class UnreadableAnswer(ValueError):
     """The server answered, but not with a completion."""
+
+
+class FewerCompletions(ValueError):
+    """The server gave fewer completions than it was asked for."""
 
 
 class _Wire(BaseModel):
@@ -125,6 +134,7 @@ def read_answer(request: Request, text: str) -> Reply:
 
     Raises:
         UnreadableAnswer: the body is no completion at all; asking again may help.
+        FewerCompletions: the server ignores ``n``; asking for each on its own helps.
     """
     try:
         answer = _Answer.model_validate_json(text)
@@ -132,6 +142,8 @@ def read_answer(request: Request, text: str) -> Reply:
         raise UnreadableAnswer(f"the answer is no completion: {_why(error)}: {text[:120]!r}") from None
     usage = answer.usage or _Usage()
     ordered = sorted(answer.choices, key=lambda choice: choice.index)
+    if len(ordered) < request.sampling.n:
+        raise FewerCompletions(f"asked for {request.sampling.n} completions, got {len(ordered)}")
     completions, failure = gather(request, [_completion(request, choice) for choice in ordered])
     if failure is None and len(ordered) != request.sampling.n:
         failure = Failure(Status.API_ERROR, f"asked for {request.sampling.n} completions, got {len(ordered)}")
@@ -142,6 +154,28 @@ def read_answer(request: Request, text: str) -> Reply:
         prompt_tokens=usage.prompt_tokens or 0,
         cached_tokens=(usage.prompt_tokens_details.cached_tokens or 0) if usage.prompt_tokens_details else 0,
         completion_tokens=usage.completion_tokens or 0,
+    )
+
+
+def single_requests(request: Request) -> list[Request]:
+    """One request a completion. The keys differ, and so do the seeds."""
+    sampling = replace(request.sampling, n=1)
+    return [replace(request, key=(request.key, i), sampling=sampling) for i in range(request.sampling.n)]
+
+
+def joined(request: Request, parts: Sequence[Reply]) -> Reply:
+    """The reply to a request whose completions were asked for one by one."""
+    outcomes: list[Completion | Failure] = []
+    for part in parts:
+        outcomes += part.completions if part.failure is None else [part.failure]
+    completions, failure = gather(request, outcomes)
+    return Reply(
+        request.key,
+        completions=completions,
+        failure=failure,
+        prompt_tokens=sum(part.prompt_tokens for part in parts),
+        cached_tokens=sum(part.cached_tokens for part in parts),
+        completion_tokens=sum(part.completion_tokens for part in parts),
     )
 
 
@@ -206,10 +240,45 @@ def is_refusal(status: int, code: str | None, message: str) -> bool:
     return code in REFUSAL_CODES or (REFUSAL.search(message) is not None and "account" not in message.lower())
 
 
-def rejected_field(status: int, message: str, body: dict[str, Any]) -> str | None:
-    """The field of the request that the server rejects and that the next attempt can do without."""
-    if status not in (400, 422) or is_too_long(status, None, message):
+def rejected_field(status: int, error: Any, body: dict[str, Any]) -> str | None:
+    """The field of the request that the server rejects and that the next attempt can do without.
+
+    Args:
+        error: the ``error`` object of the answer, or the whole of it where the server has another form.
+    """
+    message, param = _error_text(error)
+    if status not in (400, 403, 422) or is_too_long(status, None, message):
         return None
-    if "max_completion_tokens" in message and "max_completion_tokens" not in body:
+    if "max_completion_tokens" in message[: 2 * OPENING] and "max_completion_tokens" not in body:
         return "max_tokens"  # newer OpenAI models want it under the other name
-    return next((name for name in OPTIONAL_FIELDS if name in body and name in message), None)
+    named = [param] if param in body else [name for name in OPTIONAL_FIELDS if _names(message, name)]
+    return next((name for name in named if name in body and _can_go(name, body, message)), None)
+
+
+def _can_go(name: str, body: dict[str, Any], message: str) -> bool:
+    if name in ("temperature", "top_p"):  # a value out of range is the user's to correct
+        return NOT_SUPPORTED.search(message[: 2 * OPENING]) is not None
+    return name in OPTIONAL_FIELDS and (name != "n" or body["n"] > 1)
+
+
+def _error_text(error: Any) -> tuple[str, str]:
+    """The message of an error, and the field that it is about, or an empty string."""
+    if not isinstance(error, dict):
+        return str(error), ""
+    message = next((error[name] for name in ("message", "detail") if error.get(name)), error)
+    param = error.get("param")
+    return str(message), re.split(r"[.\[]", param)[0] if isinstance(param, str) else ""
+
+
+def _names(message: str, name: str) -> bool:
+    """Whether an error message is about this field. Judged text, which it may quote, can have the same word in it."""
+    if paths := re.findall(r"""["']loc["']: [(\[](.*?)[)\]]""", message):  # pydantic's, as vLLM and FastAPI send them
+        return any(re.search(rf"""["']{name}["']""", path) for path in paths)
+    opening = message[:OPENING]
+    quoted = rf"""[`"']{name}[`"']"""
+    path = rf"\A(?:body[./ ]|\$\.)?{name}(?![\w-])"
+    announced = rf"\b(?:argument|parameter|field|property)s?(?: \w+)?: {name}(?![\w-])"
+    if re.search(f"{quoted}|{path}|{announced}", opening) is not None:
+        return True
+    # no word of any text but these
+    return name in ("logprobs", "top_logprobs", "response_format") and re.search(rf"\b{name}\b", opening) is not None

@@ -111,9 +111,35 @@ def test_n_completions_come_from_one_request_in_order(server: FaultServer) -> No
     assert [asked.body["n"] for asked in server.asked] == [3]
 
 
-def test_a_server_that_ignores_n_is_told_of(server: FaultServer) -> None:
-    reply = one(server, sampling=Sampling(n=3))
-    assert failure(reply) == Failure(Status.API_ERROR, "asked for 3 completions, got 1")
+@pytest.mark.parametrize(
+    "answer", [Answer(chat("fine")), problem(400, "'n' : number must be at most 1"), problem(400, "bad", param="n")]
+)
+def test_a_server_without_n_is_asked_for_each_completion_on_its_own(server: FaultServer, answer: Answer) -> None:
+    def script(asked: Asked) -> Answer:
+        usage = {"prompt_tokens": 10, "completion_tokens": 2}
+        return answer if asked.body.get("n", 1) > 1 else Answer(chat(str(asked.body["seed"]), usage=usage))
+
+    server.script = script
+    replies = generate(server, ask(0), ask(1), sampling=Sampling(n=3), concurrency=1)
+    assert [asked.body.get("n") for asked in server.asked].count(3) == 1  # learnt once, then remembered
+    assert len(server.asked) == 1 + 3 + 3
+    assert sorted(reply.key for reply in replies) == [0, 1]  # type: ignore[type-var]
+    assert len({completion.text for reply in replies for completion in reply.completions}) == 6
+    assert [(reply.prompt_tokens, reply.completion_tokens) for reply in replies] == [(30, 6)] * 2
+
+
+def test_of_single_votes_those_that_read_count_and_of_single_answers_all(server: FaultServer) -> None:
+    server.queue += [Answer(chat(verdict("unknown"))), *(Answer(chat(s)) for s in ("?", verdict("supported"), "!"))]
+    reply = one(server, ask(choices=CHOICES), sampling=Sampling(n=3))
+    assert [completion.text for completion in reply.completions] == ["supported"]
+    server.queue += [Answer(chat("a")), Answer(chat("b")), problem(400, "bad"), Answer(chat("c"))]
+    assert "bad" in failure(one(server, sampling=Sampling(n=3))).message
+
+
+def test_single_calls_keep_to_the_concurrency(server: FaultServer) -> None:
+    server.script = lambda asked: Answer(chat("x"), delay_s=0.02)
+    generate(server, *(ask(i) for i in range(4)), sampling=Sampling(n=5), concurrency=2)
+    assert server.most_open == 2
 
 
 def test_usage_with_cached_tokens(server: FaultServer) -> None:
@@ -598,6 +624,62 @@ def test_max_tokens_goes_under_its_newer_name_where_the_server_wants_it(server: 
     replies = generate(server, ask(0), ask(1), sampling=Sampling(max_tokens=9), concurrency=1)
     assert [reply.completions[0].text for reply in replies] == ["fine", "fine"]
     assert [asked.body.get("max_completion_tokens") for asked in server.asked] == [None, 9, 9]
+
+
+TEMPERATURE = "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) value."
+
+
+@pytest.mark.parametrize(
+    ("field", "answer"),
+    [
+        ("temperature", problem(400, TEMPERATURE, param="temperature", code="unsupported_value")),
+        ("temperature", problem(400, "Unsupported parameter: 'temperature' is not supported with this model.")),
+        ("temperature", problem(400, "`temperature` and `top_p` cannot both be specified for this model.")),
+        ("top_p", problem(400, "Unsupported parameter: 'top_p' is not supported with this model.", param="top_p")),
+        ("seed", problem(400, "Unknown parameter: 'seed'.", param="seed", code="unknown_parameter")),
+        ("seed", problem(400, "Unrecognized request argument supplied: seed")),
+        ("seed", problem(422, "body.seed: extra inputs are not permitted")),
+        (
+            "seed",
+            problem(400, "1 validation error:\n  {'type': 'extra_forbidden', 'loc': ('body', 'seed'), 'input': 3}"),
+        ),
+        (
+            "seed",
+            Answer({"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs"}]}, 422),
+        ),
+        ("seed", problem(400, 'Invalid JSON payload received. Unknown name "seed": Cannot find field.')),
+        ("logprobs", problem(403, "You are not allowed to request logprobs from this model")),
+        ("logprobs", problem(400, "Requested sample logprobs of 20, which is greater than max allowed: 5")),
+        ("response_format", problem(400, "This response_format type is unavailable now")),
+        ("response_format", problem(400, "Invalid schema", param="response_format.json_schema.schema")),
+    ],
+)
+def test_a_field_that_the_server_does_not_take_is_left_out_from_then_on(
+    server: FaultServer, capsys: pytest.CaptureFixture[str], field: str, answer: Answer
+) -> None:
+    server.script = lambda asked: answer if field in asked.body else Answer(chat(verdict("unknown")))
+    replies = generate(server, *(ask(i, choices=CHOICES) for i in range(3)), concurrency=1)
+    assert [reply.failure for reply in replies] == [None] * 3
+    assert [field in asked.body for asked in server.asked] == [True, False, False, False]
+    assert capsys.readouterr().err.count(f"does not take '{field}'") == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        problem(400, "Cannot read the input: In spring they sow the seed, whatever the temperature is, n times"),
+        problem(400, "The input is not allowed: " + "x" * 100 + ' He called it "seed" and "temperature".'),
+        problem(400, "invalid", param="messages"),
+        problem(400, "1 validation error: {'loc': ('body', 'messages', 0), 'input': {'seed': 3, 'temperature': 0}}"),
+        problem(400, "temperature must be non-negative, got -1", param="temperature"),
+        problem(400, "Seeds of doubt are not permitted"),
+    ],
+)
+def test_an_error_that_only_quotes_the_name_of_a_field_costs_no_field(server: FaultServer, answer: Answer) -> None:
+    server.queue.append(answer)
+    replies = generate(server, ask(0), ask(1), concurrency=1)
+    assert failure(replies[0]).status is Status.API_ERROR
+    assert all({"seed", "temperature", "n"} <= asked.body.keys() for asked in server.asked)
 
 
 # --- what makes every request fail -----------------------------------------------------------------
