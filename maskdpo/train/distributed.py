@@ -110,7 +110,7 @@ def joined() -> Iterator[Ranks]:
         lost = _connection_lost(error)
         if lost:
             time.sleep(PATIENCE_S)  # whoever has started us notices a dead rank, ends us, and says so
-        if store.add("maskdpo/failures", 1) > 1:
+        if not _is_first_to_fail(store):
             time.sleep(PATIENCE_S)
             raise SystemExit(2) from None
         _be_quiet(False)
@@ -120,6 +120,14 @@ def joined() -> Iterator[Ranks]:
                 "go on from the last checkpoint"
             ) from None
         raise
+
+
+def _is_first_to_fail(store: dist.Store) -> bool:
+    """Without a launcher rank 0 holds the store: where that is gone, rank 0 has failed before."""
+    try:
+        return int(store.add("maskdpo/failures", 1)) == 1
+    except (dist.DistError, RuntimeError):
+        return False
 
 
 def _be_quiet(quiet: bool) -> None:
