@@ -122,10 +122,10 @@ def joined() -> Iterator[Ranks]:
         raise
 
 
-def _is_first_to_fail(store: dist.Store) -> bool:
+def _is_first_to_fail(store: Any) -> bool:
     """Without a launcher rank 0 holds the store: where that is gone, rank 0 has failed before."""
     try:
-        return int(store.add("maskdpo/failures", 1)) == 1
+        return bool(store.add("maskdpo/failures", 1) == 1)
     except (dist.DistError, RuntimeError):
         return False
 
