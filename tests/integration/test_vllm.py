@@ -170,7 +170,7 @@ def test_a_shared_beginning_is_cached(backend: Backend) -> None:
 
 
 def test_several_slots_are_one_object(backend: Backend) -> None:
-    request = Request(0, chat(QUESTION + " Also: is fire hot?"), CHOICES, ("1", "2", "3"))
+    request = Request(0, chat(QUESTION + " Also: is fire hot?"), CHOICES, ("1", "2", "3"), reply="object")
     reply = replies(backend, request, max_tokens=100, temperature=0.0)[0]
     if reply.failure is not None:  # a server lets the model write white space until it is lost in it
         assert reply.failure.status is Status.TRUNCATED
