@@ -58,6 +58,13 @@ def outside_is_allowed(text: str) -> bool:
     return all(any(pattern.fullmatch(line) for pattern in _OUTSIDE) for line in lines if line)
 
 
+def check_order(text: str, spans: Sequence[Span]) -> None:
+    at = 0
+    for span in spans:
+        assert at <= span.start < span.end <= len(text), "ordered, disjoint, inside the text"
+        at = span.end
+
+
 def check(text: str, spans: Sequence[Span]) -> None:
     at = 0
     for span in spans:
@@ -138,6 +145,57 @@ def test_a_model_that_repeats_itself_takes_no_long_time(unit: str) -> None:
     start = time.process_time()
     splitter("markdown").split(text, "en")
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("around", [("", ""), ("Yes. ", " The end.")])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *"。…`*(\"'|#>_-=~[])}.!?：“”（）😀\n",
+        "- ",
+        "1. ",
+        "> ",
+        "# ",
+        "``",
+        "````",
+        "“。",
+        "。”",
+        "。 ",
+        "。😀",
+        "😀\n",
+        "• a ",
+        "你。",
+    ]
+    + ["(A.) ", "他说“好。", "`a", "]("],
+)
+def test_twenty_thousand_of_anything_take_no_long_time(unit: str, around: tuple[str, str]) -> None:
+    text = around[0] + unit * 20_000 + around[1]
+    start = time.process_time()
+    spans = splitter("markdown").split(text, "en")
+    assert time.process_time() - start < 2
+    check_order(text, spans)
+
+
+def test_a_very_long_paragraph_is_cut_as_its_parts_are() -> None:
+    part = "Dr. Smith came (he was late. Very late.) and left. “他来了。她走了。”他说。 It cost 3.14 dollars etc. It was No. 5. "
+    ends = [span.end for span in splitter("markdown").split(part, "en")]
+    spans = splitter("markdown").split(part * 500, "en")
+    assert [span.end for span in spans] == [i * len(part) + end for i in range(500) for end in ends]
+    long = "word " * 20_000 + "end. Next."
+    assert len(splitter("markdown").split(long, "en")) == 2
+
+
+@pytest.mark.parametrize(
+    "text, sentences",
+    [
+        ("See `a. B` c.", ["See `a. B` c."]),
+        ("See `a. B`` c. D`", ["See `a. B`` c. D`"]),
+        ("See ```a. B", ["See ```a.", "B"]),
+        ("See `a. B` and `c. It is https://a.b/c.d. E", ["See `a. B` and `c.", "It is https://a.b/c.d.", "E"]),
+    ],
+)
+def test_code_in_a_sentence(text: str, sentences: list[str]) -> None:
+    assert prose(text) == sentences
 
 
 # --- particular texts ---------------------------------------------------------------------------------------

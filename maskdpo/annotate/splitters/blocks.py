@@ -182,18 +182,18 @@ def _text_line(text: str, at: int, line: str, body: str, skip: int, state: _Stat
     if not state.paragraph:
         state.in_list = kind is Kind.LIST_ITEM
     state.in_table = False
-    kept = " " * skip + body[skip:]
+    kept = [" " * skip]
     start = skip
     for mark_start, mark_end in inline_markers(body, skip):
         if mark_start > start:
             state.paragraph.append(_Line(at + start, at + mark_start, hard=True))
         state.flush(text)
         state.kind, state.in_list = Kind.LIST_ITEM, True
-        kept = kept[:mark_start] + " " * (mark_end - mark_start) + kept[mark_end:]
+        kept += [body[start:mark_start], " " * (mark_end - mark_start)]
         start = mark_end
     hard = body.endswith("\\") or line[len(body) :].startswith("  ")
     state.paragraph.append(_Line(at + start, at + len(body), hard))
-    return kept
+    return "".join([*kept, body[start:]])
 
 
 def _code_line(at: int, line: str, body: str, skip: int, state: _State) -> str:

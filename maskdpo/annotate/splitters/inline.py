@@ -3,10 +3,13 @@
 import re
 
 _FILLER = "x"
-_OPAQUE = re.compile(r"(?P<tick>`+)[^`]+(?P=tick)|\b(?:https?://|www\.)[^\s<>\"“”，。；！？（）、]+|\]\([^()\s]*\)")
+_OPAQUE = re.compile(r"`+|\b(?:https?://|www\.)[^\s<>\"“”，。；！？（）、]+|\]\([^()\s]*\)")
+_TICKS = re.compile("`+")
+_MOST_TICKS = 8  # that anybody opens code with
 _TRAILING = ".,;:!?)]}'*_"
 _LEADING_DOT = re.compile(r"(?<![\w.)\]}])\.(?=\w)")
-_CLOSERS = re.compile(r"([.!?。！？…]+)([*_]+|\s?[\U0001F600-\U0001F64F\uFE0F❤]+)(?=[\s\[]|$)")
+# A run is looked at once, from its start: from each of its characters it would take time with their square.
+_CLOSERS = re.compile(r"(?<![.!?。！？…])([.!?。！？…]+)([*_]+|\s?[\U0001F600-\U0001F64F\uFE0F❤]+)(?=[\s\[]|$)")
 _ELISION = re.compile(r"(?<!\w)'(?=(?:\d0s|[Tt](?:is|was|il)|[Ee]m|[Cc]ause)\b)")
 _FEET = re.compile(r"(?<=\d)['\"](?=\d|\s)")
 
@@ -19,7 +22,7 @@ def plain_copy(prose: str) -> str:
     behind "**".
     """
     if "`" in prose or "://" in prose or "www." in prose or "](" in prose:
-        prose = _OPAQUE.sub(_fill_opaque, prose)
+        prose = _fill_opaque(prose)
     if "." in prose:
         prose = _LEADING_DOT.sub(_FILLER, prose)
     if "'" in prose or '"' in prose:
@@ -29,9 +32,24 @@ def plain_copy(prose: str) -> str:
     return prose
 
 
-def _fill_opaque(found: re.Match[str]) -> str:
-    whole = found[0]
-    if whole[0] in "`]":
-        return _FILLER * len(whole)
-    address = whole.rstrip(_TRAILING)  # a full stop after an address ends the sentence
-    return _FILLER * len(address) + whole[len(address) :]
+def _fill_opaque(prose: str) -> str:
+    """Fill inline code, addresses and the targets of links."""
+    pieces, done, at = [], 0, 0
+    while found := _OPAQUE.search(prose, at):
+        start, end = found.span()
+        at = end
+        if prose[start] == "`":
+            closing = _TICKS.search(prose, end)
+            if closing is not None:
+                ticks = min(end - start, closing.end() - closing.start())  # what is too many on one side is none of it
+                start, end = end - ticks, closing.start() + ticks
+                at = end
+            elif (
+                end - start <= _MOST_TICKS
+            ):  # nothing is closed from here on; a longer run is filled: it is slow to look at
+                continue
+        elif prose[start] != "]":
+            end = start + len(found[0].rstrip(_TRAILING))  # a full stop after an address ends the sentence
+        pieces += [prose[done:start], _FILLER * (end - start)]
+        done = end
+    return "".join([*pieces, prose[done:]])

@@ -12,7 +12,8 @@ from maskdpo.annotate.splitters.base import BlockSplitter
 from maskdpo.annotate.splitters.inline import plain_copy
 
 _MAY_END = re.compile(r"[^\w\s,;:()\[\]\"'*-]")
-_LAST = 48  # characters that are looked at before a cut
+_LAST = 48  # characters that are looked at before a cut, or at the start of a sentence
+_PIECE = 8192  # characters that sentencex gets at once, more than any ordinary paragraph has
 
 _FIRST_WORD = re.compile(r"[^\w]*(\w+)")
 _TERMINATED = re.compile(r"[.!?…][*_\"'”’)\]]*\s*$")
@@ -25,6 +26,7 @@ _NUMBER = re.compile(r"\s*[$€£¥~±+-]?\d")
 _LETTER = re.compile(r"\s*[A-Z](?![\w'’])")
 _LONE_NUMBER = re.compile(r"\W*\d{1,2}[.)]\W*$")
 _WORD = re.compile(r"\w")
+_NEXT = re.compile(r"\s*(\S)")
 _CLOSERS = re.compile(r"[)\]}”」』）】》]+")
 _SPEAKER = re.compile(r"\s*[^\W\d_a-zA-Z]{1,8}?[说问答喊叫道][，。：！？]")
 _QUOTE_END = re.compile(r"[。！？…][”」』]\s*$")
@@ -48,13 +50,31 @@ def cut(prose: str, language: str) -> list[int]:
     if first is None or not _WORD.search(prose, first.end()):  # most headings, list items and short lines
         return []
     plain = plain_copy(prose)
-    ends = [found["end_index"] for found in sentencex.get_sentence_boundaries(language, plain)]
+    ends = _boundaries(plain, language)
     if "No." in prose or "etc." in prose:
         ends = sorted({*ends, *(found.end() for found in _MISSED.finditer(plain))})
     ends = [_past_closers(prose, end) for end in ends]
     if "(" in prose:
         ends = _split_asides(prose, ends)
     return _merge(prose, ends) if len(ends) > 1 else ends
+
+
+def _boundaries(plain: str, language: str) -> list[int]:
+    """What sentencex finds. It takes time with the square of a text's length: a very long one is handed to it in pieces,
+    each of which begins at an end that it found well before the end of the piece before."""
+    ends: list[int] = []
+    at, size = 0, _PIECE
+    while True:
+        piece = plain[at : at + size]
+        found = [at + boundary["end_index"] for boundary in sentencex.get_sentence_boundaries(language, piece)]
+        if at + len(piece) == len(plain):
+            return ends + found
+        sure = [end for end in found if end <= at + size // 2]
+        if sure:
+            ends += sure
+            at, size = sure[-1], _PIECE
+        else:
+            size *= 2  # a sentence that is longer than half a piece
 
 
 def _past_closers(prose: str, end: int) -> int:
@@ -69,10 +89,15 @@ def _split_asides(prose: str, ends: list[int]) -> list[int]:
     start = 0
     for end in ends:
         aside = _ASIDE.match(prose, start, end)
-        if aside and not prose[aside.end() :].lstrip()[:1].islower():
+        if aside and not _begins_in_lower_case(prose, aside.end()):
             more.append(aside.end())
         start = end
     return sorted({*ends, *more})
+
+
+def _begins_in_lower_case(prose: str, at: int) -> bool:
+    following = _NEXT.match(prose, at)
+    return following is not None and following[1].islower()
 
 
 def _merge(prose: str, ends: list[int]) -> list[int]:
@@ -88,13 +113,13 @@ def _merge(prose: str, ends: list[int]) -> list[int]:
 
 def _goes_on(prose: str, start: int, end: int, next_end: int) -> bool:
     """Whether the sentence from ``start`` goes on behind ``end``, with the piece up to ``next_end``."""
-    first = _FIRST_WORD.match(prose, end)
-    if first is None or first.end() > next_end:  # nothing but punctuation or symbols
+    first = _FIRST_WORD.match(prose, end, next_end)  # never beyond: the next piece is looked at in its turn
+    if first is None or (first.end() == next_end and _WORD.match(prose, next_end)):  # punctuation, or part of a word
         return True
     before = prose[max(start, end - _LAST) : end]
     word = first[1]
     if word[0].islower() and not word[1:2].isupper():  # not "iPhone", and not by somebody who never uses capitals
-        opening = _WORD.search(prose, start)
+        opening = _WORD.search(prose, start, start + _LAST)
         if opening and not opening[0].islower() and _TERMINATED.search(before):
             return True
     if _NUMBER.match(prose, end) and _BEFORE_NUMBER.search(before):
@@ -102,5 +127,5 @@ def _goes_on(prose: str, start: int, end: int, next_end: int) -> bool:
     if _LETTER.match(prose, end) and _BEFORE_LETTER.search(before):
         return True
     if end - start < 12 and _LONE_NUMBER.match(prose, start, end):  # "**1.** Wash", not "How many? 12. Now"
-        return not prose[:start].rstrip().endswith("?")
+        return not prose[max(0, start - _LAST) : start].rstrip().endswith("?")
     return bool(_QUOTE_END.search(before) and _SPEAKER.match(prose, end))
