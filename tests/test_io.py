@@ -162,7 +162,7 @@ def test_a_torn_last_line_is_cut_wherever_it_is_torn(
 ) -> None:
     file, whole = tmp_path / "r.jsonl", b"".join(to_line(response(i)) for i in range(kept))
     line = to_line(response(9))
-    for torn in range(1, len(line)):
+    for torn in range(1, len(line) - 1):  # without the newline alone it is whole
         file.write_bytes(whole + line[:torn])
         assert existing(file) == [f"r{i}" for i in range(kept)]
         assert file.read_bytes() == whole
@@ -172,9 +172,23 @@ def test_a_torn_last_line_is_cut_wherever_it_is_torn(
 def test_a_torn_line_longer_than_a_read_block_is_cut(tmp_path: Path) -> None:
     file, first = tmp_path / "r.jsonl", to_line(response(0))
     long = to_line(Response(id="r1", prompt_id="a", response="x" * 200_000))
-    file.write_bytes(first + long[:-1])
+    file.write_bytes(first + long[:-2])
     assert existing(file) == ["r0"]
     assert file.read_bytes() == first
+
+
+@pytest.mark.parametrize("end", [b"", b"\r", b"  "])
+def test_a_whole_last_line_without_its_newline_is_kept(
+    tmp_path: Path, end: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, first = tmp_path / "r.jsonl", to_line(response(0))
+    odd = b'{"prompt_id": "a", "id": "r1", "response": "written by somebody else"}' + end
+    for last in (to_line(response(1))[:-1], odd):
+        for before in (b"", first, b"\xef\xbb\xbf"):
+            file.write_bytes(before + last)
+            assert existing(file)[-1] == "r1"
+            assert file.read_bytes() == before + last + b"\n"
+    assert capsys.readouterr().err == ""
 
 
 def test_a_torn_line_elsewhere_is_an_error_and_stays(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Generic, Self
 
+from pydantic import ValidationError
+
 from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.io.read import BOM, R, open_input, read_records
@@ -75,7 +77,8 @@ def _is_open_as(handle: int, file: Path) -> bool:
 class Appender(Generic[R]):
     """Append records durably, and know which ones an earlier run has left.
 
-    A torn last line (the run before was killed while it wrote) is cut off; any other bad line is an error.
+    A torn last line (the run before was killed while it wrote) is cut off, a whole one that lacks its newline is kept;
+    any other bad line is an error.
     ``on_existing`` sees every record that is already there.
     """
 
@@ -83,7 +86,7 @@ class Appender(Generic[R]):
         self.path = path
         self._file: IO[bytes] | None = None
         if path.exists():
-            _cut_torn_line(path)
+            _mend_last_line(path, model)
             if path.stat().st_size:
                 for record in read_records(path, model):
                     on_existing(record)
@@ -112,8 +115,9 @@ class Appender(Generic[R]):
             self._file.close()
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Drop what follows the last newline: a line that was never finished, but only if it began as a record of ours."""
+def _mend_last_line(path: Path, model: type[Record]) -> None:
+    """See to what follows the last newline: a whole record gets its newline, one that was never finished is dropped,
+    and what did not begin as a record of ours is an error."""
     open_input(path).close()
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
@@ -128,11 +132,22 @@ def _cut_torn_line(path: Path) -> None:
             keep = start
         if keep < size:
             file.seek(keep)
-            begin = file.read(len(RECORD_BEGIN))
-            if not RECORD_BEGIN.startswith(begin):
+            last = file.read()
+            if _is_record(last if keep else last.removeprefix(BOM), model):
+                file.write(b"\n")
+                return
+            if not RECORD_BEGIN.startswith(last[: len(RECORD_BEGIN)]):
                 raise InputError("is no record file of an earlier run: its last line is no record", path=path)
             file.truncate(keep)
             warn(f"{path}: dropped an unfinished last line ({size - keep} bytes) that an interrupted run had left")
+
+
+def _is_record(line: bytes, model: type[Record]) -> bool:
+    try:
+        model.model_validate_json(line)
+    except ValidationError:
+        return False
+    return True
 
 
 _OUR_ID = re.compile(rb'\{"id":"([^"\\]+)"')
