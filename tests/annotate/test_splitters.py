@@ -165,8 +165,11 @@ def test_a_model_that_repeats_itself_takes_no_long_time(unit: str) -> None:
         "😀\n",
         "• a ",
         "你。",
-    ]
-    + ["(A.) ", "他说“好。", "`a", "]("],
+        "(A.) ",
+        "他说“好。",
+        "`a",
+        "](",
+    ],
 )
 def test_twenty_thousand_of_anything_take_no_long_time(unit: str, around: tuple[str, str]) -> None:
     text = around[0] + unit * 20_000 + around[1]
@@ -177,7 +180,9 @@ def test_twenty_thousand_of_anything_take_no_long_time(unit: str, around: tuple[
 
 
 def test_a_very_long_paragraph_is_cut_as_its_parts_are() -> None:
-    part = "Dr. Smith came (he was late. Very late.) and left. “他来了。她走了。”他说。 It cost 3.14 dollars etc. It was No. 5. "
+    part = (
+        "Dr. Smith came (he was late. Very late.) and left. “他来了。她走了。”他说。 It cost 3.14 etc. It was No. 5. "
+    )
     ends = [span.end for span in splitter("markdown").split(part, "en")]
     spans = splitter("markdown").split(part * 500, "en")
     assert [span.end for span in spans] == [i * len(part) + end for i in range(500) for end in ends]

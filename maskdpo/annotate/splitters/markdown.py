@@ -60,8 +60,8 @@ def cut(prose: str, language: str) -> list[int]:
 
 
 def _boundaries(plain: str, language: str) -> list[int]:
-    """What sentencex finds. It takes time with the square of a text's length: a very long one is handed to it in pieces,
-    each of which begins at an end that it found well before the end of the piece before."""
+    """What sentencex finds. Its time grows with the square of a text's length: a very long one is handed to it cut up,
+    and each piece begins at an end that was found well before the end of the piece before."""
     ends: list[int] = []
     at, size = 0, _PIECE
     while True:
