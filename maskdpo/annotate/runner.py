@@ -8,13 +8,15 @@ from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from maskdpo.annotate.judge import Judge, Task, Verdict
 from maskdpo.annotate.language import detect_language
 from maskdpo.annotate.output import Known, Output, failed_of, known, merge_left_over, retry_file
 from maskdpo.annotate.splitters import Splitter
 from maskdpo.annotate.stats import AnnotateStats, usage_since
 from maskdpo.console import progress
-from maskdpo.errors import InputError
+from maskdpo.errors import InputError, UserError
 from maskdpo.io import (
     Appender,
     atomic_write,
@@ -91,7 +93,7 @@ def _judge_all(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, output: Out
     before = replace(usage) if usage is not None else None
     done = stats.already_there - len(output.failed)
     with progress("annotate", stats.responses, "responses", done) as bar, ExitStack() as files:
-        batches = _batches(_annotation(task, verdicts, info) for task, verdicts in judge.judge(tasks))
+        batches = _batches(_judged(tasks, judge, info))
         first = list(islice(batches, 1))  # a judge that cannot work fails here, before anything is written
         run.begin()
         renewals = files.enter_context(output.appender)
@@ -100,6 +102,8 @@ def _judge_all(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, output: Out
         for batch in chain(first, batches):
             output.write(batch, renewals)
             bar.advance(len(batch), stats.note(started))
+    if lost := output.missing + len(output.failed) - stats.run_responses:
+        raise UserError(f"{output.path}: {lost:,} answers are missing: the judge {info.name} did not return them")
     output.finish()
     stats.run_seconds = time.monotonic() - started
     stats.run_usage = usage_since(usage, before)
@@ -154,6 +158,30 @@ def _tasks(responses: Iterable[Response], prompts: dict[str, Prompt], splitter: 
         spans = splitter.split(response.response, prompt.language or detect_language(response.response))
         given = tuple(_sentence(span, Verdict(Label.NO_FACT)) for span in spans if span.kind in WITHOUT_CLAIM)
         yield Task(prompt, response, [span for span in spans if span.kind not in WITHOUT_CLAIM], given)
+
+
+def _judged(tasks: Iterable[Task], judge: Judge, info: JudgeInfo) -> Iterator[Annotation]:
+    """What the judge returns, as records. A judge may be anybody's: that it keeps to its protocol is looked at."""
+    out: set[str] = set()
+
+    def given_out() -> Iterator[Task]:
+        for task in tasks:
+            out.add(task.response.id)
+            yield task
+
+    for task, verdicts in judge.judge(given_out()):
+        answer = task.response.id
+        if answer not in out:
+            raise UserError(f"the judge {info.name} returned the answer {answer!r} twice, or was never given it")
+        out.remove(answer)
+        if len(verdicts) != len(task.spans):
+            counts = f"{len(verdicts)} verdicts for the {len(task.spans)} sentences of the answer {answer!r}"
+            raise UserError(f"the judge {info.name} gave {counts}; one each is needed")
+        try:
+            yield _annotation(task, verdicts, info)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise UserError(f"the judge {info.name} gave a wrong verdict on the answer {answer!r}: {problem}") from None
 
 
 def _annotation(task: Task, verdicts: list[Verdict], info: JudgeInfo) -> Annotation:

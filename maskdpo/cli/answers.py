@@ -1,6 +1,7 @@
 """``maskdpo sample`` and ``annotate``."""
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,9 @@ from maskdpo.errors import UserError
 
 if TYPE_CHECKING:
     from maskdpo.annotate.stats import AnnotateStats
+
+TRAINED_ON = 2000
+"""Responses that a splitter is trained on, where it learns: the first of them."""
 
 
 @app.command()
@@ -119,6 +123,8 @@ def annotate(
         sys.path.append("")  # a judge of one's own may lie in the current folder
     made = get_judge(judge, make_backend=judge_backend, protocol=protocol, votes=votes)
     cut = get_splitter(splitter)
+    if cut.name == "nltk:self":  # no model is installed, and one answer is too little to learn abbreviations from
+        cut = get_splitter(splitter, _first_texts(responses))
     stats = run(prompts, responses, out, made, cut, restart=restart, retry_failed=retry_failed, summary=summary)
     console.table(f"annotate -> {out}", ("", "count"), _annotate_rows(stats))
     if stats.file.failed:
@@ -126,6 +132,14 @@ def annotate(
             f"{stats.file.failed} sentences could not be judged; they carry a status, no label, and do not train; "
             "repeat the command with --retry-failed to ask them again"
         )
+
+
+def _first_texts(responses: Path) -> list[str]:
+    """What a splitter that learns is trained on."""
+    from maskdpo.io import read_records
+    from maskdpo.schemas import Response
+
+    return [record.response for record in islice(read_records(responses, Response), TRAINED_ON)]
 
 
 def _annotate_rows(stats: "AnnotateStats") -> list[tuple[str, object]]:
