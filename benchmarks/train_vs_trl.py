@@ -26,7 +26,7 @@ import torch
 
 from maskdpo import console
 from maskdpo.io import read_records
-from maskdpo.models import resolve_model
+from maskdpo.models import default_device, resolve_model
 from maskdpo.schemas import Pair
 from maskdpo.train.config import TrainConfig
 
@@ -40,18 +40,20 @@ def load(options: argparse.Namespace) -> list[Pair]:
 def run_maskdpo(options: argparse.Namespace, method: str) -> dict[str, Any]:
     from maskdpo.models import load_tokenizer
     from maskdpo.train.encode import encode_pairs
-    from maskdpo.train.run import _make_encoder, _make_trainer
+    from maskdpo.train.inputs import encoder_for
+    from maskdpo.train.loop import Trainer, run_steps
+    from maskdpo.train.policy import load_policy
 
     config = TrainConfig(
         model=options.model, method=method, lr=LR, beta=BETA, warmup_ratio=0, log_masked_every=0,
         batch_size=options.batch, dtype=options.dtype, tokens_per_batch=options.tokens_per_batch,
     )  # fmt: skip
-    pairs = encode_pairs(load(options), _make_encoder(config, load_tokenizer(config.model))).pairs
+    pairs = encode_pairs(load(options), encoder_for(config, load_tokenizer(config.model))).pairs
+    policy = load_policy(config, pairs, default_device())
+    trainer = Trainer(policy.model, config, policy.layout)
     started = time.perf_counter()
-    trainer = _make_trainer(config, pairs, default(), use_cache=False)
+    trainer.reference = trainer.compute_reference(pairs, lambda _: None)
     reference = time.perf_counter() - started
-    from maskdpo.train.loop import run_steps
-
     steps = list(run_steps(trainer, pairs, 0, options.steps))
     seconds = sum(step.seconds for step in steps[1:])
     return {
@@ -119,12 +121,6 @@ CONTENDERS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
         for micro in (1, 2, 4, 8)
     },
 }
-
-
-def default() -> str:
-    from maskdpo.models import default_device
-
-    return default_device()
 
 
 def child(name: str, options: argparse.Namespace) -> None:
