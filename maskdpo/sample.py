@@ -65,9 +65,8 @@ def sample(
         if not missing and run.previous and run.previous.status == "complete":
             return stats
         started = time.monotonic()
-        requests = (Request(p.id, _to_send(p, raw), sampling=sampling) for p in missing)
         with progress("sample", len(missing) * sampling.n, "responses") as bar:
-            replies = backend.generate(requests)
+            replies = backend.generate(Request(p.id, _to_send(p, raw), sampling=sampling) for p in missing)
             first = list(islice(replies, 1))  # a model that cannot be had fails here, before anything is written
             run.begin()
             with appender:
