@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
@@ -25,6 +25,34 @@ META_IN_FOLDER = "maskdpo_run.json"
 """The record inside an output that is a folder: a trained model."""
 
 PACKAGES = ("maskdpo", "torch", "transformers", "tokenizers", "vllm", "openai", "sentencex", "spacy", "nltk")
+
+
+URL = re.compile(r"(?P<scheme>\w://)(?P<authority>[^/?#\s]*)(?P<path>[^?\s]*)(?P<query>\?\S*)?")
+
+
+def without_secrets(value: Any) -> Any:
+    """An argument, or a list or dict of them, with its URLs less user, password and the values of their queries."""
+    if isinstance(value, str):
+        return URL.sub(_clean_url, value)
+    if isinstance(value, dict):
+        return {key: without_secrets(one) for key, one in value.items()}
+    return [without_secrets(one) for one in value] if isinstance(value, list) else value
+
+
+def _clean_url(url: re.Match[str]) -> str:
+    host = url["authority"].rpartition("@")[2]  # a password may hold an @ of its own
+    query = re.sub(r"([?&;])([^=&;]*=)?[^&;]+", lambda part: f"{part[1]}{part[2] or ''}***", url["query"] or "")
+    return f"{url['scheme']}{host}{url['path']}{query}"
+
+
+def line_without_secrets(line: str) -> str:
+    """Of a command line, word by word: a URL ends where its word does, not at a quotation mark within."""
+    if "://" not in line:
+        return line
+    try:
+        return shlex.join(without_secrets(shlex.split(line)))
+    except ValueError:  # no line that a shell would take
+        return str(without_secrets(line))
 
 
 class RunMeta(BaseModel):
@@ -41,8 +69,8 @@ class RunMeta(BaseModel):
     """Where every input lay, relative to the folder of this record."""
     folder: str = "."
     """Where the command ran, relative to the folder of this record: what its arguments are relative to."""
-    command_line: str = ""
-    arguments: dict[str, Any] = {}
+    command_line: Annotated[str, AfterValidator(line_without_secrets)] = ""
+    arguments: Annotated[dict[str, Any], AfterValidator(without_secrets)] = {}
     """The command's arguments, where a pipeline called it; unlike ``options`` they also say how fast, and where to."""
     begun: str = ""
     """When this output was begun (UTC). A run that continues it keeps the time."""
@@ -81,7 +109,7 @@ class Run:
             inputs={role: sha256_of(path) for role, path in inputs.items()},
             paths={role: relative_to_folder(path, file.parent) for role, path in inputs.items()},
             folder=relative_to_folder(Path.cwd(), file.parent),
-            command_line=_without_password(command_line),
+            command_line=command_line,
             arguments=dict(arguments),
             begun=datetime.now(UTC).isoformat(timespec="milliseconds"),
             versions=_versions(),
@@ -159,11 +187,6 @@ def relative_to_folder(path: Path, folder: Path) -> str:
 def _own_command_line() -> str:
     name = Path(sys.argv[0]).name
     return shlex.join(["maskdpo" if name == "__main__.py" else name, *sys.argv[1:]])
-
-
-def _without_password(command_line: str) -> str:
-    """URLs may carry a user and a password: ``https://user:password@host``."""
-    return re.sub(r"(?<=://)[^/\s@]*@", "", command_line)
 
 
 def read_meta(file: Path) -> RunMeta | None:

@@ -301,6 +301,17 @@ def test_a_stages_model_is_gone_before_the_next_one_begins(world: World, monkeyp
     assert alive == [0] * len(ALL)
 
 
+def test_passwords_are_neither_shown_nor_recorded(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (*ALL[2:4], "heldout", "evaluate", "report"):
+        del world.spec[name]
+    world.spec["annotate"]["api-base"] = "https://me:SEC@RET@judge/v1?api_key=SECRET"  # the lexical judge asks nobody
+    world.run()
+    printed = capsys.readouterr()
+    assert "--api-base 'https://judge/v1?api_key=***'" in (printed.out + printed.err).replace("\n", " ")
+    assert "RET" not in printed.out + printed.err + (world.out / "annotations.jsonl.meta.json").read_text()
+    assert world.plan()["annotate"] == ("up to date", "")
+
+
 # --- errors ----------------------------------------------------------------------------------------
 
 

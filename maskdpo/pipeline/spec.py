@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from maskdpo.errors import InputError
 from maskdpo.io import open_input
 from maskdpo.pipeline.settings import Command, check_section, command_line, first_error, full_arguments, option_name
+from maskdpo.runs import line_without_secrets, without_secrets
 
 Section = Annotated[dict[str, Any] | None, BeforeValidator(lambda value: {} if value is None else value)]
 """Options of a stage; an empty section runs it with its defaults, one that is not there leaves the stage out."""
@@ -59,12 +60,14 @@ class Stage:
 
     @property
     def line(self) -> str:
-        return command_line(self.command, self.call, self.given)
+        """The command, as it is shown and recorded: without passwords."""
+        return line_without_secrets(command_line(self.command, self.call, self.given))
 
     @property
     def plain(self) -> dict[str, Any]:
-        """The given arguments as JSON values."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in self.given.items()}
+        """The given arguments as JSON values, without passwords, as they are recorded and compared."""
+        plain = {key: str(value) if isinstance(value, Path) else value for key, value in self.given.items()}
+        return {key: without_secrets(value) for key, value in plain.items()}
 
 
 class _Wired(NamedTuple):
