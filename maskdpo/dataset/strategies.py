@@ -20,7 +20,11 @@ class Proposal(NamedTuple):
 
     @property
     def id(self) -> str:
-        return f"{self.better.id}|{self.worse.id}"
+        ids = (self.better.id, self.worse.id)
+        if not any("|" in id for id in ids):
+            return "|".join(ids)
+        # else `a|b`, `c` and `a`, `b|c` were the same pair; "||" keeps apart from ids that hold %7C themselves
+        return "||".join(id.replace("%", "%25").replace("|", "%7C") for id in ids)
 
     @property
     def rises(self) -> bool:

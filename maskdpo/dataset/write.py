@@ -7,7 +7,9 @@ from pathlib import Path
 from maskdpo.dataset.lots import Split
 from maskdpo.dataset.reading import Text
 from maskdpo.dataset.strategies import Proposal
+from maskdpo.errors import InputError
 from maskdpo.io import record_writer
+from maskdpo.runs import meta_file, read_meta
 from maskdpo.schemas import Message, Pair, Prompt
 
 
@@ -16,13 +18,28 @@ def test_file(out: Path) -> Path:
     return out.with_name(f"{out.stem}.test{out.suffix}")
 
 
+def own_test_file(out: Path) -> Path | None:
+    """The test file beside pairs where ``build-pairs`` has made them, by their record; another's file is none."""
+    file = test_file(out)
+    if not file.exists():
+        return None
+    meta = read_meta(meta_file(out))
+    return file if meta is not None and meta.command == "build-pairs" else None
+
+
 @contextmanager
 def pair_files(out: Path) -> Iterator[Callable[[Split, Pair], None]]:
     """Write pairs one by one, as JSONL or, by the name, Parquet.
 
     Both files appear whole when the block ends well, and nothing changes if it does not.
-    A test file of an earlier run goes where this run has no test pairs.
+    A test file of an earlier run goes where this run has no test pairs; one of somebody else is refused.
     """
+    if test_file(out).exists() and own_test_file(out) is None:
+        raise InputError(
+            f"is where test pairs go, and no record beside {out.name} says that build-pairs has made it; move it away, "
+            "or name another --out",
+            path=test_file(out),
+        )
     with ExitStack() as files:
         opened = {"train": files.enter_context(record_writer(out))}
 

@@ -4,7 +4,8 @@ import json
 import random
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -361,6 +362,32 @@ def test_an_earlier_test_file_does_not_outlive_a_run_without_one(files: Files) -
     files.build(prompts, answers, test_size=0.0)
     assert not files.test_out.exists()
     assert len(files.pairs()) == 12
+
+
+@pytest.mark.parametrize("record", [None, "import"])
+@pytest.mark.parametrize("test_size", [0.0, 0.5])
+def test_a_test_file_of_somebody_else_stays(files: Files, record: str | None, test_size: float) -> None:
+    prompts, answers = [prompt(f"q{i}") for i in range(12)], [a for i in range(12) for a in two(i)]
+    files.build(prompts, answers, test_size=0.5)
+    meta = json.loads(meta_file(files.out).read_text())
+    meta_file(files.out).unlink()
+    if record:
+        meta_file(files.out).write_text(json.dumps(meta | {"command": record}))
+    files.test_out.write_text("mine\n")
+    before = {file: file.read_bytes() for file in files.out.parent.glob("pairs*")}
+    with pytest.raises(InputError, match=r"pairs\.test\.jsonl: is where test pairs go, .* name another --out"):
+        files.build(prompts, answers, test_size=test_size)
+    assert {file: file.read_bytes() for file in files.out.parent.glob("pairs*")} == before
+
+
+def test_no_two_pairs_share_an_id_whatever_the_ids_of_answers_hold() -> None:
+    def id_of(better: str, worse: str) -> str:
+        return Proposal(cast(Any, SimpleNamespace(id=better)), cast(Any, SimpleNamespace(id=worse))).id
+
+    assert id_of("a%7C", "b") == "a%7C|b"  # without a bar they stay as they are
+    names = ("a", "b", "|", "a|", "|b", "a|b", "%7C", "a%7Cb", "%25", "b|c", "c")
+    made = [id_of(better, worse) for better in names for worse in names]
+    assert len(set(made)) == len(made)
 
 
 def test_raw_answers_and_chat_prompts_keep_their_forms(files: Files) -> None:
