@@ -12,16 +12,19 @@ from conftest import WriteJsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maskdpo.cli import main
 from maskdpo.errors import InputError, UserError
 from maskdpo.formats.align import align
 from maskdpo.formats.paper import PaperRow, from_paper, to_paper
 from maskdpo.formats.transfer import config_file, export_file, import_file
-from maskdpo.io import read_records
+from maskdpo.io import read_records, write_records
 from maskdpo.runs import meta_file, read_meta
-from maskdpo.schemas import SIDES, Annotation, Label, Message, Pair, PairSentence, Prompt, Response
+from maskdpo.schemas import SIDES, Annotation, Label, Message, Pair, PairSentence, Prompt, Record, Response
 
 TEXT = st.text(st.sampled_from("ab1. \n\t-é😀中\u3000"), min_size=0, max_size=40)
 LABELS = st.sampled_from([*Label, None])
+SCORES = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+FINISH = st.sampled_from([None, "stop", "length"])
 
 
 @st.composite
@@ -29,7 +32,9 @@ def sentences(draw: st.DrawFn, text: str) -> list[PairSentence]:
     """Any spans that a record may have: with gaps, touching, of white space only."""
     cuts = sorted(draw(st.sets(st.integers(0, len(text)), max_size=8)))
     spans = [(a, b) for a, b in pairwise(cuts) if draw(st.booleans())]
-    return [PairSentence(start=a, end=b, label=draw(LABELS)) for a, b in spans]
+    return [
+        PairSentence(start=a, end=b, label=draw(LABELS), confidence=draw(st.none() | st.floats(0, 1))) for a, b in spans
+    ]
 
 
 @st.composite
@@ -45,6 +50,11 @@ def pairs(draw: st.DrawFn) -> Pair:
         rejected=rejected if plain else [Message(role="assistant", content=rejected)],
         chosen_sentences=draw(sentences(chosen)),
         rejected_sentences=draw(sentences(rejected)),
+        chosen_score=draw(SCORES),
+        rejected_score=draw(SCORES),
+        chosen_finish_reason=draw(FINISH),
+        rejected_finish_reason=draw(FINISH),
+        weight=draw(st.floats(1e-6, 1e6)),
     )
 
 
@@ -169,7 +179,9 @@ def test_names_of_types(name: str | None, label: Label | None) -> None:
 
 def test_an_edited_row_loses_the_labels_and_spans_that_no_longer_hold() -> None:
     pair = from_paper(through_json(paper_row()), 1)
-    row = to_paper(pair)
+    row = to_paper(pair) | {"chosen_score": 0.5, "rejected_score": 0.0, "weight": 2.0}
+    row["chosen_item"]["confidence"] = [0.75, 1.0]
+    row["rejected_item"]["confidence"] = [0.25]
     row["chosen_item"]["type"] = ["hallucination", "ok"]  # a person has turned the verdicts round
     row["rejected"] = [{"role": "assistant", "content": "Well, he did."}]
     row["rejected_item"]["sents"] = ["he did."]
@@ -178,6 +190,8 @@ def test_an_edited_row_loses_the_labels_and_spans_that_no_longer_hold() -> None:
     assert [(s.start, s.end) for s in again.chosen_sentences] == [(0, 8), (9, 16)]
     assert [s.label for s in again.chosen_sentences] == [Label.HALLUCINATION, Label.NO_HALLUCINATION]
     assert [(s.start, s.end) for s in again.rejected_sentences] == [(6, 13)]
+    assert [s.confidence for s in (*again.chosen_sentences, *again.rejected_sentences)] == [None, None, 0.25]
+    assert (again.chosen_score, again.rejected_score, again.weight) == (None, 0.0, 2.0)
 
 
 def test_rows_that_do_not_fit_are_named_and_counted(jsonl: WriteJsonl, tmp_path: Path) -> None:
@@ -380,6 +394,63 @@ def test_what_an_export_needs(jsonl: WriteJsonl, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"annotations.jsonl:1: prompt_id: no prompt has the id 'q'"):
         export_file(annotations, out, "argilla", other)
     assert not out.exists()
+
+
+def test_no_output_of_an_export_destroys_another_file(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    pairs_file = jsonl("pairs.jsonl", [PAIR.model_dump(mode="json")])
+    annotations = jsonl("annotations.jsonl", [ANNOTATION.model_dump(mode="json")])
+    prompts = jsonl("pr.xml", [PROMPT.model_dump(mode="json")])
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"tasks\.xml: is where the labelling interface goes"):
+        export_file(annotations, tmp_path / "tasks.xml", "label-studio", prompts)
+    with pytest.raises(InputError, match=r"pr\.xml: is an input of this command"):
+        export_file(annotations, tmp_path / "pr.json", "label-studio", prompts)
+    with pytest.raises(InputError, match=r"t\.parquet: is named as Parquet, but export writes JSON"):
+        export_file(pairs_file, tmp_path / "t.parquet", "trl")
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_an_import_named_parquet_is_parquet(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    out = tmp_path / "pairs.parquet"
+    assert import_file(jsonl("paper.jsonl", [paper_row()]), out, "mask-dpo-paper").records == 1
+    assert out.read_bytes()[:4] == b"PAR1"
+    assert list(read_records(out, Pair)) == [PAIR]
+
+
+def test_the_format_says_which_part_of_a_dataset_is_exported(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    parts: dict[str, Record] = {"pairs": PAIR, "annotations": ANNOTATION, "prompts": PROMPT}
+    for config, record in parts.items():
+        write_records(folder / config / "train-00000.parquet", [record])
+    assert export_file(folder, tmp_path / "a.json", "argilla", folder).records == 1
+    assert export_file(folder, tmp_path / "t.jsonl", "trl").records == 1
+    with pytest.raises(InputError, match="holds annotation records, but --format trl"):
+        export_file(Path(f"{folder}:annotations"), tmp_path / "t.jsonl", "trl")
+
+
+def test_an_import_leaves_no_test_file_of_other_pairs_beside_its_own(
+    jsonl: WriteJsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, test = tmp_path / "x.jsonl", tmp_path / "x.test.jsonl"
+    file = jsonl("paper.jsonl", [paper_row()])
+
+    def imported() -> int:
+        arguments = ["import", str(file), "--format", "mask-dpo-paper", "--out", str(out)]
+        monkeypatch.setattr("sys.argv", ["maskdpo", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0)
+
+    test.write_text("mine")  # no record says that it belongs to x.jsonl
+    assert imported() == 0
+    meta = json.loads(meta_file(out).read_text())
+    meta_file(out).write_text(json.dumps(meta | {"command": "build-pairs"}))
+    before = out.read_bytes()
+    assert imported() == 2
+    assert "x.jsonl: build-pairs made it together with x.test.jsonl" in " ".join(capsys.readouterr().err.split())
+    assert (out.read_bytes(), test.read_text()) == (before, "mine")
+    test.unlink()
+    assert imported() == 0
 
 
 def test_exports_and_imports_leave_a_record_for_lineage(jsonl: WriteJsonl, tmp_path: Path) -> None:

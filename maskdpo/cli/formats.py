@@ -12,7 +12,9 @@ from maskdpo.cli.options import PromptsOption
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="Pair or annotation records (JSONL).", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="Pair or annotation records (JSONL, Parquet, a dataset).", show_default=False)
+    ],
     to: Annotated[
         Literal["trl", "mask-dpo-paper", "label-studio", "argilla"],
         typer.Option(
@@ -49,12 +51,17 @@ def import_(
             "prompts, or {question, response} to responses.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The records.")],
+    out: Annotated[Path, typer.Option(help="The records: JSONL or, named `.parquet`, Parquet.")],
     limit: Annotated[int, typer.Option(min=0, help="Rejected rows to print; all are counted.")] = 20,
 ) -> None:
     """Make records out of another format; rows that do not fit are left out, with the reason, and counted."""
+    from maskdpo.dataset.write import own_test_file
+    from maskdpo.errors import InputError
     from maskdpo.formats.transfer import import_file
 
+    test = own_test_file(out)
+    if test is not None:
+        raise InputError(f"build-pairs made it together with {test.name}; name another --out, or move both", path=out)
     stats = import_file(file, out, source, limit)
     for error in stats.errors:
         console.warn(f"rejected: {error}")

@@ -2,7 +2,7 @@
 
 That code knows two types: in the chosen answer it leaves out ``hallucination``, in the rejected one
 ``no_hallucination``; all else trains. It adds up the lengths of the sentences, so ours tile the answer. Our exact
-labels and spans travel in further keys, which it does not read.
+labels and spans, and all else that a pair holds, travel in further keys, which it does not read.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from maskdpo.formats import NOT_JUDGED
 from maskdpo.formats.align import align
 from maskdpo.schemas import SIDES, WRONG, Label, Message, Pair, PairSentence, Side
+from maskdpo.schemas.records import FinishReason, Fraction, Score
 
 LABELS: dict[str, Label | None] = {
     **{label.value.replace("_", ""): label for label in Label},
@@ -25,7 +26,7 @@ LABELS: dict[str, Label | None] = {
 
 
 class Item(BaseModel):
-    """One answer's sentences; ``label`` and ``span`` are there if maskdpo has written it."""
+    """One answer's sentences; all but ``sents`` and ``type`` is there if maskdpo has written it."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -33,10 +34,11 @@ class Item(BaseModel):
     type: list[str | None]
     label: list[Label | None] | None = None
     span: list[tuple[int, int]] | None = None
+    confidence: list[Fraction | None] | None = None
 
 
 class PaperRow(BaseModel):
-    """A row of the paper's data; ``id``, ``prompt_id`` and ``topic`` are ours."""
+    """A row of the paper's data; what comes after the items is ours."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -48,11 +50,16 @@ class PaperRow(BaseModel):
     id: str | None = Field(None, min_length=1)
     prompt_id: str | None = Field(None, min_length=1)
     topic: str | None = Field(None, min_length=1)
+    chosen_score: Score | None = None
+    rejected_score: Score | None = None
+    chosen_finish_reason: FinishReason | None = None
+    rejected_finish_reason: FinishReason | None = None
+    weight: float = Field(1.0, gt=0.0, allow_inf_nan=False)
 
 
 def to_paper(pair: Pair) -> dict[str, Any]:
-    """A pair as the paper's code reads it. Confidence, scores, finish reasons and weight have no place there."""
-    row = pair.model_dump(mode="json", include={"id", "prompt_id", "topic", "prompt", "chosen", "rejected"})
+    """A pair as the paper's code reads it, with all that it does not read beside."""
+    row = pair.model_dump(mode="json", exclude={"chosen_sentences", "rejected_sentences"})
     return row | {f"{side}_item": _item(pair.response(side), pair.sentences(side)) for side in SIDES}
 
 
@@ -64,6 +71,7 @@ def _item(text: str, sentences: Sequence[PairSentence]) -> dict[str, Any]:
         "type": [type_name(sentence.label) for sentence in sentences],
         "label": [sentence.label and sentence.label.value for sentence in sentences],
         "span": [[sentence.start, sentence.end] for sentence in sentences],
+        "confidence": [sentence.confidence for sentence in sentences],
     }
 
 
@@ -90,6 +98,11 @@ def from_paper(row: PaperRow, line: int) -> Pair:
         rejected=row.rejected,
         chosen_sentences=[],
         rejected_sentences=[],
+        chosen_score=row.chosen_score if _as_written(row.chosen_item) else None,
+        rejected_score=row.rejected_score if _as_written(row.rejected_item) else None,
+        chosen_finish_reason=row.chosen_finish_reason,
+        rejected_finish_reason=row.rejected_finish_reason,
+        weight=row.weight,
     )
     found = {f"{side}_sentences": _sentences(made.response(side), row, side) for side in SIDES}
     return Pair(**dict(made) | found)
@@ -100,13 +113,13 @@ def _sentences(text: str, row: PaperRow, side: Side) -> list[PairSentence]:
     if len(item.sents) != len(item.type):
         raise ValueError(f"{side}_item: {len(item.sents)} sentences, but {len(item.type)} types")
     try:
-        labels = _labels(item)
+        labels, sure = _labels(item), _confidences(item)
         spans = item.span if item.span and _tiled(text, item) else align(text, item.sents)
     except ValueError as error:
         raise ValueError(f"{side}_item: {error}") from None
     return [
-        PairSentence(start=span[0], end=span[1], label=label)
-        for span, label in zip(spans, labels, strict=True)
+        PairSentence(start=span[0], end=span[1], label=label, confidence=confidence)
+        for span, label, confidence in zip(spans, labels, sure, strict=True)
         if span is not None
     ]
 
@@ -119,6 +132,24 @@ def _labels(item: Item) -> list[Label | None]:
         finer if type_name(finer) == type_name(label) and label in (Label.HALLUCINATION, finer) else label
         for finer, label in zip(exact, labels, strict=True)
     ]
+
+
+def _kept(item: Item) -> list[bool]:
+    """Whether each type still is that of the label that maskdpo has written beside it."""
+    if item.label is None or len(item.label) != len(item.type):
+        return [False] * len(item.type)
+    return [name == type_name(label) for name, label in zip(item.type, item.label, strict=True)]
+
+
+def _as_written(item: Item) -> bool:
+    """Whether the score still is that of these labels: nobody has changed one."""
+    return item.label is not None and len(item.label) == len(item.type) and all(_kept(item))
+
+
+def _confidences(item: Item) -> list[float | None]:
+    """How sure the judge was; of a label that somebody has changed, nobody knows."""
+    given = item.confidence if item.confidence and len(item.confidence) == len(item.type) else [None] * len(item.type)
+    return [confidence if kept else None for confidence, kept in zip(given, _kept(item), strict=True)]
 
 
 def _label(name: str | None) -> Label | None:

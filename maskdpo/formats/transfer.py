@@ -22,8 +22,9 @@ from maskdpo.io import (
     read_prompts,
     read_records,
     record_type,
+    record_writer,
     refuse_overwriting,
-    to_line,
+    with_config,
 )
 from maskdpo.io.read import BOM
 from maskdpo.runs import Run, meta_file
@@ -86,7 +87,8 @@ def export_file(file: Path, out: Path, to: ExportFormat, prompts_file: Path | No
     Raises:
         UserError: bad input, or a format of annotations without ``prompts_file``.
     """
-    refuse_overwriting(out, file, prompts_file)
+    _check_outputs(out, to, file, prompts_file)
+    file = with_config(file, "pairs" if to in FROM_PAIRS else "annotations")
     wanted = Pair if to in FROM_PAIRS else Annotation
     if (found := record_type(file)) is not wanted:
         raise InputError(f"holds {_named(found)}, but --format {to} is made of {_named(wanted)}", path=file)
@@ -106,6 +108,16 @@ def export_file(file: Path, out: Path, to: ExportFormat, prompts_file: Path | No
     return stats
 
 
+def _check_outputs(out: Path, to: ExportFormat, *inputs: Path | None) -> None:
+    refuse_overwriting(out, *inputs)
+    if out.suffix == ".parquet":
+        raise InputError("is named as Parquet, but export writes JSON; name another --out", path=out)
+    if to == "label-studio":
+        if out.suffix.lower() == ".xml":
+            raise InputError("is where the labelling interface goes; name the tasks .json", path=out)
+        refuse_overwriting(config_file(out), *inputs)
+
+
 def _named(kind: type[Record]) -> str:
     return f"{kind.__name__.lower()} records"
 
@@ -116,16 +128,18 @@ def config_file(out: Path) -> Path:
 
 
 def import_file(file: Path, out: Path, source: ImportFormat, limit: int = 20) -> ImportStats:
-    """Make records out of another format. Rows that do not fit are left out, counted and, up to ``limit``, kept.
+    """Make records out of another format: JSONL or, by the name of ``out``, Parquet.
+
+    Rows that do not fit are left out, counted and, up to ``limit``, kept as errors.
 
     Raises:
         UserError: no row could be read.
     """
     refuse_overwriting(out, file)
     stats = ImportStats()
-    with atomic_write(out) as handle:
+    with record_writer(out) as write:
         for record in _imported(file, source, stats, limit):
-            handle.write(to_line(record))
+            write(record)
         if not stats.records:
             first = f"; the first: {stats.errors[0]}" if stats.errors else ""
             raise InputError(f"no row is {source} data ({stats.rejected} rejected){first}", path=file)
