@@ -214,6 +214,11 @@ def rows_of(folder: Path, rows: Iterable[dict[str, Any]]) -> Path:
         ([{**GOOD, "extra": 1}], "x.parquet:1: extra: unknown field; put what is your own under 'meta'"),
         ([{"id": "q"}], "x.parquet:1: prompt: is missing"),
         ([{**GOOD, "language": "fr"}], "x.parquet:1: language: Input should be 'en' or 'zh'"),
+        ([{**GOOD, "reference": 3, "reference_is_string": True}], "x.parquet:1: reference: must be a string or a list"),
+        (
+            [{**GOOD, "reference": {"a": "b"}, "reference_is_string": True}],
+            "x.parquet:1: reference: must be a string or a list",
+        ),
     ],
 )
 def test_a_bad_row_is_named_with_file_row_and_field(rows: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
@@ -228,6 +233,25 @@ def test_a_file_that_is_cut_off_is_no_parquet_file(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"x\.parquet: cannot be read as Parquet"):
         list(read_records(file, Prompt))
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+def test_damaged_pages_are_named_with_file_and_row(compression: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    rows = [{**GOOD, "id": f"q{i}", "prompt": f"{i} {i * i}?"} for i in range(600)]
+    pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=400, compression=compression)
+    column = pq.ParquetFile(file).metadata.row_group(1).column(1)
+    content = bytearray(file.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.parquet:401: cannot be read from this row on \("):
+        list(read_records(file, Prompt))
+
+
+def test_a_text_that_is_marked_as_one_stays_whole(tmp_path: Path) -> None:
+    (read,) = read_records(rows_of(tmp_path, [{**GOOD, "reference": "one", "reference_is_string": True}]), Prompt)
+    assert read.reference == "one"
 
 
 def test_what_is_json_lines_is_read_as_such_whatever_its_name(tmp_path: Path) -> None:

@@ -160,8 +160,8 @@ def from_row(row: dict[str, Any], model: type[Record]) -> dict[str, Any]:
         ):
             del row[name]  # another tool's way to say nothing
     for name in columns.text_or_texts:
-        if row.pop(name + FLAG, False) and row.get(name):
-            row[name] = row[name][0]
+        if row.pop(name + FLAG, False) and isinstance(row.get(name), list) and row[name]:
+            row[name] = row[name][0]  # what is no list is the reader's to refuse
     return row
 
 
@@ -226,17 +226,37 @@ def read_rows(path: Path, model: type[Record], *, only: bool = False) -> Iterato
     """
     with _opened(path) as file:
         names = [name for name in file.schema_arrow.names if name in schema_of(model, chat=True).names or not only]
-        for batch in file.iter_batches(batch_size=ROWS_A_BATCH, columns=names):
-            for row in batch.to_pylist():
-                try:
-                    yield from_row(row, model)
-                except ValueError as error:
-                    yield error
+        for row in _rows(file, names, path):
+            try:
+                yield from_row(row, model)
+            except ValueError as error:
+                yield error
+
+
+def _rows(file: Any, names: list[str], path: Path) -> Iterator[dict[str, Any]]:
+    """The footer may be whole where pages are damaged: that shows only when their rows are read."""
+    batches = file.iter_batches(batch_size=ROWS_A_BATCH, columns=names)
+    done = 0
+    while True:
+        try:
+            rows = next(batches).to_pylist()
+        except StopIteration:
+            return
+        except (OSError, ValueError, arrow().ArrowException) as error:
+            raise InputError(
+                f"cannot be read from this row on ({_first_line(error)})", path=path, line=done + 1
+            ) from None
+        yield from rows
+        done += len(rows)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _opened(path: Path) -> Any:
     pa = arrow()
     try:
         return pa.parquet.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"cannot be read as Parquet ({str(error).splitlines()[0]})", path=path) from None
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"cannot be read as Parquet ({_first_line(error)})", path=path) from None
