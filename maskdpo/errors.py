@@ -5,6 +5,10 @@ class UserError(Exception):
     """Something the user can put right: bad input, a wrong option, a missing package. Never a bug of ours."""
 
 
+class Interrupted(UserError):
+    """Ctrl-C, after what was done has been saved; the CLI exits with 130."""
+
+
 class InputError(UserError):
     """A bad record or file. Reads as ``file:line: field: message``."""
 

@@ -46,6 +46,8 @@ def resolve_model(name: str) -> str:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
+            if (path / "adapter_config.json").is_file():
+                raise UserError(f"{path}: is a LoRA adapter, a whole model is needed; train with --merge")
             raise UserError(f"{path}: is no model folder: it has no config.json")
         return str(path)
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:

@@ -7,7 +7,7 @@ import typer
 
 import maskdpo
 from maskdpo import console
-from maskdpo.errors import UserError
+from maskdpo.errors import Interrupted, UserError
 
 app = typer.Typer(
     name="maskdpo",
@@ -43,7 +43,7 @@ def main() -> None:
         app()
     except UserError as error:
         console.fail(str(error))
-        raise SystemExit(2) from None
+        raise SystemExit(130 if isinstance(error, Interrupted) else 2) from None
     except BrokenPipeError:
         raise SystemExit(141) from None
     except OSError as error:  # a full disk, a folder without rights: nothing that a traceback would explain better

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from maskdpo.console import progress, say
-from maskdpo.errors import InputError, UserError
+from maskdpo.errors import InputError, Interrupted, UserError
 from maskdpo.models import default_device, fingerprint, load_tokenizer
 from maskdpo.runs import META_IN_FOLDER, Run, set_aside
 from maskdpo.train.card import describe
@@ -209,7 +209,9 @@ def _run(
                 save_checkpoint(folder, stats.step, trainer.model, trainer.optimizer, keep=keep, ranks=ranks)
             seed_dropout(trainer.config, stats.step)
             if stop:
-                raise UserError(f"interrupted; step {stats.step} is saved. Repeat the same command to go on from there")
+                raise Interrupted(
+                    f"interrupted; step {stats.step} is saved. Repeat the same command to go on from there"
+                )
         recorder.draw()
         best = recorder.load_best()
     return TrainResult(done, len(encoded.pairs), encoded.dropped, first, last, trainer.layout, recorder.evals, best)
