@@ -132,7 +132,7 @@ def annotate(
     if stats.file.failed:
         console.warn(
             f"{stats.file.failed} sentences could not be judged; they carry a status, no label, and do not train; "
-            "repeat the command with --retry-failed to ask them again"
+            "repeat the command with --retry-failed to ask them again (docs/judges.md: which statuses that helps)"
         )
 
 
