@@ -13,6 +13,7 @@ from maskdpo.evaluate.agreement import Agreement, ClassAgreement, agreement
 from maskdpo.evaluate.factuality import Comparison, Estimate, Summary, compare, summarise
 from maskdpo.evaluate.page import SummaryTable
 from maskdpo.io import atomic_write, read_answers, read_prompts, read_records
+from maskdpo.runs import sha256_of
 from maskdpo.schemas import Annotation, Prompt
 
 AGREEMENT_NAMES = {
@@ -48,6 +49,7 @@ class Evaluation:
         """The same figures: numbers in full, null where one is undefined; parts that were not asked for are null."""
         values = {
             "annotations": str(self.annotations),
+            "annotations_sha256": sha256_of(self.annotations),  # so that nobody takes them for figures of other labels
             "compare": str(self.compared) if self.compared else None,
             "gold": str(self.gold) if self.gold else None,
             "summary": _summary_values(self.summary) if self.summary else None,

@@ -18,6 +18,7 @@ from maskdpo.dataset.hub.data import Contents
 from maskdpo.dataset.hub.figures import histogram
 from maskdpo.dataset.hub.history import Origin
 from maskdpo.errors import InputError
+from maskdpo.runs import sha256_of
 from maskdpo.schemas import JudgeInfo, Label, Status
 
 BEGIN = "<!-- maskdpo: generated from here; edits up to the end mark are lost -->"
@@ -27,6 +28,8 @@ HEAD = re.compile(r"\A---\n(.*?)^---\n?", re.DOTALL | re.MULTILINE)
 TAGS = ("maskdpo", "mask-dpo", "dpo", "trl", "preference", "rlaif", "hallucination", "factuality", "sentence-level")
 TASKS = ("text-generation", "text-classification")
 SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
+
+MAKE_AGREEMENT = "make it with: maskdpo evaluate ANNOTATIONS --gold GOLD --json FILE"
 
 MEANINGS = {
     Label.NO_HALLUCINATION: ("the reference supports every fact of the sentence", "right"),
@@ -50,11 +53,11 @@ def build_card(
     head |= {
         "license": license,
         **({"language": sorted(contents.figures.languages)} if contents.figures.languages else {}),
-        "task_categories": _joined(head.get("task_categories"), TASKS),
+        "task_categories": _joined(head, "task_categories", TASKS),
         "size_categories": [next((name for limit, name in SIZES if contents.rows < limit), "10M<n<100M")],
-        "tags": _joined(head.get("tags"), TAGS),
-        "configs": _by_config(head.get("configs"), features.configs(contents)),
-        "dataset_info": _by_config(head.get("dataset_info"), features.dataset_info(contents, folder)),
+        "tags": _joined(head, "tags", TAGS),
+        "configs": _by_config(head, "configs", features.configs(contents)),
+        "dataset_info": _by_config(head, "dataset_info", features.dataset_info(contents, folder)),
     }
     head.setdefault("pretty_name", repo.rpartition("/")[2])
     generated = f"{BEGIN}\n\n{_render(repo, contents, origin, agreement)}\n{END}\n"
@@ -62,12 +65,12 @@ def build_card(
     return f"---\n{shown}---\n{_place(body, generated, title=head['pretty_name'])}"
 
 
-def read_agreement(file: Path) -> dict[str, Any]:
-    """How well the labels agree with human ones, out of what ``maskdpo evaluate --gold GOLD --json FILE`` wrote."""
+def read_agreement(file: Path, annotations: Path) -> dict[str, Any]:
+    """How well these labels agree with human ones, out of what ``maskdpo evaluate --gold GOLD --json FILE`` wrote."""
     try:
         found = json.loads(file.read_bytes())
         three = found["agreement"]["three_classes"]
-        return {
+        agreement = {
             "gold": Path(found["gold"]).name,
             "sentences": int(three["gold_sentences"]),
             "judged": int(three["judged"]),
@@ -76,10 +79,18 @@ def read_agreement(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError("no such file", path=file) from None
     except (ValueError, KeyError, TypeError):
-        raise InputError(
-            "holds no agreement with gold labels; make it with: maskdpo evaluate ANNOTATIONS --gold GOLD --json FILE",
-            path=file,
-        ) from None
+        raise InputError(f"holds no agreement with gold labels; {MAKE_AGREEMENT}", path=file) from None
+    if found.get("annotations_sha256") != sha256_of(annotations):
+        raise InputError(f"is not of {annotations.name} as it is now; {MAKE_AGREEMENT}", path=file)
+    return agreement
+
+
+def read_card(file: Path, *, shown: str | None = None) -> str:
+    """A card that may have been written by people; ``shown``: what errors call it."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError("is not UTF-8; put it right", path=shown or file) from None
 
 
 def _parts(card: str) -> tuple[dict[str, Any], str]:
@@ -108,18 +119,27 @@ def _place(body: str, generated: str, *, title: str) -> str:
     return body[:begin] + generated + body[end + len(END) :].removeprefix("\n")
 
 
-def _joined(theirs: Any, ours: Iterable[str]) -> list[str]:
+def _listed(head: Mapping[str, Any], key: str, kind: type) -> list[Any]:
+    """What others have written under a key of ours: one, a list, or nothing."""
+    found = head.get(key)
+    listed = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(isinstance(value, kind) for value in listed):
+        what = "texts" if kind is str else "mappings"
+        raise InputError(f"must be a list of {what} in the YAML; put it right", path="README.md", field=key)
+    return listed
+
+
+def _joined(head: Mapping[str, Any], key: str, ours: Iterable[str]) -> list[str]:
     """What others have listed, then what of ours is missing."""
-    listed = [theirs] if isinstance(theirs, str) else list(theirs or ())
+    listed = _listed(head, key, str)
     return [*listed, *(value for value in ours if value not in listed)]
 
 
-def _by_config(theirs: Any, ours: list[dict[str, Any]] | dict[str, Any]) -> list[dict[str, Any]]:
+def _by_config(head: Mapping[str, Any], key: str, ours: list[dict[str, Any]] | dict[str, Any]) -> list[dict[str, Any]]:
     """Ours, then the configs that others have added."""
     made = ours if isinstance(ours, list) else [ours]
-    names = {config["config_name"] for config in made}
-    listed = [theirs] if isinstance(theirs, dict) else list(theirs or ())
-    return [*made, *(config for config in listed if config.get("config_name") not in names)]
+    names = [config["config_name"] for config in made]
+    return [*made, *(config for config in _listed(head, key, dict) if config.get("config_name") not in names)]
 
 
 def _render(repo: str, contents: Contents, origin: Origin, agreement: Mapping[str, Any] | None) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from maskdpo.console import Ticker, progress
+from maskdpo.console import Ticker, progress, warn
 from maskdpo.dataset.hub.figures import Figures
 from maskdpo.dataset.lots import Split, split_of
-from maskdpo.dataset.write import test_file
+from maskdpo.dataset.write import own_test_file, test_file
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import CONFIGS, Located, read_located
 from maskdpo.io.parquet import TableWriter, is_chat
@@ -31,8 +31,8 @@ class Files(NamedTuple):
 
     @property
     def test_pairs(self) -> Path | None:
-        file = test_file(self.pairs)
-        return file if file.exists() else None
+        """None, too, for a file of that name that ``build-pairs`` has not made together with the pairs."""
+        return own_test_file(self.pairs)
 
 
 class Known(NamedTuple):
@@ -72,6 +72,9 @@ def write_data(folder: Path, files: Files) -> Contents:
     for file in files:
         if dataset_of(file) is not None:
             raise InputError("is a dataset already; push takes JSONL or Parquet files", path=file)
+    left_out = test_file(files.pairs)
+    if left_out.exists() and files.test_pairs is None:
+        warn(f"{left_out.name} is left out: no record beside {files.pairs.name} says that build-pairs has made both")
     parts = {config: Part() for config in CONFIGS}
     figures = Figures()
     topics = _topics(files)
@@ -122,6 +125,9 @@ def _topics(files: Files) -> Callable[[str], Split]:
     meta = read_meta(meta_file(files.pairs))
     options = meta.options if meta else {}
     test_size, seed = options.get("test_size", 0.0), options.get("seed", 0)
+    for name, value, kind in (("test_size", test_size, int | float), ("seed", seed, int)):
+        if not isinstance(value, kind):
+            raise InputError(f"{value!r} is no number", path=meta_file(files.pairs), field=f"options.{name}")
     return lambda topic: found.get(topic) or split_of(topic, test_size, seed)
 
 
@@ -170,6 +176,12 @@ def _in_order(part: Part) -> None:
 
 
 def _two_forms(config: str, chat: bool) -> str:
+    if config == "prompts":
+        here, before = ("a text", "chat messages") if chat else ("chat messages", "texts")
+        return (
+            f"this one is {here}, those before it are {before}; a column of prompts has one type: write all as chat "
+            "messages (a text is one message of the user)"
+        )
     here, before = ("plain text (--raw)", "chat messages") if chat else ("chat messages", "plain text (--raw)")
     return (
         f"this one is {here}, those before it are {before}; a column of {config} has one type, so the two kinds need "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskdpo.console import say
 from maskdpo.dataset.hub import features
-from maskdpo.dataset.hub.card import BEGIN, build_card, read_agreement
+from maskdpo.dataset.hub.card import BEGIN, build_card, read_agreement, read_card
 from maskdpo.dataset.hub.data import Contents, Files, write_data
 from maskdpo.dataset.hub.history import origin_of
 from maskdpo.errors import InputError, UserError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CARD = "README.md"
+CARD_ASIDE = ".README.md.before"
+"""The card that was there, while the data are replaced: it may hold what people wrote."""
 DATA = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".jsonl.gz", ".json.gz", ".tar", ".zip")
 
 
@@ -64,11 +66,14 @@ class Pushed:
 
 
 def write_folder(wanted: Wanted, folder: Path) -> Contents:
-    """Write the folder that would be pushed. One that is there must be such a folder; a card in it is built on."""
+    """Write the folder that would be pushed. One that is there must be such a folder; a card in it is built on.
+
+    A run that is killed leaves no card beside data that it does not describe; the next one builds on it nonetheless.
+    """
     features.require_datasets()
     check_name(wanted.repo)
-    card = folder / CARD
-    before = card.read_text(encoding="utf-8") if card.is_file() else ""
+    card, aside = folder / CARD, folder / CARD_ASIDE
+    before = next((read_card(file) for file in (card, aside) if file.is_file()), "")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and BEGIN not in before)):
         raise InputError("is there already and is no dataset folder of maskdpo; name another", path=folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -76,10 +81,13 @@ def write_folder(wanted: Wanted, folder: Path) -> Contents:
         made = Path(temporary)
         contents = _build(wanted, made, before)
         folder.mkdir(exist_ok=True)
+        if card.exists():
+            card.replace(aside)
         for config in CONFIGS:
             shutil.rmtree(folder / config, ignore_errors=True)
             (made / config).rename(folder / config)
         (made / CARD).replace(card)
+        aside.unlink(missing_ok=True)
     return contents
 
 
@@ -129,7 +137,7 @@ def check_name(repo: str) -> None:
 
 
 def _build(wanted: Wanted, folder: Path, before: str, *, repo: str | None = None) -> Contents:
-    agreement = read_agreement(wanted.agreement) if wanted.agreement else None
+    agreement = read_agreement(wanted.agreement, wanted.files.annotations) if wanted.agreement else None
     origin = origin_of(wanted.files)
     contents = write_data(folder, wanted.files)
     card = build_card(
@@ -167,7 +175,7 @@ def _remote(api: "HfApi", repo: str) -> Remote | None:
         files = {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in tree if isinstance(f, RepoFile)}
     card = ""
     if CARD in files:
-        card = hub.download(hub.Snapshot(repo, sha, ()), CARD).read_text(encoding="utf-8")
+        card = read_card(hub.download(hub.Snapshot(repo, sha, ()), CARD), shown=f"hub:{repo}: {CARD}")
     return Remote(sha, bool(info.private), files, card)
 
 

@@ -17,7 +17,7 @@ from maskdpo.dataset.hub.figures import histogram
 from maskdpo.dataset.hub.push import Wanted, write_folder
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
-from maskdpo.runs import meta_file
+from maskdpo.runs import meta_file, sha256_of
 from maskdpo.schemas import Pair
 
 
@@ -125,15 +125,25 @@ def test_agreement_comes_from_evaluate(files: RecordFiles, tmp_path: Path, monke
     assert (
         f"Against {three['gold_sentences']} sentences with human labels (gold.jsonl), {three['judged']} of them" in card
     )
+    found = json.loads(report.read_text())
+    assert found["annotations_sha256"] == sha256_of(files.annotations)
+    old = {key: value for key, value in found.items() if key != "annotations_sha256"}
+    for other in (old, found | {"annotations_sha256": sha256_of(files.pairs)}):
+        report.write_text(json.dumps(other))
+        with pytest.raises(
+            InputError, match=r"agreement\.json: is not of annotations\.jsonl as it is now; make it with"
+        ):
+            card_of(files, tmp_path / "out2", agreement=report)
+    assert not (tmp_path / "out2").exists()
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"agreement": null}', "{", '{"agreement": {"three_classes": {}}}'])
 def test_a_file_without_agreement_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError, match=r"a\.json: holds no agreement with gold labels"):
-        read_agreement(tmp_path / "a.json")
+        read_agreement(tmp_path / "a.json", tmp_path / "annotations.jsonl")
     with pytest.raises(InputError, match="no such file"):
-        read_agreement(tmp_path / "b.json")
+        read_agreement(tmp_path / "b.json", tmp_path / "annotations.jsonl")
 
 
 def test_what_people_wrote_and_added_stays(files: RecordFiles, tmp_path: Path) -> None:
@@ -174,6 +184,50 @@ def test_a_card_without_marks_gets_the_generated_part_at_its_end(files: RecordFi
             _place(broken, "G\n", title="T")
     with pytest.raises(InputError, match="cannot be read"):
         _parts("---\n: [\n---\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"configs: [a]", "README.md: configs: must be a list of mappings in the YAML"),
+        (b"dataset_info: 3", "README.md: dataset_info: must be a list of mappings in the YAML"),
+        (b"tags: [1]", "README.md: tags: must be a list of texts in the YAML"),
+        (b"task_categories: {a: b}", "README.md: task_categories: must be a list of texts in the YAML"),
+        (b"pretty_name: caf\xe9", "README.md: is not UTF-8; put it right"),
+    ],
+)
+def test_a_head_that_is_not_what_it_should_be_is_named(
+    head: bytes, message: str, files: RecordFiles, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "README.md").write_bytes(b"---\n" + head + f"\n---\n{BEGIN}\n{END}\n".encode())
+    with pytest.raises(InputError) as caught:
+        card_of(files, folder)
+    assert str(caught.value).removeprefix(f"{folder}/").startswith(message)
+    assert [path.name for path in folder.iterdir()] == ["README.md"]
+
+
+def test_a_run_that_is_killed_leaves_no_old_card_beside_new_data(
+    files: RecordFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    card = card_of(files, folder).replace("# facts\n", "# Facts\n\nBy hand.\n")
+    (folder / "README.md").write_text(card)
+    smaller = make_files(tmp_path / "smaller", prompts=6, test_size=0)
+    moved = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.name == "annotations":
+            raise KeyboardInterrupt
+        return moved(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", killed)
+        card_of(smaller, folder)
+    assert not (folder / "README.md").exists()
+    assert "# Facts\n\nBy hand.\n" in card_of(smaller, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "annotations", "pairs", "prompts"]
 
 
 def test_text_of_the_data_breaks_no_table_and_no_mark(tmp_path: Path) -> None:

@@ -63,11 +63,48 @@ def test_topics_without_pairs_go_where_build_pairs_has_drawn_them(tmp_path: Path
         write_records(file, list(read_records(file, Pair))[:3])
     write_data(tmp_path / "b", Files(*some))
     assert topics(tmp_path / "b", "test")["prompts"] == topics(tmp_path / "a", "test")["prompts"]
-    meta_file(some.pairs).unlink()
+    meta = json.loads(meta_file(some.pairs).read_text())
+    meta_file(some.pairs).write_text(json.dumps(meta | {"options": {}}))
     write_data(tmp_path / "c", Files(*some))
     found = topics(tmp_path / "c", "test")["prompts"]
     assert found == {pair.topic for pair in read_records(test, Pair)}
     assert found < topics(tmp_path / "b", "test")["prompts"]
+
+
+@pytest.mark.parametrize("record", [None, "import"])
+def test_a_test_file_of_other_pairs_is_left_out(
+    record: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = make_files(tmp_path / "in")
+    meta = json.loads(meta_file(files.pairs).read_text())
+    meta_file(files.pairs).unlink()
+    if record:
+        meta_file(files.pairs).write_text(json.dumps(meta | {"command": record}))
+    contents = write_data(tmp_path / "out", Files(*files))
+    assert all(list(part.rows) == ["train"] for part in contents.parts.values())
+    assert contents.parts["pairs"].rows["train"] == len(list(read_records(files.pairs, Pair)))
+    assert "warning: pairs.test.jsonl is left out: no record beside pairs.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "value"), [("test_size", "x"), ("seed", None)])
+def test_a_record_that_was_tampered_with_is_named(name: str, value: object, tmp_path: Path) -> None:
+    files = make_files(tmp_path / "in")
+    meta = json.loads(meta_file(files.pairs).read_text())
+    meta["options"][name] = value
+    meta_file(files.pairs).write_text(json.dumps(meta))
+    assert fails(files, tmp_path) == f"in/pairs.jsonl.meta.json: options.{name}: {value!r} is no number"
+
+
+def test_prompts_of_two_forms_are_no_one_column(tmp_path: Path) -> None:
+    files = make_files(tmp_path / "in")
+    rows = [prompt(i) for i in range(20)]
+    rows[1]["prompt"] = [{"role": "user", "content": "Where?"}]
+    write(files.prompts, rows)
+    said = fails(files, tmp_path)
+    assert said == (
+        "in/prompts.jsonl:2: prompt: this one is chat messages, those before it are texts; a column of prompts has one "
+        "type: write all as chat messages (a text is one message of the user)"
+    )
 
 
 def test_without_test_pairs_all_is_train(tmp_path: Path) -> None:

@@ -202,6 +202,16 @@ def test_what_people_write_on_the_hub_survives(world: World, files: RecordFiles)
     assert "4 topics." in card
 
 
+def test_a_card_on_the_hub_that_cannot_be_read_is_named(world: World, files: RecordFiles) -> None:
+    world.pushes(files)
+    there, repo = world.hub.files("me/facts"), world.hub.repos["me/facts"]
+    card = there["README.md"]
+    repo.commit(there | {"README.md": card + b"caf\xe9\n"})
+    assert world.refuses(files) == "hub:me/facts: README.md: is not UTF-8; put it right"
+    repo.commit(there | {"README.md": b"---\nconfigs: [a]\n" + card[card.index(b"---", 3) :]})
+    assert world.refuses(files).startswith("README.md: configs: must be a list of mappings in the YAML")
+
+
 @pytest.mark.parametrize(("status", "message"), [(503, "the Hub answered 503"), (None, "the Hub cannot be reached")])
 def test_a_push_that_fails_at_the_commit_changes_nothing_and_can_be_repeated(
     status: int | None, message: str, world: World, files: RecordFiles
