@@ -9,7 +9,7 @@ from typing import Any, Literal
 from maskdpo.errors import InputError
 from maskdpo.io import is_on_hub
 from maskdpo.models import fingerprint
-from maskdpo.runs import RunMeta, holds, meta_file, read_meta
+from maskdpo.runs import RunMeta, changed_outputs, holds, meta_file, read_meta
 
 State = Literal["unchanged", "changed", "moved", "missing", "unknown"]
 
@@ -28,6 +28,8 @@ class Node:
     """Whether it is still what the run that used it had read; ``unknown`` for models whose files were not recorded."""
     run: RunMeta | None = None
     """How it was made; None where nothing is recorded."""
+    altered: dict[str, str] = field(default_factory=dict)
+    """Files beside it, or itself, that no longer are as that run has left them: ``changed`` or ``missing``."""
     inputs: list["Node"] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -36,6 +38,7 @@ class Node:
             "role": self.role,
             "state": self.state,
             "run": self.run.model_dump() if self.run else None,
+            "altered": self.altered,
             "inputs": [node.as_json() for node in self.inputs],
         }
 
@@ -64,6 +67,9 @@ def problems(node: Node) -> Iterator[str]:
         yield from problems(child)
     if node.run and node.run.status == "running":
         yield f"{node.path}: is not finished"
+    for name, how in node.altered.items():
+        does = "has changed" if how == "changed" else "is missing"
+        yield f"{node.path.with_name(name)}: {does} since {node.run.command if node.run else 'a run'} made it"
 
 
 def _node(path: Path, role: str, state: State, above: tuple[Path, ...]) -> Node:
@@ -74,6 +80,7 @@ def _node(path: Path, role: str, state: State, above: tuple[Path, ...]) -> Node:
     record = _record_of(path)
     node.run = read_meta(record) if record else None
     if record and node.run:
+        node.altered = dict(changed_outputs(path, node.run))
         above = (*above, path.resolve())
         for input_role, digest in node.run.inputs.items():
             found, how = _find(record.parent, node.run.paths.get(input_role), digest)

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from maskdpo.io import atomic_write, identity, is_on_hub, open_input
 
 META_IN_FOLDER = "maskdpo_run.json"
 """The record inside an output that is a folder: a trained model."""
+META_SUFFIX = ".meta.json"
 
 PACKAGES = ("maskdpo", "torch", "transformers", "tokenizers", "vllm", "openai", "sentencex", "spacy", "nltk")
 
@@ -67,6 +68,8 @@ class RunMeta(BaseModel):
     """SHA-256 of every input file, by its role; of a dataset on the Hub, its name and commit."""
     paths: dict[str, str] = {}
     """Where every input lay, relative to the folder of this record."""
+    outputs: dict[str, str] = {}
+    """SHA-256 of the finished files beside this record, by name. Nothing in a model folder, nor in old records."""
     folder: str = "."
     """Where the command ran, relative to the folder of this record: what its arguments are relative to."""
     command_line: Annotated[str, AfterValidator(line_without_secrets)] = ""
@@ -87,7 +90,8 @@ class Run:
         file: the meta file.
         options: what decides the result; JSON values only.
         inputs: input files by role.
-        restart: how the user begins anew, for the message when the options changed.
+        restart: how the user begins anew, for the message when the options changed. None: the stage always makes its
+            output anew, whatever an earlier record says.
         fixed_inputs: whether a changed input file forbids to continue (else it is only pointed out).
     """
 
@@ -98,7 +102,7 @@ class Run:
         options: Mapping[str, Any],
         inputs: Mapping[str, Path],
         *,
-        restart: str,
+        restart: str | None,
         fixed_inputs: bool = False,
     ) -> None:
         self.file = file
@@ -114,8 +118,8 @@ class Run:
             begun=datetime.now(UTC).isoformat(timespec="milliseconds"),
             versions=_versions(),
         )
-        self.previous = read_meta(file)
-        if self.previous is not None:
+        self.previous = read_meta(file) if restart is not None else None
+        if self.previous is not None and restart is not None:
             _check_same(self.previous, self.meta, file, restart, fixed_inputs)
             self.meta.begun = self.previous.begun or self.meta.begun
         self._started = time.monotonic()
@@ -124,7 +128,16 @@ class Run:
         """Write the record; called when the inputs have proved to be good."""
         _write_meta(self.file, self.meta)
 
-    def finish(self, counts: Mapping[str, Any]) -> None:
+    def finish(self, counts: Mapping[str, Any], outputs: Iterable[Path] | None = None) -> None:
+        """Write the record of a finished run.
+
+        Args:
+            outputs: what it has made, in the folder of the record; those that are not there are left out. None: the
+                file that the record is named after.
+        """
+        named = [self.file.with_name(self.file.name.removesuffix(META_SUFFIX))] if outputs is None else outputs
+        files = [file for file in named if file != self.file and file.is_file()]
+        self.meta.outputs = {file.name: sha256_of(file) for file in files}
         self.meta.status = "complete"
         self.meta.counts = dict(counts)
         self.meta.seconds = round(time.monotonic() - self._started + (self.previous.seconds if self.previous else 0), 3)
@@ -149,7 +162,7 @@ class OtherSettings(UserError):
 
 
 def meta_file(output: Path) -> Path:
-    return output / META_IN_FOLDER if output.is_dir() else output.with_name(output.name + ".meta.json")
+    return output / META_IN_FOLDER if output.is_dir() else output.with_name(output.name + META_SUFFIX)
 
 
 def set_aside(*files: Path) -> None:
@@ -175,6 +188,18 @@ def holds(path: Path, digest: str) -> bool:
         return sha256_of(path) == digest
     except UserError:  # it is gone, or no longer anything that can be read
         return False
+
+
+def changed_outputs(path: Path, meta: RunMeta) -> Iterator[tuple[str, Literal["changed", "missing"]]]:
+    """Outputs that no longer are as a finished run has left them; ``path`` is one of them, renamed perhaps."""
+    if meta.outputs and path.name not in meta.outputs:
+        if not any(holds(path, digest) for digest in meta.outputs.values()):
+            yield path.name, "changed"
+        return
+    for name, digest in meta.outputs.items():
+        file = path.with_name(name)
+        if not holds(file, digest):
+            yield name, "changed" if file.exists() else "missing"
 
 
 def relative_to_folder(path: Path, folder: Path) -> str:

@@ -30,7 +30,7 @@ def made(
     with invoked_as(f"maskdpo {command} ...", {}):
         run = Run(meta_file(out), command, options or {}, inputs, restart="")
     run.begin()
-    run.finish({"records": 1})
+    run.finish({"records": 1}, [out, Path(str(out).replace(".jsonl", ".test.jsonl"))] if out.suffix else None)
     return out
 
 
@@ -47,9 +47,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     annotations = made(
         Path("run/annotations.jsonl"), "annotate", {"prompts": prompts, "responses": responses}, {"name": "lexical"}
     )
+    Path("run/pairs.test.jsonl").write_text('{"id": "held out"}\n')
     pairs = made(Path("run/pairs.jsonl"), "build-pairs", {"prompts": prompts, "annotations": annotations})
-    made(Path("run/pairs.test.jsonl"), "none", {})
-    Path("run/pairs.test.jsonl.meta.json").unlink()
     model = made(Path("run/model"), "train", {"pairs": pairs}, base)
     trained = {"model": "run/model", "model_files": fingerprint("run/model")}
     made(Path("run/after.jsonl"), "sample", {"prompts": prompts}, trained)
@@ -117,7 +116,23 @@ def test_what_has_changed_is_said(project: Path) -> None:
     Path("run/responses.jsonl").write_text('{"id": "edited"}\n')
     node = trace(Path("run/model"))
     assert "responses changed responses.jsonl" in chain(node)
-    assert list(problems(node)) == ["run/responses.jsonl: has changed since run/annotations.jsonl was made from it"]
+    assert list(problems(node)) == [
+        "run/responses.jsonl: has changed since run/annotations.jsonl was made from it",
+        "run/responses.jsonl: has changed since sample made it",
+    ]
+
+
+def test_an_output_that_is_no_longer_as_it_was_made_is_said(project: Path) -> None:
+    Path("run/pairs.test.jsonl").unlink()
+    assert list(problems(trace(Path("run/pairs.jsonl")))) == [
+        "run/pairs.test.jsonl: is missing since build-pairs made it"
+    ]
+    Path("run/responses.jsonl").write_text('{"id": "edited"}\n')
+    node = trace(Path("run/responses.jsonl"))
+    assert node.altered == {"responses.jsonl": "changed"}
+    for kind in ("", ".meta.json"):
+        Path(f"run/responses.jsonl{kind}").rename(f"run/answers.jsonl{kind}")
+    assert trace(Path("run/answers.jsonl")).altered == {"answers.jsonl": "changed"}
 
 
 def test_what_is_missing_is_said(project: Path) -> None:

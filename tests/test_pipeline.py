@@ -209,6 +209,25 @@ def test_more_prompts_are_added_to_what_is_there(world: World) -> None:
     assert not {"responses.jsonl.bak", "annotations.jsonl.bak"} & world.backups()
 
 
+def test_an_output_that_is_lost_in_part_is_made_good(world: World) -> None:
+    for name in ("heldout", "train", "evaluate", "report"):
+        del world.spec[name]
+    world.spec["build-pairs"] |= {"test_size": 0.5, "seed": 3}
+    world.run()
+    whole = world.contents()
+    (world.out / "pairs.test.jsonl").unlink()
+    assert world.plan()["build-pairs"] == ("continue", "pairs.test.jsonl missing since it was made")
+    world.run()
+    for name in ("pairs.jsonl", "annotations.jsonl", "responses.jsonl"):
+        text = (world.out / name).read_text()
+        (world.out / name).write_text(text[: len(text) // 2])
+    assert world.plan()["sample"] == ("continue", "responses.jsonl changed since it was made")
+    world.run()
+    files = [name for name in whole if not name.endswith(".meta.json")]
+    assert {name: world.contents()[name] for name in files} == {name: whole[name] for name in files}
+    assert {action for action, _ in world.plan().values()} == {"up to date"}
+
+
 def test_what_was_interrupted_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

@@ -1,11 +1,28 @@
 """The record beside an output, and what becomes of outputs that are begun anew."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import WriteJsonl
 
-from maskdpo.runs import Run, invoked_as, line_without_secrets, meta_file, read_meta, set_aside, without_secrets
+from maskdpo.dataset.options import PairOptions
+from maskdpo.dataset.pairs import build_pairs
+from maskdpo.runs import (
+    Run,
+    changed_outputs,
+    holds,
+    invoked_as,
+    line_without_secrets,
+    meta_file,
+    read_meta,
+    set_aside,
+    without_secrets,
+)
+
+PAIR_OPTIONS = PairOptions(test_size=0.5, max_similarity=1.0)
 
 
 def test_every_earlier_output_is_kept(tmp_path: Path) -> None:
@@ -51,3 +68,75 @@ def test_a_record_holds_no_secrets_nor_gives_those_of_old_records(tmp_path: Path
     assert meta is not None
     assert "RET" not in meta.model_dump_json()
     assert meta.arguments == {"api_base": "https://h/v1?key=***", "stop": ["https://h/v1?key=***"]}
+
+
+# --- what was made ---------------------------------------------------------------------------------
+
+
+def test_a_finished_run_records_what_it_has_made(tmp_path: Path) -> None:
+    out, folder = tmp_path / "out.jsonl", tmp_path / "model"
+    out.write_text("x")
+    folder.mkdir()
+    for output in (out, folder):
+        run = Run(meta_file(output), "sample", {}, {}, restart="")
+        run.begin()
+        run.finish({})
+    recorded = [read_meta(meta_file(output)) for output in (out, folder)]
+    assert [meta and list(meta.outputs) for meta in recorded] == [["out.jsonl"], []]
+    assert recorded[0] is not None
+    assert list(changed_outputs(out, recorded[0])) == []
+    out.write_text("y")
+    assert list(changed_outputs(out, recorded[0])) == [("out.jsonl", "changed")]
+    out.unlink()
+    assert list(changed_outputs(out, recorded[0])) == [("out.jsonl", "missing")]
+
+
+@pytest.fixture
+def labelled(jsonl: WriteJsonl) -> tuple[Path, Path]:
+    """Prompts, and for each one right and one wrong answer."""
+    prompts = [{"id": f"q{i}", "prompt": "?"} for i in range(6)]
+    sentence = {"start": 0, "end": 3, "status": "ok"}
+    annotations = [
+        {"id": f"q{i}-{label}", "prompt_id": f"q{i}", "response": text, "model": "m"}
+        | {"sentences": [sentence | {"label": label}]}
+        for i in range(6)
+        for text, label in (("Yes", "no_hallucination"), ("No!", "contradictory"))
+    ]
+    return jsonl("prompts.jsonl", prompts), jsonl("annotations.jsonl", annotations)
+
+
+def test_new_pairs_never_stand_beside_an_old_record(labelled: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "pairs.jsonl"
+    build_pairs(*labelled, out, PAIR_OPTIONS)
+    meta = read_meta(meta_file(out))
+    assert meta is not None
+    assert list(meta.outputs) == ["pairs.jsonl", "pairs.test.jsonl"]
+    out.unlink()
+    out.with_name("pairs.test.jsonl").unlink()
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("maskdpo.runs.Run.finish", interrupt)
+        build_pairs(*labelled, out, replace(PAIR_OPTIONS, seed=1))
+    meta = read_meta(meta_file(out))
+    assert meta is not None
+    assert out.exists()
+    assert (meta.status, meta.options["seed"], meta.outputs) == ("running", 1, {})
+
+
+def test_an_input_that_is_edited_while_pairs_are_built_counts_as_changed(
+    labelled: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, annotations = labelled
+
+    def edit(*_: Any) -> None:
+        prompts.write_text(prompts.read_text() + "\n")
+
+    monkeypatch.setattr("maskdpo.dataset.pairs._refuse_too_few", edit)
+    build_pairs(prompts, annotations, tmp_path / "pairs.jsonl", PAIR_OPTIONS)
+    meta = read_meta(meta_file(tmp_path / "pairs.jsonl"))
+    assert meta is not None
+    assert not holds(prompts, meta.inputs["prompts"])
+    assert holds(annotations, meta.inputs["annotations"])
+
+
+def interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt

@@ -43,6 +43,9 @@ def build_pairs(
     """
     check_options(options)
     _check_outputs((prompts_file, annotations_file), out, summary_file)
+    # hashed before they are read: what is edited meanwhile must not pass for what went in
+    inputs = {"prompts": prompts_file, "annotations": annotations_file}
+    run = Run(meta_file(out), "build-pairs", asdict(options), inputs, restart=None)
     prompts = read_prompts_slim(prompts_file)
     stats = PairStats(bounded=options.score not in UNBOUNDED, prompts=len(prompts))
     candidates = read_candidates(annotations_file, prompts, options, stats)
@@ -66,15 +69,8 @@ def build_pairs(
         _refuse_too_few(stats, annotations_file)
         if summary:
             summary.write(json.dumps(stats.summary(), indent=2).encode() + b"\n")
-        meta_file(out).unlink(missing_ok=True)  # the record of an earlier run never stands beside this run's pairs
-    run = Run(
-        meta_file(out),
-        "build-pairs",
-        asdict(options),
-        {"prompts": prompts_file, "annotations": annotations_file},
-        restart="",
-    )
-    run.finish(stats.summary())
+        run.begin()  # now the files are replaced: the record of an earlier run must not stand beside this run's pairs
+    run.finish(stats.summary(), [out, test_file(out)])
     return stats
 
 

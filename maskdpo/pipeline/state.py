@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from maskdpo.models import fingerprint
 from maskdpo.pipeline.spec import Stage
-from maskdpo.runs import RunMeta, holds, meta_file, read_meta
+from maskdpo.runs import RunMeta, changed_outputs, holds, meta_file, read_meta
 
 ALWAYS = frozenset({"evaluate", "report"})
 """Quick, and their product is to be looked at: they run each time, and leave no record."""
@@ -44,6 +44,8 @@ def state_of(stage: Stage) -> State:
         return State("continue", "interrupted")
     if changed:
         return State("continue", f"{' and '.join(role for role, _ in changed)} changed")
+    if damaged := list(changed_outputs(stage.out, meta)):
+        return State("continue", ", ".join(f"{name} {how} since it was made" for name, how in damaged))
     if failed := _failed(stage, meta):
         return State("continue", failed)
     if not meta.arguments:
