@@ -9,7 +9,7 @@ from typing import Any, Literal
 from maskdpo.errors import InputError
 from maskdpo.io import is_on_hub
 from maskdpo.models import fingerprint
-from maskdpo.runs import RunMeta, changed_outputs, holds, meta_file, read_meta
+from maskdpo.runs import RunMeta, changed_outputs, holds, meta_file, read_meta, record_of, recorded_model
 
 State = Literal["unchanged", "changed", "moved", "missing", "unknown"]
 
@@ -77,7 +77,7 @@ def _node(path: Path, role: str, state: State, above: tuple[Path, ...]) -> Node:
     node = Node(path, role, state)
     if path.resolve() in above or not path.exists():
         return node
-    record = _record_of(path)
+    record = record_of(path)
     node.run = read_meta(record) if record else None
     if record and node.run:
         node.altered = dict(changed_outputs(path, node.run))
@@ -89,12 +89,6 @@ def _node(path: Path, role: str, state: State, above: tuple[Path, ...]) -> Node:
         if model:
             node.inputs.append(_node(*model, above))
     return node
-
-
-def _record_of(path: Path) -> Path | None:
-    """The record beside an output. Pairs of held-out topics are described by that of the others."""
-    beside = path.with_name(path.name.replace(".test.", ".", 1))
-    return next((file for file in (meta_file(path), meta_file(beside)) if file.exists()), None)
 
 
 def _find(folder: Path, recorded: str | None, digest: str) -> tuple[Path, State]:
@@ -122,9 +116,10 @@ def _neighbours(folders: set[Path]) -> Iterator[Path]:
 
 def _model(folder: Path, run: RunMeta) -> tuple[Path, str, State] | None:
     """The model that sampled, judged or was trained, if it is a folder; a Hub id stays among the options."""
-    name, recorded = run.options.get("model"), run.options.get("model_files")
-    if not isinstance(name, str):
+    known = recorded_model(run)
+    if known is None:
         return None
+    name, recorded = known
     path = _tidy(folder / run.folder / Path(name).expanduser())
     if not path.is_dir():
         # what is recorded of a folder is a hash, of a Hub id the id itself

@@ -165,6 +165,28 @@ def meta_file(output: Path) -> Path:
     return output / META_IN_FOLDER if output.is_dir() else output.with_name(output.name + META_SUFFIX)
 
 
+def record_of(path: Path) -> Path | None:
+    """The record of an output. Pairs of held-out topics are described by that of the others."""
+    if meta_file(path).exists():
+        return meta_file(path)
+    beside = meta_file(path.with_name(path.name.replace(".test.", ".", 1)))
+    meta = read_meta(beside)
+    if meta is None or meta.command != "build-pairs":
+        return None
+    return beside if not meta.outputs or path.name in meta.outputs else None
+
+
+def recorded_model(meta: RunMeta) -> tuple[str, str | None] | None:
+    """The model of a run and the fingerprint of its files, None where that is not known; a judge calls it otherwise."""
+    name = meta.options.get("model")
+    if not isinstance(name, str):
+        return None
+    judged = meta.command == "annotate"
+    files = meta.options.get("revision" if judged else "model_files")
+    # a judge of one's own may call anything its revision
+    return name, files if isinstance(files, str) and not (judged and meta.options.get("name") != "llm") else None
+
+
 def set_aside(*files: Path) -> None:
     """Keep an earlier output as ``.bak`` (``.bak2`` ...) when a run begins anew: nothing is deleted."""
     for file in files:

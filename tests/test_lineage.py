@@ -154,6 +154,31 @@ def test_a_model_trained_anew_is_another_one(project: Path) -> None:
     assert "model missing model" in chain(trace(Path("run/after.jsonl")))
 
 
+def test_a_judge_that_was_changed_is_said(project: Path) -> None:
+    judge = {"name": "llm", "model": "run/model", "revision": fingerprint("run/model")}
+    made(Path("run/after.annotations.jsonl"), "annotate", {}, judge)
+    assert chain(trace(Path("run/after.annotations.jsonl")))[1] == "model unchanged model"
+    Path("run/model/model.safetensors").write_text("other weights")
+    assert chain(trace(Path("run/after.annotations.jsonl")))[1] == "model changed model"
+    made(Path("run/own.jsonl"), "annotate", {}, judge | {"name": "own:judge", "revision": "v2"})
+    assert chain(trace(Path("run/own.jsonl")))[1] == "model unknown model"
+
+
+def test_only_pairs_of_held_out_topics_take_the_record_of_others(project: Path) -> None:
+    for name in ("responses.test.jsonl", "pairs.test.parquet"):
+        Path("run", name).write_text("{}\n")
+        with pytest.raises(InputError, match="nothing is recorded about it"):
+            trace(Path("run", name))
+    record = Path("run/pairs.jsonl.meta.json")
+    meta = json.loads(record.read_text())
+    assert trace(Path("run/pairs.test.jsonl")).run is not None
+    record.write_text(json.dumps(meta | {"outputs": {"pairs.jsonl": meta["outputs"]["pairs.jsonl"]}}))
+    with pytest.raises(InputError, match="nothing is recorded about it"):
+        trace(Path("run/pairs.test.jsonl"))
+    record.write_text(json.dumps(meta | {"outputs": {}}))  # an old record
+    assert trace(Path("run/pairs.test.jsonl")).run is not None
+
+
 def read_options(folder: str) -> dict[str, Any]:
     meta = read_meta(Path(folder) / META_IN_FOLDER)
     assert meta is not None

@@ -16,6 +16,7 @@ from maskdpo.cli import app
 from maskdpo.cli.pipeline import COMMANDS
 from maskdpo.cli.pipeline import run as run_command
 from maskdpo.errors import UserError
+from maskdpo.models import fingerprint
 from maskdpo.pipeline.run import plan, run_stages
 from maskdpo.pipeline.settings import full_arguments, option_name
 from maskdpo.pipeline.spec import Stage, load_pipeline
@@ -406,6 +407,24 @@ def test_labels_of_a_changed_judge_are_not_mixed(world: World) -> None:
     with pytest.raises(UserError, match=r"^annotate: .*name: 'lexical-old' -> 'lexical'.* --from annotate$"):
         world.run()
     assert world.run("annotate")["annotate"] == "anew"
+
+
+def test_a_judge_whose_files_changed_is_not_up_to_date(world: World) -> None:
+    for name in (*ALL[2:4], "heldout", "evaluate", "report"):
+        del world.spec[name]
+    world.run()
+    judge = world.folder / "judge"
+    judge.mkdir()
+    (judge / "config.json").write_text("{}")
+    world.spec["annotate"] |= {"judge": "llm", "model": "judge"}
+    record = world.out / "annotations.jsonl.meta.json"
+    meta = json.loads(record.read_text())
+    meta["options"] |= {"name": "llm", "model": "judge", "revision": fingerprint("judge")}
+    meta["arguments"] |= {"judge": "llm", "model": "judge"}
+    record.write_text(json.dumps(meta))
+    assert world.plan()["annotate"] == ("up to date", "")
+    (judge / "config.json").write_text('{"changed": true}')
+    assert world.plan()["annotate"] == ("continue", "model changed")
 
 
 def test_no_such_stage(world: World) -> None:

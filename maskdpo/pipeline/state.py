@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from maskdpo.models import fingerprint
 from maskdpo.pipeline.spec import Stage
-from maskdpo.runs import RunMeta, changed_outputs, holds, meta_file, read_meta
+from maskdpo.runs import RunMeta, changed_outputs, holds, meta_file, read_meta, record_of, recorded_model
 
 ALWAYS = frozenset({"evaluate", "report"})
 """Quick, and their product is to be looked at: they run each time, and leave no record."""
@@ -67,13 +67,14 @@ def _changed_inputs(stage: Stage, meta: RunMeta) -> Iterator[tuple[str, Path]]:
         path = stage.given.get(role)
         if isinstance(path, Path) and not holds(path, digest):
             yield role, path
-    model, recorded = stage.given.get("model"), meta.options.get("model_files")
-    if model and recorded and model == meta.options.get("model") and fingerprint(model) != recorded:
+    model, recorded = recorded_model(meta) or ("", None)
+    if recorded and model == stage.given.get("model") and fingerprint(model) != recorded:
         yield "model", Path(model)
 
 
 def _begun(path: Path) -> str:
-    meta = read_meta(meta_file(path))
+    record = record_of(path)
+    meta = read_meta(record) if record else None
     return meta.begun if meta else ""
 
 
