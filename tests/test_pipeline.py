@@ -366,6 +366,10 @@ def test_what_is_wrong_in_the_file(world: World, section: str | None, key: str, 
     ("text", "message"),
     [
         ("sample: {n: 1", "pipeline.yaml:1: not valid YAML: "),
+        ("out: x\nsample: {seed: 1, seed: 2}", "pipeline.yaml:2: not valid YAML: key 'seed' is there twice"),
+        ("out: x\nout: y", "pipeline.yaml:2: not valid YAML: key 'out' is there twice"),
+        ("sample: &a {x: *a}", "pipeline.yaml: is nested too deeply, or an anchor contains itself"),
+        ("out: 2026-13-45", "pipeline.yaml: not valid YAML: month must be in 1..12"),
         ("- sample", "pipeline.yaml: must be a mapping"),
         ("", "pipeline.yaml: must be a mapping"),
         ("out: x\nprompts: y", "pipeline.yaml: names no stage"),
@@ -386,6 +390,22 @@ def test_a_missing_input_is_found_before_anything_runs(world: World) -> None:
     with pytest.raises(UserError, match=r"^sample-before reads heldout.jsonl: no such file$"):
         world.run()
     assert not world.out.exists()
+
+
+def test_missing_held_out_pairs_are_found_before_anything_runs(world: World) -> None:
+    world.spec["train"]["eval"] = "nowhere.jsonl"
+    for run in (world.run, world.plan):
+        with pytest.raises(UserError, match=r"^train reads nowhere.jsonl: no such file$"):
+            run()
+    assert not world.out.exists()
+    world.spec["train"]["eval"] = "out/pairs.test.jsonl"  # build-pairs will make it
+    assert world.plan()["train"] == ("run", "no output yet")
+
+
+def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text("out: o\nprompts: p\nsample: &a {n: 2, model: m}\nsample-before: {<<: *a, n: 3}\n")
+    assert load_pipeline(file, COMMANDS)[0].given["n"] == 2
 
 
 def test_a_stage_that_fails_is_named_and_nothing_follows(world: World) -> None:
@@ -425,6 +445,20 @@ def test_a_judge_whose_files_changed_is_not_up_to_date(world: World) -> None:
     assert world.plan()["annotate"] == ("up to date", "")
     (judge / "config.json").write_text('{"changed": true}')
     assert world.plan()["annotate"] == ("continue", "model changed")
+
+
+def test_edited_settings_train_anew(world: World) -> None:
+    del world.spec["heldout"]
+    settings = world.folder / "train.yaml"
+    settings.write_text("lr: 0.001\n")
+    world.spec["train"] = {"config": "train.yaml", "max-steps": 2, "batch-size": 2}
+    world.run()
+    assert world.plan()["train"] == ("up to date", "")
+    settings.write_text("lr: 0.01\n")
+    assert world.plan()["train"][0] == "changed"
+    world.run()
+    assert "model.bak" in world.backups()
+    assert world.plan()["train"] == ("up to date", "")
 
 
 def test_no_such_stage(world: World) -> None:

@@ -11,7 +11,7 @@ from maskdpo.pipeline.spec import Stage
 from maskdpo.pipeline.state import State, state_of
 from maskdpo.runs import OtherSettings, invoked_as, meta_file, note_arguments
 
-INPUTS = frozenset({"prompts", "responses", "annotations", "pairs", "compare", "gold"})
+INPUTS = frozenset({"prompts", "responses", "annotations", "pairs", "compare", "gold", "eval"})
 """Options that name a file of records."""
 
 
@@ -19,6 +19,7 @@ def plan(stages: Sequence[Stage], start: str | None = None) -> Iterator[tuple[St
     """What ``run_stages`` would do, without doing it: a stage follows those whose outputs it reads."""
     made: dict[str, tuple[Stage, State]] = {}
     first = _index_of(stages, start)
+    _check_inputs(stages[first:])
     for i, stage in enumerate(stages):
         if start:
             yield stage, State("anew", f"--from {start}") if i >= first else State("up to date", "taken as it is")
@@ -77,6 +78,8 @@ def _index_of(stages: Sequence[Stage], start: str | None) -> int:
 def _check_inputs(stages: Sequence[Stage]) -> None:
     """Files that no stage will make must be there before the first hour is spent."""
     made = {stage.out for stage in stages}
+    # its second file: the pairs of held-out topics
+    made |= {s.out.with_name(f"{s.out.stem}.test{s.out.suffix}") for s in stages if s.out and s.name == "build-pairs"}
     for stage in stages:
         for role, path in stage.given.items():
             if role in INPUTS and path not in made:
@@ -89,7 +92,8 @@ def _check_inputs(stages: Sequence[Stage]) -> None:
 def _run(stage: Stage, state: State) -> None:
     # the record of an output that is gone must not pass for the beginning of the next one
     lost = stage.out is not None and not stage.out.exists()
-    with invoked_as(stage.line, stage.plain):
+    arguments = stage.plain  # a file of settings may be edited while the stage runs
+    with invoked_as(stage.line, arguments):
         try:
             _call(stage, restart=lost or state.action == "anew")
         except OtherSettings as error:
@@ -100,7 +104,7 @@ def _run(stage: Stage, state: State) -> None:
         except UserError as error:
             raise UserError(f"{stage.name}: {error}") from None
     if stage.out is not None:
-        note_arguments(meta_file(stage.out), stage.plain)
+        note_arguments(meta_file(stage.out), arguments)
 
 
 def _call(stage: Stage, restart: bool) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from maskdpo.errors import InputError
 from maskdpo.io import open_input
 from maskdpo.pipeline.settings import Command, check_section, command_line, first_error, full_arguments, option_name
-from maskdpo.runs import line_without_secrets, without_secrets
+from maskdpo.runs import line_without_secrets, sha256_of, without_secrets
 
 Section = Annotated[dict[str, Any] | None, BeforeValidator(lambda value: {} if value is None else value)]
 """Options of a stage; an empty section runs it with its defaults, one that is not there leaves the stage out."""
@@ -67,6 +67,8 @@ class Stage:
     def plain(self) -> dict[str, Any]:
         """The given arguments as JSON values, without passwords, as they are recorded and compared."""
         plain = {key: str(value) if isinstance(value, Path) else value for key, value in self.given.items()}
+        if (settings := self.given.get("config")) and settings.is_file():  # what it says counts, not only its name
+            plain["config"] = f"{settings} (sha256 {sha256_of(settings)[:12]})"
         return {key: without_secrets(value) for key, value in plain.items()}
 
 
@@ -86,7 +88,10 @@ def load_pipeline(file: Path, commands: Mapping[str, Command]) -> list[Stage]:
     Raises:
         InputError: no valid YAML, an unknown key (with the nearest known one), a bad or missing value.
     """
-    values = _normal(_load_yaml(file), file)
+    try:
+        values = _normal(_load_yaml(file), file)
+    except RecursionError:
+        raise InputError("is nested too deeply, or an anchor contains itself", path=file) from None
     try:
         spec = PipelineFile(**values)
     except ValidationError as error:
@@ -161,11 +166,25 @@ def _normal(values: dict[Any, Any], file: Path, section: str = "") -> dict[str, 
     return normal
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses what YAML forbids but PyYAML lets pass: a key that is there twice, of which it would take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is there twice", problem_mark=key.start_mark)
+            seen.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key))
+        return node
+
+
 def _load_yaml(file: Path) -> dict[Any, Any]:
     with open_input(file) as handle:
         try:
-            values = yaml.safe_load(handle)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            values = yaml.load(handle, _Loader)
+        except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+            # all but the first: what PyYAML stumbles over in a value, such as the 32nd of a month
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else None
             raise InputError(f"not valid YAML: {getattr(error, 'problem', error)}", path=file, line=line) from None
