@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from maskdpo.backends.decode import Row, decode
 from maskdpo.train.distributed import passes
 from maskdpo.train.encode import EncodedPair
 from maskdpo.train.figures import Figures, add_sums, means
@@ -59,6 +58,8 @@ def answer_prompts(
     trainer: Trainer, tokenizer: "PreTrainedTokenizerBase", pairs: Sequence[EncodedPair], step: int
 ) -> list[Answer]:
     """The most probable answers, of ``ANSWER_TOKENS`` at the most."""
+    from maskdpo.backends.decode import Row, decode  # late: most runs show none
+
     model, ends = trainer.model, _end_ids(trainer.model, tokenizer)
     rows = [Row(i, np.random.default_rng(0), []) for i in range(len(pairs))]
     was_training = model.training
