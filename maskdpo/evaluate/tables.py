@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from maskdpo.evaluate.factuality import Comparison, Estimate, Summary, compare, 
 from maskdpo.evaluate.page import SummaryTable
 from maskdpo.io import atomic_write, read_answers, read_prompts, read_records
 from maskdpo.runs import sha256_of
-from maskdpo.schemas import Annotation, Prompt
+from maskdpo.schemas import Annotation, JudgeInfo, Prompt
 
 AGREEMENT_NAMES = {
     "accuracy": "accuracy",
@@ -75,12 +75,23 @@ def evaluate_files(
     if compared is None:
         summary = summarise(_read(annotations, known), known, length_penalty=length_penalty, seed=seed)
     else:
-        before, after = _read(annotations, known), _read(compared, known)
+        judges: tuple[set[JudgeInfo | None], set[JudgeInfo | None]] = set(), set()
+        before = _noting(_read(annotations, known), judges[0])
+        after = _noting(_read(compared, known), judges[1])
         comparison = compare(before, after, known, length_penalty=length_penalty, seed=seed)
         if comparison is None:
             raise UserError(f"{annotations} and {compared} share no topic, so there is nothing to compare")
+        if judges[0] != judges[1]:
+            warn(f"{annotations} and {compared} have their labels from different judges; differences may be theirs")
     agreed = _agreement(annotations, gold, seed) if gold else None
     return Evaluation(annotations, compared, gold, summary, comparison, agreed)
+
+
+def _noting(annotations: Iterable[Annotation], judges: set[JudgeInfo | None]) -> Iterator[Annotation]:
+    """Pass answers through, and note who has judged them."""
+    for annotation in annotations:
+        judges.add(annotation.judge)
+        yield annotation
 
 
 def _read(annotations: Path, prompts: dict[str, Prompt] | None) -> Iterator[Annotation]:

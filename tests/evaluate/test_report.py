@@ -229,3 +229,13 @@ def test_a_prompt_id_without_a_prompt_is_an_error_where_prompts_are_given(
     with pytest.raises(UserError, match=message):
         write_report(before, tmp_path / "r.html", prompts=some)
     assert not (tmp_path / "r.html").exists()
+
+
+def test_labels_of_different_judges_are_compared_with_a_warning(
+    before: Path, jsonl: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = [row | {"judge": {"name": "other", "version": "1"}} for row in rows(("no_hallucination",) * 3)]
+    evaluate_files(before, compared=jsonl("other.jsonl", judged))
+    assert "have their labels from different judges" in " ".join(capsys.readouterr().err.split())
+    evaluate_files(before, compared=before)
+    assert capsys.readouterr().err == ""
