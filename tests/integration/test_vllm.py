@@ -203,8 +203,8 @@ def test_sample_and_annotate_from_end_to_end(backend: Backend, protocol: str, tm
     stats = annotate(prompts, answers, out, judge, get_splitter("markdown"))
     annotations = list(read_records(out, Annotation))
     assert len(annotations) == 4
-    assert stats.sentences == sum(len(annotation.sentences) for annotation in annotations) > 3
-    assert stats.statuses[Status.OK] >= stats.sentences / 2
+    assert stats.file.sentences == sum(len(annotation.sentences) for annotation in annotations) > 3
+    assert stats.file.statuses[Status.OK] >= stats.file.sentences / 2
     assert judge.usage.prompt_tokens > 100 * judge.usage.calls > 0
     assert judge.usage.cached_tokens > 0
 
