@@ -102,22 +102,24 @@ class LLMJudge:
         """A case for every question that nobody has asked; what cannot be asked is settled here."""
         for task in tasks:
             number = board.add(task)
-            for indices, texts in self._questions(task):
-                language = self._language(task)
+            language = self._language(task)
+            for indices, texts, together in self._questions(task):
                 question = self._digest(language, texts)
                 if not board.must_ask(question, (number, indices)):
                     self.usage.repeats += len(indices)
                     continue
                 case = _Case(question, language, texts, len(indices))
-                failure = self._fit(case, task)
+                failure = self._fit(case, self._reference(task.prompt), together)
                 if failure is None:
                     case.messages = self._protocol.opening(language, case.texts)
                     yield case
                 else:
                     board.settle(question, [failure] * len(indices))
 
-    def _questions(self, task: Task) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
-        """Which sentences are asked about together, and what the templates see."""
+    def _questions(self, task: Task) -> Iterator[tuple[tuple[int, ...], dict[str, Any], list[str]]]:
+        """Which sentences each question is about, what the templates see, and the sentences whose questions should see
+        the same part of the reference.
+        """
         if not task.spans:
             return
         shared = {
@@ -129,13 +131,14 @@ class LLMJudge:
         sentences = [self._protocol.neutral(task.sentence(i)) for i in range(len(task.spans))]
         if self._protocol.settings.asks == "sentence":
             for i, sentence in enumerate(sentences):
-                yield (i,), shared | {"sentence": sentence, "sentences": []}
+                yield (i,), shared | {"sentence": sentence, "sentences": []}, sentences
             return
         for start in range(0, len(sentences), SENTENCES_A_CALL):
             indices = tuple(range(start, min(start + SENTENCES_A_CALL, len(sentences))))
             # on one line each: a line break in a sentence could pretend to be the next number
-            numbered = [{"id": str(k), "text": " ".join(sentences[i].split())} for k, i in enumerate(indices, 1)]
-            yield indices, shared | {"sentence": "", "sentences": numbered}
+            lines = [" ".join(sentences[i].split()) for i in indices]
+            numbered = [{"id": str(k), "text": line} for k, line in enumerate(lines, 1)]
+            yield indices, shared | {"sentence": "", "sentences": numbered}, lines
 
     def _reference(self, prompt: Prompt) -> Passages:
         key = tuple(prompt.passages)
@@ -157,17 +160,13 @@ class LLMJudge:
         read = [language, *(f"{name}={texts[name]!r}" for name in sorted(self._protocol.uses - {"replies"}))]
         return hashlib.blake2b("\0".join(read).encode(errors="replace"), digest_size=16).digest()
 
-    def _fit(self, case: _Case, task: Task) -> Verdict | None:
+    def _fit(self, case: _Case, passages: Passages, together: list[str]) -> Verdict | None:
         """Cut the reference to what the model's context leaves room for; a verdict that says so where that fails."""
         if self._room is None:
             self._room = Room(self._backend.context(), self._protocol, reply_tokens=self._reply_tokens)
-        if case.texts["sentence"]:
-            together = [self._protocol.neutral(task.sentence(i)) for i in range(len(task.spans))]
-            own = [case.texts["sentence"]]
-        else:
-            together = own = [each["text"] for each in case.texts["sentences"]]
+        own = [case.texts["sentence"]] if case.texts["sentence"] else together
         try:
-            reference = self._room.fit(case.language, case.texts, self._reference(task.prompt), together, own)
+            reference = self._room.fit(case.language, case.texts, passages, together, own)
         except TooLong as error:
             return Verdict(None, Status.TRUNCATED, reason=str(error))
         if reference is not None:

@@ -45,10 +45,6 @@ class Room:
         if self._context.limit is None:
             return None
         room = self._context.limit - self._replies(len(own)) - TEMPLATE_TOKENS
-        # a token holds at least one byte, so a short question needs no counting
-        whole = self._questions(language, {**texts, "sentence": max([*together, ""], key=_bytes)})
-        if sum(_bytes(text) + MESSAGE_TOKENS for text in whole) <= room:
-            return None
         key = (language, {**texts, "sentence": bool(texts["sentence"])}, tuple(together), len(own))
         if self._last[0] != key:
             self._last = (key, self._cut(language, texts, passages, together, room))
@@ -62,8 +58,14 @@ class Room:
     def _cut(
         self, language: str, texts: Mapping[str, Any], passages: Passages, sentences: Sequence[str], room: int
     ) -> Cut | None:
+        """The same for all sentences: there must be room for the longest of them."""
         if texts["sentence"]:
-            texts = {**texts, "sentence": max(sentences, key=self._context.count)}  # the same room for each of them
+            texts = {**texts, "sentence": max(sentences, key=_bytes)}
+        # a token holds at least one byte, so short questions need no counting
+        if sum(_bytes(text) + MESSAGE_TOKENS for text in self._questions(language, texts)) <= room:
+            return None
+        if texts["sentence"]:
+            texts = {**texts, "sentence": max(sentences, key=self._context.count)}
         rest = self._tokens(self._questions(language, {**texts, "reference": ""}))
         if self._context.count(passages.text) + rest <= room:
             return None
