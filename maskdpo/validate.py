@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maskdpo.errors import InputError
 from maskdpo.io import Located, read_prompts, record_type, scan
-from maskdpo.schemas import Message, Pair, Prompt, Record
+from maskdpo.schemas import FileRecord, Message, Pair, Prompt
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def validate_file(file: Path, prompts_file: Path | None, limit: int) -> Validati
     return Validation(model.__name__.lower(), valid, errors[:limit], len(errors) > limit)
 
 
-def _against_prompts(item: Located[Record], prompts: Mapping[str, Prompt] | None) -> Iterator[InputError]:
+def _against_prompts(item: Located[FileRecord], prompts: Mapping[str, Prompt] | None) -> Iterator[InputError]:
     """Whether the prompt that a record names is there; a pair also repeats its topic and text."""
     prompt_id = getattr(item.record, "prompt_id", None)
     if prompts is None or prompt_id is None:

@@ -28,7 +28,7 @@ from maskdpo.io import (
 )
 from maskdpo.io.read import BOM
 from maskdpo.runs import Run, meta_file
-from maskdpo.schemas import Annotation, Pair, Prompt, Record
+from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt
 
 ExportFormat = Literal["trl", "mask-dpo-paper", "label-studio", "argilla"]
 ImportFormat = Literal["mask-dpo-paper", "anah"]
@@ -47,7 +47,7 @@ class Reader(NamedTuple):
     """How a row of another format is checked, and what record it becomes."""
 
     row: type[BaseModel]
-    convert: Callable[[Any, int], Record]
+    convert: Callable[[Any, int], FileRecord]
 
 
 READERS: dict[str, dict[str, Reader]] = {
@@ -118,7 +118,7 @@ def _check_outputs(out: Path, to: ExportFormat, *inputs: Path | None) -> None:
         refuse_overwriting(config_file(out), *inputs)
 
 
-def _named(kind: type[Record]) -> str:
+def _named(kind: type[FileRecord]) -> str:
     return f"{kind.__name__.lower()} records"
 
 
@@ -163,7 +163,7 @@ def _counted_annotations(file: Path, prompts: dict[str, Prompt], stats: ExportSt
         yield annotation
 
 
-def _imported(file: Path, source: ImportFormat, stats: ImportStats, limit: int) -> Iterator[Record]:
+def _imported(file: Path, source: ImportFormat, stats: ImportStats, limit: int) -> Iterator[FileRecord]:
     seen: dict[str, int] = {}
     reader: Reader | None = None
     for line, raw in _lines(file):
@@ -172,9 +172,9 @@ def _imported(file: Path, source: ImportFormat, stats: ImportStats, limit: int) 
             values = _object(raw)
             reader = reader or _reader(values, source)
             record = reader.convert(reader.row.model_validate(values), line)
-            first = seen.setdefault(record.id, line)  # type: ignore[attr-defined]
+            first = seen.setdefault(record.id, line)
             if first != line:
-                raise ValueError(f"the same as line {first}: both would get the id {record.id}")  # type: ignore[attr-defined]
+                raise ValueError(f"the same as line {first}: both would get the id {record.id}")
         except ValidationError as problem:  # pydantic's, a ValueError too
             detail = problem.errors(include_url=False)[0]
             where = ".".join(map(str, detail["loc"])) or None

@@ -16,7 +16,7 @@ from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.io.read import BOM, R, open_input, read_records
 from maskdpo.io.write import RECORD_BEGIN, atomic_write, sync_folder, to_line
-from maskdpo.schemas import Record
+from maskdpo.schemas import FileRecord
 
 if sys.platform != "win32":  # there nobody watches over a second run
     import fcntl
@@ -115,7 +115,7 @@ class Appender(Generic[R]):
             self._file.close()
 
 
-def _mend_last_line(path: Path, model: type[Record]) -> None:
+def _mend_last_line(path: Path, model: type[FileRecord]) -> None:
     """See to what follows the last newline: a whole record gets its newline, one that was never finished is dropped,
     and what did not begin as a record of ours is an error."""
     open_input(path).close()
@@ -142,7 +142,7 @@ def _mend_last_line(path: Path, model: type[Record]) -> None:
             warn(f"{path}: dropped an unfinished last line ({size - keep} bytes) that an interrupted run had left")
 
 
-def _is_record(line: bytes, model: type[Record]) -> bool:
+def _is_record(line: bytes, model: type[FileRecord]) -> bool:
     try:
         model.model_validate_json(line)
     except ValidationError:
@@ -179,13 +179,13 @@ def reorder(path: Path, model: type[R], order: Iterable[str], *, renewed: Path |
         renewed.unlink()
 
 
-def _places(source: IO[bytes], model: type[Record]) -> Iterator[tuple[str, tuple[IO[bytes], int, int]]]:
+def _places(source: IO[bytes], model: type[FileRecord]) -> Iterator[tuple[str, tuple[IO[bytes], int, int]]]:
     """Id, and file, begin and length of every line that is not blank."""
     begin = 0
     for line in source:
         record = line.removeprefix(BOM)
         if record.strip():
             ours = _OUR_ID.match(record)
-            record_id = ours[1].decode() if ours else model.model_validate_json(record).id  # type: ignore[attr-defined]
+            record_id = ours[1].decode() if ours else model.model_validate_json(record).id
             yield record_id, (source, begin + len(line) - len(record), len(record))
         begin += len(line)

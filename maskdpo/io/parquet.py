@@ -19,7 +19,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from maskdpo import extras
 from maskdpo.errors import InputError, UserError
-from maskdpo.schemas import Message, Record
+from maskdpo.schemas import FileRecord, Message
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,7 +59,7 @@ def is_parquet(path: Path) -> bool:
         return False  # the reader that comes next says why
 
 
-def schema_of(model: type[Record], *, chat: bool) -> "pa.Schema":
+def schema_of(model: type[FileRecord], *, chat: bool) -> "pa.Schema":
     """The columns of a record type; ``chat``: prompts and answers are messages, else plain strings."""
     pa = arrow()
     columns: list[tuple[str, Any]] = []
@@ -71,7 +71,7 @@ def schema_of(model: type[Record], *, chat: bool) -> "pa.Schema":
 
 
 @cache
-def columns_of(model: type[Record]) -> Columns:
+def columns_of(model: type[FileRecord]) -> Columns:
     choices = {name: _choices(field.annotation) for name, field in model.model_fields.items()}
     either = {name: kinds for name, kinds in choices.items() if len(kinds) > 1}
     return Columns(
@@ -104,12 +104,12 @@ def _arrow_type(hint: Any, *, chat: bool) -> Any:
     return {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}[kind]
 
 
-def is_chat(record: Record) -> bool:
+def is_chat(record: FileRecord) -> bool:
     """Whether a record with a prompt is in the form of chat messages."""
     return any(not isinstance(getattr(record, name), str) for name in columns_of(type(record)).text_or_chat)
 
 
-def to_row(record: Record) -> dict[str, Any]:
+def to_row(record: FileRecord) -> dict[str, Any]:
     """A record as the values of its columns."""
     columns = columns_of(type(record))
     row = record.model_dump(mode="json", exclude=set(columns.json))
@@ -140,7 +140,7 @@ def _whole(value: Any) -> Any:
     return [_whole(part) for part in value] if isinstance(value, list) else value
 
 
-def from_row(row: dict[str, Any], model: type[Record]) -> dict[str, Any]:
+def from_row(row: dict[str, Any], model: type[FileRecord]) -> dict[str, Any]:
     """The fields of a record out of its columns.
 
     Raises:
@@ -177,14 +177,14 @@ class TableWriter:
         self.bytes = 0
         """Size of what was written, uncompressed."""
 
-    def write(self, record: Record) -> None:
+    def write(self, record: FileRecord) -> None:
         if self.count == 0:
             self.model, self.chat = type(record), is_chat(record)
             self.schema = schema_of(self.model, chat=self.chat)
         elif is_chat(record) != self.chat:
             forms = ("strings", "chat messages") if self.chat else ("chat messages", "strings")
             raise UserError(
-                f"{self.model.__name__.lower()} {record.id!r} is of {forms[0]}, those before it of {forms[1]}; a "  # type: ignore[attr-defined]
+                f"{self.model.__name__.lower()} {record.id!r} is of {forms[0]}, those before it of {forms[1]}; a "
                 "Parquet column has one type: keep the two kinds in files of their own"
             )
         self._rows.append(to_row(record))
@@ -218,7 +218,7 @@ def column_names(path: Path) -> list[str]:
         return list(file.schema_arrow.names)
 
 
-def read_rows(path: Path, model: type[Record], *, only: bool = False) -> Iterator[dict[str, Any] | ValueError]:
+def read_rows(path: Path, model: type[FileRecord], *, only: bool = False) -> Iterator[dict[str, Any] | ValueError]:
     """The rows of a file as fields of ``model``, or what is wrong with one.
 
     Args:

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from maskdpo.errors import InputError
 from maskdpo.io.sources import Tables, rows_of, spooled, tables_of, type_of
-from maskdpo.schemas import Annotation, Pair, Prompt, Record, Response
+from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt, Response
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=FileRecord)
 BOM = b"\xef\xbb\xbf"
 """What some editors put before the first line."""
 
@@ -127,7 +127,7 @@ def read_answers(path: Path, model: type[AnswerT], prompts: dict[str, Prompt]) -
         yield item.record
 
 
-KINDS: tuple[tuple[str, type[Record]], ...] = (
+KINDS: tuple[tuple[str, type[FileRecord]], ...] = (
     ("chosen", Pair),
     ("sentences", Annotation),
     ("response", Response),
@@ -136,7 +136,7 @@ KINDS: tuple[tuple[str, type[Record]], ...] = (
 """A field that gives a record's type away, most telling first."""
 
 
-def record_type(file: Path) -> type[Record]:
+def record_type(file: Path) -> type[FileRecord]:
     """The type of an input's records, by the fields of the first line that is a JSON object, or by its columns."""
     tables = tables_of(file)
     if tables is not None:

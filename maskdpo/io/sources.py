@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, cast
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import hub
 from maskdpo.io.parquet import column_names, is_parquet, read_rows
-from maskdpo.schemas import Annotation, Pair, Prompt, Record, Response
+from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt, Response
 
-CONFIGS: dict[str, type[Record]] = {"pairs": Pair, "annotations": Annotation, "prompts": Prompt}
+CONFIGS: dict[str, type[FileRecord]] = {"pairs": Pair, "annotations": Annotation, "prompts": Prompt}
 """The configs of a dataset, the default one first."""
 SPLITS = ("train", "test")
 HUB = "hub:"
@@ -110,7 +110,7 @@ def _name(dataset: Dataset) -> str:
     return ":".join([dataset.base + at, *(part for part in (dataset.config, split) if part)])
 
 
-def tables_of(path: Path, model: type[Record] | None = None) -> Tables | None:
+def tables_of(path: Path, model: type[FileRecord] | None = None) -> Tables | None:
     """The Parquet files behind an input, or None where it is JSONL (or nothing).
 
     Args:
@@ -137,11 +137,11 @@ def tables_of(path: Path, model: type[Record] | None = None) -> Tables | None:
     return Tables(folder / _shown(names), lambda: (folder / name for name in names), only)
 
 
-def _plural(model: type[Record]) -> str:
+def _plural(model: type[FileRecord]) -> str:
     return f"{model.__name__.lower()}s"
 
 
-def _config_for(dataset: Dataset, model: type[Record] | None) -> str:
+def _config_for(dataset: Dataset, model: type[FileRecord] | None) -> str:
     if model is None:
         there = [config for config in CONFIGS if _shards(dataset._replace(config=config))]
         return there[0] if there else next(iter(CONFIGS))
@@ -164,12 +164,12 @@ def _shown(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0].rsplit('-', 1)[0]}-*.parquet"
 
 
-def rows_of(tables: Tables, model: type[Record]) -> Iterator[dict[str, Any] | ValueError]:
+def rows_of(tables: Tables, model: type[FileRecord]) -> Iterator[dict[str, Any] | ValueError]:
     for file in tables.files():
         yield from read_rows(file, model, only=tables.only)
 
 
-def type_of(path: Path, tables: Tables, kinds: tuple[tuple[str, type[Record]], ...]) -> type[Record]:
+def type_of(path: Path, tables: Tables, kinds: tuple[tuple[str, type[FileRecord]], ...]) -> type[FileRecord]:
     """The record type of Parquet files, by the columns of the first."""
     names = column_names(next(tables.files()))
     for field, model in kinds:
@@ -178,7 +178,7 @@ def type_of(path: Path, tables: Tables, kinds: tuple[tuple[str, type[Record]], .
     raise InputError("no records that maskdpo knows: prompts, responses, annotations or pairs", path=path)
 
 
-def spooled(tables: Tables, model: type[Record]) -> BufferedReader:
+def spooled(tables: Tables, model: type[FileRecord]) -> BufferedReader:
     """All rows as JSON lines in a nameless file on the disk, for who reads lines again and in any order."""
     from maskdpo.io.write import to_line
 

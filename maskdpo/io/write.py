@@ -12,7 +12,7 @@ from pydantic_core import PydanticSerializationError
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.io.parquet import TableWriter
-from maskdpo.schemas import Record
+from maskdpo.schemas import FileRecord
 
 
 def refuse_overwriting(out: Path, *inputs: Path | None) -> None:
@@ -59,7 +59,7 @@ def _umask() -> int:
     return mask
 
 
-def to_line(record: Record) -> bytes:
+def to_line(record: FileRecord) -> bytes:
     """One JSON line. What stands at its default is left out: a reader puts it back."""
     try:
         return record.model_dump_json(exclude_defaults=True).encode() + b"\n"
@@ -73,7 +73,7 @@ RECORD_BEGIN = b'{"id":'
 
 
 @contextmanager
-def record_writer(path: Path) -> Iterator[Callable[[Record], object]]:
+def record_writer(path: Path) -> Iterator[Callable[[FileRecord], object]]:
     """Write records one by one: Parquet if the file is named ``.parquet``, else JSONL.
 
     The file appears whole when the block ends well, and not at all if it does not.
@@ -87,7 +87,7 @@ def record_writer(path: Path) -> Iterator[Callable[[Record], object]]:
             yield lambda record: file.write(to_line(record))
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
+def write_records(path: Path, records: Iterable[FileRecord]) -> int:
     """Write all records at once, atomically, as ``record_writer`` does; the number of them is returned."""
     count = 0
     with record_writer(path) as write:

@@ -4,6 +4,7 @@ from maskdpo.schemas.labels import RIGHT, WRONG, Counts, Group, Kind, Label, Sta
 from maskdpo.schemas.records import (
     SIDES,
     Annotation,
+    FileRecord,
     FinishReason,
     JudgeInfo,
     Message,
@@ -23,6 +24,7 @@ __all__ = [
     "WRONG",
     "Annotation",
     "Counts",
+    "FileRecord",
     "FinishReason",
     "Group",
     "JudgeInfo",

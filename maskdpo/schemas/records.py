@@ -30,6 +30,12 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class FileRecord(Record):
+    """A record that is a line of a file; its id is unique there."""
+
+    id: Id
+
+
 class Message(Record):
     """One turn of a conversation."""
 
@@ -37,10 +43,9 @@ class Message(Record):
     content: str
 
 
-class Prompt(Record):
+class Prompt(FileRecord):
     """A question, with what is known to be true about its topic."""
 
-    id: Id
     prompt: str | Annotated[list[Message], Field(min_length=1)]
     """A string (one user turn; with ``--raw`` the very text to continue) or chat messages."""
     reference: str | list[str] | None = None
@@ -69,10 +74,9 @@ class Prompt(Record):
         return next((m.content for m in reversed(self.prompt) if m.role == "user"), self.prompt[-1].content)
 
 
-class Response(Record):
+class Response(FileRecord):
     """One answer of a model to a prompt."""
 
-    id: Id
     prompt_id: Id
     response: str
     model: str | None = None
@@ -161,10 +165,9 @@ class PairSentence(_LabelledSpan):
     """A sentence inside a pair; a null label means that it was not judged."""
 
 
-class Pair(Record):
+class Pair(FileRecord):
     """Two answers to one prompt, in either of TRL's forms: chat messages, or plain strings (``--raw``)."""
 
-    id: Id
     prompt_id: Id
     topic: Id
     prompt: str | Annotated[list[Message], Field(min_length=1)]
