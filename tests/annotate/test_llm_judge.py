@@ -1,5 +1,6 @@
 """The llm judge with a scripted backend: what is asked, how often, and what becomes of every kind of reply."""
 
+import runpy
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -431,39 +432,18 @@ def test_a_protocol_that_does_not_show_the_answer_asks_once_for_equal_sentences_
     assert {name: len(verdicts) for name, verdicts in found.items()} == {"a": 2, "b": 2, "c": 1}
 
 
-FREE = """
-turns:
-  - template: fact
-    reply: text
-    words: {<No Facts>: no_fact, <无事实>: no_fact, <Facts Present>: next, <有事实>: next}
-  - template: reference
-    reply: text
-    words: {<No Reference Information>: unverifiable, <无参考信息>: unverifiable}
-    otherwise: next
-    evidence: true
-    max_tokens: 512
-  - template: type
-    reply: text
-    words:
-      <No Hallucination>: no_hallucination
-      <无幻觉>: no_hallucination
-      <Contradictory>: contradictory
-      <矛盾>: contradictory
-      <Unverifiable>: unverifiable
-      <无法验证>: unverifiable
-"""
-
-
 @pytest.fixture
 def free(tmp_path: Path) -> str:
-    (tmp_path / "protocol.yaml").write_text(FREE)
+    """The turns of ANAH's annotator, with prompts of our own."""
+    script = Path(__file__).parents[2] / "examples" / "anah_protocol.py"
+    (tmp_path / "protocol.yaml").write_text(runpy.run_path(str(script))["PROTOCOL"])
     for language in ("en", "zh"):
         (tmp_path / language).mkdir()
         (tmp_path / language / "fact.j2").write_text(
             "\n    Q {{ question }} S <sentence>\n{{ sentence }}\n</sentence>\n    \n"
         )
         (tmp_path / language / "reference.j2").write_text("R {{ reference }} S {{ sentence }}")
-        (tmp_path / language / "type.j2").write_text("P {{ replies.reference }} S {{ sentence }}")
+        (tmp_path / language / "hallucination.j2").write_text("P {{ replies.reference }} S {{ sentence }}")
     return str(tmp_path)
 
 

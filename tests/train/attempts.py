@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,23 @@ PLACES: dict[str, tuple[Any, str, bool]] = {
     "in-export": (PreTrainedTokenizerBase, "save_pretrained", False),
 }
 """Owner and name of a function, and whether to act after its call or before it."""
+
+
+def interrupted(command: list[str], out: Path, *, after_steps: int, **more: Any) -> tuple[int, str]:
+    """Start a command, press Ctrl-C when it has done so many steps; its exit code, and what it said in one line."""
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **more)
+    metrics = out / "metrics.jsonl"
+    try:
+        deadline = time.monotonic() + 90
+        while not (metrics.exists() and metrics.read_text().count("\n") >= after_steps):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        errors = " ".join(process.communicate(timeout=60)[1].split())
+    finally:
+        process.terminate()
+    return process.returncode, errors
 
 
 def act_at(place: str, call: int, what: str) -> None:

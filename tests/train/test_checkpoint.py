@@ -3,15 +3,13 @@
 import os
 import random
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from attempts import attempts
+from attempts import attempts, interrupted
 from safetensors.torch import load_file
 from test_run import cache_folder, config_for, metrics_of, pairs_file, said
 from train_helpers import random_model
@@ -190,22 +188,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny_model: str, pairs_file: Path, t
     out = tmp_path / "out"
     command = [sys.executable, "-m", "maskdpo", "train", str(pairs_file), "--out", str(out), "--model", tiny_model]
     command += ["--epochs", "100000", "--batch-size", "2", "--dtype", "float32"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    try:
-        deadline = time.monotonic() + 60
-        while not ((out / "metrics.jsonl").exists() and len(metrics_of_running(out)) >= 3):
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        errors = " ".join(process.communicate(timeout=30)[1].split())
-    finally:
-        process.kill()
+    code, errors = interrupted(command, out, after_steps=3, env=os.environ | {"OMP_NUM_THREADS": "1"})
     steps = len(metrics_of(out))
-    assert process.returncode == 130, errors
+    assert code == 130, errors
     assert f"step {steps} is saved. Repeat the same command to go on" in errors
     assert [file.name for file in (out / "checkpoints").iterdir()] == [f"step-{steps:08d}"]
-
-
-def metrics_of_running(out: Path) -> list[str]:
-    return (out / "metrics.jsonl").read_text().splitlines()

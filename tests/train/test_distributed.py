@@ -3,16 +3,14 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from attempts import attempts
+from attempts import attempts, interrupted
 from safetensors.torch import load_file
 from test_run import RIGHT, WRONG, cache_folder, config_for, metrics_of
 from train_helpers import make_pair, random_pair
@@ -208,18 +206,8 @@ def test_nproc_starts_interrupts_and_goes_on(tiny_model: str, uneven_pairs: Path
     """Ctrl-C reaches only the process that was started; its children save, and say so once."""
     out = tmp_path / "out"
     command = command_for(tiny_model, uneven_pairs, out, "--nproc", "2", "--save-every", "1000000")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + 90
-        while not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") >= 3):
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        errors = " ".join(process.communicate(timeout=60)[1].split())
-    finally:
-        process.terminate()
-    assert process.returncode == 130, errors
+    code, errors = interrupted(command, out, after_steps=3)
+    assert code == 130, errors
     steps = len(metrics_of(out))
     assert errors.count(f"step {steps} is saved. Repeat the same command to go on") == 1, errors
     assert "Traceback" not in errors
