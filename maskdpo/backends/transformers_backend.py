@@ -62,9 +62,8 @@ class TransformersBackend:
         first = next(stream, None)
         if first is None:
             return
-        rows = max(1, self._batch_size // first.sampling.n)
         stream = itertools.chain([first], stream)
-        while window := list(itertools.islice(stream, rows * WINDOW)):
+        while window := list(itertools.islice(stream, self._prompts_a_batch(first.sampling) * WINDOW)):
             encoded = []
             for request in window:
                 item = self._encode(request)
@@ -76,8 +75,13 @@ class TransformersBackend:
             free = sorted((item for item in encoded if not item.request.choices), key=lambda item: len(item.ids))
             for sampling in dict.fromkeys(item.request.sampling for item in free):
                 alike = [item for item in free if item.request.sampling == sampling]
-                for start in range(0, len(alike), max(1, self._batch_size // sampling.n)):
-                    yield from self._sample(alike[start : start + max(1, self._batch_size // sampling.n)], sampling)
+                size = self._prompts_a_batch(sampling)
+                for start in range(0, len(alike), size):
+                    yield from self._sample(alike[start : start + size], sampling)
+
+    def _prompts_a_batch(self, sampling: Sampling) -> int:
+        """Every sample of a prompt is a row."""
+        return max(1, self._batch_size // sampling.n)
 
     def context(self) -> Context:
         """See ``Backend``."""
@@ -176,10 +180,11 @@ class TransformersBackend:
             draws = [_random(sampling.seed, item.request.key, k) for k in range(sampling.n)]
             randoms = draws if sampling.temperature > 0 else [None] * sampling.n
             paths.append([Path(i, item.slots, random, sampling.temperature) for random in randoms])
+        prompts = [item.ids for item in items]
         for start in range(0, len(items), self._batch_size):
             some = slice(start, start + self._batch_size)
             flat = [path for mine in paths[some] for path in mine]
-            fill_slots(model, [item.ids for item in items], flat, self._batch_size, _pad_id(tokenizer))
+            fill_slots(model, prompts, flat, self._batch_size, _pad_id(tokenizer))
             for item, mine in zip(items[some], paths[some], strict=True):
                 yield Reply(
                     item.request.key,
