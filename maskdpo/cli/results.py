@@ -8,6 +8,7 @@ import typer
 from maskdpo import console
 from maskdpo.cli.app import app
 from maskdpo.cli.options import AnnotationsArg, PromptsOption, Seed
+from maskdpo.cli.train_flags import Method
 
 
 @app.command()
@@ -46,25 +47,41 @@ def evaluate(
 
 @app.command()
 def report(
-    annotations: Annotated[Path, typer.Argument(help="Annotation or pair records (JSONL).", show_default=False)],
+    annotations: Annotated[
+        Path,
+        typer.Argument(
+            help="Annotation or pair records, or a training: the folder that train has written, or its metrics.jsonl.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The HTML file.")],
-    compare: Annotated[Path | None, typer.Option(help="Annotations from after, to set beside these.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Annotations from after, or another training, to set beside these.")
+    ] = None,
     prompts: PromptsOption = None,
     gold: Annotated[Path | None, typer.Option(help="Annotations with human labels.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Pairs: mark the very tokens that train with this model's tokenizer, not whole sentences."),
+    ] = None,
+    method: Annotated[
+        Method, typer.Option(help="With --model: which tokens count; see `maskdpo train --help`.")
+    ] = "mask-dpo",
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Write one self-contained HTML page with every sentence coloured by its label."""
+    """Write one self-contained HTML page: every sentence coloured by its label, or the curves of a training."""
     from maskdpo.evaluate.report import write_report
 
-    stats = write_report(annotations, out, compare=compare, prompts=prompts, gold=gold, title=title, seed=seed)
-    rows: list[tuple[str, object]] = [
-        ("answers", stats.answers),
-        ("sentences", stats.sentences),
-        ("without a counterpart", stats.unmatched),
-        ("size, kB", round(stats.bytes / 1000)),
-    ]
-    console.table(f"report -> {out}", ("", "count"), rows)
+    tokens = None
+    if model is not None:
+        from maskdpo.cli.trained_tokens import trained_tokens
+
+        tokens = trained_tokens(model, method)
+    stats = write_report(
+        annotations, out, compare=compare, prompts=prompts, gold=gold, tokens=tokens, title=title, seed=seed
+    )
+    console.table(f"report -> {out}", ("", "count"), stats.counts())
 
 
 @app.command()

@@ -1,30 +1,28 @@
 """The report: answers with their labelled sentences as one self-contained HTML file.
 
-All data travels as one block of JSON that the page's script turns into text nodes; nothing from a record is
-ever parsed as markup. What the page can do is in ``templates/report/*.js``; here records become that JSON.
+What the page can do is in ``templates/report/*.js``; here records become the JSON that it shows (``html``).
 """
 
-import base64
-import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from importlib.resources import files
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from maskdpo import __version__
+from maskdpo.evaluate.html import Payload, SummaryTable, render
 from maskdpo.io import atomic_write
-from maskdpo.schemas import RIGHT, WRONG, Annotation, Label, Pair, PairSentence, Prompt, Sentence, Side
+from maskdpo.schemas import RIGHT, SIDES, WRONG, Annotation, Label, Pair, PairSentence, Prompt, Sentence, Side
 
-Payload = dict[str, Any]
+Spans = Sequence[tuple[int, int]]
+"""Begin and end, in code points."""
+
+TrainedTokens = Callable[[Pair], Mapping[Side, Spans] | str]
+"""The text of each answer whose tokens train, or why the pair is not trained on."""
 
 TRAINED: Mapping[Side, frozenset[Label]] = {"chosen": RIGHT | {Label.NO_FACT}, "rejected": WRONG}
 """Which sentences take part in the loss under Mask-DPO's own masks; other tables are the trainer's choice."""
+
+_NOTHING: Mapping[Side, Spans] = {"chosen": (), "rejected": ()}
 
 SCRIPTS = (
     "data",
@@ -40,17 +38,6 @@ SCRIPTS = (
 )
 """The parts of the page's script, in the order in which they run."""
 
-_UNSAFE = "<>&\u2028\u2029"
-
-
-@dataclass(frozen=True)
-class SummaryTable:
-    """A small table above the answers: every row has as many cells as there are columns."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
 
 @dataclass(frozen=True)
 class PageStats:
@@ -65,6 +52,15 @@ class PageStats:
     gold_sentences: int
     """Sentences that a gold sentence could be set beside."""
     bytes: int
+
+    def counts(self) -> list[tuple[str, int]]:
+        """As the command prints them."""
+        return [
+            ("answers", self.answers),
+            ("sentences", self.sentences),
+            ("without a counterpart", self.unmatched),
+            ("size, kB", round(self.bytes / 1000)),
+        ]
 
 
 def write_page(
@@ -99,16 +95,26 @@ def write_page(
 
 
 def write_pairs_page(
-    out: Path, pairs: Iterable[Pair], *, title: str, prompts: Mapping[str, Prompt] | None = None
+    out: Path,
+    pairs: Iterable[Pair],
+    *,
+    title: str,
+    prompts: Mapping[str, Prompt] | None = None,
+    tokens: TrainedTokens | None = None,
 ) -> PageStats:
-    """Write the page for preference pairs, with the sentences that take part in the loss marked."""
+    """Write the page for preference pairs, with what takes part in the loss marked: tokens where they are known, else
+    sentences by their labels."""
     build = _Builder(prompts or {}, {})
     for pair in pairs:
-        sides = [build.pair_side(pair, "chosen"), build.pair_side(pair, "rejected")]
+        trained = tokens(pair) if tokens else None
+        spans: Mapping[Side, Spans] = {} if trained is None else _NOTHING if isinstance(trained, str) else trained
+        sides = [build.pair_side(pair, side, spans.get(side)) for side in SIDES]
         asked = Prompt(id=pair.prompt_id, prompt=pair.prompt)
         build.add(pair.prompt_id, pair.id, sides, topic=pair.topic, question=asked.question)
         if pair.weight != 1.0:
             build.items[-1]["w"] = pair.weight
+        if isinstance(trained, str):
+            build.items[-1]["out"] = trained
     return build.write(out, "pairs", title, ())
 
 
@@ -181,12 +187,15 @@ class _Builder:
             sentences.append(_lean(_span(sentence) | extra | {"k": sentence.kind.value}))
         return self._answer(answer.id, answer.response, sentences, m=answer.model, fin=answer.finish_reason)
 
-    def pair_side(self, pair: Pair, side: Side) -> Payload:
-        """One side of a pair; ``tr`` marks the sentences that take part in the loss."""
+    def pair_side(self, pair: Pair, side: Side, tokens: Spans | None) -> Payload:
+        """One side of a pair; ``tr`` marks the sentences that take part in the loss, ``tk`` the text that does."""
         score = pair.chosen_score if side == "chosen" else pair.rejected_score
-        sentences = [_lean(_span(s) | {"tr": 1 if s.label in TRAINED[side] else None}) for s in pair.sentences(side)]
+        sentences = []
+        for sentence in pair.sentences(side):
+            trained = sentence.label in TRAINED[side] if tokens is None else _touches(sentence, tokens)
+            sentences.append(_lean(_span(sentence) | {"tr": 1 if trained else None}))
         fin = pair.finish_reason(side)
-        return self._answer(f"{pair.id} {side}", pair.response(side), sentences, fin=fin, score=score)
+        return self._answer(f"{pair.id} {side}", pair.response(side), sentences, fin=fin, score=score, tk=tokens)
 
     def _answer(self, answer_id: str, text: str, sentences: list[Payload], **more: object) -> Payload:
         self.answers += 1
@@ -196,8 +205,8 @@ class _Builder:
     def write(self, out: Path, kind: str, title: str, summary: Sequence[SummaryTable]) -> PageStats:
         """Render and write the page."""
         data = {"kind": kind, "judges": list(self.judges), "gold": self.gold_sentences > 0}
-        text = render(data | {"prompts": self.cards, "items": self.items}, title, summary)
-        page = text.encode(errors="replace")  # a lone surrogate becomes "?", one character: spans hold
+        payload = data | {"prompts": self.cards, "items": self.items}
+        page = render("report.html.j2", [f"report/{name}" for name in SCRIPTS], payload, title, summary)
         with atomic_write(out) as file:
             file.write(page)
         return PageStats(
@@ -213,6 +222,10 @@ class _Builder:
 def _span(sentence: Sentence | PairSentence) -> Payload:
     label = sentence.label.value if sentence.label is not None else None
     return {"b": sentence.start, "e": sentence.end, "l": label, "c": sentence.confidence}
+
+
+def _touches(sentence: PairSentence, tokens: Spans) -> bool:
+    return any(begin < sentence.end and sentence.start < end for begin, end in tokens)
 
 
 def _lean(record: Payload) -> Payload:
@@ -231,40 +244,3 @@ def gold_label(sentence: Sentence, gold: Sequence[Sentence]) -> Label | None:
         if 2 * shared > max(sentence.end - sentence.start, other.end - other.start):
             return other.label
     return None
-
-
-def to_json(payload: Payload) -> str:
-    """JSON that is safe inside a script element: nothing in it can end the element or open a comment."""
-    text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in _UNSAFE:  # these stand in strings only; on a page of megabytes translate() is far slower
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def render(payload: Payload, title: str, summary: Sequence[SummaryTable] = ()) -> str:
-    """The page as text. Style and script are inlined and allowed by their hashes; all else is forbidden."""
-    css, html = _template("report.css"), _template("report.html.j2")
-    parts = "\n".join(_template(f"report/{name}.js") for name in SCRIPTS)
-    script = f'"use strict";\n(() => {{\n{parts}}})();\n'
-    policy = (
-        f"default-src 'none'; style-src {_hash(css)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
-    )
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(html)
-    return template.render(
-        policy=policy,
-        title=title,
-        version=__version__,
-        summary=[asdict(table) for table in summary],
-        css=Markup(css),  # our own files, not data
-        script=Markup(script),
-        data=Markup(to_json(payload)),  # escaped, for this very place
-    )
-
-
-def _template(name: str) -> str:
-    return (files("maskdpo.evaluate") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

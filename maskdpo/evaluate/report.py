@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from maskdpo.errors import InputError
-from maskdpo.evaluate.page import PageStats, write_page, write_pairs_page
+from maskdpo.evaluate.page import PageStats, TrainedTokens, write_page, write_pairs_page
 from maskdpo.evaluate.tables import evaluate_files
-from maskdpo.io import read_prompts, read_records, record_type, refuse_overwriting
+from maskdpo.evaluate.training import METRICS, TrainingStats, training_folder, write_training_page
+from maskdpo.io import CONFIGS, read_prompts, read_records, record_type, refuse_overwriting
 from maskdpo.schemas import Annotation, Pair
 
 
@@ -16,19 +17,37 @@ def write_report(
     compare: Path | None = None,
     prompts: Path | None = None,
     gold: Path | None = None,
+    tokens: TrainedTokens | None = None,
     title: str | None = None,
     seed: int = 0,
-) -> PageStats:
-    """Write the page for an annotations file, for two of them (before and after), or for a pairs file."""
+) -> PageStats | TrainingStats:
+    """Write the page for an annotations file, for two of them (before and after), for a pairs file, or for a training.
+
+    Args:
+        file: annotations or pairs; or the folder of a training, or its metrics file.
+        compare: annotations from after, or another training.
+        tokens: which characters of a pair's answers train; without it sentences are marked, by their labels.
+    """
     refuse_overwriting(out, file, compare, prompts, gold)
+    if training := training_folder(file):
+        if prompts or gold or tokens:
+            raise InputError("is a training: --prompts, --gold and --model are for answers and pairs", path=file)
+        return write_training_page(out, [training, *_other_training(compare)], title=title)
+    if file.is_dir() and _is_no_dataset(file):
+        raise InputError(f"is a folder without {METRICS}, so it is not the output of a training", path=file)
     known = read_prompts(prompts) if prompts else None
     kind = record_type(file)
     if kind is Pair:
         if compare or gold:
             raise InputError("is a pairs file: --compare and --gold take annotations", path=file)
-        return write_pairs_page(out, read_records(file, Pair), title=title or file.stem, prompts=known)
+        pairs = read_records(file, Pair)
+        return write_pairs_page(out, pairs, title=title or file.stem, prompts=known, tokens=tokens)
     if kind is not Annotation:
-        raise InputError(f"holds {kind.__name__.lower()} records; report takes annotations or pairs", path=file)
+        raise InputError(
+            f"holds {kind.__name__.lower()} records; report takes annotations, pairs or a training", path=file
+        )
+    if tokens:
+        raise InputError("holds annotations: --model is for pairs, to mark the tokens that train", path=file)
     return write_page(
         out,
         read_records(file, Annotation),
@@ -38,3 +57,16 @@ def write_report(
         gold={record.id: record for record in read_records(gold, Annotation)} if gold else None,
         summary=evaluate_files(file, prompts=prompts, gold=gold, compared=compare, seed=seed).tables(),
     )
+
+
+def _other_training(compare: Path | None) -> list[Path]:
+    if compare is None:
+        return []
+    folder = training_folder(compare)
+    if folder is None:
+        raise InputError(f"is no training: it has no {METRICS}, and a training is compared with another", path=compare)
+    return [folder]
+
+
+def _is_no_dataset(folder: Path) -> bool:
+    return not any((folder / config).is_dir() for config in CONFIGS)

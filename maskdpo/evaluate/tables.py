@@ -11,7 +11,7 @@ from maskdpo.console import warn
 from maskdpo.errors import UserError
 from maskdpo.evaluate.agreement import Agreement, ClassAgreement, agreement
 from maskdpo.evaluate.factuality import Comparison, Estimate, Summary, compare, summarise
-from maskdpo.evaluate.page import SummaryTable
+from maskdpo.evaluate.html import SummaryTable
 from maskdpo.io import atomic_write, read_answers, read_prompts, read_records
 from maskdpo.runs import sha256_of
 from maskdpo.schemas import Annotation, JudgeInfo, Prompt

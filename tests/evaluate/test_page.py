@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from maskdpo.evaluate import page
-from maskdpo.evaluate.page import PageStats, SummaryTable, gold_label, write_page, write_pairs_page
+from maskdpo.evaluate import html as html_module
+from maskdpo.evaluate.html import SummaryTable
+from maskdpo.evaluate.page import PageStats, gold_label, write_page, write_pairs_page
 from maskdpo.schemas import (
     Annotation,
     JudgeInfo,
@@ -194,7 +195,7 @@ def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.Monke
 
     with pytest.raises(RuntimeError):
         write_page(out, broken(), title="T")
-    monkeypatch.setattr(page, "to_json", lambda _: 1 / 0)
+    monkeypatch.setattr(html_module, "to_json", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_page(out, [annotation()], title="T")
     assert out.read_text() == "old"

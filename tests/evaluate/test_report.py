@@ -12,7 +12,7 @@ import pytest
 
 from maskdpo.cli import main
 from maskdpo.errors import UserError
-from maskdpo.evaluate.page import SummaryTable
+from maskdpo.evaluate.html import SummaryTable
 from maskdpo.evaluate.report import write_report
 from maskdpo.evaluate.tables import evaluate_files
 
@@ -75,7 +75,7 @@ def test_pairs(jsonl: Any, tmp_path: Path) -> None:
 
 
 def test_other_records_have_no_report(prompts: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds prompt records; report takes annotations or pairs"):
+    with pytest.raises(UserError, match="holds prompt records; report takes annotations, pairs or a training"):
         write_report(prompts, tmp_path / "no.html")
     assert not (tmp_path / "no.html").exists()
 

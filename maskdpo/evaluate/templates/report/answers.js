@@ -21,7 +21,8 @@ function answerText(i, sideIndex) {
   const map = pointMap(side.t);
   const key = `${i}:${sideIndex}`;
   const limit = unfolded.has(key) || map.length <= FOLD * 1.25 ? map.length : FOLD;
-  const piece = (begin, end) => marked(side.t.slice(map.at(Math.min(begin, limit)), map.at(Math.min(end, limit))));
+  const plain = (begin, end) => marked(side.t.slice(map.at(Math.min(begin, limit)), map.at(Math.min(end, limit))));
+  const piece = (begin, end) => withTokens(side.tk, begin, end, plain);
   const nodes = [];
   let at = 0;
   side.s.forEach((s, k) => {
@@ -49,6 +50,19 @@ function answerText(i, sideIndex) {
       `… show ${plural(rest, "more character")}`,
     ),
   ];
+}
+/** The text from begin to end, with the tokens that train in nodes of their own. */
+function withTokens(tokens, begin, end, plain) {
+  if (!tokens) return plain(begin, end);
+  const out = [];
+  let at = begin;
+  for (const [from, to] of tokens) {
+    const [low, high] = [Math.max(at, from), Math.min(end, to)];
+    if (low >= high) continue;
+    out.push(...plain(at, low), h("span", { class: "tok" }, plain(low, high)));
+    at = high;
+  }
+  return [...out, ...plain(at, end)];
 }
 function sentenceNode(s, i, sideIndex, k, pieces) {
   const classes = ["s", `l-${labelOf(s)}`];
@@ -150,12 +164,13 @@ function cardNode(i, position) {
         h("span", { class: "number" }, `#${i + 1}`),
         prompt.topic !== prompt.id ? h("bdi", { class: "topic" }, prompt.topic) : null,
         item.w !== undefined ? h("span", { title: "factor on the loss" }, `weight ${item.w}`) : null,
+        item.out ? h("bdi", { class: "cut" }, `not trained on: ${item.out}`) : null,
         h("bdi", {}, item.id),
       ),
     ),
     h(
       "div",
-      { class: `sides n${SIDES.length}` },
+      { class: `sides n${SIDES.length}${item.a.some((side) => side && side.tk) ? " by-token" : ""}` },
       SIDES.map((_, side) => sideNode(i, side)),
     ),
   );

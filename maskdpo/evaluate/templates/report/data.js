@@ -1,11 +1,11 @@
-/* The report: data arrives as JSON and leaves as text nodes. No markup is ever made from it; the page's policy
-   forbids that too. The files of this folder run as one function, in the order that page.py names.
+/* The report of answers and pairs. The files of this folder run as one function after those of ../page, in the order
+   that page.py names.
 
-   Names in the data: item {id, p: prompt, a: sides, w: weight}; side {id, t: text, s: sentences, m: model, fin, score};
+   Names in the data: item {id, p: prompt, a: sides, w: weight, out: why it is not trained on}; side {id, t: text, s: sentences, m: model, fin, score,
+   tk: spans of trained tokens};
    sentence {b: begin, e: end, l: label, st: status, c: confidence, ev: evidence, re: reason, k: kind, g: gold,
    tr: takes part in the loss}. Begin and end count code points. */
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
 const { items, prompts, kind } = DATA;
 const SIDES = { answers: [""], compare: ["Before", "After"], pairs: ["Chosen", "Rejected"] }[kind];
 const MAIN = kind === "compare" ? 1 : 0; // the side that sorting by score or length looks at
@@ -46,43 +46,6 @@ const STATUS = {
 const labelOf = (s) => s.l || "none";
 const groupOf = (label) => LABELS[label || "none"].group;
 const disagrees = (s) => Boolean(s.l && s.g && groupOf(s.l) !== groupOf(s.g));
-
-/* ---- small helpers ---- */
-const SVG = "http://www.w3.org/2000/svg";
-function fill(node, attributes, children) {
-  for (const [name, value] of Object.entries(attributes || {})) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? "" : value);
-  }
-  for (const child of children.flat(Infinity)) {
-    if (child !== null && child !== undefined && child !== false) node.append(child); // strings become text nodes
-  }
-  return node;
-}
-const h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
-const g = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
-const $ = (id) => document.getElementById(id);
-const count = (n) => n.toLocaleString("en");
-const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)}%` : "–");
-const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
-const remember = {
-  // local storage may be forbidden for local files
-  get(key) {
-    try {
-      return localStorage.getItem(key);
-    } catch {
-      return null;
-    }
-  },
-  set(key, value) {
-    try {
-      localStorage.setItem(key, value);
-    } catch {
-      /* then it is forgotten */
-    }
-  },
-};
 
 /** The direction of an answer, by its first letter. dir=auto would not see into sentences, which are isolated. */
 function direction(text) {

@@ -1,11 +1,4 @@
 /* ---- plots ---- */
-function plot(title, note, body) {
-  return h("figure", { class: "panel plot" }, h("figcaption", {}, title, note ? h("small", {}, note) : null), body);
-}
-const frame = (label, width, height, ...children) =>
-  g("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, ...children);
-const text = (x, y, words, attributes) => g("text", { x, y, ...attributes }, words);
-
 function drawPlots() {
   const plots = [
     plotModels(),

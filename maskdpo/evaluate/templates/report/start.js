@@ -71,40 +71,9 @@ list.addEventListener("keydown", (event) => {
   }
 });
 
-function dark() {
-  const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-function toggleTheme() {
-  document.documentElement.dataset.theme = dark() ? "light" : "dark";
-  remember.set("maskdpo-theme", document.documentElement.dataset.theme);
-  themeIcon();
-}
-function themeIcon() {
-  $("theme").textContent = dark() ? "☀" : "☾";
-}
-
 function start() {
-  const theme = remember.get("maskdpo-theme");
-  if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
-  themeIcon();
-  $("theme").addEventListener("click", toggleTheme);
-  const names = { ArrowRight: "→", ArrowLeft: "←" };
-  $("keys").replaceChildren(
-    h("h2", {}, "Keyboard"),
-    h(
-      "dl",
-      {},
-      Object.entries(KEYS)
-        .filter(([, [what]]) => what)
-        .map(([key, [what]]) => [h("dt", {}, h("kbd", {}, names[key] || key)), h("dd", {}, what)]),
-      h("dt", {}, h("kbd", {}, "Esc")),
-      h("dd", {}, "close, leave the search"),
-    ),
-    h("p", { class: "hint" }, "The browser’s own find sees only the answers near the window: use / instead."),
-    h("form", { method: "dialog" }, h("button", { class: "plain" }, "Close")),
-  );
-  $("help").addEventListener("click", () => $("keys").showModal());
+  startTheme();
+  startHelp(KEYS, ["close, leave the search", "The browser’s own find sees only the answers near the window: use / instead."]);
   const judged = DATA.judges.length
     ? `Judged by ${DATA.judges.slice(0, 3).join("; ")}${DATA.judges.length > 3 ? " and others" : ""}`
     : kind === "pairs"
