@@ -26,7 +26,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	@$(OFFLINE) PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
+# without Chromium, and without the right to install it, the tests of the pages are skipped
 test: install
+	-@sh scripts/setup_chromium.sh
 	$(OFFLINE) $(BIN)/python -m pytest
 
 test-vllm:

@@ -43,7 +43,7 @@ def _spans(
         return str(tokenizer.decode(ids[:tokens], skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     start = _find(decoded(len(ids)), response)
-    at = len(pair.prompt_ids)  # which ends with what both answers begin with
+    at = len(pair.prompt_ids)
     for trains, run in groupby(answer.weights.tolist(), key=bool):
         begin, at = at, at + len(list(run))
         # Lengths of prefixes, for a run decoded by itself may lose the space before its first word.

@@ -1,12 +1,11 @@
-"""The page in a real browser: headless Chromium, where there is one."""
+"""The page of answers and pairs in a real browser: headless Chromium, where there is one."""
 
-import shutil
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import Browser
 
 from maskdpo.evaluate.html import SummaryTable
 from maskdpo.evaluate.page import write_page, write_pairs_page
@@ -15,87 +14,8 @@ from maskdpo.schemas import Annotation, Label, Pair, PairSentence, Prompt, Sente
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="needs Chromium and its driver: apt-get install chromium chromium-driver",
-)
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-dev-shm-usage "
-    "--disable-background-networking --disable-component-update --disable-sync"
-)
 Labels = list[Label | Status]
 RIGHT, WRONG, BAD = Label.NO_HALLUCINATION, Label.CONTRADICTORY, Label.HALLUCINATION
-
-
-class Browser:
-    """A driver with the few questions that the tests ask."""
-
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
-
-    def open(self, path: Path, width: int = 1300, height: int = 900) -> None:
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        self.driver.get("about:blank")
-        self.driver.get(path.as_uri())
-        self.until(lambda: self.js("return document.documentElement.dataset.ready === 'yes'"))
-
-    def js(self, script: str, *args: Any) -> Any:
-        return self.driver.execute_script(script, *args)
-
-    def count(self, selector: str) -> int:
-        return self.js("return document.querySelectorAll(arguments[0]).length", selector)
-
-    def text(self, selector: str) -> str:
-        return self.js("return document.querySelector(arguments[0]).textContent", selector)
-
-    def texts(self, selector: str) -> list[str]:
-        return self.js("return [...document.querySelectorAll(arguments[0])].map(n => n.textContent)", selector)
-
-    def find(self, selector: str) -> Any:
-        return self.driver.find_element("css selector", selector)
-
-    def choose(self, field: str, value: str) -> None:
-        script = "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
-        self.js(script + "e.dispatchEvent(new Event('change'))", field, value)
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self.driver.switch_to.active_element.send_keys(key)
-
-    def until(self, holds: Callable[[], Any], seconds: float = 10) -> None:
-        end = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < end, "did not happen in time"
-            time.sleep(0.03)
-
-    def complaints(self) -> list[str]:
-        return [entry["message"] for entry in self.driver.get_log("browser")]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    try:
-        yield Browser(driver)
-    finally:
-        driver.quit()
-
-
-@pytest.fixture(autouse=True)
-def no_complaints(browser: Browser) -> Iterator[None]:
-    """No test may leave an error or a policy violation in the console, nor have asked the network."""
-    browser.complaints()
-    yield
-    assert browser.complaints() == []
-    assert browser.js("return performance.getEntriesByType('resource').length") == 0
 
 
 def answer(number: int, parts: list[tuple[str, Label | Status]], **more: Any) -> Annotation:
@@ -354,6 +274,28 @@ def test_pairs(browser: Browser, tmp_path: Path) -> None:
     assert "takes no part" in browser.text("#verdict")
 
 
+def test_pairs_token_by_token(browser: Browser, tmp_path: Path) -> None:
+    sentences = [PairSentence(start=0, end=6, label=RIGHT), PairSentence(start=7, end=11, label=WRONG)]
+    fields: dict[str, Any] = {
+        "prompt_id": "p",
+        "topic": "t",
+        "prompt": "Q",
+        "chosen": "😀 One. Two.",
+        "rejected": "Three four.",
+    }
+    fields |= {"chosen_sentences": sentences, "rejected_sentences": sentences}
+    spans: dict[str, Any] = {"1": {"chosen": [(0, 3), (5, 8)], "rejected": [(6, 10)]}, "2": "the answer is empty"}
+    out = tmp_path / "r.html"
+    pairs = [Pair(id=number, **fields) for number in spans]
+    write_pairs_page(out, pairs, title="T", tokens=lambda pair: spans[pair.id])
+    browser.open(out)
+    assert browser.texts(".tok") == ["😀 O", ".", " ", "T", "f", "our"]
+    assert browser.texts(".s.trained.up") == ["😀 One.", "Two."], "a sentence of which some text trains"
+    assert browser.texts(".s.trained.down") == ["our."]
+    assert browser.texts(".card .meta .cut") == ["not trained on: the answer is empty"]
+    assert browser.text(".card .text") == "😀 One. Two."
+
+
 HOSTILE = [
     "<script>window.hacked = 1</script>",
     "</script><img src=x onerror=hacked=1>",
@@ -492,6 +434,66 @@ def test_theme_and_print(browser: Browser, tmp_path: Path) -> None:
     assert "Rome is Italian" in browser.text(".notes")
     browser.js("window.dispatchEvent(new Event('afterprint'))")
     assert browser.count(".notes") == 0
+
+
+def contrast(browser: Browser, selector: str) -> float:
+    """WCAG contrast of a text against what lies behind it, painted by the browser itself."""
+    script = """
+      const node = document.querySelector(arguments[0]);
+      const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+      const grounds = [];
+      for (let n = node; n; n = n.parentElement) grounds.unshift(getComputedStyle(n).backgroundColor);
+      const paint = colour => { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); };
+      const light = () => {
+        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3)
+          .map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      };
+      grounds.forEach(paint);
+      const ground = light();
+      paint(getComputedStyle(node).color);
+      const ink = light();
+      return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);"""
+    return browser.js(script, selector)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_follows_the_system_and_is_readable(browser: Browser, tmp_path: Path, scheme: str) -> None:
+    page = small(tmp_path)
+    browser.js("try { localStorage.clear() } catch {}")
+    wish = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", wish)
+    try:
+        browser.open(page)
+        browser.js("localStorage.removeItem('maskdpo-theme')")
+        browser.open(page)
+        assert browser.js("return getComputedStyle(document.documentElement).colorScheme") == scheme
+        for text in (
+            "h1",
+            ".sub",
+            ".small",
+            ".s.l-no_hallucination",
+            ".s.l-contradictory",
+            ".s.l-no_fact",
+            ".s.l-none",
+        ):
+            assert contrast(browser, text) >= 4.5, text
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_labels_do_not_rest_on_colour(browser: Browser, tmp_path: Path) -> None:
+    labels: Labels = [*Label, Status.REFUSED]
+    out = tmp_path / "r.html"
+    write_page(out, [answer(0, [("It is so.", label) for label in labels])], title="T")
+    browser.open(out)
+    script = """return [...document.querySelectorAll('.s')].map(n => [
+      getComputedStyle(n, '::after').content,
+      getComputedStyle(n).textDecorationStyle,
+      getComputedStyle(n).textDecorationLine,
+    ])"""
+    marks, lines = zip(*((mark, (style, line)) for mark, style, line in browser.js(script)), strict=True)
+    assert len(set(marks)) == len(set(lines)) == len(labels) == 6
 
 
 def test_phone_has_no_sideways_scrolling_and_a_sheet(browser: Browser, tmp_path: Path) -> None:
