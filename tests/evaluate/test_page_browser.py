@@ -219,6 +219,8 @@ def test_gold_disagreement(browser: Browser, tmp_path: Path) -> None:
     browser.open(small(tmp_path, gold=gold))
     assert browser.count(".plots svg") == 3
     assert browser.texts(".matrix tbody tr:first-child td") == ["2", "1", "0"]
+    assert browser.texts(".dot title") == ["confidence 0.80: agrees 75.0% of 4"]
+    assert "error 0.050" in browser.texts(".plot small")
     browser.find("#disagree").click()
     assert shown(browser) == ["Question 0?"]
     assert browser.texts(".s.differs") == ["It is a city."]
@@ -359,6 +361,23 @@ def test_a_very_long_sentence_is_folded(browser: Browser, tmp_path: Path) -> Non
     browser.until(lambda: browser.text(".card.current h3") == "p1")
     top = "return document.querySelector('.card.current').getBoundingClientRect().top"
     browser.until(lambda: 0 < browser.js(top) < 900)
+
+
+@pytest.mark.parametrize("width", [1300, 390])
+def test_giant_strings_anywhere_do_not_break_the_page(browser: Browser, tmp_path: Path, width: int) -> None:
+    giant = "x" * 300_000
+    notes = {"evidence": giant, "reason": giant}
+    bad = answer(0, [("It is so.", WRONG), (giant, RIGHT)], model=giant, notes=notes)
+    prompts = {"p0": Prompt(id="p0", prompt=giant, topic=giant, reference=[giant, "short"])}
+    out = tmp_path / "r.html"
+    write_page(out, [bad, answer(1, [("Next.", RIGHT)], model="m")], title="T", prompts=prompts)
+    browser.open(out, width=width)
+    assert browser.js("return document.documentElement.scrollWidth") <= width
+    browser.js("document.querySelector('.s').focus()")
+    assert "Contradictory" in browser.text("#verdict")
+    assert browser.js("return document.documentElement.scrollWidth") <= width
+    browser.press("j", "j")
+    browser.until(lambda: browser.text(".card.current h3") == "p1")
 
 
 def many(tmp_path: Path, n: int) -> Path:

@@ -21,6 +21,7 @@ const g = (tag, attributes, ...children) => fill(document.createElementNS(SVG, t
 const $ = (id) => document.getElementById(id);
 const count = (n) => n.toLocaleString("en");
 const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)}%` : "–");
+const clip = (words, limit) => (words.length > limit ? `${words.slice(0, limit)}…` : words);
 const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 const remember = {
   // local storage may be forbidden for local files

@@ -105,7 +105,7 @@ function sideNode(i, sideIndex) {
       "header",
       {},
       name,
-      side.m ? h("bdi", { class: "model" }, side.m) : null,
+      side.m ? h("bdi", { class: "model" }, clip(side.m, NAME)) : null,
       side.score !== undefined
         ? h("span", { class: "score", title: "score in the pair" }, `score ${side.score.toFixed(3)}`)
         : null,
@@ -156,16 +156,16 @@ function cardNode(i, position) {
       h(
         "h3",
         { dir: "auto" },
-        prompt.q ? marked(prompt.q.length > 1200 ? `${prompt.q.slice(0, 1200)}…` : prompt.q) : prompt.id,
+        prompt.q ? marked(clip(prompt.q, 1200)) : clip(prompt.id, NAME),
       ),
       h(
         "p",
         { class: "meta" },
         h("span", { class: "number" }, `#${i + 1}`),
-        prompt.topic !== prompt.id ? h("bdi", { class: "topic" }, prompt.topic) : null,
+        prompt.topic !== prompt.id ? h("bdi", { class: "topic" }, clip(prompt.topic, NAME)) : null,
         item.w !== undefined ? h("span", { title: "factor on the loss" }, `weight ${item.w}`) : null,
         item.out ? h("bdi", { class: "cut" }, `not trained on: ${item.out}`) : null,
-        h("bdi", {}, item.id),
+        h("bdi", {}, clip(item.id, NAME)),
       ),
     ),
     h(

@@ -72,7 +72,7 @@ function drawBar() {
         )
       : null,
     models.length > 1 && kind !== "pairs"
-      ? choose("model", "Model", [["", "any"], ...models.map((m) => [m, m])])
+      ? choose("model", "Model", [["", "any"], ...models.map((m) => [m, clip(m, NAME)])])
       : null,
     kind !== "pairs" && (statuses.size > 1 || cut)
       ? choose("status", "Status", [

@@ -10,6 +10,7 @@ const { items, prompts, kind } = DATA;
 const SIDES = { answers: [""], compare: ["Before", "After"], pairs: ["Chosen", "Rejected"] }[kind];
 const MAIN = kind === "compare" ? 1 : 0; // the side that sorting by score or length looks at
 const FOLD = 2400; // characters of an answer that are shown at first, where it is much longer
+const NAME = 160; // and of a name: an id, a topic, a model
 const REFERENCE = 5000; // the same for one passage of the reference
 
 const LABELS = {

@@ -85,7 +85,6 @@ function verdict(s, found, passages) {
       : null,
   );
 }
-const clip = (words, limit) => (words.length > limit ? `${words.slice(0, limit)}…` : words);
 function meter(value) {
   const bar = h("i", {});
   bar.style.width = `${100 * value}%`;

@@ -3,7 +3,7 @@ function drawPlots() {
   const plots = [
     plotModels(),
     plotScores(),
-    SIDES.length > 1 && !DATA.gold ? plotDifference() : null,
+    SIDES.length > 1 ? plotDifference() : null,
     DATA.gold ? plotCalibration() : null,
     DATA.gold ? plotMatrix() : null,
   ];
