@@ -5,7 +5,7 @@ from pathlib import Path
 from maskdpo.errors import InputError
 from maskdpo.evaluate.page import PageStats, TrainedTokens, write_page, write_pairs_page
 from maskdpo.evaluate.tables import evaluate_files
-from maskdpo.evaluate.training import METRICS, TrainingStats, training_folder, write_training_page
+from maskdpo.evaluate.training import FILES, METRICS, TrainingStats, training_folder, write_training_page
 from maskdpo.io import CONFIGS, read_prompts, read_records, record_type, refuse_overwriting
 from maskdpo.schemas import Annotation, Pair
 
@@ -32,7 +32,9 @@ def write_report(
     if training := training_folder(file):
         if prompts or gold or tokens:
             raise InputError("is a training: --prompts, --gold and --model are for answers and pairs", path=file)
-        return write_training_page(out, [training, *_other_training(compare)], title=title)
+        folders = [training, *_other_training(compare)]
+        refuse_overwriting(out, *(folder / name for folder in folders for name in FILES))
+        return write_training_page(out, folders, title=title)
     if file.is_dir() and _is_no_dataset(file):
         raise InputError(f"is a folder without {METRICS}, so it is not the output of a training", path=file)
     known = read_prompts(prompts) if prompts else None

@@ -22,6 +22,9 @@ from maskdpo.io import atomic_write, open_input
 from maskdpo.runs import META_IN_FOLDER, RunMeta, read_meta
 
 METRICS, EVALS = "metrics.jsonl", "eval.jsonl"
+FILES = (METRICS, EVALS, META_IN_FOLDER)
+"""What is read of a training's folder."""
+
 SCRIPTS = ("training/data", "training/axes", "training/panels", "training/start")
 
 

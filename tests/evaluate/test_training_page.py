@@ -137,6 +137,15 @@ def test_options_that_a_training_does_not_take(
     assert not out.exists()
 
 
+def test_a_page_never_takes_the_place_of_what_it_is_made_from(tmp_path: Path) -> None:
+    folder = write_training(tmp_path / "m", [step(1)], [look(0)], lr=1)
+    kept = {file: file.read_text() for file in folder.iterdir()}
+    for file in kept:
+        with pytest.raises(UserError, match="is an input of this command"):
+            write_report(folder, file)
+    assert {file: file.read_text() for file in folder.iterdir()} == kept
+
+
 HOSTILE = "<script>window.hacked = 1</script>\u202e שלום"
 
 
