@@ -1,13 +1,14 @@
-"""What several test modules need: nothing from the Hub, JSONL files, and a model folder that costs nothing."""
+"""What several test modules need: nothing from the Hub, JSONL files, a model folder that costs nothing, a browser."""
 
 import json
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import CHROMIUM, DRIVER, MISSING, Browser, chromium
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # A background job may start us with SIGINT ignored, and children inherit that: Ctrl-C tests would never end.
@@ -78,3 +79,21 @@ def jsonl(tmp_path: Path) -> WriteJsonl:
         return file
 
     return write
+
+
+@pytest.fixture(scope="session")
+def shared_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if not (CHROMIUM and DRIVER):
+        pytest.skip(MISSING)
+    pytest.importorskip("selenium", reason="needs selenium: pip install selenium")
+    with chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(shared_browser: Browser) -> Iterator[Browser]:
+    """No test may leave an error or a policy violation in the console, nor have asked the network."""
+    shared_browser.complaints()
+    yield shared_browser
+    assert shared_browser.complaints() == []
+    assert shared_browser.js("return performance.getEntriesByType('resource').length") == 0
