@@ -220,7 +220,7 @@ def test_files_in_each_others_place(world: World) -> None:
     assert world.fails("evaluate {responses}") == "responses.jsonl:1: sentences: is missing"
     assert world.fails("train {annotations} --model {model} --out {out}").startswith("annotations.jsonl:1: ")
     assert world.fails("report {prompts} --out {out}") == (
-        "prompts.jsonl: holds prompt records; report takes annotations or pairs"
+        "prompts.jsonl: holds prompt records; report takes annotations, pairs or a training"
     )
 
 

@@ -36,7 +36,7 @@ def write_report(
         refuse_overwriting(out, *(folder / name for folder in folders for name in FILES))
         return write_training_page(out, folders, title=title)
     if file.is_dir() and _is_no_dataset(file):
-        raise InputError(f"is a folder without {METRICS}, so it is not the output of a training", path=file)
+        raise InputError(f"is a folder, a file is needed, or the folder of a training with its {METRICS}", path=file)
     known = read_prompts(prompts) if prompts else None
     kind = record_type(file)
     if kind is Pair:

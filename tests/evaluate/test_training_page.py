@@ -128,7 +128,7 @@ def test_options_that_a_training_does_not_take(
     wrong = {
         "is a training: --prompts, --gold and --model": [folder, "--prompts", prompts],
         "is no training: it has no metrics.jsonl": [folder, "--compare", prompts],
-        "is a folder without metrics.jsonl": [empty],
+        "is a folder, a file is needed, or the folder of a training": [empty],
         "no such file": [tmp_path / "none" / "metrics.jsonl"],
     }
     for message, arguments in wrong.items():
