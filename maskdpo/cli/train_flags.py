@@ -106,6 +106,15 @@ class TrainFlags:
         bool | None,
         _in(SPEED, "Recompute activations: about a third slower, far less memory.", name="--gradient-checkpointing"),
     ] = None
+    compile: Annotated[
+        bool | None,
+        _in(
+            SPEED,
+            "Let torch.compile fuse each layer's operations: starts a minute later, then faster.",
+            "False",
+            name="--compile",
+        ),
+    ] = None
     log_masked_every: Annotated[
         int | None,
         _in(LOGGING, "Steps between looks at the rewards of masked tokens, a forward pass each; 0: none.", "10"),

@@ -3,7 +3,8 @@
 Shape letters: R rows, L row length, N predicted tokens of all answers, A answers (pair i: chosen 2i, rejected 2i + 1).
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, Self
 
@@ -138,14 +139,24 @@ def _pad(rows: Sequence[NDArray[np.int64]], length: int, value: int) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def micro_batches(pairs: Sequence[EncodedPair], tokens_per_batch: int) -> Iterator[list[EncodedPair]]:
-    """Group pairs of similar length so that rows x longest row stays within the budget; a longer pair goes alone."""
-    group: list[EncodedPair] = []
-    for pair in sorted(pairs, key=lambda pair: (-pair.tokens, pair.id)):
-        longest = group[0].tokens if group else pair.tokens
-        if group and longest * (len(group) + 1) > tokens_per_batch:
-            yield group
-            group = []
-        group.append(pair)
-    if group:
-        yield group
+def micro_batches(pairs: Sequence[EncodedPair], tokens_per_batch: int) -> list[list[EncodedPair]]:
+    """Group pairs of similar length so that rows x longest row stays within the budget; a longer pair goes alone.
+
+    The groups are as few as the budget allows and of like size: every pass casts all weights and adds up all gradients,
+    which a small last group would pay for little, and the largest one decides how much memory is needed.
+    """
+    ordered = sorted(pairs, key=lambda pair: (-pair.tokens, pair.id))
+    few = len(_packed(ordered, tokens_per_batch))
+    budgets = range(max((pair.tokens for pair in pairs), default=1), tokens_per_batch + 1)
+    smallest = bisect_left(budgets, True, key=lambda budget: len(_packed(ordered, budget)) <= few)
+    return _packed(ordered, budgets[smallest] if smallest < len(budgets) else tokens_per_batch)
+
+
+def _packed(longest_first: Sequence[EncodedPair], tokens: int) -> list[list[EncodedPair]]:
+    groups: list[list[EncodedPair]] = []
+    for pair in longest_first:
+        if groups and groups[-1][0].tokens * (len(groups[-1]) + 1) <= tokens:
+            groups[-1].append(pair)
+        else:
+            groups.append([pair])
+    return groups

@@ -173,7 +173,7 @@ def passes(pairs: Sequence[EncodedPair], tokens_per_batch: int, ranks: Ranks) ->
     All ranks make the same number, because every pass gathers the weights from all of them: a rank with less to do goes
     over the shortest pair once more, without counting it.
     """
-    groups = [list(micro_batches(part, tokens_per_batch)) for part in parts(pairs, ranks.size)]
+    groups = [micro_batches(part, tokens_per_batch) for part in parts(pairs, ranks.size)]
     own = groups[ranks.rank]
     idle = max(len(group) for group in groups) - len(own)
     filler = [min(pairs, key=lambda pair: (pair.tokens, pair.id))]

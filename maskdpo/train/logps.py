@@ -37,8 +37,35 @@ def token_logps(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def _chunk_logps(model: PreTrainedModel, hidden_ND: Tensor, target_N: Tensor) -> Tensor:
-    logits_NV = _post_process(model.get_output_embeddings()(hidden_ND).float(), model.config)
-    return logits_NV.gather(1, target_N[:, None])[:, 0] - logits_NV.logsumexp(1)
+    logits_NV = _post_process(model.get_output_embeddings()(hidden_ND), model.config)
+    logps_N: Tensor = _PickedLogps.apply(logits_NV, target_N)
+    return logps_N
+
+
+class _PickedLogps(torch.autograd.Function):
+    """log_softmax(logits)[target] in float32, with one [N, V] tensor of float32 at a time, written over in place.
+
+    Automatic differentiation would keep four of them, and filling memory costs more than the arithmetic.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, target_N: Tensor) -> Tensor:
+        exact_NV = logits_NV.float()
+        largest_N = exact_NV.amax(1)
+        picked_N = exact_NV.gather(1, target_N[:, None])[:, 0]
+        # a copy already where the logits are of another type
+        shifted_NV = exact_NV - largest_N[:, None] if exact_NV is logits_NV else exact_NV.sub_(largest_N[:, None])
+        logsumexp_N = shifted_NV.exp_().sum(1).log_().add_(largest_N)
+        ctx.save_for_backward(logits_NV, target_N, logsumexp_N)
+        return picked_N - logsumexp_N
+
+    @staticmethod
+    def backward(ctx: Any, *grad_N: Tensor) -> tuple[Tensor, None]:
+        """d log softmax(z)[t] / dz = onehot(t) - softmax(z)."""
+        logits_NV, target_N, logsumexp_N = ctx.saved_tensors
+        grad_NV = (logits_NV.float() - logsumexp_N[:, None]).exp_().mul_(-grad_N[0][:, None])
+        grad_NV.scatter_add_(1, target_N[:, None], grad_N[0][:, None])
+        return grad_NV.to(logits_NV.dtype), None
 
 
 def _post_process(logits_NV: Tensor, config: Any) -> Tensor:

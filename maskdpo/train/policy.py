@@ -1,5 +1,7 @@
 """The model that is trained: loaded, checked against the pairs, its dropout off, with an adapter if one is wanted."""
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,12 +11,14 @@ import torch
 from maskdpo.console import say
 from maskdpo.errors import UserError
 from maskdpo.models import compute_type, load_model
+from maskdpo.train.attention import use_cpu_attention
 from maskdpo.train.batch import Layout
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.distributed import ALONE, Ranks, load_for, shard, whole_weights
 from maskdpo.train.encode import EncodedPair
 from maskdpo.train.logps import choose_layout
 from maskdpo.train.lora import add_adapter, weight_type
+from maskdpo.train.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,6 +41,8 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
         UserError: it cannot be loaded, is not the tokenizer's, or computes log-probs in a way that is not known.
     """
     torch.manual_seed(config.seed)
+    if device == "cpu":
+        keep_freed_memory()
     model = load_for(
         ranks,
         config.model,
@@ -50,8 +56,12 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
         say(
             f"{model.config.model_type}: not plain full attention, so answers repeat their prompt (slower, same result)"
         )
+    elif device == "cpu":
+        use_cpu_attention(model)
     _disable_dropout(model)
     adapter = add_adapter(model, config) if config.lora_r else None
+    if config.compile:
+        _compile_layers(model, device)
     shard(model, compute_type(config.dtype, device), ranks)
     model.train()
     if config.gradient_checkpointing:
@@ -82,6 +92,19 @@ def check_vocabulary(model: "PreTrainedModel", pairs: Sequence[EncodedPair], nam
         raise UserError(
             f"{name}: the tokenizer gives token id {largest}, the model has {size} embeddings: they do not match"
         )
+
+
+def _compile_layers(model: "PreTrainedModel", device: str) -> None:
+    """Layers are compiled, not the model: they are alike, so that one of them pays for all.
+
+    Raises:
+        UserError: what torch.compile needs is not installed.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if device == "cpu" and shutil.which(compiler) is None:
+        raise UserError(f"--compile: no C++ compiler {compiler!r} is installed; install g++, or leave --compile out")
+    for layer in model.get_decoder().layers:
+        layer.compile(dynamic=True)
 
 
 def _disable_dropout(model: "PreTrainedModel") -> None:

@@ -137,7 +137,16 @@ def test_reference_holds_every_token_whatever_the_grouping(layout: Layout) -> No
 def test_micro_batches_keep_every_pair_and_the_budget() -> None:
     pairs = some_pairs(20)
     for budget in (1, 30, 100, 10_000):
-        groups = list(micro_batches(pairs, budget))
+        groups = micro_batches(pairs, budget)
         assert sorted(pair.id for group in groups for pair in group) == sorted(pair.id for pair in pairs)
         assert all(len(group) == 1 or len(group) * max(p.tokens for p in group) <= budget for group in groups)
-    assert len(list(micro_batches(pairs, 10_000))) == 1
+    assert len(micro_batches(pairs, 10_000)) == 1
+    assert micro_batches([], 100) == []
+
+
+def test_micro_batches_are_few_and_of_like_size() -> None:
+    """Eight pairs of 10 tokens in a budget of 70: four and four, not seven and one."""
+    side = EncodedSide(np.arange(4), np.ones(4, dtype=np.float32))
+    pairs = [EncodedPair(str(i), np.array([4, 5]), side, side) for i in range(8)]
+    assert [len(group) for group in micro_batches(pairs, 70)] == [4, 4]
+    assert [len(group) for group in micro_batches(pairs, 9)] == [1] * 8

@@ -1,0 +1,93 @@
+"""The CPU's own attention against PyTorch's, and layers that are compiled against those that are not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from train_helpers import random_model, random_pair
+from transformers import PreTrainedModel
+
+from maskdpo.errors import UserError
+from maskdpo.train import attention
+from maskdpo.train.attention import NAME, use_cpu_attention
+from maskdpo.train.batch import collate
+from maskdpo.train.config import TrainConfig
+from maskdpo.train.logps import token_logps
+from maskdpo.train.policy import load_policy
+
+PAIRS = [random_pair(np.random.default_rng(i), str(i)) for i in range(6)]
+
+
+def logps_and_gradients(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    logps_N = token_logps(model, collate(PAIRS, "shared"))
+    logps_N.square().sum().backward()  # type: ignore[no-untyped-call]
+    return logps_N.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """Shapes of the queries that our own attention worked on."""
+    shapes: list[torch.Size] = []
+    apply = attention._RowAttention.apply
+    monkeypatch.setattr(attention._RowAttention, "apply", lambda *args: (shapes.append(args[0].shape), apply(*args))[1])
+    return shapes
+
+
+@pytest.mark.parametrize("kind", ["llama", "cohere", "granite"])
+def test_it_equals_the_attention_of_pytorch(kind: str, seen: list[torch.Size]) -> None:
+    expected = logps_and_gradients(random_model(kind))
+    assert not seen
+    model = random_model(kind)
+    use_cpu_attention(model)
+    found = logps_and_gradients(model)
+    assert len(seen) == model.config.num_hidden_layers
+    torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[1], expected[1], atol=1e-5 * float(expected[1].abs().max()), rtol=0)
+
+
+def test_in_bfloat16_it_is_no_further_from_the_truth_than_the_attention_of_pytorch() -> None:
+    _, exact = logps_and_gradients(random_model())
+    errors = []
+    for prepare in (lambda model: None, use_cpu_attention):
+        model = random_model()
+        prepare(model)
+        with torch.autocast("cpu", torch.bfloat16):
+            _, found = logps_and_gradients(model)
+        errors.append(float((found - exact).norm() / exact.norm()))
+    assert 0 < errors[1] < 1.2 * errors[0] < 0.1
+
+
+def test_long_rows_are_left_to_pytorch(seen: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "LONGEST", 3)
+    model = random_model()
+    use_cpu_attention(model)
+    found, _ = logps_and_gradients(model)
+    assert not seen
+    torch.testing.assert_close(found, logps_and_gradients(random_model())[0], atol=1e-6, rtol=0)
+
+
+def test_a_policy_on_the_cpu_has_it_and_does_not_write_it_down(tiny_model: str, tmp_path: Path) -> None:
+    policy = load_policy(TrainConfig(model=tiny_model), PAIRS[:1], "cpu")
+    assert policy.model.config._attn_implementation == NAME
+    policy.model.save_pretrained(tmp_path)
+    assert NAME not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
+
+
+def test_compiled_layers_compute_the_same(tiny_model: str) -> None:
+    found = []
+    for compiled in (False, True):
+        policy = load_policy(TrainConfig(model=tiny_model, compile=compiled), PAIRS[:1], "cpu")
+        names = set(policy.model.state_dict())
+        found.append((names, *logps_and_gradients(policy.model)))
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[0][2], found[1][2], atol=1e-4 * float(found[0][2].abs().max()), rtol=0)
+
+
+def test_without_a_compiler_one_line_says_so(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match=r"--compile: no C\+\+ compiler 'no-such-compiler' is installed"):
+        load_policy(TrainConfig(model=tiny_model, compile=True), PAIRS[:1], "cpu")
