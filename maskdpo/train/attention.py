@@ -29,7 +29,7 @@ def use_cpu_attention(model: PreTrainedModel) -> None:
 
 
 # Compiled, the loop over rows would be unrolled anew for every number of rows.
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def cpu_attention(
     module: torch.nn.Module,
     query_BHLD: Tensor,
@@ -51,7 +51,9 @@ def cpu_attention(
         return found
     compute = value_BGLD.dtype  # under autocast queries and keys come out of the rotation in float32
     q_BHLD, k_BGLD, v_BGLD = (x.to(compute).contiguous() for x in (query_BHLD, key_BGLD, value_BGLD))
-    out_BHLD: Tensor = _RowAttention.apply(q_BHLD, k_BGLD, v_BGLD, attention_mask, scaling)
+    out_BHLD: Tensor = _RowAttention.apply(  # type: ignore[no-untyped-call]
+        q_BHLD, k_BGLD, v_BGLD, attention_mask, scaling
+    )
     return out_BHLD.transpose(1, 2).contiguous(), None
 
 

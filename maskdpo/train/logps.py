@@ -38,7 +38,7 @@ def token_logps(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 def _chunk_logps(model: PreTrainedModel, hidden_ND: Tensor, target_N: Tensor) -> Tensor:
     logits_NV = _post_process(model.get_output_embeddings()(hidden_ND), model.config)
-    logps_N: Tensor = _PickedLogps.apply(logits_NV, target_N)
+    logps_N: Tensor = _PickedLogps.apply(logits_NV, target_N)  # type: ignore[no-untyped-call]
     return logps_N
 
 
