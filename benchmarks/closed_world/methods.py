@@ -46,6 +46,16 @@ METHODS: dict[str, Method] = {
     "values": Method("Mask-DPO, values only", {"method": "mask-dpo"}, refine=spans.values),
     "content": Method("Mask-DPO, no template words", {"method": "mask-dpo"}, refine=spans.content),
     "matched": Method("Mask-DPO, same attributes only", {"method": "mask-dpo"}, refine=spans.matched),
+    "dpo-sft": Method("DPO + SFT term", {"method": "dpo", "sft_weight": 1.0}),
+    "chosen-sft": Method("only chosen masked + masked SFT term", {"method": "chosen-only", "sft_weight": 1.0}),
+    "gentle": Method("Mask-DPO, wrong counts 1/2", {"method": "soft"}, refine=spans.gentle),
+    "no-fact-down": Method("Mask-DPO, no-fact pushed down, too", {"method": "mask-dpo"}, refine=spans.no_fact_down),
+    "no-fact-wrong": Method("Mask-DPO, no-fact as wrong", {"method": "mask-dpo"}, refine=spans.no_fact_wrong),
+    "no-fact-wrong-sft": Method(
+        "Mask-DPO, no-fact as wrong + masked SFT term",
+        {"method": "mask-dpo", "sft_weight": 1.0},
+        refine=spans.no_fact_wrong,
+    ),
     "soft": Method("Mask-DPO weighted by confidence", {"method": "soft"}),
 }
 

@@ -105,8 +105,10 @@ def _plan(args: argparse.Namespace) -> Plan:
     if unknown := [name for name in args.methods or () if name not in METHODS]:
         raise SystemExit(f"unknown methods {', '.join(unknown)}; known: {', '.join(METHODS)}")
     plan = replace(plan, methods=tuple(args.methods or plan.methods), seeds=tuple(range(args.seeds)))
-    first = plan.worlds[0]
-    return replace(plan, worlds=tuple(range(first, first + args.worlds))) if args.worlds else plan
+    if args.main_only:
+        plan = replace(plan, noises=(0.0,), questions=(1,))
+    first = args.first_world or plan.worlds[0]
+    return replace(plan, worlds=tuple(range(first, first + (args.worlds or len(plan.worlds)))))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one small world, few methods: about 3 minutes on 2 cores")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help=f"out of: {', '.join(METHODS)}")
     parser.add_argument("--worlds", type=int, help="number of fresh worlds (default 5; with --quick 1)")
+    parser.add_argument("--first-world", type=int, help="seed of the first fresh world (default 101)")
+    parser.add_argument("--main-only", action="store_true", help="no judge noise, no topics against questions")
     parser.add_argument("--seeds", type=int, default=1, help="alignments of every method in every fresh world")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
     parser.add_argument("--out", type=Path, help="default: runs/closed_world, with --quick runs/closed_world_quick")

@@ -54,6 +54,26 @@ def half(pair: Pair) -> Pair:
     return pair.model_copy(update={"chosen_sentences": chosen, "rejected_sentences": rejected})
 
 
+def gentle(pair: Pair) -> Pair:
+    """For ``soft``: Mask-DPO, but what is pushed down counts one half of what is pulled up."""
+    rejected = [s.model_copy(update={"confidence": 0.5}) for s in pair.rejected_sentences]
+    return pair.model_copy(update={"rejected_sentences": rejected})
+
+
+def no_fact_down(pair: Pair) -> Pair:
+    """Sentences of the rejected answer that state nothing are pushed down like wrong ones."""
+    label = {Label.NO_FACT: Label.HALLUCINATION}
+    rejected = [s.model_copy(update={"label": label.get(s.label, s.label)}) for s in pair.rejected_sentences]
+    return pair.model_copy(update={"rejected_sentences": rejected})
+
+
+def no_fact_wrong(pair: Pair) -> Pair:
+    """Sentences that state nothing are treated as wrong on both sides: never pulled up, pushed down where rejected."""
+    down = no_fact_down(pair)
+    chosen = [s.model_copy(update={"label": None}) if s.label == Label.NO_FACT else s for s in down.sentences("chosen")]
+    return down.model_copy(update={"chosen_sentences": chosen})
+
+
 def _weighted(sentence: PairSentence, label: Label, weight: float) -> PairSentence:
     return sentence.model_copy(update={"label": label, "confidence": weight})
 

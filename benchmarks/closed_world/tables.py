@@ -109,6 +109,25 @@ def main_table(results: Results, choices: Mapping[str, Choice], rate: Callable[[
     return markdown(header, rows)
 
 
+def readings_table(results: Results, choices: Mapping[str, Choice]) -> str:
+    """At equal divergence, less DPO: greedy answers, and sentences that state something. Neither is in the protocol."""
+    if "dpo" not in choices:
+        return ""
+    over = results.method("dpo", choices["dpo"].equal_lr)
+    header = ["method", "greedy: right / all", "right / (right + wrong)", "no fact / answer", "right / answer"]
+    rows = []
+    for method, choice in choices.items():
+        figures = results.method(method, choice.equal_lr)
+        claims = [a - b for a, b in zip(_precision(figures), _precision(over), strict=True)]
+        differences = [gain(figures, over, name) for name in ("greedy_right_of_all", "no_fact", "right")]
+        rows.append([METHODS[method].title, *(show(d, "+") for d in (differences[0], claims, *differences[1:]))])
+    return markdown(header, [row for row in rows if row[0] != METHODS["dpo"].title])
+
+
+def _precision(rows: Sequence[Figures]) -> list[float]:
+    return [row["right"] / (row["right"] + row["wrong"]) for row in rows]
+
+
 def grid_table(results: Results, choices: Mapping[str, Choice]) -> str:
     """Development worlds: right / all, and the divergence in brackets."""
     header = ["method", *(f"{lr:g}" for lr in results.plan.grid)]
@@ -163,6 +182,8 @@ def write_report(plan: Plan, folder: Folder, choices: Mapping[str, Choice], plot
         main_table(results, choices, lambda choice: choice.best_lr),
         "## Fresh worlds, every method at the divergence that DPO has there",
         main_table(results, choices, lambda choice: choice.equal_lr),
+        "## Other readings, at that divergence, less DPO (not in the protocol)",
+        readings_table(results, choices),
         *condition_tables(results, choices),
         "## Development worlds: right / all (KL; sentences an answer) by learning rate",
         grid_table(results, choices),
