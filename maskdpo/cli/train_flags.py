@@ -23,14 +23,14 @@ LOGGING = "Logging and checkpoints"
 EVAL = "Held-out pairs"
 EXPORT = "The trained model"
 
-Method = Literal["mask-dpo", "dpo", "chosen-only", "rejected-only", "soft"]
+Method = Literal["mask-dpo", "dpo", "chosen-only", "rejected-only", "strict", "soft"]
 Eos = Literal["keep", "last_sentence", "drop"]
 Loss = Literal["sigmoid", "ipo", "hinge", "conservative", "robust", "simpo", "sigmoid-norm", "ld-dpo", "fdpo-margin"]
 
 METHOD_HELP = (
     "`mask-dpo`: right sentences of the chosen answer, wrong ones of the rejected answer. `dpo`: all. `chosen-only`, "
-    "`rejected-only`: that side is masked, the other one counts in full. `soft`: as mask-dpo, times the label's "
-    "confidence."
+    "`rejected-only`: that side is masked, the other one counts in full. `strict`: mask-dpo, but sentences without a "
+    "fact count as wrong. `soft`: mask-dpo, times the label's confidence."
 )
 LOSS_HELP = (
     "`sigmoid`: DPO. `sigmoid-norm`: log ratios a token. `ipo`, `hinge`: other shapes. `conservative` (cDPO), `robust` "

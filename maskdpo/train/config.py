@@ -13,7 +13,7 @@ from maskdpo.models import Dtype
 from maskdpo.train.encode import EosPolicy
 from maskdpo.train.weights import METHODS
 
-MethodName = Literal["mask-dpo", "dpo", "chosen-only", "rejected-only", "soft"]
+MethodName = Literal["mask-dpo", "dpo", "chosen-only", "rejected-only", "strict", "soft"]
 LossName = Literal[
     "sigmoid", "ipo", "hinge", "conservative", "robust", "simpo", "sigmoid-norm", "ld-dpo", "fdpo-margin"
 ]

@@ -20,6 +20,7 @@ TABLES: dict[str, dict[str, dict[Label | None, float]]] = {
     "dpo": {"chosen": EVERYTHING, "rejected": EVERYTHING},
     "chosen-only": {"chosen": TRUE, "rejected": EVERYTHING},
     "rejected-only": {"chosen": EVERYTHING, "rejected": FALSE},
+    "strict": {"chosen": TRUE | {N: 0}, "rejected": FALSE | {N: 1}},
     "soft": {"chosen": TRUE, "rejected": FALSE},
 }
 TABLE = TABLES["mask-dpo"]
