@@ -9,6 +9,7 @@ from maskdpo import console
 from maskdpo.cli.app import app
 from maskdpo.cli.options import AnnotationsArg, PromptsOption, Seed
 from maskdpo.cli.train_flags import Method
+from maskdpo.errors import UserError
 
 
 @app.command()
@@ -65,8 +66,8 @@ def report(
         typer.Option(help="Pairs: mark the very tokens that train with this model's tokenizer, not whole sentences."),
     ] = None,
     method: Annotated[
-        Method, typer.Option(help="With --model: which tokens count; see `maskdpo train --help`.")
-    ] = "mask-dpo",
+        Method | None, typer.Option(help="With --model: which tokens count; see `maskdpo train --help`.")
+    ] = None,
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
     seed: Seed = 0,
 ) -> None:
@@ -77,7 +78,9 @@ def report(
     if model is not None:
         from maskdpo.cli.trained_tokens import trained_tokens
 
-        tokens = trained_tokens(model, method)
+        tokens = trained_tokens(model, method or "mask-dpo")
+    elif method is not None:
+        raise UserError("--method: only with --model, whose tokenizer says what the tokens are")
     stats = write_report(
         annotations, out, compare=compare, prompts=prompts, gold=gold, tokens=tokens, title=title, seed=seed
     )

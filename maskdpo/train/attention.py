@@ -43,12 +43,12 @@ def cpu_attention(
     """[B, L, H, D], as transformers asks of attention functions. ``attention_mask``: [B, 1, L, L], True where a query
     may see a key; anything else is left to PyTorch's kernel."""
     length = query_BHLD.shape[2]
-    square = attention_mask is not None and attention_mask.shape[1:] == (1, length, length)
-    if not square or length > LONGEST or dropout or kwargs.get("position_bias") is not None:
+    if not _is_plain(query_BHLD, value_BGLD, attention_mask, kwargs) or length > LONGEST or dropout:
         found: tuple[Tensor, None] = sdpa_attention_forward(
             module, query_BHLD, key_BGLD, value_BGLD, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return found
+    assert attention_mask is not None
     compute = value_BGLD.dtype  # under autocast queries and keys come out of the rotation in float32
     q_BHLD, k_BGLD, v_BGLD = (x.to(compute).contiguous() for x in (query_BHLD, key_BGLD, value_BGLD))
     out_BHLD: Tensor = _RowAttention.apply(  # type: ignore[no-untyped-call]
@@ -57,16 +57,26 @@ def cpu_attention(
     return out_BHLD.transpose(1, 2).contiguous(), None
 
 
+def _is_plain(query_BHLD: Tensor, value_BGLD: Tensor, mask: Tensor | None, extras: dict[str, Any]) -> bool:
+    """Whether this is softmax(scaling * Q K^T + mask) V for whole rows, and no more."""
+    batch, _, length, size = query_BHLD.shape
+    masked = mask is not None and mask.dtype == torch.bool and mask.shape == (batch, 1, length, length)
+    changed = any(extras.get(name) is not None for name in ("position_bias", "softcap", "s_aux"))
+    return masked and value_BGLD.shape[-1] == size and not changed
+
+
 class _RowAttention(torch.autograd.Function):
-    """softmax(scaling * Q K^T + mask) V."""
+    """softmax(scaling * Q K^T + mask) V. Scores and their gradients are float32, as in PyTorch's kernel: rounded to
+    bfloat16 before the softmax, scores of some hundreds, which real models have, would be off by whole units."""
 
     @staticmethod
     def forward(ctx: Any, q_BHLD: Tensor, k_BGLD: Tensor, v_BGLD: Tensor, mask: Tensor, scaling: float) -> Tensor:
         out_BHLD = torch.empty_like(q_BHLD)
         q_BGMD, out_BGMD = (_grouped(x, k_BGLD) for x in (q_BHLD, out_BHLD))
-        for q_GMD, k_GLD, v_GLD, mask_1LL, out_GMD in zip(q_BGMD, k_BGLD, v_BGLD, mask, out_BGMD, strict=True):
-            p_GML = _probabilities(q_GMD, k_GLD, mask_1LL, scaling).to(v_GLD.dtype)
-            torch.bmm(p_GML, v_GLD, out=out_GMD)
+        with torch.autocast("cpu", enabled=False):
+            for q_GMD, k_GLD, v_GLD, mask_1LL, out_GMD in zip(q_BGMD, k_BGLD, v_BGLD, mask, out_BGMD, strict=True):
+                p_GML = _probabilities(q_GMD, k_GLD, mask_1LL, scaling).to(v_GLD.dtype)
+                torch.bmm(p_GML, v_GLD, out=out_GMD)
         ctx.save_for_backward(q_BHLD, k_BGLD, v_BGLD, mask, out_BHLD)
         ctx.scaling = scaling
         return out_BHLD
@@ -84,7 +94,8 @@ class _RowAttention(torch.autograd.Function):
             q_GMD, k_GLD, v_GLD, grad_GMD = q_BGMD[b], k_BGLD[b], v_BGLD[b], grad_BGMD[b]
             p_GML = _probabilities(q_GMD, k_GLD, mask_1LL, ctx.scaling)
             torch.bmm(p_GML.to(grad_GMD.dtype).transpose(1, 2), grad_GMD, out=dv_BGLD[b])
-            ds_GML = torch.bmm(grad_GMD, v_GLD.transpose(1, 2)).sub(sums_BGM1[b]).mul_(p_GML).to(q_GMD.dtype)
+            dp_GML = torch.bmm(grad_GMD.float(), v_GLD.float().transpose(1, 2))
+            ds_GML = dp_GML.sub_(sums_BGM1[b]).mul_(p_GML).to(q_GMD.dtype)
             torch.bmm(ds_GML, k_GLD, out=dq_BGMD[b])
             torch.bmm(ds_GML.transpose(1, 2), q_GMD, out=dk_BGLD[b])
         return dq_BHLD.mul_(ctx.scaling), dk_BGLD.mul_(ctx.scaling), dv_BGLD, None, None
@@ -99,6 +110,6 @@ def _probabilities(q_GMD: Tensor, k_GLD: Tensor, mask_1LL: Tensor, scaling: floa
     """[G, M, L] float32."""
     length = k_GLD.shape[1]
     hidden_1LL = torch.zeros(mask_1LL.shape).masked_fill_(~mask_1LL, float("-inf"))
-    scores_GML = torch.bmm(q_GMD, k_GLD.transpose(1, 2))
+    scores_GML = torch.bmm(q_GMD.float(), k_GLD.float().transpose(1, 2))
     scores_HLL = torch.add(hidden_1LL, scores_GML.view(-1, length, length), alpha=scaling)
     return torch.softmax(scores_HLL, -1).view_as(scores_GML)

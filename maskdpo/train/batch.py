@@ -147,7 +147,7 @@ def micro_batches(pairs: Sequence[EncodedPair], tokens_per_batch: int) -> list[l
     """
     ordered = sorted(pairs, key=lambda pair: (-pair.tokens, pair.id))
     few = len(_packed(ordered, tokens_per_batch))
-    budgets = range(max((pair.tokens for pair in pairs), default=1), tokens_per_batch + 1)
+    budgets = range(1, tokens_per_batch + 1)
     smallest = bisect_left(budgets, True, key=lambda budget: len(_packed(ordered, budget)) <= few)
     return _packed(ordered, budgets[smallest] if smallest < len(budgets) else tokens_per_batch)
 

@@ -57,7 +57,7 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
             f"{model.config.model_type}: not plain full attention, so answers repeat their prompt (slower, same result)"
         )
     elif device == "cpu":
-        use_cpu_attention(model)
+        _use_cpu_attention(model, pairs[0], ranks)
     _disable_dropout(model)
     adapter = add_adapter(model, config) if config.lora_r else None
     if config.compile:
@@ -92,6 +92,16 @@ def check_vocabulary(model: "PreTrainedModel", pairs: Sequence[EncodedPair], nam
         raise UserError(
             f"{name}: the tokenizer gives token id {largest}, the model has {size} embeddings: they do not match"
         )
+
+
+def _use_cpu_attention(model: "PreTrainedModel", pair: EncodedPair, ranks: Ranks) -> None:
+    """Where the model's own is PyTorch's, and only if the log-probs of a real pair stay what they are."""
+    own = model.config._attn_implementation
+    if own != "sdpa":
+        return
+    use_cpu_attention(model)
+    if not ranks.from_first(not ranks.first or choose_layout(model, pair) == "shared"):
+        model.set_attn_implementation(own)
 
 
 def _compile_layers(model: "PreTrainedModel", device: str) -> None:

@@ -169,7 +169,8 @@ def _reference(trainer: Trainer, pairs: list[EncodedPair], use_cache: bool) -> R
     ranks = trainer.ranks
     if ranks.size > 1 and trainer.compute == "bfloat16":
         weights += ", split"  # and rounded a little differently: see docs/scale.md
-    file = cache_file(trainer.config.model, trainer.compute + weights, pairs)
+    attention = trainer.model.config._attn_implementation  # another one rounds differently
+    file = cache_file(trainer.config.model, f"{trainer.compute}{weights}, {attention}", pairs)
     reference = load_reference(file) if use_cache and ranks.first else None
     if ranks.any(reference is not None):
         return share_reference(reference or {}, pairs, ranks)

@@ -33,15 +33,15 @@ def _row(*, right: float, no_fact: float, wrong: float, not_judged: float) -> Ro
 ALL = _row(right=1, no_fact=1, wrong=1, not_judged=1)
 RIGHT_ONLY = _row(right=1, no_fact=1, wrong=0, not_judged=0)
 WRONG_ONLY = _row(right=0, no_fact=0, wrong=1, not_judged=0)
-ONLY_RIGHT = _row(right=1, no_fact=0, wrong=0, not_judged=0)
-ALL_BUT_RIGHT = _row(right=0, no_fact=1, wrong=1, not_judged=0)
+STRICTLY_RIGHT = _row(right=1, no_fact=0, wrong=0, not_judged=0)
+NOT_RIGHT = _row(right=0, no_fact=1, wrong=1, not_judged=0)
 
 METHODS: dict[str, WeightTable] = {
     "mask-dpo": {"chosen": RIGHT_ONLY, "rejected": WRONG_ONLY},
     "dpo": {"chosen": ALL, "rejected": ALL},
     "chosen-only": {"chosen": RIGHT_ONLY, "rejected": ALL},
     "rejected-only": {"chosen": ALL, "rejected": WRONG_ONLY},
-    "strict": {"chosen": ONLY_RIGHT, "rejected": ALL_BUT_RIGHT},
+    "strict": {"chosen": STRICTLY_RIGHT, "rejected": NOT_RIGHT},
     "soft": {"chosen": RIGHT_ONLY, "rejected": WRONG_ONLY},
 }
 """The methods, each a table of weights by side and label. Another table is another method.

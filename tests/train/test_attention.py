@@ -60,6 +60,48 @@ def test_in_bfloat16_it_is_no_further_from_the_truth_than_the_attention_of_pytor
     assert 0 < errors[1] < 1.2 * errors[0] < 0.1
 
 
+def test_large_scores_are_as_exact_as_those_of_pytorch() -> None:
+    """Keys and queries with a common bias, as some models have: raw scores of hundreds that differ by little."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, heads, 40, 16) for heads in (4, 2, 2))
+    for x in (q, k):
+        x[..., :2] += 12
+    q, k, v = (x.bfloat16() for x in (q, k, v))
+    mask = torch.ones(2, 1, 40, 40, dtype=torch.bool).tril()
+    module = torch.nn.Module()
+    module.num_key_value_groups = 2  # type: ignore[assignment]
+    exact, _ = attention.sdpa_attention_forward(module, q.double(), k.double(), v.double(), mask, scaling=0.25)
+    errors = [
+        float((f(module, q, k, v, mask, scaling=0.25)[0].double() - exact).norm() / exact.norm())
+        for f in (attention.cpu_attention, attention.sdpa_attention_forward)
+    ]
+    assert float((q.float() @ k.float().repeat_interleave(2, 1).transpose(2, 3)).max()) > 300
+    assert errors[0] < 1.5 * errors[1] < 0.01
+
+
+@pytest.mark.parametrize("change", ["value size", "float mask", "one mask for all", "softcap"])
+def test_what_is_not_plain_is_left_to_pytorch(change: str, seen: list[torch.Size]) -> None:
+    q, k, v = (torch.randn(2, 2, 6, 8) for _ in range(3))
+    mask = torch.ones(2, 1, 6, 6, dtype=torch.bool).tril()
+    extras = {}
+    if change == "value size":
+        v = torch.randn(2, 2, 6, 4)
+    elif change == "float mask":
+        mask = torch.zeros(2, 1, 6, 6).masked_fill(~mask, float("-inf"))
+    elif change == "one mask for all":
+        mask = mask[:1]
+    else:
+        extras = {"softcap": 5.0}
+    module = torch.nn.Module()
+    if extras:
+        with pytest.raises(ValueError, match="softcap"):
+            attention.cpu_attention(module, q, k, v, mask, 0.3, **extras)
+    else:
+        found, _ = attention.cpu_attention(module, q, k, v, mask, 0.3)
+        torch.testing.assert_close(found, attention.sdpa_attention_forward(module, q, k, v, mask, scaling=0.3)[0])
+    assert not seen
+
+
 def test_long_rows_are_left_to_pytorch(seen: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "LONGEST", 3)
     model = random_model()

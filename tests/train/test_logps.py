@@ -150,3 +150,5 @@ def test_micro_batches_are_few_and_of_like_size() -> None:
     pairs = [EncodedPair(str(i), np.array([4, 5]), side, side) for i in range(8)]
     assert [len(group) for group in micro_batches(pairs, 70)] == [4, 4]
     assert [len(group) for group in micro_batches(pairs, 9)] == [1] * 8
+    long = EncodedPair("long", np.arange(90), side, side)
+    assert [len(group) for group in micro_batches([*pairs, long], 70)] == [1, 4, 4]
