@@ -110,7 +110,7 @@ class TrainFlags:
         bool | None,
         _in(
             SPEED,
-            "Let torch.compile fuse each layer's operations: starts a minute later, then faster.",
+            "Let torch.compile fuse each layer's operations: less memory, half a minute at the start.",
             "False",
             name="--compile",
         ),

@@ -74,7 +74,7 @@ class TrainConfig(BaseModel):
     gradient_checkpointing: bool = False
     """Recompute activations layer by layer: about a third slower, far less memory."""
     compile: bool = False
-    """Let torch.compile fuse the operations of a layer: a minute's start, then faster and with less memory."""
+    """Let torch.compile fuse the operations of a layer: half a minute at the start, then less memory."""
     lora_r: Annotated[int, Field(ge=0)] = 0
     """Rank of a LoRA adapter; 0 trains the model whole. With one, the frozen weights are kept in the compute type."""
     lora_alpha: Count = 32
