@@ -1,6 +1,7 @@
 """Pydantic records. Spans count Unicode code points of the exact response string and are half-open: [start, end)."""
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -79,6 +80,8 @@ class Response(FileRecord):
 
     prompt_id: Id
     response: str
+    reasoning: str | None = None
+    """What a reasoning model wrote before its answer, without the markers around it: neither judged nor trained."""
     model: str | None = None
     sampling: dict[str, Any] | None = None
     finish_reason: FinishReason | None = None
@@ -179,6 +182,12 @@ class Pair(FileRecord):
     rejected_score: Score | None = None
     chosen_finish_reason: FinishReason | None = None
     rejected_finish_reason: FinishReason | None = None
+    chosen_reasoning: str | None = None
+    rejected_reasoning: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    """What the chat template was told beside the messages when the answers were sampled."""
+    prompt_date: date | None = None
+    """The date that the chat template wrote into the prompt, where it writes one."""
     weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     """Factor on this pair's loss."""
 
@@ -203,6 +212,9 @@ class Pair(FileRecord):
 
     def sentences(self, side: Side) -> list[PairSentence]:
         return self.chosen_sentences if side == "chosen" else self.rejected_sentences
+
+    def reasoning(self, side: Side) -> str | None:
+        return self.chosen_reasoning if side == "chosen" else self.rejected_reasoning
 
     def finish_reason(self, side: Side) -> FinishReason | None:
         return self.chosen_finish_reason if side == "chosen" else self.rejected_finish_reason

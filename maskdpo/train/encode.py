@@ -1,15 +1,18 @@
-"""Pairs to token ids with weights: render once, tokenise once, drop with a reason what cannot be done exactly."""
+"""Pairs to token ids with weights: the prompt as it is sent in sampling, the answer as the model wrote it, by
+``maskdpo.chat``. What cannot be done exactly is dropped, with its reason."""
 
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jinja2 import TemplateError
 from numpy.typing import NDArray
 
+from maskdpo.chat import ChatFormat, EncodedPrompt, TemplateRefusal
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Label, Pair, Side
 from maskdpo.train.weights import (
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 Ids = NDArray[np.int64]
 Weights = NDArray[np.float32]
 EosPolicy = Literal["keep", "last_sentence", "drop"]
+ReasoningPolicy = Literal["keep", "drop"]
 
 
 class Drop(StrEnum):
@@ -35,7 +39,9 @@ class Drop(StrEnum):
 
     REFUSED = "the chat template refuses the conversation (its roles or their order)"
     NOT_FOUND = "the chat template does not keep the response text"
-    AMBIGUOUS = "the response text occurs several times in the rendered conversation"
+    NO_PLACE = "the chat template has no place for the reasoning (--reasoning drop leaves the reasoning out)"
+    NOT_JOINED = "prompt and answer cannot be encoded side by side"
+    EMPTY = "an answer is empty"
     NO_PROMPT = "there is no prompt token before the answers"
     PROMPT_TOO_LONG = "the prompt alone reaches max_length"
     NO_WEIGHT_CHOSEN = "no token of the chosen answer takes part in the loss"
@@ -86,6 +92,9 @@ class Encoder:
         max_length: longest prompt + answer in tokens; longer answers are cut at the end, and spans with them.
         ld_alpha: factor on the tokens beyond the length of the shorter answer (``weights.desensitise``).
         need_scores: drop pairs that lack a score.
+        reasoning: ``keep`` the reasoning before an answer, with weight 0, or ``drop`` it.
+        template_options: what the chat template is told, for pairs that do not say it themselves.
+        today: the date for chat templates that write one, for pairs that do not say it themselves.
     """
 
     def __init__(
@@ -97,6 +106,9 @@ class Encoder:
         max_length: int = 2048,
         ld_alpha: float = 1.0,
         need_scores: bool = False,
+        reasoning: ReasoningPolicy = "keep",
+        template_options: Mapping[str, Any] | None = None,
+        today: date | None = None,
     ) -> None:
         if not tokenizer.is_fast:
             raise UserError(
@@ -110,143 +122,123 @@ class Encoder:
         self._max_length = max_length
         self._ld_alpha = ld_alpha
         self._need_scores = need_scores
-        self._special_ids = _special_ids(tokenizer)
+        self._reasoning = reasoning
+        self._options = template_options or {}
+        self._today = today
+        self._formats: dict[str, ChatFormat] = {}
+        self._end_ids = _end_ids(tokenizer)
+        self.without_end = 0
+        """Answers so far behind which the chat template writes no end-of-turn token, so that ``eos`` has no effect."""
 
     def encode(self, pair: Pair) -> EncodedPair | Drop:
         """Token ids and weights of both sides, or why there are none."""
         if self._need_scores and None in (pair.chosen_score, pair.rejected_score):
             return Drop.NO_SCORES
-        encoded: list[tuple[EncodedSide, int, int | None]] = []
-        for side in SIDES:
-            result = self._encode_side(pair, side)
-            if isinstance(result, Drop):
-                return result
-            encoded.append(result)
-        (chosen, chosen_first, _), (rejected, rejected_first, _) = encoded
-        shared = _shared_prefix(chosen.ids, rejected.ids, min(chosen_first, rejected_first))
-        if shared == 0:
+        chat = self._format(pair)
+        try:
+            prompt = chat.encode_prompt(pair.prompt)
+        except TemplateRefusal:
+            return Drop.REFUSED
+        if not prompt.ids:
             return Drop.NO_PROMPT
-        if shared >= self._max_length:
+        if len(prompt.ids) >= self._max_length:
             return Drop.PROMPT_TOO_LONG
-        sides = self._desensitised([_cut(side, shared, self._max_length) for side in (chosen, rejected)])
-        for name, answer, (_, _, end) in zip(SIDES, sides, encoded, strict=True):
-            kept = np.flatnonzero(answer.weights) + shared
-            if not (kept != end).any():  # the end-of-turn token alone says nothing about facts
-                return NO_WEIGHT[name]
-        return EncodedPair(pair.id, chosen.ids[:shared], sides[0], sides[1], pair.weight, _score_gap(pair))
+        answers = []
+        for side in SIDES:
+            answer = self._answer(pair, side, chat, prompt)
+            if isinstance(answer, Drop):
+                return answer
+            answers.append(answer)
+        room = self._max_length - len(prompt.ids)
+        shorter = min(len(answer.ids) - answer.first for answer in answers)
+        sides = []
+        for name, answer in zip(SIDES, answers, strict=True):
+            weights = answer.weights[:room]
+            weights[answer.first :] = desensitise(weights[answer.first :], shorter, self._ld_alpha)
+            if not any(i != answer.end for i in np.flatnonzero(weights)):
+                return NO_WEIGHT[name]  # the end-of-turn token alone says nothing about facts
+            sides.append(EncodedSide(answer.ids[:room], weights))
+        ids = np.asarray(prompt.ids, dtype=np.int64)
+        return EncodedPair(pair.id, ids, sides[0], sides[1], pair.weight, _score_gap(pair))
 
-    def _desensitised(self, sides: list[EncodedSide]) -> list[EncodedSide]:
-        shorter = min(len(side.ids) for side in sides)
-        return [EncodedSide(side.ids, desensitise(side.weights, shorter, self._ld_alpha)) for side in sides]
+    def _format(self, pair: Pair) -> ChatFormat:
+        """How the tokenizer writes this pair's conversation: as it was sampled, as far as the pair says how."""
+        options = self._options if pair.chat_template_kwargs is None else pair.chat_template_kwargs
+        today = pair.prompt_date or self._today
+        key = json.dumps([options, str(today)], sort_keys=True)
+        return self._formats.setdefault(key, ChatFormat(self._tokenizer, options, today))
 
-    def _encode_side(self, pair: Pair, side: Side) -> tuple[EncodedSide, int, int | None] | Drop:
-        """Ids and weights of prompt + answer; where the answer begins, and the token that ends the turn."""
-        rendered = self._render(pair, side)
-        if isinstance(rendered, Drop):
-            return rendered
-        # A chat template writes its special tokens itself; a plain string gets the ones that the tokenizer adds.
-        encoding = self._tokenizer(
-            rendered.text,
-            add_special_tokens=isinstance(pair.prompt, str),
-            return_offsets_mapping=True,
-            verbose=False,
-        )
-        ids = np.asarray(encoding["input_ids"], dtype=np.int64)
-        offsets: list[tuple[int, int]] = encoding["offset_mapping"]
-        row = self._table[side]
-        sentences = pair.sentences(side)
+    def _answer(self, pair: Pair, side: Side, chat: ChatFormat, prompt: EncodedPrompt) -> "_Answer | Drop":
+        """What follows the prompt: reasoning, answer, and the end of the turn, behind which nothing is kept."""
+        response = pair.response(side)
+        reasoning = pair.reasoning(side) if self._reasoning == "keep" else None
+        if not response.strip():
+            return Drop.EMPTY
+        try:
+            text, start = (response, 0) if isinstance(pair.prompt, str) else chat.turn.write(response, reasoning)
+            ids, offsets = chat.continuation(prompt, text)
+        except TemplateRefusal:
+            return Drop.NO_PLACE if reasoning else Drop.NOT_FOUND
+        except ValueError:
+            return Drop.NOT_JOINED
+        rendered = Rendered(text, start, start + len(response))
+        row, sentences = self._table[side], pair.sentences(side)
         weights = token_weights(rendered, offsets, sentences, row, by_confidence=self._by_confidence)
-        ids, weights, end = self._with_end_of_turn(pair, ids, weights, offsets, rendered)
-        if end is not None:
-            eos = "drop" if pair.finish_reason(side) == "length" else self._eos
+        first = next((i for i, (_, end) in enumerate(offsets) if end > start), len(ids))
+        if isinstance(pair.prompt, str):
+            ids, end = self._with_eos(ids)
+            weights = np.append(weights, np.zeros(len(ids) - len(weights), np.float32))
+        else:
+            end = self._end_of_turn(ids, offsets, rendered)
+        if end is None:
+            self.without_end += 1
+            stop = sum(begin < rendered.end for begin, _ in offsets)
+        else:
             last = row[Label.NO_FACT]
             if sentences:
                 last = sentence_weight(sentences[-1], row, by_confidence=self._by_confidence)
+            eos = "drop" if pair.finish_reason(side) == "length" else self._eos
             weights[end] = {"keep": 1.0, "drop": 0.0, "last_sentence": last}[eos]
-        first = next((i for i, (_, token_end) in enumerate(offsets) if token_end > rendered.start), len(offsets))
-        return EncodedSide(ids, weights), first, end
+            stop = end + 1
+        return _Answer(np.asarray(ids[:stop], dtype=np.int64), weights[:stop], first, end)
 
-    def _with_end_of_turn(
-        self, pair: Pair, ids: Ids, weights: Weights, offsets: Offsets, rendered: Rendered
-    ) -> tuple[Ids, Weights, int | None]:
-        """Find the token that ends the turn; a plain string gets one appended, as in TRL, where its tokenizer has one.
+    def _end_of_turn(self, ids: Sequence[int], offsets: Offsets, rendered: Rendered) -> int | None:
+        """The first added token of the tokenizer behind the response; None where the template writes none."""
+        behind = (i for i, (begin, end) in enumerate(offsets) if begin >= rendered.end and end > begin)
+        return next((i for i in behind if ids[i] in self._end_ids), None)
 
-        In a chat it is the first special token at or after the end of the response. Nothing behind it trains.
-        """
-        if not isinstance(pair.prompt, str):
-            behind = (i for i, (start, end) in enumerate(offsets) if start >= rendered.end and end > start)
-            return ids, weights, next((i for i in behind if int(ids[i]) in self._special_ids), None)
+    def _with_eos(self, ids: list[int]) -> tuple[list[int], int | None]:
+        """A plain string gets an end-of-text token, as in TRL, where its tokenizer has one."""
         eos_id = self._tokenizer.eos_token_id
         if eos_id is None:
-            return ids, weights, None
-        if len(ids) == 0 or ids[-1] != eos_id:
-            ids, weights = np.append(ids, eos_id), np.append(weights, np.float32(0))
-        return ids, weights, len(ids) - 1
-
-    def _render(self, pair: Pair, side: Side) -> Rendered | Drop:
-        response = pair.response(side)
-        if isinstance(pair.prompt, str):
-            start = len(pair.prompt)
-            return Rendered(pair.prompt + response, start, start + len(response), origin=start)
-        if not self._tokenizer.chat_template:
-            raise UserError(
-                f"{self._tokenizer.name_or_path}: the tokenizer has no chat template, which chat messages need. "
-                "Take an instruction-tuned model, or sample with --raw to get pairs of plain strings"
-            )
-        prompt = [message.model_dump() for message in pair.prompt]
-        try:
-            text = self._apply([*prompt, {"role": "assistant", "content": response}])
-            before = _common_start(text, self._apply(prompt, add_generation_prompt=True), self._apply(prompt))
-        except TemplateError:
-            return Drop.REFUSED
-        return _locate(text, response, before)
-
-    def _apply(self, messages: list[dict[str, str]], **options: Any) -> str:
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, **options)
-        assert isinstance(text, str)
-        return text
+            return ids, None
+        if not ids or ids[-1] != eos_id:
+            ids = [*ids, eos_id]
+        return ids, len(ids) - 1
 
 
-def _special_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+@dataclass(frozen=True)
+class _Answer:
+    """What follows the prompt."""
+
+    ids: Ids
+    weights: Weights
+    first: int
+    """The first token that reaches into the response; before it stand reasoning and the model's own header."""
+    end: int | None
+    """The token that ends the turn."""
+
+
+def _end_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """Tokens that may end a turn: special ones and others that were added, but for those of white space."""
+    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
     return added | set(tokenizer.all_special_ids)
-
-
-def _common_start(text: str, *prefixes: str) -> int:
-    """Length of the first of ``prefixes`` that ``text`` starts with, else 0."""
-    return next((len(prefix) for prefix in prefixes if text.startswith(prefix)), 0)
-
-
-def _locate(text: str, response: str, begin: int) -> Rendered | Drop:
-    """Find the response in the text after ``begin``: as it is, else as a template that trims leaves it."""
-    trimmed = response.strip()
-    if not trimmed:
-        return Drop.NOT_FOUND
-    for wanted, cut in ((response, 0), (trimmed, response.index(trimmed))):
-        # It must be the only one: a template may put in text of its own (a think block) that begins like the response.
-        start = text.find(wanted, begin)
-        if start >= 0 and text.find(wanted, start + 1) >= 0:
-            return Drop.AMBIGUOUS
-        if start >= 0:
-            return Rendered(text, start, start + len(wanted), origin=start - cut)
-    return Drop.NOT_FOUND
-
-
-def _shared_prefix(a: Ids, b: Ids, limit: int) -> int:
-    """Length of the common prefix of two id sequences, at most ``limit``."""
-    limit = min(limit, len(a), len(b))
-    different = np.nonzero(a[:limit] != b[:limit])[0]
-    return int(different[0]) if len(different) else limit
 
 
 def _score_gap(pair: Pair) -> float:
     if pair.chosen_score is None or pair.rejected_score is None:
         return 0.0
     return pair.chosen_score - pair.rejected_score
-
-
-def _cut(side: EncodedSide, begin: int, end: int) -> EncodedSide:
-    return EncodedSide(side.ids[begin:end], side.weights[begin:end])
 
 
 @dataclass

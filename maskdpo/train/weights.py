@@ -65,21 +65,18 @@ def sentence_weight(sentence: PairSentence, row: Row, *, by_confidence: bool = F
 
 @dataclass(frozen=True)
 class Rendered:
-    """A whole conversation as the text that is tokenised; the response is ``text[start:end]``.
-
-    Spans count from ``origin``: it differs from ``start`` only where a template trimmed the response's beginning.
-    """
+    """What follows the prompt, as the text that is tokenised; the response, from which spans count, is
+    ``text[start:end]``."""
 
     text: str
     start: int
     end: int
-    origin: int
 
 
 def token_weights(
     rendered: Rendered, offsets: Offsets, sentences: Sequence[PairSentence], row: Row, *, by_confidence: bool = False
 ) -> NDArray[np.float32]:
-    """The weight of every token of a rendered conversation.
+    """The weight of every token behind the prompt.
 
     - A token takes the minimum over the sentences that its non-space characters belong to.
     - Text of the response outside every sentence counts as ``no_fact``.
@@ -87,7 +84,7 @@ def token_weights(
     - A token with any other character outside the response, or without text of its own, has weight 0.
 
     Args:
-        rendered: the text that was tokenised; spans of ``sentences`` count from ``rendered.origin``.
+        rendered: the text that was tokenised; spans of ``sentences`` count from ``rendered.start``.
         offsets: [T] character ranges of the tokens.
         sentences: labelled spans of the response; one that reaches beyond it is clipped.
         row: the weights of this side.
@@ -123,8 +120,7 @@ def _char_weights(
     weights = np.zeros(len(rendered.text), dtype=np.float32)
     weights[rendered.start : rendered.end] = row[Label.NO_FACT]
     for sentence in sentences:
-        start = max(rendered.origin + sentence.start, rendered.start)
-        end = max(start, min(rendered.origin + sentence.end, rendered.end))
+        start, end = (min(rendered.start + at, rendered.end) for at in (sentence.start, sentence.end))
         weights[start:end] = sentence_weight(sentence, row, by_confidence=by_confidence)
     weights[[character.isspace() for character in rendered.text]] = np.nan
     return weights

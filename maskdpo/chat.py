@@ -1,0 +1,291 @@
+"""Conversations as the text and the token ids that a model reads: one place for every backend and for the trainer.
+
+The trainer never renders an answer through the chat template: templates rewrite earlier turns, drop reasoning, trim
+answers, and add empty think blocks. The prompt is rendered as sampling renders it, with the generation prompt. The
+answer follows as the model wrote it. What the template writes around an answer is learned from a conversation of our
+own (``Turn``).
+"""
+
+import datetime
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+
+from maskdpo.errors import UserError
+from maskdpo.schemas import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ANSWER, REASONING = "The answer of the probe.", "The reasoning of the probe."
+QUESTION = [Message(role="user", content="The question of the probe?")]
+THINK, END_THINK = "<think>", "</think>"
+ANCHORS = ("\n", ".", "a", " ")
+"""What a text is encoded behind where its prompt will not do: the first of these that shares no token with it."""
+ASKS_FOR_DATE = re.compile(r"""strftime_now\s*\(\s*(["'])(.*?)\1\s*\)""")
+EMPTY_THINKING = re.compile(r"\s*<think>\s*</think>\s*")
+
+
+class TemplateRefusal(ValueError):
+    """The chat template refuses a conversation, or leaves out the answer."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What stands around an answer that follows the generation prompt, as the chat template writes it.
+
+    Without reasoning the model writes ``lead`` + answer + ``tail``; with reasoning it writes ``before_reasoning`` +
+    reasoning + ``after_reasoning`` + answer + ``tail``.
+    """
+
+    lead: str
+    """Empty for most models; ``<|channel|>final<|message|>`` for gpt-oss, which writes its own header."""
+    tail: str
+    """The end of the turn, such as ``<|im_end|>`` and a line break."""
+    before_reasoning: str | None
+    """Empty where the generation prompt itself begins the reasoning; None where the template has no place for it."""
+    after_reasoning: str | None
+
+    def split(self, text: str) -> tuple[str | None, str | None]:
+        """The reasoning and the answer in a text that the model wrote behind the generation prompt.
+
+        Args:
+            text: as it was generated, markers included, without the end of the turn.
+
+        Returns:
+            Both as they were written, white space included. Reasoning is None where there is none; the answer is None
+            where the text ends within the reasoning.
+        """
+        before, after = (self.before_reasoning or "").strip(), (self.after_reasoning or "").strip()
+        if not after:  # the template has no place for reasoning; the model may write the usual markers all the same
+            before, after = THINK, END_THINK
+        head, closed, answer = text.partition(after)
+        marked = bool(before) and head.lstrip().startswith(before)
+        if closed or marked or self.before_reasoning == "":
+            return head.lstrip().removeprefix(before) if marked else head, answer if closed else None
+        lead = self.lead.strip()
+        return None, text.lstrip().removeprefix(lead) if lead and text.lstrip().startswith(lead) else text
+
+    def write(self, answer: str, reasoning: str | None) -> tuple[str, int]:
+        """The text behind the generation prompt, and where in it the answer begins.
+
+        White space of the model's own stands in place of the template's: servers strip it from answers, or they do not.
+
+        Raises:
+            TemplateRefusal: there is reasoning, and the template has no place for it.
+        """
+        lead = self.lead
+        if reasoning is not None:
+            if self.before_reasoning is None or self.after_reasoning is None:
+                raise TemplateRefusal("it has no place for reasoning")
+            before, after = _without_double_space(self.before_reasoning, reasoning, self.after_reasoning)
+            lead = before + reasoning + after
+        lead, tail = _without_double_space(lead, answer, self.tail)
+        return lead + answer + tail, len(lead)
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt as it is sent to a model."""
+
+    text: str
+    ids: list[int]
+    prefix: int = 0
+    """How many of the ids stand before the text: a beginning-of-text token, or none."""
+
+
+@dataclass
+class ChatFormat:
+    """How one tokenizer writes conversations, under one set of options.
+
+    Args:
+        options: what the template is told beside the messages, such as ``{"enable_thinking": False}``.
+        today: the date that a template writes where it writes one (``strftime_now``).
+    """
+
+    tokenizer: "PreTrainedTokenizerBase"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    today: datetime.date | None = None
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The conversation with the generation prompt behind it.
+
+        Some templates (Gemma's) know no system role. There the system's text goes to the head of the first user turn.
+
+        Raises:
+            TemplateRefusal: the template does not take this conversation.
+            UserError: the tokenizer has no chat template.
+        """
+        try:
+            return self._render(messages, generate=True)
+        except TemplateError as error:
+            refused = error
+        folded = _without_system(messages)
+        if folded is not None:
+            try:
+                return self._render(folded, generate=True)
+            except TemplateError as error:
+                refused = error
+        raise TemplateRefusal(" ".join(str(refused).split())[:200])
+
+    def encode_prompt(self, prompt: str | Sequence[Message]) -> EncodedPrompt:
+        """What is sent for a prompt: a conversation, or a plain string, which is sent as it is.
+
+        A chat template writes its special tokens itself. A plain string gets those that the tokenizer puts before a
+        text.
+
+        Raises:
+            TemplateRefusal, UserError: see ``prompt_text``.
+        """
+        if not isinstance(prompt, str):
+            text = self.prompt_text(prompt)
+            return EncodedPrompt(text, self._ids(text))
+        ids = self._ids(prompt)
+        if ids[: len(self._prefix)] == self._prefix:  # the text begins with the beginning-of-text token itself
+            return EncodedPrompt(prompt, ids)
+        return EncodedPrompt(prompt, [*self._prefix, *ids], len(self._prefix))
+
+    def continuation(self, prompt: EncodedPrompt, rest: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of ``rest`` behind a prompt, and their character ranges in ``rest``.
+
+        They are those of the whole text, unless a token would hold the end of the prompt and the beginning of the rest:
+        then the two are encoded apart, without the blank that some tokenizers put before a text.
+
+        Raises:
+            ValueError: neither is possible.
+        """
+        own = prompt.ids[prompt.prefix :]
+        for before in (prompt.text, *ANCHORS):
+            encoding = self.tokenizer(
+                before + rest, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            )
+            ids, offsets = list(encoding["input_ids"]), encoding["offset_mapping"]
+            n = sum(end <= len(before) for _, end in offsets)
+            apart = all(begin >= len(before) for begin, _ in offsets[n:])
+            if apart and (ids[:n] == own if before == prompt.text else n):
+                return ids[n:], [(begin - len(before), end - len(before)) for begin, end in offsets[n:]]
+        raise ValueError("the prompt and what follows cannot be encoded side by side")
+
+    @cached_property
+    def turn(self) -> Turn:
+        """Learned from how the template writes an answer, and an answer with reasoning, to a question of our own.
+
+        Raises:
+            TemplateRefusal: the template refuses an answer, or does not keep its text.
+        """
+        prompt = _behind_question(self.prompt_text(QUESTION))
+        lead, tail, _ = self._around(prompt, {})
+        before, after = self._around_reasoning(prompt)
+        if before == "" and after:  # the prompt has begun the reasoning: an answer without any closes it
+            return Turn(after, tail, before, after)
+        # a model did not write an empty block: its reasoning would be on record
+        return Turn(EMPTY_THINKING.sub("", lead), tail, before, after)
+
+    @property
+    def writes_date(self) -> bool:
+        """Whether the chat template asks for the date of the day."""
+        return "strftime_now" in str(self.tokenizer.chat_template)
+
+    def _around(self, prompt: str, more: Mapping[str, str]) -> tuple[str, str, bool]:
+        """What the template writes between the generation prompt and the probe's answer, and behind the answer; and
+        whether the generation prompt (``prompt``: what stands behind the question) is kept whole before it."""
+        answer = {"role": "assistant", "content": ANSWER, **more}
+        try:
+            whole = _behind_question(self._render([*QUESTION, answer], generate=False))
+        except TemplateError as error:
+            raise TemplateRefusal(" ".join(str(error).split())[:200]) from None
+        if whole.count(ANSWER) != 1:
+            raise TemplateRefusal("it does not keep the text of an answer")
+        before, _, tail = whole.partition(ANSWER)
+        common = _common_length(prompt, before)
+        return before[common:], tail, common == len(prompt)
+
+    def _around_reasoning(self, prompt: str) -> tuple[str, str] | tuple[None, None]:
+        between, _, whole = self._around(prompt, {"reasoning_content": REASONING})
+        if whole and between.count(REASONING) == 1:
+            before, _, after = between.partition(REASONING)
+            return before, after
+        known = END_THINK in self.tokenizer.get_added_vocab() or END_THINK in str(self.tokenizer.chat_template)
+        if not known or prompt.rstrip().endswith(END_THINK):
+            return None, None
+        return "" if prompt.rstrip().endswith(THINK) else f"{THINK}\n", f"\n{END_THINK}\n\n"
+
+    def _render(self, messages: Sequence[Message | Mapping[str, str]], *, generate: bool) -> str:
+        if not self.tokenizer.chat_template:
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: the tokenizer has no chat template, which chat messages need. "
+                "Take an instruction-tuned model, or sample with --raw to get pairs of plain strings"
+            )
+        plain = [_plain(message, parts=self._wants_parts) for message in messages]
+        return self._apply(plain, add_generation_prompt=generate)
+
+    @cached_property
+    def _wants_parts(self) -> bool:
+        """Whether the template reads a message's content as a list of parts, as those of image models do."""
+        try:
+            return QUESTION[0].content not in self._apply([_plain(QUESTION[0], parts=False)])
+        except TemplateError:
+            return True
+
+    def _apply(self, messages: list[dict[str, Any]], **settings: Any) -> str:
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, chat_template=self._template, **self.options, **settings
+        )
+        assert isinstance(text, str)
+        return text
+
+    @cached_property
+    def _template(self) -> str:
+        """The chat template, with the date written out where it asks for the day of today."""
+        day = datetime.datetime.combine(self.today or datetime.date.today(), datetime.time())
+        template = self.tokenizer.get_chat_template()
+        written = ASKS_FOR_DATE.sub(lambda call: json.dumps(day.strftime(call[2])), template)
+        if re.search(r"strftime_now\s*\(", written):
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: its chat template asks for the date in a way that cannot be recorded"
+            )
+        return str(written)
+
+    @cached_property
+    def _prefix(self) -> list[int]:
+        """The special tokens that the tokenizer puts before a plain text."""
+        text = "a"
+        ids, own = list(self.tokenizer(text, verbose=False)["input_ids"]), self._ids(text)
+        return next((ids[:i] for i in range(len(ids)) if ids[i : i + len(own)] == own), [])
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _without_double_space(before: str, text: str, after: str) -> tuple[str, str]:
+    """What the template writes around a text, less the white space that the text itself begins or ends with."""
+    return before.rstrip() if text[:1].isspace() else before, after.lstrip() if text[-1:].isspace() else after
+
+
+def _behind_question(text: str) -> str:
+    return text.rpartition(QUESTION[0].content)[2]
+
+
+def _common_length(a: str, b: str) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _plain(message: Message | Mapping[str, str], *, parts: bool) -> dict[str, Any]:
+    plain: dict[str, Any] = message.model_dump() if isinstance(message, Message) else dict(message)
+    return plain | {"content": [{"type": "text", "text": plain["content"]}]} if parts else plain
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message] | None:
+    """None where there is no system message, or no user message to take its text."""
+    system = [message.content for message in messages if message.role == "system"]
+    others = [message for message in messages if message.role != "system"]
+    first = next((i for i, message in enumerate(others) if message.role == "user"), None)
+    if not system or first is None:
+        return None
+    others[first] = Message(role="user", content="\n\n".join([*system, others[first].content]))
+    return others
