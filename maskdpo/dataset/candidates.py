@@ -1,9 +1,9 @@
 """What pairing needs to know of an answer, without its text."""
 
 import unicodedata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from maskdpo.schemas import Counts
+from maskdpo.schemas import Counts, Response
 
 
 class Candidate(NamedTuple):
@@ -21,6 +21,14 @@ class Candidate(NamedTuple):
     """Of the normalised text."""
     raw: bool
     """Sampled with ``--raw``."""
+    template: str = ""
+    """``template_settings`` as JSON: only answers to one and the same prompt make a pair."""
+
+
+def template_settings(answer: Response) -> dict[str, Any]:
+    """What a pair says of the prompt of its answers, by the names of its fields."""
+    sampling = answer.sampling or {}
+    return {name: sampling.get(name) for name in ("chat_template_kwargs", "prompt_date")}
 
 
 def normalised(text: str) -> str:

@@ -34,6 +34,7 @@ class DroppedPair(StrEnum):
 
     SAME_TEXT = "the same text"
     FORMS = "one was sampled with --raw, the other without"
+    TEMPLATES = "their prompts differ: the chat template was told other options, or wrote another date"
     MARGIN = "scores closer than --min-margin"
     LENGTH = "lengths further apart than --max-length-ratio"
     PER_PROMPT = "beyond --max-per-prompt"
@@ -74,6 +75,8 @@ def pair_problem(better: Candidate, worse: Candidate, options: PairOptions) -> D
         return DroppedPair.SAME_TEXT
     if better.raw != worse.raw:
         return DroppedPair.FORMS
+    if better.template != worse.template:
+        return DroppedPair.TEMPLATES
     if not apart(better, worse, options.min_margin):
         return DroppedPair.MARGIN
     shorter, longer = sorted((better.characters, worse.characters))

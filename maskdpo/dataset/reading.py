@@ -1,6 +1,7 @@
 """What pairing needs to know of the answers, without their texts; and the texts again, one by one."""
 
 import hashlib
+import json
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from maskdpo.console import progress
-from maskdpo.dataset.candidates import Candidate, normalised
+from maskdpo.dataset.candidates import Candidate, normalised, template_settings
 from maskdpo.dataset.filters import DroppedAnswer, answer_problem
 from maskdpo.dataset.options import PairOptions
 from maskdpo.dataset.score import Tally, by_confidence, score_of
@@ -71,6 +72,7 @@ def _candidate(answer: Annotation, prompt_id: str, line: int, options: PairOptio
         characters=len(answer.response),
         text_hash=hashlib.blake2b(normalised(answer.response).encode(errors="replace"), digest_size=16).digest(),
         raw=bool((answer.sampling or {}).get("raw", False)),
+        template=json.dumps(template_settings(answer), sort_keys=True),
     )
 
 
@@ -81,6 +83,9 @@ class Text(NamedTuple):
     normalised: str
     sentences: list[PairSentence]
     finish_reason: FinishReason | None
+    reasoning: str | None
+    template: dict[str, Any]
+    """``template_settings``."""
 
 
 class Texts:
@@ -98,7 +103,14 @@ class Texts:
         sentences = [
             PairSentence(start=s.start, end=s.end, label=s.label, confidence=s.confidence) for s in answer.sentences
         ]
-        return Text(answer.response, normalised(answer.response), sentences, answer.finish_reason)
+        return Text(
+            answer.response,
+            normalised(answer.response),
+            sentences,
+            answer.finish_reason,
+            answer.reasoning,
+            template_settings(answer),
+        )
 
     def _read(self, candidate: Candidate) -> Annotation:
         changed = InputError("has changed while it was read", path=self._path, line=candidate.line)

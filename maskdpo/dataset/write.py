@@ -72,4 +72,7 @@ def pair_record(prompt: Prompt, proposal: Proposal, chosen: Text, rejected: Text
         rejected_score=round(proposal.worse.score, 6),
         chosen_finish_reason=chosen.finish_reason,
         rejected_finish_reason=rejected.finish_reason,
+        chosen_reasoning=chosen.reasoning,
+        rejected_reasoning=rejected.reasoning,
+        **chosen.template,
     )

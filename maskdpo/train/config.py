@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import open_input
 from maskdpo.models import Dtype
-from maskdpo.train.encode import EosPolicy
+from maskdpo.train.encode import EosPolicy, ReasoningPolicy
 from maskdpo.train.weights import METHODS
 
 MethodName = Literal["mask-dpo", "dpo", "chosen-only", "rejected-only", "strict", "soft"]
@@ -69,6 +69,10 @@ class TrainConfig(BaseModel):
     """Longest prompt + answer, in tokens."""
     eos: EosPolicy = "keep"
     """What becomes of the end-of-turn token: see ``Encoder``."""
+    reasoning: ReasoningPolicy = "keep"
+    """The reasoning before an answer: kept as context with weight 0, or left out."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """What the chat template is told beside the messages, for pairs that do not say how they were sampled."""
     dtype: Dtype = "auto"
     """Compute type; ``auto`` is bfloat16 where the hardware computes in it. The weights and AdamW stay float32."""
     gradient_checkpointing: bool = False

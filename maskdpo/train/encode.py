@@ -16,11 +16,13 @@ from maskdpo.chat import ChatFormat, EncodedPrompt, TemplateRefusal
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Label, Pair, Side
 from maskdpo.train.weights import (
+    A_BYTE,
     BY_CONFIDENCE,
     METHODS,
     Offsets,
     Rendered,
     desensitise,
+    exact_offsets,
     sentence_weight,
     token_weights,
 )
@@ -40,7 +42,7 @@ class Drop(StrEnum):
     REFUSED = "the chat template refuses the conversation (its roles or their order)"
     NOT_FOUND = "the chat template does not keep the response text"
     NO_PLACE = "the chat template has no place for the reasoning (--reasoning drop leaves the reasoning out)"
-    NOT_JOINED = "prompt and answer cannot be encoded side by side"
+    NOT_JOINED = "prompt and answer cannot be encoded side by side, or not to the character"
     EMPTY = "an answer is empty"
     NO_PROMPT = "there is no prompt token before the answers"
     PROMPT_TOO_LONG = "the prompt alone reaches max_length"
@@ -127,6 +129,7 @@ class Encoder:
         self._today = today
         self._formats: dict[str, ChatFormat] = {}
         self._end_ids = _end_ids(tokenizer)
+        self._spells_bytes = A_BYTE in tokenizer.get_vocab()
         self.without_end = 0
         """Answers so far behind which the chat template writes no end-of-turn token, so that ``eos`` has no effect."""
 
@@ -176,7 +179,9 @@ class Encoder:
             return Drop.EMPTY
         try:
             text, start = (response, 0) if isinstance(pair.prompt, str) else chat.turn.write(response, reasoning)
-            ids, offsets = chat.continuation(prompt, text)
+            ids, reported = chat.continuation(prompt, text)
+            tokens = self._tokenizer.convert_ids_to_tokens(ids) if self._spells_bytes else None
+            offsets = exact_offsets(tokens, reported, text)
         except TemplateRefusal:
             return Drop.NO_PLACE if reasoning else Drop.NOT_FOUND
         except ValueError:

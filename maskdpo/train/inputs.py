@@ -1,5 +1,6 @@
 """A pairs file as a run of some settings sees it."""
 
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def encoder_for(config: TrainConfig, tokenizer: "PreTrainedTokenizerBase") -> Encoder:
+def encoder_for(config: TrainConfig, tokenizer: "PreTrainedTokenizerBase", today: date | None = None) -> Encoder:
+    """The encoder of a run that was begun on the day ``today``."""
     return Encoder(
         tokenizer,
         method=config.method,
@@ -22,16 +24,24 @@ def encoder_for(config: TrainConfig, tokenizer: "PreTrainedTokenizerBase") -> En
         max_length=config.max_length,
         ld_alpha=1.0 if config.ld_alpha is None else config.ld_alpha,
         need_scores=config.loss in NEED_SCORES,
+        reasoning=config.reasoning,
+        template_options=config.chat_template_kwargs,
+        today=today,
     )
 
 
-def read_pairs(file: Path, config: TrainConfig, tokenizer: "PreTrainedTokenizerBase") -> EncodedPairs:
+def read_pairs(
+    file: Path, config: TrainConfig, tokenizer: "PreTrainedTokenizerBase", today: date | None = None
+) -> EncodedPairs:
     """All pairs of a file that can be trained on; what is dropped is said.
 
     Raises:
         UserError: the file is no pairs file, the tokenizer will not do, or no pair is left.
     """
-    encoded = encode_pairs(read_records(file, Pair), encoder_for(config, tokenizer))
+    encoder = encoder_for(config, tokenizer, today)
+    encoded = encode_pairs(read_records(file, Pair), encoder)
+    if encoder.without_end and config.eos != "drop":
+        warn(f"the chat template writes no token at the end of a turn: --eos {config.eos} has nothing to train")
     for reason, count in encoded.dropped.most_common():
         warn(f"{count} pairs left out: {reason.value}")
     return encoded

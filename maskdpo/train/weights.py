@@ -4,8 +4,11 @@ A weight says how much a token counts in the loss; 0 leaves it out. Text, spans 
 so that one dataset serves every tokenizer (arXiv 2503.02846; the definition is in docs/method.md).
 """
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +19,11 @@ Row = Mapping[Label | None, float]
 """Weight of a sentence by its label; the key None stands for a sentence that was not judged."""
 
 WeightTable = Mapping[Side, Row]
+
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+"""A token that is one byte of a character outside the vocabulary."""
+A_BYTE = "<0x0A>"
+"""One of them: a tokenizer has all or none."""
 
 Offsets = Sequence[tuple[int, int]]
 """For every token the half-open range of characters that it covers; (i, i) for a token without text of its own."""
@@ -111,6 +119,55 @@ def token_weights(
         neighbours = [weights[j] for j in solid[max(0, at - 1) : at + 1]]
         weights[i] = min(neighbours, default=row[Label.NO_FACT])
     return weights
+
+
+def exact_offsets(tokens: Sequence[str] | None, offsets: Offsets, text: str) -> list[tuple[int, int]]:
+    """The characters that each token really stands for, where tokenizers report others.
+
+    - A tokenizer that spells unknown characters in bytes (``<0xE5>``) may report the range of a whole run of them for
+      each byte: the bytes are counted through.
+    - A tokenizer that joins a letter and its accents (NFC) reports the letter alone: the accents are added.
+
+    Args:
+        tokens: the tokens by name; None where the tokenizer has none that are bytes.
+
+    Raises:
+        ValueError: the bytes of a run do not spell its characters.
+    """
+    exact = list(offsets) if tokens is None else _counted_through(tokens, offsets, text)
+    if text.isascii() or not any(map(unicodedata.combining, text)):
+        return exact
+    next_begin = len(text)
+    for i, (begin, end) in reversed(list(enumerate(exact))):
+        if end > begin:
+            exact[i] = (begin, _behind_marks(text, end, next_begin))
+            next_begin = begin if i and exact[i - 1][0] < begin else next_begin
+    return exact
+
+
+def _counted_through(tokens: Sequence[str], offsets: Offsets, text: str) -> list[tuple[int, int]]:
+    exact: list[tuple[int, int]] = []
+    for (begin, end), group in groupby(zip(offsets, tokens, strict=True), key=lambda item: item[0]):
+        run = [BYTE.fullmatch(token) if token != text[begin:end] else None for _, token in group]
+        if end - begin > 1 and all(run):
+            exact += _ranges_of_bytes(bytes(int(byte[1], 16) for byte in run if byte), text, begin, end)
+        else:
+            exact += [(begin, end)] * len(run)
+    return exact
+
+
+def _ranges_of_bytes(run: bytes, text: str, begin: int, end: int) -> list[tuple[int, int]]:
+    for spelled in (text[begin:end], text[begin:end].replace(" ", "▁")):
+        if run == spelled.encode(errors="surrogatepass"):
+            return [(begin + i, begin + i + 1) for i, c in enumerate(spelled) for _ in c.encode(errors="surrogatepass")]
+    raise ValueError(f"the bytes of a token do not spell {text[begin:end]!r}")
+
+
+def _behind_marks(text: str, end: int, limit: int) -> int:
+    """Where the combining marks behind ``end`` are over that no token reports; ``limit``: where the next one begins."""
+    while end < limit and unicodedata.combining(text[end]):
+        end += 1
+    return end
 
 
 def _char_weights(

@@ -1,6 +1,8 @@
 """Pairs to ids and weights through chat templates: against the oracle, and every way to drop a pair."""
 
+import string
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -8,17 +10,16 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_weights import NO_FACT, RIGHT, TEXTS, WRONG, labelled_spans
-from train_helpers import NO_ASSISTANT, TEMPLATES, THINK, TOKENIZERS, fast_tokenizer, make_pair
+from tokenizers import Tokenizer, models
+from train_helpers import NO_ASSISTANT, REASONING, TEMPLATES, THINK, TOKENIZERS, fast_tokenizer, make_pair
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 from weight_oracle import TABLES, counts, expected_weights
 
 from maskdpo.errors import UserError
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Message, Pair, PairSentence, Side
-from maskdpo.train.encode import Drop, EncodedPair, Encoder, encode_pairs
-
-MARK = "\ue000\ue001\ue002"
-"""A response that no text holds: where it lands in the render is where responses land."""
+from maskdpo.train.encode import NO_WEIGHT, Drop, EncodedPair, Encoder, encode_pairs
+from maskdpo.train.weights import exact_offsets
 
 CHOSEN = [("Paris is big.", RIGHT), (" It is blue.", WRONG)]
 REJECTED = [("Paris is small.", WRONG), (" It is a capital.", RIGHT)]
@@ -26,87 +27,103 @@ LATE = [(" It is a capital, and a very large and old one.", RIGHT), (" It is far
 """What trains stands behind the length of CHOSEN."""
 
 
+TAILS = {"chatml": "<|im_end|>\n", "llama3": "<|eot_id|>", "think": "<|im_end|>\n", "no-system": "<|im_end|>\n"}
+TAILS["spaced"] = " \n<|im_end|>\n"
+"""What the templates write behind an answer, by hand. None of them writes anything before it."""
+
+
 @dataclass
 class Expected:
+    prompt_ids: list[int]
     ids: list[int]
+    """Of what follows the prompt, up to the token that ends the turn."""
     weights: list[float]
-    first: int
-    """The first token that reaches into the response."""
-    end: int | None
-    """The token that ends the turn."""
+    has_end: bool
 
-    def trains(self, max_length: int) -> bool:
+    def trains(self, room: int) -> bool:
         """Whether anything but the end of the turn has weight."""
-        return any(weight for i, weight in enumerate(self.weights[:max_length]) if i != self.end)
+        return any((self.weights[:-1] if self.has_end else self.weights)[:room])
+
+
+def continuations(
+    tokenizer: PreTrainedTokenizerFast, prompt: str, prompt_ids: list[int], rest: str
+) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    """Every way to encode what follows a prompt: as a part of the whole, or else behind some other character."""
+    found = []
+    for before in (prompt, *string.printable):
+        encoding = tokenizer(before + rest, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
+        cut = next((i for i, (_, end) in enumerate(offsets) if end > len(before)), len(ids))
+        if all(begin >= len(before) for begin, _ in offsets[cut:]) and (cut or not before):
+            part = ids[cut:], [(begin - len(before), end - len(before)) for begin, end in offsets[cut:]]
+            if before == prompt and ids[:cut] == prompt_ids:
+                return [part]
+            found += [part] if before != prompt else []
+    return found
 
 
 def slow_encode(
-    pair: Pair, side: Side, tokenizer: PreTrainedTokenizerFast, eos: str = "keep", method: str = "mask-dpo"
-) -> Expected | None:
-    """Prompt + answer by the definition; None where there is nothing but white space."""
+    pair: Pair,
+    side: Side,
+    tokenizer: PreTrainedTokenizerFast,
+    template: str = "chatml",
+    eos: str = "keep",
+    method: str = "mask-dpo",
+) -> list[Expected]:
+    """Prompt and answer by the definition, in every way that is right."""
     response, sentences = pair.response(side), pair.sentences(side)
     if isinstance(pair.prompt, str):
-        text, start, end = pair.prompt + response, len(pair.prompt), len(pair.prompt + response)
-        origin = start
+        prompt, tail = pair.prompt, ""
     else:
-        prompt = [message.model_dump() for message in pair.prompt]
-        marked, text = (
-            tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": content}], tokenize=False)
-            for content in (MARK, response)
-        )
-        before, after = marked.split(MARK)
-        start, end = len(before), len(text) - len(after)
-        kept = text[start:end]
-        if not kept.strip():
-            return None
-        assert kept in (response, response.strip())
-        origin = start - (len(response) - len(response.lstrip()) if kept != response else 0)
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
+        messages = [message.model_dump() for message in pair.prompt]
+        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        tail = TAILS[template].lstrip() if response[-1:].isspace() else TAILS[template]
+    prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     table, soft = TABLES[method][side], method == "soft"
-    weights = expected_weights(text, start, end, origin, offsets, sentences, table, soft)
     policy = "drop" if pair.finish_reason(side) == "length" else eos
     of_last = counts(sentences[-1], table, soft) if sentences else table[NO_FACT]
-    of_eos = {"keep": 1.0, "drop": 0.0, "last_sentence": of_last}
-    first = next((i for i, (_, stop) in enumerate(offsets) if stop > start), len(ids))
-    if isinstance(pair.prompt, str):
-        if not ids or ids[-1] != tokenizer.eos_token_id:
-            ids, weights = [*ids, tokenizer.eos_token_id], [*weights, 0.0]
-        turn_end: int | None = len(ids) - 1
-    else:
-        ends = ("<|im_end|>", "<|eot_id|>")
-        turn_end = next((i for i, (b, e) in enumerate(offsets) if b >= end and text[b:e] in ends), None)
-    if turn_end is not None:
-        weights[turn_end] = of_eos[policy]
-    return Expected(ids, weights, first, turn_end)
+    of_eos = {"keep": 1.0, "drop": 0.0, "last_sentence": of_last}[policy]
+    found = []
+    for part, reported in continuations(tokenizer, prompt, prompt_ids, response + tail):
+        ids, offsets = part, exact_offsets(tokenizer.convert_ids_to_tokens(part), reported, response + tail)
+        weights = expected_weights(response + tail, 0, len(response), 0, offsets, sentences, table, soft)
+        ends = [i for i, (b, e) in enumerate(offsets) if b >= len(response) and e > b + 2]
+        if isinstance(pair.prompt, str):
+            has_end = bool(ids) and ids[-1] == tokenizer.eos_token_id
+            ids, weights = ids + [tokenizer.eos_token_id] * (not has_end), weights + [0.0] * (not has_end)
+            ends = [len(ids) - 1]
+        if ends:
+            found.append(Expected(prompt_ids, ids[: ends[0] + 1], [*weights[: ends[0]], of_eos], True))
+        else:  # the tail is no token of this tokenizer
+            kept = sum(b < len(response) for b, _ in offsets)
+            found.append(Expected(prompt_ids, ids[:kept], weights[:kept], False))
+    return found
 
 
-def check_pair(encoded: EncodedPair | Drop, pair: Pair, sides: list[Expected | None], max_length: int = 2048) -> None:
+def check_pair(encoded: EncodedPair | Drop, pair: Pair, sides: list[list[Expected]], max_length: int = 2048) -> None:
     """What came out is what the oracle says, in full; a drop has its reason."""
-    if encoded is Drop.AMBIGUOUS:  # how often a text occurs is checked below, by hand
+    if not (pair.response("chosen").strip() and pair.response("rejected").strip()) and isinstance(encoded, Drop):
+        assert encoded in (Drop.EMPTY, Drop.NO_PROMPT, Drop.PROMPT_TOO_LONG, *NO_WEIGHT.values())
         return
-    if None in sides:
-        assert encoded is Drop.NOT_FOUND
+    if not all(sides):
+        assert encoded in (Drop.NOT_JOINED, Drop.NO_PROMPT, Drop.PROMPT_TOO_LONG, *NO_WEIGHT.values())
         return
-    chosen, rejected = (side for side in sides if side is not None)
-    common = 0
-    for a, b in zip(chosen.ids, rejected.ids, strict=False):
-        if a != b or common == min(chosen.first, rejected.first):
-            break
-        common += 1
-    if common == 0 or common >= max_length:
-        assert encoded is (Drop.PROMPT_TOO_LONG if common else Drop.NO_PROMPT)
+    prompt = sides[0][0].prompt_ids
+    if not prompt or len(prompt) >= max_length:
+        assert encoded is (Drop.PROMPT_TOO_LONG if prompt else Drop.NO_PROMPT)
         return
-    for side, drop in ((chosen, Drop.NO_WEIGHT_CHOSEN), (rejected, Drop.NO_WEIGHT_REJECTED)):
-        assert not any(side.weights[:common])
-        if not side.trains(max_length):
-            assert encoded is drop
-            return
+    room = max_length - len(prompt)
+    for name, ways in zip(SIDES, sides, strict=True):
+        if isinstance(encoded, Drop):
+            if not any(way.trains(room) for way in ways):
+                assert encoded is NO_WEIGHT[name]
+                return
+            continue
+        answer = encoded.side(name)
+        cut = [(way.ids[:room], way.weights[:room]) for way in ways if way.trains(room)]
+        assert (answer.ids.tolist(), answer.weights.tolist()) in cut
+        assert encoded.prompt_ids.tolist() == prompt
     assert isinstance(encoded, EncodedPair)
-    assert encoded.prompt_ids.tolist() == chosen.ids[:common]
-    for name, side in zip(SIDES, (chosen, rejected), strict=True):
-        assert encoded.side(name).ids.tolist() == side.ids[common:max_length]
-        assert encoded.side(name).weights.tolist() == side.weights[common:max_length]
 
 
 def tokens(tokenizer: PreTrainedTokenizerFast, encoded: EncodedPair | Drop, side: Side) -> list[tuple[str, float]]:
@@ -143,7 +160,8 @@ def test_whole_pairs_follow_the_definition(name: str, template: str) -> None:
         )
         method = data.draw(st.sampled_from(sorted(TABLES)))
         encoded = Encoder(tokenizer, method=method, eos=eos, max_length=max_length).encode(pair)
-        check_pair(encoded, pair, [slow_encode(pair, side, tokenizer, eos, method) for side in SIDES], max_length)
+        sides = [slow_encode(pair, side, tokenizer, template, eos, method) for side in SIDES]
+        check_pair(encoded, pair, sides, max_length)
 
     check()
 
@@ -157,17 +175,23 @@ def test_trained_text_is_right_in_chosen_and_wrong_in_rejected(template: str) ->
     assert trained_text(tokenizer, encoded, "rejected") == "Paris is small." + end
 
 
-def test_spans_move_with_a_response_that_the_template_trims() -> None:
+def test_an_answer_is_trained_as_it_was_written_though_the_template_trims() -> None:
     tokenizer = fast_tokenizer("byte-level", TEMPLATES["llama3"])
-    pair = make_pair([(" \n ", NO_FACT), ("Bad.", WRONG), (" Good.  \n", RIGHT)], REJECTED)
-    assert trained_text(tokenizer, Encoder(tokenizer).encode(pair), "chosen") == "Good.<|eot_id|>"
+    encoded = Encoder(tokenizer).encode(
+        make_pair([(" \n ", NO_FACT), ("Bad.", WRONG), (" Good.  \n", RIGHT)], REJECTED)
+    )
+    assert trained_text(tokenizer, encoded, "chosen") == "Good.  \n<|eot_id|>"  # the token of " \n B" is wrong in part
+    assert isinstance(encoded, EncodedPair)
+    assert tokenizer.decode(encoded.chosen.ids) == " \n Bad. Good.  \n<|eot_id|>"
 
 
-def test_the_empty_think_block_takes_no_weight() -> None:
+def test_the_empty_think_block_of_a_template_is_not_trained_on() -> None:
+    """The model did not write it: sampling sends a prompt without one."""
     tokenizer = fast_tokenizer("byte-level", THINK)
     encoded = Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED))
     assert isinstance(encoded, EncodedPair)
-    assert tokenizer.decode(encoded.prompt_ids).endswith("</think>\n\n")
+    assert tokenizer.decode(encoded.prompt_ids).endswith("<|im_start|>assistant\n")
+    assert tokenizer.decode(encoded.chosen.ids) == "Paris is big. It is blue.<|im_end|>"
 
 
 def test_the_prompt_is_shared_and_has_no_weight() -> None:
@@ -175,7 +199,7 @@ def test_the_prompt_is_shared_and_has_no_weight() -> None:
     encoded = Encoder(tokenizer).encode(make_pair(CHOSEN, [("Rome.", WRONG)], prompt="Where?"))
     assert isinstance(encoded, EncodedPair)
     assert tokenizer.decode(encoded.prompt_ids) == "<|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\n"
-    assert tokenizer.decode(encoded.rejected.ids) == "Rome.<|im_end|>\n"
+    assert tokenizer.decode(encoded.rejected.ids) == "Rome.<|im_end|>"
 
 
 def test_answers_that_begin_alike_keep_their_beginning() -> None:
@@ -195,15 +219,29 @@ def test_a_response_that_also_stands_in_the_prompt_is_found_in_its_place(templat
         Message(role="user", content="Paris is big. Again!"),
     ]
     pair = make_pair([("Paris is big.", RIGHT)], REJECTED, prompt=prompt)
-    check_pair(Encoder(tokenizer).encode(pair), pair, [slow_encode(pair, side, tokenizer) for side in SIDES])
+    check_pair(Encoder(tokenizer).encode(pair), pair, [slow_encode(pair, side, tokenizer, template) for side in SIDES])
     assert trained_text(tokenizer, Encoder(tokenizer).encode(pair), "chosen").startswith("Paris is big.<|")
 
 
-def test_a_prompt_that_runs_into_the_answer_trains_no_shared_token() -> None:
-    """In raw text one token may hold the prompt's end and the answer's beginning; then it belongs to neither."""
+def test_a_prompt_that_runs_into_the_answer_is_encoded_apart() -> None:
+    """One token of the whole text would hold the prompt's end and the answer's beginning, and sampling sends none."""
     tokenizer = fast_tokenizer("byte-level")
     pair = make_pair([("ris is big.", RIGHT)], [("nic is big.", WRONG)], prompt="It is Pa", raw=True)
-    check_pair(Encoder(tokenizer).encode(pair), pair, [slow_encode(pair, side, tokenizer) for side in SIDES])
+    encoded = Encoder(tokenizer).encode(pair)
+    check_pair(encoded, pair, [slow_encode(pair, side, tokenizer) for side in SIDES])
+    assert isinstance(encoded, EncodedPair)
+    assert tokenizer.decode(encoded.prompt_ids) == "It is Pa"
+    assert trained_text(tokenizer, encoded, "chosen") == "ris is big.<|im_end|>"
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_an_answer_that_is_encoded_apart_gets_no_blank_before_it(name: str) -> None:
+    tokenizer = fast_tokenizer(name)
+    pair = make_pair([("ris is big.", RIGHT)], [("nic is big.", WRONG)], prompt="It is Pa", raw=True)
+    encoded = Encoder(tokenizer).encode(pair)
+    assert isinstance(encoded, EncodedPair)
+    first = tokenizer.convert_ids_to_tokens(encoded.chosen.ids.tolist())[0]
+    assert not first.startswith(("▁", "Ġ"))
 
 
 def test_raw_text_gets_one_end_of_text_token() -> None:
@@ -238,10 +276,10 @@ def test_an_answer_that_was_cut_off_never_trains_eos(eos: Any, raw: bool) -> Non
     assert [dict(tokens(tokenizer, encoded, side))["<|im_end|>"] for side in SIDES] == [0, 0]
 
 
-def test_nothing_behind_the_end_of_turn_trains() -> None:
+def test_nothing_is_kept_behind_the_end_of_turn() -> None:
     tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
     encoded = Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED))
-    assert tokens(tokenizer, encoded, "chosen")[-2:] == [("<|im_end|>", 1), ("\n", 0)]
+    assert tokens(tokenizer, encoded, "chosen")[-1] == ("<|im_end|>", 1)
 
 
 def test_truncation_clips_answers_and_their_weights() -> None:
@@ -259,9 +297,8 @@ def test_truncation_clips_answers_and_their_weights() -> None:
 DROPS: list[tuple[Drop, str | None, dict[str, Any], dict[str, Any]]] = [
     (Drop.NOT_FOUND, NO_ASSISTANT, {}, {}),
     (Drop.NOT_FOUND, TEMPLATES["chatml"].replace("m.content", "m.content | upper"), {}, {}),
-    (Drop.NOT_FOUND, TEMPLATES["no-system"], {"chosen": [("\n", RIGHT)]}, {}),  # not the template's own line break
-    (Drop.AMBIGUOUS, THINK, {"chosen": [("think", RIGHT)]}, {}),
-    (Drop.AMBIGUOUS, THINK, {"chosen": [("<", RIGHT)]}, {}),
+    (Drop.EMPTY, TEMPLATES["chatml"], {"chosen": [("\n", RIGHT)]}, {}),
+    (Drop.NO_PLACE, TEMPLATES["chatml"], {"chosen_reasoning": "Let me see."}, {}),
     (Drop.NO_PROMPT, None, {"prompt": "", "raw": True}, {}),
     (Drop.PROMPT_TOO_LONG, TEMPLATES["chatml"], {}, {"max_length": 10}),
     (Drop.NO_WEIGHT_CHOSEN, TEMPLATES["chatml"], {"chosen": CHOSEN[1:]}, {"eos": "drop"}),
@@ -304,19 +341,72 @@ def test_the_score_gap_of_a_pair_is_chosen_less_rejected(scores: tuple[float | N
 
 
 def test_every_reason_is_tested() -> None:
-    assert {drop for drop, *_ in DROPS} | {Drop.REFUSED} == set(Drop)  # REFUSED: the next test
+    assert {drop for drop, *_ in DROPS} | {Drop.REFUSED, Drop.NOT_JOINED} == set(Drop)  # these: the next tests
 
 
 def test_a_template_that_refuses_the_conversation_drops_the_pair() -> None:
-    tokenizer = fast_tokenizer("byte-level", TEMPLATES["no-system"])
-    prompt = [Message(role="system", content="Be brief."), Message(role="user", content="Where?")]
+    tokenizer = fast_tokenizer("byte-level", "{{ raise_exception('No.') if messages | length > 2 else 'x' }}<s>")
+    prompt = [Message(role="user", content="Where?")] * 3
     assert Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED, prompt=prompt)) is Drop.REFUSED
 
 
-def test_text_that_the_template_puts_in_is_never_taken_for_the_response() -> None:
-    """Right behind the generation prompt stands ``<think>``, which begins like this answer."""
+def test_an_answer_that_cannot_be_encoded_behind_its_prompt_drops_the_pair() -> None:
+    """A tokenizer that knows no words but whole lines: nothing is a boundary between prompt and answer."""
+    whole = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, unk_token="[UNK]")
+    assert Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED, prompt="Q", raw=True)) is Drop.NOT_JOINED
+
+
+def test_a_system_message_that_the_template_refuses_stands_before_the_question_as_in_sampling() -> None:
+    tokenizer = fast_tokenizer("byte-level", TEMPLATES["no-system"])
+    prompt = [Message(role="system", content="Be brief."), Message(role="user", content="Where?")]
+    encoded = Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED, prompt=prompt))
+    assert isinstance(encoded, EncodedPair)
+    assert (
+        tokenizer.decode(encoded.prompt_ids)
+        == "<s><|im_start|>user\nBe brief.\n\nWhere?<|im_end|>\n<|im_start|>model\n"
+    )
+
+
+@pytest.mark.parametrize("answer", ["<think>", "think", "<", "a", "s", "."])
+def test_text_that_the_template_puts_in_is_never_taken_for_the_response(answer: str) -> None:
     tokenizer = fast_tokenizer("byte-level", THINK)
-    assert Encoder(tokenizer).encode(make_pair([("<think>", RIGHT)], REJECTED)) is Drop.AMBIGUOUS
+    encoded = Encoder(tokenizer).encode(make_pair([(answer, RIGHT)], REJECTED))
+    assert trained_text(tokenizer, encoded, "chosen") == answer + "<|im_end|>"
+
+
+@pytest.mark.parametrize("policy", ["keep", "drop"])
+def test_reasoning_stands_where_the_model_wrote_it_and_has_no_weight(policy: Any) -> None:
+    tokenizer = fast_tokenizer("byte-level", REASONING)
+    pair = make_pair(CHOSEN, REJECTED, chosen_reasoning="Paris, I think.", rejected_reasoning="\nPerhaps.\n")
+    encoded = Encoder(tokenizer, reasoning=policy).encode(pair)
+    assert isinstance(encoded, EncodedPair)
+    texts = [tokenizer.decode(encoded.side(side).ids) for side in SIDES]
+    if policy == "keep":
+        assert texts[0] == "<think>\nParis, I think.\n</think>\n\nParis is big. It is blue.<|im_end|>"
+        assert texts[1] == "<think>\nPerhaps.\n</think>\n\nParis is small. It is a capital.<|im_end|>"
+    else:
+        assert texts == ["Paris is big. It is blue.<|im_end|>", "Paris is small. It is a capital.<|im_end|>"]
+    assert trained_text(tokenizer, encoded, "chosen") == "Paris is big.<|im_end|>"
+    assert trained_text(tokenizer, encoded, "rejected") == "Paris is small.<|im_end|>"
+
+
+def test_options_and_date_of_a_pair_go_before_those_of_the_run() -> None:
+    tokenizer = fast_tokenizer("byte-level", "{{ strftime_now('%d %b %Y') }} {{ mood }} " + TEMPLATES["chatml"])
+    encoder = Encoder(tokenizer, template_options={"mood": "calm"}, today=date(2026, 7, 1))
+    own = make_pair(CHOSEN, REJECTED, chat_template_kwargs={"mood": "wild"}, prompt_date=date(2025, 12, 24))
+    for pair, expected in ((make_pair(CHOSEN, REJECTED), "01 Jul 2026 calm"), (own, "24 Dec 2025 wild")):
+        encoded = encoder.encode(pair)
+        assert isinstance(encoded, EncodedPair)
+        assert tokenizer.decode(encoded.prompt_ids).startswith(expected)
+
+
+def test_a_template_without_an_end_of_turn_token_is_said() -> None:
+    tokenizer = fast_tokenizer("byte-level", "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    encoder = Encoder(tokenizer)
+    encoded = encoder.encode(make_pair(CHOSEN, REJECTED))
+    assert trained_text(tokenizer, encoded, "chosen") == "Paris is big."
+    assert encoder.without_end == 2
 
 
 def test_drops_are_counted_and_the_rest_is_kept_in_order() -> None:

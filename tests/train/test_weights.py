@@ -4,14 +4,15 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from byte_oracle import byte_level_bytes, sentencepiece_bytes, token_sources
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from train_helpers import TOKENIZERS, fast_tokenizer, spans
+from train_helpers import SPECIAL, TOKENIZERS, fast_tokenizer, spans
 from weight_oracle import TABLES, expected_weights
 
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import Label, PairSentence, Side
-from maskdpo.train.weights import BY_CONFIDENCE, METHODS, Rendered, desensitise, token_weights
+from maskdpo.train.weights import BY_CONFIDENCE, METHODS, Rendered, desensitise, exact_offsets, token_weights
 
 RIGHT, WRONG, NO_FACT = Label.NO_HALLUCINATION, Label.CONTRADICTORY, Label.NO_FACT
 LABELS: list[Label | None] = [*Label, None]
@@ -75,7 +76,7 @@ def weights_of(
     text: str, offsets: list[tuple[int, int]], sentences: list[PairSentence], side: Side = "chosen"
 ) -> list[float]:
     """Of a response that is the whole text."""
-    return token_weights(Rendered(text, 0, len(text), 0), offsets, sentences, METHODS["mask-dpo"][side]).tolist()
+    return token_weights(Rendered(text, 0, len(text)), offsets, sentences, METHODS["mask-dpo"][side]).tolist()
 
 
 @pytest.mark.parametrize("name", [*TOKENIZERS, "smollm2"])
@@ -83,17 +84,15 @@ def test_weights_follow_the_definition(name: str) -> None:
     tokenizer = load_tokenizer("smollm2") if name == "smollm2" else fast_tokenizer(name)
 
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(st.data(), TEXTS, TEXTS, TEXTS, st.sampled_from(["chosen", "rejected"]), st.booleans())
-    def check(data: st.DataObject, before: str, response: str, after: str, side: Side, trimmed: bool) -> None:
+    @given(st.data(), TEXTS, TEXTS, TEXTS, st.sampled_from(["chosen", "rejected"]))
+    def check(data: st.DataObject, before: str, response: str, after: str, side: Side) -> None:
         sentences = data.draw(labelled_spans(len(response)))
-        kept = response.strip() if trimmed else response
-        start, text = len(before), before + kept + after
-        origin = start - (len(response) - len(response.lstrip()) if trimmed and kept else 0)
+        start, text = len(before), before + response + after
         offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
-        rendered = Rendered(text, start, start + len(kept), origin)
+        rendered = Rendered(text, start, start + len(response))
         method = data.draw(st.sampled_from(sorted(TABLES)))
         soft, table = method == "soft", TABLES[method][side]
-        expected = expected_weights(text, rendered.start, rendered.end, origin, offsets, sentences, table, soft)
+        expected = expected_weights(text, rendered.start, rendered.end, start, offsets, sentences, table, soft)
         row = METHODS[method][side]
         assert token_weights(rendered, offsets, sentences, row, by_confidence=soft).tolist() == expected
 
@@ -116,7 +115,7 @@ def test_soft_weights_are_the_confidence_where_kept() -> None:
     offsets = [(0, 1), (1, 3), (3, 4), (4, 6), (6, 8), (8, 9)]
     for soft, expected in ((True, [0.5, 0.5, 1, 0, 0.25, 1]), (False, [1, 1, 1, 0, 1, 1])):
         row = METHODS["soft"]["chosen"]
-        rendered = Rendered("a.b.c.d.e", 0, 9, 0)
+        rendered = Rendered("a.b.c.d.e", 0, 9)
         assert token_weights(rendered, offsets, sentences, row, by_confidence=soft).tolist() == expected
 
 
@@ -132,7 +131,7 @@ def test_dpo_gives_every_answer_token_weight_one() -> None:
     text, offsets = "Q A b.", [(0, 1), (1, 3), (3, 5), (5, 6)]
     sentences = spans([("A b.", None)])
     for side in ("chosen", "rejected"):
-        weights = token_weights(Rendered(text, 2, 6, 2), offsets, sentences, METHODS["dpo"][side])
+        weights = token_weights(Rendered(text, 2, 6), offsets, sentences, METHODS["dpo"][side])
         assert weights.tolist() == [0, 1, 1, 1]
 
 
@@ -173,7 +172,7 @@ def test_text_outside_every_sentence_counts_as_no_fact() -> None:
 
 
 def test_a_token_that_reaches_out_of_the_response_has_no_weight() -> None:
-    rendered = Rendered("Q:A.<e>", 2, 4, 2)
+    rendered = Rendered("Q:A.<e>", 2, 4)
     offsets = [(0, 1), (1, 3), (3, 5), (5, 7)]
     weights = token_weights(rendered, offsets, spans([("A.", RIGHT)]), METHODS["mask-dpo"]["chosen"])
     assert weights.tolist() == [0, 0, 0, 0]
@@ -181,15 +180,51 @@ def test_a_token_that_reaches_out_of_the_response_has_no_weight() -> None:
 
 
 def test_an_empty_response_gives_the_white_space_around_it_no_weight() -> None:
-    assert token_weights(Rendered("  ", 1, 1, 1), [(0, 2)], [], METHODS["dpo"]["chosen"]).tolist() == [0]
+    assert token_weights(Rendered("  ", 1, 1), [(0, 2)], [], METHODS["dpo"]["chosen"]).tolist() == [0]
 
 
-def test_a_sentence_in_the_trimmed_beginning_labels_nothing() -> None:
-    sentences = spans([(" ", RIGHT), (" ", NO_FACT), ("A.", WRONG)])
-    weights = token_weights(Rendered("A.", 0, 2, -2), [(0, 1), (1, 2)], sentences[:1], METHODS["mask-dpo"]["rejected"])
-    assert weights.tolist() == [0, 0]
-    weights = token_weights(Rendered("A.", 0, 2, -2), [(0, 1), (1, 2)], sentences, METHODS["mask-dpo"]["rejected"])
-    assert weights.tolist() == [1, 1]
-    unjudged = [PairSentence(start=0, end=1, label=None)]
-    weights = token_weights(Rendered("A.", 0, 2, -2), [(0, 1), (1, 2)], unjudged, METHODS["mask-dpo"]["chosen"])
-    assert weights.tolist() == [1, 1]
+OWN_BYTES = {
+    "byte-level": (byte_level_bytes, None),
+    "byte-level-nfc": (byte_level_bytes, "NFC"),
+    "byte-level-nfkc": (byte_level_bytes, "NFKC"),
+    "llama3-like": (byte_level_bytes, None),
+    "sentencepiece-like": (sentencepiece_bytes, None),
+    "gemma-like": (sentencepiece_bytes, None),
+    "unigram-bytes": (sentencepiece_bytes, None),
+}
+
+
+@pytest.mark.parametrize("name", OWN_BYTES)
+def test_tokens_stand_for_the_characters_that_their_bytes_spell(name: str) -> None:
+    """Against an oracle that knows the tokens' names only; white space has no say."""
+    tokenizer, (to_bytes, form) = fast_tokenizer(name), OWN_BYTES[name]
+    spelled = 0
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(TEXTS)
+    def check(text: str) -> None:
+        nonlocal spelled
+        assume(not any(name in text for name in ("▁", "<0x", *SPECIAL)))
+        encoding = tokenizer("." + text, add_special_tokens=False, return_offsets_mapping=True)
+        tokens, offsets = encoding.tokens(), encoding["offset_mapping"]
+        blank = to_bytes(tokens[0]).startswith(b" ")  # of the tokenizer's own; it stands before the full stop
+        expected = token_sources(tokens, " " * blank + "." + text, to_bytes, form)
+        if expected is None:  # a character that the tokenizer does not know
+            return
+        spelled += 1
+        for found, (begin, end) in zip(exact_offsets(tokens, offsets, "." + text), expected, strict=True):
+            if begin > blank:
+                assert solid("." + text, found) == solid("." + text, (begin - blank, end - blank))
+
+    check()
+    assert spelled > 50
+
+
+def solid(text: str, span: tuple[int, int]) -> list[int]:
+    return [i for i in range(*span) if not text[i].isspace()]
+
+
+def test_bytes_that_do_not_spell_their_characters_are_an_error() -> None:
+    """A normaliser has rewritten characters that the tokenizer does not know, and one range stands for all of them."""
+    with pytest.raises(ValueError, match="do not spell"):
+        exact_offsets(["a", "<0x66>", "<0x66>"], [(0, 1), (1, 3), (1, 3)], "a\ufb03\ufb04")

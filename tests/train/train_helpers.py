@@ -1,5 +1,6 @@
 """Throw-away tokenizers, chat templates, pairs and models for the tests of training. Nothing is downloaded."""
 
+import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -23,6 +24,8 @@ SPECIAL = [
     "<|end_header_id|>",
     "<|eot_id|>",
 ]
+
+BYTES = [f"<0x{i:02X}>" for i in range(256)]
 
 CORPUS = [
     "Marie Curie was born in Warsaw in 1867. She won two Nobel prizes, in physics and in chemistry!",
@@ -79,8 +82,7 @@ def sentencepiece_like() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
-    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
-    return _train(tokenizer, trainers.BpeTrainer(vocab_size=600, special_tokens=SPECIAL + bytes_, show_progress=False))
+    return _train(tokenizer, trainers.BpeTrainer(vocab_size=600, special_tokens=SPECIAL + BYTES, show_progress=False))
 
 
 def llama2_like() -> Tokenizer:
@@ -88,8 +90,7 @@ def llama2_like() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
-    return _train(tokenizer, trainers.BpeTrainer(vocab_size=600, special_tokens=SPECIAL + bytes_, show_progress=False))
+    return _train(tokenizer, trainers.BpeTrainer(vocab_size=600, special_tokens=SPECIAL + BYTES, show_progress=False))
 
 
 def lower_casing_wordpiece() -> Tokenizer:
@@ -112,6 +113,34 @@ def unigram() -> Tokenizer:
     )
 
 
+def gemma_like() -> Tokenizer:
+    """Blanks are made visible by the normaliser and end a piece; characters outside the vocabulary are bytes."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return _train(tokenizer, trainers.BpeTrainer(vocab_size=600, special_tokens=SPECIAL + BYTES, show_progress=False))
+
+
+def normalised_byte_level(normalizer: Any) -> Tokenizer:
+    tokenizer = byte_level_bpe(prefix_space=False)
+    tokenizer.normalizer = normalizer
+    return tokenizer
+
+
+def unigram_bytes() -> Tokenizer:
+    """Characters outside the vocabulary are bytes, and all bytes of a run report one range."""
+    tokenizer = unigram()
+    tokenizer.normalizer = None
+    trainer = trainers.UnigramTrainer(
+        vocab_size=560, special_tokens=SPECIAL + BYTES, unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    settings = json.loads(tokenizer.to_str())
+    settings["model"]["byte_fallback"] = True
+    return Tokenizer.from_str(json.dumps(settings))
+
+
 TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "byte-level": lambda: byte_level_bpe(prefix_space=False),
     "byte-level-prefix-space": lambda: byte_level_bpe(prefix_space=True),
@@ -120,6 +149,10 @@ TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "llama2-like": llama2_like,
     "wordpiece": lower_casing_wordpiece,
     "unigram": unigram,
+    "unigram-bytes": unigram_bytes,
+    "gemma-like": gemma_like,
+    "byte-level-nfc": lambda: normalised_byte_level(normalizers.NFC()),
+    "byte-level-nfkc": lambda: normalised_byte_level(normalizers.NFKC()),
 }
 
 CHATML = (
@@ -134,6 +167,11 @@ LLAMA3 = (
 THINK = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+REASONING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
     "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 NO_SYSTEM = (
