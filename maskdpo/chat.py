@@ -7,6 +7,7 @@ own (``Turn``).
 """
 
 import datetime
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -260,6 +261,22 @@ class ChatFormat:
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options of a chat template that are names of ``apply_chat_template``, which would not reach the template.
+
+    Raises:
+        UserError: there is such a name.
+    """
+    if not options:
+        return
+    from transformers import PreTrainedTokenizerBase
+
+    taken = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters.keys() | {"messages"}
+    for name in options:
+        if name in taken:
+            raise UserError(f"{name!r} cannot be an option of the chat template: maskdpo or transformers sets it")
 
 
 def _without_double_space(before: str, text: str, after: str) -> tuple[str, str]:

@@ -9,10 +9,11 @@ from typing import Any
 
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.console import progress, warn
+from maskdpo.errors import UserError
 from maskdpo.io import Appender, Located, read_located, refuse_overwriting, reorder
 from maskdpo.io.append import sole_writer
 from maskdpo.models import fingerprint
-from maskdpo.runs import Run, meta_file, set_aside
+from maskdpo.runs import Run, fix_date, meta_file, set_aside
 from maskdpo.schemas import Message, Prompt, Response
 
 
@@ -28,6 +29,8 @@ class SampleStats:
     """Answers that reached ``max_tokens``."""
     failed: int = 0
     """Prompts without an answer; the next run asks them again."""
+    failed_answers: int = 0
+    """Answers that are missing beside others to the same prompt; the next run asks for them again."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
@@ -50,14 +53,15 @@ def sample(
         restart: set an earlier output aside and begin anew; else what is there is kept and the rest is added.
     """
     refuse_overwriting(out, prompts_file)
+    if raw and backend.chat_template_kwargs:
+        raise UserError("--template-option is for a chat template, and --raw uses none")
     prompts = {item.record.id: item.record for item in _checked(prompts_file, raw)}
     with sole_writer(out):
         if restart:
             set_aside(out, meta_file(out))
         restart_hint = "Use another --out, or --restart to set it aside and begin anew"
-        run = Run(
-            meta_file(out), "sample", _options(backend, sampling, raw), {"prompts": prompts_file}, restart=restart_hint
-        )
+        options = _options(backend, sampling, raw) | ({} if raw else fix_date(backend, meta_file(out)))
+        run = Run(meta_file(out), "sample", options, {"prompts": prompts_file}, restart=restart_hint)
         done: set[str] = set()
         appender = Appender(out, Response, lambda response: done.add(response.id))
         missing = [p for p in prompts.values() if any(response_id(p.id, i) not in done for i in range(sampling.n))]
@@ -72,11 +76,9 @@ def sample(
             with appender:
                 for reply in chain(first, replies):
                     prompt_id = str(reply.key)
-                    responses = [
-                        r for r in _responses(prompt_id, reply, backend.model, sampling, raw) if r.id not in done
-                    ]
+                    responses = [r for r in _responses(prompt_id, reply, backend, sampling, raw) if r.id not in done]
                     appender.append(responses)
-                    _count(stats, prompt_id, reply, responses)
+                    _count(stats, prompt_id, reply, responses, done)
                     bar.advance(sampling.n, f"{stats.completion_tokens:,} tokens")
         reorder(out, Response, (response_id(p, i) for p in prompts for i in range(sampling.n)))
         stats.seconds = time.monotonic() - started
@@ -91,7 +93,12 @@ def _options(backend: Backend, sampling: Sampling, raw: bool) -> dict[str, Any]:
         "model": backend.model,
         "model_files": fingerprint(backend.model),
         "raw": raw,
+        **_template_options(backend),
     }
+
+
+def _template_options(backend: Backend) -> dict[str, Any]:
+    return {"chat_template_kwargs": dict(backend.chat_template_kwargs)} if backend.chat_template_kwargs else {}
 
 
 def response_id(prompt_id: str, i: int) -> str:
@@ -111,30 +118,40 @@ def _to_send(prompt: Prompt, raw: bool) -> str | list[Message]:
     return [Message(role="user", content=prompt.prompt)]
 
 
-def _responses(prompt_id: str, reply: Reply, model: str, sampling: Sampling, raw: bool) -> list[Response]:
+def _responses(prompt_id: str, reply: Reply, backend: Backend, sampling: Sampling, raw: bool) -> list[Response]:
     how = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
         "raw": raw,
+        **_template_options(backend),
     }
+    if backend.today is not None and not raw:
+        how["prompt_date"] = backend.today.isoformat()
+    numbers = (i for i in range(sampling.n) if i not in reply.failed)
     return [
         Response(
             id=response_id(prompt_id, i),
             prompt_id=prompt_id,
             response=completion.text,
-            model=model,
+            reasoning=completion.reasoning,
+            model=backend.model,
             sampling=how,
             finish_reason=completion.finish_reason,
         )
-        for i, completion in enumerate(reply.completions)
+        for i, completion in zip(numbers, reply.completions, strict=False)
     ]
 
 
-def _count(stats: SampleStats, prompt_id: str, reply: Reply, responses: list[Response]) -> None:
+def _count(stats: SampleStats, prompt_id: str, reply: Reply, responses: list[Response], done: set[str]) -> None:
     if reply.failure is not None:
         stats.failed += 1
         warn(f"prompt {prompt_id!r}: {reply.failure.message}")
+    for i, failure in sorted(reply.failed.items()):
+        answer_id = response_id(prompt_id, i)
+        if answer_id not in done:
+            stats.failed_answers += 1
+            warn(f"answer {answer_id!r}: {failure.message}")
     stats.responses += len(responses)
     stats.cut_off += sum(response.finish_reason == "length" for response in responses)
     stats.prompt_tokens += reply.prompt_tokens

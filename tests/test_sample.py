@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,14 @@ class Scripted:
         error: type[BaseException] = KeyboardInterrupt,
     ):
         self.model = model
+        self.chat_template_kwargs: dict[str, Any] = {}
+        self.today: date | None = None
         self.asked: list[Any] = []
         self.requests: list[Request] = []
         self._window, self._fail, self._stop_after, self._error = window, fail, stop_after, error
+
+    def writes_date(self) -> bool:
+        return False
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
         window: list[Request] = []

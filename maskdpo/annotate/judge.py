@@ -58,8 +58,9 @@ class Judge(Protocol):
     goes wrong with one sentence is a ``status`` of its verdict; only what makes the whole run pointless raises
     ``UserError``.
 
-    Two optional attributes: ``needs_reference`` (true: a prompt without a reference is an error before anything is
-    judged) and ``usage`` (a ``Usage`` that grows, for the summary of the run).
+    Three optional attributes: ``needs_reference`` (true: a prompt without a reference is an error before anything is
+    judged), ``usage`` (a ``Usage`` that grows, for the summary of the run) and ``backend`` (a ``backends.base.Backend``
+    that speaks for the judge: where its chat template writes a date, all prompts of the run get the same).
     """
 
     info: JudgeInfo

@@ -47,9 +47,8 @@ def outcomes(turn: Turn, reply: Reply, votes: int, sentences: int) -> list[Outco
 
 def _spoken(turn: Turn, completion: Completion) -> "_Vote":
     """A reply that was cut off may have been about to say something else; as evidence the part will do."""
-    text = completion.text.rsplit("</think>", 1)[-1]  # what comes before is no reply yet
     whole = completion.finish_reason == "stop" or turn.otherwise
-    return (read_text(turn, text) if whole else None), None, text
+    return (read_text(turn, completion.text) if whole else None), None, completion.text
 
 
 _Vote = tuple[Meaning | None, float | None, str]

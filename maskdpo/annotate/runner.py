@@ -27,7 +27,7 @@ from maskdpo.io import (
     refuse_overwriting,
 )
 from maskdpo.io.append import sole_writer
-from maskdpo.runs import Run, meta_file, set_aside
+from maskdpo.runs import Dated, Run, fix_date, meta_file, set_aside
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Prompt, Response, Sentence, Span, Status
 
 WITHOUT_CLAIM = frozenset({Kind.HEADING, Kind.CODE})
@@ -72,7 +72,7 @@ def annotate(
         hint = (
             "Labels of different judges are not mixed: use another --out, or --restart to set it aside and begin anew"
         )
-        run = Run(meta_file(out), "annotate", info.model_dump(), inputs, restart=hint)
+        run = Run(meta_file(out), "annotate", info.model_dump() | _fixed_date(judge, out), inputs, restart=hint)
         merge_left_over(out, info)
         output = Output(out, responses, info, retry_failed)
         stats = output.stats
@@ -85,6 +85,12 @@ def annotate(
         with atomic_write(summary) as file:
             file.write(json.dumps(stats.summary(), indent=2).encode() + b"\n")
     return stats
+
+
+def _fixed_date(judge: Judge, out: Path) -> dict[str, str]:
+    """What the record says of the date in prompts (``fix_date``); a judge of one's own may speak through anything."""
+    backend = getattr(judge, "backend", None)
+    return fix_date(backend, meta_file(out)) if isinstance(backend, Dated) else {}
 
 
 def _judge_all(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, output: Output, run: Run) -> None:

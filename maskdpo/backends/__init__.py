@@ -3,9 +3,11 @@
 To add one: a class in its own module and a line in ``make_backend``.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from maskdpo.backends.base import Backend
+from maskdpo.chat import check_options
 from maskdpo.errors import UserError
 
 BackendName = Literal["transformers", "vllm", "openai"]
@@ -27,8 +29,10 @@ def make_backend(
     gpu_memory_utilization: float = 0.9,
     batch_size: int = 64,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Backend:
     """A backend by name; what a backend has no use for is ignored. Models are loaded at the first request."""
+    check_options(chat_template_kwargs or {})
     if api_base is not None and name != "openai":
         raise UserError(f"--api-base goes with --backend openai, not with {name}")
     if name == "openai":
@@ -44,6 +48,7 @@ def make_backend(
             max_retries=max_retries,
             tokenizer=tokenizer,
             max_model_len=max_model_len,
+            chat_template_kwargs=chat_template_kwargs,
         )
     if name == "vllm":
         from maskdpo.backends.vllm_backend import VLLMBackend
@@ -53,7 +58,8 @@ def make_backend(
             tensor_parallel_size=tensor_parallel_size,
             max_model_len=max_model_len,
             gpu_memory_utilization=gpu_memory_utilization,
+            chat_template_kwargs=chat_template_kwargs,
         )
     from maskdpo.backends.transformers_backend import TransformersBackend
 
-    return TransformersBackend(model, batch_size=batch_size, dtype=dtype)
+    return TransformersBackend(model, batch_size=batch_size, dtype=dtype, chat_template_kwargs=chat_template_kwargs)

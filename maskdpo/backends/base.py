@@ -1,9 +1,10 @@
 """What every text-generation backend does, for ``sample`` and for LLM judges alike."""
 
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Literal, Protocol
 
 from maskdpo.schemas import FinishReason, Message, Status
 
@@ -18,7 +19,7 @@ class Sampling:
     n: int = 1
     seed: int = 0
     stop: tuple[str, ...] = ()
-    """Texts that end an answer; they are not part of it."""
+    """Texts that end an answer; they are not part of it, and reasoning before it is none of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Completion:
     text: str
     finish_reason: FinishReason
     picks: tuple[Pick, ...] = ()
+    reasoning: str | None = None
+    """What a reasoning model wrote before ``text``, without the markers around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +77,15 @@ class Failure:
 class Reply:
     """What came back for the request with this key: its completions, or a failure.
 
-    There are ``Sampling.n`` completions; with ``choices`` there may be fewer, where some replies were not usable.
+    There are ``Sampling.n`` completions, less those in ``failed``.
     """
 
     key: Hashable
     completions: tuple[Completion, ...] = ()
     failure: Failure | None = None
+    """Why there is no completion at all."""
+    failed: Mapping[int, Failure] = field(default_factory=dict)
+    """Where there are some: why the others are missing, each by its place among the ``Sampling.n``."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -100,13 +106,13 @@ def request_seed(seed: int, key: Hashable) -> int:
     return (seed + zlib.crc32(repr(key).encode())) & 0x7FFFFFFF
 
 
-def gather(request: Request, outcomes: list[Completion | Failure]) -> tuple[tuple[Completion, ...], Failure | None]:
-    """What of several completions goes into a reply: all, or with ``choices`` those that are usable, or a failure."""
+def gather(request: Request, outcomes: Sequence[Completion | Failure]) -> Reply:
+    """The reply to a request of several completions: those that are usable, or why there is none."""
     good = tuple(each for each in outcomes if isinstance(each, Completion))
-    failure = next((each for each in outcomes if isinstance(each, Failure)), None)
-    if failure is None or (request.choices is not None and good):
-        return good, None
-    return (), failure
+    failed = {i: each for i, each in enumerate(outcomes) if isinstance(each, Failure)}
+    if good or not failed:
+        return Reply(request.key, good, failed=failed)
+    return Reply(request.key, failure=failed[0])
 
 
 class Backend(Protocol):
@@ -119,6 +125,15 @@ class Backend(Protocol):
 
     model: str
     """The model's name as the user gave it."""
+    chat_template_kwargs: Mapping[str, Any]
+    """What the chat template is told beside the messages."""
+    today: date | None
+    """The date that a chat template writes into prompts, where it writes one. None: that of the day. It is set before
+    the first request (``runs.fix_date``)."""
+
+    def writes_date(self) -> bool:
+        """Whether the chat template writes the date into prompts; False where nobody can know it (a server)."""
+        ...
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]: ...
 

@@ -4,10 +4,12 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from datetime import date
 from itertools import islice
+from typing import Any
 from urllib.parse import urlsplit
 
 from maskdpo.backends.base import Context, Reply, Request
@@ -33,6 +35,7 @@ class OpenAIBackend:
         max_retries: attempts after the first: rate limits, server errors, time-outs, broken connections.
         tokenizer: model folder or Hub id whose tokenizer counts tokens. None: the server's own ``/tokenize``.
         max_model_len: the longest prompt and answer in tokens. None: what the server says, if it does.
+        chat_template_kwargs: what the server tells its chat template beside the messages; vLLM and SGLang do.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class OpenAIBackend:
         max_retries: int = 5,
         tokenizer: str | None = None,
         max_model_len: int | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         if not 1 <= concurrency <= 1000:
             raise UserError(f"concurrency must lie between 1 and 1000, not {concurrency}")
@@ -60,6 +64,8 @@ class OpenAIBackend:
         self.max_retries = max_retries
         self.tokenizer = tokenizer
         self.max_model_len = max_model_len
+        self.chat_template_kwargs = chat_template_kwargs or {}
+        self.today: date | None = None
         self._state = ServerState(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
@@ -93,6 +99,10 @@ class OpenAIBackend:
                     pending += submit(1) - 1
             finally:
                 asyncio.run_coroutine_threadsafe(session.close(), loop).result()
+
+    def writes_date(self) -> bool:
+        """See ``Backend``: the server's template is not known here."""
+        return False
 
     def context(self) -> Context:
         """See ``Backend``: what the server says, or the user."""

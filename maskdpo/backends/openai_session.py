@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
@@ -86,6 +87,7 @@ class Options(Protocol):
     concurrency: int
     timeout_s: float
     max_retries: int
+    chat_template_kwargs: Mapping[str, Any]
 
 
 class Session:
@@ -153,7 +155,8 @@ class Session:
         return outcome
 
     async def _attempt(self, request: Request) -> Reply | _Trouble:
-        body = request_body(request, self.options.model, self.state.unsupported)
+        options = self.options
+        body = request_body(request, options.model, self.state.unsupported, options.chat_template_kwargs)
         raw = isinstance(request.prompt, str)
         endpoint = self.client.completions if raw else self.client.chat.completions
         try:
@@ -216,6 +219,8 @@ class Session:
             if self.key is None:
                 return "needs a key (401). Set the environment variable OPENAI_API_KEY"
             return "refuses the key (401). Set OPENAI_API_KEY to a key of this server"
+        if status in (400, 422) and self.options.chat_template_kwargs and "chat_template_kwargs" in message:
+            return f"takes no options for the chat template: {message}. Leave --template-option out"
         if status == 402 or code == "insufficient_quota" or (status == 403 and not self.state.succeeded):
             return f"does not serve this account: {message}. Check the key's permissions and its quota"
         if status == 404 and not self.state.succeeded:

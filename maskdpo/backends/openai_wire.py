@@ -1,7 +1,7 @@
 """What goes to an OpenAI-compatible server and what its answer means: plain data in, plain data out."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskdpo.backends.base import Completion, Failure, Reply, Request, gather, request_seed
 from maskdpo.backends.probability import ScoredToken
+from maskdpo.backends.reasoning import PLAIN, free_answer
 from maskdpo.backends.structured import one_line, read_object, read_word, verdict_schema
 from maskdpo.schemas import Status
 
@@ -67,6 +68,8 @@ class _Logprobs(_Wire):
 class _Message(_Wire):
     content: str | None = None
     refusal: str | None = None
+    reasoning_content: Any = None  # older vLLM, SGLang, DeepSeek; a good answer may come with an odd one
+    reasoning: Any = None  # newer vLLM, OpenRouter
 
 
 class _Choice(_Wire):
@@ -93,10 +96,13 @@ class _Answer(_Wire):
     usage: _Usage | None = None
 
 
-def request_body(request: Request, model: str, unsupported: Collection[str]) -> dict[str, Any]:
+def request_body(
+    request: Request, model: str, unsupported: Collection[str], chat_template_kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
     """The JSON body for the chat endpoint (a conversation) or the completions endpoint (a string).
 
     Args:
+        chat_template_kwargs: for the chat template, in the field of vLLM and SGLang.
         unsupported: names of optional fields that this server has rejected.
     """
     sampling = request.sampling
@@ -119,6 +125,8 @@ def request_body(request: Request, model: str, unsupported: Collection[str]) -> 
             body |= {"logprobs": TOP_LOGPROBS_RAW, "extra_body": {"structured_outputs": constraint}}
     else:
         body["messages"] = [message.model_dump() for message in request.prompt]
+        if chat_template_kwargs:
+            body["extra_body"] = {"chat_template_kwargs": dict(chat_template_kwargs)}
         if request.choices is not None:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
             schema = verdict_schema(request.choices, request.slots)
@@ -144,13 +152,13 @@ def read_answer(request: Request, text: str) -> Reply:
     ordered = sorted(answer.choices, key=lambda choice: choice.index)
     if len(ordered) < request.sampling.n:
         raise FewerCompletions(f"asked for {request.sampling.n} completions, got {len(ordered)}")
-    completions, failure = gather(request, [_completion(request, choice) for choice in ordered])
-    if failure is None and len(ordered) != request.sampling.n:
+    if len(ordered) == request.sampling.n:
+        reply = gather(request, [_completion(request, choice) for choice in ordered])
+    else:
         failure = Failure(Status.API_ERROR, f"asked for {request.sampling.n} completions, got {len(ordered)}")
-    return Reply(
-        request.key,
-        completions=() if failure else completions,
-        failure=failure,
+        reply = Reply(request.key, failure=failure)
+    return replace(
+        reply,
         prompt_tokens=usage.prompt_tokens or 0,
         cached_tokens=(usage.prompt_tokens_details.cached_tokens or 0) if usage.prompt_tokens_details else 0,
         completion_tokens=usage.completion_tokens or 0,
@@ -168,11 +176,8 @@ def joined(request: Request, parts: Sequence[Reply]) -> Reply:
     outcomes: list[Completion | Failure] = []
     for part in parts:
         outcomes += part.completions if part.failure is None else [part.failure]
-    completions, failure = gather(request, outcomes)
-    return Reply(
-        request.key,
-        completions=completions,
-        failure=failure,
+    return replace(
+        gather(request, outcomes),
         prompt_tokens=sum(part.prompt_tokens for part in parts),
         cached_tokens=sum(part.cached_tokens for part in parts),
         completion_tokens=sum(part.completion_tokens for part in parts),
@@ -188,7 +193,7 @@ def _completion(request: Request, choice: _Choice) -> Completion | Failure:
     if request.choices is None:
         if reason in NO_ANSWER_REASONS:
             return Failure(Status.API_ERROR, f"unexpected finish_reason {choice.finish_reason!r}")
-        return Completion(text, "length" if reason in CUT_REASONS else "stop")
+        return free_answer(request, *_split(request, message, text), "length" if reason in CUT_REASONS else "stop")
     if reason in CUT_REASONS:
         return Failure(Status.TRUNCATED, f"the judge's reply was cut off at {request.sampling.max_tokens} tokens")
     tokens = _scored_tokens(choice.logprobs)
@@ -200,6 +205,14 @@ def _completion(request: Request, choice: _Choice) -> Completion | Failure:
     if isinstance(picks, Failure):
         return picks
     return Completion(picks[0].choice if word else text, "stop", picks)
+
+
+def _split(request: Request, message: _Message, text: str) -> tuple[str | None, str | None]:
+    """Reasoning and answer, apart already or still to be parted; a plain string is continued without reasoning."""
+    given = [each for each in (message.reasoning_content, message.reasoning) if isinstance(each, str) and each]
+    if given or isinstance(request.prompt, str):
+        return (given[0] if given else None), text
+    return PLAIN.split(text)
 
 
 def _scored_tokens(given: Any) -> list[ScoredToken]:

@@ -3,15 +3,17 @@
 import itertools
 import json
 import zlib
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request, Sampling
-from maskdpo.backends.templates import rendered
-from maskdpo.errors import UserError
+from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request, Sampling, gather
+from maskdpo.backends.reasoning import Reader, free_answer, stop_at
+from maskdpo.chat import ChatFormat, TemplateRefusal
 from maskdpo.models import Dtype, compute_type, default_device, load_model, load_tokenizer
 from maskdpo.schemas import Status
 
@@ -47,10 +49,21 @@ class TransformersBackend:
         model: ``smollm2``, a folder or a Hub id.
         batch_size: rows a forward pass.
         dtype: ``auto`` is bfloat16 on hardware that computes in it, else float32.
+        chat_template_kwargs: what the chat template is told beside the messages.
     """
 
-    def __init__(self, model: str, *, batch_size: int = 64, dtype: Dtype = "auto", device: str | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        batch_size: int = 64,
+        dtype: Dtype = "auto",
+        device: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         self.model = model
+        self.chat_template_kwargs = chat_template_kwargs or {}
+        self.today: date | None = None
         self._batch_size = batch_size
         self._dtype = dtype
         self._device = device
@@ -89,12 +102,28 @@ class TransformersBackend:
         limit = getattr(model.config, "max_position_embeddings", None)
         return Context(limit, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
 
+    def writes_date(self) -> bool:
+        """See ``Backend``."""
+        return ChatFormat(self._tokenizer).writes_date
+
+    @cached_property
+    def _tokenizer(self) -> "PreTrainedTokenizerBase":
+        return load_tokenizer(self.model)
+
+    @cached_property
+    def _chat(self) -> ChatFormat:
+        return ChatFormat(self._tokenizer, self.chat_template_kwargs, self.today)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self._chat)
+
     def _parts(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         if self._loaded is None:
             import torch
 
             device = self._device or default_device()
-            tokenizer = load_tokenizer(self.model)
+            tokenizer = self._tokenizer
             model = load_model(self.model, dtype=getattr(torch, compute_type(self._dtype, device)), device=device)
             self._loaded = model.eval(), tokenizer
         return self._loaded
@@ -112,16 +141,10 @@ class TransformersBackend:
         return item if failure is None else Reply(request.key, failure=failure, prompt_tokens=len(ids))
 
     def _prompt_ids(self, request: Request) -> list[int] | Failure:
-        _, tokenizer = self._parts()
-        if isinstance(request.prompt, str):
-            return list(tokenizer(request.prompt)["input_ids"])
-        if not tokenizer.chat_template:
-            raise UserError(f"{self.model}: the tokenizer has no chat template; sample a base model with --raw")
-        text = rendered(
-            request.prompt,
-            lambda messages: str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)),
-        )
-        return text if isinstance(text, Failure) else list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        try:
+            return self._chat.encode_prompt(request.prompt).ids
+        except TemplateRefusal as error:
+            return Failure(Status.API_ERROR, f"the model's chat template rejects the conversation: {error}")
 
     def _too_long(self, ids: Sequence[int], room: int) -> Failure | None:
         limit = self.context().limit
@@ -150,25 +173,39 @@ class TransformersBackend:
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            is_finished=lambda row: row.ids[-1] in ends or _has_stop(tokenizer, row.ids, sampling.stop),
+            is_finished=lambda row: row.ids[-1] in ends or self._has_stop(batch[row.prompt], row.ids),
             pad_id=_pad_id(tokenizer),
         )
         for i, item in enumerate(batch):
             mine = rows[i * n : (i + 1) * n]
-            completions = tuple(self._completion(item, row.ids, sampling.stop, ends) for row in mine)
+            completions = [self._completion(item, row.ids, ends) for row in mine]
             completions *= sampling.n // n  # greedy decoding gives the same text every time
             tokens = sum(len(row.ids) for row in mine)
-            yield Reply(item.request.key, completions, prompt_tokens=len(item.ids), completion_tokens=tokens)
+            yield replace(gather(item.request, completions), prompt_tokens=len(item.ids), completion_tokens=tokens)
 
-    def _completion(self, item: _Encoded, new_ids: list[int], stop: Sequence[str], ends: set[int]) -> Completion:
-        """Text of the new tokens up to the end of turn or the first stop text."""
-        _, tokenizer = self._parts()
+    def _completion(self, item: _Encoded, new_ids: list[int], ends: set[int]) -> Completion | Failure:
+        """Reasoning and answer in the new tokens, up to the end of turn or the first stop text."""
         ended = bool(new_ids) and new_ids[-1] in ends
+        reasoning, answer = self._split(item, new_ids[:-1] if ended else new_ids)
+        return free_answer(item.request, reasoning, answer, "stop" if ended else "length")
+
+    def _split(self, item: _Encoded, new_ids: list[int]) -> tuple[str | None, str | None]:
+        """Reasoning and answer; a plain string is continued, and has no reasoning."""
+        raw = isinstance(item.request.prompt, str)
+        clean = raw or not self._reader.keeps_special_tokens
         # Some tokenizers drop the space at the beginning of what they decode, so the text is decoded behind its prompt.
-        before = tokenizer.decode(item.ids, skip_special_tokens=True)
-        text = tokenizer.decode(item.ids + new_ids, skip_special_tokens=True).removeprefix(before)
-        cut = min((at for s in stop if (at := text.find(s)) >= 0), default=None)
-        return Completion(text[:cut], "stop" if ended or cut is not None else "length")
+        before = str(self._tokenizer.decode(item.ids, skip_special_tokens=clean))
+        whole = str(self._tokenizer.decode(item.ids + new_ids, skip_special_tokens=clean))
+        text = whole.removeprefix(before)
+        return (None, text) if raw else self._reader.split(text, before)
+
+    def _has_stop(self, item: _Encoded, ids: list[int]) -> bool:
+        """Whether a stop text has just appeared, and in the answer: reasoning goes on over it."""
+        stop = item.request.sampling.stop
+        if not _has_stop(self._tokenizer, ids, stop):
+            return False
+        reasoning, answer = self._split(item, ids)
+        return answer is not None and stop_at(answer, reasoning, stop) is not None
 
     def _choose(self, items: Sequence[_Encoded]) -> Iterator[Reply]:
         from maskdpo.backends.choices import Path, fill_slots

@@ -1,17 +1,21 @@
 """vLLM inside this process: windows of requests, a shared prefix cache, constrained decoding for choices."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import date
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from maskdpo.backends.base import Completion, Context, Failure, Reply, Request, gather, request_seed
 from maskdpo.backends.probability import ScoredToken
+from maskdpo.backends.reasoning import Reader, free_answer
 from maskdpo.backends.structured import read_object, read_word, verdict_schema
-from maskdpo.backends.templates import rendered
+from maskdpo.chat import ChatFormat, TemplateRefusal
 from maskdpo.errors import UserError
 from maskdpo.extras import require
-from maskdpo.models import resolve_model
+from maskdpo.models import load_tokenizer, resolve_model
 from maskdpo.schemas import Status
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ class VLLMBackend:
         tensor_parallel_size: GPUs that share the model.
         max_model_len: the longest prompt with its answer, in tokens. None: what the model can do.
         gpu_memory_utilization: the share of every GPU's memory that vLLM takes; on a CPU, of the main memory.
+        chat_template_kwargs: what the chat template is told beside the messages.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class VLLMBackend:
         tensor_parallel_size: int = 1,
         max_model_len: int | None = None,
         gpu_memory_utilization: float = 0.9,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         if tensor_parallel_size < 1 or not 0 < gpu_memory_utilization <= 1:
             raise UserError("tensor_parallel_size must be at least 1, gpu_memory_utilization between 0 and 1")
@@ -47,6 +53,8 @@ class VLLMBackend:
         self.tensor_parallel_size = tensor_parallel_size
         self.max_model_len = max_model_len
         self.gpu_memory_utilization = gpu_memory_utilization
+        self.chat_template_kwargs = chat_template_kwargs or {}
+        self.today: date | None = None
         self._loaded: LLM | None = None
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
@@ -63,6 +71,18 @@ class VLLMBackend:
             llm.model_config.max_model_len, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
         )
 
+    def writes_date(self) -> bool:
+        """See ``Backend``."""
+        return ChatFormat(load_tokenizer(self.model)).writes_date
+
+    @cached_property
+    def _chat(self) -> ChatFormat:
+        return ChatFormat(load_tokenizer(self.model), self.chat_template_kwargs, self.today)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self._chat)
+
     def _run(self, window: list[Request]) -> Iterator[Reply]:
         llm = self._llm()
         encoded: list[tuple[Request, list[int]]] = []
@@ -76,15 +96,12 @@ class VLLMBackend:
             return
         outputs = llm.generate(
             [{"prompt_token_ids": ids} for _, ids in encoded],
-            [_sampling_params(request) for request, _ in encoded],
+            [_sampling_params(request, self._reader) for request, _ in encoded],
             use_tqdm=False,
         )
         for (request, ids), output in zip(encoded, outputs, strict=True):
-            completions, failure = gather(request, [_completion(request, each) for each in output.outputs])
-            yield Reply(
-                request.key,
-                completions=completions,
-                failure=failure,
+            yield replace(
+                gather(request, [self._completion(request, ids, each) for each in output.outputs]),
                 prompt_tokens=len(ids),
                 cached_tokens=output.num_cached_tokens or 0,
                 completion_tokens=sum(len(each.token_ids) for each in output.outputs),
@@ -92,26 +109,26 @@ class VLLMBackend:
 
     def _encode(self, llm: "LLM", request: Request) -> list[int] | Failure:
         """The prompt's token ids: vLLM would stop the whole window at one that does not fit."""
-        tokenizer, limit = llm.get_tokenizer(), llm.model_config.max_model_len
-        ids: list[int] | Failure
-        if isinstance(request.prompt, str):
-            ids = tokenizer(request.prompt)["input_ids"]
-        elif tokenizer.chat_template is None:
-            raise UserError(f"{self.model} has no chat template. Name a chat model, or send the prompts with --raw")
-        else:
-            ids = rendered(
-                request.prompt,
-                lambda messages: list(
-                    tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-                ),
-            )
-        if isinstance(ids, Failure):
-            return ids
+        limit = llm.model_config.max_model_len
+        try:
+            ids = self._chat.encode_prompt(request.prompt).ids
+        except TemplateRefusal as error:
+            return Failure(Status.API_ERROR, f"the model's chat template rejects the conversation: {error}")
         if not ids:
             return Failure(Status.API_ERROR, "the prompt is empty")
         if len(ids) >= limit:
             return Failure(Status.TRUNCATED, f"the prompt has {len(ids)} tokens, the model takes {limit - 1}")
         return ids
+
+    def _completion(self, request: Request, ids: list[int], output: "CompletionOutput") -> Completion | Failure:
+        if output.finish_reason != "stop" and output.finish_reason != "length":
+            return Failure(Status.API_ERROR, f"vLLM ended the answer with {output.finish_reason!r}")
+        if request.choices is not None:
+            return _picked(request, request.choices, output)
+        reasoning, answer = None, output.text
+        if not isinstance(request.prompt, str):
+            reasoning, answer = self._reader.split(output.text, str(self._chat.tokenizer.decode(ids)))
+        return free_answer(request, reasoning, answer, output.finish_reason)
 
     def _llm(self) -> "LLM":
         if self._loaded is None:
@@ -145,13 +162,17 @@ def _cpu_settings() -> dict[str, Any]:
     return {"enable_chunked_prefill": False, "enforce_eager": True} if current_platform.is_cpu() else {}
 
 
-def _sampling_params(request: Request) -> "SamplingParams":
+def _sampling_params(request: Request, reader: Reader) -> "SamplingParams":
     from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
     sampling = request.sampling
     if sampling.temperature == 0 and sampling.n > 1:
         raise UserError("at temperature 0 all answers are the same: ask for n = 1, or raise the temperature")
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {"stop": list(sampling.stop) or None}
+    if request.choices is None and not isinstance(request.prompt, str):
+        settings["skip_special_tokens"] = not reader.keeps_special_tokens
+        if reader.turn.after_reasoning:  # vLLM would end the reasoning there; the answer is cut when it is whole
+            settings["stop"] = None
     if request.choices is not None:
         settings["logprobs"] = TOP_LOGPROBS
         if request.reply == "word":
@@ -166,17 +187,11 @@ def _sampling_params(request: Request) -> "SamplingParams":
         top_p=sampling.top_p,
         # greedy decoding draws nothing, and a seed of its own costs a request a place in the fast path
         seed=request_seed(sampling.seed, request.key) if sampling.temperature > 0 else None,
-        stop=list(sampling.stop) or None,
         **settings,
     )
 
 
-def _completion(request: Request, output: "CompletionOutput") -> Completion | Failure:
-    choices = request.choices
-    if output.finish_reason not in ("stop", "length"):
-        return Failure(Status.API_ERROR, f"vLLM ended the answer with {output.finish_reason!r}")
-    if choices is None:
-        return Completion(output.text, "stop" if output.finish_reason == "stop" else "length")
+def _picked(request: Request, choices: tuple[str, ...], output: "CompletionOutput") -> Completion | Failure:
     text, tokens = output.text, _scored_tokens(output)
     cut = Failure(Status.TRUNCATED, f"the judge's reply was cut off at {len(output.token_ids)} tokens")
     if request.reply == "object":

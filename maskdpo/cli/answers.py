@@ -60,11 +60,17 @@ def sample(
         ("answers", stats.responses),
         ("cut off at --max-tokens", stats.cut_off),
         ("prompts that failed", stats.failed),
+        ("answers that failed beside others", stats.failed_answers),
         ("prompt tokens", stats.prompt_tokens),
         ("tokens generated", stats.completion_tokens),
         ("tokens generated / s", round(stats.completion_tokens / stats.seconds) if stats.seconds else None),
     ]
     console.table(f"sample -> {out}", ("", "count"), rows)
+    if stats.failed_answers:
+        console.warn(
+            f"{stats.failed_answers} answers are missing beside others to the same prompts (see the warnings); repeat "
+            "the command to ask for them again"
+        )
     if stats.failed:
         raise UserError(
             f"{stats.failed} prompts have no answer (see the warnings); repeat the command to ask them again"

@@ -2,13 +2,15 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from maskdpo.errors import UserError
 from maskdpo.io import with_config
 
 if TYPE_CHECKING:
@@ -98,11 +100,40 @@ class BackendFlags:
         _flag("`transformers`: compute type; `auto` is bfloat16 where the hardware computes in it."),
     ] = "auto"
 
+    template_option: Annotated[
+        list[str] | None,
+        _flag(
+            "KEY=VALUE for the chat template, such as enable_thinking=false; repeat it for more. VALUE is JSON, else a "
+            "text. A server gets it as chat_template_kwargs, which vLLM and SGLang know."
+        ),
+    ] = None
+
     def make(self, model: str) -> "Backend":
         from maskdpo.backends import make_backend
 
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "backend"}
+        options["chat_template_kwargs"] = template_options(options.pop("template_option") or ())
         return make_backend(self.backend, model, **options)
+
+
+def template_options(given: Sequence[str]) -> dict[str, Any]:
+    """The options of a chat template by name.
+
+    Raises:
+        UserError: one is no KEY=VALUE, or a key is there twice.
+    """
+    options: dict[str, Any] = {}
+    for one in given:
+        key, equals, value = one.partition("=")
+        if not equals or not key.isidentifier():
+            raise UserError(f"--template-option {one!r} is not of the form KEY=VALUE, such as enable_thinking=false")
+        if key in options:
+            raise UserError(f"--template-option {key} is given twice")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
 
 
 def with_flags(flags_type: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

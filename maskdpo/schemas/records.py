@@ -132,6 +132,8 @@ class JudgeInfo(Record):
     votes: int = 1
     """Verdicts sampled for each label."""
     splitter: str | None = None
+    chat_template_kwargs: str | None = None
+    """What the chat template of the judge's model was told beside the messages: JSON, its keys sorted."""
     version: str
 
 

@@ -2,6 +2,7 @@
 
 import runpy
 from collections.abc import Callable, Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,17 @@ class Scripted:
         limit: int | None = None,
     ) -> None:
         self.requests: list[Request] = []
+        self.chat_template_kwargs: dict[str, Any] = {}
+        self.today: date | None = None
         self.limit = limit
         self._answer, self._window = answer, window
         self._reply = script or self._by_sentence
 
     def context(self) -> Context:
         return Context(self.limit, lambda text: len(text.split()))
+
+    def writes_date(self) -> bool:
+        return False
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
         window: list[Request] = []

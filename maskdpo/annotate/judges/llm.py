@@ -1,6 +1,7 @@
 """The LLM judge: asks a model in the words of a protocol, turn by turn; failures are kept as what they are."""
 
 import hashlib
+import json
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -55,13 +56,13 @@ class LLMJudge:
     def __init__(self, backend: Backend, protocol: Protocol, *, votes: int = 1) -> None:
         if votes < 1:
             raise UserError(f"--votes must be at least 1, not {votes}")
-        self._backend = backend
+        self.backend = backend
         self._protocol = protocol
         self._votes = votes
         self._room: Room | None = None
         self._passages: OrderedDict[tuple[str, ...], Passages] = OrderedDict()
         self.usage = Usage()
-        files = fingerprint(backend.model)
+        files, options = fingerprint(backend.model), dict(backend.chat_template_kwargs)
         self.info = JudgeInfo(
             name="llm",
             model=backend.model,
@@ -69,6 +70,7 @@ class LLMJudge:
             protocol=protocol.name,
             protocol_hash=protocol.hash,
             votes=votes,
+            chat_template_kwargs=json.dumps(options, sort_keys=True) if options else None,
             version=maskdpo.__version__,
         )
 
@@ -86,7 +88,7 @@ class LLMJudge:
                 yield self._request(case)
 
         while True:
-            for reply in self._backend.generate(requests()):
+            for reply in self.backend.generate(requests()):
                 case = under_way.pop(reply.key)
                 verdicts = self._advance(case, reply)
                 if verdicts is None:
@@ -163,7 +165,7 @@ class LLMJudge:
     def _fit(self, case: _Case, passages: Passages, together: list[str]) -> Verdict | None:
         """Cut the reference to what the model's context leaves room for; a verdict that says so where that fails."""
         if self._room is None:
-            self._room = Room(self._backend.context(), self._protocol, reply_tokens=self._reply_tokens)
+            self._room = Room(self.backend.context(), self._protocol, reply_tokens=self._reply_tokens)
         own = [case.texts["sentence"]] if case.texts["sentence"] else together
         try:
             reference = self._room.fit(case.language, case.texts, passages, together, own)

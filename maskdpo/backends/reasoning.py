@@ -1,0 +1,93 @@
+"""Where the reasoning ends and the answer begins in what a model wrote."""
+
+from functools import cached_property
+from typing import Any
+
+from maskdpo.backends.base import Completion, Failure, Request
+from maskdpo.chat import ChatFormat, TemplateRefusal, Turn
+from maskdpo.schemas import FinishReason, Status
+
+PLAIN = Turn("", "", None, None)
+"""Of a template that says nothing about reasoning: it is looked for between ``<think>`` and ``</think>``."""
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+"""What the response templates of transformers call it."""
+
+
+class Reader:
+    """Reads the texts that a model wrote behind prompts of a chat format."""
+
+    def __init__(self, chat: ChatFormat) -> None:
+        self._chat = chat
+
+    @cached_property
+    def turn(self) -> Turn:
+        try:
+            return self._chat.turn
+        except TemplateRefusal:
+            return PLAIN
+
+    @cached_property
+    def keeps_special_tokens(self) -> bool:
+        """Whether texts have to be decoded with their special tokens: those of some models are the markers."""
+        if self._response_template is not None:
+            return True
+        markers = f"{self.turn.lead}{self.turn.before_reasoning}{self.turn.after_reasoning}"
+        return any(token in markers for token in self._special_tokens)
+
+    def split(self, text: str, prompt: str) -> tuple[str | None, str | None]:
+        """The reasoning and the answer (``Turn.split``) in a text without its end of turn.
+
+        Args:
+            text: decoded with its special tokens where ``keeps_special_tokens``, else without.
+            prompt: the prompt's text, with its special tokens.
+        """
+        reasoning, answer = self.turn.split(text)
+        if reasoning is None and self._response_template is not None:
+            parsed = self._parsed(text, prompt)
+            found = [parsed[name] for name in REASONING_FIELDS if isinstance(parsed.get(name), str)]
+            if found:
+                reasoning, answer = found[0], parsed.get("content")
+        return reasoning, self._without_special_tokens(answer) if self.keeps_special_tokens and answer else answer
+
+    @property
+    def _response_template(self) -> object:
+        return getattr(self._chat.tokenizer, "response_template", None)
+
+    def _parsed(self, text: str, prompt: str) -> dict[str, Any]:
+        try:
+            return dict(self._chat.tokenizer.parse_response(text, prefix=prompt))
+        except ValueError:  # such as a call of a tool that is no JSON: then there is only the text itself
+            return {}
+
+    @cached_property
+    def _special_tokens(self) -> list[str]:
+        tokens = self._chat.tokenizer.added_tokens_decoder.values()
+        return sorted((str(token) for token in tokens if token.special), key=len, reverse=True)
+
+    def _without_special_tokens(self, text: str) -> str:
+        for token in self._special_tokens:
+            text = text.replace(token, "")
+        return text
+
+
+def stop_at(answer: str, reasoning: str | None, stop: tuple[str, ...]) -> int | None:
+    """Where the first stop text begins. The white space between reasoning and answer is part of neither."""
+    begin = 0 if reasoning is None else len(answer) - len(answer.lstrip())
+    return min((at for text in stop if (at := answer.find(text, begin)) >= 0), default=None)
+
+
+def free_answer(
+    request: Request, reasoning: str | None, answer: str | None, finish_reason: FinishReason
+) -> Completion | Failure:
+    """The completion of a request without choices, cut at the first stop text; reasoning alone is no answer."""
+    cut = None if answer is None else stop_at(answer, reasoning, request.sampling.stop)
+    text = (answer or "")[:cut]
+    if (reasoning is None and answer is not None) or text.strip():
+        return Completion(text, "stop" if cut is not None else finish_reason, reasoning=reasoning)
+    if finish_reason == "length":
+        used = f"its {request.sampling.max_tokens} tokens were used up"
+        return Failure(Status.TRUNCATED, f"the answer consists of reasoning only: {used}; raise --max-tokens")
+    return Failure(
+        Status.PARSE_ERROR,
+        "the answer consists of reasoning only: the model ended its turn there, or a --stop text occurs in it",
+    )
