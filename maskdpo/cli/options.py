@@ -55,6 +55,11 @@ Restart = Annotated[
     bool,
     typer.Option("--restart", help="Set an earlier output aside (.bak) and begin anew, instead of continuing."),
 ]
+TEMPLATE_OPTION = (
+    "KEY=VALUE for the chat template, such as enable_thinking=false; repeat the option for more. VALUE is JSON, else a "
+    "text."
+)
+TemplateOption = Annotated[list[str] | None, typer.Option(help=TEMPLATE_OPTION)]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same draws (rounding may differ with the batch).")]
 
 
@@ -102,10 +107,7 @@ class BackendFlags:
 
     template_option: Annotated[
         list[str] | None,
-        _flag(
-            "KEY=VALUE for the chat template, such as enable_thinking=false; repeat it for more. VALUE is JSON, else a "
-            "text. A server gets it as chat_template_kwargs, which vLLM and SGLang know."
-        ),
+        _flag(f"{TEMPLATE_OPTION} A server gets it as chat_template_kwargs, which vLLM and SGLang know."),
     ] = None
 
     def make(self, model: str) -> "Backend":
@@ -172,6 +174,8 @@ def as_arguments(app: typer.Typer, name: str, values: Mapping[str, Any]) -> list
         value = values.get(parameter.name)
         if parameter.param_type_name == "argument":
             positional.append(str(value))
+        elif isinstance(value, list):
+            line += [word for one in value for word in (parameter.opts[0], str(one))]
         elif isinstance(value, bool):
             line += (parameter.opts if value else parameter.secondary_opts)[:1]
         elif value is not None:

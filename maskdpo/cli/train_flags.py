@@ -25,6 +25,7 @@ EXPORT = "The trained model"
 
 Method = Literal["mask-dpo", "dpo", "chosen-only", "rejected-only", "strict", "soft"]
 Eos = Literal["keep", "last_sentence", "drop"]
+Reasoning = Literal["keep", "drop"]
 Loss = Literal["sigmoid", "ipo", "hinge", "conservative", "robust", "simpo", "sigmoid-norm", "ld-dpo", "fdpo-margin"]
 
 METHOD_HELP = (
@@ -56,6 +57,18 @@ class TrainFlags:
     ] = None
     max_length: Annotated[
         int | None, _in(METHOD, "Longest prompt and answer in tokens; answers are cut at their end.", "2048")
+    ] = None
+    reasoning: Annotated[
+        Reasoning | None,
+        _in(METHOD, "What a reasoning model wrote before its answer: kept with weight 0, or left out.", "keep"),
+    ] = None
+    chat_template_kwargs: Annotated[
+        list[str] | None,
+        _in(
+            METHOD,
+            "KEY=VALUE for the chat template, as in `sample`; for pairs that do not record what theirs was told.",
+            name="--template-option",
+        ),
     ] = None
     loss: Annotated[Loss | None, _in(LOSS, LOSS_HELP, "sigmoid")] = None
     beta: Annotated[float | None, _in(LOSS, "Pull towards the reference model.", "0.1")] = None

@@ -9,7 +9,7 @@ import typer
 
 from maskdpo import console
 from maskdpo.cli.app import app
-from maskdpo.cli.options import Model, PairsArg, as_arguments, with_flags
+from maskdpo.cli.options import Model, PairsArg, TemplateOption, as_arguments, template_options, with_flags
 from maskdpo.cli.train_flags import (
     Cache,
     ConfigFile,
@@ -21,6 +21,7 @@ from maskdpo.cli.train_flags import (
     Nproc,
     Out,
     Push,
+    Reasoning,
     Restart,
     SaveEvery,
     ShowAnswers,
@@ -72,7 +73,7 @@ def train(
     from maskdpo.train.record import Watch
     from maskdpo.train.run import train as run
 
-    settings = make_config(asdict(flags), config)
+    settings = make_config(_settings(flags), config)
     if dry_run:
         _show_plan(plan_run(pairs, settings), pairs)
         return
@@ -87,6 +88,13 @@ def train(
         _show(result, out)
     if push and os.environ.get("RANK", "0") == "0":  # one of many processes sends
         console.say(push_model(out, push))
+
+
+def _settings(flags: TrainFlags) -> dict[str, Any]:
+    given = asdict(flags)
+    if flags.chat_template_kwargs is not None:
+        given["chat_template_kwargs"] = template_options(flags.chat_template_kwargs)
+    return given
 
 
 def _show_plan(plan: "Plan", pairs: Path) -> None:
@@ -140,12 +148,22 @@ def inspect(
     method: Annotated[Method, typer.Option(help="Which tokens count; see `maskdpo train --help`.")] = "mask-dpo",
     eos: Annotated[Eos, typer.Option(help="Whether the end-of-turn token trains.")] = "keep",
     max_length: Annotated[int, typer.Option(min=2, help="Longest prompt + answer in tokens.")] = 2048,
+    reasoning: Annotated[Reasoning, typer.Option(help="Whether the reasoning before an answer stays.")] = "keep",
+    template_option: TemplateOption = None,
     show: Annotated[int, typer.Option(min=0, help="Pairs to print.")] = 3,
 ) -> None:
     """Show the tokens of each pair by their weight in the loss: ⟦trained⟧ on a coloured ground, grey: left out."""
     from maskdpo.train.inspect import inspect_pairs
 
-    stats, texts = inspect_pairs(pairs, model, method=method, eos=eos, max_length=max_length, show=show, json_file=json)
+    options = template_options(template_option or ())
+    encoder = {
+        "method": method,
+        "eos": eos,
+        "max_length": max_length,
+        "reasoning": reasoning,
+        "template_options": options,
+    }
+    stats, texts = inspect_pairs(pairs, model, encoder, show=show, json_file=json)
     for text in texts:
         console.out.print(text)
     rows: list[tuple[str, object]] = [("pairs", stats.pairs)]

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -14,7 +14,7 @@ from rich.text import Text
 from maskdpo.io import atomic_write, read_records, refuse_overwriting
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair
-from maskdpo.train.encode import Drop, EncodedPair, Encoder, EosPolicy
+from maskdpo.train.encode import Drop, EncodedPair, Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,16 +39,15 @@ class InspectStats:
 def inspect_pairs(
     pairs_file: Path,
     model: str,
+    settings: Mapping[str, Any] | None = None,
     *,
-    method: str = "mask-dpo",
-    eos: EosPolicy = "keep",
-    max_length: int = 2048,
     show: int = 3,
     json_file: Path | None = None,
 ) -> tuple[InspectStats, list[Text]]:
     """Encode every pair as ``train`` would.
 
     Args:
+        settings: of the ``Encoder``.
         show: how many pairs to render as coloured text.
         json_file: where to write, for every pair and side, one JSON line with ``pair``, ``side``, ``input_ids`` and
             ``weights`` (of the whole row: prompt, then answer).
@@ -59,7 +58,7 @@ def inspect_pairs(
     if json_file is not None:
         refuse_overwriting(json_file, pairs_file)
     tokenizer = load_tokenizer(model)
-    encoder = Encoder(tokenizer, method=method, eos=eos, max_length=max_length)
+    encoder = Encoder(tokenizer, **settings or {})
     stats = InspectStats()
     texts: list[Text] = []
     with atomic_write(json_file) if json_file else nullcontext() as file:
