@@ -128,12 +128,14 @@ def test_a_server_without_n_is_asked_for_each_completion_on_its_own(server: Faul
     assert [(reply.prompt_tokens, reply.completion_tokens) for reply in replies] == [(30, 6)] * 2
 
 
-def test_of_single_votes_those_that_read_count_and_of_single_answers_all(server: FaultServer) -> None:
+def test_of_single_votes_those_that_read_count_and_of_single_answers_the_good_ones(server: FaultServer) -> None:
     server.queue += [Answer(chat(verdict("unknown"))), *(Answer(chat(s)) for s in ("?", verdict("supported"), "!"))]
     reply = one(server, ask(choices=CHOICES), sampling=Sampling(n=3))
     assert [completion.text for completion in reply.completions] == ["supported"]
-    server.queue += [Answer(chat("a")), Answer(chat("b")), problem(400, "bad"), Answer(chat("c"))]
-    assert "bad" in failure(one(server, sampling=Sampling(n=3))).message
+    server.queue += [Answer(chat("b")), problem(400, "bad"), Answer(chat("c"))]
+    reply = one(server, sampling=Sampling(n=3))
+    assert [completion.text for completion in reply.completions] == ["b", "c"]
+    assert {i: "bad" in each.message for i, each in reply.failed.items()} == {1: True}  # its place is known
 
 
 def test_single_calls_keep_to_the_concurrency(server: FaultServer) -> None:
