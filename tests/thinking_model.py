@@ -1,6 +1,10 @@
-"""A tiny model that thinks aloud before its one answer, and leaves that out where the template is told so."""
+"""A tiny model that thinks aloud before its one answer, and leaves that out where the template is told so; and the chat
+templates that TRL carries."""
 
+import importlib.util
 from pathlib import Path
+
+import pytest
 
 QUESTION, THOUGHT, ANSWER = "Which city?", "\nLet me see, a city.\n", "\n\nIt is Paris."
 TEMPLATE = (
@@ -66,3 +70,11 @@ def save_thinking_model(folder: Path) -> str:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def trl_template(name: str) -> str:
+    """A chat template out of TRL's package, which is not imported: that takes seconds."""
+    spec = importlib.util.find_spec("trl")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("needs the chat templates in trl")
+    return (Path(spec.submodule_search_locations[0]) / "chat_templates" / f"{name}.jinja").read_text()

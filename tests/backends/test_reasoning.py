@@ -1,6 +1,5 @@
 """Reasoning and answer apart: by the chat template's own markers, by response templates, by the usual tags."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from maskdpo.backends.reasoning import Reader, free_answer
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.chat import ChatFormat
 from maskdpo.schemas import Message, Status
-from tests.thinking_model import ANSWER, QUESTION, THOUGHT, save_thinking_model
+from tests.thinking_model import ANSWER, QUESTION, THOUGHT, save_thinking_model, trl_template
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +59,6 @@ def test_a_plain_string_is_never_split(thinking_model: str) -> None:
 @pytest.fixture
 def tokenizer(tiny_model: str) -> Any:
     return AutoTokenizer.from_pretrained(tiny_model)
-
-
-def trl_template(name: str) -> str:
-    trl = pytest.importorskip("trl")
-    return (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text()
 
 
 QWEN3 = [

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,6 +13,7 @@ from maskdpo.backends.base import Failure, Pick, Reply, Request, Sampling
 from maskdpo.backends.vllm_backend import VLLMBackend
 from maskdpo.chat import ChatFormat
 from maskdpo.schemas import Message, Status
+from tests.thinking_model import trl_template
 
 CHOICES = ("supported", "unknown")
 SYSTEM, USER = Message(role="system", content="Be brief."), Message(role="user", content="Is it so?")
@@ -131,7 +131,7 @@ def test_a_plain_template_lets_vllm_stop_and_a_plain_string_is_never_split(answe
 
 
 def test_markers_that_are_special_tokens_are_asked_for(answer: Answer, tokenizer: Any) -> None:
-    gptoss = _trl_template("gptoss")
+    gptoss = trl_template("gptoss")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|channel|>", "<|message|>", "<|start|>", "<|end|>"]})
     model = StandIn("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.")
     (completion,) = answer(model, Request(0, [USER]), gptoss).completions
@@ -142,8 +142,3 @@ def test_markers_that_are_special_tokens_are_asked_for(answer: Answer, tokenizer
     failure = answer(StandIn("<|channel|>analysis<|message|>Hm", "length"), Request(0, [USER]), gptoss).failure
     assert failure is not None
     assert failure.status is Status.TRUNCATED
-
-
-def _trl_template(name: str) -> str:
-    trl = pytest.importorskip("trl")
-    return (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text()
