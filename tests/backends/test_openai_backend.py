@@ -132,7 +132,7 @@ def test_of_single_votes_those_that_read_count_and_of_single_answers_the_good_on
     server.queue += [Answer(chat(verdict("unknown"))), *(Answer(chat(s)) for s in ("?", verdict("supported"), "!"))]
     reply = one(server, ask(choices=CHOICES), sampling=Sampling(n=3))
     assert [completion.text for completion in reply.completions] == ["supported"]
-    server.queue += [Answer(chat("b")), problem(400, "bad"), Answer(chat("c"))]
+    server.queue += [Answer(chat("a")), Answer(chat("b")), problem(400, "bad"), Answer(chat("c"))]
     reply = one(server, sampling=Sampling(n=3))
     assert [completion.text for completion in reply.completions] == ["b", "c"]
     assert {i: "bad" in each.message for i, each in reply.failed.items()} == {1: True}  # its place is known

@@ -38,7 +38,7 @@ class StandIn:
     finish_reason: str = "stop"
 
     def __post_init__(self) -> None:
-        self.model_config = SimpleNamespace(max_model_len=100)
+        self.model_config = SimpleNamespace(max_model_len=2000)
         self.prompts: list[list[int]] = []
         self.settings: list[Any] = []
 

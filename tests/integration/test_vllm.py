@@ -223,11 +223,18 @@ def test_several_greedy_answers_make_no_sense() -> None:
         list(VLLMBackend("smollm2").generate([Request(0, "x", sampling=Sampling(temperature=0.0, n=2))]))
 
 
+@pytest.fixture(scope="module")
+def thinking_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_thinking_model(tmp_path_factory.mktemp("thinking"))
+
+
 @pytest.mark.parametrize("place", ["server with a parser", "server without a parser", "in process"])
-def test_what_a_model_thinks_aloud_is_kept_apart(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_model_thinks_aloud_is_kept_apart(
+    place: str, thinking_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    model = save_thinking_model(tmp_path / "model")
+    model = thinking_model
     if place == "in process":
         memory = {"max_model_len": 256, "gpu_memory_utilization": MEMORY}
         thinking = VLLMBackend(model, **memory)  # type: ignore[arg-type]
