@@ -133,7 +133,7 @@ def test_of_single_votes_those_that_read_count_and_of_single_answers_the_good_on
     reply = one(server, ask(choices=CHOICES), sampling=Sampling(n=3))
     assert [completion.text for completion in reply.completions] == ["supported"]
     server.queue += [Answer(chat("a")), Answer(chat("b")), problem(400, "bad"), Answer(chat("c"))]
-    reply = one(server, sampling=Sampling(n=3))
+    reply = one(server, sampling=Sampling(n=3), concurrency=1)
     assert [completion.text for completion in reply.completions] == ["b", "c"]
     assert {i: "bad" in each.message for i, each in reply.failed.items()} == {1: True}  # its place is known
 
@@ -185,7 +185,7 @@ def test_an_answer_that_ends_within_its_reasoning_names_stop_texts_as_a_cause(se
 
 def test_one_answer_of_reasoning_alone_does_not_lose_the_others(server: FaultServer) -> None:
     server.queue.append(Answer(chat("A", "<think>Hm, and", "C", finish_reason="length")))
-    reply = one(server, sampling=Sampling(n=3))
+    reply = one(server, sampling=Sampling(n=3), concurrency=1)
     assert [completion.text for completion in reply.completions] == ["A", "C"]
     assert reply.failure is None
     assert {i: each.status for i, each in reply.failed.items()} == {1: Status.TRUNCATED}
