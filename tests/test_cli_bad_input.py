@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from maskdpo.cli import main
+from maskdpo.cli.options import template_options
 
 SPANS = [{"start": 0, "end": 10, "label": "no_hallucination"}]
 WRONG = [{"start": 0, "end": 10, "label": "contradictory"}]
@@ -380,6 +381,33 @@ def test_a_file_of_the_wrong_judge(world: World) -> None:
     message = world.fails("annotate {prompts} {responses} --out {out} --judge llm --model {model}")
     assert "name: 'lexical' -> 'llm'" in message
     assert "Labels of different judges are not mixed" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--template-option thinking", "--template-option 'thinking' is not of the form KEY=VALUE"),
+        ("--template-option =1", "--template-option '=1' is not of the form KEY=VALUE"),
+        ("--template-option a=1 --template-option a=2", "--template-option a is given twice"),
+        ("--template-option tokenize=false", "'tokenize' cannot be an option of the chat template"),
+        ("--template-option messages=[]", "'messages' cannot be an option of the chat template"),
+        ("--template-option a=1 --raw", "--template-option is for a chat template, and --raw uses none"),
+    ],
+)
+def test_template_options_that_cannot_be(world: World, options: str, message: str) -> None:
+    assert world.fails(f"{COMMANDS['sample']} {options}").startswith(message)
+
+
+def test_template_options_are_json_else_texts_and_go_with_a_judge_that_has_a_template(world: World) -> None:
+    assert template_options(["a=false", "b=low", 'c={"d": [1]}', "e=x=y", "f="]) == {
+        "a": False, "b": "low", "c": {"d": [1]}, "e": "x=y", "f": "",
+    }  # fmt: skip
+    message = world.fails(f"{COMMANDS['annotate']} --template-option enable_thinking=false")
+    assert message == "--model, --protocol, --votes and --template-option go with --judge llm, not with lexical"
+    given = "--template-option enable_thinking=false --template-option effort=low"
+    assert world.run(f"{COMMANDS['sample']} --n 1 {given}").code == 0
+    record = json.loads((world.folder / "result").read_text().splitlines()[0])
+    assert record["sampling"]["chat_template_kwargs"] == {"enable_thinking": False, "effort": "low"}
 
 
 def test_train_keeps_out_of_other_folders(world: World) -> None:

@@ -54,6 +54,10 @@ def pairs(draw: st.DrawFn) -> Pair:
         rejected_score=draw(SCORES),
         chosen_finish_reason=draw(FINISH),
         rejected_finish_reason=draw(FINISH),
+        chosen_reasoning=draw(st.none() | TEXT),
+        rejected_reasoning=draw(st.none() | TEXT),
+        chat_template_kwargs=draw(st.none() | st.just({"enable_thinking": True, "effort": {"level": 2}})),
+        prompt_date=draw(st.none() | st.dates()),
         weight=draw(st.floats(1e-6, 1e6)),
     )
 
@@ -324,6 +328,34 @@ def test_trl_rows_hold_three_columns_that_datasets_loads(jsonl: WriteJsonl, tmp_
     )
     assert loaded.column_names == ["prompt", "chosen", "rejected"]
     assert loaded[1] == rows[1]
+
+
+def test_trl_rows_hold_reasoning_and_template_options_where_chat_templates_look_for_them(
+    jsonl: WriteJsonl, tmp_path: Path
+) -> None:
+    more = {"chosen_reasoning": "Hm.", "chat_template_kwargs": {"effort": "low"}, "prompt_date": "2026-01-31"}
+    file = jsonl("pairs.jsonl", [PAIR.model_dump(mode="json") | more])
+    export_file(file, tmp_path / "trl.jsonl", "trl")
+    row = json.loads((tmp_path / "trl.jsonl").read_text())
+    assert row["chosen"] == [{"role": "assistant", "content": "She did. Or not.", "reasoning_content": "Hm."}]
+    assert row["rejected"] == [{"role": "assistant", "content": "He did."}]
+    assert row["chat_template_kwargs"] == {"effort": "low"}
+    assert set(row) == {"prompt", "chosen", "rejected", "chat_template_kwargs"}
+
+
+def test_annotation_tools_show_the_answer_and_keep_the_reasoning_in_meta(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    thought = "Sie war es? Er auch? Hm."
+    file = jsonl("annotations.jsonl", [ANNOTATION.model_dump(mode="json") | {"reasoning": thought}])
+    prompts = jsonl("prompts.jsonl", [PROMPT.model_dump(mode="json")])
+    export_file(file, tmp_path / "tasks.json", "label-studio", prompts)
+    [task] = json.loads((tmp_path / "tasks.json").read_text())
+    assert task["data"]["response"] == ANSWER
+    assert thought not in task["data"].values()
+    assert task["meta"] == {"reasoning": thought}
+    export_file(file, tmp_path / "records.json", "argilla", prompts)
+    [record] = json.loads((tmp_path / "records.json").read_text())
+    assert record["fields"]["response"] == ANSWER
+    assert record["metadata"] == {"prompt_id": "q", "topic": "t", "reasoning": thought}
 
 
 def test_label_studio_tasks_fit_their_interface(jsonl: WriteJsonl, tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
-from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling
+from maskdpo import runs
+from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling, gather
+from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
 from maskdpo.runs import RunMeta, meta_file
@@ -256,6 +259,110 @@ def test_a_backend_that_cannot_start_leaves_no_file(prompts: Path, tmp_path: Pat
     with pytest.raises(UserError, match="no such model"):
         sample(prompts, tmp_path / "r.jsonl", Broken(), SAMPLING)
     assert [file.name for file in tmp_path.iterdir()] == ["prompts.jsonl"]
+
+
+class Thinking(Scripted):
+    """Thinks before every answer; of the prompts in ``fail`` the second answer is reasoning only."""
+
+    def _answer(self, window: list[Request]) -> Iterator[Reply]:
+        for request in window:
+            outcomes: list[Completion | Failure] = [
+                Completion(f"{request.key} says {i}", "stop", reasoning=f"hm {i}") for i in range(request.sampling.n)
+            ]
+            if request.key in self._fail:
+                outcomes[1] = Failure(Status.TRUNCATED, "reasoning only")
+            yield gather(request, outcomes)
+
+
+def test_reasoning_stands_beside_the_answer(prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    sample(prompts, out, Thinking(), SAMPLING)
+    first = next(iter(read_records(out, Response)))
+    assert (first.response, first.reasoning) == ("q0 says 0", "hm 0")
+
+
+def test_a_failed_answer_does_not_lose_the_others_and_is_asked_for_again(
+    prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "r.jsonl"
+    sampling = Sampling(n=3, max_tokens=8)
+    sample(prompts, whole, Thinking(), sampling)
+    stats = sample(prompts, out, Thinking(fail=("q1", "q4")), sampling)
+    assert (stats.failed, stats.failed_answers, stats.responses) == (0, 2, 28)
+    assert "answer 'q4-1': reasoning only" in capsys.readouterr().err
+    assert {"q4-0", "q4-2"} <= set(ids(out))
+    assert "q4-1" not in ids(out)
+    again = Thinking(fail=("q4",))
+    assert sample(prompts, out, again, sampling).failed_answers == 1
+    assert again.asked == ["q1", "q4"]
+    sample(prompts, out, Thinking(), sampling)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_template_options_are_recorded_and_hold_for_a_resumed_run(prompts: Path, tmp_path: Path) -> None:
+    out, told = tmp_path / "r.jsonl", Scripted()
+    told.chat_template_kwargs = {"enable_thinking": False}
+    sample(prompts, out, told, SAMPLING)
+    first = next(iter(read_records(out, Response)))
+    assert first.sampling is not None
+    assert first.sampling["chat_template_kwargs"] == {"enable_thinking": False}
+    with pytest.raises(UserError, match=r"chat_template_kwargs: \{'enable_thinking': False\} -> None"):
+        sample(prompts, out, Scripted(), SAMPLING)
+    raw = jsonl_prompt(tmp_path)
+    with pytest.raises(UserError, match="--template-option is for a chat template, and --raw uses none"):
+        sample(raw, tmp_path / "raw.jsonl", told, SAMPLING, raw=True)
+
+
+def jsonl_prompt(folder: Path) -> Path:
+    (folder / "raw_prompts.jsonl").write_text('{"id": "a", "prompt": "The sky is"}\n')
+    return folder / "raw_prompts.jsonl"
+
+
+class Dated(Scripted):
+    """Its chat template writes the date."""
+
+    def writes_date(self) -> bool:
+        return True
+
+    def _answer(self, window: list[Request]) -> Iterator[Reply]:
+        for request in window:
+            yield Reply(request.key, (Completion(f"It is {self.today}.", "stop"),) * request.sampling.n)
+
+
+def test_a_run_has_one_date_though_it_is_resumed_a_day_later(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Day(date):
+        now = date(2026, 1, 31)
+
+        @classmethod
+        def today(cls) -> date:  # type: ignore[override]
+            return cls.now
+
+    monkeypatch.setattr(runs, "date", Day)
+    out = tmp_path / "r.jsonl"
+    sample(jsonl_prompt(tmp_path), out, Dated(), SAMPLING)
+    Day.now = date(2026, 2, 1)
+    (tmp_path / "raw_prompts.jsonl").write_text('{"id": "a", "prompt": "?"}\n{"id": "b", "prompt": "?"}\n')
+    sample(tmp_path / "raw_prompts.jsonl", out, Dated(), SAMPLING)
+    found = list(read_records(out, Response))
+    assert [record.response for record in found] == ["It is 2026-01-31."] * 4
+    assert [(record.sampling or {})["prompt_date"] for record in found] == ["2026-01-31"] * 4
+    assert RunMeta.model_validate_json(meta_file(out).read_bytes()).options["prompt_date"] == "2026-01-31"
+    sample(tmp_path / "raw_prompts.jsonl", out, Dated(), SAMPLING, restart=True)
+    assert next(iter(read_records(out, Response))).response == "It is 2026-02-01."
+
+
+def test_the_real_backend_renders_the_recorded_date(tiny_model: str, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    backend = TransformersBackend(tiny_model, device="cpu")
+    backend._tokenizer = tokenizer
+    assert backend.writes_date()
+    backend.today = date(2020, 2, 3)
+    ids_ = backend._prompt_ids(Request(0, [Message(role="user", content="?")]))
+    assert isinstance(ids_, list)
+    assert tokenizer.decode(ids_) == "03 Feb 2020?"
 
 
 CHILD = """

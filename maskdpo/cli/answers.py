@@ -125,8 +125,8 @@ def annotate(
             raise UserError("--judge llm needs --model: the model that judges")
         return flags.make(model)
 
-    if judge != "llm" and (model is not None or votes != 1 or protocol != "single"):
-        raise UserError(f"--model, --protocol and --votes go with --judge llm, not with {judge}")
+    if judge != "llm" and (model is not None or votes != 1 or protocol != "single" or flags.template_option):
+        raise UserError(f"--model, --protocol, --votes and --template-option go with --judge llm, not with {judge}")
     if ":" in judge:
         sys.path.append("")  # a judge of one's own may lie in the current folder
     made = get_judge(judge, make_backend=judge_backend, protocol=protocol, votes=votes)

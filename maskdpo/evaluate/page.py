@@ -185,7 +185,8 @@ class _Builder:
             self.gold_sentences += label is not None
             extra = {"ev": sentence.evidence, "re": sentence.reason, "g": label, "st": sentence.status.value}
             sentences.append(_lean(_span(sentence) | extra | {"k": sentence.kind.value}))
-        return self._answer(answer.id, answer.response, sentences, m=answer.model, fin=answer.finish_reason)
+        more = {"m": answer.model, "fin": answer.finish_reason, "r": answer.reasoning}
+        return self._answer(answer.id, answer.response, sentences, **more)
 
     def pair_side(self, pair: Pair, side: Side, tokens: Spans | None) -> Payload:
         """One side of a pair; ``tr`` marks the sentences that take part in the loss, ``tk`` the text that does."""
@@ -194,8 +195,8 @@ class _Builder:
         for sentence in pair.sentences(side):
             trained = sentence.label in TRAINED[side] if tokens is None else _touches(sentence, tokens)
             sentences.append(_lean(_span(sentence) | {"tr": 1 if trained else None}))
-        fin = pair.finish_reason(side)
-        return self._answer(f"{pair.id} {side}", pair.response(side), sentences, fin=fin, score=score, tk=tokens)
+        more = {"fin": pair.finish_reason(side), "r": pair.reasoning(side), "score": score, "tk": tokens}
+        return self._answer(f"{pair.id} {side}", pair.response(side), sentences, **more)
 
     def _answer(self, answer_id: str, text: str, sentences: list[Payload], **more: object) -> Payload:
         self.answers += 1

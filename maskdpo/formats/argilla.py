@@ -22,9 +22,12 @@ def to_argilla(annotation: Annotation, prompt: Prompt) -> dict[str, Any]:
     if scores and None not in scores:
         suggestion["score"] = scores
     fields = {"prompt": prompt.question, "response": annotation.response, "reference": "\n\n".join(prompt.passages)}
+    metadata = {"prompt_id": annotation.prompt_id, "topic": prompt.topic_or_id}
+    if annotation.reasoning is not None:
+        metadata["reasoning"] = annotation.reasoning
     return {
         "id": annotation.id,
         "fields": fields,
-        "metadata": {"prompt_id": annotation.prompt_id, "topic": prompt.topic_or_id},
+        "metadata": metadata,
         "suggestions": {"sentences": suggestion} if spans else {},
     }

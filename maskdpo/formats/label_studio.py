@@ -30,10 +30,11 @@ CONFIG = f"""<View>
 
 
 def to_label_studio(annotation: Annotation, prompt: Prompt) -> dict[str, Any]:
-    """A task; evidence and reason stand in the note of a region, the judge's confidence is its score."""
+    """A task; evidence and reason stand in the note of a region, the judge's confidence is its score, reasoning before
+    the answer is in the task's ``meta``."""
     judge = annotation.judge
     regions = [_region(annotation, i, sentence) for i, sentence in enumerate(annotation.sentences)]
-    return {
+    task: dict[str, Any] = {
         "data": {
             "id": annotation.id,
             "prompt_id": annotation.prompt_id,
@@ -43,6 +44,7 @@ def to_label_studio(annotation: Annotation, prompt: Prompt) -> dict[str, Any]:
         },
         "predictions": [{"model_version": judge.model or judge.name if judge else "gold", "result": regions}],
     }
+    return task if annotation.reasoning is None else task | {"meta": {"reasoning": annotation.reasoning}}
 
 
 def _region(annotation: Annotation, i: int, sentence: Sentence) -> dict[str, Any]:

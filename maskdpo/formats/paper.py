@@ -8,6 +8,7 @@ labels and spans, and all else that a pair holds, travel in further keys, which 
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -54,6 +55,10 @@ class PaperRow(BaseModel):
     rejected_score: Score | None = None
     chosen_finish_reason: FinishReason | None = None
     rejected_finish_reason: FinishReason | None = None
+    chosen_reasoning: str | None = None
+    rejected_reasoning: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    prompt_date: date | None = None
     weight: float = Field(1.0, gt=0.0, allow_inf_nan=False)
 
 
@@ -102,6 +107,10 @@ def from_paper(row: PaperRow, line: int) -> Pair:
         rejected_score=row.rejected_score if _as_written(row.rejected_item) else None,
         chosen_finish_reason=row.chosen_finish_reason,
         rejected_finish_reason=row.rejected_finish_reason,
+        chosen_reasoning=row.chosen_reasoning,
+        rejected_reasoning=row.rejected_reasoning,
+        chat_template_kwargs=row.chat_template_kwargs,
+        prompt_date=row.prompt_date,
         weight=row.weight,
     )
     found = {f"{side}_sentences": _sentences(made.response(side), row, side) for side in SIDES}

@@ -1,10 +1,19 @@
-"""TRL's preference data: the three columns that ``DPOTrainer`` takes. It has no place for labels: no mask."""
+"""TRL's preference data: the columns that ``DPOTrainer`` takes. It has no place for labels: no mask."""
 
 from typing import Any
 
-from maskdpo.schemas import Pair
+from maskdpo.schemas import SIDES, Pair
 
 
 def to_trl(pair: Pair) -> dict[str, Any]:
-    """Chat messages, or plain strings for answers that were sampled with ``--raw``."""
-    return pair.model_dump(mode="json", include={"prompt", "chosen", "rejected"})
+    """Chat messages, or plain strings for answers that were sampled with ``--raw``.
+
+    Reasoning stands in the assistant's message, where chat templates look for it, and trains as the answer does.
+    """
+    row = pair.model_dump(mode="json", include={"prompt", "chosen", "rejected"})
+    for side in SIDES:
+        if pair.reasoning(side) is not None and not isinstance(row[side], str):
+            row[side][0]["reasoning_content"] = pair.reasoning(side)
+    if pair.chat_template_kwargs:
+        row["chat_template_kwargs"] = pair.chat_template_kwargs
+    return row

@@ -2,13 +2,14 @@
 
 The columns follow from the record types. Three things have no column type of their own:
 
-- objects that hold what they like (``meta``, ``sampling``) are JSON in a string column;
+- objects that hold what they like (``meta``, ``sampling``, ``chat_template_kwargs``) are JSON in a string column;
 - a text or a list of texts (``reference``) is a list, with a column ``reference_is_string`` that tells which it was;
 - a text or chat messages (``prompt``, ``chosen``, ``rejected``) is one of the two for a whole file.
 """
 
 import types
 from collections.abc import Iterator
+from datetime import date
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -97,7 +98,7 @@ def _arrow_type(hint: Any, *, chat: bool) -> Any:
     if lists and (chat or lists[0] != list[Message] or len(kinds) == 1):
         return pa.list_(_arrow_type(get_args(lists[0])[0], chat=chat))
     kind = kinds[0]
-    if get_origin(kind) is Literal or get_origin(kind) is dict or issubclass(kind, str | Enum):
+    if get_origin(kind) is Literal or get_origin(kind) is dict or issubclass(kind, str | Enum | date):
         return pa.string()
     if issubclass(kind, BaseModel):
         return pa.struct([(name, _arrow_type(f.annotation, chat=chat)) for name, f in kind.model_fields.items()])

@@ -545,14 +545,25 @@ def test_a_verdict_that_was_cut_off_is_none(free: str) -> None:
 
 
 def test_what_a_judge_thinks_aloud_is_not_its_reply(free: str) -> None:
+    """The backend keeps it apart: it neither decides nor goes on in the conversation."""
     replies = [
-        "<think>No Facts?</think>\n<Facts Present>",
-        "First.",
-        "<think>\n<Contradictory>\n</think><No Hallucination>",
+        Completion("<Facts Present>", "stop", reasoning="<No Facts>?"),
+        Completion("First.", "stop", reasoning="hm"),
+        Completion("<No Hallucination>", "stop", reasoning="<Contradictory>"),
     ]
-    backend = Scripted(script=by_turn(lambda turn, request, sentence: Completion(replies[turn - 1], "stop")))
+    backend = Scripted(script=by_turn(lambda turn, request, sentence: replies[turn - 1]))
     (verdict,) = judge(backend, task("It is so."), protocol=free)["r"]
     assert verdict.label is Label.NO_HALLUCINATION
+    said = [message.content for request in backend.requests for message in request.prompt]
+    assert "hm" not in said
+    assert verdict.evidence == "First."
+
+
+def test_template_options_of_the_judge_are_part_of_what_it_is() -> None:
+    plain, told = Scripted(), Scripted()
+    told.chat_template_kwargs = {"enable_thinking": False, "effort": "low"}
+    assert llm_judge(plain, "single").info.chat_template_kwargs is None
+    assert llm_judge(told, "single").info.chat_template_kwargs == '{"effort": "low", "enable_thinking": false}'
 
 
 def test_judged_text_cannot_say_the_verdict_in_the_protocols_own_brackets(free: str) -> None:

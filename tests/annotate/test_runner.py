@@ -12,13 +12,14 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from maskdpo import console
+from maskdpo import console, runs
 from maskdpo.annotate import runner
 from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges import get_judge
@@ -76,6 +77,15 @@ class Scripted:
             if self._left < 0:
                 raise self._error("CUDA out of memory")
             yield task, [verdict_of(task.sentence(i), healed=self._healed) for i in range(len(task.spans))]
+
+
+class Speaks:
+    """What a judge may speak through: its chat template writes the date."""
+
+    today: date | None = None
+
+    def writes_date(self) -> bool:
+        return True
 
 
 def response_rows(count: int) -> list[dict[str, Any]]:
@@ -834,3 +844,47 @@ def test_killed_while_it_asks_again_and_merges(jsonl: Any, prompts: Path, tmp_pa
     assert kill_until_done([str(prompts), str(responses), str(out), "yes"], kills=12, within=0.06, seed=3) >= 8
     assert out.read_bytes() == whole.read_bytes()
     assert not out.with_name("a.jsonl.retry").exists()
+
+
+def test_a_judges_prompts_have_the_date_of_the_run_on_the_next_day_too(
+    prompts: Path, responses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Day(date):
+        now = date(2026, 1, 31)
+
+        @classmethod
+        def today(cls) -> date:  # type: ignore[override]
+            return cls.now
+
+    def judge(**more: Any) -> Any:
+        made = Scripted(**more)
+        made.backend = Speaks()  # type: ignore[attr-defined]
+        return made
+
+    monkeypatch.setattr(runs, "date", Day)
+    out = tmp_path / "a.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        annotate(prompts, responses, out, judge(stop_after=4), SPLITTER)
+    Day.now = date(2026, 2, 1)
+    again = judge()
+    annotate(prompts, responses, out, again, SPLITTER)
+    assert again.backend.today == date(2026, 1, 31)
+    assert RunMeta.model_validate_json(meta_file(out).read_bytes()).options["prompt_date"] == "2026-01-31"
+    fresh = judge()
+    annotate(prompts, responses, out, fresh, SPLITTER, restart=True)
+    assert fresh.backend.today == date(2026, 2, 1)
+
+
+def test_a_judge_and_a_splitter_see_the_answer_and_the_annotation_carries_the_reasoning(
+    prompts: Path, jsonl: Any, tmp_path: Path
+) -> None:
+    rows = failing_rows(3)
+    plain, thought = jsonl("plain.jsonl", rows), jsonl("thought.jsonl", [r | {"reasoning": "So. wrong?"} for r in rows])
+    found = []
+    for name, file in (("plain", plain), ("thought", thought)):
+        out = tmp_path / f"{name}.out.jsonl"
+        annotate(prompts, file, out, Scripted(), SPLITTER)
+        annotate(prompts, file, out, Scripted(healed=True), SPLITTER, retry_failed=True)
+        found.append(list(read_records(out, Annotation)))
+    assert {record.reasoning for record in found[1]} == {"So. wrong?"}  # renewed records too
+    assert [record.model_copy(update={"reasoning": None}) for record in found[1]] == found[0]

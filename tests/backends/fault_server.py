@@ -41,10 +41,20 @@ class Answer:
 Script = Callable[[Asked], Answer]
 
 
-def chat(*texts: str, finish_reason: str | None = "stop", refusal: str | None = None, **more: Any) -> dict[str, Any]:
-    """A chat completion with one choice a text."""
+def chat(
+    *texts: str | None,
+    finish_reason: str | None = "stop",
+    refusal: str | None = None,
+    thoughts: dict[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A chat completion with one choice a text.
+
+    Args:
+        thoughts: further fields of every message: reasoning, by the name that a server has for it.
+    """
     logprobs = more.pop("logprobs", None)
-    message = {"role": "assistant", "refusal": refusal}
+    message = {"role": "assistant", "refusal": refusal, **(thoughts or {})}
     choices = [
         {
             "index": i,

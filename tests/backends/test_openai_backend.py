@@ -128,12 +128,101 @@ def test_a_server_without_n_is_asked_for_each_completion_on_its_own(server: Faul
     assert [(reply.prompt_tokens, reply.completion_tokens) for reply in replies] == [(30, 6)] * 2
 
 
-def test_of_single_votes_those_that_read_count_and_of_single_answers_all(server: FaultServer) -> None:
+def test_of_single_votes_those_that_read_count_and_of_single_answers_the_good_ones(server: FaultServer) -> None:
     server.queue += [Answer(chat(verdict("unknown"))), *(Answer(chat(s)) for s in ("?", verdict("supported"), "!"))]
     reply = one(server, ask(choices=CHOICES), sampling=Sampling(n=3))
     assert [completion.text for completion in reply.completions] == ["supported"]
     server.queue += [Answer(chat("a")), Answer(chat("b")), problem(400, "bad"), Answer(chat("c"))]
-    assert "bad" in failure(one(server, sampling=Sampling(n=3))).message
+    reply = one(server, sampling=Sampling(n=3), concurrency=1)
+    assert [completion.text for completion in reply.completions] == ["b", "c"]
+    assert {i: "bad" in each.message for i, each in reply.failed.items()} == {1: True}  # its place is known
+
+
+@pytest.mark.parametrize(
+    ("answer", "reasoning", "text_"),
+    [
+        (chat("Yes.", thoughts={"reasoning_content": "Hm."}), "Hm.", "Yes."),
+        (chat("Yes.", thoughts={"reasoning": "Hm."}), "Hm.", "Yes."),
+        (chat("Yes.", thoughts={"reasoning": "Hm.", "reasoning_content": None}), "Hm.", "Yes."),
+        (chat("a </think> b", thoughts={"reasoning": "Hm."}), "Hm.", "a </think> b"),
+        (chat("Yes.", thoughts={"reasoning": {"effort": "low"}}), None, "Yes."),
+        (chat("Yes.", thoughts={"reasoning_content": ""}), None, "Yes."),
+        (chat("<think>\nHm.\n</think>\n\nYes."), "\nHm.\n", "\n\nYes."),
+        (chat("Hm.\n</think>\n\nYes."), "Hm.\n", "\n\nYes."),
+        (chat("Yes."), None, "Yes."),
+    ],
+)
+def test_reasoning_is_kept_apart_however_a_server_sends_it(
+    server: FaultServer, answer: dict[str, Any], reasoning: str | None, text_: str
+) -> None:
+    server.queue.append(Answer(answer))
+    (completion,) = one(server).completions
+    assert (completion.reasoning, completion.text) == (reasoning, text_)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        chat("<think>\nHm, and", finish_reason="length"),
+        chat(None, finish_reason="length", thoughts={"reasoning_content": "Hm, and"}),
+        chat("", finish_reason="length", thoughts={"reasoning": "Hm, and"}),
+        chat("<think>Hm.</think>\n\n", finish_reason="length"),
+    ],
+)
+def test_reasoning_alone_is_a_failure(server: FaultServer, answer: dict[str, Any]) -> None:
+    server.script = lambda asked: Answer(answer)
+    found = failure(one(server, sampling=Sampling(max_tokens=9)))
+    used = "its 9 tokens were used up; raise --max-tokens"
+    assert found == Failure(Status.TRUNCATED, f"the answer consists of reasoning only: {used}")
+
+
+def test_an_answer_that_ends_within_its_reasoning_names_stop_texts_as_a_cause(server: FaultServer) -> None:
+    server.queue.append(Answer(chat("<think>Hm.")))
+    found = failure(one(server, sampling=Sampling(stop=("\n",))))
+    assert found.status is Status.PARSE_ERROR
+    assert "a --stop text occurs in it" in found.message
+
+
+def test_one_answer_of_reasoning_alone_does_not_lose_the_others(server: FaultServer) -> None:
+    server.queue.append(Answer(chat("A", "<think>Hm, and", "C", finish_reason="length")))
+    reply = one(server, sampling=Sampling(n=3), concurrency=1)
+    assert [completion.text for completion in reply.completions] == ["A", "C"]
+    assert reply.failure is None
+    assert {i: each.status for i, each in reply.failed.items()} == {1: Status.TRUNCATED}
+
+
+def test_a_verdict_and_a_raw_text_are_left_as_they_are(server: FaultServer) -> None:
+    server.queue.append(Answer(chat(verdict("unknown"), thoughts={"reasoning": "Hm."})))
+    (completion,) = one(server, ask(choices=CHOICES)).completions
+    assert (completion.text, completion.reasoning) == ("unknown", None)
+    server.queue.append(Answer(text("Hm.</think>Yes.")))
+    (completion,) = one(server, Request(0, "Go on")).completions
+    assert (completion.text, completion.reasoning) == ("Hm.</think>Yes.", None)
+
+
+def test_template_options_go_to_the_servers_template(server: FaultServer) -> None:
+    options = {"enable_thinking": False, "effort": "low"}
+    one(server, chat_template_kwargs=options)
+    assert server.asked[-1].body["chat_template_kwargs"] == options
+    server.queue.append(Answer(text("a")))
+    one(server, Request(0, "Go on"), chat_template_kwargs=options)
+    assert "chat_template_kwargs" not in server.asked[-1].body
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        problem(400, "Unrecognized request argument supplied: chat_template_kwargs"),
+        problem(422, "[{'type': 'extra_forbidden', 'loc': ('body', 'chat_template_kwargs'), 'msg': 'Extra inputs'}]"),
+    ],
+)
+def test_a_server_that_takes_no_template_options_is_one_line(server: FaultServer, answer: Answer) -> None:
+    server.script = lambda asked: answer
+    with pytest.raises(UserError) as caught:
+        one(server, chat_template_kwargs={"enable_thinking": False})
+    assert "takes no options for the chat template" in str(caught.value)
+    assert "Leave --template-option out" in str(caught.value)
+    assert len(server.asked) == 1
 
 
 def test_single_calls_keep_to_the_concurrency(server: FaultServer) -> None:

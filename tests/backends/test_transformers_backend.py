@@ -231,12 +231,12 @@ def test_the_room_is_for_the_prompt_and_the_answer(tiny: TransformersBackend) ->
     assert run(tiny, RAW[:1], max_tokens=129 - tokens)[0].failure is not None
 
 
-def test_chat_needs_a_chat_template(tiny: TransformersBackend, parts: Any) -> None:
+def test_chat_needs_a_chat_template(tiny: TransformersBackend) -> None:
     made = backend(tiny.model)
     tokenizer = AutoTokenizer.from_pretrained(tiny.model)
     tokenizer.chat_template = None
-    made._loaded = (parts[0], tokenizer)
-    with pytest.raises(UserError, match="has no chat template; sample a base model with --raw"):
+    made._tokenizer = tokenizer
+    with pytest.raises(UserError, match="has no chat template, which chat messages need"):
         run(made, CHAT[:1])
     assert len(run(made, RAW[:1])) == 1
 
@@ -248,13 +248,11 @@ GEMMA = (
 )
 
 
-def test_a_template_without_a_system_role_reads_its_text_in_the_first_user_message(
-    tiny: TransformersBackend, parts: Any
-) -> None:
+def test_a_template_without_a_system_role_reads_its_text_in_the_first_user_message(tiny: TransformersBackend) -> None:
     made = backend(tiny.model)
     tokenizer = AutoTokenizer.from_pretrained(tiny.model)
     tokenizer.chat_template = GEMMA
-    made._loaded = (parts[0], tokenizer)
+    made._tokenizer = tokenizer
     system, user = Message(role="system", content="Be brief."), Message(role="user", content="no")
     found = run(
         made,

@@ -7,28 +7,27 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from jinja2 import TemplateError
+from transformers import AutoTokenizer
 
-from maskdpo.backends.base import Failure, Pick, Reply, Request
+from maskdpo.backends.base import Failure, Pick, Reply, Request, Sampling
 from maskdpo.backends.vllm_backend import VLLMBackend
+from maskdpo.chat import ChatFormat
 from maskdpo.schemas import Message, Status
+from tests.thinking_model import trl_template
 
 CHOICES = ("supported", "unknown")
 SYSTEM, USER = Message(role="system", content="Be brief."), Message(role="user", content="Is it so?")
 
 
-class Tokenizer:
-    """One token a character; like Gemma's, its template knows no system role."""
-
-    chat_template = "there is one"
-
-    def __call__(self, text: str) -> dict[str, list[int]]:
-        return {"input_ids": [ord(c) for c in text]}
-
-    def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> list[int]:
-        if messages[0]["role"] != "user":
-            raise TemplateError("System role not supported")
-        return [ord(c) for message in messages for c in message["content"]]
+GEMMA = (
+    "{% for m in messages %}{% if m['role'] != 'user' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ m['content'] }}{% endfor %}"
+)
+"""Like Gemma's, it knows no system role."""
+THINKS = (
+    "{% for m in messages %}{{ m.role }}: {% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n"
+    "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+)
 
 
 @dataclass
@@ -39,34 +38,38 @@ class StandIn:
     finish_reason: str = "stop"
 
     def __post_init__(self) -> None:
-        self.model_config = SimpleNamespace(max_model_len=100)
-        self.prompts: list[str] = []
+        self.model_config = SimpleNamespace(max_model_len=2000)
+        self.prompts: list[list[int]] = []
         self.settings: list[Any] = []
 
-    def get_tokenizer(self) -> Tokenizer:
-        return Tokenizer()
-
     def generate(self, prompts: list[dict[str, list[int]]], params: list[Any], use_tqdm: bool) -> list[Any]:
-        self.prompts += ["".join(map(chr, prompt["prompt_token_ids"])) for prompt in prompts]
+        self.prompts += [prompt["prompt_token_ids"] for prompt in prompts]
         self.settings += params
         ids = [ord(c) for c in self.text]
         output = SimpleNamespace(text=self.text, finish_reason=self.finish_reason, token_ids=ids, logprobs=None)
         return [SimpleNamespace(outputs=[output], num_cached_tokens=0) for _ in prompts]
 
 
-Answer = Callable[[StandIn, Request], Reply]
+Answer = Callable[..., Reply]
 
 
 @pytest.fixture
-def answer(monkeypatch: pytest.MonkeyPatch) -> Answer:
+def tokenizer(tiny_model: str) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> Answer:
     module = ModuleType("vllm.sampling_params")
     module.SamplingParams = module.StructuredOutputsParams = SimpleNamespace  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
     monkeypatch.setitem(sys.modules, "vllm.sampling_params", module)
 
-    def ask(model: StandIn, request: Request) -> Reply:
+    def ask(model: StandIn, request: Request, template: str | None = None) -> Reply:
         made = VLLMBackend("m")
         made._loaded = model  # type: ignore[assignment]
+        tokenizer.chat_template = template or tokenizer.chat_template
+        made._chat = ChatFormat(tokenizer)
         (reply,) = made.generate([request])
         return reply
 
@@ -96,14 +99,46 @@ def test_a_verdict_cut_off_names_the_tokens_it_had(answer: Answer, text: str, re
     assert failure == Failure(Status.TRUNCATED, f"the judge's reply was cut off at {len(text)} tokens")
 
 
-def test_a_template_without_a_system_role_reads_its_text_in_the_first_user_message(answer: Answer) -> None:
+def test_a_template_without_a_system_role_reads_its_text_in_the_first_user_message(
+    answer: Answer, tokenizer: Any
+) -> None:
     model = StandIn("Yes.")
-    assert answer(model, Request(0, [SYSTEM, USER])).completions[0].text == "Yes."
-    assert model.prompts == ["Be brief.\n\nIs it so?"]
+    assert answer(model, Request(0, [SYSTEM, USER]), GEMMA).completions[0].text == "Yes."
+    assert [tokenizer.decode(ids) for ids in model.prompts] == ["Be brief.\n\nIs it so?"]
 
 
 def test_a_conversation_that_the_template_refuses_for_good_is_a_failure(answer: Answer) -> None:
-    failure = answer(StandIn("Yes."), Request(0, [Message(role="assistant", content="Hello.")])).failure
+    failure = answer(StandIn("Yes."), Request(0, [Message(role="assistant", content="Hello.")]), GEMMA).failure
     assert failure is not None
     assert failure.status is Status.API_ERROR
     assert failure.message == "the model's chat template rejects the conversation: System role not supported"
+
+
+def test_reasoning_is_kept_apart_and_a_stop_text_in_it_stops_nothing(answer: Answer) -> None:
+    model = StandIn("<think>\nHm. Or so?\n</think>\n\nYes. Or so.")
+    (completion,) = answer(model, Request(0, [USER], sampling=Sampling(stop=("Or", "\n\n"))), THINKS).completions
+    assert (completion.reasoning, completion.text) == ("\nHm. Or so?\n", "\n\nYes. ")
+    (settings,) = model.settings
+    assert settings.stop is None  # vLLM would stop in the reasoning
+    assert settings.skip_special_tokens is True  # these markers are no special tokens
+
+
+def test_a_plain_template_lets_vllm_stop_and_a_plain_string_is_never_split(answer: Answer) -> None:
+    model = StandIn("<think>a</think>b")
+    (completion,) = answer(model, Request(0, "Go on", sampling=Sampling(stop=("x",)))).completions
+    assert (completion.reasoning, completion.text) == (None, "<think>a</think>b")
+    assert model.settings[0].stop == ["x"]
+
+
+def test_markers_that_are_special_tokens_are_asked_for(answer: Answer, tokenizer: Any) -> None:
+    gptoss = trl_template("gptoss")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|channel|>", "<|message|>", "<|start|>", "<|end|>"]})
+    model = StandIn("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.")
+    (completion,) = answer(model, Request(0, [USER]), gptoss).completions
+    assert (completion.reasoning, completion.text) == ("Hm.", "Yes.")
+    assert model.settings[0].skip_special_tokens is False
+    without = answer(StandIn("<|channel|>final<|message|>Yes."), Request(0, [USER]), gptoss).completions[0]
+    assert (without.reasoning, without.text) == (None, "Yes.")
+    failure = answer(StandIn("<|channel|>analysis<|message|>Hm", "length"), Request(0, [USER]), gptoss).failure
+    assert failure is not None
+    assert failure.status is Status.TRUNCATED

@@ -180,6 +180,21 @@ def test_pairs_mark_what_trains(tmp_path: Path) -> None:
     assert (stats.items, stats.answers, stats.sentences) == (1, 2, 12)
 
 
+def test_reasoning_travels_beside_the_answer_and_counts_nowhere(tmp_path: Path) -> None:
+    plain = annotation()
+    thought = plain.model_copy(update={"reasoning": f"Hm. {HOSTILE}"})
+    stats = [write_page(tmp_path / f"{i}.html", [each], title="T") for i, each in enumerate((plain, thought))]
+    assert (stats[0].answers, stats[0].sentences) == (stats[1].answers, stats[1].sentences)
+    html = (tmp_path / "1.html").read_text()
+    (side,) = payload(html)["items"][0]["a"]
+    assert (side["t"], side["r"]) == (plain.response, f"Hm. {HOSTILE}")
+    assert "<script>alert(1)" not in html
+    assert "r" not in payload((tmp_path / "0.html").read_text())["items"][0]["a"][0]
+    write_pairs_page(tmp_path / "p.html", [make_pair(rejected_reasoning="Hm.")], title="T")
+    chosen, rejected = payload((tmp_path / "p.html").read_text())["items"][0]["a"]
+    assert (chosen.get("r"), rejected["r"]) == (None, "Hm.")
+
+
 def test_string_pairs_work_too(tmp_path: Path) -> None:
     write_pairs_page(tmp_path / "r.html", [make_pair(prompt="Q", chosen="x" * 6, rejected="x" * 6)], title="T")
     assert payload((tmp_path / "r.html").read_text())["prompts"][0]["q"] == "Q"

@@ -327,6 +327,25 @@ def test_hostile_text_is_shown_as_it_is(browser: Browser, tmp_path: Path) -> Non
     assert browser.driver.title == everywhere
 
 
+def test_reasoning_is_folded_above_the_answer_and_stays_open(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    thought = "\nIt may be Rome. <b>No</b>.\n"
+    sides = [("Paris is in France.", RIGHT), ("Rome is in Spain.", WRONG)]
+    write_page(out, [answer(0, sides, reasoning=thought), answer(1, sides, reasoning=" \n")], title="T")
+    browser.open(out)
+    assert browser.count("details.reasoning") == 1  # white space is no reasoning to show
+    assert browser.text(".reasoning summary") == "Reasoning (26 chars)"
+    assert browser.js("return document.querySelector('.reasoning').open") is False
+    assert browser.js("return document.querySelector('.reasoning .text').textContent") == thought.strip()
+    assert browser.js("return document.querySelector('.card .reasoning').nextSibling.className") == "text"
+    assert browser.count(".reasoning b") == 0
+    assert browser.texts(".card .length")[0] == browser.texts(".card .length")[1]  # the answer's own
+    browser.js("document.querySelector('.reasoning summary').click()")
+    browser.js("document.querySelector('.s').focus()")
+    browser.js("document.querySelector('.s').click()")
+    assert browser.js("return document.querySelector('.reasoning').open") is True
+
+
 def test_right_to_left_answers_run_from_the_right(browser: Browser, tmp_path: Path) -> None:
     out = tmp_path / "r.html"
     write_page(out, [answer(0, [("שלום עולם.", RIGHT), ("Hello there.", WRONG), ("מה?", RIGHT)])], title="T")

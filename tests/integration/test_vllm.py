@@ -20,6 +20,7 @@ from maskdpo.io import read_records
 from maskdpo.sample import sample
 from maskdpo.schemas import Annotation, Message, Status
 from tests.integration.vllm_server import MEMORY, vllm_server
+from tests.thinking_model import ANSWER, QUESTION, THOUGHT, save_thinking_model
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,7 +29,9 @@ pytestmark = [
 
 LIMIT = 1024
 CHOICES = ("no_hallucination", "contradictory", "unverifiable", "no_fact")
-QUESTION = "Text: The Nile is in Africa.\nSentence: The Nile is in Asia.\nIs the sentence right? Name the verdict."
+VERDICT_QUESTION = (
+    "Text: The Nile is in Africa.\nSentence: The Nile is in Asia.\nIs the sentence right? Name the verdict."
+)
 
 
 @pytest.fixture(scope="module", params=["server", "in process"])
@@ -77,7 +80,7 @@ def test_an_answer_that_ends_says_so(backend: Backend) -> None:
 
 
 def test_every_reply_is_an_offered_choice(backend: Backend) -> None:
-    requests = [Request(i, chat(QUESTION), CHOICES) for i in range(40)]
+    requests = [Request(i, chat(VERDICT_QUESTION), CHOICES) for i in range(40)]
     answered = list(replies(backend, *requests, max_tokens=60).values())
     assert {reply.failure.status for reply in answered if reply.failure} <= {Status.TRUNCATED}
     drawn = [completion.text for reply in answered for completion in reply.completions]
@@ -116,7 +119,7 @@ def test_choices_for_a_raw_text(backend: Backend) -> None:
 
 
 def test_a_choice_cut_off_is_truncated(backend: Backend) -> None:
-    failure = replies(backend, Request(0, chat(QUESTION), CHOICES), max_tokens=1, temperature=0.0)[0].failure
+    failure = replies(backend, Request(0, chat(VERDICT_QUESTION), CHOICES), max_tokens=1, temperature=0.0)[0].failure
     assert failure is not None
     assert failure.status is Status.TRUNCATED
 
@@ -218,3 +221,44 @@ def test_what_vllm_cannot_load_is_said_in_one_line() -> None:
 def test_several_greedy_answers_make_no_sense() -> None:
     with pytest.raises(UserError, match="temperature"):
         list(VLLMBackend("smollm2").generate([Request(0, "x", sampling=Sampling(temperature=0.0, n=2))]))
+
+
+@pytest.fixture(scope="module")
+def thinking_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_thinking_model(tmp_path_factory.mktemp("thinking"))
+
+
+@pytest.mark.parametrize("place", ["server with a parser", "server without a parser", "in process"])
+def test_what_a_model_thinks_aloud_is_kept_apart(
+    place: str, thinking_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    model = thinking_model
+    if place == "in process":
+        memory = {"max_model_len": 256, "gpu_memory_utilization": MEMORY}
+        thinking = VLLMBackend(model, **memory)  # type: ignore[arg-type]
+        _check_thinking(thinking)
+        silent = VLLMBackend(model, chat_template_kwargs={"enable_thinking": False}, **memory)  # type: ignore[arg-type]
+        silent._loaded = thinking._loaded  # one engine a process is enough
+        _check_silent(silent)
+        return
+    parser = ("--reasoning-parser", "qwen3") if place == "server with a parser" else ()
+    with vllm_server(tmp_path / "server.log", max_model_len=256, model=model, more=parser) as url:
+        _check_thinking(OpenAIBackend(model, api_base=url))
+        _check_silent(OpenAIBackend(model, api_base=url, chat_template_kwargs={"enable_thinking": False}))
+
+
+def _check_thinking(backend: Backend) -> None:
+    (completion,) = replies(backend, Request(0, chat(QUESTION)), max_tokens=60, temperature=0.0)[0].completions
+    assert (completion.reasoning or "").strip() == THOUGHT.strip()
+    assert completion.text.strip() == ANSWER.strip()
+    failure = replies(backend, Request(0, chat(QUESTION)), max_tokens=4, temperature=0.0)[0].failure
+    assert failure is not None
+    assert failure.status is Status.TRUNCATED
+    assert failure.message.startswith("the answer consists of reasoning only: its 4 tokens were used up")
+
+
+def _check_silent(backend: Backend) -> None:
+    (completion,) = replies(backend, Request(0, chat(QUESTION)), max_tokens=60, temperature=0.0)[0].completions
+    assert (completion.text.strip(), completion.reasoning) == (ANSWER.strip(), None)

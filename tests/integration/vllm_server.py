@@ -1,4 +1,4 @@
-"""vLLM's OpenAI-compatible server with the small model on a free port of this machine, for tests and benchmarks."""
+"""vLLM's OpenAI-compatible server on a free port of this machine, for tests and benchmarks."""
 
 import os
 import socket
@@ -18,17 +18,22 @@ MEMORY = 0.4  # on a CPU: of the main memory
 
 
 @contextmanager
-def vllm_server(log: Path, *, max_model_len: int) -> Iterator[str]:
-    """Start the server, wait until it answers, yield its ``/v1`` URL, and stop it."""
+def vllm_server(log: Path, *, max_model_len: int, model: str = "smollm2", more: tuple[str, ...] = ()) -> Iterator[str]:
+    """Start the server, wait until it answers, yield its ``/v1`` URL, and stop it.
+
+    Args:
+        more: further arguments of ``vllm serve``.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", resolve_model("smollm2")),
-        *("--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port)),
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", resolve_model(model)),
+        *("--served-model-name", model, "--host", "127.0.0.1", "--port", str(port)),
         *("--max-model-len", str(max_model_len), "--gpu-memory-utilization", str(MEMORY)),
         *("--enable-prompt-tokens-details", "--enforce-eager"),
         "--no-enable-chunked-prefill",  # as in _cpu_settings of vllm_backend.py
+        *more,
     ]
     with log.open("w") as sink:
         # dev mode: its prefix cache can be emptied between two measurements

@@ -12,6 +12,7 @@ import pytest
 from hub_files import RecordFiles, make_files
 from hub_server import READER, WRITER, Fault, Hub, serve
 
+from maskdpo.dataset.write import test_file
 from maskdpo.io import read_records, write_records
 from maskdpo.schemas import Pair, Prompt
 
@@ -112,6 +113,27 @@ def test_what_was_pushed_loads_everywhere_and_reads_back_the_same(world: World, 
     evaluated = world.maskdpo("evaluate", "hub:me/facts", "--prompts", "hub:me/facts", "--json", str(figures))
     assert evaluated.code == 0, evaluated.err
     assert json.loads(figures.read_text())["summary"]["answers"] == 28
+
+
+def test_reasoning_and_how_an_answer_was_prompted_come_back_from_the_hub(world: World, files: RecordFiles) -> None:
+    more = {"chosen_reasoning": "Hm.", "chat_template_kwargs": {"effort": "low"}, "prompt_date": "2026-01-31"}
+    for file in (files.pairs, test_file(files.pairs)):
+        rows = [json.loads(line) | more for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    world.pushes(files, repo="facts")
+    (world.folder / "read.py").write_text(
+        "import datetime, sys\n"
+        "from pathlib import Path\n"
+        "from maskdpo.io import read_records\n"
+        "from maskdpo.schemas import Annotation, Pair\n"
+        "pairs = list(read_records(Path('hub:me/facts:pairs'), Pair))\n"
+        "assert pairs == list(read_records(Path(sys.argv[1]), Pair))\n"
+        "assert {p.prompt_date for p in pairs} == {datetime.date(2026, 1, 31)}\n"
+        "answers = list(read_records(Path('hub:me/facts:annotations'), Annotation))\n"
+        "assert {a.reasoning is None for a in answers} == {True, False}\n"
+    )
+    done = world.python("read.py", str(files.pairs))
+    assert done.code == 0, done.err
 
 
 def test_commands_read_the_hub_and_record_its_commit(world: World, files: RecordFiles) -> None:

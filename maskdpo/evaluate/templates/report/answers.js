@@ -1,6 +1,8 @@
 /* ---- one card ---- */
 const unfolded = new Set(); // "item:side" of long answers that were opened
 
+const thoughtsShown = new Set(); // the same of reasoning
+
 function marked(words) {
   if (!terms.length) return [words];
   const spans = terms
@@ -114,8 +116,24 @@ function sideNode(i, sideIndex) {
       h("span", { class: "length" }, plural(stats.length, "char")),
       side.fin === "length" ? h("span", { class: "cut", title: "stopped at the token limit" }, "cut off") : null,
     ),
+    side.r && side.r.trim() ? reasoning(i, sideIndex, side.r.trim()) : null,
     answerText(i, sideIndex),
     printing ? notes(side) : null,
+  );
+}
+/** What the model wrote before its answer: folded, and no part of any figure. */
+function reasoning(i, sideIndex, words) {
+  const length = plural(pointMap(words).length, "char");
+  const key = `${i}:${sideIndex}`;
+  return h(
+    "details",
+    {
+      class: "reasoning",
+      open: thoughtsShown.has(key), // a card is drawn anew when one of its sentences is chosen
+      ontoggle: (event) => thoughtsShown[event.target.open ? "add" : "delete"](key),
+    },
+    h("summary", {}, `Reasoning (${length})`),
+    h("div", { class: "text", dir: direction(words) }, words),
   );
 }
 /** On paper there is no pointing at a sentence: what was wrong is listed under the answer. */

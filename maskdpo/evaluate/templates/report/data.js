@@ -1,8 +1,8 @@
 /* The report of answers and pairs. The files of this folder run as one function after those of ../page, in the order
    that page.py names.
 
-   Names in the data: item {id, p: prompt, a: sides, w: weight, out: why it is not trained on}; side {id, t: text, s: sentences, m: model, fin, score,
-   tk: spans of trained tokens};
+   Names in the data: item {id, p: prompt, a: sides, w: weight, out: why it is not trained on}; side {id, t: text,
+   r: reasoning before it, s: sentences, m: model, fin, score, tk: spans of trained tokens};
    sentence {b: begin, e: end, l: label, st: status, c: confidence, ev: evidence, re: reason, k: kind, g: gold,
    tr: takes part in the loss}. Begin and end count code points. */
 

@@ -1,0 +1,131 @@
+"""Reasoning and answer apart: by the chat template's own markers, by response templates, by the usual tags."""
+
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from maskdpo.backends.base import Completion, Failure, Request, Sampling
+from maskdpo.backends.reasoning import Reader, free_answer
+from maskdpo.backends.transformers_backend import TransformersBackend
+from maskdpo.chat import ChatFormat
+from maskdpo.schemas import Message, Status
+from tests.thinking_model import ANSWER, QUESTION, THOUGHT, save_thinking_model, trl_template
+
+
+@pytest.fixture(scope="module")
+def thinking_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_thinking_model(tmp_path_factory.mktemp("thinking"))
+
+
+def answered(model: str, options: dict[str, Any] | None = None, prompt: Any = None, **sampling: Any) -> Any:
+    backend = TransformersBackend(model, dtype="float32", device="cpu", chat_template_kwargs=options)
+    wanted = Sampling(**{"max_tokens": 60, "temperature": 0.0, **sampling})
+    asked = [Message(role="user", content=QUESTION)] if prompt is None else prompt
+    (reply,) = backend.generate([Request(0, asked, sampling=wanted)])
+    return reply.failure or reply.completions[0]
+
+
+def test_a_model_thinks_and_answers(thinking_model: str) -> None:
+    assert answered(thinking_model) == Completion(ANSWER, "stop", reasoning=THOUGHT)
+
+
+def test_a_template_option_turns_the_reasoning_off(thinking_model: str) -> None:
+    found = answered(thinking_model, {"enable_thinking": False})
+    assert found == Completion(ANSWER.strip(), "stop")
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 12])
+def test_a_budget_that_the_reasoning_used_up_is_a_failure(thinking_model: str, tokens: int) -> None:
+    used = f"its {tokens} tokens were used up; raise --max-tokens"
+    expected = Failure(Status.TRUNCATED, f"the answer consists of reasoning only: {used}")
+    assert answered(thinking_model, max_tokens=tokens) == expected
+
+
+def test_stop_texts_are_looked_for_in_the_answer_alone(thinking_model: str) -> None:
+    # "e" is in the reasoning; the white space before the answer is no part of it
+    assert answered(thinking_model, stop=("e", "\n", "Paris")) == Completion("\n\nIt is ", "stop", reasoning=THOUGHT)
+
+
+def test_a_plain_string_is_never_split(thinking_model: str) -> None:
+    text = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
+    found = answered(thinking_model, prompt=text)
+    assert (found.text, found.reasoning) == (f"<think>{THOUGHT}</think>{ANSWER}", None)
+
+
+# --- templates -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tokenizer(tiny_model: str) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+QWEN3 = [
+    ("<think>\nHm.\n</think>\n\nYes.", "\nHm.\n", "\n\nYes."),
+    ("Hm.\n</think>\n\nYes.", "Hm.\n", "\n\nYes."),
+    ("<think>\nHm, and", "\nHm, and", None),
+    ("<think>\n\n</think>\n\nYes.", "\n\n", "\n\nYes."),
+    ("Yes.", None, "Yes."),
+]
+
+
+@pytest.mark.parametrize(("text", "reasoning", "answer"), QWEN3)
+def test_qwen3(tokenizer: Any, text: str, reasoning: str | None, answer: str | None) -> None:
+    tokenizer.chat_template = trl_template("qwen3")
+    reader = Reader(ChatFormat(tokenizer))
+    assert not reader.keeps_special_tokens
+    assert reader.split(text, "") == (reasoning, answer)
+
+
+GPT_OSS = [
+    ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.", "Hm.", "Yes."),
+    ("<|channel|>final<|message|>Yes.", None, "Yes."),
+    ("<|channel|>analysis<|message|>Hm, and", "Hm, and", None),
+]
+
+
+@pytest.mark.parametrize(("text", "reasoning", "answer"), GPT_OSS)
+def test_gpt_oss(tokenizer: Any, text: str, reasoning: str | None, answer: str | None) -> None:
+    tokenizer.chat_template = trl_template("gptoss")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|channel|>", "<|message|>", "<|start|>", "<|end|>"]})
+    reader = Reader(ChatFormat(tokenizer))
+    assert reader.keeps_special_tokens
+    assert reader.split(text, "") == (reasoning, answer)
+
+
+def test_a_response_template_finds_what_the_chat_template_has_no_place_for(tokenizer: Any) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|thought|>", "<|said|>"]})
+    tokenizer.response_template = {
+        "start_anchor": "<|im_start|>assistant\n",
+        "fields": {
+            "thinking": {"open": "<|thought|>", "close": "<|said|>"},
+            "content": {"close_pattern": r"<\|im_end\|>|$"},
+        },
+    }
+    reader = Reader(ChatFormat(tokenizer))
+    prompt = "<|im_start|>user\n?<|im_end|>\n<|im_start|>assistant\n"
+    assert reader.keeps_special_tokens
+    assert reader.split("<|thought|>Hm.<|said|>Yes.", prompt) == ("Hm.", "Yes.")
+    assert reader.split("<|thought|>Hm, and", prompt) == ("Hm, and", None)
+    assert reader.split(" Yes.", prompt) == (None, " Yes.")
+
+
+# --- what is no answer -----------------------------------------------------------------------------
+
+REQUEST = Request(0, [Message(role="user", content="?")], sampling=Sampling(max_tokens=7, stop=("X",)))
+
+
+@pytest.mark.parametrize("answer", [None, "", " \n", "X and so on"])
+def test_nothing_behind_reasoning_is_a_failure(answer: str | None) -> None:
+    cut = free_answer(REQUEST, "Hm.", answer, "length")
+    assert isinstance(cut, Failure)
+    assert cut.status is Status.TRUNCATED
+    ended = free_answer(REQUEST, "Hm.", answer, "stop")
+    assert isinstance(ended, Failure)
+    assert ended.status is Status.PARSE_ERROR
+    assert "a --stop text occurs in it" in ended.message
+
+
+def test_an_answer_without_reasoning_may_be_empty_as_before() -> None:
+    assert free_answer(REQUEST, None, "", "stop") == Completion("", "stop")
