@@ -138,10 +138,7 @@ class ChatFormat:
         """What is sent for a prompt: a conversation, or a plain string, which is sent as it is.
 
         A chat template writes its special tokens itself. A plain string gets those that the tokenizer puts before a
-        text.
-
-        Raises:
-            TemplateRefusal, UserError: see ``prompt_text``.
+        text. Raises what ``prompt_text`` does.
         """
         if not isinstance(prompt, str):
             text = self.prompt_text(prompt)
@@ -234,6 +231,7 @@ class ChatFormat:
             return True
 
     def _apply(self, messages: list[dict[str, Any]], **settings: Any) -> str:
+        check_options(self.options)
         text = self.tokenizer.apply_chat_template(
             messages, tokenize=False, chat_template=self._template, **self.options, **settings
         )
@@ -264,19 +262,12 @@ class ChatFormat:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse options of a chat template that are names of ``apply_chat_template``, which would not reach the template.
-
-    Raises:
-        UserError: there is such a name.
-    """
-    if not options:
-        return
+    """Refuse (``UserError``) what ``apply_chat_template`` would take for its own instead of telling the template."""
     from transformers import PreTrainedTokenizerBase
 
     taken = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters.keys() | {"messages"}
-    for name in options:
-        if name in taken:
-            raise UserError(f"{name!r} cannot be an option of the chat template: maskdpo or transformers sets it")
+    if name := next((name for name in options if name in taken), None):
+        raise UserError(f"{name!r} cannot be an option of the chat template: maskdpo or transformers sets it")
 
 
 def _without_double_space(before: str, text: str, after: str) -> tuple[str, str]:

@@ -32,7 +32,8 @@ def make_backend(
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Backend:
     """A backend by name; what a backend has no use for is ignored. Models are loaded at the first request."""
-    check_options(chat_template_kwargs or {})
+    if chat_template_kwargs:
+        check_options(chat_template_kwargs)
     if api_base is not None and name != "openai":
         raise UserError(f"--api-base goes with --backend openai, not with {name}")
     if name == "openai":

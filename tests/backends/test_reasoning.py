@@ -9,6 +9,7 @@ from maskdpo.backends.base import Completion, Failure, Request, Sampling
 from maskdpo.backends.reasoning import Reader, free_answer
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.chat import ChatFormat
+from maskdpo.errors import UserError
 from maskdpo.schemas import Message, Status
 from tests.thinking_model import ANSWER, QUESTION, THOUGHT, save_thinking_model, trl_template
 
@@ -129,3 +130,9 @@ def test_nothing_behind_reasoning_is_a_failure(answer: str | None) -> None:
 
 def test_an_answer_without_reasoning_may_be_empty_as_before() -> None:
     assert free_answer(REQUEST, None, "", "stop") == Completion("", "stop")
+
+
+def test_an_option_that_would_not_reach_the_template_is_refused(tokenizer: Any) -> None:
+    chat = ChatFormat(tokenizer, {"effort": "low", "add_generation_prompt": False})
+    with pytest.raises(UserError, match="'add_generation_prompt' cannot be an option of the chat template"):
+        chat.prompt_text([Message(role="user", content="?")])
