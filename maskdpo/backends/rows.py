@@ -144,7 +144,7 @@ def alike(model: PreTrainedModel, rows: Sequence[Sequence[int]], room: int) -> I
 def turns_by_longest(model: PreTrainedModel, longest: int) -> bool:
     """Whether a row of so many tokens changes how the rows beside it are rotated."""
     switch = rotation_switch(model)
-    return switch is not None and longest > switch
+    return switch is not None and longest >= switch  # at the switch itself dynamic NTK is not reset
 
 
 def forget_longest(model: PreTrainedModel, ids_RT: Tensor) -> None:
