@@ -14,7 +14,7 @@ import numpy as np
 from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request, Sampling, gather
 from maskdpo.backends.reasoning import Reader, free_answer, stop_at
 from maskdpo.chat import ChatFormat, TemplateRefusal
-from maskdpo.models import Dtype, compute_type, default_device, load_model, load_tokenizer
+from maskdpo.models import Dtype, compute_type, load_model, load_tokenizer, pick_device
 from maskdpo.schemas import Status
 
 if TYPE_CHECKING:
@@ -49,7 +49,11 @@ class TransformersBackend:
         model: ``smollm2``, a folder or a Hub id.
         batch_size: rows a forward pass.
         dtype: ``auto`` is bfloat16 on hardware that computes in it, else float32.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None takes the best that there is.
         chat_template_kwargs: what the chat template is told beside the messages.
+
+    Raises:
+        UserError: there is no such device.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class TransformersBackend:
         self.today: date | None = None
         self._batch_size = batch_size
         self._dtype = dtype
-        self._device = device
+        self._device = None if device is None else pick_device(device)
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
@@ -122,7 +126,7 @@ class TransformersBackend:
         if self._loaded is None:
             import torch
 
-            device = self._device or default_device()
+            device = pick_device(self._device)
             tokenizer = self._tokenizer
             model = load_model(self.model, dtype=getattr(torch, compute_type(self._dtype, device)), device=device)
             self._loaded = model.eval(), tokenizer

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import transformers as T
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 VOCABULARY = 64
 COMMON = {
@@ -35,8 +36,10 @@ MAMBA_ONLY = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 
 MAMBA2_ONLY = MAMBA_ONLY | {"num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 8}
 LONG = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "rope_type": "longrope", "rope_theta": 1e4}
 
+MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 
-def _no_text(vision: dict[str, Any]) -> dict[str, Any]:
+
+def _vision(vision: dict[str, Any]) -> dict[str, Any]:
     return {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2} | vision
 
 
@@ -52,12 +55,26 @@ CONFIGS: dict[str, Any] = {
     "gemma3_text": lambda: T.Gemma3TextConfig(**COMMON | SLIDING, query_pre_attn_scalar=8),
     "gemma3": lambda: T.Gemma3Config(
         text_config=COMMON | SLIDING | {"query_pre_attn_scalar": 8},
-        vision_config=_no_text({"image_size": 28, "patch_size": 14}), mm_tokens_per_image=4,
+        vision_config=_vision({"image_size": 28, "patch_size": 14}), mm_tokens_per_image=4,
         image_token_index=60, boi_token_index=61, eoi_token_index=62,
     ),
     "gemma4_text": lambda: T.Gemma4TextConfig(
         **COMMON | SLIDING, global_head_dim=8, vocab_size_per_layer_input=VOCABULARY, hidden_size_per_layer_input=8,
         num_kv_shared_layers=0,
+    ),
+    "mistral3": lambda: T.Mistral3Config(
+        text_config=COMMON | {"model_type": "mistral", "head_dim": 8, "sliding_window": 6},
+        vision_config=_vision({"model_type": "pixtral", "image_size": 28, "patch_size": 14}), image_token_index=60,
+    ),
+    "qwen2_5_vl": lambda: T.Qwen2_5_VLConfig(
+        text_config=COMMON | {"rope_parameters": MROPE}, vision_config={"depth": 1, "hidden_size": 16, "num_heads": 2,
+        "intermediate_size": 16, "out_hidden_size": 32}, image_token_id=60, video_token_id=61,
+        vision_start_token_id=62, vision_end_token_id=63,
+    ),
+    "qwen3_vl": lambda: T.Qwen3VLConfig(
+        text_config=COMMON | {"head_dim": 8, "rope_parameters": MROPE}, vision_config={"depth": 1, "hidden_size": 16,
+        "num_heads": 2, "intermediate_size": 16, "out_hidden_size": 32, "deepstack_visual_indexes": [0]},
+        image_token_id=60, video_token_id=61, vision_start_token_id=62, vision_end_token_id=63,
     ),
     "gpt_oss": lambda: T.GptOssConfig(**COMMON | SLIDING, num_local_experts=4, num_experts_per_tok=2),
     "phi3_long": lambda: T.Phi3Config(
@@ -109,10 +126,10 @@ EAGER = {"gpt_oss", "bloom"}
 def model_of(name: str) -> PreTrainedModel:
     """In float32, all its numbers random: biases that are zero would hide what padding leaves behind."""
     torch.manual_seed(0)
+    config = CONFIGS[name]()
+    loader = T.AutoModelForCausalLM if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else T.AutoModelForImageTextToText
     attention = "eager" if name in EAGER else None
-    model: PreTrainedModel = T.AutoModelForCausalLM.from_config(
-        CONFIGS[name](), dtype=torch.float32, attn_implementation=attention
-    )
+    model: PreTrainedModel = loader.from_config(config, dtype=torch.float32, attn_implementation=attention)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.1))
