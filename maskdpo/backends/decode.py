@@ -107,5 +107,5 @@ def pick(logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p: float)
 def end_ids(model: PreTrainedModel, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
     """Tokens that end an answer: the tokenizer's, and those that the model's generation config names."""
     named = getattr(model.generation_config, "eos_token_id", None)
-    listed = named if isinstance(named, list) else [named]
+    listed = named if isinstance(named, list | tuple) else [named]
     return {token for token in (tokenizer.eos_token_id, *listed) if token is not None}

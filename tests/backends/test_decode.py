@@ -1,17 +1,19 @@
 """Decoding and choices of many architectures against the model's own answer to the one prompt, without padding."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from architectures import CONFIGS, model_of
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from maskdpo.backends import rows as rows_module
 from maskdpo.backends.choices import Path, Slot, fill_slots
-from maskdpo.backends.decode import Row, decode
+from maskdpo.backends.decode import Row, decode, end_ids
 from maskdpo.backends.rows import alike, pads_without_trace
+from maskdpo.backends.transformers_backend import TransformersBackend
 
 PROMPTS = [np.random.default_rng(i).integers(3, 60, length).tolist() for i, length in enumerate((5, 11, 11, 2))]
 """With 8 new tokens, some of them pass the window and the rotary switch of the models that have one."""
@@ -133,3 +135,25 @@ def test_a_prompt_is_read_once_for_all_its_samples_and_a_token_after_that(monkey
             max_tokens=3, temperature=1, top_p=1, is_finished=lambda row: False,
         )  # fmt: skip
         assert shapes == [(1, 5), (4, 1), (4, 1)]
+
+
+def test_the_limit_of_a_composite_is_that_of_its_text_part(tiny_model: str) -> None:
+    made = TransformersBackend(tiny_model, device="cpu")
+    made._loaded = (model_of("gemma3"), AutoTokenizer.from_pretrained(tiny_model))
+    assert not hasattr(model_of("gemma3").config, "max_position_embeddings")
+    assert made.context().limit == 128
+
+
+@pytest.mark.parametrize(
+    ("configured", "own", "expected"),
+    [(None, 2, {2}), (5, None, {5}), ([5, 6], 2, {2, 5, 6}), ((0, 6), 6, {0, 6}), (None, None, set())],
+)
+def test_the_ends_are_those_of_the_tokenizer_and_of_the_generation_config(
+    configured: object, own: int | None, expected: set[int], tiny_model: str
+) -> None:
+    model, tokenizer = copy.copy(model_of("llama")), AutoTokenizer.from_pretrained(tiny_model)
+    model.generation_config = GenerationConfig(eos_token_id=configured)
+    tokenizer.eos_token = None if own is None else tokenizer.convert_ids_to_tokens(own)
+    assert end_ids(model, tokenizer) == expected
+    model.generation_config = None
+    assert end_ids(model, tokenizer) == ({own} if own is not None else set())
