@@ -69,7 +69,7 @@ def measure(point: Point, model: str, dtype: Dtype, batch: int) -> dict[str, flo
         "seconds_per_pair": seconds / batch,
         "tokens_per_s": batch * (point.prompt + 2 * point.answer) / seconds,
         "peak_share": sum(step.peak_share * step.seconds for step in steps) / seconds / len(steps),
-        "memory_gb": peak_memory_gb(),
+        "memory_gb": peak_memory_gb(policy.model.device),
     }
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
+DEVICES = ("cpu", "cuda", "mps")
 SMOLLM2 = "smollm2"
 RUN_FILES = frozenset({"maskdpo_run.json"})
 """Files that a training run adds to a model folder; they are no part of the model."""
@@ -97,10 +98,12 @@ def load_model(name: str, *, dtype: "torch.dtype", device: str, trust_remote_cod
 
 def compute_type(dtype: Dtype, device: str) -> Literal["float32", "bfloat16"]:
     """The type to compute in. ``auto``: bfloat16 where the hardware computes in it, which halves time and memory."""
-    if dtype != "auto":
-        return dtype
     import torch
 
+    if dtype == "bfloat16" and device.startswith("mps") and not torch.backends.mps.is_macos_or_newer(14, 0):
+        raise UserError("--dtype bfloat16: on mps torch computes in it from macOS 14 on; use --dtype float32")
+    if dtype != "auto":
+        return dtype
     if device.startswith("cuda"):
         fast = torch.cuda.is_bf16_supported()
     else:
@@ -112,7 +115,29 @@ def compute_type(dtype: Dtype, device: str) -> Literal["float32", "bfloat16"]:
 def default_device() -> str:
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def pick_device(name: str | None) -> str:
+    """The device that is asked for, or the best one that there is.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if name is None:
+        return default_device()
+    import torch
+
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (number and (kind != "cuda" or not number.isdecimal())) or name.endswith(":"):
+        raise UserError(f"--device {name}: no such device; there are cpu, cuda, cuda:N and mps")
+    here = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
+    if here <= int(number or 0):
+        found = f"torch sees {here} of them here" if number else "torch sees none here"
+        raise UserError(f"--device {name}: {found}; without --device it would be {default_device()}")
+    return name
 
 
 def _cannot_load(name: str, what: str, error: Exception) -> UserError:

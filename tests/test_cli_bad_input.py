@@ -281,6 +281,27 @@ def test_names_that_nobody_knows(world: World, line: str, message: str) -> None:
     assert world.fails(line).startswith(message)
 
 
+LOADERS = (
+    "sample {prompts} --model {model} --out {out}",
+    "annotate {prompts} {responses} --out {out} --judge llm --model {model}",
+    "train {pairs} --model {model} --out {out}",
+    "train {pairs} --model {model} --out {out} --dry-run",
+)
+
+
+@pytest.mark.parametrize("line", LOADERS)
+def test_a_device_that_is_not_there(world: World, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    instead = "without --device it would be cuda"
+    assert world.fails(f"{line} --device mps") == f"--device mps: torch sees none here; {instead}"
+    assert world.fails(f"{line} --device cuda:2") == f"--device cuda:2: torch sees 2 of them here; {instead}"
+    for name in ("gpu", "cpu:0", "mps:1", "cuda:", "cuda:one", "cuda:-1"):
+        known = "no such device; there are cpu, cuda, cuda:N and mps"
+        assert world.fails(f"{line} --device {name}") == f"--device {name}: {known}"
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -29,6 +29,7 @@ def make_backend(
     gpu_memory_utilization: float = 0.9,
     batch_size: int = 64,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    device: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Backend:
     """A backend by name; what a backend has no use for is ignored. Models are loaded at the first request."""
@@ -63,4 +64,6 @@ def make_backend(
         )
     from maskdpo.backends.transformers_backend import TransformersBackend
 
-    return TransformersBackend(model, batch_size=batch_size, dtype=dtype, chat_template_kwargs=chat_template_kwargs)
+    return TransformersBackend(
+        model, batch_size=batch_size, dtype=dtype, device=device, chat_template_kwargs=chat_template_kwargs
+    )

@@ -7,7 +7,8 @@ Requests that begin alike (all sentences of one answer) read their common beginn
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from maskdpo.backends.decode import cache_keyword, last_logits, left_pad
+from maskdpo.backends.rows import forget_longest, forward, own_cache, states, turns_by_longest
 
 TOKENS_PER_PASS = 8192
 """Rows times their length, the cached beginning included: judge prompts carry whole references."""
@@ -49,17 +50,14 @@ class Path:
 
 @torch.inference_mode()
 def fill_slots(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], paths: Sequence[Path], batch_size: int, pad_id: int
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], paths: Sequence[Path], batch_size: int
 ) -> None:
     """Pick a choice at every slot of every path, in place."""
     of_prompt: dict[int, list[Path]] = defaultdict(list)
     for path in paths:
         of_prompt[path.prompt].append(path)
-    long = [i for i, mine in of_prompt.items() if len(mine[0].slots) > 1]
-    groups = [([i], len(prompts[i]) - 1) for i in long]  # a prompt is read once for all its slots
-    groups += _groups(prompts, [i for i in of_prompt if i not in long], batch_size)
-    for members, shared in groups:
-        reader = _Reader(model, list(prompts[members[0]][:shared]), batch_size, pad_id)
+    for members, shared in _groups(model, prompts, of_prompt, batch_size):
+        reader = _Reader(model, list(prompts[members[0]][:shared]), batch_size)
         mine = [path for i in members for path in of_prompt[i]]
         for depth in range(max(len(path.slots) for path in mine)):
             going = [path for path in mine if depth < len(path.slots)]
@@ -80,14 +78,25 @@ def _pick(path: Path, shares: Sequence[float], depth: int) -> None:
     path.ids = (*path.ids, *slot.lead, *slot.choices[best])
 
 
-def _groups(prompts: Sequence[Sequence[int]], wanted: Sequence[int], most: int) -> Iterator[tuple[list[int], int]]:
-    """Neighbours with a beginning that is worth sharing, and its length; what is left goes together by length."""
-    alone: list[int] = []
-    for group in _alike(prompts, wanted, most):
-        if len(group) > 1:
-            yield group, min(_common_length(prompts[group[0]], prompts[i]) for i in group)
-        else:
-            alone += group
+def _groups(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], of_prompt: Mapping[int, Sequence[Path]], most: int
+) -> Iterator[tuple[list[int], int]]:
+    """Prompts that are worked on together, and the length of the beginning that is read once for all of them.
+
+    A prompt with several slots is read once for these; neighbours share a beginning that is worth it. What is left, and
+    all prompts where the model cannot go on from a cache, goes together by length.
+    """
+    alone = list(of_prompt)
+    longest = max(_reach(prompts[i], mine) for i, mine in of_prompt.items())
+    if not turns_by_longest(model, longest) and goes_on_from_cache(model):
+        long = [i for i, mine in of_prompt.items() if len(mine[0].slots) > 1]
+        yield from (([i], len(prompts[i]) - 1) for i in long)
+        alone = []
+        for group in _alike(prompts, [i for i in of_prompt if i not in long], most):
+            if len(group) > 1:
+                yield group, min(_common_length(prompts[group[0]], prompts[i]) for i in group)
+            else:
+                alone += group
     alone.sort(key=lambda i: len(prompts[i]))
     for start in range(0, len(alone), most):
         yield alone[start : start + most], 0
@@ -105,6 +114,11 @@ def _alike(prompts: Sequence[Sequence[int]], wanted: Sequence[int], most: int) -
         yield group
 
 
+def _reach(prompt: Sequence[int], paths: Sequence[Path]) -> int:
+    """The most tokens that the prompt and what is said of its paths can come to."""
+    return len(prompt) + max(sum(len(slot.lead) + max(map(len, slot.choices)) for slot in path.slots) for path in paths)
+
+
 def _common_length(a: Sequence[int], b: Sequence[int]) -> int:
     """Tokens that both begin with; at least one of each is left over, for the model to read."""
     most = min(len(a), len(b)) - 1
@@ -114,40 +128,79 @@ def _common_length(a: Sequence[int], b: Sequence[int]) -> int:
 class _Reader:
     """The model behind a beginning that is read once."""
 
-    def __init__(self, model: PreTrainedModel, beginning: list[int], batch_size: int, pad_id: int) -> None:
-        self._model, self._pad_id = model, pad_id
+    def __init__(self, model: PreTrainedModel, beginning: list[int], batch_size: int) -> None:
+        self._model = model
         self._length = len(beginning)
         self._rows = batch_size
         self._cache: DynamicCache | None = None
         if beginning:
-            self._cache = DynamicCache(config=model.config)
             ids = torch.tensor([beginning], device=model.device)
-            model(input_ids=ids, logits_to_keep=1, **{cache_keyword(model): self._cache})
+            self._cache = own_cache(model, forward(model, ids, use_cache=True))
 
-    def next_logits(self, rests: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+    def next_logits(self, rests: Sequence[Sequence[int]]) -> list[Tensor]:
         """For every continuation the [V] float32 logits of the token behind it."""
         longest = max(len(rest) for rest in rests)
         rows = max(1, min(self._rows, TOKENS_PER_PASS // (self._length + longest)))
-        for start in range(0, len(rests), rows):
-            yield from self._pass(rests[start : start + rows])
+        order = sorted(range(len(rests)), key=lambda i: len(rests[i]))
+        found: dict[int, Tensor] = {}
+        while order:
+            first = rests[order[0]]
+            some = [
+                i
+                for i in order[:rows]
+                if len(rests[i]) == len(first) or not turns_by_longest(self._model, len(rests[i]))
+            ]
+            order = order[len(some) :]
+            found |= zip(some, self._pass([rests[i] for i in some]), strict=True)
+        return [found[i] for i in range(len(rests))]
 
     def _pass(self, rests: Sequence[Sequence[int]]) -> Tensor:
-        ids, mask = left_pad(rests, self._pad_id, self._model.device)
-        arguments = (
-            {"use_cache": False} if self._cache is None else {cache_keyword(self._model): self._copy(len(rests))}
-        )
-        mask = torch.cat([mask.new_ones(len(rests), self._length), mask], 1)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, self._length :]
-        return last_logits(
-            self._model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, **arguments)
-        )
+        """[R, V]. Rows are padded on their right, where no token of theirs sees it: whatever the layers are, causal
+        ones read no padding, and the cache is thrown away."""
+        model, width = self._model, max(len(rest) for rest in rests)
+        last_R = torch.tensor([len(rest) - 1 for rest in rests], device=model.device)
+        ids_RT = torch.tensor([[*rest, *[rest[-1]] * (width - len(rest))] for rest in rests], device=model.device)
+        positions_RT = torch.arange(self._length, self._length + width, device=model.device).expand_as(ids_RT)
+        cache = self._copy(len(rests))
+        if turns_by_longest(model, self._length + width):
+            forget_longest(model, ids_RT)
+        row_R = torch.arange(len(rests), device=model.device)
+        with _head_reads(model, row_R, last_R):
+            output = forward(
+                model, ids_RT, positions=positions_RT, cache=cache, use_cache=cache is not None, keep_last=False
+            )
+        logits: Tensor = output.logits
+        return (logits[:, 0] if logits.shape[1] == 1 else logits[row_R, last_R]).float()
 
-    def _copy(self, rows: int) -> DynamicCache:
+    def _copy(self, rows: int) -> DynamicCache | None:
         """Reading appends to a cache, and every pass needs the bare beginning."""
         cache = copy.deepcopy(self._cache)
-        assert cache is not None
-        cache.batch_repeat_interleave(rows)
+        if cache is not None:
+            cache.reorder_cache(torch.zeros(rows, dtype=torch.long, device=self._model.device))
         return cache
+
+
+@contextmanager
+def _head_reads(model: PreTrainedModel, row_R: Tensor, last_R: Tensor) -> Iterator[None]:
+    """The model's head sees one token of each row: logits of all would take far more memory than the model."""
+    head = model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][row_R, last_R][:, None], *inputs[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@torch.inference_mode()
+def goes_on_from_cache(model: PreTrainedModel) -> bool:
+    """Whether a text of several tokens can be read behind a cached beginning. Plain attention can; recurrent layers of
+    some models (Mamba, Jamba) would begin anew there, without a word."""
+    one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    cache = own_cache(model, forward(model, one, use_cache=True))
+    return cache is not None and not any(states(layer) for layer in cache.layers)
 
 
 _Node = tuple[int, tuple[int, ...], list[int]]

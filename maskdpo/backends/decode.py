@@ -2,18 +2,22 @@
 every row draws from its own random stream, so that its batch does not change a sample (but for rounding).
 
 Why not ``model.generate``: on two CPU cores it was several times slower for many samples of one prompt (docs/log.md).
-Shape letters: R rows still decoding, T prompt tokens, V vocabulary.
+Shape letters: R rows still decoding, V vocabulary.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
+
+from maskdpo.backends.rows import Rows, alike
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 COMPACT_BELOW = 0.75
 """Finished rows are taken out of the cache once fewer than this share of its rows are still decoding."""
@@ -39,7 +43,6 @@ def decode(
     temperature: float,
     top_p: float,
     is_finished: Callable[[Row], bool],
-    pad_id: int,
 ) -> None:
     """Sample token ids into ``row.ids`` of every row until it is finished or has ``max_tokens``.
 
@@ -49,40 +52,42 @@ def decode(
         temperature: 0 takes the most probable token.
         is_finished: called with a row after each of its new tokens.
     """
-    input_ids, mask = left_pad(prompts, pad_id, model.device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
-    keyword = cache_keyword(model)
-    output = model(
-        input_ids=input_ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, **{keyword: cache}
-    )
-    logits_RV = last_logits(output)
-    each = len(rows) // len(prompts)
+    for members in alike(model, prompts, max_tokens):
+        own = [row for row in rows if row.prompt in members]
+        longest = max(len(prompts[i]) for i in members) + max_tokens
+        read = Rows(model, [prompts[i] for i in members], longest)
+        _decode(read, own, len(own) // len(members), max_tokens, temperature, top_p, is_finished)
+
+
+def _decode(
+    read: Rows, rows: Sequence[Row], each: int, max_tokens: int, temperature: float, top_p: float,
+    is_finished: Callable[[Row], bool],
+) -> None:  # fmt: skip
+    """``decode`` of prompts that go together, ``each`` times."""
+    logits_RV = read.next_logits()
     if each > 1:
-        cache.batch_repeat_interleave(each)
-        logits_RV, mask, positions = (x.repeat_interleave(each, 0) for x in (logits_RV, mask, positions))
-    position_R1 = positions[:, -1:] + 1
-    live = list(range(len(rows)))  # which row each row of the cache belongs to
+        of_prompt_R = torch.arange(len(logits_RV), device=logits_RV.device).repeat_interleave(each)
+        read.pick(of_prompt_R)
+        logits_RV = logits_RV[of_prompt_R]
+    live = list(rows)
     active = [True] * len(rows)
-    for _ in range(max_tokens):
-        uniform_R = torch.tensor([rows[i].random.random() for i in live], device=model.device)
+    while True:
+        uniform_R = torch.tensor([row.random.random() for row in live], device=logits_RV.device, dtype=torch.float32)
         token_R = pick(logits_RV, uniform_R, temperature, top_p)
-        for i, token in zip(live, token_R.tolist(), strict=True):
+        for i, (row, token) in enumerate(zip(live, token_R.tolist(), strict=True)):
             if active[i]:
-                rows[i].ids.append(token)
-                active[i] = len(rows[i].ids) < max_tokens and not is_finished(rows[i])
-        going = sum(active[i] for i in live)
-        if going == 0:
+                row.ids.append(token)
+                active[i] = len(row.ids) < max_tokens and not is_finished(row)
+        going = [i for i, still in enumerate(active) if still]
+        if not going:
             return
-        if going < COMPACT_BELOW * len(live):
-            keep = torch.tensor([k for k, i in enumerate(live) if active[i]], device=model.device)
-            cache.batch_select_indices(keep)
-            token_R, mask, position_R1 = token_R[keep], mask[keep], position_R1[keep]
-            live = [i for i in live if active[i]]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        output = model(input_ids=token_R[:, None], attention_mask=mask, position_ids=position_R1, **{keyword: cache})
-        logits_RV = last_logits(output)
-        position_R1 = position_R1 + 1
+        if len(going) < COMPACT_BELOW * len(live):
+            keep_R = torch.tensor(going, device=token_R.device)
+            read.pick(keep_R)
+            token_R = token_R[keep_R]
+            live, active = [live[i] for i in going], [True] * len(going)
+        read.append(token_R)
+        logits_RV = read.next_logits()
 
 
 def pick(logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -99,20 +104,8 @@ def pick(logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p: float)
     return torch.searchsorted(cumulative_RV, threshold_R1, right=True)[:, 0].clamp(max=logits_RV.shape[1] - 1)
 
 
-def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """[R, T] ids and [R, T] mask (1 for real tokens), padded on the left so that all rows end together."""
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows])
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    return ids.to(device), mask.to(device)
-
-
-def last_logits(output: Any) -> Tensor:
-    """[R, V] float32 logits of the token that follows each row."""
-    logits: Tensor = output.logits[:, -1].float()
-    return logits
-
-
-def cache_keyword(model: PreTrainedModel) -> str:
-    """transformers renamed ``past_key_values`` to ``cache`` during its version 5."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+def end_ids(model: PreTrainedModel, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """Tokens that end an answer: the tokenizer's, and those that the model's generation config names."""
+    named = getattr(model.generation_config, "eos_token_id", None)
+    listed = named if isinstance(named, list | tuple) else [named]
+    return {token for token in (tokenizer.eos_token_id, *listed) if token is not None}

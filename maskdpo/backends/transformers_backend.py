@@ -14,7 +14,7 @@ import numpy as np
 from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request, Sampling, gather
 from maskdpo.backends.reasoning import Reader, free_answer, stop_at
 from maskdpo.chat import ChatFormat, TemplateRefusal
-from maskdpo.models import Dtype, compute_type, default_device, load_model, load_tokenizer
+from maskdpo.models import Dtype, compute_type, load_model, load_tokenizer, pick_device
 from maskdpo.schemas import Status
 
 if TYPE_CHECKING:
@@ -49,7 +49,11 @@ class TransformersBackend:
         model: ``smollm2``, a folder or a Hub id.
         batch_size: rows a forward pass.
         dtype: ``auto`` is bfloat16 on hardware that computes in it, else float32.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None takes the best that there is.
         chat_template_kwargs: what the chat template is told beside the messages.
+
+    Raises:
+        UserError: there is no such device.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class TransformersBackend:
         self.today: date | None = None
         self._batch_size = batch_size
         self._dtype = dtype
-        self._device = device
+        self._device = None if device is None else pick_device(device)
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
@@ -99,7 +103,7 @@ class TransformersBackend:
     def context(self) -> Context:
         """See ``Backend``."""
         model, tokenizer = self._parts()
-        limit = getattr(model.config, "max_position_embeddings", None)
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         return Context(limit, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
 
     def writes_date(self) -> bool:
@@ -122,7 +126,7 @@ class TransformersBackend:
         if self._loaded is None:
             import torch
 
-            device = self._device or default_device()
+            device = pick_device(self._device)
             tokenizer = self._tokenizer
             model = load_model(self.model, dtype=getattr(torch, compute_type(self._dtype, device)), device=device)
             self._loaded = model.eval(), tokenizer
@@ -156,7 +160,7 @@ class TransformersBackend:
         )
 
     def _sample(self, batch: Sequence[_Encoded], sampling: Sampling) -> Iterator[Reply]:
-        from maskdpo.backends.decode import Row, decode
+        from maskdpo.backends.decode import Row, decode, end_ids
 
         model, tokenizer = self._parts()
         n = sampling.n if sampling.temperature > 0 else 1
@@ -165,7 +169,7 @@ class TransformersBackend:
             for prompt, item in enumerate(batch)
             for i in range(n)
         ]
-        ends = _end_ids(model, tokenizer)
+        ends = end_ids(model, tokenizer)
         decode(
             model,
             [item.ids for item in batch],
@@ -174,7 +178,6 @@ class TransformersBackend:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             is_finished=lambda row: row.ids[-1] in ends or self._has_stop(batch[row.prompt], row.ids),
-            pad_id=_pad_id(tokenizer),
         )
         for i, item in enumerate(batch):
             mine = rows[i * n : (i + 1) * n]
@@ -210,7 +213,7 @@ class TransformersBackend:
     def _choose(self, items: Sequence[_Encoded]) -> Iterator[Reply]:
         from maskdpo.backends.choices import Path, fill_slots
 
-        model, tokenizer = self._parts()
+        model, _ = self._parts()
         paths: list[list[Path]] = []
         for i, item in enumerate(items):
             sampling = item.request.sampling
@@ -221,7 +224,7 @@ class TransformersBackend:
         for start in range(0, len(items), self._batch_size):
             some = slice(start, start + self._batch_size)
             flat = [path for mine in paths[some] for path in mine]
-            fill_slots(model, prompts, flat, self._batch_size, _pad_id(tokenizer))
+            fill_slots(model, prompts, flat, self._batch_size)
             for item, mine in zip(items[some], paths[some], strict=True):
                 yield Reply(
                     item.request.key,
@@ -257,14 +260,6 @@ def _filled(request: Request, chosen: Sequence[tuple[int, float]]) -> Completion
     return Completion(json.dumps(said), "stop", picks)
 
 
-def _pad_id(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Padding is masked out, so any id serves where the tokenizer has none for it."""
-    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if isinstance(token_id, int):
-            return token_id
-    return 0
-
-
 def _random(seed: int, key: Hashable, i: int) -> np.random.Generator:
     """The random stream of sample ``i`` of a request: it follows from the seed and the request's key alone."""
     return np.random.default_rng([seed, zlib.crc32(str(key).encode()), i])
@@ -276,9 +271,3 @@ def _has_stop(tokenizer: "PreTrainedTokenizerBase", ids: list[int], stop: Sequen
         return False
     tail = tokenizer.decode(ids[-4 * max(len(s) for s in stop) - 4 :])
     return any(s in tail for s in stop)
-
-
-def _end_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    configured = model.generation_config.eos_token_id
-    ends = configured if isinstance(configured, list) else [configured]
-    return {token for token in [*ends, tokenizer.eos_token_id] if token is not None}

@@ -63,6 +63,9 @@ TemplateOption = Annotated[list[str] | None, typer.Option(help=TEMPLATE_OPTION)]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same draws (rounding may differ with the batch).")]
 
 
+DEVICE_HELP = "`cpu`, `cuda`, `cuda:1` (the second GPU) or `mps`. [default: the first of cuda, mps, cpu that is there]"
+
+
 def _flag(help: str, **limits: Any) -> Any:
     return typer.Option(help=help, rich_help_panel="Backend", **limits)
 
@@ -104,6 +107,7 @@ class BackendFlags:
         Literal["auto", "float32", "bfloat16"],
         _flag("`transformers`: compute type; `auto` is bfloat16 where the hardware computes in it."),
     ] = "auto"
+    device: Annotated[str | None, _flag(f"`transformers`: {DEVICE_HELP}")] = None
 
     template_option: Annotated[
         list[str] | None,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from maskdpo.cli.options import INPUT
+from maskdpo.cli.options import DEVICE_HELP, INPUT
 from maskdpo.io import with_config
 
 IN_AND_OUT = "Input and output"
@@ -176,6 +176,7 @@ ShowAnswers = Annotated[
     int, _option(EVAL, "Held-out prompts that are answered at every look; also in answers.jsonl.", min=0)
 ]
 Cache = Annotated[bool, _option(SPEED, "Keep the reference log-probs on disk for the next run.")]
+Device = Annotated[str | None, _option(SPEED, DEVICE_HELP)]
 Nproc = Annotated[
     int,
     _option(

@@ -13,6 +13,7 @@ from maskdpo.cli.options import Model, PairsArg, TemplateOption, as_arguments, t
 from maskdpo.cli.train_flags import (
     Cache,
     ConfigFile,
+    Device,
     DryRun,
     Eos,
     EvalPairs,
@@ -52,6 +53,7 @@ def train(
     *,
     flags: TrainFlags,
     cache: Cache = True,
+    device: Device = None,
     nproc: Nproc = 1,
     save_every: SaveEvery = 100,
     keep: Keep = 2,
@@ -75,7 +77,7 @@ def train(
 
     settings = make_config(_settings(flags), config)
     if dry_run:
-        _show_plan(plan_run(pairs, settings), pairs)
+        _show_plan(plan_run(pairs, settings, device=device), pairs)
         return
     if push:
         check_push(push)
@@ -83,7 +85,10 @@ def train(
         launch(as_arguments(app, "train", given | asdict(flags)), nproc)
         return
     watch = Watch(eval, show_answers, track)
-    result = run(pairs, out, settings, save_every=save_every, keep=keep, restart=restart, use_cache=cache, watch=watch)
+    result = run(
+        pairs, out, settings,
+        save_every=save_every, keep=keep, restart=restart, use_cache=cache, watch=watch, device=device,
+    )  # fmt: skip
     if result is not None and result.steps:
         _show(result, out)
     if push and os.environ.get("RANK", "0") == "0":  # one of many processes sends

@@ -109,7 +109,8 @@ def _grouped(x_BHLD: Tensor, k_BGLD: Tensor) -> Tensor:
 def _probabilities(q_GMD: Tensor, k_GLD: Tensor, mask_1LL: Tensor, scaling: float) -> Tensor:
     """[G, M, L] float32."""
     length = k_GLD.shape[1]
-    hidden_1LL = torch.zeros(mask_1LL.shape).masked_fill_(~mask_1LL, float("-inf"))
+    # Not -inf: padding on the left sees no key at all, and its NaN would reach all rows through the next layer.
+    hidden_1LL = torch.zeros(mask_1LL.shape).masked_fill_(~mask_1LL, torch.finfo(torch.float32).min)
     scores_GML = torch.bmm(q_GMD.float(), k_GLD.float().transpose(1, 2))
     scores_HLL = torch.add(hidden_1LL, scores_GML.view(-1, length, length), alpha=scaling)
     return torch.softmax(scores_HLL, -1).view_as(scores_GML)

@@ -47,7 +47,7 @@ class Batch:
 
     def to(self, device: str) -> Self:
         moved = {
-            field.name: value.to(device, non_blocking=True)
+            field.name: value.to(device, non_blocking=device.startswith("cuda"))
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }

@@ -85,11 +85,14 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined(device: str | None = None) -> Iterator[Ranks]:
     """Meet the other ranks that ``torchrun`` has started; outside of it there are none.
 
     An error on one rank ends all: the first to fail says why, the others end without a word. Ranks other than the first
     print nothing, from now on.
+
+    Args:
+        device: what the user asks for; of many ranks only ``cpu`` can be, as each has a GPU of its own otherwise.
 
     Raises:
         UserError: also where a rank has no device of its own, or the connection to the others is lost.
@@ -100,7 +103,7 @@ def joined() -> Iterator[Ranks]:
     store, rank, size = next(rendezvous("env://"))
     _be_quiet(rank > 0)
     try:
-        ranks = Ranks(rank, size, _own_device())
+        ranks = Ranks(rank, size, _own_device(device))
         backend = "gloo" if ranks.device == "cpu" else "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
         yield ranks
@@ -136,9 +139,14 @@ def _be_quiet(quiet: bool) -> None:
         warnings.simplefilter("ignore")
 
 
-def _own_device() -> str:
+def _own_device(wanted: str | None) -> str:
     """A GPU for each process of the machine, or the CPU for all of them."""
-    if default_device() != "cuda":
+    if wanted not in (None, "cpu"):
+        raise UserError(
+            f"--device {wanted}: each of several processes takes the GPU of its own number; leave --device out, or say "
+            "cpu for all of them"
+        )
+    if wanted == "cpu" or default_device() != "cuda":
         return "cpu"
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if local >= torch.cuda.device_count():

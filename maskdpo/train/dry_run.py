@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from maskdpo.console import say
-from maskdpo.models import default_device, load_tokenizer, resolve_model
+from maskdpo.models import load_tokenizer, pick_device, resolve_model
 from maskdpo.train.batch import micro_batches
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.encode import Drop, EncodedPair
@@ -53,7 +53,7 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
     Raises:
         UserError: what would stop the run: bad input, no pair to train on, a model that does not load.
     """
-    device = device or default_device()
+    device = pick_device(device)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     encoded = read_pairs(pairs_file, config, tokenizer)
     steps = total_steps(len(encoded.pairs), config)

@@ -134,8 +134,11 @@ def kept_tokens(pairs: Sequence[EncodedPair]) -> dict[str, Any]:
     return counts
 
 
-def peak_memory_gb() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
+def peak_memory_gb(device: torch.device) -> float:
+    """Of the device's own memory, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 1e9  # what is held now: torch keeps no peak of it
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

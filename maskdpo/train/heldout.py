@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -58,9 +58,9 @@ def answer_prompts(
     trainer: Trainer, tokenizer: "PreTrainedTokenizerBase", pairs: Sequence[EncodedPair], step: int
 ) -> list[Answer]:
     """The most probable answers, of ``ANSWER_TOKENS`` at the most."""
-    from maskdpo.backends.decode import Row, decode  # late: most runs show none
+    from maskdpo.backends.decode import Row, decode, end_ids  # late: most runs show none
 
-    model, ends = trainer.model, _end_ids(trainer.model, tokenizer)
+    model, ends = trainer.model, end_ids(trainer.model, tokenizer)
     rows = [Row(i, np.random.default_rng(0), []) for i in range(len(pairs))]
     was_training = model.training
     model.eval()  # caches and gradient checkpointing exclude each other
@@ -74,7 +74,6 @@ def answer_prompts(
                 temperature=0,
                 top_p=1,
                 is_finished=lambda row: row.ids[-1] in ends,
-                pad_id=tokenizer.pad_token_id or 0,
             )
     finally:
         model.train(was_training)
@@ -90,10 +89,3 @@ def different_prompts(pairs: Iterable[EncodedPair], number: int) -> list[Encoded
         if len(found) < number:
             found.setdefault(pair.prompt_ids.tobytes(), pair)
     return list(found.values())
-
-
-def _end_ids(model: Any, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """Tokens that end an answer: the tokenizer's, and those that the model's generation config names."""
-    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    listed = named if isinstance(named, list) else [named]
-    return {token for token in (tokenizer.eos_token_id, *listed) if token is not None}

@@ -195,7 +195,7 @@ def run_steps(trainer: Trainer, pairs: Sequence[EncodedPair], first: int, last: 
             pairs_per_s=len(batch) / seconds,
             tokens_per_s=sum(pair.tokens for pair in batch) / seconds,
             peak_share=step_flops(shape, batch, trainer.layout) / seconds / peak,
-            memory_gb=trainer.ranks.largest(peak_memory_gb()),
+            memory_gb=trainer.ranks.largest(peak_memory_gb(trainer.model.device)),
             **measured,
         )
 

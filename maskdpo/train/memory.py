@@ -117,6 +117,8 @@ def free_bytes(device: str) -> int | None:
     if device.startswith("cuda"):
         free: Any = torch.cuda.mem_get_info(device)[0]
         return int(free)
+    if device.startswith("mps"):
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):

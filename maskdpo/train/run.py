@@ -15,7 +15,7 @@ import torch
 
 from maskdpo.console import progress, say
 from maskdpo.errors import InputError, Interrupted, UserError
-from maskdpo.models import default_device, fingerprint, load_tokenizer
+from maskdpo.models import fingerprint, load_tokenizer, pick_device
 from maskdpo.runs import META_IN_FOLDER, Run, set_aside
 from maskdpo.train.card import describe
 from maskdpo.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
@@ -73,15 +73,16 @@ def train(
         restart: set an earlier run in ``out`` aside and begin anew.
         use_cache: read and write the reference log-probs in the cache folder.
         watch: what is looked at on the way.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None takes the best that there is.
 
     Returns:
         What was done, or None where ``out`` already holds the finished run.
 
     Raises:
-        UserError: bad input, no pair to train on, or ``out`` holds another run.
+        UserError: bad input, no pair to train on, no such device, or ``out`` holds another run.
     """
-    with joined() as ranks:
-        device = ranks.device or device
+    with joined(device) as ranks:
+        device = ranks.device or pick_device(device)
         return _train(pairs_file, out, config, ranks, save_every, keep, restart, use_cache, watch, device)
 
 
@@ -95,7 +96,7 @@ def _train(
     restart: bool,
     use_cache: bool,
     watch: Watch,
-    device: str | None,
+    device: str,
 ) -> TrainResult | None:
     """``train`` on one of the ranks. Only the first one writes."""
     _check(out, config, watch, ranks, restart)
@@ -108,7 +109,7 @@ def _train(
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     encoded = read_pairs(pairs_file, config, tokenizer)
     looked_at = read_pairs(watch.eval_file, config, tokenizer).pairs if watch.eval_file else None
-    policy = load_policy(config, encoded.pairs + (looked_at or []), device or default_device(), ranks)
+    policy = load_policy(config, encoded.pairs + (looked_at or []), device, ranks)
     trainer = Trainer(policy.model, config, policy.layout, ranks)
     trainer.reference = _reference(trainer, encoded.pairs, use_cache)
     heldout = HeldOut(looked_at, _reference(trainer, looked_at, use_cache)) if looked_at else None

@@ -14,7 +14,8 @@ from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from maskdpo.backends.base import Reply, Request, Sampling
-from maskdpo.backends.decode import left_pad, pick
+from maskdpo.backends.decode import pick
+from maskdpo.backends.rows import left_pad
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.errors import UserError
 from maskdpo.schemas import Message, Status
@@ -142,8 +143,8 @@ def test_the_ends_of_the_interval_draw_possible_tokens_only() -> None:
 
 
 def test_padding_goes_to_the_left() -> None:
-    ids, mask = left_pad([[5], [6, 7]], 0, torch.device("cpu"))
-    assert (ids.tolist(), mask.tolist()) == ([[0, 5], [6, 7]], [[0, 1], [1, 1]])
+    ids, mask = left_pad([[5], [6, 7]], torch.device("cpu"))
+    assert (ids.tolist(), mask.tolist()) == ([[5, 5], [6, 7]], [[0, 1], [1, 1]])
 
 
 # --- where an answer ends --------------------------------------------------------------------------
@@ -196,22 +197,12 @@ def test_the_prompt_is_no_part_of_the_answer_and_leading_spaces_stay(tiny: Trans
     space = tokenizer(" the")["input_ids"]
     assert tokenizer.decode(space) == " the"
     made = backend(tiny.model)
-    made._loaded = (_Always(model, space[0]), tokenizer)  # a model that always says " the"
+    made._loaded = (model, tokenizer)
+    hook = model.lm_head.register_forward_hook(lambda _m, _i, logits: logits.index_fill(-1, torch.tensor(space), 1e6))
     (completion,) = run(made, [Request(0, "The river")], max_tokens=2, temperature=0.0)[0].completions
+    hook.remove()
     assert completion.text == tokenizer.decode([space[0]] * 2)
     assert completion.text.startswith(" ")
-
-
-class _Always(torch.nn.Module):
-    def __init__(self, model: Any, token: int) -> None:
-        super().__init__()
-        self.config, self.generation_config, self.device = model.config, model.generation_config, model.device
-        self._model, self._token = model, token
-
-    def forward(self, input_ids: Any, past_key_values: Any = None, **more: Any) -> Any:
-        output = self._model(input_ids=input_ids, past_key_values=past_key_values, **more)
-        output.logits[..., self._token] += 1e6
-        return output
 
 
 def test_a_prompt_that_leaves_no_room_is_truncated_and_the_others_are_answered(tiny: TransformersBackend) -> None:
@@ -318,7 +309,7 @@ def test_all_probabilities_sum_to_one_and_do_not_depend_on_the_batch(parts: Any)
         for choices in CHOICES
     ]
     for batch_size in (1, 2, 16):
-        found = _shares(_Reader(model, [], batch_size, pad_id=0), [tuple(ids) for ids in prompts], offered)
+        found = _shares(_Reader(model, [], batch_size), [tuple(ids) for ids in prompts], offered)
         for text, choices, shares in zip(PROMPTS, CHOICES, found, strict=False):
             assert sum(shares) == pytest.approx(1.0, abs=1e-5)
             assert shares == pytest.approx(brute_force(parts, text, choices), abs=1e-5)

@@ -79,6 +79,19 @@ def test_large_scores_are_as_exact_as_those_of_pytorch() -> None:
     assert errors[0] < 1.5 * errors[1] < 0.01
 
 
+def test_padding_on_the_left_which_sees_no_key_leaves_real_tokens_as_they_are(seen: list[torch.Size]) -> None:
+    ids = torch.tensor([[7, 7, 5, 6, 7], [8, 9, 5, 6, 7]])
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    model = random_model()
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
+        use_cpu_attention(model)
+        found = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
+    assert len(seen) == model.config.num_hidden_layers
+    torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("change", ["value size", "float mask", "one mask for all", "softcap"])
 def test_what_is_not_plain_is_left_to_pytorch(change: str, seen: list[torch.Size]) -> None:
     q, k, v = (torch.randn(2, 2, 6, 8) for _ in range(3))

@@ -1,0 +1,184 @@
+"""Rows of tokens, and the cache that the model itself makes of those that it has read.
+
+What a batch may hold depends on the model. Attention leaves padding out where a mask says so; a recurrent layer may
+carry it in its state; some models count it as positions; and rotary scalings that depend on length (longrope, dynamic
+NTK) turn all rows by the longest one. So rows of different lengths are padded only where padding leaves no trace, which
+is looked up in the model's own cache.
+
+Shape letters: R rows, T tokens, V vocabulary.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+PROBE_TOKENS = 8
+"""Padding that is read to see whether it leaves a trace; more than the width of usual convolutions."""
+
+
+class Rows:
+    """Token rows behind which the model is asked for the next one.
+
+    Where a model makes no cache whose rows can be picked (RWKV, xLSTM, MiniMax, RecurrentGemma), all tokens are read
+    again for every new one: slow, and right.
+
+    Args:
+        longest: tokens that the longest row can come to have.
+    """
+
+    def __init__(self, model: PreTrainedModel, rows: Sequence[Sequence[int]], longest: int) -> None:
+        self._model = model
+        self._ids_RT, self._mask_RT = left_pad(rows, model.device)
+        self._padded = not bool(self._mask_RT.all())
+        self._cache: DynamicCache | None = None
+        self._caches = True
+        self._read = 0
+        self._switch = rotation_switch(model)
+        self._rereads = self._switch is not None and _has_rope(model, "longrope")
+        if turns_by_longest(model, longest):
+            forget_longest(model, self._ids_RT)
+
+    def next_logits(self) -> Tensor:
+        """[R, V] float32: of the token that follows each row."""
+        tokens = self._ids_RT.shape[1]
+        if self._rereads and self._switch is not None and self._read <= self._switch < tokens:
+            self._read, self._cache = 0, None  # as transformers' Phi-3 does: keys were turned by the short factors
+        positions_RT = (self._mask_RT.cumsum(1) - 1).clamp(min=0)
+        output = forward(
+            self._model,
+            self._ids_RT[:, self._read :],
+            mask=self._mask_RT if self._padded else None,
+            positions=positions_RT[:, self._read :],
+            cache=self._cache,
+            use_cache=self._caches,
+        )
+        if self._caches and self._cache is None:
+            self._cache = own_cache(self._model, output)
+            self._caches = self._cache is not None
+        self._read = tokens if self._caches else 0
+        logits_RV: Tensor = output.logits[:, -1].float()
+        return logits_RV
+
+    def pick(self, index_R: Tensor) -> None:
+        """Go on with these rows: some may be left out, some may stand there more than once."""
+        self._ids_RT, self._mask_RT = self._ids_RT[index_R], self._mask_RT[index_R]
+        if self._cache is not None:
+            self._cache.reorder_cache(index_R)
+
+    def append(self, token_R: Tensor) -> None:
+        self._ids_RT = torch.cat([self._ids_RT, token_R[:, None]], 1)
+        self._mask_RT = torch.cat([self._mask_RT, self._mask_RT.new_ones(len(token_R), 1)], 1)
+
+
+def forward(
+    model: PreTrainedModel,
+    ids_RT: Tensor,
+    *,
+    mask: Tensor | None = None,
+    positions: Tensor | None = None,
+    cache: Cache | None = None,
+    use_cache: bool = False,
+    keep_last: bool = True,
+) -> Any:
+    """The model's output, by those of the arguments that it knows."""
+    names = inspect.signature(model.forward).parameters
+    cache_name = "cache" if "cache" in names else "past_key_values"  # renamed during version 5 of transformers
+    optional = {"attention_mask": mask, "position_ids": positions, cache_name: cache}
+    given: dict[str, Any] = {name: value for name, value in optional.items() if name in names and value is not None}
+    if keep_last and "logits_to_keep" in names:
+        given["logits_to_keep"] = 1
+    return model(input_ids=ids_RT, use_cache=use_cache, **given)
+
+
+def own_cache(model: PreTrainedModel, output: Any) -> DynamicCache | None:
+    """The cache that the model has made, if its rows can be picked and it holds all that the model remembers."""
+    cache: Any = getattr(output, "cache", None) or getattr(output, "past_key_values", None)
+    if type(cache) is not DynamicCache:  # a class of the model's own may hold more than ``reorder_cache`` moves
+        return None
+    elsewhere = getattr(model, "_is_stateful", False) and not any(states(layer) for layer in cache.layers)
+    return None if elsewhere else cache
+
+
+def states(layer: Any) -> list[Tensor]:
+    """What a layer of a cache holds beside keys and values: recurrent and convolution states, indexers."""
+    held = [value for name, value in vars(layer).items() if name not in ("keys", "values")]
+    flat = [x for value in held for x in (value.values() if isinstance(value, dict) else [value])]
+    return [x for x in flat if isinstance(x, Tensor) and x.ndim]
+
+
+@torch.inference_mode()
+def pads_without_trace(model: PreTrainedModel) -> bool:
+    """Whether a row that begins with masked padding is read as if the padding were not there.
+
+    Positions must be told to the model, and a row of nothing but padding must leave all states at zero, where they
+    start. Keys and values are masked by attention itself.
+    """
+    if not {"position_ids", "attention_mask"} <= inspect.signature(model.forward).parameters.keys():
+        return False
+    ids_RT = torch.zeros(2, PROBE_TOKENS, dtype=torch.long, device=model.device)
+    mask_RT = torch.tensor([[1], [0]], device=model.device).expand_as(ids_RT)
+    output = forward(model, ids_RT, mask=mask_RT, positions=(mask_RT.cumsum(1) - 1).clamp(min=0), use_cache=True)
+    cache = own_cache(model, output)
+    return cache is not None and not any(bool(state[1].any()) for layer in cache.layers for state in states(layer))
+
+
+def alike(model: PreTrainedModel, rows: Sequence[Sequence[int]], room: int) -> Iterator[list[int]]:
+    """Indexes of rows that may be read together: all of them, else those of the same length.
+
+    Args:
+        room: tokens that a row may grow by.
+    """
+    by_length: dict[int, list[int]] = {}
+    for i, row in enumerate(rows):
+        by_length.setdefault(len(row), []).append(i)
+    if len(by_length) == 1 or (not turns_by_longest(model, max(by_length) + room) and pads_without_trace(model)):
+        yield list(range(len(rows)))
+    else:
+        yield from by_length.values()
+
+
+def turns_by_longest(model: PreTrainedModel, longest: int) -> bool:
+    """Whether a row of so many tokens changes how the rows beside it are rotated."""
+    switch = rotation_switch(model)
+    return switch is not None and longest >= switch  # at the switch itself dynamic NTK is not reset
+
+
+def forget_longest(model: PreTrainedModel, ids_RT: Tensor) -> None:
+    """Dynamic NTK goes on from the longest row that it has seen, until it sees a short one."""
+    forward(model, ids_RT[:1, :1])
+
+
+def rotation_switch(model: PreTrainedModel) -> int | None:
+    """Tokens beyond which a rotary scaling depends on the longest row; None where none does."""
+    if not (_has_rope(model, "longrope") or _has_rope(model, "dynamic")):
+        return None
+    config = model.config.get_text_config()
+    named = [rope.get("original_max_position_embeddings") for rope in _ropes(model)]
+    candidates = [*named, getattr(config, "original_max_position_embeddings", None), config.max_position_embeddings]
+    return min(int(tokens) for tokens in candidates if tokens)
+
+
+def _has_rope(model: PreTrainedModel, kind: str) -> bool:
+    return any(kind in str(rope.get("rope_type", "")) for rope in _ropes(model))
+
+
+def _ropes(model: PreTrainedModel) -> list[dict[str, Any]]:
+    """The rotary settings: one, or one for each type of layers."""
+    settings = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    nested = [value for value in settings.values() if isinstance(value, dict)]
+    return cast(list[dict[str, Any]], nested or [settings])
+
+
+def left_pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """[R, T] ids and [R, T] mask (1 for real tokens), padded on the left so that all rows end together.
+
+    A row is padded with its own first token, which the model's vocabulary is sure to have.
+    """
+    width = max(len(row) for row in rows)
+    ids_RT = torch.tensor([[row[0]] * (width - len(row)) + list(row) for row in rows])
+    mask_RT = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return ids_RT.to(device), mask_RT.to(device)
