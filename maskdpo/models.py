@@ -92,8 +92,8 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def hashes(files: Sequence[Path]) -> list[str]:
-    """The SHA-256 of each file. Those of unchanged files are remembered in the cache folder: by path, and by inode, size
-    and times."""
+    """The SHA-256 of each file. Those of unchanged files are remembered in the cache folder: by path, inode, size and
+    times."""
     known_file = cache_dir() / "hashes.json"
     known = _remembered(known_file)
     found: dict[str, tuple[list[int], str]] = {}

@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import re
 import shlex
 import sys
 import time
@@ -20,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, mod
 from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import atomic_write, identity, is_on_hub, open_input
+from maskdpo.public import line_without_secrets, without_secrets
 
 META_IN_FOLDER = "maskdpo_run.json"
 """The record inside an output that is a folder: a trained model."""
@@ -29,34 +29,6 @@ SCHEMA_VERSION = 2
 """Of ``RunMeta``; one more whenever a field is added. Records of version 1 do not say so."""
 
 PACKAGES = ("maskdpo", "torch", "transformers", "tokenizers", "vllm", "openai", "sentencex", "spacy", "nltk")
-
-
-URL = re.compile(r"(?P<scheme>\w://)(?P<authority>[^/?#\s]*)(?P<path>[^?\s]*)(?P<query>\?\S*)?")
-
-
-def without_secrets(value: Any) -> Any:
-    """An argument, or a list or dict of them, with its URLs less user, password and the values of their queries."""
-    if isinstance(value, str):
-        return URL.sub(_clean_url, value)
-    if isinstance(value, dict):
-        return {key: without_secrets(one) for key, one in value.items()}
-    return [without_secrets(one) for one in value] if isinstance(value, list) else value
-
-
-def _clean_url(url: re.Match[str]) -> str:
-    host = url["authority"].rpartition("@")[2]  # a password may hold an @ of its own
-    query = re.sub(r"([?&;])([^=&;]*=)?[^&;]+", lambda part: f"{part[1]}{part[2] or ''}***", url["query"] or "")
-    return f"{url['scheme']}{host}{url['path']}{query}"
-
-
-def line_without_secrets(line: str) -> str:
-    """Of a command line, word by word: a URL ends where its word does, not at a quotation mark within."""
-    if "://" not in line:
-        return line
-    try:
-        return shlex.join(without_secrets(shlex.split(line)))
-    except ValueError:  # no line that a shell would take
-        return str(without_secrets(line))
 
 
 class RunMeta(BaseModel):

@@ -10,16 +10,15 @@ from conftest import WriteJsonl
 
 from maskdpo.dataset.options import PairOptions
 from maskdpo.dataset.pairs import build_pairs
+from maskdpo.public import line_without_secrets, without_secrets
 from maskdpo.runs import (
     Run,
     changed_outputs,
     holds,
     invoked_as,
-    line_without_secrets,
     meta_file,
     read_meta,
     set_aside,
-    without_secrets,
 )
 
 PAIR_OPTIONS = PairOptions(test_size=0.5, max_similarity=1.0)

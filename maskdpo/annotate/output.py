@@ -39,7 +39,7 @@ def retry_file(out: Path) -> Path:
 
 
 def as_recorded(info: JudgeInfo, file: Path) -> JudgeInfo:
-    """The judge, its model's files named as in the record of the run that is continued, if they can be the same ones."""
+    """The judge, its model's files named as the run that is continued has recorded them, if they can be the same."""
     if info.name != "llm" or info.model is None or recorded_option(file, "model") != info.model:
         return info
     files = fingerprint(info.model, recorded_option(file, "revision") or info.model)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from maskdpo.io.write import move_into_place
+from maskdpo.models import model_files
+from maskdpo.train.card import shown_model
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.lora import merge
 from maskdpo.train.policy import Policy
@@ -28,6 +31,8 @@ def export(
         texts: further files by name, such as the card.
     """
     model: Any = policy.adapter
+    if policy.adapter is not None:
+        policy.adapter.peft_config["default"].base_model_name_or_path = shown_model(config.model)
     if policy.adapter is None or config.merge:
         model = policy.model if policy.adapter is None else merge(policy.adapter)
         if config.export_dtype == "bfloat16":
@@ -41,14 +46,21 @@ def export(
 
 @contextmanager
 def moved_in_last_config(out: Path) -> Iterator[Path]:
-    """A folder beside, moved into ``out`` file by file, the config last: what can be loaded is whole."""
+    """A folder beside, moved into ``out`` file by file, the config last: what can be loaded is whole.
+
+    Nothing of a model that was there before stays: no adapter, no shard that the new one does not have.
+    """
     for left_over in out.glob(".export-*"):
         shutil.rmtree(left_over)
     temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
     try:
         yield temporary
+        names = {file.name for file in temporary.iterdir()}
+        for file in model_files(out):
+            if file.name not in names:
+                file.unlink()
         for file in sorted(temporary.iterdir(), key=lambda file: file.name in ("config.json", "adapter_config.json")):
             file.chmod(0o644)
-            file.replace(out / file.name)
+            move_into_place(file, out / file.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -20,8 +20,8 @@ from maskdpo.errors import UserError
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Status
 
 VERSION = "0.1.0"
-"""The maskdpo since which this judge gives the verdicts that it gives. It is recorded, and labels of different judges are
-not mixed: change it where verdicts change, and only there."""
+"""The maskdpo since which this judge gives the verdicts that it gives. Labels of different judges are not mixed: this
+changes where verdicts do, and only there."""
 SHARED = 0.55
 """How much of what a clause says (its words, weighted by rarity) the supporting sentences must say too."""
 ABOUT = 0.6

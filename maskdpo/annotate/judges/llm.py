@@ -20,8 +20,8 @@ from maskdpo.models import fingerprint
 from maskdpo.schemas import JudgeInfo, Message, Prompt, Status
 
 VERSION = "0.1.0"
-"""The maskdpo since which this judge gives the verdicts that it gives, for equal replies of its model. It is recorded, and
-labels of different judges are not mixed: change it where verdicts change, and only there."""
+"""The maskdpo since which this judge gives the verdicts that it gives. Labels of different judges are not mixed: this
+changes where verdicts do, and only there."""
 SENTENCES_A_CALL = 32
 """The most that one call judges together (``asks: answer``): longer answers are asked about in parts."""
 REFERENCES_KEPT = 512
