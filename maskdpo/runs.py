@@ -1,9 +1,7 @@
 """What a stage did, beside what it made: ``<output>.meta.json``. It also tells a resumed run from a changed one."""
 
 import hashlib
-import importlib.metadata
 import os
-import platform
 import shlex
 import sys
 import time
@@ -12,12 +10,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
+from maskdpo.extras import versions
 from maskdpo.io import atomic_write, identity, is_on_hub, open_input
 from maskdpo.public import line_without_secrets, without_secrets
 
@@ -27,8 +27,6 @@ META_SUFFIX = ".meta.json"
 
 SCHEMA_VERSION = 2
 """Of ``RunMeta``; one more whenever a field is added. Records of version 1 do not say so."""
-
-PACKAGES = ("maskdpo", "torch", "transformers", "tokenizers", "vllm", "openai", "sentencex", "spacy", "nltk")
 
 
 class RunMeta(BaseModel):
@@ -79,6 +77,7 @@ class Run:
         restart: how the user begins anew, for the message when the options changed. None: the stage always makes its
             output anew, whatever an earlier record says.
         fixed_inputs: whether a changed input file forbids to continue (else it is only pointed out).
+        defaults: what options mean that the record of an earlier maskdpo does not have yet.
     """
 
     def __init__(
@@ -90,6 +89,7 @@ class Run:
         *,
         restart: str | None,
         fixed_inputs: bool = False,
+        defaults: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.file = file
         command_line, arguments = _invocation.get() or (_own_command_line(), {})
@@ -104,9 +104,11 @@ class Run:
             command_line=command_line,
             arguments=dict(arguments),
             begun=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            versions=_versions(),
+            versions=versions(),
         )
         self.previous = read_meta(file) if restart is not None else None
+        if self.previous is not None:
+            self.previous.options = {**defaults, **self.previous.options}
         if self.previous is not None and restart is not None:
             changed = [role for role, digest in self.meta.inputs.items() if self.previous.inputs.get(role) != digest]
             _check_same(self.previous, self.meta, file, restart, changed if fixed_inputs else [])
@@ -318,13 +320,3 @@ def _check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, changed
     if before.command != now.command or changed:
         what = "; ".join(changed) or f"it was made by {before.command!r}"
         raise OtherSettings(f"{file}: an earlier run with other settings is recorded here ({what}). {restart}")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

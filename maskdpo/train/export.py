@@ -1,5 +1,6 @@
 """The trained model as a Hugging Face folder that transformers and vLLM load as it is."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -31,17 +32,23 @@ def export(
         texts: further files by name, such as the card.
     """
     model: Any = policy.adapter
-    if policy.adapter is not None:
-        policy.adapter.peft_config["default"].base_model_name_or_path = shown_model(config.model)
     if policy.adapter is None or config.merge:
         model = policy.model if policy.adapter is None else merge(policy.adapter)
         if config.export_dtype == "bfloat16":
             model = model.to(torch.bfloat16)
     with moved_in_last_config(out) as folder:
         model.save_pretrained(folder)
+        _name_base(folder / "adapter_config.json", shown_model(config.model))
         tokenizer.save_pretrained(folder)
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
+
+
+def _name_base(adapter_config: Path, name: str) -> None:
+    """PEFT writes down where the base model lay on this machine. It needs that to save, so it is renamed afterwards."""
+    if adapter_config.exists():
+        settings = json.loads(adapter_config.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}
+        adapter_config.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
 
 
 @contextmanager

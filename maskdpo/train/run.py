@@ -165,7 +165,13 @@ def _record(out: Path, options: dict[str, Any], inputs: dict[str, Path]) -> Run:
         inputs,
         restart="Use another --out, or --restart to set it aside and begin anew",
         fixed_inputs=True,
+        defaults=_defaults(),
     )
+
+
+def _defaults() -> dict[str, Any]:
+    """Of all settings: what a run was made with whose record is older than a setting."""
+    return {name: field.get_default(call_default_factory=True) for name, field in TrainConfig.model_fields.items()}
 
 
 def _named(dropped: Counter[Drop]) -> dict[str, int]:
