@@ -112,6 +112,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
+V2 = ("memory.max", "memory.current", "inactive_file")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+"""Files with the limit and the usage of a group, and what memory.stat calls the page cache that is given back first."""
+
+
 def free_bytes(device: str) -> int | None:
     """What the device has left; None where it does not say."""
     if device.startswith("cuda"):
@@ -145,11 +150,6 @@ def _left_of_groups(groups: Sequence[str], root: Path) -> Iterator[int]:
         for folder in (inner, *inner.parents):
             if folder == top or top in folder.parents:
                 yield from _left_of(folder, *names)
-
-
-V2 = ("memory.max", "memory.current", "inactive_file")
-V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-"""Files with the limit and the usage of a group, and what memory.stat calls the page cache that is given back first."""
 
 
 def _left_of(group: Path, limit_file: str, used_file: str, cache: str) -> Iterator[int]:
