@@ -6,7 +6,11 @@ class UserError(Exception):
 
 
 class Interrupted(UserError):
-    """Ctrl-C, after what was done has been saved; the CLI exits with 130."""
+    """Ctrl-C or SIGTERM, after what was done has been saved; the CLI exits with 128 + the signal's number."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal
 
 
 class InputError(UserError):

@@ -1,9 +1,25 @@
-"""Optional packages: imported where used, and a missing one is answered with the command that installs it."""
+"""Packages: optional ones are imported where used, a missing one is answered with the command that installs it, and the
+versions of those that decide a result are recorded."""
 
 import importlib
+import importlib.metadata
+import platform
 from types import ModuleType
 
 from maskdpo.errors import UserError
+
+RECORDED = ("maskdpo", "torch", "transformers", "tokenizers", "vllm", "openai", "sentencex", "spacy", "nltk")
+
+
+def versions() -> dict[str, str]:
+    """Python's and those of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in RECORDED:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def require(module: str, *, install: str, purpose: str) -> ModuleType:

@@ -122,12 +122,12 @@ def _model(folder: Path, run: RunMeta) -> tuple[Path, str, State] | None:
     name, recorded = known
     path = _tidy(folder / run.folder / Path(name).expanduser())
     if not path.is_dir():
-        # what is recorded of a folder is a hash, of a Hub id the id itself
-        is_folder = recorded not in (None, name) and name != "smollm2"
+        # what is recorded of a folder is a hash, of a Hub id the id itself, with its commit where that was known
+        is_folder = recorded is not None and recorded.partition("@")[0] != name and name != "smollm2"
         return (path, "model", "missing") if is_folder else None
     if recorded is None:
         return path, "model", "unknown"
-    return path, "model", "unchanged" if fingerprint(str(path)) == recorded else "changed"
+    return path, "model", "unchanged" if fingerprint(str(path), recorded) == recorded else "changed"
 
 
 def _tidy(path: Path) -> Path:

@@ -1,10 +1,7 @@
 """What a stage did, beside what it made: ``<output>.meta.json``. It also tells a resumed run from a changed one."""
 
 import hashlib
-import importlib.metadata
 import os
-import platform
-import re
 import shlex
 import sys
 import time
@@ -13,47 +10,23 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
+from maskdpo.extras import versions
 from maskdpo.io import atomic_write, identity, is_on_hub, open_input
+from maskdpo.public import line_without_secrets, without_secrets
 
 META_IN_FOLDER = "maskdpo_run.json"
 """The record inside an output that is a folder: a trained model."""
 META_SUFFIX = ".meta.json"
 
-PACKAGES = ("maskdpo", "torch", "transformers", "tokenizers", "vllm", "openai", "sentencex", "spacy", "nltk")
-
-
-URL = re.compile(r"(?P<scheme>\w://)(?P<authority>[^/?#\s]*)(?P<path>[^?\s]*)(?P<query>\?\S*)?")
-
-
-def without_secrets(value: Any) -> Any:
-    """An argument, or a list or dict of them, with its URLs less user, password and the values of their queries."""
-    if isinstance(value, str):
-        return URL.sub(_clean_url, value)
-    if isinstance(value, dict):
-        return {key: without_secrets(one) for key, one in value.items()}
-    return [without_secrets(one) for one in value] if isinstance(value, list) else value
-
-
-def _clean_url(url: re.Match[str]) -> str:
-    host = url["authority"].rpartition("@")[2]  # a password may hold an @ of its own
-    query = re.sub(r"([?&;])([^=&;]*=)?[^&;]+", lambda part: f"{part[1]}{part[2] or ''}***", url["query"] or "")
-    return f"{url['scheme']}{host}{url['path']}{query}"
-
-
-def line_without_secrets(line: str) -> str:
-    """Of a command line, word by word: a URL ends where its word does, not at a quotation mark within."""
-    if "://" not in line:
-        return line
-    try:
-        return shlex.join(without_secrets(shlex.split(line)))
-    except ValueError:  # no line that a shell would take
-        return str(without_secrets(line))
+SCHEMA_VERSION = 2
+"""Of ``RunMeta``; one more whenever a field is added. Records of version 1 do not say so."""
 
 
 class RunMeta(BaseModel):
@@ -61,6 +34,8 @@ class RunMeta(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    schema_version: int = 1
+    """The ``SCHEMA_VERSION`` of the maskdpo that wrote this record."""
     command: str
     options: dict[str, Any]
     """What decides the result. A run with other options does not continue this output."""
@@ -82,6 +57,15 @@ class RunMeta(BaseModel):
     counts: dict[str, Any] = {}
     seconds: float = 0.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_fields_of_later_versions(cls, values: Any) -> Any:
+        """A field that is unknown here is an error, except in the record of a later maskdpo, which may have more."""
+        version = values.get("schema_version") if isinstance(values, dict) else None
+        if not isinstance(version, int) or version <= SCHEMA_VERSION:
+            return values
+        return {name: value for name, value in values.items() if name in cls.model_fields}
+
 
 class Run:
     """One run of a stage, recorded at its start (status ``running``) and at its end (``complete``).
@@ -93,6 +77,7 @@ class Run:
         restart: how the user begins anew, for the message when the options changed. None: the stage always makes its
             output anew, whatever an earlier record says.
         fixed_inputs: whether a changed input file forbids to continue (else it is only pointed out).
+        defaults: what options mean that the record of an earlier maskdpo does not have yet.
     """
 
     def __init__(
@@ -104,10 +89,13 @@ class Run:
         *,
         restart: str | None,
         fixed_inputs: bool = False,
+        defaults: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.file = file
         command_line, arguments = _invocation.get() or (_own_command_line(), {})
+        self._restart = restart
         self.meta = RunMeta(
+            schema_version=SCHEMA_VERSION,
             command=command,
             options=dict(options),
             inputs={role: sha256_of(path) for role, path in inputs.items()},
@@ -116,16 +104,31 @@ class Run:
             command_line=command_line,
             arguments=dict(arguments),
             begun=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            versions=_versions(),
+            versions=versions(),
         )
         self.previous = read_meta(file) if restart is not None else None
+        if self.previous is not None:
+            self.previous.options = {**defaults, **self.previous.options}
         if self.previous is not None and restart is not None:
-            _check_same(self.previous, self.meta, file, restart, fixed_inputs)
+            changed = [role for role, digest in self.meta.inputs.items() if self.previous.inputs.get(role) != digest]
+            _check_same(self.previous, self.meta, file, restart, changed if fixed_inputs else [])
+            for role in changed:
+                warn(f"the {role} file has changed since the run recorded in {file}; what is already done is kept")
             self.meta.begun = self.previous.begun or self.meta.begun
         self._started = time.monotonic()
 
-    def begin(self) -> None:
-        """Write the record; called when the inputs have proved to be good."""
+    def begin(self, options: Mapping[str, Any] | None = None) -> None:
+        """Write the record; called when the inputs have proved to be good.
+
+        Args:
+            options: those that could only be told when the model was loaded, which may have come from the Hub then.
+
+        Raises:
+            OtherSettings: they differ from those of the run that is continued.
+        """
+        self.meta.options |= options or {}
+        if self.previous is not None and self._restart is not None:
+            _check_same(self.previous, self.meta, self.file, self._restart, [])
         _write_meta(self.file, self.meta)
 
     def finish(self, counts: Mapping[str, Any], outputs: Iterable[Path] | None = None) -> None:
@@ -222,9 +225,13 @@ def fix_date(renderer: Dated, file: Path) -> dict[str, str]:
 
 
 def set_aside(*files: Path) -> None:
-    """Keep an earlier output as ``.bak`` (``.bak2`` ...) when a run begins anew: nothing is deleted."""
-    for file in files:
-        if file.exists():
+    """Keep an earlier output as ``.bak`` (``.bak2`` ...) when a run begins anew: nothing is deleted.
+
+    Of a symbolic link that is what it points to, so that the link leads to the new output.
+    """
+    for link in files:
+        if link.exists():
+            file = link.resolve()
             names = (file.with_name(f"{file.name}.bak{number}") for number in ("", *range(2, 1000)))
             file.rename(next(name for name in names if not name.exists()))
 
@@ -262,7 +269,8 @@ def relative_to_folder(path: Path, folder: Path) -> str:
     """A path as seen from a folder, for both may be moved together; a dataset on the Hub stays as it is."""
     if is_on_hub(path):
         return str(path)
-    return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
+    # where folders are symbolic links, ".." leads out of what they point to
+    return Path(os.path.relpath(path.absolute().parent.resolve() / path.name, folder.resolve())).as_posix()
 
 
 def _own_command_line() -> str:
@@ -280,6 +288,12 @@ def read_meta(file: Path) -> RunMeta | None:
         raise InputError("is not a record of a maskdpo run; move it away", path=file) from None
 
 
+def recorded_option(file: Path, name: str) -> Any:
+    """An option of the run that an output would continue; None where nothing is recorded."""
+    meta = read_meta(file)
+    return meta.options.get(name) if meta is not None else None
+
+
 def note_arguments(file: Path, arguments: Mapping[str, Any]) -> None:
     """Keep the arguments of a command that found nothing left to do, so that the next one sees no change."""
     meta = read_meta(file)
@@ -289,32 +303,20 @@ def note_arguments(file: Path, arguments: Mapping[str, Any]) -> None:
 
 
 def _write_meta(file: Path, meta: RunMeta) -> None:
+    written = meta.model_copy(update={"schema_version": SCHEMA_VERSION})
     with atomic_write(file) as handle:
-        handle.write(meta.model_dump_json(indent=2).encode() + b"\n")
+        handle.write(written.model_dump_json(indent=2).encode() + b"\n")
 
 
-def _check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, fixed_inputs: bool) -> None:
+def _check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, changed_inputs: list[str]) -> None:
+    """Refuse to continue what was made with other options, or from other inputs where that is not allowed."""
     keys = sorted(before.options.keys() | now.options.keys())
     changed = [
         f"{key}: {before.options.get(key)!r} -> {now.options.get(key)!r}"
         for key in keys
         if before.options.get(key) != now.options.get(key)
     ]
-    inputs = [role for role, digest in now.inputs.items() if before.inputs.get(role) != digest]
-    if fixed_inputs:
-        changed += [f"the {role} file has changed" for role in inputs]
+    changed += [f"the {role} file has changed" for role in changed_inputs]
     if before.command != now.command or changed:
         what = "; ".join(changed) or f"it was made by {before.command!r}"
         raise OtherSettings(f"{file}: an earlier run with other settings is recorded here ({what}). {restart}")
-    for role in inputs:
-        warn(f"the {role} file has changed since the run recorded in {file}; what is already done is kept")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

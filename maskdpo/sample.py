@@ -1,5 +1,6 @@
 """``maskdpo sample``: several answers of a model to every prompt, resumable."""
 
+import functools
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from maskdpo.errors import UserError
 from maskdpo.io import Appender, Located, read_located, refuse_overwriting, reorder
 from maskdpo.io.append import sole_writer
 from maskdpo.models import fingerprint
-from maskdpo.runs import Run, fix_date, meta_file, set_aside
+from maskdpo.runs import Run, fix_date, meta_file, recorded_option, set_aside
 from maskdpo.schemas import Message, Prompt, Response
 
 
@@ -60,7 +61,9 @@ def sample(
         if restart:
             set_aside(out, meta_file(out))
         restart_hint = "Use another --out, or --restart to set it aside and begin anew"
-        options = _options(backend, sampling, raw) | ({} if raw else fix_date(backend, meta_file(out)))
+        files = functools.partial(fingerprint, backend.model, recorded_option(meta_file(out), "model_files"))
+        options = _options(backend, sampling, raw) | {"model_files": files()}
+        options |= {} if raw else fix_date(backend, meta_file(out))
         run = Run(meta_file(out), "sample", options, {"prompts": prompts_file}, restart=restart_hint)
         done: set[str] = set()
         appender = Appender(out, Response, lambda response: done.add(response.id))
@@ -72,7 +75,7 @@ def sample(
         with progress("sample", len(missing) * sampling.n, "responses") as bar:
             replies = backend.generate(Request(p.id, _to_send(p, raw), sampling=sampling) for p in missing)
             first = list(islice(replies, 1))  # a model that cannot be had fails here, before anything is written
-            run.begin()
+            run.begin({"model_files": files()})
             with appender:
                 for reply in chain(first, replies):
                     prompt_id = str(reply.key)
@@ -91,7 +94,6 @@ def _options(backend: Backend, sampling: Sampling, raw: bool) -> dict[str, Any]:
         **asdict(sampling),
         "stop": list(sampling.stop),
         "model": backend.model,
-        "model_files": fingerprint(backend.model),
         "raw": raw,
         **_template_options(backend),
     }

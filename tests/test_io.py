@@ -223,6 +223,19 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_link_to_an_output_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link, file = tmp_path / "r.jsonl", tmp_path / "disk" / "r.jsonl"
+    link.symlink_to(Path("disk", "r.jsonl"))  # relative to the link, and to nothing yet
+    write_records(link, [response(0), response(1)])
+    with Appender(link, Response, print) as appender:
+        appender.append([response(2)])
+    reorder(link, Response, [response(2).id])
+    assert link.is_symlink()
+    assert [r.id for r in read_records(file, Response)] == [response(i).id for i in (2, 0, 1)]
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["r.jsonl"]
+
+
 # --- one writer ------------------------------------------------------------------------------------
 
 
@@ -240,6 +253,10 @@ def test_one_writer_at_a_time_and_nothing_is_left_behind(tmp_path: Path) -> None
             pass
     with pytest.raises(KeyboardInterrupt), sole_writer(out):
         raise KeyboardInterrupt
+    with sole_writer(tmp_path):  # a folder
+        assert (tmp_path.parent / f".{tmp_path.name}.lock").exists()
+        with pytest.raises(UserError, match="another maskdpo run"), sole_writer(tmp_path):
+            pass
     assert [file.name for file in out.parent.iterdir()] == ["r.jsonl"]
 
 

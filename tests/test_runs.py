@@ -1,5 +1,6 @@
 """The record beside an output, and what becomes of outputs that are begun anew."""
 
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,20 @@ from conftest import WriteJsonl
 
 from maskdpo.dataset.options import PairOptions
 from maskdpo.dataset.pairs import build_pairs
+from maskdpo.errors import InputError
+from maskdpo.io import atomic_write
+from maskdpo.public import line_without_paths, line_without_secrets, without_paths, without_secrets
 from maskdpo.runs import (
+    SCHEMA_VERSION,
+    OtherSettings,
     Run,
     changed_outputs,
     holds,
     invoked_as,
-    line_without_secrets,
     meta_file,
     read_meta,
+    recorded_option,
     set_aside,
-    without_secrets,
 )
 
 PAIR_OPTIONS = PairOptions(test_size=0.5, max_similarity=1.0)
@@ -68,6 +73,83 @@ def test_a_record_holds_no_secrets_nor_gives_those_of_old_records(tmp_path: Path
     assert meta is not None
     assert "RET" not in meta.model_dump_json()
     assert meta.arguments == {"api_base": "https://h/v1?key=***", "stop": ["https://h/v1?key=***"]}
+
+
+# --- what strangers may read ---------------------------------------------------------------------
+
+
+def test_of_an_absolute_path_the_last_part_is_shown() -> None:
+    options = {"model": "/data/models/small", "stop": ["</s>", "/end", "//", "/a/b\n"], "n": 4, "protocol": "~/my/own"}
+    shown = {"model": "small", "stop": ["</s>", "/end", "//", "/a/b\n"], "n": 4, "protocol": "own"}
+    assert without_paths(options) == shown
+    line = "maskdpo sample /home/me/a.jsonl --model '/data/my models/small' --out=/tmp/x/o.jsonl --temperature 0.7"
+    assert line_without_paths(line) == "maskdpo sample a.jsonl --model small --out=o.jsonl --temperature 0.7"
+    assert line_without_paths("an 'open quote") == "an 'open quote"
+
+
+# --- records of other versions -------------------------------------------------------------------
+
+
+def test_fields_of_a_later_version_are_let_pass_and_no_others(tmp_path: Path) -> None:
+    file = meta_file(tmp_path / "out.jsonl")
+    Run(file, "sample", {"n": 1}, {}, restart="").begin()
+    written = json.loads(file.read_text())
+    assert written["schema_version"] == SCHEMA_VERSION
+    for version, extra, fine in (
+        (SCHEMA_VERSION, {}, True),
+        (SCHEMA_VERSION, {"colour": 1}, False),
+        (SCHEMA_VERSION + 1, {"colour": 1}, True),
+        (None, {}, True),  # version 1 did not say so
+        (None, {"colour": 1}, False),
+    ):
+        record = written | {"schema_version": version} | extra
+        file.write_text(json.dumps({name: value for name, value in record.items() if value is not None}))
+        if not fine:
+            with pytest.raises(InputError, match="is not a record of a maskdpo run"):
+                read_meta(file)
+            continue
+        meta = read_meta(file)
+        assert meta is not None
+        assert meta.options == {"n": 1}
+        assert meta.schema_version == (version or 1)
+        run = Run(file, "sample", {"n": 1}, {}, restart="")
+        assert run.previous == meta
+    run.begin()
+    assert json.loads(file.read_text())["schema_version"] == SCHEMA_VERSION
+
+
+def test_an_option_that_the_loaded_model_tells_is_compared_too(tmp_path: Path) -> None:
+    file = meta_file(tmp_path / "out.jsonl")
+    Run(file, "sample", {"files": "id"}, {}, restart="").begin({"files": "id@1"})
+    assert recorded_option(file, "files") == "id@1"
+    with pytest.raises(OtherSettings, match="files: 'id@1' -> 'id@2'"):
+        Run(file, "sample", {"files": "id@1"}, {}, restart="").begin({"files": "id@2"})
+
+
+# --- symbolic links ------------------------------------------------------------------------------
+
+
+def test_what_a_link_points_to_is_set_aside_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "model").mkdir(parents=True)
+    (tmp_path / "disk" / "model" / "old").touch()
+    link = tmp_path / "model"
+    link.symlink_to(tmp_path / "disk" / "model")
+    set_aside(link)
+    assert link.is_symlink()
+    assert (tmp_path / "disk" / "model.bak" / "old").exists()
+    with atomic_write(link / "new") as file:
+        file.write(b"x")
+    assert (tmp_path / "disk" / "model" / "new").read_bytes() == b"x"
+
+
+def test_inputs_are_found_from_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "deep" / "model").mkdir(parents=True)
+    (tmp_path / "model").symlink_to(tmp_path / "disk" / "deep" / "model")
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("x")
+    run = Run(meta_file(tmp_path / "model"), "train", {}, {"pairs": pairs}, restart="")
+    run.begin()
+    assert (tmp_path / "model" / run.meta.paths["pairs"]).samefile(pairs)
 
 
 # --- what was made ---------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from maskdpo.annotate.stats import AnnotateStats
 from maskdpo.errors import InputError
 from maskdpo.io import Appender, reorder
+from maskdpo.models import fingerprint
+from maskdpo.runs import recorded_option
 from maskdpo.schemas import Annotation, JudgeInfo, Response, Sentence, Status
 
 
@@ -34,6 +36,14 @@ def failed_of(record: Annotation) -> list[Sentence]:
 def retry_file(out: Path) -> Path:
     """Where renewed records lie until the end of a run, when they take the place of the ones in ``out``."""
     return out.with_name(out.name + ".retry")
+
+
+def as_recorded(info: JudgeInfo, file: Path) -> JudgeInfo:
+    """The judge, its model's files named as the run that is continued has recorded them, if they can be the same."""
+    if info.name != "llm" or info.model is None or recorded_option(file, "model") != info.model:
+        return info
+    files = fingerprint(info.model, recorded_option(file, "revision") or info.model)
+    return info.model_copy(update={"revision": None if files == info.model else files})
 
 
 class Output:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from maskdpo.annotate.judge import Judge, Task, Verdict
 from maskdpo.annotate.language import detect_language
-from maskdpo.annotate.output import Known, Output, failed_of, known, merge_left_over, retry_file
+from maskdpo.annotate.output import Known, Output, as_recorded, failed_of, known, merge_left_over, retry_file
 from maskdpo.annotate.splitters import Splitter
 from maskdpo.annotate.stats import AnnotateStats, usage_since
 from maskdpo.console import progress
@@ -67,7 +67,7 @@ def annotate(
     with sole_writer(out):
         if restart:
             set_aside(out, meta_file(out), retry_file(out))
-        info = judge.info.model_copy(update={"splitter": splitter.name})
+        info = as_recorded(judge.info, meta_file(out)).model_copy(update={"splitter": splitter.name})
         inputs = {"prompts": prompts_file, "responses": responses_file}
         hint = (
             "Labels of different judges are not mixed: use another --out, or --restart to set it aside and begin anew"

@@ -43,7 +43,7 @@ def main() -> None:
         app()
     except UserError as error:
         console.fail(str(error))
-        raise SystemExit(130 if isinstance(error, Interrupted) else 2) from None
+        raise SystemExit(error.exit_code if isinstance(error, Interrupted) else 2) from None
     except BrokenPipeError:
         raise SystemExit(141) from None
     except OSError as error:  # a full disk, a folder without rights: nothing that a traceback would explain better

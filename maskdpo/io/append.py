@@ -22,13 +22,17 @@ if sys.platform != "win32":  # there nobody watches over a second run
     import fcntl
 
 
+LOCK_SUFFIX = ".lock"
+
+
 @contextmanager
 def sole_writer(path: Path) -> Iterator[None]:
     """Nobody else who asks for it writes to ``path`` meanwhile; two runs on one output would both ask for all of it.
 
     The lock is on a hidden file beside the output and not on the output itself, which is another file after the rename
-    that ends a run, and may not be there before. The kernel releases the lock when a process dies; the file that it
-    leaves then is taken over by the next run, which removes it.
+    that ends a run, and may not be there before. (It is inside of an output folder that is all that may be written to,
+    such as a mounted one.) The kernel releases the lock when a process dies; the file that it leaves then is taken over
+    by the next run, which removes it.
 
     Raises:
         UserError: if another process has it.
@@ -37,7 +41,8 @@ def sole_writer(path: Path) -> Iterator[None]:
         yield
         return
     real = path.resolve()
-    beside = real.with_name(f".{real.name}.lock")
+    inside = real.is_dir() and not os.access(real.parent, os.W_OK)
+    beside = (real if inside else real.parent) / f".{real.name}{LOCK_SUFFIX}"
     handle = _lock(beside, path)
     try:
         yield
@@ -175,7 +180,7 @@ def reorder(path: Path, model: type[R], order: Iterable[str], *, renewed: Path |
             source.seek(begin)
             target.write(source.read(length))
     if renewed is not None:
-        sync_folder(path.parent)  # a power cut must not undo the rename and keep the deletion
+        sync_folder(path.resolve().parent)  # a power cut must not undo the rename and keep the deletion
         renewed.unlink()
 
 

@@ -1,7 +1,9 @@
-"""Files that are written whole: beside their place, synced, then renamed over it."""
+"""Files that are written whole: beside their place, synced, then renamed over it. A symbolic link stays one: what it
+points to is replaced."""
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,12 +26,16 @@ def refuse_overwriting(out: Path, *inputs: Path | None) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears whole or not at all: written beside its place, synced, then renamed over it."""
+    """A file that appears whole or not at all: written beside its place, synced, then renamed over it.
+
+    Where ``path`` is a symbolic link, its place is that of the file that the link points to.
+    """
     if path.is_dir():
         raise InputError("is a folder, a file is needed", path=path)
+    real = Path(os.path.realpath(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        real.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
     try:
@@ -38,10 +44,19 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        Path(temporary).replace(real)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def move_into_place(file: Path, path: Path) -> None:
+    """Rename a finished file over ``path``; where that is a symbolic link, its target gets the contents."""
+    if path.is_symlink():  # its target may lie on another disk, where no rename leads
+        with atomic_write(path) as target, file.open("rb") as source:
+            shutil.copyfileobj(source, target)
+    else:
+        file.replace(path)
 
 
 def sync_folder(folder: Path) -> None:

@@ -68,7 +68,7 @@ def _changed_inputs(stage: Stage, meta: RunMeta) -> Iterator[tuple[str, Path]]:
         if isinstance(path, Path) and not holds(path, digest):
             yield role, path
     model, recorded = recorded_model(meta) or ("", None)
-    if recorded and model == stage.given.get("model") and fingerprint(model) != recorded:
+    if recorded and model == stage.given.get("model") and fingerprint(model, recorded) != recorded:
         yield "model", Path(model)
 
 

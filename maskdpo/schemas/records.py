@@ -134,7 +134,8 @@ class JudgeInfo(Record):
     splitter: str | None = None
     chat_template_kwargs: str | None = None
     """What the chat template of the judge's model was told beside the messages: JSON, its keys sorted."""
-    version: str
+    version: str = "1"
+    """Of what the judge does, not of its package: another version may give other verdicts."""
 
 
 def _check_spans(spans: Sequence[_LabelledSpan], text: str) -> None:

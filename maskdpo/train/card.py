@@ -11,6 +11,7 @@ import yaml
 
 from maskdpo.io import is_on_hub
 from maskdpo.models import SMOLLM2
+from maskdpo.public import without_paths
 from maskdpo.runs import RunMeta, holds, meta_file, read_meta
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.record import EVALS, METRICS, read_rows
@@ -28,7 +29,16 @@ Rows = Sequence[Mapping[str, Any]]
 def describe(out: Path, config: TrainConfig, run: RunMeta, best: int | None) -> dict[str, str]:
     """The card of a run's folder, and its settings as ``--config`` reads them, by file name."""
     card = model_card(out.name, config, run, out, read_rows(out / METRICS), read_rows(out / EVALS), best=best)
-    return {CARD: card, SETTINGS: yaml.safe_dump(config.model_dump(exclude_none=True), sort_keys=False)}
+    settings = config.model_dump(exclude_none=True) | {"model": shown_model(config.model)}
+    return {CARD: card, SETTINGS: yaml.safe_dump(settings, sort_keys=False)}
+
+
+def shown_model(name: str) -> str:
+    """What a model is called where strangers read it: its id on the Hub, or the name of its folder without the path."""
+    folder = Path(name).expanduser()
+    if name in HUB_NAMES or not folder.exists():
+        return HUB_NAMES.get(name, name)
+    return folder.absolute().name or folder.resolve().name
 
 
 def model_card(
@@ -43,26 +53,23 @@ def model_card(
         steps, evals: rows of ``metrics.jsonl`` and ``eval.jsonl``.
         best: the step whose weights these are, if not the last.
     """
-    base = HUB_NAMES.get(config.model, config.model)
+    base = shown_model(config.model)
     on_hub = config.model in HUB_NAMES or not Path(config.model).expanduser().exists()
     adapter = bool(config.lora_r) and not config.merge
     head: dict[str, Any] = {"library_name": "peft" if adapter else "transformers", "pipeline_tag": "text-generation"}
     if on_hub:
         head["base_model"] = base
         head["base_model_relation"] = "adapter" if adapter else "finetune"
-    shown_base = base if on_hub else Path(config.model).name  # no paths of a machine
     head["tags"] = ["maskdpo", "mask-dpo", "dpo", "hallucination", "factuality"] + ["lora"] * bool(config.lora_r)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"cell": _cell, "figure": lambda value: "-" if value is None else f"{value:.4f}"}
     template = (package_files("maskdpo.train") / "templates" / "model_card.md").read_text(encoding="utf-8")
     text = environment.from_string(template).render(
         name=name,
-        base=shown_base,
+        base=base,
         adapter=adapter,
         config=config,
-        settings=yaml.safe_dump(
-            config.model_dump() | {"model": shown_base}, sort_keys=False, allow_unicode=True
-        ).strip(),
+        settings=yaml.safe_dump(config.model_dump() | {"model": base}, sort_keys=False, allow_unicode=True).strip(),
         run=run,
         lineage=list(lineage(run, folder)),
         shown=SHOWN,
@@ -88,9 +95,10 @@ def lineage(run: RunMeta, folder: Path) -> Iterator[tuple[str, str, str, str]]:
 
 def _options(made: RunMeta) -> str:
     """``build-pairs (strategy: best-worst, ...)``: what decided the result, without paths of the machine."""
-    shown = {key: value for key, value in made.options.items() if value not in (None, "", {}, []) and key != "prompt"}
-    if isinstance(model := shown.get("model"), str) and Path(model).expanduser().is_dir():
-        shown["model"] = Path(model).name
+    options = without_paths(made.options)
+    shown = {key: value for key, value in options.items() if value not in (None, "", {}, []) and key != "prompt"}
+    if isinstance(model := shown.get("model"), str):
+        shown["model"] = shown_model(model)
     listed = ", ".join(
         f"{key}: {value if isinstance(value, str) else json.dumps(value)}" for key, value in shown.items()
     )

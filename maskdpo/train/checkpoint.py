@@ -36,9 +36,15 @@ FILE_BYTES = 1 << 30
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: int, ranks: Ranks = ALONE
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    keep: int | None,
+    ranks: Ranks = ALONE,
 ) -> Path:
-    """Write ``folder/step-N`` atomically, then drop all but the newest ``keep``. Every rank must call.
+    """Write ``folder/step-N`` atomically, then drop all but the newest ``keep`` (None: none). Every rank must call.
 
     Raises:
         UserError: it cannot be written, for example because the disk is full; older checkpoints are as they were.
@@ -57,15 +63,33 @@ def save_checkpoint(
     finally:
         if ranks.first:
             shutil.rmtree(temporary, ignore_errors=True)
-    if ranks.first:
+    if ranks.first and keep:
         for old in checkpoints(folder)[:-keep]:
-            shutil.rmtree(old)
+            remove_checkpoint(old)
     return target
+
+
+def remove_checkpoint(path: Path) -> None:
+    """By one rename first, so that a kill leaves no half of it under its name."""
+    path.rename(aside := path.with_name(f".tmp-{path.name}"))
+    shutil.rmtree(aside)
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """All whole checkpoints, the newest last."""
     return sorted(path for path in folder.glob("step-*") if NAME.fullmatch(path.name)) if folder.exists() else []
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def remove_all(folder: Path) -> None:
+    """What a finished run no longer needs. A symbolic link to a folder stays, and the folder, which is empty then."""
+    for path in folder.iterdir() if folder.exists() else ():
+        shutil.rmtree(path, ignore_errors=True)
+    if folder.exists() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE) -> int:

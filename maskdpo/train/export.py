@@ -1,5 +1,6 @@
 """The trained model as a Hugging Face folder that transformers and vLLM load as it is."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from maskdpo.io.write import move_into_place
+from maskdpo.models import model_files
+from maskdpo.train.card import shown_model
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.lora import merge
 from maskdpo.train.policy import Policy
@@ -34,21 +38,36 @@ def export(
             model = model.to(torch.bfloat16)
     with moved_in_last_config(out) as folder:
         model.save_pretrained(folder)
+        _name_base(folder / "adapter_config.json", shown_model(config.model))
         tokenizer.save_pretrained(folder)
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
 
 
+def _name_base(adapter_config: Path, name: str) -> None:
+    """PEFT writes down where the base model lay on this machine. It needs that to save, so it is renamed afterwards."""
+    if adapter_config.exists():
+        settings = json.loads(adapter_config.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}
+        adapter_config.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
+
+
 @contextmanager
 def moved_in_last_config(out: Path) -> Iterator[Path]:
-    """A folder beside, moved into ``out`` file by file, the config last: what can be loaded is whole."""
+    """A folder beside, moved into ``out`` file by file, the config last: what can be loaded is whole.
+
+    Nothing of a model that was there before stays: no adapter, no shard that the new one does not have.
+    """
     for left_over in out.glob(".export-*"):
         shutil.rmtree(left_over)
     temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
     try:
         yield temporary
+        names = {file.name for file in temporary.iterdir()}
+        for file in model_files(out):
+            if file.name not in names:
+                file.unlink()
         for file in sorted(temporary.iterdir(), key=lambda file: file.name in ("config.json", "adapter_config.json")):
             file.chmod(0o644)
-            file.replace(out / file.name)
+            move_into_place(file, out / file.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

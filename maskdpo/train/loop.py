@@ -99,7 +99,7 @@ class Trainer:
         nothing.
 
         Raises:
-            UserError: a loss is not finite.
+            UserError: a loss or the gradient is not finite; no weight has been changed then.
         """
         totals: Figures = {}
         for group, counts in self._passes(pairs):
@@ -110,6 +110,12 @@ class Trainer:
             torch.autograd.backward(loss if counts else 0 * loss)
             totals = add_sums(totals, figures if counts else _zeros(figures))
         grad_norm = clip_gradients(self.model, self.config.max_grad_norm)
+        if not math.isfinite(grad_norm):  # the same number on every rank; weights and AdamW are as they were
+            raise UserError(
+                f"the gradient is not finite (its norm is {grad_norm}) in the step with the pairs "
+                f"{', '.join(pair.id for pair in pairs)}; no weight was changed. A smaller --lr may help, or --dtype "
+                "float32"
+            )
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = lr
         self.optimizer.step()
@@ -174,7 +180,7 @@ def run_steps(trainer: Trainer, pairs: Sequence[EncodedPair], first: int, last: 
     """Train from step ``first`` (0: a fresh run) up to ``last``, yielding what every step measured.
 
     Raises:
-        UserError: a loss is not finite, or the margin before the first step is not 0.
+        UserError: a loss or a gradient is not finite, or the margin before the first step is not 0.
     """
     config = trainer.config
     per_epoch = math.ceil(len(pairs) / config.batch_size)

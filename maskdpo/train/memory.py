@@ -15,10 +15,10 @@ this with what autograd really keeps. It is an estimate: kernels need room of th
 """
 
 import ctypes
-import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,6 +112,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
+V2 = ("memory.max", "memory.current", "inactive_file")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+"""Files with the limit and the usage of a group, and what memory.stat calls the page cache that is given back first."""
+
+
 def free_bytes(device: str) -> int | None:
     """What the device has left; None where it does not say."""
     if device.startswith("cuda"):
@@ -119,7 +124,41 @@ def free_bytes(device: str) -> int | None:
         return int(free)
     if device.startswith("mps"):
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return free_host_bytes()
+
+
+def free_host_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What the machine has left for this process, with what the page cache would give back; where a container or a job
+    scheduler allows less, what is left of that. None where the system does not say."""
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
+        lines = (proc / "meminfo").read_text().split("\n")
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        groups = (proc / "self" / "cgroup").read_text().split("\n")
+    except (OSError, StopIteration):  # no Linux
         return None
+    return max(0, min([free, *_left_of_groups(groups, cgroups)]))
+
+
+def _left_of_groups(groups: Sequence[str], root: Path) -> Iterator[int]:
+    """Of each control group with a limit that the process is in (version 2, or the memory controller of version 1), and
+    of those around it."""
+    for line in groups:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not path or (controllers and "memory" not in controllers.split(",")):
+            continue
+        top, names = (root / "memory", V1) if controllers else (root, V2)
+        inner = top / path.lstrip("/")
+        for folder in (inner, *inner.parents):
+            if folder == top or top in folder.parents:
+                yield from _left_of(folder, *names)
+
+
+def _left_of(group: Path, limit_file: str, used_file: str, cache: str) -> Iterator[int]:
+    try:
+        limit, used = (group / limit_file).read_text().strip(), int((group / used_file).read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().strip().split("\n"))
+    except (OSError, ValueError):
+        return
+    if limit != "max":
+        yield int(limit) - used + int(stat.get(cache, 0))

@@ -1,4 +1,8 @@
-"""``maskdpo train --push``: the folder of a trained model as one commit on the Hugging Face Hub."""
+"""``maskdpo train --push``: the folder of a trained model as one commit on the Hugging Face Hub.
+
+After it the repository holds the files of this run and no others: an adapter or shards of an earlier push, left beside
+another model, would be loaded with it, or instead of it. Only ``.gitattributes``, which the Hub has made, stays.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +12,8 @@ from maskdpo.console import say, warn
 from maskdpo.errors import UserError
 from maskdpo.io.hub import INSTALL, bars_on_terminals_only, hub_errors
 from maskdpo.runs import META_IN_FOLDER
+
+KEPT = ".gitattributes"
 
 
 def check_push(repo: str) -> None:
@@ -26,33 +32,45 @@ def check_push(repo: str) -> None:
 
 
 def push_model(folder: Path, repo: str) -> str:
-    """Create the repository, private, if it is not there, and send what differs; the URL of the commit is returned.
+    """Create the repository, private, if it is not there, send what differs and delete what is not of this run.
+
+    Returns:
+        The URL of the commit.
 
     Raises:
         UserError: it cannot be done; nothing has been changed then, and the command may be repeated.
     """
     check_push(repo)
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
     api = HfApi()
     bars_on_terminals_only()
-    operations: list[Any] = [CommitOperationAdd(file.name, str(file)) for file in published(folder)]
+    files = published(folder)
+    operations: list[Any] = [CommitOperationAdd(file.name, str(file)) for file in files]
     with hub_errors(f"pushing to {repo}"):
         repo = repo if "/" in repo else f"{api.whoami()['name']}/{repo}"
         try:
-            if not api.model_info(repo).private:
+            info = api.model_info(repo)
+            if not info.private:
                 warn(f"{repo} is public already, and stays so")
         except RepositoryNotFoundError:
             api.create_repo(repo, private=True)
-        say(f"pushing {len(operations)} files to {repo} ...")
+            info = api.model_info(repo)
+        others = set(api.list_repo_files(repo, revision=info.sha)) - {file.name for file in files} - {KEPT}
+        operations += [CommitOperationDelete(name) for name in sorted(others)]
+        if others:
+            say(f"{repo} holds files that are not of this run, which are deleted: {', '.join(sorted(others))}")
+        say(f"pushing {len(files)} files to {repo} ...")
         try:
-            info = api.create_commit(repo, operations, commit_message="Model and card, with maskdpo train")
+            commit = api.create_commit(
+                repo, operations, commit_message="Model and card, with maskdpo train", parent_commit=info.sha
+            )
         except RuntimeError as error:  # how the client wraps what goes wrong in an upload
             raise UserError(
                 f"pushing to {repo}: an upload failed ({error.__cause__ or error}); repeat the command"
             ) from None
-    return str(info.commit_url)
+    return str(commit.commit_url)
 
 
 def published(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ A run that is taken up again drops what was written after its last checkpoint, a
 """
 
 import json
-import shutil
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,7 +20,7 @@ import torch
 
 from maskdpo.console import say, warn
 from maskdpo.io import atomic_write
-from maskdpo.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from maskdpo.train.checkpoint import checkpoints, load_checkpoint, remove_checkpoint, save_checkpoint, step_of
 from maskdpo.train.curves import draw_curves
 from maskdpo.train.figures import StepStats
 from maskdpo.train.heldout import HeldOut, answer_prompts, different_prompts, evaluate
@@ -73,11 +73,8 @@ class Recorder:
         if self.heldout is None or not due or any(row["step"] == step for row in self.evals):
             return
         figures = evaluate(self.trainer, self.heldout)
-        lowest = min((row["loss"] for row in self.evals if row["step"]), default=float("inf"))
-        if config.keep_best and step and figures["loss"] < lowest:
-            save_checkpoint(
-                self.out / BEST, step, self.trainer.model, _nothing(self.trainer), keep=1, ranks=self.trainer.ranks
-            )
+        if config.keep_best and step and figures["loss"] < min(self._kept_losses().values(), default=float("inf")):
+            self._keep_best(step)
         row = {"step": step, **figures}
         self.evals.append(row)
         say(
@@ -91,15 +88,40 @@ class Recorder:
 
     def load_best(self) -> int | None:
         """Put the best weights into the model; the step after which they were so. Every rank must call."""
-        found = self.trainer.ranks.from_first(checkpoints(self.out / BEST))
-        if not self.trainer.config.keep_best or not found:
+        kept = self._kept_losses()
+        if not self.trainer.config.keep_best or not kept:
             return None
-        best = load_checkpoint(found[-1], self.trainer.model, _nothing(self.trainer), self.trainer.ranks)
+        best = min(kept, key=lambda step: (kept[step], step))
+        path = self.out / BEST / f"step-{best:08d}"
+        load_checkpoint(path, self.trainer.model, _nothing(self.trainer), self.trainer.ranks)
         losses = {row["step"]: row["loss"] for row in self.evals}
         say(f"writing the weights of step {best}, which have the lowest loss on the held-out pairs: {losses[best]:.4f}")
         if losses[best] >= losses.get(0, float("inf")):
             warn(f"before training it was lower: {losses[0]:.4f}")
         return best
+
+    def _kept_losses(self) -> dict[int, float]:
+        """The losses of the steps whose weights are kept as the best so far. Every rank must call."""
+        kept = {step_of(path) for path in self.trainer.ranks.from_first(checkpoints(self.out / BEST))}
+        return {row["step"]: row["loss"] for row in self.evals if row["step"] in kept}
+
+    def _keep_best(self, step: int) -> None:
+        """Keep the present weights. Those that were the best before stay where a run that is taken up again at a
+        checkpoint would need them: it does later looks once more, and they need not come out the same."""
+        trainer, folder = self.trainer, self.out / BEST
+        save_checkpoint(folder, step, trainer.model, _nothing(trainer), keep=None, ranks=trainer.ranks)
+        if trainer.ranks.first:
+            kept = checkpoints(folder)
+            resumable = [step_of(path) for path in checkpoints(folder.parent)]
+            needed = {max((best for best in kept if step_of(best) <= s), default=None) for s in (*resumable, step)}
+            for path in kept:
+                if path not in needed:
+                    remove_checkpoint(path)
+
+    def sync(self) -> None:
+        """Wait until the rows are on the disk, before a checkpoint that says that they are written."""
+        for file in self.files.values():
+            os.fsync(file.fileno())
 
     def draw(self) -> None:
         if self.trainer.ranks.first:
@@ -138,9 +160,7 @@ def recording(
             for name in names:
                 _keep_rows(out / name, first)
                 recorder.files[name] = stack.enter_context((out / name).open("a", encoding="utf-8"))
-            for path in checkpoints(out / BEST):
-                if int(path.name.removeprefix("step-")) > first:
-                    shutil.rmtree(path)
+            _keep_best_of(out / BEST, evals, trainer.config.keep_best)
             if watch.track is not None:
                 settings = trainer.config.model_dump()
                 recorder.logs.append(stack.enter_context(tracker(watch.track, out, settings, first)))
@@ -148,10 +168,13 @@ def recording(
 
 
 def read_rows(file: Path, steps: int | None = None) -> list[dict[str, Any]]:
-    """The whole lines of a file, up to a step; none where there is no file."""
+    """The whole lines of a file, up to a step; none where there is no file.
+
+    A line ends at a newline only: texts may hold other characters that ``str.splitlines`` takes for the end of one.
+    """
     if not file.exists():
         return []
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    *lines, _unfinished = file.read_bytes().split(b"\n")
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
     return [row for row in rows if steps is None or row["step"] <= steps]
 
@@ -162,6 +185,18 @@ def _keep_rows(file: Path, steps: int) -> None:
         rows = read_rows(file, steps)
         with atomic_write(file) as kept:
             kept.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def _keep_best_of(folder: Path, evals: list[dict[str, Any]], wanted: bool) -> None:
+    """Of the weights that were kept as the best, those of the looks that count: others will be done again."""
+    looked = {row["step"]: row["loss"] for row in evals if row["step"]}
+    for path in checkpoints(folder):
+        if step_of(path) not in looked:
+            remove_checkpoint(path)
+    if wanted and looked:
+        best = min(looked, key=lambda step: (looked[step], step))
+        if not (folder / f"step-{best:08d}").exists():
+            warn(f"the weights of step {best}, the best so far, are gone from {folder}; the best of the others is kept")
 
 
 def _nothing(trainer: Trainer) -> torch.optim.Optimizer:

@@ -1,12 +1,12 @@
 """``maskdpo train``: from a pairs file to a model folder, resumable by repeating the same command."""
 
 import functools
-import shutil
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ import torch
 
 from maskdpo.console import progress, say
 from maskdpo.errors import InputError, Interrupted, UserError
+from maskdpo.io.append import LOCK_SUFFIX, sole_writer
 from maskdpo.models import fingerprint, load_tokenizer, pick_device
-from maskdpo.runs import META_IN_FOLDER, Run, set_aside
+from maskdpo.runs import META_IN_FOLDER, Run, recorded_option, set_aside
 from maskdpo.train.card import describe
-from maskdpo.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from maskdpo.train.checkpoint import checkpoints, load_checkpoint, remove_all, save_checkpoint
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.distributed import Ranks, joined
 from maskdpo.train.encode import Drop, EncodedPair, EncodedPairs
@@ -35,6 +36,10 @@ from maskdpo.train.reference import Reference, cache_file, load_reference, save_
 from maskdpo.train.trackers import require_tracker
 
 CHECKPOINTS = "checkpoints"
+
+SAME_SIGNAL_S = 1.0
+"""Signals so soon behind the first are the same one: a scheduler sends it to every process, and a launcher passes on to
+its processes what it has got itself."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,14 @@ def train(
         What was done, or None where ``out`` already holds the finished run.
 
     Raises:
-        UserError: bad input, no pair to train on, no such device, or ``out`` holds another run.
+        UserError: bad input, no pair to train on, no such device, or ``out`` holds another run or is being written to.
+        Interrupted: a signal asked to stop, and the step that was under way is saved.
     """
     with joined(device) as ranks:
         device = ranks.device or pick_device(device)
-        return _train(pairs_file, out, config, ranks, save_every, keep, restart, use_cache, watch, device)
+        _check(out, config, watch, ranks, restart)
+        with sole_writer(out) if ranks.first else nullcontext():
+            return _train(pairs_file, out, config, ranks, save_every, keep, restart, use_cache, watch, device)
 
 
 def _train(
@@ -99,8 +107,9 @@ def _train(
     device: str,
 ) -> TrainResult | None:
     """``train`` on one of the ranks. Only the first one writes."""
-    _check(out, config, watch, ranks, restart)
-    options = {**config.model_dump(), "model_files": fingerprint(config.model)}
+    before = None if restart else recorded_option(out / META_IN_FOLDER, "model_files")
+    model_files = functools.partial(fingerprint, config.model, before)
+    options = config.model_dump() | {"model_files": ranks.from_first(model_files() if ranks.first else "")}
     inputs = {"pairs": pairs_file} | ({"eval": watch.eval_file} if watch.eval_file else {})
     run = None if restart else _record(out, options, inputs)
     if run and run.previous and run.previous.status == "complete":
@@ -117,17 +126,18 @@ def _train(
         if run is None:  # the earlier run is only set aside for one that can begin
             set_aside(out)
             run = _record(out, options, inputs)
-        run.begin()
+        run.begin({"model_files": model_files()})
     record = functools.partial(recording, out, trainer, tokenizer, heldout, watch)
-    result = _run(trainer, encoded, out, save_every, keep, record)
-    policy = whole_policy(policy, config, ranks)
-    if not ranks.first or run is None:
-        return result
-    counts = {"pairs": result.pairs, "steps": result.total_steps, "dropped": _named(encoded.dropped)}
-    run.meta.counts = counts
-    export(policy, tokenizer, config, out, describe(out, config, run.meta, result.best))
-    run.finish(counts)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    with _stop_between_steps() as signalled:
+        result = _run(trainer, encoded, out, save_every, keep, record, signalled)
+        policy = whole_policy(policy, config, ranks)
+        if not ranks.first or run is None:
+            return result
+        counts = {"pairs": result.pairs, "steps": result.total_steps, "dropped": _named(encoded.dropped)}
+        run.meta.counts = counts
+        export(policy, tokenizer, config, out, describe(out, config, run.meta, result.best))
+        run.finish(counts)
+        remove_all(out / CHECKPOINTS)
     return result
 
 
@@ -135,7 +145,8 @@ def _check(out: Path, config: TrainConfig, watch: Watch, ranks: Ranks, restart: 
     """What can be refused before anything is read."""
     if out.is_file():
         raise InputError("is a file; --out must name a folder", path=out)
-    if not restart and out.exists() and any(out.iterdir()) and not (out / META_IN_FOLDER).exists():
+    found = [file for file in out.iterdir() if file.suffix != LOCK_SUFFIX] if out.exists() else []
+    if not restart and found and not (out / META_IN_FOLDER).exists():
         raise InputError("the folder exists and holds no maskdpo run; name another --out", path=out)
     if watch.eval_file is None and (config.keep_best or watch.show_answers):
         raise UserError(f"{'--keep-best' if config.keep_best else '--show-answers'} needs held-out pairs: --eval PAIRS")
@@ -155,7 +166,13 @@ def _record(out: Path, options: dict[str, Any], inputs: dict[str, Path]) -> Run:
         inputs,
         restart="Use another --out, or --restart to set it aside and begin anew",
         fixed_inputs=True,
+        defaults=_defaults(),
     )
+
+
+def _defaults() -> dict[str, Any]:
+    """Of all settings: what a run was made with whose record is older than a setting."""
+    return {name: field.get_default(call_default_factory=True) for name, field in TrainConfig.model_fields.items()}
 
 
 def _named(dropped: Counter[Drop]) -> dict[str, int]:
@@ -184,7 +201,7 @@ def _reference(trainer: Trainer, pairs: list[EncodedPair], use_cache: bool) -> R
 
 def _run(
     trainer: Trainer, encoded: EncodedPairs, out: Path, save_every: int, keep: int,
-    record: Callable[[int, int], AbstractContextManager[Recorder]],
+    record: Callable[[int, int], AbstractContextManager[Recorder]], signalled: Callable[[], int],
 ) -> TrainResult:  # fmt: skip
     """All steps that are left, with what is measured to files and checkpoints on the way."""
     folder, ranks = out / CHECKPOINTS, trainer.ranks
@@ -193,11 +210,7 @@ def _run(
         first = load_checkpoint(existing[-1], trainer.model, trainer.optimizer, ranks)
         say(f"resuming from step {first} of {last}")
     done: list[StepStats] = []
-    with (
-        record(first, last) as recorder,
-        progress("train", last, "steps", first) as bar,
-        _interrupt_between_steps() as interrupted,
-    ):
+    with record(first, last) as recorder, progress("train", last, "steps", first) as bar:
         recorder.look(first)
         seed_dropout(trainer.config, first)
         for stats in run_steps(trainer, encoded.pairs, first, last):
@@ -206,37 +219,41 @@ def _run(
             bar.advance(1, f"loss {stats.loss:.4f}  margin {stats.margin:+.3f}  {stats.pairs_per_s:.2f} pairs/s")
             recorder.look(stats.step)
             due = save_every and stats.step % save_every == 0 and stats.step < last
-            stop = ranks.any(interrupted())
+            stop = int(ranks.largest(signalled()))
             if due or stop:
+                recorder.sync()
                 save_checkpoint(folder, stats.step, trainer.model, trainer.optimizer, keep=keep, ranks=ranks)
             seed_dropout(trainer.config, stats.step)
             if stop:
-                raise Interrupted(
-                    f"interrupted; step {stats.step} is saved. Repeat the same command to go on from there"
-                )
+                message = f"interrupted; step {stats.step} is saved. Repeat the same command to go on from there"
+                raise Interrupted(message, stop)
         recorder.draw()
         best = recorder.load_best()
     return TrainResult(done, len(encoded.pairs), encoded.dropped, first, last, trainer.layout, recorder.evals, best)
 
 
 @contextmanager
-def _interrupt_between_steps() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed. The step under way is finished, so that only whole steps are saved; a second Ctrl-C
-    stops at once and leaves the checkpoint before."""
-    pressed = False
+def _stop_between_steps() -> Iterator[Callable[[], int]]:
+    """The number of the signal (Ctrl-C or SIGTERM) that has asked to stop; 0 before one has. The step under way is
+    finished, so that only whole steps are saved; a second signal stops at once and leaves the checkpoint before."""
+    got, at = 0, 0.0
 
-    def press(*_: object) -> None:
-        nonlocal pressed
-        pressed = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("interrupted: finishing this step to save it (Ctrl-C again stops at once)")
+    def note(number: int, _frame: object) -> None:
+        nonlocal got, at
+        if not got:
+            got, at = number, time.monotonic()
+            say(f"{signal.Signals(number).name}: what is under way is finished and saved (a second one stops at once)")
+        elif time.monotonic() - at > SAME_SIGNAL_S:
+            signal.signal(number, defaults[number])
+            signal.raise_signal(number)
 
+    defaults: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, press)
+    ours = [number for number, default in defaults.items() if in_main and signal.getsignal(number) is default]
+    for number in ours:
+        signal.signal(number, note)
     try:
-        yield lambda: pressed
+        yield lambda: got
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in ours:
+            signal.signal(number, defaults[number])

@@ -1,11 +1,13 @@
 """The annotate runner: resumable, in order, labels of one judge only."""
 
 import contextlib
+import importlib
 import io
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from maskdpo import console, runs
+import maskdpo
+from maskdpo import console, models, runs
 from maskdpo.annotate import runner
 from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges import get_judge
@@ -339,6 +342,46 @@ def test_a_judge_that_cannot_work_leaves_no_file(prompts: Path, responses: Path,
     with pytest.raises(UserError, match="no server"):
         annotate(prompts, responses, tmp_path / "a.jsonl", Broken(), SPLITTER)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["prompts.jsonl", "responses.jsonl"]
+
+
+# --- who a judge is --------------------------------------------------------------------------------
+
+
+def test_another_maskdpo_goes_on_where_its_verdicts_are_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("lexical", "llm"):
+        module = importlib.import_module(f"maskdpo.annotate.judges.{name}")
+        assert getattr(module, "maskdpo", None) is None, "it knows nothing of the package's version"
+    out, _ = run("a.jsonl", get_judge("lexical", make_backend=no_backend))
+    before = out.read_bytes()
+    monkeypatch.setattr(maskdpo, "__version__", "9.9")
+    run("a.jsonl", get_judge("lexical", make_backend=no_backend))
+    assert out.read_bytes() == before
+    monkeypatch.setattr("maskdpo.annotate.judges.lexical.VERSION", "9.9")
+    with pytest.raises(UserError, match=r"version: '0\.1\.0' -> '9\.9'.*Labels of different judges are not mixed"):
+        run("a.jsonl", get_judge("lexical", make_backend=no_backend))
+
+
+def test_the_files_of_a_judge_may_have_been_told_by_their_dates(
+    run: Run, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an output that was begun before contents were compared."""
+    monkeypatch.setenv("MASKDPO_CACHE", str(tmp_path / "cache"))
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "judge"))
+
+    def judge(revision: str, **options: Any) -> Scripted:
+        made = Scripted(name="llm", model=str(folder), **options)
+        made.info = made.info.model_copy(update={"revision": revision})
+        return made
+
+    old = models._by_dates(models.model_files(folder))
+    with pytest.raises(KeyboardInterrupt):
+        run("a.jsonl", judge(old, stop_after=4))
+    out, _ = run("a.jsonl", judge(models.fingerprint(str(folder))))
+    assert [record.judge and record.judge.revision for record in records(out)] == [old] * 10
+    (folder / "chat_template.jinja").write_text("another")
+    (folder / "config.json").touch()
+    with pytest.raises(UserError, match="revision"):
+        run("a.jsonl", judge(models.fingerprint(str(folder))))
 
 
 # --- judges of one's own ---------------------------------------------------------------------------

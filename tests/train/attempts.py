@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,20 @@ PLACES: dict[str, tuple[Any, str, bool]] = {
 """Owner and name of a function, and whether to act after its call or before it."""
 
 
-def interrupted(command: list[str], out: Path, *, after_steps: int, **more: Any) -> tuple[int, str]:
-    """Start a command, press Ctrl-C when it has done so many steps; its exit code, and what it said in one line."""
+def interrupted(
+    command: list[str],
+    out: Path,
+    *,
+    after_steps: int,
+    signals: Sequence[signal.Signals] = (signal.SIGINT,),
+    meanwhile: Callable[[], object] = lambda: None,
+    **more: Any,
+) -> tuple[int, str]:
+    """Start a command, send it signals when it has done so many steps; its exit code, and what it said in one line.
+
+    Args:
+        meanwhile: called before the signals are sent.
+    """
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **more)
     metrics = out / "metrics.jsonl"
     try:
@@ -46,7 +59,9 @@ def interrupted(command: list[str], out: Path, *, after_steps: int, **more: Any)
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        meanwhile()
+        for number in signals:
+            process.send_signal(number)
         errors = " ".join(process.communicate(timeout=60)[1].split())
     finally:
         process.terminate()
@@ -78,7 +93,9 @@ def _act(what: str, args: tuple[Any, ...]) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     else:
-        os.kill(os.getpid(), getattr(signal, what))
+        for i, name in enumerate(what.split()):
+            time.sleep(i * (run.SAME_SIGNAL_S + 0.1))
+            os.kill(os.getpid(), getattr(signal, name))
 
 
 def attempt(pairs: str, config: dict[str, Any], job: dict[str, Any]) -> list[int]:

@@ -141,14 +141,20 @@ def test_killed_and_interrupted_runs_end_with_the_same_bits(tiny_model: str, pai
     kills += [(rng.choice(("before-step", "after-step")), rng.randint(1, 5)) for _ in range(8)]
     kills = [*rng.sample(kills, len(kills)), ("in-export", 1)]
     presses = [("before-step", rng.randint(1, 3)), ("after-step", rng.randint(1, 3)), ("after-checkpoint", 1)]
+    signals = ["SIGINT", "SIGTERM", "SIGTERM"]
     jobs: list[dict[str, Any]] = [{"out": str(tmp_path / "whole")}]
     jobs += [{"out": str(tmp_path / "killed"), "plan": [*kill, "SIGKILL"]} for kill in kills]
     jobs += [{"out": str(tmp_path / "killed")}]
-    jobs += [{"out": str(tmp_path / "interrupted"), "plan": [*press, "SIGINT"]} for press in presses]
+    jobs += [
+        {"out": str(tmp_path / "interrupted"), "plan": [*press, name]}
+        for press, name in zip(presses, signals, strict=True)
+    ]
+    jobs += [{"out": str(tmp_path / "interrupted"), "plan": ["before-step", 1, "SIGTERM SIGTERM"]}]
     jobs += [{"out": str(tmp_path / "interrupted")}]
     codes, errors = attempts(pairs_file, config_for(tiny_model, max_steps=30), jobs)
     plan = f"seed {seed}: {jobs}\n{errors}"
-    assert codes == [[0]] + [[-signal.SIGKILL]] * 12 + [[0]] + [[2]] * 3 + [[0]], plan
+    assert codes == [[0]] + [[-signal.SIGKILL]] * 12 + [[0]] + [[2]] * 3 + [[-signal.SIGTERM], [0]], plan
+    assert not list(tmp_path.glob(".*.lock")), "a lock that a killed run has left is taken over"
     assert "resuming from step" in errors
     names = {file.name for file in (tmp_path / "whole").iterdir()}
     for name in ("killed", "interrupted"):
@@ -184,12 +190,23 @@ def test_a_changed_configuration_does_not_go_on(
     assert "resuming from step 2 of 6" in said(capsys)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM SIGTERM"])  # as a scheduler sends it, and a launcher passes it on
+def test_a_signal_saves_and_says_how_to_go_on(sent: str, tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
+    signals = [signal.Signals[name] for name in sent.split()]
     command = [sys.executable, "-m", "maskdpo", "train", str(pairs_file), "--out", str(out), "--model", tiny_model]
     command += ["--epochs", "100000", "--batch-size", "2", "--dtype", "float32"]
-    code, errors = interrupted(command, out, after_steps=3, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+    def start_another() -> None:
+        with pytest.raises(UserError, match=r"out: another maskdpo run is writing to it; wait .* or use another --out"):
+            train(pairs_file, out, config_for(tiny_model))
+        with pytest.raises(UserError, match="another maskdpo run"):
+            train(pairs_file, out, config_for(tiny_model), restart=True)
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    code, errors = interrupted(command, out, after_steps=3, signals=signals, meanwhile=start_another, env=environment)
     steps = len(metrics_of(out))
-    assert code == 130, errors
+    assert code == 128 + signals[0], errors
+    assert not list(tmp_path.glob(".*.lock"))
     assert f"step {steps} is saved. Repeat the same command to go on" in errors
     assert [file.name for file in (out / "checkpoints").iterdir()] == [f"step-{steps:08d}"]

@@ -13,7 +13,7 @@ import pytest
 from attempts import attempts, interrupted
 from safetensors.torch import load_file
 from test_run import RIGHT, WRONG, cache_folder, config_for, metrics_of
-from train_helpers import make_pair, random_pair
+from train_helpers import make_pair, random_pair, steep_model
 
 from maskdpo.io import write_records
 from maskdpo.train.config import TrainConfig
@@ -75,6 +75,7 @@ def runs(tiny_model: str, uneven_pairs: Path, tmp_path_factory: pytest.TempPathF
         {"name": "two-one"},
         {"name": "full", "ranks": 2, "rank": 1, "plan": ["before-checkpoint", 2, "full"], "save_every": 1},
         {"name": "spoiled", "ranks": 2, "rank": 1, "plan": ["before-step", 2, "spoil"]},
+        {"name": "steep", "ranks": 2, "config": {"model": steep_model(tiny_model, folder / "steep-model")}},
         {"name": "bug", "ranks": 2, "rank": 1, "plan": ["before-step", 2, "no such signal"]},
         {"name": "dead", "ranks": 2, "rank": 1, "plan": ["before-step", 2, "SIGKILL"]},
         {"name": "one", "ranks": 2, "config": {"beta": 0.3}},
@@ -161,6 +162,15 @@ def test_an_error_on_one_rank_is_said_once_and_ends_all(runs: Outcome) -> None:
     assert runs.codes["one"][1] == [2, 2]
 
 
+def test_a_gradient_that_is_not_finite_ends_all_alike(runs: Outcome) -> None:
+    assert runs.codes["steep"] == [[2, 2]], runs.said
+    (line,) = [line for line in runs.said.split("\n") if "the gradient is not finite" in line]
+    assert line.startswith("error: the gradient is not finite (its norm is inf) in the step with the pairs ")
+    assert not (runs.folder / "steep" / "model.safetensors").exists()
+    assert not (runs.folder / "steep" / "checkpoints").exists()
+    assert metrics_of(runs.folder / "steep") == []
+
+
 def test_a_bug_on_one_rank_keeps_its_traceback_and_no_other(runs: Outcome) -> None:
     assert sorted(runs.codes["bug"][0]) == [2, 99]
     assert runs.said.count("Traceback") == 1, runs.said
@@ -205,12 +215,15 @@ def command_for(model: str, pairs: Path, out: Path, *more: str) -> list[str]:
     return command
 
 
-def test_nproc_starts_interrupts_and_goes_on(tiny_model: str, uneven_pairs: Path, tmp_path: Path) -> None:
-    """Ctrl-C reaches only the process that was started; its children save, and say so once."""
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_nproc_starts_interrupts_and_goes_on(
+    sent: signal.Signals, tiny_model: str, uneven_pairs: Path, tmp_path: Path
+) -> None:
+    """The signal reaches only the process that was started; its children save, and say so once."""
     out = tmp_path / "out"
     command = command_for(tiny_model, uneven_pairs, out, "--nproc", "2", "--save-every", "1000000")
-    code, errors = interrupted(command, out, after_steps=3)
-    assert code == 130, errors
+    code, errors = interrupted(command, out, after_steps=3, signals=[sent])
+    assert code == 128 + sent, errors
     steps = len(metrics_of(out))
     assert errors.count(f"step {steps} is saved. Repeat the same command to go on") == 1, errors
     assert "Traceback" not in errors

@@ -17,7 +17,7 @@ from maskdpo.train import dry_run
 from maskdpo.train.dry_run import plan_run
 from maskdpo.train.loop import Trainer
 from maskdpo.train.lora import add_adapter
-from maskdpo.train.memory import activation_bytes, memory_parts, sizes_of
+from maskdpo.train.memory import activation_bytes, free_host_bytes, memory_parts, sizes_of
 from maskdpo.train.run import train
 
 __all__ = ["cache_folder", "pairs_file"]  # fixtures
@@ -156,3 +156,29 @@ def test_what_stops_a_run_stops_its_plan(tiny_model: str, tmp_path: Path) -> Non
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"id": 1}) + "\n")
     with pytest.raises(UserError, match=r"pairs\.jsonl:1"):
         plan_run(tmp_path / "pairs.jsonl", config_for(tiny_model))
+
+
+def test_what_is_free_counts_the_page_cache_and_limits_of_groups(tmp_path: Path) -> None:
+    """Trees as Linux shows them: version 2 with a limit above the own group, version 1, no limit at all."""
+    proc = tmp_path / "proc"
+
+    def write(place: str, text: str) -> None:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(text)
+
+    assert free_host_bytes(proc, tmp_path) is None, "no Linux"
+    write("proc/meminfo", "MemTotal: 32000000 kB\nMemFree: 3200000 kB\nMemAvailable: 16000000 kB\n")
+    write("proc/self/cgroup", "0::/job/step\n")
+    assert free_host_bytes(proc, tmp_path / "groups") == 16_000_000 * 1024
+    write("groups/job/memory.max", "9000000000\n")
+    write("groups/job/memory.current", "8000000000\n")
+    write("groups/job/memory.stat", "anon 5\ninactive_file 3000000000\n")
+    write("groups/job/step/memory.max", "max\n")
+    write("groups/job/step/memory.current", "1\n")
+    write("groups/job/step/memory.stat", "inactive_file 0\n")
+    assert free_host_bytes(proc, tmp_path / "groups") == 4_000_000_000
+    write("proc/self/cgroup", "9:name=systemd:/x\n4:cpu,memory:/far/away\n0::/\n")
+    write("groups/memory/memory.limit_in_bytes", "2000000000\n")
+    write("groups/memory/memory.usage_in_bytes", "1500000000\n")
+    write("groups/memory/memory.stat", "inactive_file 7\ntotal_inactive_file 100\n")
+    assert free_host_bytes(proc, tmp_path / "groups") == 500_000_100

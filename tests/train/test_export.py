@@ -18,6 +18,8 @@ from maskdpo.io import write_records
 from maskdpo.runs import Run, meta_file
 from maskdpo.schemas import Prompt
 from maskdpo.train.config import make_config
+from maskdpo.train.export import moved_in_last_config
+from maskdpo.train.push import published
 from maskdpo.train.record import Watch
 from maskdpo.train.run import train
 
@@ -52,7 +54,9 @@ def test_the_type_of_the_written_weights(tiny_model: str, pairs_file: Path, tmp_
 def test_the_settings_in_the_folder_repeat_the_run(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
     config = config_for(tiny_model, max_steps=2, loss="simpo", beta=2.0, lora_r=2)
     train(pairs_file, tmp_path / "out", config)
-    assert make_config({}, tmp_path / "out" / "train.yaml") == config
+    file = tmp_path / "out" / "train.yaml"
+    assert make_config({"model": tiny_model}, file) == config
+    assert make_config({}, file).model == Path(tiny_model).name, "where the folder lay is not told"
     recorded = json.loads((tmp_path / "out" / "maskdpo_run.json").read_text())["options"]
     assert {name: recorded[name] for name in config.model_dump()} == config.model_dump()
 
@@ -173,3 +177,57 @@ def test_a_pushed_model_is_private_and_whole_and_can_be_pushed_again(
     assert "error: pushing to me/facts: the token has no right to do this" in failed.stderr
     assert push(hub, tmp_path, tiny_model, pairs_file, "me/facts").returncode == 0
     assert hub.commits("me/facts") == 2, "nothing has changed"
+
+
+PUSH_TWICE = """
+import sys
+from pathlib import Path
+from maskdpo.train.push import push_model
+for folder in sys.argv[1:]:
+    print(push_model(Path(folder), "me/facts"))
+"""
+
+
+def test_a_repository_holds_the_files_of_the_last_push_and_no_path(
+    hub: hub_server.Hub, tiny_model: str, pairs_file: Path, tmp_path: Path
+) -> None:
+    """An adapter, then the whole model: what loads an adapter where it finds one must find none."""
+    folders = [tmp_path / "adapter", tmp_path / "whole"]
+    for folder, merge in zip(folders, (False, True), strict=True):
+        train(pairs_file, folder, config_for(tiny_model, max_steps=1, lora_r=2, merge=merge))
+    published_files = [{file.name: file.read_bytes() for file in published(folder)} for folder in folders]
+    assert "adapter_model.safetensors" in published_files[0]
+    assert json.loads(published_files[0]["adapter_config.json"])["base_model_name_or_path"] == Path(tiny_model).name
+    for name, content in [item for files in published_files for item in files.items()]:
+        for path in (tmp_path, Path(tiny_model).parent, pairs_file.parent, Path.home()):
+            assert str(path).encode() not in content, (name, path)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PUSH_TWICE, *map(str, folders)],
+        env=environment | {"HF_TOKEN": hub_server.WRITER}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "files that are not of this run, which are deleted: adapter_config.json, adapter_model" in done.stderr
+    commits = [files for _, files in hub.repos["me/facts"].commits]
+    assert [set(files) - {".gitattributes"} for files in commits[1:]] == [set(files) for files in published_files]
+    assert ".gitattributes" in commits[0]
+    assert ".gitattributes" in commits[-1]
+
+
+def test_an_export_leaves_nothing_of_the_model_before(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "model-00002-of-00002.safetensors", "config.json"):
+        (out / name).write_text("{}")
+    (out / "metrics.jsonl").touch()
+    (tmp_path / "weights").touch()
+    (out / "model.safetensors").symlink_to(tmp_path / "weights")
+    with moved_in_last_config(out) as folder:
+        for name in ("config.json", "model.safetensors"):
+            (folder / name).write_text("new")
+    assert {file.name: file.read_text() for file in out.iterdir()} == {
+        "config.json": "new", "model.safetensors": "new", "metrics.jsonl": "",
+    }  # fmt: skip
+    assert (tmp_path / "weights").read_text() == "new", "a symbolic link stays one"
+    assert (out / "model.safetensors").is_symlink()

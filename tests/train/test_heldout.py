@@ -1,6 +1,7 @@
 """Held-out pairs: what is measured of them, which weights are kept, what is shown, what a resumed run does."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from train_helpers import make_pair
 
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
-from maskdpo.train import loop
-from maskdpo.train.record import Watch
+from maskdpo.train import loop, record
+from maskdpo.train.record import Recorder, Watch
 from maskdpo.train.run import TrainResult, train
 
 __all__ = ["cache_folder"]  # a fixture that every test here uses
@@ -101,23 +102,28 @@ def test_the_best_weights_are_written(
     assert not (tmp_path / "best" / "checkpoints").exists()
 
 
-def test_the_best_weights_are_those_of_their_step(
-    tiny_model: str, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: dict[int, dict[str, torch.Tensor]] = {}
+def keep_weights(seen: list[dict[str, torch.Tensor]], patch: pytest.MonkeyPatch) -> None:
+    """A copy of the weights after every step."""
     step = loop.Trainer.step
 
     def spy(self: loop.Trainer, *args: Any) -> Any:
         done = step(self, *args)
-        seen[len(seen) + 1] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        seen.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
         return done
 
-    monkeypatch.setattr(loop.Trainer, "step", spy)
+    patch.setattr(loop.Trainer, "step", spy)
+
+
+def test_the_best_weights_are_those_of_their_step(
+    tiny_model: str, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+    keep_weights(seen, monkeypatch)
     result = run(tiny_model, files, tmp_path / "out", keep_best=True, eval_every=2)
     assert result.best == 2
     written = load_file(tmp_path / "out" / "model.safetensors")
-    assert all(torch.equal(tensor, seen[2][name]) for name, tensor in written.items())
-    assert any(not torch.equal(tensor, seen[6][name]) for name, tensor in written.items())
+    assert all(torch.equal(tensor, seen[1][name]) for name, tensor in written.items())
+    assert any(not torch.equal(tensor, seen[5][name]) for name, tensor in written.items())
 
 
 @pytest.mark.parametrize("die_at", [2, 4, 6])
@@ -200,3 +206,107 @@ def test_other_held_out_pairs_do_not_continue_a_run(tiny_model: str, files: tupl
     run(tiny_model, files, tmp_path / "out", max_steps=1)
     with pytest.raises(UserError, match="the eval file has changed"):
         run(tiny_model, (files[0], files[0]), tmp_path / "out", max_steps=1)
+
+
+def killed_at(place: str, step: int, patch: pytest.MonkeyPatch) -> None:
+    """Die before a step begins, or before the row of a look is written, when the weights are kept already."""
+    if place == "step":
+        real, calls = loop.Trainer.step, []
+
+        def die(self: loop.Trainer, *args: Any) -> Any:
+            calls.append(1)
+            if len(calls) == step:
+                raise RuntimeError("killed")
+            return real(self, *args)
+
+        patch.setattr(loop.Trainer, "step", die)
+        return
+    write = Recorder._write
+
+    def die_writing(self: Recorder, name: str, row: Any) -> None:
+        if name == "eval.jsonl" and row["step"] == step:
+            raise RuntimeError("killed")
+        write(self, name, row)
+
+    patch.setattr(Recorder, "_write", die_writing)
+
+
+@pytest.mark.parametrize("place", ["step", "row"])
+def test_what_was_best_at_the_checkpoint_survives_though_better_weights_came_after(
+    place: str, tiny_model: str, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps 3 to 5 are better than 2, but behind the checkpoint; done again, as with other rounding, they are worse."""
+    train_on, out = (files[0], files[0]), tmp_path / "out"
+    settings: dict[str, Any] = {"keep_best": True, "eval_every": 1}
+    seen: list[dict[str, torch.Tensor]] = []
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        keep_weights(seen, patch)
+        killed_at(place, 4, patch)
+        run(tiny_model, train_on, out, **settings)
+    assert [path.name for path in (out / "checkpoints").glob("step-*")] == ["step-00000002"]
+    real = record.evaluate
+    monkeypatch.setattr(record, "evaluate", lambda *args: {name: 9 + value for name, value in real(*args).items()})
+    assert run(tiny_model, train_on, out, **settings).best == 2
+    losses = {row["step"]: row["loss"] for row in rows_of(out / "eval.jsonl")}
+    assert min(losses, key=losses.__getitem__) == 2
+    written = load_file(out / "model.safetensors")
+    assert all(torch.equal(tensor, seen[1][name]) for name, tensor in written.items())
+    assert any(not torch.equal(tensor, seen[2][name]) for name, tensor in written.items())
+    assert "These are the weights of step 2" in (out / "README.md").read_text()
+
+
+def test_kept_weights_without_the_row_of_their_look_do_not_count(
+    tiny_model: str, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a power cut may leave them, which keeps what was synced and loses a line that was not."""
+    train_on, out = (files[0], files[0]), tmp_path / "out"
+    settings: dict[str, Any] = {"keep_best": True, "eval_every": 2}
+    run(tiny_model, train_on, tmp_path / "whole", **settings)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        killed_at("step", 5, patch)
+        run(tiny_model, train_on, out, **settings)
+    rows = (out / "eval.jsonl").read_bytes().split(b"\n")
+    assert len(rows) == 4
+    (out / "eval.jsonl").write_bytes(b"\n".join(rows[:2]) + b"\n" + rows[2][:9])
+    assert run(tiny_model, train_on, out, **settings).best == 6
+    for name in ("eval.jsonl", "model.safetensors"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_no_more_weights_are_kept_than_a_resumed_run_may_need(
+    tiny_model: str, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, train_on = tmp_path / "out", (files[0], files[0])  # better at every look, checkpoints at 2, 4, 6
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        killed_at("step", 8, patch)
+        run(tiny_model, train_on, out, keep_best=True, eval_every=1, max_steps=9)
+    assert sorted(path.name for path in (out / "checkpoints" / "best").iterdir()) == [
+        "step-00000004", "step-00000006", "step-00000007",
+    ]  # fmt: skip
+
+
+def test_lost_weights_are_not_claimed(
+    tiny_model: str,
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A run of a maskdpo that kept only the newest, or somebody has removed them."""
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        killed_at("step", 3, patch)
+        run(tiny_model, files, out, keep_best=True, eval_every=1, warmup_ratio=0.0)
+    shutil.rmtree(out / "checkpoints" / "best")
+    assert run(tiny_model, files, out, keep_best=True, eval_every=1, warmup_ratio=0.0).best == 3
+    assert "the weights of step 1, the best so far, are gone" in said(capsys)
+
+
+def test_rows_end_at_a_newline_only(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    rows = [{"step": i, "answer": "one\u2028two\u2029three\x85four\x1cfive\rsix\nseven"} for i in (1, 2, 3)]
+    lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
+    file.write_bytes(b"".join(lines) + '{"step": 4, "answer": "é'.encode()[:-1])
+    assert record.read_rows(file) == rows
+    record._keep_rows(file, 2)
+    assert file.read_bytes() == b"".join(lines[:2])

@@ -1,6 +1,7 @@
 """Whole runs on a tiny model: what they write, what they refuse, when the cache counts."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,31 @@ def test_restart_sets_the_earlier_run_aside(tiny_model: str, pairs_file: Path, t
     assert len(result.steps) == 3
     assert (tmp_path / "out.bak" / "model.safetensors").read_bytes() == before
     assert (out / "model.safetensors").read_bytes() != before
+
+
+def test_a_folder_behind_a_link_is_trained_into_and_set_aside(
+    tiny_model: str, pairs_file: Path, tmp_path: Path
+) -> None:
+    out, real = tmp_path / "out", tmp_path / "disk" / "model"
+    real.parent.mkdir()
+    out.symlink_to(real)  # which is not there yet
+    for _ in range(2):
+        train(pairs_file, out, config_for(tiny_model, max_steps=1), restart=True)
+        assert out.is_symlink()
+        assert (real / "model.safetensors").exists()
+    assert sorted(path.name for path in real.parent.iterdir()) == ["model", "model.bak"]
+
+
+def test_a_model_is_the_same_where_its_files_are(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
+    model, out = Path(shutil.copytree(tiny_model, tmp_path / "model")), tmp_path / "out"
+    train(pairs_file, out, config_for(str(model), max_steps=1))
+    shutil.rmtree(model)
+    shutil.copytree(tiny_model, model, copy_function=shutil.copyfile)
+    assert train(pairs_file, out, config_for(str(model), max_steps=1)) is None, "it is complete"
+    template = model / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    with pytest.raises(UserError, match=r"model_files: .*--restart"):
+        train(pairs_file, out, config_for(str(model), max_steps=1))
 
 
 def test_restart_works_a_second_time(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:

@@ -318,3 +318,21 @@ def test_weights_of_a_batch_stand_beside_their_tokens() -> None:
     ]
     found = zip(batch.target_N.tolist(), batch.weight_N.tolist(), batch.answer_N.tolist(), strict=True)
     assert list(found) == expected
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
+    """Scales that leave every log-prob as it is, and make the squares of the gradient overflow."""
+    model = random_model(tie_word_embeddings=False)
+    with torch.no_grad():
+        model.model.norm.weight *= 1e-30
+        model.lm_head.weight *= 1e30
+    pairs = some_pairs(3)
+    trainer = Trainer(model, TrainConfig(model="m", dtype="float32"), "shared")
+    trainer.reference = trainer.compute_reference(pairs, lambda done: None)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(
+        UserError, match=r"the gradient is not finite \(its norm is inf\) .* the pairs 0, 1, 2; no weight"
+    ):
+        trainer.step(pairs, 1e-3)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not trainer.optimizer.state

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from maskdpo.schemas import Label, Message, Pair, PairSentence
 from maskdpo.train.encode import EncodedPair, EncodedSide
@@ -269,3 +270,14 @@ def random_model(kind: str = "llama", *, vocab: int = 200, seed: int = 0, **sett
         config, attn_implementation=attention, dtype=torch.float32
     )
     return model.eval()
+
+
+def steep_model(model: str, folder: Path) -> str:
+    """The same model but for its scales: log-probs are equal and finite, and the norm of their gradient is not."""
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    with torch.no_grad():
+        loaded.model.norm.weight *= 1e-30
+        loaded.lm_head.weight *= 1e30
+    loaded.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return str(folder)

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-import maskdpo
 from maskdpo.annotate.claims.claims import Claim, Clause, clauses, find
 from maskdpo.annotate.claims.reference import Place, Reference
 from maskdpo.annotate.claims.tokens import Token, tokens
@@ -20,6 +19,9 @@ from maskdpo.annotate.judge import Task, Verdict
 from maskdpo.errors import UserError
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Status
 
+VERSION = "0.1.0"
+"""The maskdpo since which this judge gives the verdicts that it gives. Labels of different judges are not mixed: this
+changes where verdicts do, and only there."""
 SHARED = 0.55
 """How much of what a clause says (its words, weighted by rarity) the supporting sentences must say too."""
 ABOUT = 0.6
@@ -50,7 +52,7 @@ class LexicalJudge:
 
     def __init__(self, *, cache_size: int = 256) -> None:
         """``cache_size``: analysed references kept, the ones used last."""
-        self.info = JudgeInfo(name="lexical", version=maskdpo.__version__)
+        self.info = JudgeInfo(name="lexical", version=VERSION)
         self._cache: OrderedDict[str, _Known] = OrderedDict()
         self._cache_size = cache_size
 

@@ -7,7 +7,6 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import maskdpo
 from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges.board import Board
 from maskdpo.annotate.judges.room import Room, TooLong
@@ -20,6 +19,9 @@ from maskdpo.errors import UserError
 from maskdpo.models import fingerprint
 from maskdpo.schemas import JudgeInfo, Message, Prompt, Status
 
+VERSION = "0.1.0"
+"""The maskdpo since which this judge gives the verdicts that it gives. Labels of different judges are not mixed: this
+changes where verdicts do, and only there."""
 SENTENCES_A_CALL = 32
 """The most that one call judges together (``asks: answer``): longer answers are asked about in parts."""
 REFERENCES_KEPT = 512
@@ -71,7 +73,7 @@ class LLMJudge:
             protocol_hash=protocol.hash,
             votes=votes,
             chat_template_kwargs=json.dumps(options, sort_keys=True) if options else None,
-            version=maskdpo.__version__,
+            version=VERSION,
         )
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:

@@ -24,7 +24,8 @@ class Splitter(Protocol):
 
     @property
     def name(self) -> str:
-        """What goes into the records; two splitters that may cut differently have different names."""
+        """What goes into the records; two splitters that may cut differently have different names. One whose cuts
+        change therefore gets another name, such as ``markdown-2``."""
 
     def split(self, text: str, language: str) -> list[Span]: ...
 

@@ -18,6 +18,7 @@ from maskdpo.dataset.hub.data import Contents
 from maskdpo.dataset.hub.figures import histogram
 from maskdpo.dataset.hub.history import Origin
 from maskdpo.errors import InputError
+from maskdpo.public import line_without_paths, without_paths
 from maskdpo.runs import sha256_of
 from maskdpo.schemas import JudgeInfo, Label, Status
 
@@ -146,6 +147,7 @@ def _render(repo: str, contents: Contents, origin: Origin, agreement: Mapping[st
     figures = contents.figures
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"cell": _cell, "fenced": _fenced, "figure": _figure}
+    environment.filters |= {"line_without_paths": line_without_paths, "without_paths": without_paths}
     template = (package_files("maskdpo.dataset.hub") / "templates" / "card.md").read_text(encoding="utf-8")
     sentences, missing = figures.sentences(), figures.not_judged()
     values = {

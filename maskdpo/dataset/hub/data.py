@@ -15,6 +15,7 @@ from maskdpo.errors import InputError, UserError
 from maskdpo.io import CONFIGS, Located, read_located
 from maskdpo.io.parquet import TableWriter, is_chat
 from maskdpo.io.sources import dataset_of
+from maskdpo.public import without_paths
 from maskdpo.runs import meta_file, read_meta
 from maskdpo.schemas import Annotation, Pair, Prompt
 
@@ -93,11 +94,26 @@ def write_data(folder: Path, files: Files) -> Contents:
                 write(known[prompt.record.id].split, prompt)
                 figures.add_prompt(prompt.record)
         with shards(folder, "annotations", parts["annotations"], bar) as write:
-            for answer in read_located(files.annotations, Annotation):
+            for answer in _without_paths(read_located(files.annotations, Annotation)):
                 _check_known(answer, known)
                 write(known[answer.record.prompt_id].split, answer)
                 figures.add_annotation(answer.record, known[answer.record.prompt_id].language)
     return Contents(parts, figures)
+
+
+def _without_paths(answers: Iterator[Located[Annotation]]) -> Iterator[Located[Annotation]]:
+    """Models as strangers may read them: not where they lie on this machine."""
+    found: dict[str, set[str]] = {}
+    for answer in answers:
+        record, judge = answer.record, answer.record.judge
+        for model in {model for model in (record.model, judge and judge.model) if model}:
+            shown = without_paths(model)
+            paths = found.setdefault(shown, set())
+            if paths and model not in paths:
+                warn(f"{shown}: several models are published by this name, as paths of this machine are left out")
+            paths.add(model)
+        judge = judge and judge.model_copy(update={"model": without_paths(judge.model)})
+        yield answer._replace(record=record.model_copy(update={"model": without_paths(record.model), "judge": judge}))
 
 
 def _check_known(item: Located[Pair] | Located[Annotation], known: dict[str, Known]) -> None:

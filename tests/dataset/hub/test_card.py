@@ -18,7 +18,7 @@ from maskdpo.dataset.hub.push import Wanted, write_folder
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
 from maskdpo.runs import meta_file, sha256_of
-from maskdpo.schemas import Pair
+from maskdpo.schemas import Annotation, Pair
 
 
 @pytest.fixture
@@ -34,6 +34,22 @@ def card_of(files: RecordFiles, folder: Path, **more: Any) -> str:
 def head_of(card: str) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
     return found
+
+
+def test_where_files_lie_is_not_published(files: RecordFiles, tmp_path: Path) -> None:
+    text = files.annotations.read_text()
+    text = text.replace("org/model", "/data/me/small").replace("org/judge", "/data/me/big")
+    files.annotations.write_text(text)
+    record = json.loads(meta_file(files.annotations).read_text())
+    record["command_line"] = "maskdpo annotate /data/me/p.jsonl --model /data/me/big --out=/data/me/a.jsonl"
+    record["options"] |= {"model": "/data/me/big", "protocol": "/data/me/own"}
+    meta_file(files.annotations).write_text(json.dumps(record))
+    card = card_of(files, tmp_path / "out")
+    assert "/data/me" not in card
+    assert str(tmp_path) not in card
+    assert "maskdpo annotate p.jsonl --model big --out=a.jsonl" in card
+    answers = [a for file in (tmp_path / "out" / "annotations").iterdir() for a in read_records(file, Annotation)]
+    assert {(answer.model, answer.judge and answer.judge.model) for answer in answers} == {("small", "big")}
 
 
 def section(card: str, title: str) -> str:
