@@ -4,6 +4,7 @@ The adapter is put into the model in place: the model stays a ``PreTrainedModel`
 reached as before (``logps.py``), and the ``PeftModel`` around it is only needed to export.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from maskdpo.errors import UserError
 from maskdpo.extras import require
 from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
+from maskdpo.train.decoder import beside_the_decoder, text_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,11 +51,14 @@ def add_adapter(model: "PreTrainedModel", config: TrainConfig) -> Any:
     targets: str | list[str] = config.lora_targets
     if targets != "all-linear":
         targets = [name.strip() for name in config.lora_targets.split(",")]
+    beside = "|".join(re.escape(name) for name in beside_the_decoder(model))
+    exclude = rf"({beside})(\..*)?" if beside else None
     settings = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=targets,
+        exclude_modules=exclude,
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(config.seed)  # A is random
@@ -63,7 +68,7 @@ def add_adapter(model: "PreTrainedModel", config: TrainConfig) -> Any:
         raise UserError(f"--lora-targets {config.lora_targets}: {' '.join(str(error).split())}") from None
     layers = adapter_layers(model)
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    if model.config.get_text_config().tie_word_embeddings and any(layer in ends for layer in layers):
+    if text_config(model).tie_word_embeddings and any(layer in ends for layer in layers):
         raise UserError(
             f"--lora-targets {config.lora_targets}: lm_head and embedding of this model are one matrix, which an "
             "adapter of one of them would tear apart; leave them out"

@@ -191,11 +191,11 @@ def test_every_rank_makes_as_many_passes_and_every_pair_counts_once(number: int)
     rng = np.random.default_rng(1)
     pairs = [random_pair(rng, f"p{i}") for i in range(number)]
     for size in (1, 2, 3, 7):
-        found = [passes(pairs, 60, Ranks(rank, size)) for rank in range(size)]
+        found = [passes(pairs, 60, "shared", Ranks(rank, size)) for rank in range(size)]
         assert len({len(of_rank) for of_rank in found}) == 1
         counted = [pair.id for of_rank in found for group, counts in of_rank if counts for pair in group]
         assert sorted(counted) == sorted(pair.id for pair in pairs)
-    assert all(counts for _, counts in passes(pairs, 60, ALONE))
+    assert all(counts for _, counts in passes(pairs, 60, "shared", ALONE))
 
 
 def command_for(model: str, pairs: Path, out: Path, *more: str) -> list[str]:

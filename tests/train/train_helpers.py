@@ -261,11 +261,13 @@ def random_model(kind: str = "llama", *, vocab: int = 200, seed: int = 0, **sett
         "mistral": {"sliding_window": 6},
         "gemma2": {"sliding_window": 6, "final_logit_softcapping": 2.0, "query_pre_attn_scalar": 8},
         "cohere": {"logit_scale": 0.3},
+        "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+        "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 6},
+        "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
         "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.5},
     }
-    config = AutoConfig.for_model(kind, **size | special[kind] | settings)
-    attention = "eager" if kind == "gemma2" else "sdpa"  # transformers has no other for it
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(
-        config, attn_implementation=attention, dtype=torch.float32
-    )
+    if kind == "falcon":
+        del size["head_dim"]  # derived
+    config = AutoConfig.for_model(kind, **size | special.get(kind, {}) | settings)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model.eval()
