@@ -30,7 +30,11 @@ def text_config(model: "PreTrainedModel") -> Any:
 
 def decoder_of(model: "PreTrainedModel") -> Any:
     """The module that turns token ids into the hidden states that the output embedding is applied to."""
-    return model.get_decoder()
+    found = model.get_decoder()
+    if found is not model:
+        return found
+    embedding = model.get_input_embeddings()  # Llama 4 does not say which of its parts the decoder is
+    return next((part for part in model.children() if any(inner is embedding for inner in part.modules())), model)
 
 
 def check_causal(model: "PreTrainedModel", name: str) -> None:

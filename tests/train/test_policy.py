@@ -1,6 +1,6 @@
 """A model folder of whatever architecture: loaded as it is meant, trained without anything random, or refused."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,14 @@ from safetensors.torch import load_file, save_file
 from test_logps import plain_logps, some_pairs
 from test_probe import gemma3_with_images
 from torch import Tensor
-from train_helpers import random_model
-from transformers import AutoConfig, AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
+from train_helpers import random_model, tiny_config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from maskdpo.errors import UserError
 from maskdpo.models import load_model
@@ -81,6 +87,43 @@ def test_of_a_model_with_images_the_text_part_trains(tmp_path: Path) -> None:
     assert changed == {name for name in before if "vision" not in name and "multi_modal" not in name}
 
 
+def vision(**settings: Any) -> dict[str, Any]:
+    return {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2} | settings
+
+
+def text(kind: str, **settings: Any) -> dict[str, Any]:
+    return tiny_config(kind, **settings).to_dict()
+
+
+ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+WITH_IMAGES: dict[str, Callable[[], dict[str, Any]]] = {
+    "mistral3": lambda: {"text_config": text("mistral"), "vision_config": vision(model_type="pixtral", image_size=28)},
+    "qwen3_vl": lambda: {
+        "text_config": text("qwen3_vl_text", rope_parameters=ROPE),
+        "vision_config": vision(depth=1, out_hidden_size=32, num_heads=2, deepstack_visual_indexes=[0]),
+    },
+    "llama4": lambda: {
+        "text_config": text("llama4_text", attention_chunk_size=8, num_local_experts=2, intermediate_size_mlp=48),
+        "vision_config": vision(image_size=28, patch_size=14),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", WITH_IMAGES)
+def test_log_probs_of_a_text_part_are_exact(kind: str, tmp_path: Path) -> None:
+    config = AutoConfig.for_model(kind, **WITH_IMAGES[kind]())
+    AutoModelForImageTextToText.from_config(config, dtype=torch.float32).save_pretrained(tmp_path)
+    pairs = some_pairs()
+    policy = load_policy(config_for(tmp_path, lora_r=2), pairs, "cpu")
+    trainer = Trainer(policy.model, config_for(tmp_path, lora_r=2), policy.layout)
+    assert policy.layout == ("shared" if kind == "qwen3_vl" else "padded")
+    assert not [name for name, p in policy.model.named_parameters() if p.requires_grad and "vision" in name]
+    plain = load_model(str(tmp_path), dtype=torch.float32, device="cpu").eval()
+    plain.set_attn_implementation("eager")
+    found = trainer.logps(trainer.collate(pairs)).double()
+    torch.testing.assert_close(found, plain_logps(plain, pairs), atol=1e-5, rtol=0)
+
+
 def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
     T5ForConditionalGeneration(T5Config(d_model=16, d_kv=4, d_ff=16, num_layers=1, vocab_size=50)).save_pretrained(
         tmp_path
@@ -99,9 +142,7 @@ def test_a_folder_that_lacks_weights_is_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path), dtype=torch.float32, device="cpu")
 
 
-@pytest.mark.parametrize(("kind", "why"), [("xlnet", "no decoder|causal|fails|log-probs"), ("bert", "not a causal")])
-def test_what_is_no_decoder_is_refused_in_one_line(kind: str, why: str, tmp_path: Path) -> None:
-    random_model(kind).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=why) as refused:
+def test_what_is_no_decoder_is_refused(tmp_path: Path) -> None:
+    random_model("bert").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="not a causal language model"):
         load_policy(config_for(tmp_path), some_pairs(), "cpu")
-    assert "\n" not in str(refused.value)

@@ -239,9 +239,8 @@ def random_pair(rng: np.random.Generator, name: str, *, vocab: int = 200, longes
     return EncodedPair(name, rng.integers(3, vocab, int(rng.integers(1, longest))), side(), side())
 
 
-def random_model(kind: str = "llama", *, vocab: int = 200, seed: int = 0, **settings: Any) -> PreTrainedModel:
-    """A random two-layer model whose log-probs really depend on what precedes."""
-    torch.manual_seed(seed)
+def tiny_config(kind: str = "llama", *, vocab: int = 200, **settings: Any) -> Any:
+    """The config of a model of two layers."""
     size = {
         "vocab_size": vocab,
         "hidden_size": 32,
@@ -268,6 +267,12 @@ def random_model(kind: str = "llama", *, vocab: int = 200, seed: int = 0, **sett
     }
     if kind == "falcon":
         del size["head_dim"]  # derived
-    config = AutoConfig.for_model(kind, **size | special.get(kind, {}) | settings)
+    return AutoConfig.for_model(kind, **size | special.get(kind, {}) | settings)
+
+
+def random_model(kind: str = "llama", *, vocab: int = 200, seed: int = 0, **settings: Any) -> PreTrainedModel:
+    """A random two-layer model whose log-probs really depend on what precedes."""
+    torch.manual_seed(seed)
+    config = tiny_config(kind, vocab=vocab, **settings)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model.eval()
