@@ -11,7 +11,8 @@ c = bytes of the compute type:
     once: the last norm                              8 h
 
 With gradient checkpointing a layer keeps its input only, and one layer at a time is computed again. A test compares
-this with what autograd really keeps. It is an estimate: kernels need room of their own, and memory is split up.
+this with what autograd really keeps. It is an estimate: kernels need room of their own, and memory is split up. Eager
+attention (Gemma 2, gpt-oss) keeps heads * tokens numbers more of every token, which are not counted.
 """
 
 import ctypes
