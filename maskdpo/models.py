@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import platformdirs
 
@@ -160,23 +160,83 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrained
 
 
 def load_model(name: str, *, dtype: "torch.dtype", device: str, trust_remote_code: bool = False) -> "PreTrainedModel":
-    """A causal language model with scaled-dot-product attention; weights from safetensors only."""
+    """A decoder language model; weights from safetensors only.
+
+    Its attention is PyTorch's (sdpa) where transformers supports that for the architecture, else eager.
+
+    Raises:
+        UserError: it cannot be loaded, is an encoder-decoder, or its files lack weights.
+    """
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    loader, options = _model_class(_load_config(name, trust_remote_code))
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, info = loader.from_pretrained(
             resolve_model(name),
             dtype=dtype,
-            attn_implementation="sdpa",
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise _cannot_load(name, "model", error) from None
-    return model.to(device)
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(
+            f"{name}: its files lack {len(missing)} weights that {type(model).__name__} has: {missing[0]} ..."
+        )
+    return cast("PreTrainedModel", model.to(device))
+
+
+def meta_model(name: str, *, dtype: "torch.dtype", trust_remote_code: bool = False) -> "PreTrainedModel":
+    """The model on the meta device: its shape without its numbers.
+
+    Raises:
+        UserError: as ``load_model``.
+    """
+    import torch
+
+    config = _load_config(name, trust_remote_code)
+    loader, options = _model_class(config)
+    try:
+        with torch.device("meta"):
+            model = loader.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise _cannot_load(name, "model", error) from None
+    model.tie_weights()
+    return cast("PreTrainedModel", model)
+
+
+def _load_config(name: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(name, "model", error) from None
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"{name}: {config.model_type} is an encoder-decoder; only decoder language models are supported"
+        )
+    return config
+
+
+def _model_class(config: Any) -> tuple[Any, dict[str, Any]]:
+    """The class that loads this kind of model, and how. Of a model that also takes images the text part is used."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+
+    known: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if known is None and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return AutoModelForImageTextToText, {}
+    # Where attention is fixed once a model is built it cannot be compared with eager attention: Falcon's differs.
+    fixed = hasattr(known, "_can_set_attn_implementation") and not known._can_set_attn_implementation()
+    return AutoModelForCausalLM, {"attn_implementation": "eager"} if fixed else {}
 
 
 def compute_type(dtype: Dtype, device: str) -> Literal["float32", "bfloat16"]:

@@ -139,23 +139,36 @@ def _pad(rows: Sequence[NDArray[np.int64]], length: int, value: int) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def micro_batches(pairs: Sequence[EncodedPair], tokens_per_batch: int) -> list[list[EncodedPair]]:
+def pass_tokens(pairs: Sequence[EncodedPair], layout: Layout) -> int:
+    """Tokens of one forward pass over the pairs, padding counted: its rows times the longest."""
+    return _rows_of_a_pair(layout) * len(pairs) * max(_row_length(pair, layout) for pair in pairs)
+
+
+def _rows_of_a_pair(layout: Layout) -> int:
+    return 1 if layout == "shared" else 2
+
+
+def _row_length(pair: EncodedPair, layout: Layout) -> int:
+    return pair.tokens if layout == "shared" else pair.longest
+
+
+def micro_batches(pairs: Sequence[EncodedPair], tokens_per_batch: int, layout: Layout) -> list[list[EncodedPair]]:
     """Group pairs of similar length so that rows x longest row stays within the budget; a longer pair goes alone.
 
     The groups are as few as the budget allows and of like size: every pass casts all weights and adds up all gradients,
     which a small last group would pay for little, and the largest one decides how much memory is needed.
     """
-    ordered = sorted(pairs, key=lambda pair: (-pair.tokens, pair.id))
-    few = len(_packed(ordered, tokens_per_batch))
+    ordered = sorted(pairs, key=lambda pair: (-_row_length(pair, layout), pair.id))
+    few = len(_packed(ordered, tokens_per_batch, layout))
     budgets = range(1, tokens_per_batch + 1)
-    smallest = bisect_left(budgets, True, key=lambda budget: len(_packed(ordered, budget)) <= few)
-    return _packed(ordered, budgets[smallest] if smallest < len(budgets) else tokens_per_batch)
+    smallest = bisect_left(budgets, True, key=lambda budget: len(_packed(ordered, budget, layout)) <= few)
+    return _packed(ordered, budgets[smallest] if smallest < len(budgets) else tokens_per_batch, layout)
 
 
-def _packed(longest_first: Sequence[EncodedPair], tokens: int) -> list[list[EncodedPair]]:
+def _packed(longest_first: Sequence[EncodedPair], tokens: int, layout: Layout) -> list[list[EncodedPair]]:
     groups: list[list[EncodedPair]] = []
     for pair in longest_first:
-        if groups and groups[-1][0].tokens * (len(groups[-1]) + 1) <= tokens:
+        if groups and pass_tokens([*groups[-1], pair], layout) <= tokens:
             groups[-1].append(pair)
         else:
             groups.append([pair])

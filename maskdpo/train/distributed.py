@@ -25,8 +25,9 @@ from torch.distributed.tensor import DTensor
 
 from maskdpo import console
 from maskdpo.errors import UserError
-from maskdpo.models import default_device, load_model, resolve_model
-from maskdpo.train.batch import Batch, micro_batches
+from maskdpo.models import default_device, load_model, meta_model
+from maskdpo.train.batch import Batch, Layout, micro_batches
+from maskdpo.train.decoder import decoder_layers
 from maskdpo.train.encode import EncodedPair
 from maskdpo.train.logps import token_logps
 
@@ -175,13 +176,15 @@ def parts(pairs: Sequence[EncodedPair], size: int) -> list[list[EncodedPair]]:
     return found
 
 
-def passes(pairs: Sequence[EncodedPair], tokens_per_batch: int, ranks: Ranks) -> list[tuple[list[EncodedPair], bool]]:
+def passes(
+    pairs: Sequence[EncodedPair], tokens_per_batch: int, layout: Layout, ranks: Ranks
+) -> list[tuple[list[EncodedPair], bool]]:
     """The forward passes of this rank over its part of the pairs, and whether each counts.
 
     All ranks make the same number, because every pass gathers the weights from all of them: a rank with less to do goes
     over the shortest pair once more, without counting it.
     """
-    groups = [micro_batches(part, tokens_per_batch) for part in parts(pairs, ranks.size)]
+    groups = [micro_batches(part, tokens_per_batch, layout) for part in parts(pairs, ranks.size)]
     own = groups[ranks.rank]
     idle = max(len(group) for group in groups) - len(own)
     filler = [min(pairs, key=lambda pair: (pair.tokens, pair.id))]
@@ -193,13 +196,7 @@ def load_for(ranks: Ranks, name: str, *, dtype: torch.dtype, device: str, trust_
     if ranks.first:
         where = device if ranks.size == 1 else "cpu"
         return load_model(name, dtype=dtype, device=where, trust_remote_code=trust_remote_code)
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=trust_remote_code)
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=trust_remote_code
-        )
+    model = meta_model(name, dtype=dtype, trust_remote_code=trust_remote_code)
     model.to_empty(device="cpu")  # pages that are never touched take no memory
     model.tie_weights()
     return model
@@ -219,7 +216,7 @@ def shard(model: "PreTrainedModel", compute: str, ranks: Ranks) -> None:
     # What is computed in which type is left to autocast, as on a single device: inputs are not cast.
     policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(ranks.device.split(":")[0], (ranks.size,))
-    for layer in model.get_decoder().layers:
+    for layer in decoder_layers(model, "--nproc"):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     # The embedding stays float32, and with it the residual stream. The root's weights are freed after a forward pass
     # too: whoever reads parameters always finds the shards.

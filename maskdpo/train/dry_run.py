@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from maskdpo.console import say
-from maskdpo.models import load_tokenizer, pick_device, resolve_model
-from maskdpo.train.batch import micro_batches
+from maskdpo.models import load_tokenizer, meta_model, pick_device
+from maskdpo.train.batch import Layout, micro_batches, pass_tokens
 from maskdpo.train.config import TrainConfig
+from maskdpo.train.decoder import freeze_the_rest, may_share_prompts
 from maskdpo.train.encode import Drop, EncodedPair
 from maskdpo.train.figures import kept_tokens
 from maskdpo.train.flops import model_shape, step_flops
@@ -21,7 +22,7 @@ from maskdpo.train.loop import Trainer, batches, total_steps
 from maskdpo.train.lora import add_adapter, weight_type
 from maskdpo.train.losses import REFERENCE_FREE
 from maskdpo.train.memory import free_bytes, memory_parts, sizes_of
-from maskdpo.train.policy import load_policy
+from maskdpo.train.policy import Policy, check_fit, load_policy
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,19 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     encoded = read_pairs(pairs_file, config, tokenizer)
     steps = total_steps(len(encoded.pairs), config)
-    groups = [
-        group
-        for batch in batches(encoded.pairs, config, 0, steps)
-        for group in micro_batches(batch, config.tokens_per_batch)
-    ]
-    largest = max(groups, key=_padded)
-    sizes = sizes_of(_on_meta(config, device))
-    memory = memory_parts(sizes, config, device, _padded(largest))
+    every_batch = list(batches(encoded.pairs, config, 0, steps))
+    model = _on_meta(config, encoded.pairs, device)
+    sizes = sizes_of(model)
+    layout: Layout = "shared" if may_share_prompts(model) else "padded"
+    memory = memory_parts(sizes, config, device, _largest(_groups(every_batch, config, layout), layout))
     free = free_bytes(device)
     fits = free is None or sum(memory.values()) * 1e9 < free
     if free is not None and not fits:
         say(f"{device} has {free / 1e9:.1f} GB left, which will not do, so no pass is timed")
+    policy = load_policy(config, encoded.pairs, device) if fits else None
+    if policy is not None:
+        layout = policy.layout  # the architecture says which may be, the comparison with real pairs which is
+    groups = _groups(every_batch, config, layout)
     return Plan(
         pairs=len(encoded.pairs),
         dropped=encoded.dropped,
@@ -76,44 +78,41 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
         tokens=sum(pair.tokens for pair in encoded.pairs),
         steps=steps,
         passes=len(groups),
-        largest_pass=_padded(largest),
+        largest_pass=_largest(groups, layout),
         parameters=sizes.parameters,
         trained=sizes.trained,
-        memory=memory,
-        seconds=_timed(config, encoded.pairs, groups, steps, device) if fits else None,
+        memory=memory_parts(sizes, config, device, _largest(groups, layout)),
+        seconds=_timed(policy, config, encoded.pairs, groups, steps) if policy is not None else None,
     )
 
 
-def _padded(group: Sequence[EncodedPair]) -> int:
-    """Tokens of a forward pass: rows times the longest (as a model of full attention has them)."""
-    return len(group) * max(pair.tokens for pair in group)
+def _groups(every_batch: Sequence[list[EncodedPair]], config: TrainConfig, layout: Layout) -> list[list[EncodedPair]]:
+    """The forward passes of all steps."""
+    return [group for batch in every_batch for group in micro_batches(batch, config.tokens_per_batch, layout)]
 
 
-def _on_meta(config: TrainConfig, device: str) -> Any:
-    """The model's shape, with the adapter's, without its numbers."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+def _largest(groups: Sequence[Sequence[EncodedPair]], layout: Layout) -> int:
+    return max(pass_tokens(group, layout) for group in groups)
 
-    options = {"trust_remote_code": config.trust_remote_code}
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            AutoConfig.from_pretrained(resolve_model(config.model), **options),
-            dtype=weight_type(config, device),
-            **options,
-        )
-        model.tie_weights()
-        if config.lora_r:
+
+def _on_meta(config: TrainConfig, pairs: Sequence[EncodedPair], device: str) -> Any:
+    """The model's shape, with the adapter's, without its numbers; checked against the pairs as in a run."""
+    model = meta_model(config.model, dtype=weight_type(config, device), trust_remote_code=config.trust_remote_code)
+    check_fit(model, pairs, config.model)
+    freeze_the_rest(model)
+    if config.lora_r:
+        with torch.device("meta"):
             add_adapter(model, config)
     return model
 
 
 def _timed(
-    config: TrainConfig, pairs: list[EncodedPair], groups: list[list[EncodedPair]], steps: int, device: str
+    policy: Policy, config: TrainConfig, pairs: list[EncodedPair], groups: list[list[EncodedPair]], steps: int
 ) -> dict[str, float]:
     """Seconds of the whole run, from one forward and backward pass of middling size and one update."""
-    policy = load_policy(config, pairs, device)
     trainer = Trainer(policy.model, config, policy.layout)
     shape = model_shape(policy.model)
-    group = sorted(groups, key=_padded)[len(groups) // 2]
+    group = sorted(groups, key=lambda group: pass_tokens(group, policy.layout))[len(groups) // 2]
     trainer.reference = trainer.compute_reference(group, lambda done: None)  # also warms up
     began = time.perf_counter()
     loss = trainer.figures(group)["loss"].sum()

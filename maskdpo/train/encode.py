@@ -82,6 +82,11 @@ class EncodedPair:
         """Length of the row [prompt | chosen | rejected]."""
         return len(self.prompt_ids) + len(self.chosen.ids) + len(self.rejected.ids)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt and the longer answer."""
+        return len(self.prompt_ids) + max(len(self.chosen.ids), len(self.rejected.ids))
+
 
 class Encoder:
     """Turns pairs into token ids and weights for one tokenizer and one method.

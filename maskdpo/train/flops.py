@@ -5,10 +5,10 @@ arXiv 2001.08361, section 2.1), and attention 12 a layer, channel and (query, ke
 
     6 * body * tokens + 12 * layers * heads * head size * (query, key) pairs + 6 * hidden * vocabulary * kept tokens
 
-``body`` are all parameters but the embedding, which multiplies nothing, and ``lm_head``, which sees only the tokens
-with weight. Not counted, because they are no use: padding, what gradient checkpointing and ``lm_head`` compute a second
-time, the reference, the look at masked tokens. Of a mixture of experts all experts are counted: the share comes out
-too high. A sliding window is counted as full attention.
+``body`` are all parameters of the decoder but the embedding, which multiplies nothing, and ``lm_head``, which sees only
+the tokens with weight. Not counted, because they are no use: padding, what gradient checkpointing and ``lm_head``
+compute a second time, the reference, the look at masked tokens. Of a mixture of experts all experts are counted: the
+share comes out too high. A sliding window is counted as full attention.
 """
 
 import functools
@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from maskdpo.train.batch import Layout
+from maskdpo.train.decoder import attention_size, decoder_of, text_config
 from maskdpo.train.encode import EncodedPair
 
 KNOWN_PEAKS = {
@@ -50,14 +51,12 @@ class ModelShape:
 
 
 def model_shape(model: PreTrainedModel) -> ModelShape:
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", 0)
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // max(1, heads)
-    embeddings = {id(m.weight): m.weight.numel() for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    config = text_config(model)
+    ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
     return ModelShape(
-        body=sum(p.numel() for p in model.parameters()) - sum(embeddings.values()),
+        body=sum(p.numel() for p in decoder_of(model).parameters() if id(p) not in ends),
         head=model.get_output_embeddings().weight.numel(),
-        attention=getattr(config, "num_hidden_layers", 0) * heads * head_size,
+        attention=config.num_hidden_layers * attention_size(config),
     )
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from maskdpo.train.distributed import passes
 from maskdpo.train.encode import EncodedPair
 from maskdpo.train.figures import Figures, add_sums, means
 from maskdpo.train.loop import Trainer
@@ -36,7 +35,7 @@ def evaluate(trainer: Trainer, heldout: HeldOut) -> dict[str, float]:
     judge = copy.copy(trainer)  # the same model and settings
     judge.reference = heldout.reference
     totals: Figures = {}
-    for group, counts in passes(heldout.pairs, trainer.config.tokens_per_batch, trainer.ranks):
+    for group, counts in trainer.passes(heldout.pairs):
         figures = judge.figures(group)
         totals = add_sums(totals, figures if counts else {name: 0 * value_B for name, value_B in figures.items()})
     summed = trainer.ranks.sum(torch.stack(list(totals.values())))

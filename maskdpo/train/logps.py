@@ -7,15 +7,17 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from maskdpo.errors import UserError
-from maskdpo.train.batch import Batch, Layout, collate
-from maskdpo.train.encode import EncodedPair
+from maskdpo.train.batch import Batch
+from maskdpo.train.decoder import decoder_of, takes_positions, text_config
 
 CHUNK = 512
 """Predicted tokens whose logits exist at the same time."""
 
-PROBE_TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
-"""Largest difference of a log-prob that the two layouts may show, by compute type."""
+FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
+"""Settings that multiply the logits (Cohere, Falcon H1 and others)."""
+
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Settings c that make c tanh(z / c) of a logit z (Gemma, RecurrentGemma, xLSTM)."""
 
 
 def token_logps(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -24,11 +26,9 @@ def token_logps(model: PreTrainedModel, batch: Batch) -> Tensor:
     Returns:
         [N] float32, in the order of ``batch.target_N``; gradients flow where they are enabled.
     """
-    hidden_RLD = model.get_decoder()(
-        input_ids=batch.input_ids_RL,
-        attention_mask=batch.attention_mask(),
-        position_ids=batch.position_ids_RL,
-        use_cache=False,
+    positions = {"position_ids": batch.position_ids_RL} if takes_positions(model) else {}
+    hidden_RLD = decoder_of(model)(
+        input_ids=batch.input_ids_RL, attention_mask=batch.attention_mask(), use_cache=False, **positions
     ).last_hidden_state
     hidden_ND = hidden_RLD[batch.row_N, batch.column_N]
     parts = zip(torch.split(hidden_ND, CHUNK), torch.split(batch.target_N, CHUNK), strict=True)
@@ -37,7 +37,7 @@ def token_logps(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def _chunk_logps(model: PreTrainedModel, hidden_ND: Tensor, target_N: Tensor) -> Tensor:
-    logits_NV = _post_process(model.get_output_embeddings()(hidden_ND), model.config)
+    logits_NV = _post_process(model.get_output_embeddings()(hidden_ND), text_config(model))
     logps_N: Tensor = _PickedLogps.apply(logits_NV, target_N)  # type: ignore[no-untyped-call]
     return logps_N
 
@@ -69,53 +69,13 @@ class _PickedLogps(torch.autograd.Function):
 
 
 def _post_process(logits_NV: Tensor, config: Any) -> Tensor:
-    """What some architectures do to the logits behind ``lm_head`` (Granite, Cohere, Gemma); checked at the start."""
-    if scaling := getattr(config, "logits_scaling", None):
-        logits_NV = logits_NV / scaling
-    if scale := getattr(config, "logit_scale", None):
-        logits_NV = logits_NV * scale
-    if cap := getattr(config, "final_logit_softcapping", None):
-        logits_NV = torch.tanh(logits_NV / cap) * cap
+    """What some architectures do to the logits behind their output embedding; checked at the start (``probe.py``)."""
+    if scaling := getattr(config, "logits_scaling", None):  # Granite divides by it, HyperCLOVA X multiplies
+        logits_NV = logits_NV * scaling if config.model_type.startswith("hyperclovax") else logits_NV / scaling
+    for name in FACTORS:
+        if factor := getattr(config, name, None):
+            logits_NV = logits_NV * factor
+    for name in CAPS:
+        if cap := getattr(config, name, None):
+            logits_NV = torch.tanh(logits_NV / cap) * cap
     return logits_NV
-
-
-def choose_layout(model: PreTrainedModel, pair: EncodedPair) -> Layout:
-    """The layout that is exact for this model: found by comparing log-probs on a real pair, not assumed.
-
-    Raises:
-        UserError: neither layout reproduces the model's own forward pass.
-    """
-    expected = _plain_logps(model, pair)
-    tolerance = PROBE_TOLERANCE[next(model.parameters()).dtype]
-    layouts: tuple[Layout, ...] = ("shared", "padded") if _is_plain_full_attention(model.config) else ("padded",)
-    for layout in layouts:
-        batch = collate([pair], layout, every_token=True).to(str(model.device))
-        with torch.no_grad():
-            difference = (token_logps(model, batch) - expected).abs().max().item()
-        if difference <= tolerance:
-            return layout
-    raise UserError(
-        f"{model.config.model_type}: its log-probs differ by {difference:.3g} from those of its own forward pass; "
-        "maskdpo does not know what this architecture does to its logits"
-    )
-
-
-def _is_plain_full_attention(config: Any) -> bool:
-    """Whether a 4-D mask says all about who sees whom: no sliding window, no chunks, no recurrent layer."""
-    layers = getattr(config, "layer_types", None)
-    if layers is not None:
-        return set(layers) == {"full_attention"}
-    return not any(
-        getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "layers_block_type")
-    )
-
-
-@torch.no_grad()
-def _plain_logps(model: PreTrainedModel, pair: EncodedPair) -> Tensor:
-    """Log-probs of all answer tokens by the model's ordinary forward pass, one answer at a time, unpadded."""
-    parts = []
-    for answer in (pair.chosen, pair.rejected):
-        ids = torch.tensor([[*pair.prompt_ids, *answer.ids]], device=model.device)
-        logps_TV = model(input_ids=ids, use_cache=False).logits[0, len(pair.prompt_ids) - 1 : -1].float().log_softmax(1)
-        parts.append(logps_TV.gather(1, ids[0, len(pair.prompt_ids) :, None])[:, 0])
-    return torch.cat(parts)

@@ -1,6 +1,5 @@
 """The training loop: batches in a seeded order, one optimiser step each, figures for every step."""
 
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +29,7 @@ from maskdpo.train.figures import (
 )
 from maskdpo.train.flops import device_peak, model_shape, step_flops
 from maskdpo.train.losses import REFERENCE_FREE
-from maskdpo.train.reference import Reference, compute_reference, reference_logps, share_reference
+from maskdpo.train.reference import Reference, reference_logps, reference_of, share_reference
 
 FIRST_MARGIN_TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-1}
 """At the first step policy and reference are the same model: every log ratio is 0, up to rounding."""
@@ -64,12 +63,12 @@ class Trainer:
     def collate(self, pairs: Sequence[EncodedPair], *, every_token: bool = False) -> Batch:
         return collate(pairs, self.layout, every_token=every_token).to(str(self.model.device))
 
+    @torch.no_grad()
     def compute_reference(self, pairs: Sequence[EncodedPair], advance: Callable[[int], None]) -> Reference:
         """Log-probs under the present weights, which must still be the reference's."""
-        all_tokens = functools.partial(self.collate, every_token=True)
         own: Reference = {}
-        for group, counts in self._passes(pairs):
-            found = compute_reference(self.logps, group, all_tokens, self.config.tokens_per_batch, lambda done: None)
+        for group, counts in self.passes(pairs):
+            found = reference_of(group, self.logps(self.collate(group, every_token=True)))
             if counts:
                 own |= found
                 advance(self.ranks.size * len(group))  # the others are about as far
@@ -85,7 +84,7 @@ class Trainer:
         """Means over the pairs. It takes a forward pass of its own, as training computes no log-probs of masked tokens:
         about a third of a step."""
         totals: Figures = {}
-        for group, counts in self._passes(pairs):
+        for group, counts in self.passes(pairs):
             batch = self.collate(group, every_token=True)
             ref_logps_N = self._reference_logps(group, batch, every_token=True)
             figures = masked_rewards(batch, self.logps(batch), ref_logps_N, self.config.beta)
@@ -102,7 +101,7 @@ class Trainer:
             UserError: a loss or the gradient is not finite; no weight has been changed then.
         """
         totals: Figures = {}
-        for group, counts in self._passes(pairs):
+        for group, counts in self.passes(pairs):
             figures = self.figures(group)
             loss = figures["loss"].sum() / len(pairs)
             if counts:
@@ -122,8 +121,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return means(self._sum(totals), len(pairs)) | {"grad_norm": grad_norm, "lr": lr}
 
-    def _passes(self, pairs: Sequence[EncodedPair]) -> list[tuple[list[EncodedPair], bool]]:
-        return passes(pairs, self.config.tokens_per_batch, self.ranks)
+    def passes(self, pairs: Sequence[EncodedPair]) -> list[tuple[list[EncodedPair], bool]]:
+        """This rank's forward passes over the pairs, and whether each counts (``distributed.passes``)."""
+        return passes(pairs, self.config.tokens_per_batch, self.layout, self.ranks)
 
     def _sum(self, totals: Figures) -> Figures:
         """Over all ranks, in one exchange."""

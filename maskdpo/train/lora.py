@@ -4,6 +4,7 @@ The adapter is put into the model in place: the model stays a ``PreTrainedModel`
 reached as before (``logps.py``), and the ``PeftModel`` around it is only needed to export.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from maskdpo.errors import UserError
 from maskdpo.extras import require
 from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
+from maskdpo.train.decoder import beside_the_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,6 +56,7 @@ def add_adapter(model: "PreTrainedModel", config: TrainConfig) -> Any:
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=targets,
+        exclude_modules=_never_adapted(model),
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(config.seed)  # A is random
@@ -63,7 +66,7 @@ def add_adapter(model: "PreTrainedModel", config: TrainConfig) -> Any:
         raise UserError(f"--lora-targets {config.lora_targets}: {' '.join(str(error).split())}") from None
     layers = adapter_layers(model)
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    if model.config.get_text_config().tie_word_embeddings and any(layer in ends for layer in layers):
+    if ends[0].weight is ends[1].weight and any(layer in ends for layer in layers):
         raise UserError(
             f"--lora-targets {config.lora_targets}: lm_head and embedding of this model are one matrix, which an "
             "adapter of one of them would tear apart; leave them out"
@@ -72,6 +75,14 @@ def add_adapter(model: "PreTrainedModel", config: TrainConfig) -> Any:
         for dropout in layer.lora_dropout.values():
             dropout.register_forward_pre_hook(_only_where_gradients_flow)
     return adapter
+
+
+def _never_adapted(model: "PreTrainedModel") -> str | None:
+    """A pattern for the names of modules that no pair reaches, and of those that do more than a linear layer, such as
+    the routers of Llama 4, which PEFT would take for one; None where there are none."""
+    more = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and type(part) is not nn.Linear]
+    names = "|".join(re.escape(name) for name in [*beside_the_decoder(model), *more])
+    return rf"({names})(\..*)?" if names else None
 
 
 def _only_where_gradients_flow(dropout: nn.Module, _: object) -> None:

@@ -11,7 +11,8 @@ c = bytes of the compute type:
     once: the last norm                              8 h
 
 With gradient checkpointing a layer keeps its input only, and one layer at a time is computed again. A test compares
-this with what autograd really keeps. It is an estimate: kernels need room of their own, and memory is split up.
+this with what autograd really keeps. It is an estimate: kernels need room of their own, and memory is split up. Eager
+attention (Gemma 2, gpt-oss) keeps heads * tokens numbers more of every token, which are not counted.
 """
 
 import ctypes
@@ -26,6 +27,7 @@ from transformers import PreTrainedModel
 
 from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
+from maskdpo.train.decoder import attention_size, text_config
 from maskdpo.train.logps import CHUNK
 
 FLOAT32 = 4
@@ -54,9 +56,7 @@ class Sizes:
 
 def sizes_of(model: PreTrainedModel) -> Sizes:
     """Also of a model on the meta device, which has sizes but no numbers."""
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    config = text_config(model)
     embedding = model.get_input_embeddings().weight
     head = model.get_output_embeddings().weight
     matrices = sum(p.numel() for p in model.parameters() if p.ndim > 1 and p is not embedding)
@@ -67,10 +67,16 @@ def sizes_of(model: PreTrainedModel) -> Sizes:
         weight_bytes=embedding.element_size(),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
-        attention=heads * head_size,
-        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        attention=attention_size(config),
+        intermediate=_intermediate(config),
         vocabulary=head.shape[0],
     )
+
+
+def _intermediate(config: Any) -> int:
+    """Of one layer; the largest where layers differ."""
+    size = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return max(size) if isinstance(size, Sequence) else int(size)
 
 
 def memory_parts(sizes: Sizes, config: TrainConfig, device: str, tokens: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The model that is trained: loaded, checked against the pairs, its dropout off, with an adapter if one is wanted."""
+"""The model that is trained: loaded, checked against the pairs, without dropout, with an adapter if one is wanted."""
 
 import os
 import shutil
@@ -14,11 +14,19 @@ from maskdpo.models import compute_type, load_model
 from maskdpo.train.attention import use_cpu_attention
 from maskdpo.train.batch import Layout
 from maskdpo.train.config import TrainConfig
+from maskdpo.train.decoder import (
+    check_causal,
+    check_lengths,
+    checkpoint_layers,
+    decoder_layers,
+    freeze_the_rest,
+    text_config,
+)
 from maskdpo.train.distributed import ALONE, Ranks, load_for, shard, whole_weights
 from maskdpo.train.encode import EncodedPair
-from maskdpo.train.logps import choose_layout
 from maskdpo.train.lora import add_adapter, weight_type
 from maskdpo.train.memory import keep_freed_memory
+from maskdpo.train.probe import check_nothing_is_random, choose_layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,23 +58,30 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
         device=device,
         trust_remote_code=config.trust_remote_code,
     )
-    check_vocabulary(model, pairs, config.model)
-    layout = ranks.from_first(choose_layout(model, pairs[0]) if ranks.first else "padded")
+    model.eval()  # and it stays so: dropout of every kind, dropped layers and jitter of routers are for training mode
+    check_fit(model, pairs, config.model)
+    layout = ranks.from_first(_probed(model, pairs) if ranks.first else "padded")
     if layout != "shared":
         say(
             f"{model.config.model_type}: not plain full attention, so answers repeat their prompt (slower, same result)"
         )
     elif device == "cpu":
-        _use_cpu_attention(model, pairs[0], ranks)
-    _disable_dropout(model)
+        _use_cpu_attention(model, pairs, ranks)
+    freeze_the_rest(model)
     adapter = add_adapter(model, config) if config.lora_r else None
+    model.eval()  # the adapter's layers too
+    if config.gradient_checkpointing:
+        checkpoint_layers(model)
     if config.compile:
         _compile_layers(model, device)
     shard(model, compute_type(config.dtype, device), ranks)
-    model.train()
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
     return Policy(model, layout, adapter)
+
+
+def _probed(model: "PreTrainedModel", pairs: Sequence[EncodedPair]) -> Layout:
+    layout = choose_layout(model, pairs)
+    check_nothing_is_random(model, pairs, layout)
+    return layout
 
 
 def whole_policy(policy: Policy, config: TrainConfig, ranks: Ranks) -> Policy:
@@ -85,22 +100,29 @@ def whole_policy(policy: Policy, config: TrainConfig, ranks: Ranks) -> Policy:
     return whole
 
 
-def check_vocabulary(model: "PreTrainedModel", pairs: Sequence[EncodedPair], name: str) -> None:
+def check_fit(model: "PreTrainedModel", pairs: Sequence[EncodedPair], name: str) -> None:
+    """What sizes say; the model may lie on the meta device.
+
+    Raises:
+        UserError: it is no decoder, not the tokenizer's, or has fewer positions than the pairs have tokens.
+    """
+    check_causal(model, name)
     size = model.get_input_embeddings().weight.shape[0]
     largest = max(int(ids.max()) for pair in pairs for ids in (pair.prompt_ids, pair.chosen.ids, pair.rejected.ids))
     if largest >= size:
         raise UserError(
             f"{name}: the tokenizer gives token id {largest}, the model has {size} embeddings: they do not match"
         )
+    check_lengths(text_config(model), pairs, name)
 
 
-def _use_cpu_attention(model: "PreTrainedModel", pair: EncodedPair, ranks: Ranks) -> None:
-    """Where the model's own is PyTorch's, and only if the log-probs of a real pair stay what they are."""
-    own = model.config._attn_implementation
+def _use_cpu_attention(model: "PreTrainedModel", pairs: Sequence[EncodedPair], ranks: Ranks) -> None:
+    """Where the model's own is PyTorch's, and only if the log-probs of real pairs stay what they are."""
+    own = text_config(model)._attn_implementation
     if own != "sdpa":
         return
     use_cpu_attention(model)
-    if not ranks.from_first(not ranks.first or choose_layout(model, pair) == "shared"):
+    if not ranks.from_first(not ranks.first or choose_layout(model, pairs) == "shared"):
         model.set_attn_implementation(own)
 
 
@@ -113,14 +135,5 @@ def _compile_layers(model: "PreTrainedModel", device: str) -> None:
     compiler = os.environ.get("CXX", "g++")
     if device == "cpu" and shutil.which(compiler) is None:
         raise UserError(f"--compile: no C++ compiler {compiler!r} is installed; install g++, or leave --compile out")
-    for layer in model.get_decoder().layers:
+    for layer in decoder_layers(model, "--compile"):
         layer.compile(dynamic=True)
-
-
-def _disable_dropout(model: "PreTrainedModel") -> None:
-    """Policy and reference must be the same function at the start, so nothing is dropped at random."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from maskdpo.models import cache_dir, fingerprint
-from maskdpo.train.batch import Batch, micro_batches
 from maskdpo.train.distributed import Ranks
 from maskdpo.train.encode import EncodedPair
 
@@ -51,29 +50,11 @@ def save_reference(file: Path, reference: Reference) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def compute_reference(
-    logps: Callable[[Batch], Tensor],
-    pairs: Sequence[EncodedPair],
-    collate_pairs: Callable[[Sequence[EncodedPair]], Batch],
-    tokens_per_batch: int,
-    advance: Callable[[int], None],
-) -> Reference:
-    """Run the reference model over all pairs, once.
-
-    Args:
-        logps: [N] log-probs of a batch.
-        collate_pairs: rows for the model, with every token of the answers predicted.
-        advance: called with the number of pairs done.
-    """
-    reference: Reference = {}
-    for group in micro_batches(pairs, tokens_per_batch):
-        with torch.no_grad():
-            logps_N = logps(collate_pairs(group)).cpu().numpy()
-        ends = np.cumsum([len(pair.chosen.ids) + len(pair.rejected.ids) for pair in group])
-        for pair, part in zip(group, np.split(logps_N, ends[:-1]), strict=True):
-            reference[pair.id] = np.ascontiguousarray(part)
-        advance(len(group))
-    return reference
+def reference_of(pairs: Sequence[EncodedPair], logps_N: Tensor) -> Reference:
+    """By pair, the log-probs of a pass over these pairs that predicted every token of their answers."""
+    ends = np.cumsum([len(pair.chosen.ids) + len(pair.rejected.ids) for pair in pairs])
+    parts = np.split(logps_N.cpu().numpy(), ends[:-1])
+    return {pair.id: np.ascontiguousarray(part) for pair, part in zip(pairs, parts, strict=True)}
 
 
 def share_reference(own: Reference, pairs: Sequence[EncodedPair], ranks: Ranks) -> Reference:

@@ -13,9 +13,10 @@ import pytest
 from attempts import attempts, interrupted
 from safetensors.torch import load_file
 from test_run import RIGHT, WRONG, cache_folder, config_for, metrics_of
-from train_helpers import make_pair, random_pair, steep_model
+from train_helpers import make_pair, random_model, random_pair, steep_model
 
 from maskdpo.io import write_records
+from maskdpo.models import load_tokenizer
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.distributed import ALONE, Ranks, parts, passes
 
@@ -57,6 +58,10 @@ class Outcome:
 def runs(tiny_model: str, uneven_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """All runs of this module, one after the other in processes forked from one: importing takes longest."""
     folder = tmp_path_factory.mktemp("runs")
+    gpt2 = str(tmp_path_factory.mktemp("gpt2"))
+    tokenizer = load_tokenizer(tiny_model)
+    random_model("gpt2", vocab=len(tokenizer)).save_pretrained(gpt2)
+    tokenizer.save_pretrained(gpt2)
     # A small budget: three passes on one rank, a different number on each of two; 7 pairs in batches of 3 leave 1.
     small = {"tokens_per_batch": 60}
     bfloat16: dict[str, Any] = {"dtype": "bfloat16"}
@@ -69,6 +74,8 @@ def runs(tiny_model: str, uneven_pairs: Path, tmp_path_factory: pytest.TempPathF
         {"name": "two-bf16", "ranks": 2, "config": bfloat16},
         {"name": "one-lora", "config": lora},
         {"name": "two-lora", "ranks": 2, "config": lora},
+        {"name": "one-gpt2", "config": {"model": gpt2}},
+        {"name": "two-gpt2", "ranks": 2, "config": {"model": gpt2, "gradient_checkpointing": True}},
         {"name": "one-two", "plan": ["after-step", 4, "SIGINT"]},
         {"name": "one-two", "ranks": 2},
         {"name": "two-one", "ranks": 2, "rank": 1, "plan": ["after-step", 4, "SIGINT"]},
@@ -128,6 +135,14 @@ def test_an_adapter_on_two_ranks(runs: Outcome) -> None:
     assert runs.codes["two-lora"] == [[0, 0]], runs.said
     assert runs.losses("two-lora") == pytest.approx(runs.losses("one-lora"), abs=1e-5)
     assert runs.weights_differ("one-lora", "two-lora") < 1e-5
+
+
+def test_layers_of_another_name_and_dropout_on_two_ranks(runs: Outcome) -> None:
+    """GPT-2 drops a tenth of everything in training mode, and calls its layers ``h``."""
+    assert runs.codes["two-gpt2"] == [[0, 0]], runs.said
+    assert runs.losses("two-gpt2") == pytest.approx(runs.losses("one-gpt2"), abs=1e-5)
+    assert runs.losses("one-gpt2")[-1] < 0.95 * runs.losses("one-gpt2")[0]
+    assert runs.weights_differ("one-gpt2", "two-gpt2") < 1e-4
 
 
 @pytest.mark.parametrize("name", ["one-two", "two-one"])
@@ -201,11 +216,11 @@ def test_every_rank_makes_as_many_passes_and_every_pair_counts_once(number: int)
     rng = np.random.default_rng(1)
     pairs = [random_pair(rng, f"p{i}") for i in range(number)]
     for size in (1, 2, 3, 7):
-        found = [passes(pairs, 60, Ranks(rank, size)) for rank in range(size)]
+        found = [passes(pairs, 60, "shared", Ranks(rank, size)) for rank in range(size)]
         assert len({len(of_rank) for of_rank in found}) == 1
         counted = [pair.id for of_rank in found for group, counts in of_rank if counts for pair in group]
         assert sorted(counted) == sorted(pair.id for pair in pairs)
-    assert all(counts for _, counts in passes(pairs, 60, ALONE))
+    assert all(counts for _, counts in passes(pairs, 60, "shared", ALONE))
 
 
 def command_for(model: str, pairs: Path, out: Path, *more: str) -> list[str]:

@@ -13,7 +13,9 @@ from train_helpers import make_pair, random_model, random_pair
 from maskdpo.cli import main
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
+from maskdpo.models import load_tokenizer
 from maskdpo.train import dry_run
+from maskdpo.train.decoder import checkpoint_layers
 from maskdpo.train.dry_run import plan_run
 from maskdpo.train.loop import Trainer
 from maskdpo.train.lora import add_adapter
@@ -21,6 +23,15 @@ from maskdpo.train.memory import activation_bytes, free_host_bytes, memory_parts
 from maskdpo.train.run import train
 
 __all__ = ["cache_folder", "pairs_file"]  # fixtures
+
+
+@pytest.fixture(scope="module")
+def windowed_model(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("mistral")
+    tokenizer = load_tokenizer(tiny_model)
+    random_model("mistral", vocab=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.mark.parametrize("settings", [{}, {"lora_r": 4}, {"batch_size": 3, "epochs": 3, "max_steps": None}])
@@ -42,6 +53,34 @@ def test_the_plan_is_what_the_run_does(
     assert (plan.trained == plan.parameters) == (config.lora_r == 0)
     assert plan.seconds
     assert all(value > 0 for value in plan.seconds.values())
+
+
+def test_the_plan_counts_both_rows_of_a_pair_where_prompts_repeat(
+    pairs_file: Path, windowed_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(windowed_model, epochs=1, max_steps=None, batch_size=5, tokens_per_batch=150)
+    made: list[int] = []
+    figures = Trainer.figures
+
+    def counted(self: Trainer, pairs: Any) -> Any:
+        made.append(self.collate(pairs).input_ids_RL.numel())
+        return figures(self, pairs)
+
+    plan = plan_run(pairs_file, config)
+    monkeypatch.setattr(Trainer, "figures", counted)
+    result = train(pairs_file, tmp_path / "out", config)
+    assert result
+    assert result.layout == "padded"
+    assert (plan.passes, plan.largest_pass) == (len(made), max(made))
+    assert plan.largest_pass <= 150
+    assert plan.passes > result.total_steps, "the budget must cut steps for this test to say anything"
+
+
+def test_pairs_beyond_the_positions_stop_a_plan_too(windowed_model: str, tmp_path: Path) -> None:
+    pairs = [make_pair([("A. " * n, RIGHT)], [("B.", WRONG)], id=f"p{n}") for n in (1, 400)]
+    write_records(tmp_path / "pairs.jsonl", pairs)
+    with pytest.raises(UserError, match=r"1 of 2 pairs \(p400\) have more than 256 tokens.*--max-length 256"):
+        plan_run(tmp_path / "pairs.jsonl", config_for(windowed_model))
 
 
 def test_drops_are_counted_by_reason(tiny_model: str, tmp_path: Path) -> None:
@@ -81,9 +120,8 @@ def test_activations_are_what_autograd_keeps(dtype: str, lora: bool, again: bool
         model.to(torch.bfloat16)
     if lora:
         add_adapter(model, config)
-    model.train()
     if again:
-        model.gradient_checkpointing_enable()
+        checkpoint_layers(model)
     rng = np.random.default_rng(0)
     measured, tokens = saved_bytes(model, config, [random_pair(rng, f"{i}", longest=60) for i in range(16)])
     sizes = sizes_of(model)

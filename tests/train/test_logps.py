@@ -9,13 +9,14 @@ from torch import Tensor
 from train_helpers import random_model, random_pair
 from transformers import PreTrainedModel
 
-from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES
 from maskdpo.train import logps
-from maskdpo.train.batch import Layout, collate, micro_batches
+from maskdpo.train.batch import Layout, collate, micro_batches, pass_tokens
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.encode import EncodedPair, EncodedSide
-from maskdpo.train.logps import choose_layout, token_logps
-from maskdpo.train.reference import compute_reference, reference_logps
+from maskdpo.train.logps import token_logps
+from maskdpo.train.loop import Trainer
+from maskdpo.train.reference import reference_logps
 
 FULL = ["llama", "cohere", "granite"]
 SLIDING = ["mistral", "gemma2"]
@@ -63,32 +64,6 @@ def test_gradients_of_the_layouts_agree(kind: str) -> None:
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5 * float(gradients[1].abs().max()), rtol=0)
 
 
-@pytest.mark.parametrize(("kind", "layout"), [*((k, "shared") for k in FULL), *((k, "padded") for k in SLIDING)])
-def test_sliding_windows_get_the_padded_layout(kind: str, layout: Layout) -> None:
-    assert choose_layout(random_model(kind), some_pairs(1)[0]) == layout
-
-
-@pytest.mark.parametrize("kind", SLIDING)
-def test_a_short_pair_does_not_hide_a_sliding_window(kind: str) -> None:
-    """Within the window both layouts give the same, so the probe alone would not see it."""
-    side = EncodedSide(np.array([5]), np.ones(1, dtype=np.float32))
-    assert choose_layout(random_model(kind), EncodedPair("short", np.array([4]), side, side)) == "padded"
-
-
-def test_a_sliding_window_would_not_be_exact_in_the_shared_layout() -> None:
-    """Why ``choose_layout`` asks at all: with this the shared layout gives other numbers."""
-    model, pairs = random_model("mistral"), some_pairs(8, seed=1)
-    with torch.no_grad():
-        difference = token_logps(model, collate(pairs, "shared")) - plain_logps(model, pairs)
-    assert difference.abs().max() > 1e-3
-
-
-def test_logits_that_maskdpo_does_not_know_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logps, "_post_process", lambda logits, config: logits)
-    with pytest.raises(UserError, match="own forward pass"):
-        choose_layout(random_model("cohere"), some_pairs(1)[0])
-
-
 def test_only_positions_with_weight_reach_the_output_layer() -> None:
     model, pairs, rows = random_model(), some_pairs(), []
     model.get_output_embeddings().register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
@@ -119,13 +94,8 @@ def test_reference_holds_every_token_whatever_the_grouping(layout: Layout) -> No
     model, pairs = random_model(), some_pairs(7)
     done: list[int] = []
     for tokens_per_batch in (1, 40, 10_000):
-        reference = compute_reference(
-            lambda batch: token_logps(model, batch),
-            pairs,
-            lambda group: collate(group, layout, every_token=True),
-            tokens_per_batch,
-            done.append,
-        )
+        config = TrainConfig(model="tiny", dtype="float32", tokens_per_batch=tokens_per_batch)
+        reference = Trainer(model, config, layout).compute_reference(pairs, done.append)
         for pair in pairs:
             expected = plain_logps(model, [pair], every_token=True).detach().numpy()
             np.testing.assert_allclose(reference[pair.id], expected, atol=1e-5)
@@ -134,21 +104,26 @@ def test_reference_holds_every_token_whatever_the_grouping(layout: Layout) -> No
     assert sum(done) == 3 * len(pairs)
 
 
-def test_micro_batches_keep_every_pair_and_the_budget() -> None:
+@pytest.mark.parametrize("layout", ["shared", "padded"])
+def test_micro_batches_keep_every_pair_and_the_budget(layout: Layout) -> None:
     pairs = some_pairs(20)
     for budget in (1, 30, 100, 10_000):
-        groups = micro_batches(pairs, budget)
+        groups = micro_batches(pairs, budget, layout)
         assert sorted(pair.id for group in groups for pair in group) == sorted(pair.id for pair in pairs)
-        assert all(len(group) == 1 or len(group) * max(p.tokens for p in group) <= budget for group in groups)
-    assert len(micro_batches(pairs, 10_000)) == 1
-    assert micro_batches([], 100) == []
+        sizes = [collate(group, layout).input_ids_RL.numel() for group in groups]
+        assert sizes == [pass_tokens(group, layout) for group in groups]
+        assert all(len(group) == 1 or size <= budget for group, size in zip(groups, sizes, strict=True))
+    assert len(micro_batches(pairs, 10_000, layout)) == 1
+    assert micro_batches([], 100, layout) == []
 
 
 def test_micro_batches_are_few_and_of_like_size() -> None:
     """Eight pairs of 10 tokens in a budget of 70: four and four, not seven and one."""
     side = EncodedSide(np.arange(4), np.ones(4, dtype=np.float32))
     pairs = [EncodedPair(str(i), np.array([4, 5]), side, side) for i in range(8)]
-    assert [len(group) for group in micro_batches(pairs, 70)] == [4, 4]
-    assert [len(group) for group in micro_batches(pairs, 9)] == [1] * 8
+    assert [len(group) for group in micro_batches(pairs, 70, "shared")] == [4, 4]
+    assert [len(group) for group in micro_batches(pairs, 9, "shared")] == [1] * 8
+    assert [len(group) for group in micro_batches(pairs, 70, "padded")] == [4, 4], "two rows of 6 a pair"
+    assert [len(group) for group in micro_batches(pairs, 47, "padded")] == [3, 3, 2]
     long = EncodedPair("long", np.arange(90), side, side)
-    assert [len(group) for group in micro_batches([*pairs, long], 70)] == [1, 4, 4]
+    assert [len(group) for group in micro_batches([*pairs, long], 70, "shared")] == [1, 4, 4]

@@ -240,9 +240,8 @@ def random_pair(rng: np.random.Generator, name: str, *, vocab: int = 200, longes
     return EncodedPair(name, rng.integers(3, vocab, int(rng.integers(1, longest))), side(), side())
 
 
-def random_model(kind: str = "llama", *, vocab: int = 200, seed: int = 0, **settings: Any) -> PreTrainedModel:
-    """A random two-layer model whose log-probs really depend on what precedes."""
-    torch.manual_seed(seed)
+def tiny_config(kind: str = "llama", *, vocab: int = 200, **settings: Any) -> Any:
+    """The config of a model of two layers."""
     size = {
         "vocab_size": vocab,
         "hidden_size": 32,
@@ -262,13 +261,21 @@ def random_model(kind: str = "llama", *, vocab: int = 200, seed: int = 0, **sett
         "mistral": {"sliding_window": 6},
         "gemma2": {"sliding_window": 6, "final_logit_softcapping": 2.0, "query_pre_attn_scalar": 8},
         "cohere": {"logit_scale": 0.3},
+        "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+        "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 6},
+        "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
         "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.5},
     }
-    config = AutoConfig.for_model(kind, **size | special[kind] | settings)
-    attention = "eager" if kind == "gemma2" else "sdpa"  # transformers has no other for it
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(
-        config, attn_implementation=attention, dtype=torch.float32
-    )
+    if kind == "falcon":
+        del size["head_dim"]  # derived
+    return AutoConfig.for_model(kind, **size | special.get(kind, {}) | settings)
+
+
+def random_model(kind: str = "llama", *, vocab: int = 200, seed: int = 0, **settings: Any) -> PreTrainedModel:
+    """A random two-layer model whose log-probs really depend on what precedes."""
+    torch.manual_seed(seed)
+    config = tiny_config(kind, vocab=vocab, **settings)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model.eval()
 
 

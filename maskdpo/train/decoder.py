@@ -1,0 +1,169 @@
+"""The one place that knows how a loaded model is built: its decoder, the decoder's layers and attention, and how long
+its input may be. Of a model that also takes images (Gemma 3, Qwen VL) all this is the text part, which is trained."""
+
+import functools
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from maskdpo.errors import UserError
+from maskdpo.train.encode import EncodedPair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+"""Settings that limit how far back some layers see, in tokens."""
+
+NAMED = 3
+"""Pairs that a message names; of more it gives the number."""
+
+
+def text_config(model: "PreTrainedModel") -> Any:
+    """The configuration of the decoder."""
+    return model.config.get_text_config()
+
+
+def decoder_of(model: "PreTrainedModel") -> Any:
+    """The module that turns token ids into the hidden states that the output embedding is applied to."""
+    found = model.get_decoder()
+    if found is not model:
+        return found
+    embedding = model.get_input_embeddings()  # Llama 4 does not say which of its parts the decoder is
+    return next((part for part in model.children() if any(inner is embedding for inner in part.modules())), model)
+
+
+def check_causal(model: "PreTrainedModel", name: str) -> None:
+    """
+    Raises:
+        UserError: there is no output embedding behind a decoder, so that log-probs cannot be computed token by token.
+    """
+    if model.get_output_embeddings() is None or decoder_of(model) is model:
+        raise UserError(f"{name}: {type(model).__name__} has no decoder with an output embedding, which training needs")
+
+
+def decoder_layers(model: "PreTrainedModel", purpose: str) -> list[nn.Module]:
+    """The layers of the decoder: the list of modules that holds most of its parameters, whatever its name is.
+
+    Raises:
+        UserError: there is no such list; ``purpose`` is the option that needs it.
+    """
+    lists: list[Any] = [module for module in decoder_of(model).modules() if isinstance(module, nn.ModuleList)]
+    largest = max(lists, key=lambda layers: sum(p.numel() for p in layers.parameters()), default=())
+    if not largest:
+        raise UserError(f"{purpose}: the layers of {model.config.model_type} cannot be told apart; leave it out")
+    return list(largest)
+
+
+def checkpoint_layers(model: "PreTrainedModel") -> None:
+    """Recompute every layer in the backward pass instead of keeping what it computes (gradient checkpointing).
+
+    The checkpoints of transformers are not used: they work in training mode only, and not for every architecture.
+    """
+    for layer in decoder_layers(model, "--gradient-checkpointing"):
+        layer.forward = functools.partial(_checkpointed, layer.forward)
+
+
+def _checkpointed(forward: Any, *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+
+def freeze_the_rest(model: "PreTrainedModel") -> None:
+    """Only decoder and output embedding train; what no pair reaches, such as a vision tower, stays as it is."""
+    used = {id(p) for part in _trained_parts(model) for p in part.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in used:
+            parameter.requires_grad_(False)
+
+
+def beside_the_decoder(model: "PreTrainedModel") -> list[str]:
+    """The names of the outermost modules that no pair reaches, such as a vision tower; none for most models."""
+    used = {id(module) for part in _trained_parts(model) for module in part.modules()}
+    found: list[str] = []
+    for name, module in model.named_modules():
+        reached = any(id(inner) in used for inner in module.modules())
+        if not reached and not name.startswith(tuple(f"{outer}." for outer in found)):
+            found.append(name)
+    return found
+
+
+def _trained_parts(model: "PreTrainedModel") -> list[nn.Module]:
+    return [decoder_of(model), model.get_output_embeddings()]
+
+
+def attention_size(config: Any) -> int:
+    """heads * head size; 0 for a model without attention."""
+    heads = int(getattr(config, "num_attention_heads", None) or 0)
+    return heads * int(getattr(config, "head_dim", None) or config.hidden_size // max(1, heads))
+
+
+def takes_positions(model: "PreTrainedModel") -> bool:
+    """Whether the decoder can be told the position of every token; else it counts them along the row."""
+    return "position_ids" in inspect.signature(decoder_of(model).forward).parameters
+
+
+def window_of(config: Any) -> int | None:
+    """The smallest number of tokens that some layer is limited to; None for a model without such layers."""
+    found = [size for name in WINDOWS if isinstance(size := getattr(config, name, None), int) and size > 0]
+    return min(found, default=None)
+
+
+def may_share_prompts(model: "PreTrainedModel") -> bool:
+    """Whether position ids and a 4-D mask say all about who sees whom: positions are taken, and there is no sliding
+    window, no chunk, no recurrent layer, no ALiBi (a bias by distance along the row), and PyTorch's attention."""
+    config = text_config(model)
+    if not takes_positions(model) or config._attn_implementation == "eager" or getattr(config, "alibi", False):
+        return False
+    layers = getattr(config, "layer_types", None)
+    if layers is not None:
+        return set(layers) == {"full_attention"}
+    return window_of(config) is None and not getattr(config, "layers_block_type", None)
+
+
+def check_lengths(config: Any, pairs: Sequence[EncodedPair], name: str) -> None:
+    """
+    Args:
+        config: the decoder's (``text_config``).
+
+    Raises:
+        UserError: prompt and answer together have more tokens than the model has positions, or so many that its rotary
+            frequencies would depend on what else is in the pass.
+    """
+    for limit, why in _limits(config):
+        beyond = [pair for pair in pairs if pair.longest > limit]
+        if beyond:
+            some = ", ".join(pair.id for pair in beyond[:NAMED]) + (" and others" if len(beyond) > NAMED else "")
+            longest = max(pair.longest for pair in beyond)
+            raise UserError(
+                f"{name}: prompt and answer of {len(beyond)} of {len(pairs)} pairs ({some}) have more than {limit} "
+                f"tokens, up to {longest}; {why}. Cut them with --max-length {limit}, or take another model"
+            )
+
+
+def _limits(config: Any) -> list[tuple[int, str]]:
+    """Largest numbers of tokens, each with what happens beyond it."""
+    ropes = _rotary(config)
+    kinds = {str(rope.get("rope_type", "default")) for rope in ropes}
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
+    found = []
+    for rope in ropes:
+        kind = rope.get("rope_type", "default")
+        if kind == "longrope" or "dynamic" in kind:
+            limit = min(n for n in (rope.get("original_max_position_embeddings"), positions) if n)
+            found.append((limit, f"from there on its rotary embedding ({kind}) changes for the whole pass"))
+    if positions and kinds <= {"default", "proportional"}:
+        found.append((positions, "that is how many positions the model has"))
+    return found
+
+
+def _rotary(config: Any) -> list[dict[str, Any]]:
+    """The parameters of its rotary embeddings: one set, or one for each type of layer; none where it has none."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    by_layer = [each for each in parameters.values() if isinstance(each, dict) and "rope_type" in each]
+    return by_layer or ([parameters] if parameters else [])

@@ -1,0 +1,173 @@
+"""What is tried with real pairs before the first step, because it is not to be assumed of any architecture: that the
+log-probs are those of the model's own forward pass, in which layout, and that nothing about them is random."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from maskdpo.errors import UserError
+from maskdpo.train.batch import Layout, collate
+from maskdpo.train.decoder import may_share_prompts, text_config, window_of
+from maskdpo.train.encode import EncodedPair
+from maskdpo.train.logps import CHUNK, token_logps
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
+"""Largest difference of a log-prob that two ways to compute it may show, by compute type."""
+
+SEEDS = (1, 2, 3)
+"""Of the passes that must agree with each other."""
+
+
+def choose_layout(model: PreTrainedModel, pairs: Sequence[EncodedPair]) -> Layout:
+    """The layout that is exact for this model. Its layers say which may be; then the log-probs of the longest pair, of
+    the shortest, of one that is longer than the window, and of two pairs in one pass are compared with the model's own
+    forward pass, one answer at a time.
+
+    Raises:
+        UserError: no layout reproduces the model's own forward pass, or the model's attention is not what its eager
+            implementation computes.
+    """
+    groups = _groups(pairs, window_of(text_config(model)))
+    alone = [pair for group in groups for pair in group if len(group) == 1]
+    expected = {
+        id(pair): _plain_logps(model, pair) for pair in alone
+    }  # ids of pairs may repeat among the held-out ones
+    _check_causal(model, alone[0])
+    _check_attention(model, alone[0], expected[id(alone[0])])
+    layouts: tuple[Layout, ...] = ("shared", "padded") if may_share_prompts(model) else ("padded",)
+    failure = ""
+    for layout in layouts:
+        failure = _difference(model, groups, layout, expected)
+        if not failure:
+            return layout
+    raise UserError(f"{model.config.model_type}: {failure}; maskdpo cannot train this architecture exactly")
+
+
+def _groups(pairs: Sequence[EncodedPair], window: int | None) -> list[list[EncodedPair]]:
+    """The passes that are tried; the first one is the shortest pair alone."""
+    ordered = sorted(pairs, key=lambda pair: (pair.longest, pair.id))
+    shortest, longest = ordered[0], ordered[-1]
+    crossing = [pair for pair in ordered if window is not None and pair.longest > window][:1]
+    alone = {id(pair): pair for pair in (shortest, *crossing, longest)}.values()
+    return [*([pair] for pair in alone), [longest, shortest]]
+
+
+def _difference(
+    model: PreTrainedModel, groups: Sequence[Sequence[EncodedPair]], layout: Layout, expected: dict[int, Tensor]
+) -> str:
+    """How the log-probs of a layout are wrong, in words; nothing where they are right."""
+    for group in groups:
+        batch = collate(group, layout, every_token=True).to(str(model.device))
+        try:
+            with torch.no_grad():
+                found_N = token_logps(model, batch)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, TypeError, RuntimeError, IndexError, AttributeError, NotImplementedError) as error:
+            return f"its decoder fails on these pairs ({' '.join(str(error).split())[:200]})"
+        difference = (found_N - torch.cat([expected[id(pair)] for pair in group])).abs().max().item()
+        if not difference <= TOLERANCE[model.dtype]:
+            return f"its log-probs differ by {difference:.3g} from those of its own forward pass"
+    return ""
+
+
+@torch.no_grad()
+def _check_causal(model: PreTrainedModel, pair: EncodedPair) -> None:
+    """What a token is predicted from must not change with what follows it, as in BERT it does."""
+    ids = torch.tensor([[*pair.prompt_ids, *pair.chosen.ids]], device=model.device)
+    whole, without_last = (model(input_ids=some, use_cache=False).logits[0].float() for some in (ids, ids[:, :-1]))
+    if not (whole[:-1] - without_last).abs().max().item() <= TOLERANCE[model.dtype]:
+        raise UserError(f"{model.config.model_type}: not a causal language model: its tokens see those behind them")
+
+
+def _check_attention(model: PreTrainedModel, pair: EncodedPair, expected_N: Tensor) -> None:
+    """Eager attention is the definition of an architecture (soft caps and sinks included); a faster one must agree."""
+    if text_config(model)._attn_implementation == "eager" or not model._can_set_attn_implementation():
+        return
+    with attention(model, "eager"):
+        eager_N = _plain_logps(model, pair)
+    difference = (eager_N - expected_N).abs().max().item()
+    if not difference <= TOLERANCE[model.dtype]:
+        raise UserError(
+            f"{model.config.model_type}: log-probs with PyTorch's attention differ by {difference:.3g} from those with "
+            "eager attention, by which transformers defines this architecture"
+        )
+
+
+@contextmanager
+def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """The model with another implementation of its attention."""
+    own = text_config(model)._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(own)
+
+
+@torch.no_grad()
+def _plain_logps(model: PreTrainedModel, pair: EncodedPair) -> Tensor:
+    """[N] log-probs of all answer tokens by the model's ordinary forward pass, one answer at a time, unpadded."""
+    parts = []
+    for answer in (pair.chosen, pair.rejected):
+        ids = torch.tensor([[*pair.prompt_ids, *answer.ids]], device=model.device)
+        logits_TV = model(input_ids=ids, use_cache=False).logits[0, len(pair.prompt_ids) - 1 : -1]
+        targets_T = ids[0, len(pair.prompt_ids) :, None]
+        for some_TV, some_T in zip(torch.split(logits_TV, CHUNK), torch.split(targets_T, CHUNK), strict=True):
+            exact_TV = some_TV if some_TV.dtype == torch.float64 else some_TV.float()
+            parts.append(exact_TV.log_softmax(1).gather(1, some_T)[:, 0])
+    return torch.cat(parts)
+
+
+def check_nothing_is_random(model: PreTrainedModel, pairs: Sequence[EncodedPair], layout: Layout) -> None:
+    """Passes under different seeds must give the same log-probs, or policy and reference would not be one function.
+
+    A device whose sums come out in another order each time is told from a random model by passes under the same seed.
+
+    Raises:
+        UserError: they do not; the message names the part of the model that differs first.
+    """
+    batch = collate([min(pairs, key=lambda pair: pair.longest)], layout, every_token=True).to(str(model.device))
+
+    def under(seed: int) -> Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return token_logps(model, batch).detach()
+
+    first_N = under(SEEDS[0])
+    rounding = (under(SEEDS[0]) - first_N).abs().max().item()
+    difference = max((under(seed) - first_N).abs().max().item() for seed in SEEDS[1:])
+    if difference > 10 * rounding:
+        raise UserError(
+            f"{model.config.model_type}: its log-probs change by {difference:.3g} from one seed to another "
+            f"({_first_random_part(model, under)}), so policy and reference would differ before the first step"
+        )
+
+
+def _first_random_part(model: PreTrainedModel, under: Callable[[int], Tensor]) -> str:
+    """The first module whose result depends on the seed."""
+    results: list[tuple[str, float]] = []
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, result: Any) -> None:
+            first = result[0] if isinstance(result, tuple) else result
+            if isinstance(first, Tensor):
+                results.append((f"{name}, {type(module).__name__}", first.detach().double().sum().item()))
+
+        return hook
+
+    hooks = [module.register_forward_hook(keep(name)) for name, module in model.named_modules()]
+    try:
+        runs = []
+        for seed in SEEDS[:2]:
+            results.clear()
+            under(seed)
+            runs.append(list(results))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return next((name for (name, a), (_, b) in zip(*runs, strict=False) if a != b), "in no single module")
