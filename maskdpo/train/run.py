@@ -8,16 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from maskdpo.chat import ChatFormat
 from maskdpo.console import progress, say
 from maskdpo.errors import InputError, Interrupted, UserError
 from maskdpo.io.append import LOCK_SUFFIX, sole_writer
 from maskdpo.models import fingerprint, load_tokenizer, pick_device
-from maskdpo.runs import META_IN_FOLDER, Run, recorded_option, set_aside
+from maskdpo.runs import META_IN_FOLDER, Run, recorded_date, recorded_option, set_aside
 from maskdpo.train.card import describe
 from maskdpo.train.checkpoint import checkpoints, load_checkpoint, remove_all, save_checkpoint
 from maskdpo.train.config import TrainConfig
@@ -110,14 +112,17 @@ def _train(
     before = None if restart else recorded_option(out / META_IN_FOLDER, "model_files")
     model_files = functools.partial(fingerprint, config.model, before)
     options = config.model_dump() | {"model_files": ranks.from_first(model_files() if ranks.first else "")}
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    today = ranks.from_first((None if restart else recorded_date(out / META_IN_FOLDER)) or date.today())
+    if ChatFormat(tokenizer).writes_date:
+        options["prompt_date"] = today.isoformat()
     inputs = {"pairs": pairs_file} | ({"eval": watch.eval_file} if watch.eval_file else {})
     run = None if restart else _record(out, options, inputs)
     if run and run.previous and run.previous.status == "complete":
         say(f"{out}: this very run is complete; nothing to do (--restart trains it again)")
         return None
-    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-    encoded = read_pairs(pairs_file, config, tokenizer)
-    looked_at = read_pairs(watch.eval_file, config, tokenizer).pairs if watch.eval_file else None
+    encoded = read_pairs(pairs_file, config, tokenizer, today)
+    looked_at = read_pairs(watch.eval_file, config, tokenizer, today).pairs if watch.eval_file else None
     policy = load_policy(config, encoded.pairs + (looked_at or []), device, ranks)
     trainer = Trainer(policy.model, config, policy.layout, ranks)
     trainer.reference = _reference(trainer, encoded.pairs, use_cache)

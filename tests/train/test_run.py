@@ -2,19 +2,24 @@
 
 import json
 import shutil
+from datetime import date
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from train_helpers import make_pair
 
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.models import load_model
 from maskdpo.schemas import Label
+from maskdpo.train import run
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.loop import Trainer
+from maskdpo.train.loop import Trainer, run_steps
 from maskdpo.train.run import TrainResult, train
 
 RIGHT, WRONG = Label.NO_HALLUCINATION, Label.CONTRADICTORY
@@ -292,3 +297,29 @@ def test_metrics_hold_the_rewards_of_masked_tokens_now_and_then(
     rows = metrics_of(tmp_path / "out")
     assert [row["step"] for row in rows if row["reward_masked_chosen"] is not None] == [3, 5]
     assert all(isinstance(row["kept_tokens_chosen"], int) for row in rows)
+
+
+def test_the_date_of_a_template_is_that_of_the_day_on_which_the_run_began(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is stopped and taken up again on the next day ends with the same bits."""
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    template = model / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %B') }} " + template.read_text())
+    config = config_for(str(model))
+
+    def on(day: int, out: Path, stop_after: int | None = None) -> None:
+        monkeypatch.setattr(run, "date", SimpleNamespace(today=lambda: date(2026, 11, day)))
+        monkeypatch.setattr(run, "run_steps", lambda *given: islice(run_steps(*given), stop_after))
+        train(pairs_file, out, config, save_every=1)
+
+    on(27, tmp_path / "whole")
+    with pytest.raises(RuntimeError), monkeypatch.context() as patch:
+        patch.setattr(run, "export", lambda *_: (_ for _ in ()).throw(RuntimeError))
+        on(27, tmp_path / "two-days", stop_after=2)
+    on(28, tmp_path / "two-days")
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "two-days"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    on(28, tmp_path / "next-day")
+    later = load_file(tmp_path / "next-day" / "model.safetensors")
+    assert not all(torch.equal(whole[name], later[name]) for name in whole)
