@@ -15,7 +15,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from maskdpo.errors import UserError
 
 SAVING_S = 600
-"""How long the processes may take to finish their step and save it, after Ctrl-C."""
+"""How long the processes may take to finish their step and save it, after Ctrl-C or SIGTERM."""
 
 
 def is_launched() -> bool:
@@ -28,7 +28,7 @@ def launch(arguments: Sequence[str], processes: int) -> None:
 
     Raises:
         UserError: a process was killed.
-        SystemExit: one has failed; with its exit code, 130 after Ctrl-C.
+        SystemExit: one has failed; with its exit code, 130 after Ctrl-C, 143 after SIGTERM.
     """
     config = LaunchConfig(
         min_nodes=1,
@@ -63,12 +63,16 @@ def _raise_for(codes: Sequence[int]) -> None:
 
 @contextmanager
 def _torch_is_silent() -> Iterator[None]:
-    """The launcher logs how its processes ended, in many lines; they have said it themselves."""
+    """The launcher logs how its processes ended, in many lines; they have said it themselves. Where a signal ends
+    the launcher, its timer may be stopped by the timer's own thread, which Python reports as an ignored exception."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda found: None if "join current thread" in str(found.exc_value) else hook(found)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
         logging.disable(logging.NOTSET)
+        sys.unraisablehook = hook
         for number, handler in handlers.items():
             signal.signal(number, handler)
