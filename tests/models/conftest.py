@@ -6,6 +6,7 @@ from functools import cache
 import pytest
 import torch
 from bench import Bench
+from forks import draw_no_curves
 from transformers.utils import logging
 
 
@@ -17,6 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bench]:
     """The bench of an architecture; its runs are made once and serve several checks."""
     torch.set_num_threads(1)
+    draw_no_curves()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     return cache(lambda name: Bench(name, tmp_path_factory.mktemp(name)))

@@ -13,8 +13,13 @@ from typing import Any
 import torch
 from attempts import attempt
 
-from maskdpo.train import distributed
+from maskdpo.train import distributed, record
 from maskdpo.train.config import TrainConfig
+
+
+def draw_no_curves() -> None:
+    """Of runs of two steps they take longer than the rest, and have tests of their own."""
+    record.draw_curves = lambda *_: None
 
 
 class Forks:
@@ -54,6 +59,7 @@ def _serve() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     distributed.PATIENCE_S = 0.5
     torch.set_num_threads(1)
+    draw_no_curves()
     for line in sys.stdin:
         os.environ["MASKDPO_CACHE"], *what = json.loads(line)
         print(json.dumps(attempt(*what)), flush=True)

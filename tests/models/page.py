@@ -21,7 +21,7 @@ those of the model's own forward pass, and refuses a model for which they differ
 - **layout**: how a pair is laid out for the model. `shared`: prompt, chosen and rejected answer are one row, so that
   the prompt is computed once. `padded`: a row for each answer, for layers that are not plain full attention.
 - **sampling**: four samples of each of three prompts of different lengths, drawn in one batch, each compared with the
-  sample drawn alone and without a cache; and greedy answers, compared with `generate` of transformers.
+  sample drawn without padding and without a cache; and greedy answers, compared with `generate` of transformers.
 - **whole**: two steps in which every weight trains; the log-probs of all answer tokens before the first step, the loss
   and the log-probs of both steps, and the log-probs of the folder that is written, read back by transformers.
 - **lora**: the same with an adapter on all linear layers, written alone and merged.
