@@ -82,7 +82,9 @@ def _latent(**changes: Any) -> Settings:
     """Multi-head latent attention."""
     ranks = {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 8}
     experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
-    return _sizes(num_key_value_heads=4, moe_intermediate_size=24, first_k_dense_replace=1, **ranks, **experts) | changes
+    return (
+        _sizes(num_key_value_heads=4, moe_intermediate_size=24, first_k_dense_replace=1, **ranks, **experts) | changes
+    )
 
 
 def _gpt2(**changes: Any) -> Settings:

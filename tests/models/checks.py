@@ -163,9 +163,7 @@ def _compare_metrics(ours: list[dict[str, float]], theirs: list[dict[str, float]
 
 def _requests(temperature: float) -> list[Request]:
     decoding = Sampling(max_tokens=TOKENS, temperature=temperature, n=SAMPLES)
-    return [
-        Request(i, [Message(role="user", content=prompt)], sampling=decoding) for i, prompt in enumerate(PROMPTS)
-    ]
+    return [Request(i, [Message(role="user", content=prompt)], sampling=decoding) for i, prompt in enumerate(PROMPTS)]
 
 
 @torch.no_grad()
@@ -188,4 +186,3 @@ def _expected_texts(bench: Bench, reply: Reply, temperature: float) -> list[str]
 def _text(ids: list[int], tokenizer: Any) -> str:
     end = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else len(ids)
     return str(tokenizer.decode(ids[:end], skip_special_tokens=True))
-
