@@ -20,7 +20,7 @@ import torch
 from jinja2 import TemplateError
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from train_helpers import CORPUS, make_pair
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 from weight_oracle import TABLES, expected_weights
 
@@ -174,7 +174,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Subject
                 (target / "chat_template.jinja").write_text(TRL["gptoss"])
         else:
             _tokenizer_for(TRL[name]).save_pretrained(target)
-        _save_model(target, len(load_tokenizer(str(target))))
+        _save_model(target, len(AutoTokenizer.from_pretrained(target)))
         return Subject(target)
 
     return made
