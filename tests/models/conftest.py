@@ -1,4 +1,4 @@
-"""What the tests of this folder share: the command-line option that renews the page, and one set of benches a process."""
+"""What the tests of this folder share: the option that renews the page, and one set of benches a process."""
 
 from collections.abc import Callable
 from functools import cache
