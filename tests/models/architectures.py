@@ -103,14 +103,11 @@ def _rope(kind: str, **settings: Any) -> Settings:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10_000.0, **settings}}
 
 
-LONGROPE = _rope(
-    "longrope",
-    short_factor=[1.0, 1.2, 1.4, 1.6],
-    long_factor=[2.0, 3.0, 5.0, 9.0],
-    original_max_position_embeddings=48,
-    factor=512 / 48,
-)
-"""Its factors change at 48 tokens, which some answers of the tests are below and others above."""
+def _longrope(original: int) -> Settings:
+    """The factors change at ``original`` tokens."""
+    factors = {"short_factor": [1.0, 1.2, 1.4, 1.6], "long_factor": [2.0, 3.0, 5.0, 9.0]}
+    return _rope("longrope", **factors, original_max_position_embeddings=original, factor=512 / original)
+
 
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": Architecture("Llama 2, 3, 3.1, 3.2, 3.3; Yi; TinyLlama", lambda: hf.LlamaConfig(**_sizes())),
@@ -119,7 +116,16 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "llama-dynamic": Architecture(
         "Llama-like models with dynamic NTK scaling",
+        lambda: hf.LlamaConfig(**_sizes(max_position_embeddings=128), **_rope("dynamic", factor=8.0)),
+        note="pairs within the original length; beyond it see the next row",
+    ),
+    "llama-dynamic-long": Architecture(
+        "the same, pairs beyond the original length",
         lambda: hf.LlamaConfig(**_sizes(max_position_embeddings=48), **_rope("dynamic", factor=8.0)),
+        refused={
+            "training": "its rotary embedding (dynamic) changes for the whole pass",
+            "sampling": "the model's limit is 48",
+        },
     ),
     "llama4-text": Architecture(
         "Llama 4 Scout and Maverick (the text model)",
@@ -237,7 +243,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     "phi3-sliding": Architecture("Phi-3 mini 4k (as published)", lambda: hf.Phi3Config(**_sizes(), sliding_window=WINDOW)),
     "phi3-longrope": Architecture(
         "Phi-3 mini 128k, Phi-3.5 mini, Phi-4-mini",
-        lambda: hf.Phi3Config(**_sizes(), original_max_position_embeddings=48, **LONGROPE),
+        lambda: hf.Phi3Config(**_sizes(), original_max_position_embeddings=128, **_longrope(128)),
+        note="pairs within the original length (4096 tokens for the real models); beyond it see the next row",
+    ),
+    "phi3-longrope-long": Architecture(
+        "the same, pairs beyond the original length",
+        lambda: hf.Phi3Config(**_sizes(), original_max_position_embeddings=48, **_longrope(48)),
+        refused={"training": "its rotary embedding (longrope) changes for the whole pass"},
     ),
     "phimoe": Architecture(
         "Phi-3.5-MoE",

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from maskdpo.backends.base import Reply, Request, Sampling
 from maskdpo.backends.decode import pick
 from maskdpo.backends.transformers_backend import TransformersBackend, _random
+from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Message
 from maskdpo.train.encode import EncodedPair
 from maskdpo.train.figures import StepStats
@@ -94,7 +95,8 @@ def sampling(bench: Bench) -> str:
     for temperature in (1.0, 0.0):
         replies = backend.generate(_requests(temperature))
         for reply in replies:
-            assert reply.failure is None, reply.failure
+            if reply.failure is not None:
+                raise UserError(reply.failure.message)
             expected = _expected_texts(bench, reply, temperature)
             found = [completion.text for completion in reply.completions]
             same = [a == b for a, b in zip(found, expected, strict=True)]

@@ -1,7 +1,6 @@
-"""What the tests of this folder share: the option that renews the page, and one set of benches a process."""
+"""What the tests of this folder share: the option that renews the page, and the bench of an architecture."""
 
-from collections.abc import Callable
-from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +13,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--renew", action="store_true", help="write what was measured into docs/models.md")
 
 
-@pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bench]:
-    """The bench of an architecture; its runs are made once and serve several checks."""
+@pytest.fixture
+def bench(name: str, tmp_path: Path) -> Bench:
+    """Of the architecture that the test is about."""
     torch.set_num_threads(1)
-    draw_no_curves()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return cache(lambda name: Bench(name, tmp_path_factory.mktemp(name)))
+    draw_no_curves()
+    return Bench(name, tmp_path)

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedModel,
+)
 
 from maskdpo.schemas import SIDES
 from maskdpo.train.encode import EncodedPair, EncodedSide
@@ -16,7 +22,9 @@ from maskdpo.train.encode import EncodedPair, EncodedSide
 
 def load_plain(folder: str) -> PreTrainedModel:
     """A model in float64; attention and experts computed in the plainest way that transformers has."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    text_only = type(AutoConfig.from_pretrained(folder)) in MODEL_FOR_CAUSAL_LM_MAPPING
+    kind: Any = AutoModelForCausalLM if text_only else AutoModelForImageTextToText
+    model: PreTrainedModel = kind.from_pretrained(
         folder, dtype=torch.float64, attn_implementation="eager", experts_implementation="eager"
     )
     return model.eval()

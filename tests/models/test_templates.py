@@ -196,9 +196,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return rows
 
 
-NAMES = [
-    pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in (*TRL, *(f"real {each}" for each in PACKAGES))
-]
+NAMES = (*TRL, *(f"real {each}" for each in PACKAGES))
 
 
 def messages_of(conversation: Conversation) -> list[Message]:
@@ -235,18 +233,18 @@ def _one_bos(name: str) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kind", ANSWERS)
-def test_the_answer_its_end_and_its_weights(name: str, kind: str, subject: Callable[[str], Subject]) -> None:
+def test_the_answer_its_end_and_its_weights(name: str, subject: Callable[[str], Subject]) -> None:
     this = subject(name)
     end = this.end_of_turn()
     for conversation in CONVERSATIONS.values():
-        pair = make_pair(*ANSWERS[kind], prompt=messages_of(conversation))
-        encoded = this.encoder.encode(pair)
-        if encoded is Drop.REFUSED and this.render(conversation, generate=True) is None:
-            continue
-        assert isinstance(encoded, EncodedPair), encoded
-        for side in SIDES:
-            check_answer(this, encoded, side, pair.response(side), pair.sentences(side), end)
+        for sides in ANSWERS.values():
+            pair = make_pair(*sides, prompt=messages_of(conversation))
+            encoded = this.encoder.encode(pair)
+            if encoded is Drop.REFUSED and this.render(conversation, generate=True) is None:
+                continue
+            assert isinstance(encoded, EncodedPair), encoded
+            for side in SIDES:
+                check_answer(this, encoded, side, pair.response(side), pair.sentences(side), end)
 
 
 def check_answer(this: Subject, encoded: EncodedPair, side: Side, answer: str, sentences: Any, end: int | None) -> None:
