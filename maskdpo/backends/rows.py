@@ -119,6 +119,8 @@ def pads_without_trace(model: PreTrainedModel) -> bool:
     """
     if not {"position_ids", "attention_mask"} <= inspect.signature(model.forward).parameters.keys():
         return False
+    if getattr(model.config.get_text_config(), "attention_chunk_size", None):
+        return False  # chunks (Llama 4), and scales by position, are counted along the row, padding included
     ids_RT = torch.zeros(2, PROBE_TOKENS, dtype=torch.long, device=model.device)
     mask_RT = torch.tensor([[1], [0]], device=model.device).expand_as(ids_RT)
     output = forward(model, ids_RT, mask=mask_RT, positions=(mask_RT.cumsum(1) - 1).clamp(min=0), use_cache=True)
