@@ -138,7 +138,7 @@ def test_compiled_layers_compute_the_same(tiny_model: str) -> None:
         names = set(policy.model.state_dict())
         found.append((names, *logps_and_gradients(policy.model)))
     assert found[0][0] == found[1][0]
-    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=3e-5, rtol=0)
     torch.testing.assert_close(found[0][2], found[1][2], atol=1e-4 * float(found[0][2].abs().max()), rtol=0)
 
 
