@@ -251,10 +251,11 @@ def check_answer(this: Subject, encoded: EncodedPair, side: Side, answer: str, s
     """The trained tokens are the model's own header, the answer and the end of the turn, weighted by the definition."""
     ids = encoded.side(side).ids.tolist()
     text = decoded(this.tokenizer, ids)
-    begin = text.rfind(answer)
+    tail = "" if end is None else decoded(this.tokenizer, [end])
+    assert text.endswith(tail), text
+    begin = text.rfind(answer, 0, len(text) - len(tail))
     assert begin >= 0, f"{answer!r} is not in {text!r}"
-    behind = text[begin + len(answer) :].strip()
-    assert behind == ("" if end is None else decoded(this.tokenizer, [end]).strip()), text
+    assert text[begin + len(answer) : len(text) - len(tail)].strip() == "", text
     offsets = list(character_ranges(this.tokenizer, ids))
     weights = expected_weights(text, begin, begin + len(answer), begin, offsets, sentences, TABLES["mask-dpo"][side])
     if end is not None:
