@@ -54,7 +54,7 @@ def sample(
         restart: set an earlier output aside and begin anew; else what is there is kept and the rest is added.
     """
     refuse_overwriting(out, prompts_file)
-    if raw and backend.chat_template_kwargs:
+    if raw and backend.template_options:
         raise UserError("--template-option is for a chat template, and --raw uses none")
     prompts = {item.record.id: item.record for item in _checked(prompts_file, raw)}
     with sole_writer(out):
@@ -100,7 +100,7 @@ def _options(backend: Backend, sampling: Sampling, raw: bool) -> dict[str, Any]:
 
 
 def _template_options(backend: Backend) -> dict[str, Any]:
-    return {"chat_template_kwargs": dict(backend.chat_template_kwargs)} if backend.chat_template_kwargs else {}
+    return {"template_options": dict(backend.template_options)} if backend.template_options else {}
 
 
 def response_id(prompt_id: str, i: int) -> str:

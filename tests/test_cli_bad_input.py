@@ -428,7 +428,7 @@ def test_template_options_are_json_else_texts_and_go_with_a_judge_that_has_a_tem
     given = "--template-option enable_thinking=false --template-option effort=low"
     assert world.run(f"{COMMANDS['sample']} --n 1 {given}").code == 0
     record = json.loads((world.folder / "result").read_text().splitlines()[0])
-    assert record["sampling"]["chat_template_kwargs"] == {"enable_thinking": False, "effort": "low"}
+    assert record["sampling"]["template_options"] == {"enable_thinking": False, "effort": "low"}
 
 
 def test_train_keeps_out_of_other_folders(world: World) -> None:

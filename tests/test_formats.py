@@ -56,7 +56,7 @@ def pairs(draw: st.DrawFn) -> Pair:
         rejected_finish_reason=draw(FINISH),
         chosen_reasoning=draw(st.none() | TEXT),
         rejected_reasoning=draw(st.none() | TEXT),
-        chat_template_kwargs=draw(st.none() | st.just({"enable_thinking": True, "effort": {"level": 2}})),
+        template_options=draw(st.none() | st.just({"enable_thinking": True, "effort": {"level": 2}})),
         prompt_date=draw(st.none() | st.dates()),
         weight=draw(st.floats(1e-6, 1e6)),
     )
@@ -333,7 +333,7 @@ def test_trl_rows_hold_three_columns_that_datasets_loads(jsonl: WriteJsonl, tmp_
 def test_trl_rows_hold_reasoning_and_template_options_where_chat_templates_look_for_them(
     jsonl: WriteJsonl, tmp_path: Path
 ) -> None:
-    more = {"chosen_reasoning": "Hm.", "chat_template_kwargs": {"effort": "low"}, "prompt_date": "2026-01-31"}
+    more = {"chosen_reasoning": "Hm.", "template_options": {"effort": "low"}, "prompt_date": "2026-01-31"}
     file = jsonl("pairs.jsonl", [PAIR.model_dump(mode="json") | more])
     export_file(file, tmp_path / "trl.jsonl", "trl")
     row = json.loads((tmp_path / "trl.jsonl").read_text())

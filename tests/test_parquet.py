@@ -84,7 +84,7 @@ def annotations(draw: Any, chat: bool) -> Annotation:
     judge = {
         "name": TEXT, "model": OPTIONAL, "revision": OPTIONAL, "protocol": OPTIONAL, "protocol_hash": OPTIONAL,
         "votes": st.integers(-(2**63), 2**63 - 1), "splitter": OPTIONAL, "version": TEXT,
-        "chat_template_kwargs": OPTIONAL,
+        "template_options": OPTIONAL,
     }  # fmt: skip
     values["judge"] = draw(st.none() | st.fixed_dictionaries(judge))
     values["sentences"] = draw(spans(values["response"], True))
@@ -97,7 +97,7 @@ def pairs(draw: Any, chat: bool) -> Pair:
         "id": NAME, "prompt_id": NAME, "topic": NAME, "prompt": messages("user") if chat else TEXT,
         "chosen_score": SCORE, "rejected_score": SCORE, "chosen_finish_reason": FINISH,
         "rejected_finish_reason": FINISH, "weight": st.floats(1e-6, 1e6),
-        "chosen_reasoning": OPTIONAL, "rejected_reasoning": OPTIONAL, "chat_template_kwargs": st.none() | META,
+        "chosen_reasoning": OPTIONAL, "rejected_reasoning": OPTIONAL, "template_options": st.none() | META,
         "prompt_date": st.none() | st.dates(),
     }  # fmt: skip
     found = draw(st.fixed_dictionaries(values))
@@ -150,7 +150,7 @@ def test_columns_are_those_that_docs_and_trl_name() -> None:
         assert {schema.field(name).type for name in ("prompt", "chosen", "rejected")} == {kind}
         assert schema.field("chosen_sentences").type == pa.list_(pa.struct(span))
         assert schema.field("weight").type == pa.float64()
-        assert schema.field("prompt_date").type == schema.field("chat_template_kwargs").type == pa.string()
+        assert schema.field("prompt_date").type == schema.field("template_options").type == pa.string()
     prompt = parquet.schema_of(Prompt, chat=False)
     assert [(f.name, str(f.type)) for f in prompt] == [
         ("id", "string"), ("prompt", "string"), ("reference", "list<item: string>"), ("reference_is_string", "bool"),

@@ -36,7 +36,7 @@ class Scripted:
         error: type[BaseException] = KeyboardInterrupt,
     ):
         self.model = model
-        self.chat_template_kwargs: dict[str, Any] = {}
+        self.template_options: dict[str, Any] = {}
         self.today: date | None = None
         self.asked: list[Any] = []
         self.requests: list[Request] = []
@@ -301,12 +301,12 @@ def test_a_failed_answer_does_not_lose_the_others_and_is_asked_for_again(
 
 def test_template_options_are_recorded_and_hold_for_a_resumed_run(prompts: Path, tmp_path: Path) -> None:
     out, told = tmp_path / "r.jsonl", Scripted()
-    told.chat_template_kwargs = {"enable_thinking": False}
+    told.template_options = {"enable_thinking": False}
     sample(prompts, out, told, SAMPLING)
     first = next(iter(read_records(out, Response)))
     assert first.sampling is not None
-    assert first.sampling["chat_template_kwargs"] == {"enable_thinking": False}
-    with pytest.raises(UserError, match=r"chat_template_kwargs: \{'enable_thinking': False\} -> None"):
+    assert first.sampling["template_options"] == {"enable_thinking": False}
+    with pytest.raises(UserError, match=r"template_options: \{'enable_thinking': False\} -> None"):
         sample(prompts, out, Scripted(), SAMPLING)
     raw = jsonl_prompt(tmp_path)
     with pytest.raises(UserError, match="--template-option is for a chat template, and --raw uses none"):

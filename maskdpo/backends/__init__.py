@@ -30,11 +30,11 @@ def make_backend(
     batch_size: int = 64,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     device: str | None = None,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
+    template_options: Mapping[str, Any] | None = None,
 ) -> Backend:
     """A backend by name; what a backend has no use for is ignored. Models are loaded at the first request."""
-    if chat_template_kwargs:
-        check_options(chat_template_kwargs)
+    if template_options:
+        check_options(template_options)
     if api_base is not None and name != "openai":
         raise UserError(f"--api-base goes with --backend openai, not with {name}")
     if name == "openai":
@@ -50,7 +50,7 @@ def make_backend(
             max_retries=max_retries,
             tokenizer=tokenizer,
             max_model_len=max_model_len,
-            chat_template_kwargs=chat_template_kwargs,
+            template_options=template_options,
         )
     if name == "vllm":
         from maskdpo.backends.vllm_backend import VLLMBackend
@@ -60,10 +60,10 @@ def make_backend(
             tensor_parallel_size=tensor_parallel_size,
             max_model_len=max_model_len,
             gpu_memory_utilization=gpu_memory_utilization,
-            chat_template_kwargs=chat_template_kwargs,
+            template_options=template_options,
         )
     from maskdpo.backends.transformers_backend import TransformersBackend
 
     return TransformersBackend(
-        model, batch_size=batch_size, dtype=dtype, device=device, chat_template_kwargs=chat_template_kwargs
+        model, batch_size=batch_size, dtype=dtype, device=device, template_options=template_options
     )

@@ -125,7 +125,7 @@ class Backend(Protocol):
 
     model: str
     """The model's name as the user gave it."""
-    chat_template_kwargs: Mapping[str, Any]
+    template_options: Mapping[str, Any]
     """What the chat template is told beside the messages."""
     today: date | None
     """The date that a chat template writes into prompts, where it writes one. None: that of the day. It is set before

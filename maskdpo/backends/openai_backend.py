@@ -35,7 +35,7 @@ class OpenAIBackend:
         max_retries: attempts after the first: rate limits, server errors, time-outs, broken connections.
         tokenizer: model folder or Hub id whose tokenizer counts tokens. None: the server's own ``/tokenize``.
         max_model_len: the longest prompt and answer in tokens. None: what the server says, if it does.
-        chat_template_kwargs: what the server tells its chat template beside the messages; vLLM and SGLang do.
+        template_options: what the server tells its chat template beside the messages; vLLM and SGLang do.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class OpenAIBackend:
         max_retries: int = 5,
         tokenizer: str | None = None,
         max_model_len: int | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        template_options: Mapping[str, Any] | None = None,
     ) -> None:
         if not 1 <= concurrency <= 1000:
             raise UserError(f"concurrency must lie between 1 and 1000, not {concurrency}")
@@ -64,7 +64,7 @@ class OpenAIBackend:
         self.max_retries = max_retries
         self.tokenizer = tokenizer
         self.max_model_len = max_model_len
-        self.chat_template_kwargs = chat_template_kwargs or {}
+        self.template_options = template_options or {}
         self.today: date | None = None
         self._state = ServerState(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
 

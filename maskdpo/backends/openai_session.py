@@ -87,7 +87,7 @@ class Options(Protocol):
     concurrency: int
     timeout_s: float
     max_retries: int
-    chat_template_kwargs: Mapping[str, Any]
+    template_options: Mapping[str, Any]
 
 
 class Session:
@@ -156,7 +156,7 @@ class Session:
 
     async def _attempt(self, request: Request) -> Reply | _Trouble:
         options = self.options
-        body = request_body(request, options.model, self.state.unsupported, options.chat_template_kwargs)
+        body = request_body(request, options.model, self.state.unsupported, options.template_options)
         raw = isinstance(request.prompt, str)
         endpoint = self.client.completions if raw else self.client.chat.completions
         try:
@@ -219,7 +219,7 @@ class Session:
             if self.key is None:
                 return "needs a key (401). Set the environment variable OPENAI_API_KEY"
             return "refuses the key (401). Set OPENAI_API_KEY to a key of this server"
-        if status in (400, 422) and self.options.chat_template_kwargs and "chat_template_kwargs" in message:
+        if status in (400, 422) and self.options.template_options and "chat_template_kwargs" in message:
             return f"takes no options for the chat template: {message}. Leave --template-option out"
         if status == 402 or code == "insufficient_quota" or (status == 403 and not self.state.succeeded):
             return f"does not serve this account: {message}. Check the key's permissions and its quota"

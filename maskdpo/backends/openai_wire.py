@@ -97,12 +97,12 @@ class _Answer(_Wire):
 
 
 def request_body(
-    request: Request, model: str, unsupported: Collection[str], chat_template_kwargs: Mapping[str, Any]
+    request: Request, model: str, unsupported: Collection[str], template_options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The JSON body for the chat endpoint (a conversation) or the completions endpoint (a string).
 
     Args:
-        chat_template_kwargs: for the chat template, in the field of vLLM and SGLang.
+        template_options: for the chat template, in the field of vLLM and SGLang.
         unsupported: names of optional fields that this server has rejected.
     """
     sampling = request.sampling
@@ -125,8 +125,8 @@ def request_body(
             body |= {"logprobs": TOP_LOGPROBS_RAW, "extra_body": {"structured_outputs": constraint}}
     else:
         body["messages"] = [message.model_dump() for message in request.prompt]
-        if chat_template_kwargs:
-            body["extra_body"] = {"chat_template_kwargs": dict(chat_template_kwargs)}
+        if template_options:
+            body["extra_body"] = {"chat_template_kwargs": dict(template_options)}
         if request.choices is not None:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
             schema = verdict_schema(request.choices, request.slots)

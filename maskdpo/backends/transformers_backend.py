@@ -50,7 +50,7 @@ class TransformersBackend:
         batch_size: rows a forward pass.
         dtype: ``auto`` is bfloat16 on hardware that computes in it, else float32.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None takes the best that there is.
-        chat_template_kwargs: what the chat template is told beside the messages.
+        template_options: what the chat template is told beside the messages.
 
     Raises:
         UserError: there is no such device.
@@ -63,10 +63,10 @@ class TransformersBackend:
         batch_size: int = 64,
         dtype: Dtype = "auto",
         device: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        template_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
-        self.chat_template_kwargs = chat_template_kwargs or {}
+        self.template_options = template_options or {}
         self.today: date | None = None
         self._batch_size = batch_size
         self._dtype = dtype
@@ -116,7 +116,7 @@ class TransformersBackend:
 
     @cached_property
     def _chat(self) -> ChatFormat:
-        return ChatFormat(self._tokenizer, self.chat_template_kwargs, self.today)
+        return ChatFormat(self._tokenizer, self.template_options, self.today)
 
     @cached_property
     def _reader(self) -> Reader:

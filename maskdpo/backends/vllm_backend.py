@@ -35,7 +35,7 @@ class VLLMBackend:
         tensor_parallel_size: GPUs that share the model.
         max_model_len: the longest prompt with its answer, in tokens. None: what the model can do.
         gpu_memory_utilization: the share of every GPU's memory that vLLM takes; on a CPU, of the main memory.
-        chat_template_kwargs: what the chat template is told beside the messages.
+        template_options: what the chat template is told beside the messages.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class VLLMBackend:
         tensor_parallel_size: int = 1,
         max_model_len: int | None = None,
         gpu_memory_utilization: float = 0.9,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        template_options: Mapping[str, Any] | None = None,
     ) -> None:
         if tensor_parallel_size < 1 or not 0 < gpu_memory_utilization <= 1:
             raise UserError("tensor_parallel_size must be at least 1, gpu_memory_utilization between 0 and 1")
@@ -53,7 +53,7 @@ class VLLMBackend:
         self.tensor_parallel_size = tensor_parallel_size
         self.max_model_len = max_model_len
         self.gpu_memory_utilization = gpu_memory_utilization
-        self.chat_template_kwargs = chat_template_kwargs or {}
+        self.template_options = template_options or {}
         self.today: date | None = None
         self._loaded: LLM | None = None
 
@@ -77,7 +77,7 @@ class VLLMBackend:
 
     @cached_property
     def _chat(self) -> ChatFormat:
-        return ChatFormat(load_tokenizer(self.model), self.chat_template_kwargs, self.today)
+        return ChatFormat(load_tokenizer(self.model), self.template_options, self.today)
 
     @cached_property
     def _reader(self) -> Reader:

@@ -118,7 +118,7 @@ class BackendFlags:
         from maskdpo.backends import make_backend
 
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "backend"}
-        options["chat_template_kwargs"] = template_options(options.pop("template_option") or ())
+        options["template_options"] = template_options(options.pop("template_option") or ())
         return make_backend(self.backend, model, **options)
 
 

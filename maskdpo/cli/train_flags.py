@@ -62,12 +62,11 @@ class TrainFlags:
         Reasoning | None,
         _in(METHOD, "What a reasoning model wrote before its answer: kept with weight 0, or left out.", "keep"),
     ] = None
-    chat_template_kwargs: Annotated[
+    template_option: Annotated[
         list[str] | None,
         _in(
             METHOD,
             "KEY=VALUE for the chat template, as in `sample`; for pairs that do not record what theirs was told.",
-            name="--template-option",
         ),
     ] = None
     loss: Annotated[Loss | None, _in(LOSS, LOSS_HELP, "sigmoid")] = None

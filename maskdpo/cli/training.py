@@ -97,9 +97,8 @@ def train(
 
 def _settings(flags: TrainFlags) -> dict[str, Any]:
     given = asdict(flags)
-    if flags.chat_template_kwargs is not None:
-        given["chat_template_kwargs"] = template_options(flags.chat_template_kwargs)
-    return given
+    told = given.pop("template_option")
+    return given | {"template_options": None if told is None else template_options(told)}
 
 
 def _show_plan(plan: "Plan", pairs: Path) -> None:

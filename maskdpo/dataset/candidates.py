@@ -28,7 +28,7 @@ class Candidate(NamedTuple):
 def template_settings(answer: Response) -> dict[str, Any]:
     """What a pair says of the prompt of its answers, by the names of its fields."""
     sampling = answer.sampling or {}
-    return {name: sampling.get(name) for name in ("chat_template_kwargs", "prompt_date")}
+    return {name: sampling.get(name) for name in ("template_options", "prompt_date")}
 
 
 def normalised(text: str) -> str:

@@ -57,7 +57,7 @@ class PaperRow(BaseModel):
     rejected_finish_reason: FinishReason | None = None
     chosen_reasoning: str | None = None
     rejected_reasoning: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    template_options: dict[str, Any] | None = None
     prompt_date: date | None = None
     weight: float = Field(1.0, gt=0.0, allow_inf_nan=False)
 
@@ -109,7 +109,7 @@ def from_paper(row: PaperRow, line: int) -> Pair:
         rejected_finish_reason=row.rejected_finish_reason,
         chosen_reasoning=row.chosen_reasoning,
         rejected_reasoning=row.rejected_reasoning,
-        chat_template_kwargs=row.chat_template_kwargs,
+        template_options=row.template_options,
         prompt_date=row.prompt_date,
         weight=row.weight,
     )

@@ -14,6 +14,6 @@ def to_trl(pair: Pair) -> dict[str, Any]:
     for side in SIDES:
         if pair.reasoning(side) is not None and not isinstance(row[side], str):
             row[side][0]["reasoning_content"] = pair.reasoning(side)
-    if pair.chat_template_kwargs:
-        row["chat_template_kwargs"] = pair.chat_template_kwargs
+    if pair.template_options:
+        row["chat_template_kwargs"] = pair.template_options
     return row

@@ -2,7 +2,7 @@
 
 The columns follow from the record types. Three things have no column type of their own:
 
-- objects that hold what they like (``meta``, ``sampling``, ``chat_template_kwargs``) are JSON in a string column;
+- objects that hold what they like (``meta``, ``sampling``, ``template_options``) are JSON in a string column;
 - a text or a list of texts (``reference``) is a list, with a column ``reference_is_string`` that tells which it was;
 - a text or chat messages (``prompt``, ``chosen``, ``rejected``) is one of the two for a whole file.
 """

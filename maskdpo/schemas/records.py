@@ -132,7 +132,7 @@ class JudgeInfo(Record):
     votes: int = 1
     """Verdicts sampled for each label."""
     splitter: str | None = None
-    chat_template_kwargs: str | None = None
+    template_options: str | None = None
     """What the chat template of the judge's model was told beside the messages: JSON, its keys sorted."""
     version: str = "1"
     """Of what the judge does, not of its package: another version may give other verdicts."""
@@ -187,7 +187,7 @@ class Pair(FileRecord):
     rejected_finish_reason: FinishReason | None = None
     chosen_reasoning: str | None = None
     rejected_reasoning: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    template_options: dict[str, Any] | None = None
     """What the chat template was told beside the messages when the answers were sampled."""
     prompt_date: date | None = None
     """The date that the chat template wrote into the prompt, where it writes one."""

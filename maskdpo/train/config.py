@@ -71,7 +71,7 @@ class TrainConfig(BaseModel):
     """What becomes of the end-of-turn token: see ``Encoder``."""
     reasoning: ReasoningPolicy = "keep"
     """The reasoning before an answer: kept as context with weight 0, or left out."""
-    chat_template_kwargs: dict[str, Any] = {}
+    template_options: dict[str, Any] = {}
     """What the chat template is told beside the messages, for pairs that do not say how they were sampled."""
     dtype: Dtype = "auto"
     """Compute type; ``auto`` is bfloat16 where the hardware computes in it. The weights and AdamW stay float32."""

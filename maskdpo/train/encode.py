@@ -171,7 +171,7 @@ class Encoder:
 
     def _format(self, pair: Pair) -> ChatFormat:
         """How the tokenizer writes this pair's conversation: as it was sampled, as far as the pair says how."""
-        options = self._options if pair.chat_template_kwargs is None else pair.chat_template_kwargs
+        options = self._options if pair.template_options is None else pair.template_options
         today = pair.prompt_date or self._today
         key = json.dumps([options, str(today)], sort_keys=True)
         return self._formats.setdefault(key, ChatFormat(self._tokenizer, options, today))

@@ -25,7 +25,7 @@ def encoder_for(config: TrainConfig, tokenizer: "PreTrainedTokenizerBase", today
         ld_alpha=1.0 if config.ld_alpha is None else config.ld_alpha,
         need_scores=config.loss in NEED_SCORES,
         reasoning=config.reasoning,
-        template_options=config.chat_template_kwargs,
+        template_options=config.template_options,
         today=today,
     )
 

@@ -39,7 +39,7 @@ class Scripted:
         limit: int | None = None,
     ) -> None:
         self.requests: list[Request] = []
-        self.chat_template_kwargs: dict[str, Any] = {}
+        self.template_options: dict[str, Any] = {}
         self.today: date | None = None
         self.limit = limit
         self._answer, self._window = answer, window
@@ -561,9 +561,9 @@ def test_what_a_judge_thinks_aloud_is_not_its_reply(free: str) -> None:
 
 def test_template_options_of_the_judge_are_part_of_what_it_is() -> None:
     plain, told = Scripted(), Scripted()
-    told.chat_template_kwargs = {"enable_thinking": False, "effort": "low"}
-    assert llm_judge(plain, "single").info.chat_template_kwargs is None
-    assert llm_judge(told, "single").info.chat_template_kwargs == '{"effort": "low", "enable_thinking": false}'
+    told.template_options = {"enable_thinking": False, "effort": "low"}
+    assert llm_judge(plain, "single").info.template_options is None
+    assert llm_judge(told, "single").info.template_options == '{"effort": "low", "enable_thinking": false}'
 
 
 def test_judged_text_cannot_say_the_verdict_in_the_protocols_own_brackets(free: str) -> None:

@@ -202,10 +202,10 @@ def test_a_verdict_and_a_raw_text_are_left_as_they_are(server: FaultServer) -> N
 
 def test_template_options_go_to_the_servers_template(server: FaultServer) -> None:
     options = {"enable_thinking": False, "effort": "low"}
-    one(server, chat_template_kwargs=options)
+    one(server, template_options=options)
     assert server.asked[-1].body["chat_template_kwargs"] == options
     server.queue.append(Answer(text("a")))
-    one(server, Request(0, "Go on"), chat_template_kwargs=options)
+    one(server, Request(0, "Go on"), template_options=options)
     assert "chat_template_kwargs" not in server.asked[-1].body
 
 
@@ -219,7 +219,7 @@ def test_template_options_go_to_the_servers_template(server: FaultServer) -> Non
 def test_a_server_that_takes_no_template_options_is_one_line(server: FaultServer, answer: Answer) -> None:
     server.script = lambda asked: answer
     with pytest.raises(UserError) as caught:
-        one(server, chat_template_kwargs={"enable_thinking": False})
+        one(server, template_options={"enable_thinking": False})
     assert "takes no options for the chat template" in str(caught.value)
     assert "Leave --template-option out" in str(caught.value)
     assert len(server.asked) == 1

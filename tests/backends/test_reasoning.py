@@ -20,7 +20,7 @@ def thinking_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def answered(model: str, options: dict[str, Any] | None = None, prompt: Any = None, **sampling: Any) -> Any:
-    backend = TransformersBackend(model, dtype="float32", device="cpu", chat_template_kwargs=options)
+    backend = TransformersBackend(model, dtype="float32", device="cpu", template_options=options)
     wanted = Sampling(**{"max_tokens": 60, "temperature": 0.0, **sampling})
     asked = [Message(role="user", content=QUESTION)] if prompt is None else prompt
     (reply,) = backend.generate([Request(0, asked, sampling=wanted)])

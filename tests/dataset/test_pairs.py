@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -180,6 +181,22 @@ def test_every_dropped_answer_is_counted(
             {},
             DroppedPair.FORMS,
         ),
+        (
+            [
+                answer("a", "r", sampling={"template_options": {"enable_thinking": False}}),
+                answer("b", "w", sampling={}),
+            ],
+            {},
+            DroppedPair.TEMPLATES,
+        ),
+        (
+            [
+                answer("a", "r", sampling={"prompt_date": "2026-11-27"}),
+                answer("b", "w", sampling={"prompt_date": "2026-11-28"}),
+            ],
+            {},
+            DroppedPair.TEMPLATES,
+        ),
         ([answer("a", "rrrrrrrrrrrwwwwwwwww"), answer("b", "rrrrrwwwww")], {}, DroppedPair.MARGIN),
         ([answer("a", "r"), answer("b", "wwwww")], {}, DroppedPair.LENGTH),
         ([answer("answerA", "r"), answer("answerB", "w")], {"max_similarity": 0.88}, DroppedPair.SIMILAR),
@@ -245,6 +262,7 @@ def test_nothing_disappears_unseen(files: Files) -> None:
     assert stats.total == len(pairs) == sum(stats.pairs_per_topic)
     assert set(stats.dropped_pairs) == set(DroppedPair) - {
         DroppedPair.FORMS,
+        DroppedPair.TEMPLATES,
         DroppedPair.SAME_TEXT,
         DroppedPair.PER_PROMPT,
     }
@@ -388,6 +406,14 @@ def test_no_two_pairs_share_an_id_whatever_the_ids_of_answers_hold() -> None:
     names = ("a", "b", "|", "a|", "|b", "a|b", "%7C", "a%7Cb", "%25", "b|c", "c")
     made = [id_of(better, worse) for better in names for worse in names]
     assert len(set(made)) == len(made)
+
+
+def test_a_pair_says_what_was_before_its_answers(files: Files) -> None:
+    told = {"sampling": {"template_options": {"effort": "low"}, "prompt_date": "2026-11-27"}}
+    files.build([prompt()], [answer("a", "r", reasoning="Hm.", **told), answer("b", "w", **told)])
+    (pair,) = files.pairs()
+    assert (pair.chosen_reasoning, pair.rejected_reasoning) == ("Hm.", None)
+    assert (pair.template_options, pair.prompt_date) == ({"effort": "low"}, date(2026, 11, 27))
 
 
 def test_raw_answers_and_chat_prompts_keep_their_forms(files: Files) -> None:

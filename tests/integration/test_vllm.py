@@ -239,14 +239,14 @@ def test_what_a_model_thinks_aloud_is_kept_apart(
         memory = {"max_model_len": 256, "gpu_memory_utilization": MEMORY}
         thinking = VLLMBackend(model, **memory)  # type: ignore[arg-type]
         _check_thinking(thinking)
-        silent = VLLMBackend(model, chat_template_kwargs={"enable_thinking": False}, **memory)  # type: ignore[arg-type]
+        silent = VLLMBackend(model, template_options={"enable_thinking": False}, **memory)  # type: ignore[arg-type]
         silent._loaded = thinking._loaded  # one engine a process is enough
         _check_silent(silent)
         return
     parser = ("--reasoning-parser", "qwen3") if place == "server with a parser" else ()
     with vllm_server(tmp_path / "server.log", max_model_len=256, model=model, more=parser) as url:
         _check_thinking(OpenAIBackend(model, api_base=url))
-        _check_silent(OpenAIBackend(model, api_base=url, chat_template_kwargs={"enable_thinking": False}))
+        _check_silent(OpenAIBackend(model, api_base=url, template_options={"enable_thinking": False}))
 
 
 def _check_thinking(backend: Backend) -> None:

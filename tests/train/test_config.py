@@ -98,11 +98,12 @@ def test_half_of_the_pairs_cannot_be_the_wrong_way_round(tmp_path: Path, key: st
 
 def test_every_setting_is_a_flag_with_its_default_and_its_values() -> None:
     flags = {field.name: field.type for field in fields(TrainFlags)}
+    flags["template_options"] = flags.pop("template_option")
     assert set(flags) == set(TrainConfig.model_fields)
     for name, field in TrainConfig.model_fields.items():
         annotation, option = get_args(flags[name])
         default = LOSS_PARAMETERS[name][0] if name in LOSS_PARAMETERS else field.default
-        if name not in ("model", "max_steps", "gradient_checkpointing", "chat_template_kwargs"):
+        if name not in ("model", "max_steps", "gradient_checkpointing", "template_options"):
             assert f"[default: {default}]" in option.help
         for choices in (get_args(part) for part in get_args(annotation) if get_origin(part) is Literal):
             assert choices == get_args(field.annotation)

@@ -394,7 +394,7 @@ def test_reasoning_stands_where_the_model_wrote_it_and_has_no_weight(policy: Any
 def test_options_and_date_of_a_pair_go_before_those_of_the_run() -> None:
     tokenizer = fast_tokenizer("byte-level", "{{ strftime_now('%d %b %Y') }} {{ mood }} " + TEMPLATES["chatml"])
     encoder = Encoder(tokenizer, template_options={"mood": "calm"}, today=date(2026, 7, 1))
-    own = make_pair(CHOSEN, REJECTED, chat_template_kwargs={"mood": "wild"}, prompt_date=date(2025, 12, 24))
+    own = make_pair(CHOSEN, REJECTED, template_options={"mood": "wild"}, prompt_date=date(2025, 12, 24))
     for pair, expected in ((make_pair(CHOSEN, REJECTED), "01 Jul 2026 calm"), (own, "24 Dec 2025 wild")):
         encoded = encoder.encode(pair)
         assert isinstance(encoded, EncodedPair)

@@ -23,7 +23,9 @@ def test_the_weights_are_those_of_training(method: str, tiny_model: str, tmp_pat
     sure = pair.chosen_sentences[0].model_copy(update={"confidence": 0.25})
     pair = pair.model_copy(update={"chosen_sentences": [sure, *pair.chosen_sentences[1:]]})
     write_records(tmp_path / "pairs.jsonl", [pair])
-    stats, texts = inspect_pairs(tmp_path / "pairs.jsonl", tiny_model, method=method, json_file=tmp_path / "out.jsonl")
+    stats, texts = inspect_pairs(
+        tmp_path / "pairs.jsonl", tiny_model, {"method": method}, json_file=tmp_path / "out.jsonl"
+    )
     encoded = Encoder(AutoTokenizer.from_pretrained(tiny_model), method=method).encode(pair)
     assert isinstance(encoded, EncodedPair)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

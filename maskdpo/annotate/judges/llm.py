@@ -64,7 +64,7 @@ class LLMJudge:
         self._room: Room | None = None
         self._passages: OrderedDict[tuple[str, ...], Passages] = OrderedDict()
         self.usage = Usage()
-        files, options = fingerprint(backend.model), dict(backend.chat_template_kwargs)
+        files, options = fingerprint(backend.model), dict(backend.template_options)
         self.info = JudgeInfo(
             name="llm",
             model=backend.model,
@@ -72,7 +72,7 @@ class LLMJudge:
             protocol=protocol.name,
             protocol_hash=protocol.hash,
             votes=votes,
-            chat_template_kwargs=json.dumps(options, sort_keys=True) if options else None,
+            template_options=json.dumps(options, sort_keys=True) if options else None,
             version=VERSION,
         )
 

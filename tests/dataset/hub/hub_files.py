@@ -39,7 +39,7 @@ def answer(i: int, good: bool, raw: bool) -> dict[str, Any]:
     status = {"label": "no_fact"} if i % 3 else {"label": None, "status": "refused"}
     return {
         "id": f"q{i}-{int(good)}", "prompt_id": f"q{i}", "response": text, "model": "org/model",
-        "sampling": {"temperature": 0.8, **({"raw": True} if raw else {"chat_template_kwargs": {"effort": "low"}})},
+        "sampling": {"temperature": 0.8, **({"raw": True} if raw else {"template_options": {"effort": "low"}})},
         "finish_reason": "stop", **({} if raw or i % 2 else {"reasoning": f"It may be {i}."}),
         "sentences": [
             {"start": 0, "end": cut, "label": "no_hallucination" if good else "contradictory", "confidence": 0.75},

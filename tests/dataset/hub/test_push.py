@@ -12,7 +12,7 @@ import pytest
 from hub_files import RecordFiles, make_files
 from hub_server import READER, WRITER, Fault, Hub, serve
 
-from maskdpo.dataset.write import test_file
+from maskdpo.dataset import write
 from maskdpo.io import read_records, write_records
 from maskdpo.schemas import Pair, Prompt
 
@@ -89,6 +89,10 @@ def test_what_was_pushed_loads_everywhere_and_reads_back_the_same(world: World, 
     ]  # fmt: skip
     assert not any(WRITER.encode() in content for content in world.hub.files("me/facts").values())
     pairs = [pair.model_dump(mode="json") for pair in read_records(files.pairs, Pair)]
+    for pair in pairs:  # as in the column, which is text: it would be another one in each dataset
+        pair["template_options"] = pair["template_options"] and json.dumps(
+            pair["template_options"], separators=(",", ":")
+        )
     prompts = [prompt.model_dump(mode="json") for prompt in read_records(files.prompts, Prompt)]
     (world.folder / "want.json").write_text(json.dumps([pairs, {p["id"]: p["meta"] for p in prompts}]))
     world.check(
@@ -116,8 +120,8 @@ def test_what_was_pushed_loads_everywhere_and_reads_back_the_same(world: World, 
 
 
 def test_reasoning_and_how_an_answer_was_prompted_come_back_from_the_hub(world: World, files: RecordFiles) -> None:
-    more = {"chosen_reasoning": "Hm.", "chat_template_kwargs": {"effort": "low"}, "prompt_date": "2026-01-31"}
-    for file in (files.pairs, test_file(files.pairs)):
+    more = {"chosen_reasoning": "Hm.", "template_options": {"effort": "low"}, "prompt_date": "2026-01-31"}
+    for file in (files.pairs, write.test_file(files.pairs)):
         rows = [json.loads(line) | more for line in file.read_text().splitlines()]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     world.pushes(files, repo="facts")
