@@ -52,11 +52,12 @@ class Turn:
     """Empty where the generation prompt itself begins the reasoning; None where the template has no place for it."""
     after_reasoning: str | None
 
-    def split(self, text: str) -> tuple[str | None, str | None]:
+    def split(self, text: str, *, lenient: bool = False) -> tuple[str | None, str | None]:
         """The reasoning and the answer in a text that the model wrote behind the generation prompt.
 
         Args:
             text: as it was generated, markers included, without the end of the turn.
+            lenient: reasoning may lack its opening marker though the prompt did not begin it: servers strip it.
 
         Returns:
             Both as they were written, white space included. Reasoning is None where there is none; the answer is None
@@ -67,7 +68,7 @@ class Turn:
             before, after = THINK, END_THINK
         head, closed, answer = text.partition(after)
         marked = bool(before) and head.lstrip().startswith(before)
-        if closed or marked or self.before_reasoning == "":
+        if marked or self.before_reasoning == "" or (closed and lenient):
             return head.lstrip().removeprefix(before) if marked else head, answer if closed else None
         lead = self.lead.strip()
         return None, text.lstrip().removeprefix(lead) if lead and text.lstrip().startswith(lead) else text
@@ -124,15 +125,11 @@ class ChatFormat:
         """
         try:
             return self._render(messages, generate=True)
-        except TemplateError as error:
-            refused = error
-        folded = _without_system(messages)
-        if folded is not None:
-            try:
-                return self._render(folded, generate=True)
-            except TemplateError as error:
-                refused = error
-        raise TemplateRefusal(" ".join(str(refused).split())[:200])
+        except TemplateRefusal:
+            folded = _without_system(messages)
+            if folded is None:
+                raise
+            return self._render(folded, generate=True)
 
     def encode_prompt(self, prompt: str | Sequence[Message]) -> EncodedPrompt:
         """What is sent for a prompt: a conversation, or a plain string, which is sent as it is.
@@ -193,10 +190,7 @@ class ChatFormat:
         """What the template writes between the generation prompt and the probe's answer, and behind the answer; and
         whether the generation prompt (``prompt``: what stands behind the question) is kept whole before it."""
         answer = {"role": "assistant", "content": ANSWER, **more}
-        try:
-            whole = _behind_question(self._render([*QUESTION, answer], generate=False))
-        except TemplateError as error:
-            raise TemplateRefusal(" ".join(str(error).split())[:200]) from None
+        whole = _behind_question(self._render([*QUESTION, answer], generate=False))
         if whole.count(ANSWER) != 1:
             raise TemplateRefusal("it does not keep the text of an answer")
         before, _, tail = whole.partition(ANSWER)
@@ -204,14 +198,18 @@ class ChatFormat:
         return before[common:], tail, common == len(prompt)
 
     def _around_reasoning(self, prompt: str) -> tuple[str, str] | tuple[None, None]:
-        between, _, whole = self._around(prompt, {"reasoning_content": REASONING})
+        try:
+            between, _, whole = self._around(prompt, {"reasoning_content": REASONING})
+        except TemplateRefusal:
+            between, whole = "", False
         if whole and between.count(REASONING) == 1:
             before, _, after = between.partition(REASONING)
             return before, after
+        begun, closed = prompt.rstrip().endswith(THINK), prompt.rstrip().endswith(END_THINK)
         known = END_THINK in self.tokenizer.get_added_vocab() or END_THINK in str(self.tokenizer.chat_template)
-        if not known or prompt.rstrip().endswith(END_THINK):
+        if closed or not (begun or known):
             return None, None
-        return "" if prompt.rstrip().endswith(THINK) else f"{THINK}\n", f"\n{END_THINK}\n\n"
+        return "" if begun else f"{THINK}\n", f"\n{END_THINK}\n\n"
 
     def _render(self, messages: Sequence[Message | Mapping[str, str]], *, generate: bool) -> str:
         if not self.tokenizer.chat_template:
@@ -227,14 +225,21 @@ class ChatFormat:
         """Whether the template reads a message's content as a list of parts, as those of image models do."""
         try:
             return QUESTION[0].content not in self._apply([_plain(QUESTION[0], parts=False)])
-        except TemplateError:
+        except TemplateRefusal:
             return True
 
     def _apply(self, messages: list[dict[str, Any]], **settings: Any) -> str:
         check_options(self.options)
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, chat_template=self._template, **self.options, **settings
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, chat_template=self._template, **self.options, **settings
+            )
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+        ) as error:  # a template may do anything, such as add a number to a text
+            raise TemplateRefusal(" ".join(str(error).split())[:200]) from None
         assert isinstance(text, str)
         return text
 

@@ -212,7 +212,7 @@ def _split(request: Request, message: _Message, text: str) -> tuple[str | None, 
     given = [each for each in (message.reasoning_content, message.reasoning) if isinstance(each, str) and each]
     if given or isinstance(request.prompt, str):
         return (given[0] if given else None), text
-    return PLAIN.split(text)
+    return PLAIN.split(text, lenient=True)
 
 
 def _scored_tokens(given: Any) -> list[ScoredToken]:

@@ -42,7 +42,8 @@ class Drop(StrEnum):
     REFUSED = "the chat template refuses the conversation (its roles or their order)"
     NOT_FOUND = "the chat template does not keep the response text"
     NO_PLACE = "the chat template has no place for the reasoning (--reasoning drop leaves the reasoning out)"
-    NOT_JOINED = "prompt and answer cannot be encoded side by side, or not to the character"
+    NOT_JOINED = "the tokenizer has no boundary between prompt and answer, or does not say which characters a token is"
+    NO_ROOM = "prompt and reasoning alone reach max_length"
     EMPTY = "an answer is empty"
     NO_PROMPT = "there is no prompt token before the answers"
     PROMPT_TOO_LONG = "the prompt alone reaches max_length"
@@ -159,6 +160,8 @@ class Encoder:
             answers.append(answer)
         room = self._max_length - len(prompt.ids)
         shorter = min(len(answer.ids) - answer.first for answer in answers)
+        if any(answer.first >= room for answer in answers):
+            return Drop.NO_ROOM
         sides = []
         for name, answer in zip(SIDES, answers, strict=True):
             weights = answer.weights[:room]

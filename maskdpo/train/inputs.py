@@ -41,7 +41,7 @@ def read_pairs(
     encoder = encoder_for(config, tokenizer, today)
     encoded = encode_pairs(read_records(file, Pair), encoder)
     if encoder.without_end and config.eos != "drop":
-        warn(f"the chat template writes no token at the end of a turn: --eos {config.eos} has nothing to train")
+        warn(f"nothing ends an answer, neither the chat template nor the tokenizer: --eos {config.eos} has no effect")
     for reason, count in encoded.dropped.most_common():
         warn(f"{count} pairs left out: {reason.value}")
     return encoded

@@ -301,6 +301,7 @@ DROPS: list[tuple[Drop, str | None, dict[str, Any], dict[str, Any]]] = [
     (Drop.NO_PLACE, TEMPLATES["chatml"], {"chosen_reasoning": "Let me see."}, {}),
     (Drop.NO_PROMPT, None, {"prompt": "", "raw": True}, {}),
     (Drop.PROMPT_TOO_LONG, TEMPLATES["chatml"], {}, {"max_length": 10}),
+    (Drop.NO_ROOM, REASONING, {"chosen_reasoning": "Let me see. " * 20}, {"max_length": 60}),
     (Drop.NO_WEIGHT_CHOSEN, TEMPLATES["chatml"], {"chosen": CHOSEN[1:]}, {"eos": "drop"}),
     (Drop.NO_WEIGHT_REJECTED, TEMPLATES["chatml"], {"rejected": REJECTED[1:]}, {"eos": "drop"}),
     (Drop.NO_WEIGHT_CHOSEN, TEMPLATES["chatml"], {"chosen": CHOSEN[1:]}, {"eos": "keep"}),  # the end of turn is no fact
