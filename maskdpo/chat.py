@@ -57,7 +57,8 @@ class Turn:
 
         Args:
             text: as it was generated, markers included, without the end of the turn.
-            lenient: reasoning may lack its opening marker though the prompt did not begin it: servers strip it.
+            lenient: reasoning may lack its opening marker, which servers strip, whatever the template says. Else it may
+                only where the template knows reasoning: to other models a closing marker is a text like any other.
 
         Returns:
             Both as they were written, white space included. Reasoning is None where there is none; the answer is None
@@ -68,7 +69,7 @@ class Turn:
             before, after = THINK, END_THINK
         head, closed, answer = text.partition(after)
         marked = bool(before) and head.lstrip().startswith(before)
-        if marked or self.before_reasoning == "" or (closed and lenient):
+        if marked or self.before_reasoning == "" or (closed and (lenient or self.before_reasoning is not None)):
             return head.lstrip().removeprefix(before) if marked else head, answer if closed else None
         lead = self.lead.strip()
         return None, text.lstrip().removeprefix(lead) if lead and text.lstrip().startswith(lead) else text

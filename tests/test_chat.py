@@ -63,15 +63,17 @@ def test_a_date_is_the_one_that_was_fixed() -> None:
         ("<think>\nHm.\n</think>\n\nIn France.", ("\nHm.\n", "\n\nIn France.")),
         ("<think>\nHm", ("\nHm", None)),
         ("In France.", (None, "In France.")),
-        ("Write </think> in HTML.", (None, "Write </think> in HTML.")),
+        ("Hm.</think>In France.", ("Hm.", "In France.")),
     ],
 )
 def test_reasoning_is_told_from_the_answer(text: str, expected: tuple[str | None, str | None]) -> None:
     assert format_of(REASONING).turn.split(text) == expected
 
 
-def test_a_server_may_strip_the_opening_marker() -> None:
-    assert format_of(REASONING).turn.split("Hm.</think>In France.", lenient=True) == ("Hm.", "In France.")
+def test_a_closing_marker_alone_ends_reasoning_only_where_there_may_be_any() -> None:
+    turn, text = format_of(CHATML).turn, "Write </think> in HTML."
+    assert turn.split(text) == (None, text)
+    assert turn.split(text, lenient=True) == ("Write ", " in HTML.")
 
 
 def test_reasoning_that_the_prompt_begins_is_cut_off_where_nothing_closes_it() -> None:
