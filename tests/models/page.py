@@ -14,8 +14,8 @@ INTRODUCTION = """# Models
 maskdpo trains and samples decoder models that transformers loads. The table below is measured: for every architecture
 `make test-models` builds a tiny random model (2 to 4 layers of width 32, with sliding windows of 16 tokens, and with
 dropout where the architecture has any) and compares what maskdpo computes with transformers' own forward pass in
-float64 with eager attention, one answer at a time, unpadded. A model of another size of the same architecture runs the
-same code. What is not in the table is checked in the same way when a run begins: maskdpo compares its log-probs with
+float64 with eager attention, one answer at a time, unpadded. All this is in float32 on a CPU; a GPU has kernels of its
+own. So every run, of whatever model, begins with a check of its own: maskdpo compares its log-probs of some pairs with
 those of the model's own forward pass, and refuses a model for which they differ.
 
 - **layout**: how a pair is laid out for the model. `shared`: prompt, chosen and rejected answer are one row, so that
@@ -29,9 +29,10 @@ those of the model's own forward pass, and refuses a model for which they differ
 - **resume**: the run is stopped after its first step and taken up again; the weights that it writes have the same bits.
 - **two ranks**: the same two steps in two processes (`--nproc 2`).
 
-`exact` means that no log-prob of a token is off by 1e-4 nats or more, which is the rounding of float32; losses after
-the first step may differ by 1e-3. `refused` means that maskdpo says so in one line before anything is written, for the
-reason given in the last column.
+`exact` means in the columns whole and lora that no log-prob of a token is off by 1e-4 nats or more before the first
+step, which is the rounding of float32; in the columns checkpointing and two ranks, and for what follows the first step,
+that the losses, summed log-probs, margins and gradient norms of the steps agree to one part in a thousand. `refused`
+means that maskdpo says so in one line before anything is written, for the reason given in the last column.
 
 The rows are written by `.venv/bin/python -m pytest tests/models -n 2 --renew`; `make test-models` fails where the page
 says something else than what it measures.
