@@ -37,7 +37,10 @@ def token_logps(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def _chunk_logps(model: PreTrainedModel, hidden_ND: Tensor, target_N: Tensor) -> Tensor:
-    logits_NV = _post_process(model.get_output_embeddings()(hidden_ND), text_config(model))
+    head = model.get_output_embeddings()
+    if not torch.is_autocast_enabled(hidden_ND.device.type):  # Mamba's residual stream is float32 whatever its weights
+        hidden_ND = hidden_ND.to(head.weight.dtype)
+    logits_NV = _post_process(head(hidden_ND), text_config(model))
     logps_N: Tensor = _PickedLogps.apply(logits_NV, target_N)  # type: ignore[no-untyped-call]
     return logps_N
 

@@ -56,9 +56,13 @@ def add_adapter(model: "PreTrainedModel", config: TrainConfig) -> Any:
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=targets,
-        exclude_modules=_never_adapted(model),
         task_type="CAUSAL_LM",
     )
+    never = _never_adapted(model, settings)
+    if isinstance(targets, list):
+        _check_targets(model, targets, never)
+    if never:
+        settings.exclude_modules = rf"({'|'.join(map(re.escape, never))})(\..*)?"
     torch.manual_seed(config.seed)  # A is random
     try:
         adapter = get_peft_model(model, settings)
@@ -77,12 +81,55 @@ def add_adapter(model: "PreTrainedModel", config: TrainConfig) -> Any:
     return adapter
 
 
-def _never_adapted(model: "PreTrainedModel") -> str | None:
-    """A pattern for the names of modules that no pair reaches, and of those that do more than a linear layer, such as
-    the routers of Llama 4, which PEFT would take for one; None where there are none."""
-    more = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and type(part) is not nn.Linear]
-    names = "|".join(re.escape(name) for name in [*beside_the_decoder(model), *more])
-    return rf"({names})(\..*)?" if names else None
+def _never_adapted(model: "PreTrainedModel", settings: Any) -> list[str]:
+    """The names of the modules that can have no adapter: those that no pair reaches, those that do more than a linear
+    layer, and those that PEFT refuses because the layers around them (Mamba's) use their weights directly."""
+    linear = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    overridden = {type(part): part for _, part in linear if type(part).forward is not nn.Linear.forward}
+    more = {kind for kind, part in overridden.items() if not _is_linear(part)}
+    names = [name for name, part in linear if type(part) in more]
+    names += [name for name, _ in model.named_modules() if name and _refused_by_peft(model, settings, name)]
+    return [*beside_the_decoder(model), *names]
+
+
+def _is_linear(part: nn.Linear) -> bool:
+    """Whether a layer with a forward of its own computes x @ W.T + b, as Falcon's does and Llama 4's router does not.
+    Small weights are tried: those of the layer may be large, or not be there yet."""
+    x = torch.linspace(-1, 1, 8, device="cpu").view(4, 2)
+    weights = {"weight": torch.linspace(-2, 1, 6, device="cpu").view(3, 2)}
+    if part.bias is not None:
+        weights["bias"] = torch.linspace(0, 1, 3, device="cpu")
+    try:
+        found = torch.func.functional_call(part, weights, (x,))
+    except (ValueError, TypeError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+        return False  # it wants more than a plain layer does
+    expected = nn.functional.linear(x, **weights)
+    return isinstance(found, torch.Tensor) and found.shape == expected.shape and torch.allclose(found, expected)
+
+
+def _refused_by_peft(model: "PreTrainedModel", settings: Any, name: str) -> bool:
+    from peft.tuners.tuners_utils import _check_lora_target_modules_mamba as check  # the only place of PEFT's table
+
+    try:
+        check(settings, model, name.rpartition(".")[2])
+    except ValueError:
+        return True
+    return False
+
+
+def _check_targets(model: "PreTrainedModel", targets: list[str], never: list[str]) -> None:
+    """
+    Raises:
+        UserError: all modules of some name are among those that can have no adapter.
+    """
+    outer = tuple(f"{name}." for name in never)
+    for target in targets:
+        named = [name for name, _ in model.named_modules() if f".{name}".endswith(f".{target}")]
+        if named and all(f"{name}.".startswith(outer) for name in named):
+            raise UserError(
+                f"--lora-targets {target}: {model.config.model_type} does not use its {target} as a plain linear layer "
+                "of the text model, so that an adapter of it would have no effect or a wrong one; leave it out"
+            )
 
 
 def _only_where_gradients_flow(dropout: nn.Module, _: object) -> None:

@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_logps import some_pairs
 from test_run import CITIES, RIGHT, WRONG, cache_folder, config_for, metrics_of
-from train_helpers import make_pair
+from train_helpers import make_pair, random_model
 
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.models import load_model
 from maskdpo.train import checkpoint, loop, run
-from maskdpo.train.lora import adapter_off, add_adapter
+from maskdpo.train.batch import collate
+from maskdpo.train.logps import token_logps
+from maskdpo.train.lora import adapter_layers, adapter_off, add_adapter
 from maskdpo.train.run import train
 
 __all__ = ["cache_folder"]  # a fixture that every test here uses
@@ -196,6 +199,48 @@ def test_targets_that_are_none(tiny_model: str, pairs_file: Path, tmp_path: Path
     with pytest.raises(UserError, match=r"--lora-targets qq_proj: Target modules .*not found"):
         train(pairs_file, tmp_path / "out", lora_config(tiny_model, lora_targets="qq_proj"))
     assert not (tmp_path / "out").exists()
+
+
+MAMBA2 = {"num_heads": 8, "head_dim": 8, "n_groups": 1, "state_size": 8}
+LLAMA_LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+LLAMA4 = {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size_mlp": 48}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "adapted", "left_out"),
+    [
+        ("falcon", {}, {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}, set()),
+        ("falcon_mamba", {}, {"in_proj", "x_proj", "dt_proj"}, {"out_proj", "conv1d"}),
+        ("mamba2", MAMBA2, {"in_proj"}, {"out_proj", "conv1d"}),
+        ("llama4_text", LLAMA4, LLAMA_LAYERS, {"router"}),
+    ],
+)
+def test_all_linear_are_all_that_an_adapter_can_be_put_into(
+    kind: str, settings: dict[str, Any], adapted: set[str], left_out: set[str]
+) -> None:
+    model = random_model(kind, **settings)
+    for name in sorted(left_out):
+        with pytest.raises(UserError, match=f"--lora-targets {name}: .*does not use its {name} as a plain linear"):
+            add_adapter(model, lora_config("m", lora_targets=f"q_proj, {name}"))
+    add_adapter(model, lora_config("m"))
+    layers = adapter_layers(model)
+    assert {name.rpartition(".")[2] for name, part in model.named_modules() if part in layers} == adapted
+    logps = token_logps(model, collate(some_pairs(), "padded"))
+    logps.sum().backward()  # type: ignore[no-untyped-call]
+    gradients = [layer.lora_B["default"].weight.grad for layer in layers]
+    untouched = sum(gradient is None for gradient in gradients)
+    assert untouched == (2 if kind == "falcon_mamba" else 0)  # it multiplies by the weight of its dt_proj directly
+    assert all(gradient.abs().max() > 0 for gradient in gradients if gradient is not None)
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("mamba", {}), ("mamba2", MAMBA2), ("llama", {})])
+def test_a_residual_stream_of_another_type_than_the_head(kind: str, settings: dict[str, Any]) -> None:
+    """Mamba's is float32 also beside weights in bfloat16; of others no bit changes."""
+    model, batch = random_model(kind, **settings).bfloat16(), collate(some_pairs(), "padded")
+    with torch.no_grad():
+        logits = model(input_ids=batch.input_ids_RL, attention_mask=batch.attention_mask(), use_cache=False).logits
+        expected = logits[batch.row_N, batch.column_N].float().log_softmax(1).gather(1, batch.target_N[:, None])
+        torch.testing.assert_close(token_logps(model, batch), expected[:, 0], atol=1e-5, rtol=0)
 
 
 def test_a_tied_lm_head_takes_no_adapter(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:

@@ -118,3 +118,34 @@ def test_a_model_that_draws_random_numbers_is_refused_and_the_part_named() -> No
         check_nothing_is_random(model, pairs, "shared")
     assert torch.equal(torch.get_rng_state(), before), "looking would change a seeded run"
     assert not any(module._forward_hooks for name, module in model.named_modules() if name != "model.layers.1.mlp")
+
+
+def add_noise(model: PreTrainedModel, size: float, behind: int = 0) -> None:
+    """Random numbers are added where a row has more than so many tokens."""
+
+    def noise(module: nn.Module, args: Any, out_RLD: Tensor) -> Tensor:
+        return out_RLD + size * torch.randn_like(out_RLD) if out_RLD.shape[1] > behind else out_RLD
+
+    model.model.layers[1].mlp.register_forward_hook(noise)
+
+
+def test_a_model_that_is_random_for_long_pairs_only_is_refused() -> None:
+    model, pairs = random_model(), [pair_of("short", 3, 3, 3), pair_of("long", 10, 10, 10)]
+    add_noise(model, 1e-3, behind=15)
+    check_nothing_is_random(model, pairs[:1], "padded")
+    with pytest.raises(UserError, match="from one seed to another"):
+        check_nothing_is_random(model, pairs, "padded")
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e-7), (torch.bfloat16, 1e-3)])
+def test_sums_in_another_order_are_not_taken_for_random_numbers(dtype: torch.dtype, size: float) -> None:
+    """Two passes under one seed may be equal by luck; here noise of the size of rounding plays the device."""
+    model = random_model().to(dtype)
+    add_noise(model, size)
+    batch = collate(some_pairs(), "shared")
+    with torch.no_grad():
+        assert not torch.equal(token_logps(model, batch), token_logps(model, batch))
+    check_nothing_is_random(model, some_pairs(), "shared")
+    add_noise(model, 0.3)
+    with pytest.raises(UserError, match="from one seed to another"):
+        check_nothing_is_random(model, some_pairs(), "shared")
