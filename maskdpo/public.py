@@ -1,9 +1,12 @@
-"""What others may read of commands and options: neither secrets nor where files lie on this machine."""
+"""What others may read of commands, options and model names: neither secrets nor where files lie on this machine."""
 
 import re
 import shlex
 from pathlib import Path
 from typing import Any
+
+HUB_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""What models that come with a package are called on the Hub."""
 
 URL = re.compile(r"(?P<scheme>\w://)(?P<authority>[^/?#\s]*)(?P<path>[^?\s]*)(?P<query>\?\S*)?")
 
@@ -51,3 +54,11 @@ def line_without_paths(line: str) -> str:
     except ValueError:  # no line that a shell would take
         return line
     return shlex.join(f"{flag}{sign}{without_paths(value)}" for flag, sign, value in words)
+
+
+def shown_model(name: str) -> str:
+    """What a model is called where strangers read it: its id on the Hub, or the name of its folder without the path."""
+    folder = Path(name).expanduser()
+    if name in HUB_NAMES or not (folder.is_absolute() or folder.exists()):
+        return HUB_NAMES.get(name, name)
+    return folder.absolute().name or folder.resolve().name

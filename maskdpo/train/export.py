@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from maskdpo.identity import model_files
 from maskdpo.io.write import move_into_place
-from maskdpo.models import model_files
-from maskdpo.train.card import shown_model
+from maskdpo.train.card import from_anywhere
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.lora import merge
 from maskdpo.train.policy import Policy
@@ -38,16 +38,17 @@ def export(
             model = model.to(torch.bfloat16)
     with moved_in_last_config(out) as folder:
         model.save_pretrained(folder)
-        _name_base(folder / "adapter_config.json", shown_model(config.model))
+        _name_base(folder / "adapter_config.json")
         tokenizer.save_pretrained(folder)
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
 
 
-def _name_base(adapter_config: Path, name: str) -> None:
-    """PEFT writes down where the base model lay on this machine. It needs that to save, so it is renamed afterwards."""
+def _name_base(adapter_config: Path) -> None:
+    """PEFT writes down where the base model lies as it was named, which may be relative to the present folder."""
     if adapter_config.exists():
-        settings = json.loads(adapter_config.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}
+        settings = json.loads(adapter_config.read_text(encoding="utf-8"))
+        settings["base_model_name_or_path"] = from_anywhere(settings["base_model_name_or_path"])
         adapter_config.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
 
 

@@ -51,12 +51,15 @@ def test_the_type_of_the_written_weights(tiny_model: str, pairs_file: Path, tmp_
             assert torch.equal(tensor.to(torch.bfloat16), kept[f"bfloat16-{lora_r}"][name])
 
 
-def test_the_settings_in_the_folder_repeat_the_run(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
-    config = config_for(tiny_model, max_steps=2, loss="simpo", beta=2.0, lora_r=2)
+def test_the_settings_in_the_folder_repeat_the_run(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the base model was named by a relative path, which means another model in another folder."""
+    monkeypatch.chdir(Path(tiny_model).parent)
+    config = config_for(Path(tiny_model).name, max_steps=2, loss="simpo", beta=2.0, lora_r=2)
     train(pairs_file, tmp_path / "out", config)
     file = tmp_path / "out" / "train.yaml"
-    assert make_config({"model": tiny_model}, file) == config
-    assert make_config({}, file).model == Path(tiny_model).name, "where the folder lay is not told"
+    assert make_config({}, file) == config.model_copy(update={"model": tiny_model})
     recorded = json.loads((tmp_path / "out" / "maskdpo_run.json").read_text())["options"]
     assert {name: recorded[name] for name in config.model_dump()} == config.model_dump()
 
@@ -109,8 +112,16 @@ def test_the_card_tells_where_the_data_comes_from(tiny_model: str, pairs_file: P
     assert "big" not in changed
 
 
-def test_the_card_of_an_adapter(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
-    train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=1, lora_r=2, merge=False))
+def test_an_adapter_finds_its_base_from_everywhere_and_its_card_says_what_it_is(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import AutoPeftModelForCausalLM
+
+    monkeypatch.chdir(Path(tiny_model).parent)
+    config = config_for(Path(tiny_model).name, max_steps=1, lora_r=2, merge=False)
+    train(pairs_file, tmp_path / "out", config)
+    monkeypatch.chdir(tmp_path)
+    assert AutoPeftModelForCausalLM.from_pretrained("out").peft_config["default"].base_model_name_or_path == tiny_model
     card = (tmp_path / "out" / "README.md").read_text()
     assert head_of(card)["library_name"] == "peft"
     assert "lora" in head_of(card)["tags"]
@@ -195,9 +206,13 @@ def test_a_repository_holds_the_files_of_the_last_push_and_no_path(
     folders = [tmp_path / "adapter", tmp_path / "whole"]
     for folder, merge in zip(folders, (False, True), strict=True):
         train(pairs_file, folder, config_for(tiny_model, max_steps=1, lora_r=2, merge=merge))
-    published_files = [{file.name: file.read_bytes() for file in published(folder)} for folder in folders]
+    published_files = [
+        {name: Path(sent).read_bytes() if isinstance(sent, str) else sent for name, sent in published(folder).items()}
+        for folder in folders
+    ]
     assert "adapter_model.safetensors" in published_files[0]
     assert json.loads(published_files[0]["adapter_config.json"])["base_model_name_or_path"] == Path(tiny_model).name
+    assert yaml.safe_load(published_files[1]["train.yaml"])["model"] == Path(tiny_model).name
     for name, content in [item for files in published_files for item in files.items()]:
         for path in (tmp_path, Path(tiny_model).parent, pairs_file.parent, Path.home()):
             assert str(path).encode() not in content, (name, path)
@@ -220,14 +235,16 @@ def test_an_export_leaves_nothing_of_the_model_before(tiny_model: str, pairs_fil
     out.mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors", "model-00002-of-00002.safetensors", "config.json"):
         (out / name).write_text("{}")
-    (out / "metrics.jsonl").touch()
+    own = ("metrics.jsonl", "log.txt", "results.json", "my_judge.py", "notes.jinja")
+    for name in own:
+        (out / name).write_text("of the user")
     (tmp_path / "weights").touch()
     (out / "model.safetensors").symlink_to(tmp_path / "weights")
     with moved_in_last_config(out) as folder:
         for name in ("config.json", "model.safetensors"):
             (folder / name).write_text("new")
     assert {file.name: file.read_text() for file in out.iterdir()} == {
-        "config.json": "new", "model.safetensors": "new", "metrics.jsonl": "",
+        "config.json": "new", "model.safetensors": "new", **dict.fromkeys(own, "of the user"),
     }  # fmt: skip
     assert (tmp_path / "weights").read_text() == "new", "a symbolic link stays one"
     assert (out / "model.safetensors").is_symlink()
