@@ -13,6 +13,7 @@ import yaml
 from maskdpo import extras
 from maskdpo.console import say, warn
 from maskdpo.errors import UserError
+from maskdpo.identity import model_files
 from maskdpo.io.hub import INSTALL, bars_on_terminals_only, hub_errors
 from maskdpo.public import shown_model
 from maskdpo.runs import META_IN_FOLDER
@@ -85,10 +86,11 @@ def published(folder: Path) -> dict[str, str | bytes]:
         By name in the repository, the path of the file; or its content, where that is not the file's own: the settings
         and the adapter name a base model out of a folder by that folder's name alone.
     """
+    found = sorted({file for file in folder.iterdir() if file.is_file()} | set(model_files(folder)))
     files: dict[str, str | bytes] = {
-        file.name: str(file)
-        for file in sorted(folder.iterdir())
-        if file.is_file() and not file.name.startswith(".") and file.name not in (META_IN_FOLDER, "answers.jsonl")
+        file.relative_to(folder).as_posix(): str(file)
+        for file in found
+        if not file.name.startswith(".") and file.name not in (META_IN_FOLDER, "answers.jsonl")
     }
     settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
     base = shown_model(settings["model"])

@@ -11,14 +11,18 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import constants
 from safetensors.torch import load_file
+from test_probe import gemma3_with_images, pair_of
 from test_run import cache_folder, config_for, pairs_file
 
 from maskdpo.io import write_records
+from maskdpo.models import load_tokenizer
 from maskdpo.runs import Run, meta_file
 from maskdpo.schemas import Prompt
 from maskdpo.train.config import make_config
-from maskdpo.train.export import moved_in_last_config
+from maskdpo.train.export import export, moved_in_last_config
+from maskdpo.train.policy import load_policy
 from maskdpo.train.push import published
 from maskdpo.train.record import Watch
 from maskdpo.train.run import train
@@ -228,6 +232,47 @@ def test_a_repository_holds_the_files_of_the_last_push_and_no_path(
     assert [set(files) - {".gitattributes"} for files in commits[1:]] == [set(files) for files in published_files]
     assert ".gitattributes" in commits[0]
     assert ".gitattributes" in commits[-1]
+
+
+@pytest.mark.parametrize("on_hub", [False, True])
+def test_a_model_with_images_keeps_the_processor_of_its_base(
+    on_hub: bool, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "a" * 40
+    repo = tmp_path / "hub" / "models--org--m"
+    base = repo / "snapshots" / commit
+    gemma3_with_images().save_pretrained(base)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    kept = ("preprocessor_config.json", "processor_config.json", "chat_template.json")
+    for name in kept:
+        (base / name).write_text(json.dumps({"of": name}))
+    config = config_for("org/m" if on_hub else str(base), max_steps=1)
+    policy = load_policy(config, [pair_of("pair", 4, 3, 3)], "cpu")
+    (tmp_path / "out").mkdir()
+    export(policy, load_tokenizer(tiny_model), config, tmp_path / "out", {})
+    for name in kept:
+        assert (tmp_path / "out" / name).read_bytes() == (base / name).read_bytes()
+    assert not (tmp_path / "out" / "video_preprocessor_config.json").exists()
+
+
+def test_further_chat_templates_are_written_and_pushed(tiny_model: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer, out = load_tokenizer(tiny_model), tmp_path / "out"
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "rag": "{{ messages }}"}
+    (out / "additional_chat_templates").mkdir(parents=True)
+    (out / "additional_chat_templates" / "old.jinja").touch()
+    config = config_for(tiny_model, max_steps=1)
+    policy = load_policy(config, [pair_of("pair", 4, 3, 3)], "cpu")
+    export(policy, tokenizer, config, out, {"train.yaml": "model: org/m"})
+    assert AutoTokenizer.from_pretrained(out).chat_template == tokenizer.chat_template
+    rag = "additional_chat_templates/rag.jinja"
+    assert published(out)[rag] == str(out / rag)
+    assert os.access(out / "additional_chat_templates", os.X_OK)
+    assert len(list((out / "additional_chat_templates").iterdir())) == 1
 
 
 def test_an_export_leaves_nothing_of_the_model_before(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
