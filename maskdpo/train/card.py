@@ -10,7 +10,7 @@ import jinja2
 import yaml
 
 from maskdpo.io import is_on_hub
-from maskdpo.public import HUB_NAMES, shown_model, without_paths
+from maskdpo.public import HUB_NAMES, shown_model, shown_settings, without_paths
 from maskdpo.runs import RunMeta, holds, meta_file, read_meta
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.record import EVALS, METRICS, read_rows
@@ -65,7 +65,7 @@ def model_card(
         base=base,
         adapter=adapter,
         config=config,
-        settings=yaml.safe_dump(config.model_dump() | {"model": base}, sort_keys=False, allow_unicode=True).strip(),
+        settings=yaml.safe_dump(shown_settings(config.model_dump()), sort_keys=False, allow_unicode=True).strip(),
         run=run,
         lineage=list(lineage(run, folder)),
         shown=SHOWN,

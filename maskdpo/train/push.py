@@ -15,7 +15,7 @@ from maskdpo.console import say, warn
 from maskdpo.errors import UserError
 from maskdpo.identity import model_files
 from maskdpo.io.hub import INSTALL, bars_on_terminals_only, hub_errors
-from maskdpo.public import shown_model
+from maskdpo.public import shown_settings
 from maskdpo.runs import META_IN_FOLDER
 from maskdpo.train.card import SETTINGS
 
@@ -93,9 +93,11 @@ def published(folder: Path) -> dict[str, str | bytes]:
         if not file.name.startswith(".") and file.name not in (META_IN_FOLDER, "answers.jsonl")
     }
     settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
-    base = shown_model(settings["model"])
-    files[SETTINGS] = yaml.safe_dump(settings | {"model": base}, sort_keys=False).encode()
+    shown = shown_settings(settings)
+    files[SETTINGS] = yaml.safe_dump(shown, sort_keys=False).encode()
     if ADAPTER in files:
-        adapter = json.loads((folder / ADAPTER).read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
+        adapter = json.loads((folder / ADAPTER).read_text(encoding="utf-8")) | {
+            "base_model_name_or_path": shown["model"]
+        }
         files[ADAPTER] = json.dumps(adapter, indent=2, sort_keys=True).encode()
     return files
