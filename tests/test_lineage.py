@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from maskdpo.cli import app
 from maskdpo.errors import InputError
+from maskdpo.identity import fingerprint
 from maskdpo.lineage import Node, problems, trace
-from maskdpo.models import fingerprint
 from maskdpo.runs import META_IN_FOLDER, Run, invoked_as, meta_file, read_meta
 
 

@@ -1,5 +1,6 @@
 """Models by name: what tells another one from the same one, by its content; devices, and in what type they compute."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -8,10 +9,11 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from maskdpo import models
+from maskdpo import identity
 from maskdpo.errors import UserError
-from maskdpo.models import compute_type, fingerprint, pick_device
-from maskdpo.train.card import shown_model
+from maskdpo.identity import fingerprint, model_files
+from maskdpo.models import compute_type, pick_device
+from maskdpo.public import shown_model
 from maskdpo.train.figures import peak_memory_gb
 from maskdpo.train.memory import free_bytes
 
@@ -46,10 +48,15 @@ def test_a_copied_or_touched_model_is_the_same_one(folder: Path, tmp_path: Path)
     [
         "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
         "chat_template.jinja", "additional_chat_templates/rag.jinja", "tokenizer.model", "merges.txt",
-        "adapter_model.safetensors", "modeling_own.py",
+        "adapter_model.safetensors", "modeling_own.py", "helpers.py", "language.safetensors", "processor_config.json",
     ],
 )  # fmt: skip
 def test_any_changed_file_makes_another_model(name: str, folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text()) | {"auto_map": {"AutoModel": "modeling_own.Own"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "modeling_own.py").write_text("from .helpers import help\n")
+    (folder / "helpers.py").write_text("help = 1\n")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "language.safetensors"}}')
     file = folder / name
     file.parent.mkdir(exist_ok=True)
     if not file.exists():
@@ -65,10 +72,18 @@ def test_any_changed_file_makes_another_model(name: str, folder: Path) -> None:
     assert fingerprint(str(folder)) == before
 
 
+def test_files_of_the_user_are_no_part_of_a_model(folder: Path) -> None:
+    before, files = fingerprint(str(folder)), model_files(folder)
+    for name in ("results.json", "log.txt", "my_judge.py", "notes.jinja", "other.safetensors", "train.yaml"):
+        (folder / name).write_text("{}")
+    assert model_files(folder) == files
+    assert fingerprint(str(folder)) == before
+
+
 def test_content_is_read_once(folder: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    real = models._sha256
-    monkeypatch.setattr(models, "_sha256", lambda file: read.append(file.name) or real(file))
+    real = identity.sha256
+    monkeypatch.setattr(identity, "sha256", lambda file: read.append(file.name) or real(file))
     found = fingerprint(str(folder))
     assert {"model.safetensors", "chat_template.jinja"} <= set(read)
     read.clear()
@@ -80,13 +95,13 @@ def test_content_is_read_once(folder: Path, cache_folder: Path, monkeypatch: pyt
     (cache_folder / "hashes.json").write_text("[torn")
     assert fingerprint(str(folder)) == found
     cache_folder.chmod(0o500)
-    shutil.copy(folder / "config.json", folder / "other.json")
+    shutil.copy(folder / "config.json", folder / "added_tokens.json")
     assert fingerprint(str(folder)) != found, "without a cache all is read anew"
     cache_folder.chmod(0o700)
 
 
 def test_what_an_earlier_version_has_recorded_goes_on(folder: Path) -> None:
-    old = models._by_dates(models.model_files(folder))
+    old = identity._by_dates(folder)
     assert len(old) == 16
     assert fingerprint(str(folder), old) == old
     os.utime(folder / "config.json", (1, 1))
@@ -118,6 +133,7 @@ def test_what_a_model_is_called_in_public(folder: Path, tmp_path: Path, monkeypa
     assert shown_model(str(folder)) == "model"
     assert shown_model("org/m") == "org/m"
     assert shown_model("smollm2") == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert shown_model("/gone/small") == "small", "a folder that is no longer there"
     monkeypatch.chdir(folder)
     assert shown_model(".") == "model"
     monkeypatch.chdir(tmp_path)

@@ -16,7 +16,7 @@ from maskdpo.cli import app
 from maskdpo.cli.pipeline import COMMANDS
 from maskdpo.cli.pipeline import run as run_command
 from maskdpo.errors import UserError
-from maskdpo.models import fingerprint
+from maskdpo.identity import fingerprint
 from maskdpo.pipeline.run import plan, run_stages
 from maskdpo.pipeline.settings import full_arguments, option_name
 from maskdpo.pipeline.spec import Stage, load_pipeline

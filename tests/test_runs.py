@@ -84,6 +84,21 @@ def test_of_an_absolute_path_the_last_part_is_shown() -> None:
     assert without_paths(options) == shown
     line = "maskdpo sample /home/me/a.jsonl --model '/data/my models/small' --out=/tmp/x/o.jsonl --temperature 0.7"
     assert line_without_paths(line) == "maskdpo sample a.jsonl --model small --out=o.jsonl --temperature 0.7"
+    for path, last in (
+        ("/home/me/x", "x"),
+        ("~/a/x", "x"),
+        ("~me/a/x", "x"),
+        ("/home/a=b/x", "x"),
+        ("/home/me/a b", "a b"),
+    ):
+        for before in ("", "path=", "a=b=", "--out=", "--template-option=path=", "-o"):
+            line = shlex.join(["maskdpo", "--template-option", before + path])
+            assert shlex.split(line_without_paths(line))[-1] == before + last
+    for url in ("file:///home/me/q", "file://host/home/me/q", "file:/home/me/q"):
+        assert without_paths([url, f"path={url}"]) == ["q", "path=q"]
+        assert line_without_paths(f"maskdpo -o{url}") == "maskdpo -oq"
+    for kept in ("https://h/v1/x", "hub:me/facts", "a/b/c", "--temperature=0.5", "-n4", "-f", "1/2=3/4/5", "</a/b>"):
+        assert line_without_paths(kept) == shlex.quote(kept)
     assert line_without_paths("an 'open quote") == "an 'open quote"
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from maskdpo.annotate.stats import AnnotateStats
 from maskdpo.errors import InputError
+from maskdpo.identity import fingerprint
 from maskdpo.io import Appender, reorder
-from maskdpo.models import fingerprint
 from maskdpo.runs import recorded_option
 from maskdpo.schemas import Annotation, JudgeInfo, Response, Sentence, Status
 

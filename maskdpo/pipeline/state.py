@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from maskdpo.models import fingerprint
+from maskdpo.identity import fingerprint
 from maskdpo.pipeline.spec import Stage
 from maskdpo.runs import RunMeta, changed_outputs, holds, meta_file, read_meta, record_of, recorded_model
 

@@ -10,14 +10,12 @@ import jinja2
 import yaml
 
 from maskdpo.io import is_on_hub
-from maskdpo.models import SMOLLM2
-from maskdpo.public import without_paths
+from maskdpo.public import HUB_NAMES, shown_model, shown_settings, without_paths
 from maskdpo.runs import RunMeta, holds, meta_file, read_meta
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.record import EVALS, METRICS, read_rows
 
 CARD, SETTINGS = "README.md", "train.yaml"
-HUB_NAMES = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 SHOWN = (
     "loss", "margin", "accuracy", "reward_kept_chosen", "reward_kept_rejected", "reward_masked_chosen",
     "reward_masked_rejected",
@@ -29,16 +27,14 @@ Rows = Sequence[Mapping[str, Any]]
 def describe(out: Path, config: TrainConfig, run: RunMeta, best: int | None) -> dict[str, str]:
     """The card of a run's folder, and its settings as ``--config`` reads them, by file name."""
     card = model_card(out.name, config, run, out, read_rows(out / METRICS), read_rows(out / EVALS), best=best)
-    settings = config.model_dump(exclude_none=True) | {"model": shown_model(config.model)}
+    settings = config.model_dump(exclude_none=True) | {"model": from_anywhere(config.model)}
     return {CARD: card, SETTINGS: yaml.safe_dump(settings, sort_keys=False)}
 
 
-def shown_model(name: str) -> str:
-    """What a model is called where strangers read it: its id on the Hub, or the name of its folder without the path."""
+def from_anywhere(name: str) -> str:
+    """The name of a model as it can be read in every folder of this machine; a relative path would mean another one."""
     folder = Path(name).expanduser()
-    if name in HUB_NAMES or not folder.exists():
-        return HUB_NAMES.get(name, name)
-    return folder.absolute().name or folder.resolve().name
+    return str(folder.absolute()) if folder.is_dir() else name
 
 
 def model_card(
@@ -69,7 +65,7 @@ def model_card(
         base=base,
         adapter=adapter,
         config=config,
-        settings=yaml.safe_dump(config.model_dump() | {"model": base}, sort_keys=False, allow_unicode=True).strip(),
+        settings=yaml.safe_dump(shown_settings(config.model_dump()), sort_keys=False, allow_unicode=True).strip(),
         run=run,
         lineage=list(lineage(run, folder)),
         shown=SHOWN,

@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from maskdpo.identity import PROCESSOR_FILES, model_files
 from maskdpo.io.write import move_into_place
-from maskdpo.models import model_files
-from maskdpo.train.card import shown_model
+from maskdpo.models import resolve_model
+from maskdpo.train.card import from_anywhere
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.lora import merge
 from maskdpo.train.policy import Policy
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 
 def export(
     policy: Policy, tokenizer: "PreTrainedTokenizerBase", config: TrainConfig, out: Path, texts: Mapping[str, str]
 ) -> None:
     """Weights (safetensors), configs, tokenizer and chat template; an adapter is merged unless it is wanted alone.
+
+    Beside a whole model its base's processor files, without which a model that also takes images cannot be served.
 
     The policy cannot be trained on after this.
 
@@ -38,16 +41,37 @@ def export(
             model = model.to(torch.bfloat16)
     with moved_in_last_config(out) as folder:
         model.save_pretrained(folder)
-        _name_base(folder / "adapter_config.json", shown_model(config.model))
+        _name_base(folder / "adapter_config.json")
         tokenizer.save_pretrained(folder)
+        if model is not policy.adapter:
+            _copy_processor(resolve_model(config.model), model.config, folder)
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
 
 
-def _name_base(adapter_config: Path, name: str) -> None:
-    """PEFT writes down where the base model lay on this machine. It needs that to save, so it is renamed afterwards."""
+def _copy_processor(base: str, config: "PreTrainedConfig", folder: Path) -> None:
+    """The base's own files, from its folder or, as far as they can be had, from the Hub at the commit of its config."""
+    from transformers.utils import cached_file
+
+    takes_more_than_text = config.get_text_config() is not config
+    for name in PROCESSOR_FILES if takes_more_than_text else ():
+        found = cached_file(
+            base,
+            name,
+            revision=getattr(config, "_commit_hash", None),
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if found:
+            shutil.copyfile(found, folder / name)
+
+
+def _name_base(adapter_config: Path) -> None:
+    """PEFT writes down where the base model lies as it was named, which may be relative to the present folder."""
     if adapter_config.exists():
-        settings = json.loads(adapter_config.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}
+        settings = json.loads(adapter_config.read_text(encoding="utf-8"))
+        settings["base_model_name_or_path"] = from_anywhere(settings["base_model_name_or_path"])
         adapter_config.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
 
 
@@ -62,12 +86,13 @@ def moved_in_last_config(out: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
     try:
         yield temporary
-        names = {file.name for file in temporary.iterdir()}
+        names = {file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file()}
         for file in model_files(out):
-            if file.name not in names:
+            if file.relative_to(out) not in names:
                 file.unlink()
-        for file in sorted(temporary.iterdir(), key=lambda file: file.name in ("config.json", "adapter_config.json")):
-            file.chmod(0o644)
-            move_into_place(file, out / file.name)
+        for name in sorted(names, key=lambda name: (name.name in ("config.json", "adapter_config.json"), name)):
+            (temporary / name).chmod(0o644)
+            (out / name).parent.mkdir(exist_ok=True)
+            move_into_place(temporary / name, out / name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -4,16 +4,22 @@ After it the repository holds the files of this run and no others: an adapter or
 another model, would be loaded with it, or instead of it. Only ``.gitattributes``, which the Hub has made, stays.
 """
 
+import json
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from maskdpo import extras
 from maskdpo.console import say, warn
 from maskdpo.errors import UserError
+from maskdpo.identity import model_files
 from maskdpo.io.hub import INSTALL, bars_on_terminals_only, hub_errors
+from maskdpo.public import shown_settings
 from maskdpo.runs import META_IN_FOLDER
+from maskdpo.train.card import SETTINGS
 
-KEPT = ".gitattributes"
+KEPT, ADAPTER = ".gitattributes", "adapter_config.json"
 
 
 def check_push(repo: str) -> None:
@@ -47,7 +53,7 @@ def push_model(folder: Path, repo: str) -> str:
     api = HfApi()
     bars_on_terminals_only()
     files = published(folder)
-    operations: list[Any] = [CommitOperationAdd(file.name, str(file)) for file in files]
+    operations: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
     with hub_errors(f"pushing to {repo}"):
         repo = repo if "/" in repo else f"{api.whoami()['name']}/{repo}"
         try:
@@ -57,7 +63,7 @@ def push_model(folder: Path, repo: str) -> str:
         except RepositoryNotFoundError:
             api.create_repo(repo, private=True)
             info = api.model_info(repo)
-        others = set(api.list_repo_files(repo, revision=info.sha)) - {file.name for file in files} - {KEPT}
+        others = set(api.list_repo_files(repo, revision=info.sha)) - set(files) - {KEPT}
         operations += [CommitOperationDelete(name) for name in sorted(others)]
         if others:
             say(f"{repo} holds files that are not of this run, which are deleted: {', '.join(sorted(others))}")
@@ -73,10 +79,25 @@ def push_model(folder: Path, repo: str) -> str:
     return str(commit.commit_url)
 
 
-def published(folder: Path) -> list[Path]:
-    """The model, its card and its figures; not the record, which says where files lay on this machine."""
-    return [
-        file
-        for file in sorted(folder.iterdir())
-        if file.is_file() and not file.name.startswith(".") and file.name not in (META_IN_FOLDER, "answers.jsonl")
-    ]
+def published(folder: Path) -> dict[str, str | bytes]:
+    """The model, its card and its figures; not the record, which says where files lay on this machine.
+
+    Returns:
+        By name in the repository, the path of the file; or its content, where that is not the file's own: the settings
+        and the adapter name a base model out of a folder by that folder's name alone.
+    """
+    found = sorted({file for file in folder.iterdir() if file.is_file()} | set(model_files(folder)))
+    files: dict[str, str | bytes] = {
+        file.relative_to(folder).as_posix(): str(file)
+        for file in found
+        if not file.name.startswith(".") and file.name not in (META_IN_FOLDER, "answers.jsonl")
+    }
+    settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
+    shown = shown_settings(settings)
+    files[SETTINGS] = yaml.safe_dump(shown, sort_keys=False).encode()
+    if ADAPTER in files:
+        adapter = json.loads((folder / ADAPTER).read_text(encoding="utf-8")) | {
+            "base_model_name_or_path": shown["model"]
+        }
+        files[ADAPTER] = json.dumps(adapter, indent=2, sort_keys=True).encode()
+    return files

@@ -20,6 +20,7 @@ import torch
 
 from maskdpo.console import say, warn
 from maskdpo.io import atomic_write
+from maskdpo.public import shown_settings
 from maskdpo.train.checkpoint import checkpoints, load_checkpoint, remove_checkpoint, save_checkpoint, step_of
 from maskdpo.train.curves import draw_curves
 from maskdpo.train.figures import StepStats
@@ -162,7 +163,7 @@ def recording(
                 recorder.files[name] = stack.enter_context((out / name).open("a", encoding="utf-8"))
             _keep_best_of(out / BEST, evals, trainer.config.keep_best)
             if watch.track is not None:
-                settings = trainer.config.model_dump()
+                settings = shown_settings(trainer.config.model_dump())
                 recorder.logs.append(stack.enter_context(tracker(watch.track, out, settings, first)))
         yield recorder
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from maskdpo.models import cache_dir, fingerprint
+from maskdpo.identity import fingerprint
+from maskdpo.models import cache_dir
 from maskdpo.train.distributed import Ranks
 from maskdpo.train.encode import EncodedPair
 

@@ -17,8 +17,9 @@ import torch
 from maskdpo.chat import ChatFormat
 from maskdpo.console import progress, say
 from maskdpo.errors import InputError, Interrupted, UserError
+from maskdpo.identity import fingerprint
 from maskdpo.io.append import LOCK_SUFFIX, sole_writer
-from maskdpo.models import fingerprint, load_tokenizer, pick_device
+from maskdpo.models import load_tokenizer, pick_device
 from maskdpo.runs import META_IN_FOLDER, Run, recorded_date, recorded_option, set_aside
 from maskdpo.train.card import describe
 from maskdpo.train.checkpoint import checkpoints, load_checkpoint, remove_all, save_checkpoint

@@ -22,7 +22,7 @@ import pytest
 from rich.console import Console
 
 import maskdpo
-from maskdpo import console, models, runs
+from maskdpo import console, identity, runs
 from maskdpo.annotate import runner
 from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges import get_judge
@@ -373,15 +373,15 @@ def test_the_files_of_a_judge_may_have_been_told_by_their_dates(
         made.info = made.info.model_copy(update={"revision": revision})
         return made
 
-    old = models._by_dates(models.model_files(folder))
+    old = identity._by_dates(folder)
     with pytest.raises(KeyboardInterrupt):
         run("a.jsonl", judge(old, stop_after=4))
-    out, _ = run("a.jsonl", judge(models.fingerprint(str(folder))))
+    out, _ = run("a.jsonl", judge(identity.fingerprint(str(folder))))
     assert [record.judge and record.judge.revision for record in records(out)] == [old] * 10
     (folder / "chat_template.jinja").write_text("another")
     (folder / "config.json").touch()
     with pytest.raises(UserError, match="revision"):
-        run("a.jsonl", judge(models.fingerprint(str(folder))))
+        run("a.jsonl", judge(identity.fingerprint(str(folder))))
 
 
 # --- judges of one's own ---------------------------------------------------------------------------

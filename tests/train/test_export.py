@@ -11,14 +11,18 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import constants
 from safetensors.torch import load_file
+from test_probe import gemma3_with_images, pair_of
 from test_run import cache_folder, config_for, pairs_file
 
 from maskdpo.io import write_records
+from maskdpo.models import load_tokenizer
 from maskdpo.runs import Run, meta_file
 from maskdpo.schemas import Prompt
 from maskdpo.train.config import make_config
-from maskdpo.train.export import moved_in_last_config
+from maskdpo.train.export import export, moved_in_last_config
+from maskdpo.train.policy import load_policy
 from maskdpo.train.push import published
 from maskdpo.train.record import Watch
 from maskdpo.train.run import train
@@ -51,12 +55,15 @@ def test_the_type_of_the_written_weights(tiny_model: str, pairs_file: Path, tmp_
             assert torch.equal(tensor.to(torch.bfloat16), kept[f"bfloat16-{lora_r}"][name])
 
 
-def test_the_settings_in_the_folder_repeat_the_run(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
-    config = config_for(tiny_model, max_steps=2, loss="simpo", beta=2.0, lora_r=2)
+def test_the_settings_in_the_folder_repeat_the_run(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the base model was named by a relative path, which means another model in another folder."""
+    monkeypatch.chdir(Path(tiny_model).parent)
+    config = config_for(Path(tiny_model).name, max_steps=2, loss="simpo", beta=2.0, lora_r=2)
     train(pairs_file, tmp_path / "out", config)
     file = tmp_path / "out" / "train.yaml"
-    assert make_config({"model": tiny_model}, file) == config
-    assert make_config({}, file).model == Path(tiny_model).name, "where the folder lay is not told"
+    assert make_config({}, file) == config.model_copy(update={"model": tiny_model})
     recorded = json.loads((tmp_path / "out" / "maskdpo_run.json").read_text())["options"]
     assert {name: recorded[name] for name in config.model_dump()} == config.model_dump()
 
@@ -109,8 +116,16 @@ def test_the_card_tells_where_the_data_comes_from(tiny_model: str, pairs_file: P
     assert "big" not in changed
 
 
-def test_the_card_of_an_adapter(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
-    train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=1, lora_r=2, merge=False))
+def test_an_adapter_finds_its_base_from_everywhere_and_its_card_says_what_it_is(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import AutoPeftModelForCausalLM
+
+    monkeypatch.chdir(Path(tiny_model).parent)
+    config = config_for(Path(tiny_model).name, max_steps=1, lora_r=2, merge=False)
+    train(pairs_file, tmp_path / "out", config)
+    monkeypatch.chdir(tmp_path)
+    assert AutoPeftModelForCausalLM.from_pretrained("out").peft_config["default"].base_model_name_or_path == tiny_model
     card = (tmp_path / "out" / "README.md").read_text()
     assert head_of(card)["library_name"] == "peft"
     assert "lora" in head_of(card)["tags"]
@@ -195,9 +210,13 @@ def test_a_repository_holds_the_files_of_the_last_push_and_no_path(
     folders = [tmp_path / "adapter", tmp_path / "whole"]
     for folder, merge in zip(folders, (False, True), strict=True):
         train(pairs_file, folder, config_for(tiny_model, max_steps=1, lora_r=2, merge=merge))
-    published_files = [{file.name: file.read_bytes() for file in published(folder)} for folder in folders]
+    published_files = [
+        {name: Path(sent).read_bytes() if isinstance(sent, str) else sent for name, sent in published(folder).items()}
+        for folder in folders
+    ]
     assert "adapter_model.safetensors" in published_files[0]
     assert json.loads(published_files[0]["adapter_config.json"])["base_model_name_or_path"] == Path(tiny_model).name
+    assert yaml.safe_load(published_files[1]["train.yaml"])["model"] == Path(tiny_model).name
     for name, content in [item for files in published_files for item in files.items()]:
         for path in (tmp_path, Path(tiny_model).parent, pairs_file.parent, Path.home()):
             assert str(path).encode() not in content, (name, path)
@@ -215,19 +234,62 @@ def test_a_repository_holds_the_files_of_the_last_push_and_no_path(
     assert ".gitattributes" in commits[-1]
 
 
+@pytest.mark.parametrize("on_hub", [False, True])
+def test_a_model_with_images_keeps_the_processor_of_its_base(
+    on_hub: bool, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "a" * 40
+    repo = tmp_path / "hub" / "models--org--m"
+    base = repo / "snapshots" / commit
+    gemma3_with_images().save_pretrained(base)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    kept = ("preprocessor_config.json", "processor_config.json", "chat_template.json")
+    for name in kept:
+        (base / name).write_text(json.dumps({"of": name}))
+    config = config_for("org/m" if on_hub else str(base), max_steps=1)
+    policy = load_policy(config, [pair_of("pair", 4, 3, 3)], "cpu")
+    (tmp_path / "out").mkdir()
+    export(policy, load_tokenizer(tiny_model), config, tmp_path / "out", {})
+    for name in kept:
+        assert (tmp_path / "out" / name).read_bytes() == (base / name).read_bytes()
+    assert not (tmp_path / "out" / "video_preprocessor_config.json").exists()
+
+
+def test_further_chat_templates_are_written_and_pushed(tiny_model: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer, out = load_tokenizer(tiny_model), tmp_path / "out"
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "rag": "{{ messages }}"}
+    (out / "additional_chat_templates").mkdir(parents=True)
+    (out / "additional_chat_templates" / "old.jinja").touch()
+    config = config_for(tiny_model, max_steps=1)
+    policy = load_policy(config, [pair_of("pair", 4, 3, 3)], "cpu")
+    export(policy, tokenizer, config, out, {"train.yaml": "model: org/m"})
+    assert AutoTokenizer.from_pretrained(out).chat_template == tokenizer.chat_template
+    rag = "additional_chat_templates/rag.jinja"
+    assert published(out)[rag] == str(out / rag)
+    assert os.access(out / "additional_chat_templates", os.X_OK)
+    assert len(list((out / "additional_chat_templates").iterdir())) == 1
+
+
 def test_an_export_leaves_nothing_of_the_model_before(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors", "model-00002-of-00002.safetensors", "config.json"):
         (out / name).write_text("{}")
-    (out / "metrics.jsonl").touch()
+    own = ("metrics.jsonl", "log.txt", "results.json", "my_judge.py", "notes.jinja")
+    for name in own:
+        (out / name).write_text("of the user")
     (tmp_path / "weights").touch()
     (out / "model.safetensors").symlink_to(tmp_path / "weights")
     with moved_in_last_config(out) as folder:
         for name in ("config.json", "model.safetensors"):
             (folder / name).write_text("new")
     assert {file.name: file.read_text() for file in out.iterdir()} == {
-        "config.json": "new", "model.safetensors": "new", "metrics.jsonl": "",
+        "config.json": "new", "model.safetensors": "new", **dict.fromkeys(own, "of the user"),
     }  # fmt: skip
     assert (tmp_path / "weights").read_text() == "new", "a symbolic link stays one"
     assert (out / "model.safetensors").is_symlink()

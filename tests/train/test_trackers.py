@@ -97,6 +97,7 @@ def test_the_others_get_every_step_and_are_closed(
     (opened,) = module.inits
     assert opened["name"] == "out"
     assert opened["config"]["lr"] == 1e-3
+    assert opened["config"]["model"] == Path(tiny_model).name, "not where it lies on this machine"
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])

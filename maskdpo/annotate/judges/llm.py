@@ -16,7 +16,7 @@ from maskdpo.annotate.protocol import Protocol, load_protocol
 from maskdpo.annotate.replies import Outcome, outcomes
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.errors import UserError
-from maskdpo.models import fingerprint
+from maskdpo.identity import fingerprint
 from maskdpo.schemas import JudgeInfo, Message, Prompt, Status
 
 VERSION = "0.1.0"
