@@ -1,4 +1,4 @@
-"""Where the reasoning ends and the answer begins in what a model wrote."""
+"""What a model in this process is sent, and where in its text the reasoning ends and the answer begins."""
 
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 
 
 class Reader:
-    """Reads the texts that a model wrote behind prompts of a chat format."""
+    """Writes prompts of a chat format, and reads the texts that a model wrote behind them."""
 
     def __init__(self, chat: ChatFormat) -> None:
         self._chat = chat
@@ -33,6 +33,26 @@ class Reader:
             return True
         markers = f"{self.turn.lead}{self.turn.before_reasoning}{self.turn.after_reasoning}"
         return any(token in markers for token in self._special_tokens)
+
+    def encode(self, request: Request) -> list[int] | Failure:
+        """The token ids behind which the model writes, or why it cannot be asked.
+
+        Choices are read where an answer begins, as in training: behind the header that the model writes itself
+        (gpt-oss), and with the reasoning closed where the prompt has begun it. Blanks at the end of that stay out:
+        tokenizers have them in the first token of the answer.
+        """
+        try:
+            prompt = self._chat.encode_prompt(request.prompt)
+        except TemplateRefusal as error:
+            return Failure(Status.API_ERROR, f"the model's chat template rejects the conversation: {error}")
+        if not prompt.ids:
+            return Failure(Status.API_ERROR, "the prompt is empty: there is no token")
+        if request.choices is None or isinstance(request.prompt, str) or not (lead := self.turn.lead.rstrip(" ")):
+            return prompt.ids
+        try:
+            return prompt.ids + self._chat.continuation(prompt, lead)[0]
+        except ValueError as error:
+            return Failure(Status.API_ERROR, f"the judge's reply cannot be placed behind the prompt: {error}")
 
     def split(self, text: str, prompt: str) -> tuple[str | None, str | None]:
         """The reasoning and the answer (``Turn.split``) in a text without its end of turn.

@@ -13,7 +13,7 @@ import numpy as np
 
 from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request, Sampling, gather
 from maskdpo.backends.reasoning import Reader, free_answer, stop_at
-from maskdpo.chat import ChatFormat, TemplateRefusal
+from maskdpo.chat import ChatFormat
 from maskdpo.models import Dtype, compute_type, load_model, load_tokenizer, pick_device
 from maskdpo.schemas import Status
 
@@ -135,20 +135,12 @@ class TransformersBackend:
     def _encode(self, request: Request) -> _Encoded | Reply:
         """The request in tokens, or a reply that says why it cannot be answered."""
         _, tokenizer = self._parts()
-        ids = self._prompt_ids(request)
+        ids = self._reader.encode(request)
         if isinstance(ids, Failure):
             return Reply(request.key, failure=ids)
-        if not ids:
-            return Reply(request.key, failure=Failure(Status.API_ERROR, "the prompt is empty: there is no token"))
         item = _Encoded(request, ids, _slots(tokenizer, request) if request.choices else [])
         failure = self._too_long(ids, item.room())
         return item if failure is None else Reply(request.key, failure=failure, prompt_tokens=len(ids))
-
-    def _prompt_ids(self, request: Request) -> list[int] | Failure:
-        try:
-            return self._chat.encode_prompt(request.prompt).ids
-        except TemplateRefusal as error:
-            return Failure(Status.API_ERROR, f"the model's chat template rejects the conversation: {error}")
 
     def _too_long(self, ids: Sequence[int], room: int) -> Failure | None:
         limit = self.context().limit

@@ -12,7 +12,7 @@ from maskdpo.backends.base import Completion, Context, Failure, Reply, Request, 
 from maskdpo.backends.probability import ScoredToken
 from maskdpo.backends.reasoning import Reader, free_answer
 from maskdpo.backends.structured import read_object, read_word, verdict_schema
-from maskdpo.chat import ChatFormat, TemplateRefusal
+from maskdpo.chat import ChatFormat
 from maskdpo.errors import UserError
 from maskdpo.extras import require
 from maskdpo.models import load_tokenizer, resolve_model
@@ -110,12 +110,9 @@ class VLLMBackend:
     def _encode(self, llm: "LLM", request: Request) -> list[int] | Failure:
         """The prompt's token ids: vLLM would stop the whole window at one that does not fit."""
         limit = llm.model_config.max_model_len
-        try:
-            ids = self._chat.encode_prompt(request.prompt).ids
-        except TemplateRefusal as error:
-            return Failure(Status.API_ERROR, f"the model's chat template rejects the conversation: {error}")
-        if not ids:
-            return Failure(Status.API_ERROR, "the prompt is empty")
+        ids = self._reader.encode(request)
+        if isinstance(ids, Failure):
+            return ids
         if len(ids) >= limit:
             return Failure(Status.TRUNCATED, f"the prompt has {len(ids)} tokens, the model takes {limit - 1}")
         return ids

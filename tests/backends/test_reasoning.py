@@ -112,6 +112,59 @@ def test_a_response_template_finds_what_the_chat_template_has_no_place_for(token
     assert reader.split(" Yes.", prompt) == (None, " Yes.")
 
 
+# --- what is sent for choices ----------------------------------------------------------------------
+
+TEMPLATES = [
+    ("qwen3", "<|im_start|>assistant\n", ""),
+    ("qwen3_5_think", "<|im_start|>assistant\n<think>\n", "\n</think>\n\n"),
+    ("gptoss", "<|start|>assistant", "<|channel|>final<|message|>"),
+]
+
+
+@pytest.mark.parametrize(("name", "asked", "lead"), TEMPLATES)
+@pytest.mark.parametrize("reply", ["word", "object"])
+def test_choices_are_read_where_an_answer_begins(tokenizer: Any, name: str, asked: str, lead: str, reply: Any) -> None:
+    tokenizer.chat_template = trl_template(name)
+    reader = Reader(ChatFormat(tokenizer))
+    conversation = [Message(role="user", content=QUESTION)]
+    free = reader.encode(Request(0, conversation))
+    chosen = reader.encode(Request(0, conversation, ("yes", "no"), reply=reply))
+    assert isinstance(free, list)
+    assert isinstance(chosen, list)
+    assert free == reader._chat.encode_prompt(conversation).ids
+    assert tokenizer.decode(free).endswith(asked)
+    assert chosen[: len(free)] == free
+    assert tokenizer.decode(chosen[len(free) :]) == lead
+
+
+def test_choices_of_a_plain_string_go_on_where_it_ends(tokenizer: Any) -> None:
+    tokenizer.chat_template = trl_template("gptoss")
+    reader = Reader(ChatFormat(tokenizer))
+    assert reader.encode(Request(0, QUESTION, ("yes", "no"))) == reader._chat.encode_prompt(QUESTION).ids
+
+
+def test_a_blank_before_the_answer_is_left_to_the_choices(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}" + (
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    reader = Reader(ChatFormat(tokenizer))
+    assert reader.turn.lead == " "
+    conversation = [Message(role="user", content=QUESTION)]
+    assert reader.encode(Request(0, conversation, ("yes", "no"))) == reader.encode(Request(0, conversation))
+
+
+def test_a_judge_that_thinks_is_sure_of_the_word_that_it_would_say_behind_closed_reasoning(thinking_model: str) -> None:
+    backend = TransformersBackend(thinking_model, dtype="float32", device="cpu")
+    backend._tokenizer.chat_template = backend._tokenizer.chat_template.replace("<think>\n\n</think>\n\n", "<think>\n")
+    backend.template_options = {"enable_thinking": False}
+    asked = Request(0, [Message(role="user", content=QUESTION)], (ANSWER.strip(), "Let me see, a city."))
+    (reply,) = backend.generate([asked])
+    (pick,) = reply.completions[0].picks
+    assert pick.choice == ANSWER.strip()
+    assert pick.probability is not None
+    assert pick.probability > 0.9
+
+
 # --- what is no answer -----------------------------------------------------------------------------
 
 REQUEST = Request(0, [Message(role="user", content="?")], sampling=Sampling(max_tokens=7, stop=("X",)))

@@ -142,3 +142,9 @@ def test_markers_that_are_special_tokens_are_asked_for(answer: Answer, tokenizer
     failure = answer(StandIn("<|channel|>analysis<|message|>Hm", "length"), Request(0, [USER]), gptoss).failure
     assert failure is not None
     assert failure.status is Status.TRUNCATED
+
+
+def test_a_verdict_is_read_behind_the_header_that_the_model_writes(answer: Answer, tokenizer: Any) -> None:
+    model = StandIn("unknown")
+    assert answer(model, Request(0, [USER], CHOICES), trl_template("gptoss")).completions[0].text == "unknown"
+    assert tokenizer.decode(model.prompts[0]).endswith("<|start|>assistant<|channel|>final<|message|>")
