@@ -42,7 +42,8 @@ def line_without_secrets(line: str) -> str:
 def without_paths(value: Any) -> Any:
     """A value, or a list or dict of them, as strangers may read it: of an absolute path only the last part.
 
-    The path may stand behind ``key=`` and be a ``file://`` URL. "/end" may be anything, such as a text that ends answers.
+    The path may stand behind ``key=`` and be a ``file://`` URL. "/end" may be anything, such as a text that ends an
+    answer.
     """
     if isinstance(value, dict):
         return {key: without_paths(one) for key, one in value.items()}
