@@ -15,7 +15,7 @@ from maskdpo.train.attention import use_cpu_attention
 from maskdpo.train.batch import Layout
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.decoder import (
-    check_causal,
+    check_has_head,
     check_lengths,
     checkpoint_layers,
     decoder_layers,
@@ -106,7 +106,7 @@ def check_fit(model: "PreTrainedModel", pairs: Sequence[EncodedPair], name: str)
     Raises:
         UserError: it is no decoder, not the tokenizer's, or has fewer positions than the pairs have tokens.
     """
-    check_causal(model, name)
+    check_has_head(model, name)
     size = model.get_input_embeddings().weight.shape[0]
     largest = max(int(ids.max()) for pair in pairs for ids in (pair.prompt_ids, pair.chosen.ids, pair.rejected.ids))
     if largest >= size:
