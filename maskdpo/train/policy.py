@@ -63,7 +63,8 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
     layout = ranks.from_first(_probed(model, pairs) if ranks.first else "padded")
     if layout != "shared":
         say(
-            f"{model.config.model_type}: not plain full attention, so answers repeat their prompt (slower, same result)"
+            f"{model.config.model_type}: both answers of a pair cannot share one row of this model, so each repeats "
+            "the prompt (slower, same result)"
         )
     elif device == "cpu":
         _use_cpu_attention(model, pairs, ranks)
