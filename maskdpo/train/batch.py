@@ -17,8 +17,8 @@ from maskdpo.schemas import SIDES
 from maskdpo.train.encode import EncodedPair
 
 Layout = Literal["shared", "padded"]
-"""``shared``: a row is [prompt | chosen | rejected]; ``padded``: a row is [prompt | answer], for models whose layers
-are not plain full attention. Both give the same log-probs."""
+"""``shared``: a row is [prompt | chosen | rejected]; ``padded``: a row is [prompt | answer], for models whose answers
+would not be apart in one row (``decoder.may_share_prompts``). Both give the same log-probs."""
 
 PROMPT, CHOSEN, REJECTED, PAD = range(4)
 

@@ -3,11 +3,12 @@ its input may be. Of a model that also takes images (Gemma 3, Qwen VL) all this 
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from maskdpo.errors import UserError
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 """Settings that limit how far back some layers see, in tokens."""
+
+NARROW = (torch.bfloat16, torch.float16)
 
 NAMED = 3
 """Pairs that a message names; of more it gives the number."""
@@ -37,7 +40,7 @@ def decoder_of(model: "PreTrainedModel") -> Any:
     return next((part for part in model.children() if any(inner is embedding for inner in part.modules())), model)
 
 
-def check_causal(model: "PreTrainedModel", name: str) -> None:
+def check_has_head(model: "PreTrainedModel", name: str) -> None:
     """
     Raises:
         UserError: there is no output embedding behind a decoder, so that log-probs cannot be computed token by token.
@@ -52,11 +55,58 @@ def decoder_layers(model: "PreTrainedModel", purpose: str) -> list[nn.Module]:
     Raises:
         UserError: there is no such list; ``purpose`` is the option that needs it.
     """
-    lists: list[Any] = [module for module in decoder_of(model).modules() if isinstance(module, nn.ModuleList)]
-    largest = max(lists, key=lambda layers: sum(p.numel() for p in layers.parameters()), default=())
-    if not largest:
+    layers = _layers(model)
+    if not layers:
         raise UserError(f"{purpose}: the layers of {model.config.model_type} cannot be told apart; leave it out")
-    return list(largest)
+    return layers
+
+
+def _layers(model: "PreTrainedModel") -> list[nn.Module]:
+    lists: list[Any] = [module for module in decoder_of(model).modules() if isinstance(module, nn.ModuleList)]
+    return list(max(lists, key=lambda layers: sum(p.numel() for p in layers.parameters()), default=()))
+
+
+@contextmanager
+def in_float32(model: "PreTrainedModel") -> Iterator[None]:
+    """Compute in float32 with weights of 16 bits: those of a layer are widened while the layer runs, to save memory,
+    the others all the time. Afterwards the model has the very tensors that it had before."""
+    if not any(tensor.dtype in NARROW for tensor in _tensors(model)):
+        yield
+        return
+    layers = _layers(model)
+    inner = {id(tensor) for layer in layers for tensor in _tensors(layer)}
+    own = [vars(layer).get("forward") for layer in layers]
+    for layer in layers:
+        layer.forward = functools.partial(_widened_forward, layer, layer.forward)
+    try:
+        with _widened([tensor for tensor in _tensors(model) if id(tensor) not in inner]):
+            yield
+    finally:
+        for layer, forward in zip(layers, own, strict=True):
+            del layer.forward
+            if forward is not None:
+                layer.forward = forward
+
+
+def _widened_forward(layer: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
+    with _widened(_tensors(layer)):
+        return forward(*args, **kwargs)
+
+
+@contextmanager
+def _widened(tensors: Sequence[Tensor]) -> Iterator[None]:
+    narrow = [(tensor, tensor.data) for tensor in tensors if tensor.dtype in NARROW]
+    for tensor, data in narrow:
+        tensor.data = data.float()
+    try:
+        yield
+    finally:
+        for tensor, data in narrow:
+            tensor.data = data
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def checkpoint_layers(model: "PreTrainedModel") -> None:
@@ -158,7 +208,7 @@ def _limits(config: Any) -> list[tuple[int, str]]:
             limit = min(n for n in (rope.get("original_max_position_embeddings"), positions) if n)
             found.append((limit, f"from there on its rotary embedding ({kind}) changes for the whole pass"))
     if positions and kinds <= {"default", "proportional"}:
-        found.append((positions, "that is how many positions the model has"))
+        found.append((positions, "the model has positions for no more"))
     return found
 
 

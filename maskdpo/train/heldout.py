@@ -61,21 +61,16 @@ def answer_prompts(
 
     model, ends = trainer.model, end_ids(trainer.model, tokenizer)
     rows = [Row(i, np.random.default_rng(0), []) for i in range(len(pairs))]
-    was_training = model.training
-    model.eval()  # caches and gradient checkpointing exclude each other
-    try:
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=trainer.compute == "bfloat16"):
-            decode(
-                model,
-                [pair.prompt_ids.tolist() for pair in pairs],
-                rows,
-                max_tokens=ANSWER_TOKENS,
-                temperature=0,
-                top_p=1,
-                is_finished=lambda row: row.ids[-1] in ends,
-            )
-    finally:
-        model.train(was_training)
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=trainer.compute == "bfloat16"):
+        decode(
+            model,
+            [pair.prompt_ids.tolist() for pair in pairs],
+            rows,
+            max_tokens=ANSWER_TOKENS,
+            temperature=0,
+            top_p=1,
+            is_finished=lambda row: row.ids[-1] in ends,
+        )
     texts = [str(tokenizer.decode(row.ids, skip_special_tokens=True)) for row in rows]
     prompts = [str(tokenizer.decode(pair.prompt_ids)) for pair in pairs]
     return [Answer(step, pair.id, *both) for pair, *both in zip(pairs, prompts, texts, strict=True)]

@@ -15,7 +15,7 @@ from maskdpo.train.attention import use_cpu_attention
 from maskdpo.train.batch import Layout
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.decoder import (
-    check_causal,
+    check_has_head,
     check_lengths,
     checkpoint_layers,
     decoder_layers,
@@ -63,7 +63,8 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
     layout = ranks.from_first(_probed(model, pairs) if ranks.first else "padded")
     if layout != "shared":
         say(
-            f"{model.config.model_type}: not plain full attention, so answers repeat their prompt (slower, same result)"
+            f"{model.config.model_type}: both answers of a pair cannot share one row of this model, so each repeats "
+            "the prompt (slower, same result)"
         )
     elif device == "cpu":
         _use_cpu_attention(model, pairs, ranks)
@@ -106,7 +107,7 @@ def check_fit(model: "PreTrainedModel", pairs: Sequence[EncodedPair], name: str)
     Raises:
         UserError: it is no decoder, not the tokenizer's, or has fewer positions than the pairs have tokens.
     """
-    check_causal(model, name)
+    check_has_head(model, name)
     size = model.get_input_embeddings().weight.shape[0]
     largest = max(int(ids.max()) for pair in pairs for ids in (pair.prompt_ids, pair.chosen.ids, pair.rejected.ids))
     if largest >= size:

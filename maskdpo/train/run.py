@@ -194,13 +194,15 @@ def _reference(trainer: Trainer, pairs: list[EncodedPair], use_cache: bool) -> R
     if ranks.size > 1 and trainer.compute == "bfloat16":
         weights += ", split"  # and rounded a little differently: see docs/scale.md
     attention = trainer.model.config._attn_implementation  # another one rounds differently
-    file = cache_file(trainer.config.model, f"{trainer.compute}{weights}, {attention}", pairs)
-    reference = load_reference(file) if use_cache and ranks.first else None
+    file = None
+    if use_cache and ranks.first:  # the others would all read the whole model for its hash
+        file = cache_file(trainer.config.model, f"{trainer.compute}{weights}, {attention}", pairs)
+    reference = load_reference(file) if file else None
     if ranks.any(reference is not None):
         return share_reference(reference or {}, pairs, ranks)
     with progress("reference log-probs", len(pairs), "pairs") as bar, adapter_off(trainer.model):
         reference = trainer.compute_reference(pairs, bar.advance)
-    if use_cache and ranks.first:
+    if file:
         save_reference(file, reference)
     return reference
 

@@ -130,10 +130,10 @@ LONGROPE = rope("longrope", short_factor=[1.0] * 4, long_factor=[2.0] * 4, origi
 @pytest.mark.parametrize(
     ("config", "limit", "why"),
     [
-        (config_of("gpt2"), 64, "how many positions the model has"),
-        (config_of("llama"), 64, "how many positions the model has"),
-        (config_of("opt"), 64, "how many positions the model has"),
-        (AutoConfig.for_model("mpt", max_seq_len=64), 64, "how many positions the model has"),
+        (config_of("gpt2"), 64, "the model has positions for no more"),
+        (config_of("llama"), 64, "the model has positions for no more"),
+        (config_of("opt"), 64, "the model has positions for no more"),
+        (AutoConfig.for_model("mpt", max_seq_len=64), 64, "the model has positions for no more"),
         (config_of("llama", **rope("dynamic", factor=2.0)), 64, r"rotary embedding \(dynamic\) changes"),
         (config_of("llama", head_dim=8, **LONGROPE), 32, r"rotary embedding \(longrope\) changes"),
     ],

@@ -146,3 +146,12 @@ def test_what_is_no_decoder_is_refused(tmp_path: Path) -> None:
     random_model("bert").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="not a causal language model"):
         load_policy(config_for(tmp_path), some_pairs(), "cpu")
+
+
+def test_a_model_that_is_eager_only_is_not_said_to_be_of_another_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random_model("falcon").save_pretrained(tmp_path)
+    assert load_policy(TrainConfig(model=str(tmp_path)), some_pairs(), "cpu").layout == "padded"
+    said = " ".join(capsys.readouterr().err.split())
+    assert "falcon: both answers of a pair cannot share one row of this model, so each repeats the prompt" in said

@@ -17,7 +17,7 @@ from maskdpo.train import logps
 from maskdpo.train.batch import Layout, collate
 from maskdpo.train.encode import EncodedPair, EncodedSide
 from maskdpo.train.logps import token_logps
-from maskdpo.train.probe import check_nothing_is_random, choose_layout
+from maskdpo.train.probe import ROUNDED, check_nothing_is_random, choose_layout
 
 
 def pair_of(name: str, prompt: int, chosen: int, rejected: int, seed: int = 0) -> EncodedPair:
@@ -149,3 +149,36 @@ def test_sums_in_another_order_are_not_taken_for_random_numbers(dtype: torch.dty
     add_noise(model, 0.3)
     with pytest.raises(UserError, match="from one seed to another"):
         check_nothing_is_random(model, some_pairs(), "shared")
+
+
+DELTA_NET = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 24,
+}
+
+
+def test_rounding_does_not_hide_a_wrong_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recurrent layer carries the chosen answer over into the rejected one; in bfloat16 the mean is small."""
+    monkeypatch.setattr("maskdpo.train.probe.may_share_prompts", lambda model: True)
+    model = random_model("qwen3_next", initializer_range=0.05, **DELTA_NET).bfloat16()
+    weights = {name: (tensor, tensor.data_ptr()) for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        shared, padded = (token_logps(model, collate(some_pairs(), layout)) for layout in ("shared", "padded"))
+    assert (shared - padded).abs().mean() < ROUNDED[torch.bfloat16]
+    assert choose_layout(model, some_pairs()) == "padded"
+    after = {name: (tensor, tensor.data_ptr()) for name, tensor in model.state_dict().items()}
+    assert all(after[name][1] == pointer and after[name][0].dtype == t.dtype for name, (t, pointer) in weights.items())
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", [*FULL, *SLIDING, "gemma2", "mamba", "falcon", "gpt2"])
+def test_16_bit_weights_refuse_no_right_layout(kind: str) -> None:
+    wide, narrow = (random_model(kind) for _ in range(2))
+    assert choose_layout(narrow.bfloat16(), some_pairs()) == choose_layout(wide, some_pairs())

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_helpers import make_pair
+from train_helpers import make_pair, random_model, random_pair
 
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
@@ -19,6 +20,7 @@ from maskdpo.models import load_model
 from maskdpo.schemas import Label
 from maskdpo.train import run
 from maskdpo.train.config import TrainConfig
+from maskdpo.train.distributed import Ranks
 from maskdpo.train.loop import Trainer, run_steps
 from maskdpo.train.run import TrainResult, train
 
@@ -323,3 +325,20 @@ def test_the_date_of_a_template_is_that_of_the_day_on_which_the_run_began(
     on(28, tmp_path / "next-day")
     later = load_file(tmp_path / "next-day" / "model.safetensors")
     assert not all(torch.equal(whole[name], later[name]) for name in whole)
+
+
+class SecondOfTwo(Ranks):
+    """The first one knows nothing of the reference."""
+
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
+        return value
+
+
+@pytest.mark.parametrize(("ranks", "use_cache"), [(SecondOfTwo(1, 2), True), (Ranks(), False)])
+def test_a_rank_without_a_cache_does_not_hash_the_model(
+    ranks: Ranks, use_cache: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "cache_file", lambda *args: pytest.fail("all weights are read for this"))
+    pairs = [random_pair(np.random.default_rng(0), "p")]
+    trainer = Trainer(random_model(), config_for("m"), "shared", ranks)
+    assert run._reference(trainer, pairs, use_cache).keys() == {"p"}
