@@ -1,6 +1,7 @@
 """What a stage did, beside what it made: ``<output>.meta.json``. It also tells a resumed run from a changed one."""
 
 import hashlib
+import json
 import os
 import shlex
 import sys
@@ -111,7 +112,12 @@ class Run:
             self.previous.options = {**defaults, **self.previous.options}
         if self.previous is not None and restart is not None:
             changed = [role for role, digest in self.meta.inputs.items() if self.previous.inputs.get(role) != digest]
-            _check_same(self.previous, self.meta, file, restart, changed if fixed_inputs else [])
+            same = self.previous
+            if same.status == "complete" and same.schema_version < 2 and "prompt_date" in options:
+                # not recorded then, and of no matter where nothing is left to do; if something is, ``begin`` refuses
+                dated = {"prompt_date": options["prompt_date"], **same.options}
+                same = same.model_copy(update={"options": dated})
+            _check_same(same, self.meta, file, restart, changed if fixed_inputs else [])
             for role in changed:
                 warn(f"the {role} file has changed since the run recorded in {file}; what is already done is kept")
             self.meta.begun = self.previous.begun or self.meta.begun
@@ -129,7 +135,7 @@ class Run:
         self.meta.options |= options or {}
         if self.previous is not None and self._restart is not None:
             _check_same(self.previous, self.meta, self.file, self._restart, [])
-        _write_meta(self.file, self.meta)
+        _write(self.file, self.meta.model_dump_json(indent=2))
 
     def finish(self, counts: Mapping[str, Any], outputs: Iterable[Path] | None = None) -> None:
         """Write the record of a finished run.
@@ -144,7 +150,7 @@ class Run:
         self.meta.status = "complete"
         self.meta.counts = dict(counts)
         self.meta.seconds = round(time.monotonic() - self._started + (self.previous.seconds if self.previous else 0), 3)
-        _write_meta(self.file, self.meta)
+        _write(self.file, self.meta.model_dump_json(indent=2))
 
 
 _invocation: ContextVar[tuple[str, Mapping[str, Any]] | None] = ContextVar("invocation", default=None)
@@ -296,16 +302,15 @@ def recorded_option(file: Path, name: str) -> Any:
 
 def note_arguments(file: Path, arguments: Mapping[str, Any]) -> None:
     """Keep the arguments of a command that found nothing left to do, so that the next one sees no change."""
-    meta = read_meta(file)
-    if meta is not None and meta.arguments != arguments:
-        meta.arguments = dict(arguments)
-        _write_meta(file, meta)
+    meta, clean = read_meta(file), without_secrets(dict(arguments))
+    if meta is not None and meta.arguments != clean:
+        # the record may be of another version, whose other fields are not to be touched
+        _write(file, json.dumps(json.loads(file.read_bytes()) | {"arguments": clean}, indent=2, ensure_ascii=False))
 
 
-def _write_meta(file: Path, meta: RunMeta) -> None:
-    written = meta.model_copy(update={"schema_version": SCHEMA_VERSION})
+def _write(file: Path, record: str) -> None:
     with atomic_write(file) as handle:
-        handle.write(written.model_dump_json(indent=2).encode() + b"\n")
+        handle.write(record.encode() + b"\n")
 
 
 def _check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, changed_inputs: list[str]) -> None:

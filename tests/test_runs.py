@@ -22,6 +22,7 @@ from maskdpo.runs import (
     holds,
     invoked_as,
     meta_file,
+    note_arguments,
     read_meta,
     recorded_option,
     set_aside,
@@ -131,6 +132,37 @@ def test_fields_of_a_later_version_are_let_pass_and_no_others(tmp_path: Path) ->
         assert run.previous == meta
     run.begin()
     assert json.loads(file.read_text())["schema_version"] == SCHEMA_VERSION
+
+
+def test_noting_arguments_leaves_a_record_of_another_version_as_it_is(tmp_path: Path) -> None:
+    file = meta_file(tmp_path / "out.jsonl")
+    Run(file, "sample", {"n": 1}, {}, restart="").begin()
+    for version in ({}, {"schema_version": 1}, {"schema_version": SCHEMA_VERSION + 1, "colour": 1}):
+        record = {key: value for key, value in json.loads(file.read_text()).items() if key != "schema_version"}
+        record = {key: value for key, value in record.items() if key != "colour"} | version
+        file.write_text(json.dumps(record))
+        note_arguments(file, {"api_base": f"https://u:SECRET@h/{len(version)}"})
+        assert json.loads(file.read_text()) == record | {"arguments": {"api_base": f"https://h/{len(version)}"}}
+
+
+def test_an_old_complete_record_without_a_date_is_complete_but_not_continued(tmp_path: Path) -> None:
+    file, dated = meta_file(tmp_path / "out.jsonl"), {"n": 1, "prompt_date": "2026-01-31"}
+    for version, finished in ((1, True), (1, False), (SCHEMA_VERSION, True)):
+        run = Run(file, "sample", {"n": 1}, {}, restart=None)
+        run.begin()
+        if finished:
+            run.finish({})
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": version}))
+        if version == 1 and finished:
+            again = Run(file, "sample", dated, {}, restart="--restart")
+            assert again.previous is not None
+            with pytest.raises(OtherSettings, match="n: 1 -> 2"):
+                Run(file, "sample", dated | {"n": 2}, {}, restart="--restart")
+            with pytest.raises(OtherSettings, match="prompt_date: None -> '2026-01-31'"):
+                again.begin()
+        else:
+            with pytest.raises(OtherSettings, match="prompt_date: None -> '2026-01-31'"):
+                Run(file, "sample", dated, {}, restart="--restart")
 
 
 def test_an_option_that_the_loaded_model_tells_is_compared_too(tmp_path: Path) -> None:

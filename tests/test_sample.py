@@ -1,5 +1,6 @@
 """``sample``: nothing is asked twice, nothing is lost, and a changed run does not mix with an earlier one."""
 
+import json
 import random
 import signal
 import subprocess
@@ -351,6 +352,21 @@ def test_a_run_has_one_date_though_it_is_resumed_a_day_later(
     assert RunMeta.model_validate_json(meta_file(out).read_bytes()).options["prompt_date"] == "2026-01-31"
     sample(tmp_path / "raw_prompts.jsonl", out, Dated(), SAMPLING, restart=True)
     assert next(iter(read_records(out, Response))).response == "It is 2026-02-01."
+
+
+def test_an_old_complete_sample_of_a_dated_template_is_complete(tmp_path: Path) -> None:
+    prompts, out = jsonl_prompt(tmp_path), tmp_path / "r.jsonl"
+    sample(prompts, out, Dated(), SAMPLING)
+    record = json.loads(meta_file(out).read_text())
+    record["options"].pop("prompt_date")
+    meta_file(out).write_text(json.dumps({key: value for key, value in record.items() if key != "schema_version"}))
+    before = out.read_bytes(), meta_file(out).read_bytes()
+    assert sample(prompts, out, Dated(), SAMPLING).responses == 0
+    assert (out.read_bytes(), meta_file(out).read_bytes()) == before
+    prompts.write_text(prompts.read_text() + '{"id": "more", "prompt": "?"}\n')
+    with pytest.raises(UserError, match="prompt_date: None -> "):
+        sample(prompts, out, Dated(), SAMPLING)
+    assert (out.read_bytes(), meta_file(out).read_bytes()) == before
 
 
 def test_the_real_backend_renders_the_recorded_date(tiny_model: str, tmp_path: Path) -> None:

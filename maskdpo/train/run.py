@@ -20,7 +20,7 @@ from maskdpo.errors import InputError, Interrupted, UserError
 from maskdpo.identity import fingerprint
 from maskdpo.io.append import LOCK_SUFFIX, sole_writer
 from maskdpo.models import load_tokenizer, pick_device
-from maskdpo.runs import META_IN_FOLDER, Run, recorded_date, recorded_option, set_aside
+from maskdpo.runs import META_IN_FOLDER, Run, read_meta, recorded_date, recorded_option, set_aside
 from maskdpo.train.card import describe
 from maskdpo.train.checkpoint import checkpoints, load_checkpoint, remove_all, save_checkpoint
 from maskdpo.train.config import TrainConfig
@@ -39,6 +39,8 @@ from maskdpo.train.reference import Reference, cache_file, load_reference, save_
 from maskdpo.train.trackers import require_tracker
 
 CHECKPOINTS = "checkpoints"
+PAIRS_AS_SAMPLED = 2
+"""The schema of the first records whose runs trained prompts token by token as they are sampled."""
 
 SAME_SIGNAL_S = 1.0
 """Signals so soon behind the first are the same one: a scheduler sends it to every process, and a launcher passes on to
@@ -110,6 +112,8 @@ def _train(
     device: str,
 ) -> TrainResult | None:
     """``train`` on one of the ranks. Only the first one writes."""
+    if not restart:
+        _refuse_old(out / META_IN_FOLDER)
     before = None if restart else recorded_option(out / META_IN_FOLDER, "model_files")
     model_files = functools.partial(fingerprint, config.model, before)
     options = config.model_dump() | {"model_files": ranks.from_first(model_files() if ranks.first else "")}
@@ -162,6 +166,17 @@ def _check(out: Path, config: TrainConfig, watch: Watch, ranks: Ranks, restart: 
         require_peft()
     if watch.track is not None:
         require_tracker(watch.track)
+
+
+def _refuse_old(record: Path) -> None:
+    """What was begun by a version that put prompts together in another way cannot be continued as it was begun."""
+    meta = read_meta(record)
+    meta = read_meta(record)
+    if meta is not None and meta.status == "running" and meta.schema_version < PAIRS_AS_SAMPLED:
+        raise UserError(
+            f"{record}: this run was begun by an earlier maskdpo, which encoded pairs in another way; finish it with "
+            "that version, or --restart to set it aside and begin anew"
+        )
 
 
 def _record(out: Path, options: dict[str, Any], inputs: dict[str, Path]) -> Run:

@@ -916,6 +916,10 @@ def test_a_judges_prompts_have_the_date_of_the_run_on_the_next_day_too(
     fresh = judge()
     annotate(prompts, responses, out, fresh, SPLITTER, restart=True)
     assert fresh.backend.today == date(2026, 2, 1)
+    record = json.loads(meta_file(out).read_text())
+    record["options"].pop("prompt_date")
+    meta_file(out).write_text(json.dumps(record | {"schema_version": 1}))
+    assert annotate(prompts, responses, out, judge(), SPLITTER).run_responses == 0, "complete as it was before"
 
 
 def test_a_judge_and_a_splitter_see_the_answer_and_the_annotation_carries_the_reasoning(

@@ -166,6 +166,32 @@ def test_a_model_is_the_same_where_its_files_are(tiny_model: str, pairs_file: Pa
         train(pairs_file, out, config_for(str(model), max_steps=1))
 
 
+def of_version_1(record: Path, **changed: Any) -> None:
+    """The record as the version before wrote it, which had neither a date nor a version of its schema."""
+    written = json.loads(record.read_text()) | changed
+    written["options"].pop("prompt_date", None)
+    record.write_text(json.dumps({key: value for key, value in written.items() if key != "schema_version"}))
+
+
+def test_what_the_version_before_has_begun_is_refused_and_what_it_has_finished_is_complete(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = Path(shutil.copytree(tiny_model, tmp_path / "model")), tmp_path / "out"
+    template = model / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %B') }} " + template.read_text())
+    config = config_for(str(model), max_steps=1)
+    train(pairs_file, out, config)
+    of_version_1(out / "maskdpo_run.json")
+    assert train(pairs_file, out, config) is None
+    assert "this very run is complete" in said(capsys)
+    of_version_1(out / "maskdpo_run.json", status="running")
+    before = sorted((file.name, file.stat().st_mtime_ns) for file in out.iterdir())
+    with pytest.raises(UserError, match=r"begun by an earlier maskdpo.* finish it with that version, or --restart"):
+        train(pairs_file, out, config)
+    assert sorted((file.name, file.stat().st_mtime_ns) for file in out.iterdir()) == before
+    assert train(pairs_file, out, config, restart=True)
+
+
 def test_restart_works_a_second_time(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
     for _ in range(3):
         assert train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=1), restart=True)
