@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
 
 from maskdpo import runs
 from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling, gather
 from maskdpo.backends.transformers_backend import TransformersBackend
+from maskdpo.backends.vllm_backend import VLLMBackend
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
 from maskdpo.runs import RunMeta, meta_file
@@ -353,16 +353,17 @@ def test_a_run_has_one_date_though_it_is_resumed_a_day_later(
     assert next(iter(read_records(out, Response))).response == "It is 2026-02-01."
 
 
-def test_the_real_backend_renders_the_recorded_date(tiny_model: str, tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+@pytest.mark.parametrize("made", [TransformersBackend, VLLMBackend])
+def test_a_backend_of_this_process_renders_the_date_of_each_run(made: Any, tiny_model: str) -> None:
+    backend = made(tiny_model)
+    tokenizer = backend._reader.chat.tokenizer
     tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m.content }}{% endfor %}"
-    backend = TransformersBackend(tiny_model, device="cpu")
-    backend._tokenizer = tokenizer
     assert backend.writes_date()
-    backend.today = date(2020, 2, 3)
-    ids_ = backend._prompt_ids(Request(0, [Message(role="user", content="?")]))
-    assert isinstance(ids_, list)
-    assert tokenizer.decode(ids_) == "03 Feb 2020?"
+    for day, rendered in ((date(2020, 2, 3), "03 Feb 2020?"), (date(2021, 4, 5), "05 Apr 2021?")):
+        backend.today = day
+        prompt = backend._reader.encode(Request(0, [Message(role="user", content="?")]))
+        assert isinstance(prompt, list)
+        assert tokenizer.decode(prompt) == rendered
 
 
 CHILD = """
