@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,22 @@ def test_a_failed_answer_does_not_lose_the_others_and_is_asked_for_again(
     assert again.asked == ["q1", "q4"]
     sample(prompts, out, Thinking(), sampling)
     assert out.read_bytes() == whole.read_bytes()
+
+
+def test_answers_that_are_reasoning_only_are_asked_for_again_with_more_tokens(prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    sample(prompts, out, Thinking(fail=("q4",)), SAMPLING)
+    before = out.read_bytes().splitlines()
+    again = Thinking()
+    sample(prompts, out, again, replace(SAMPLING, max_tokens=9))
+    assert again.asked == ["q4"]
+    assert ids(out) == ALL
+    assert set(before) < set(out.read_bytes().splitlines())
+    had = {record.id: (record.sampling or {})["max_tokens"] for record in read_records(out, Response)}
+    assert had == dict.fromkeys(ALL, 8) | {"q4-1": 9}
+    assert RunMeta.model_validate_json(meta_file(out).read_bytes()).options["max_tokens"] == 9
+    with pytest.raises(UserError, match="max_tokens: 9 -> 8"):
+        sample(prompts, out, Thinking(), SAMPLING)
 
 
 def test_template_options_are_recorded_and_hold_for_a_resumed_run(prompts: Path, tmp_path: Path) -> None:
