@@ -79,6 +79,12 @@ def test_qwen3(tokenizer: Any, text: str, reasoning: str | None, answer: str | N
     assert reader.split(text, "") == (reasoning, answer)
 
 
+def test_a_closing_marker_alone_is_text_to_a_model_whose_template_knows_no_reasoning(tokenizer: Any) -> None:
+    reader = Reader(ChatFormat(tokenizer))
+    assert reader.split("Use </think> in HTML? No.", "") == (None, "Use </think> in HTML? No.")
+    assert reader.split("<think>Hm.</think>No.", "") == ("Hm.", "No.")
+
+
 GPT_OSS = [
     ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.", "Hm.", "Yes."),
     ("<|channel|>final<|message|>Yes.", None, "Yes."),
