@@ -79,6 +79,7 @@ class Run:
             output anew, whatever an earlier record says.
         fixed_inputs: whether a changed input file forbids to continue (else it is only pointed out).
         defaults: what options mean that the record of an earlier maskdpo does not have yet.
+        may_grow: an option, a number, that may be larger than in the run that is continued.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Run:
         restart: str | None,
         fixed_inputs: bool = False,
         defaults: Mapping[str, Any] = MappingProxyType({}),
+        may_grow: str | None = None,
     ) -> None:
         self.file = file
         command_line, arguments = _invocation.get() or (_own_command_line(), {})
@@ -110,6 +112,9 @@ class Run:
         self.previous = read_meta(file) if restart is not None else None
         if self.previous is not None:
             self.previous.options = {**defaults, **self.previous.options}
+            before = self.previous.options.get(may_grow) if may_grow else None
+            if may_grow and isinstance(before, int):
+                self.previous.options[may_grow] = max(before, options[may_grow])
         if self.previous is not None and restart is not None:
             changed = [role for role, digest in self.meta.inputs.items() if self.previous.inputs.get(role) != digest]
             same = self.previous

@@ -64,7 +64,9 @@ def sample(
         files = functools.partial(fingerprint, backend.model, recorded_option(meta_file(out), "model_files"))
         options = _options(backend, sampling, raw) | {"model_files": files()}
         options |= {} if raw else fix_date(backend, meta_file(out))
-        run = Run(meta_file(out), "sample", options, {"prompts": prompts_file}, restart=restart_hint)
+        inputs = {"prompts": prompts_file}
+        # an answer that was cut off in its reasoning comes again with the same tokens, unless it is given more of them
+        run = Run(meta_file(out), "sample", options, inputs, restart=restart_hint, may_grow="max_tokens")
         done: set[str] = set()
         appender = Appender(out, Response, lambda response: done.add(response.id))
         missing = [p for p in prompts.values() if any(response_id(p.id, i) not in done for i in range(sampling.n))]

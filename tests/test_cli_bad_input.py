@@ -265,6 +265,14 @@ def test_validate_shows_all_errors_up_to_the_limit(world: World) -> None:
         ("sample {prompts} --model no-such-org/no-such --out {out}", "cannot load the tokenizer of 'no-such-org/no-"),
         ("sample {prompts} --model {prompts} --out {out}", "prompts.jsonl: no such model folder"),
         ("sample {prompts} --model {model} --out {out} --api-base http://x", "--api-base goes with --backend openai"),
+        (
+            "sample {prompts} --model {model} --out {out} --backend vllm --device cpu",
+            "--device goes with --backend transformers, not with vllm",
+        ),
+        (
+            "sample {prompts} --model {model} --out {out} --backend openai --device cpu",
+            "--device goes with --backend transformers, not with openai",
+        ),
         ("inspect {pairs} --model ./nowhere", "./nowhere: no such model folder"),
         ("train {pairs} --model ./nowhere --out {out}", "./nowhere: no such model folder"),
         ("train {pairs} --out {out}", "--model is missing: give it as a flag or in the config file"),

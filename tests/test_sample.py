@@ -7,16 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
 
 from maskdpo import runs
 from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling, gather
 from maskdpo.backends.transformers_backend import TransformersBackend
+from maskdpo.backends.vllm_backend import VLLMBackend
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
 from maskdpo.runs import RunMeta, meta_file
@@ -300,6 +301,22 @@ def test_a_failed_answer_does_not_lose_the_others_and_is_asked_for_again(
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_answers_that_are_reasoning_only_are_asked_for_again_with_more_tokens(prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    sample(prompts, out, Thinking(fail=("q4",)), SAMPLING)
+    before = out.read_bytes().splitlines()
+    again = Thinking()
+    sample(prompts, out, again, replace(SAMPLING, max_tokens=9))
+    assert again.asked == ["q4"]
+    assert ids(out) == ALL
+    assert set(before) < set(out.read_bytes().splitlines())
+    had = {record.id: (record.sampling or {})["max_tokens"] for record in read_records(out, Response)}
+    assert had == dict.fromkeys(ALL, 8) | {"q4-1": 9}
+    assert RunMeta.model_validate_json(meta_file(out).read_bytes()).options["max_tokens"] == 9
+    with pytest.raises(UserError, match="max_tokens: 9 -> 8"):
+        sample(prompts, out, Thinking(), SAMPLING)
+
+
 def test_template_options_are_recorded_and_hold_for_a_resumed_run(prompts: Path, tmp_path: Path) -> None:
     out, told = tmp_path / "r.jsonl", Scripted()
     told.template_options = {"enable_thinking": False}
@@ -369,16 +386,17 @@ def test_an_old_complete_sample_of_a_dated_template_is_complete(tmp_path: Path) 
     assert (out.read_bytes(), meta_file(out).read_bytes()) == before
 
 
-def test_the_real_backend_renders_the_recorded_date(tiny_model: str, tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+@pytest.mark.parametrize("made", [TransformersBackend, VLLMBackend])
+def test_a_backend_of_this_process_renders_the_date_of_each_run(made: Any, tiny_model: str) -> None:
+    backend = made(tiny_model)
+    tokenizer = backend._reader.chat.tokenizer
     tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m.content }}{% endfor %}"
-    backend = TransformersBackend(tiny_model, device="cpu")
-    backend._tokenizer = tokenizer
     assert backend.writes_date()
-    backend.today = date(2020, 2, 3)
-    ids_ = backend._prompt_ids(Request(0, [Message(role="user", content="?")]))
-    assert isinstance(ids_, list)
-    assert tokenizer.decode(ids_) == "03 Feb 2020?"
+    for day, rendered in ((date(2020, 2, 3), "03 Feb 2020?"), (date(2021, 4, 5), "05 Apr 2021?")):
+        backend.today = day
+        prompt = backend._reader.encode(Request(0, [Message(role="user", content="?")]))
+        assert isinstance(prompt, list)
+        assert tokenizer.decode(prompt) == rendered
 
 
 CHILD = """

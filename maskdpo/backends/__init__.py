@@ -32,11 +32,16 @@ def make_backend(
     device: str | None = None,
     template_options: Mapping[str, Any] | None = None,
 ) -> Backend:
-    """A backend by name; what a backend has no use for is ignored. Models are loaded at the first request."""
+    """A backend by name; models are loaded at the first request.
+
+    What a backend has no use for is ignored, except ``api_base`` and ``device``, which are refused.
+    """
     if template_options:
         check_options(template_options)
     if api_base is not None and name != "openai":
         raise UserError(f"--api-base goes with --backend openai, not with {name}")
+    if device is not None and name != "transformers":
+        raise UserError(f"--device goes with --backend transformers, not with {name}")
     if name == "openai":
         from maskdpo.backends.openai_backend import OpenAIBackend
 

@@ -1,10 +1,13 @@
 """What a model in this process is sent, and where in its text the reasoning ends and the answer begins."""
 
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from datetime import date
+from functools import cache, cached_property
 from typing import Any
 
 from maskdpo.backends.base import Completion, Failure, Request
 from maskdpo.chat import ChatFormat, TemplateRefusal, Turn
+from maskdpo.models import load_tokenizer
 from maskdpo.schemas import FinishReason, Status
 
 PLAIN = Turn("", "", None, None)
@@ -17,12 +20,12 @@ class Reader:
     """Writes prompts of a chat format, and reads the texts that a model wrote behind them."""
 
     def __init__(self, chat: ChatFormat) -> None:
-        self._chat = chat
+        self.chat = chat
 
     @cached_property
     def turn(self) -> Turn:
         try:
-            return self._chat.turn
+            return self.chat.turn
         except TemplateRefusal:
             return PLAIN
 
@@ -42,7 +45,7 @@ class Reader:
         tokenizers have them in the first token of the answer.
         """
         try:
-            prompt = self._chat.encode_prompt(request.prompt)
+            prompt = self.chat.encode_prompt(request.prompt)
         except TemplateRefusal as error:
             return Failure(Status.API_ERROR, f"the model's chat template rejects the conversation: {error}")
         if not prompt.ids:
@@ -50,7 +53,7 @@ class Reader:
         if request.choices is None or isinstance(request.prompt, str) or not (lead := self.turn.lead.rstrip(" ")):
             return prompt.ids
         try:
-            return prompt.ids + self._chat.continuation(prompt, lead)[0]
+            return prompt.ids + self.chat.continuation(prompt, lead)[0]
         except ValueError as error:
             return Failure(Status.API_ERROR, f"the judge's reply cannot be placed behind the prompt: {error}")
 
@@ -71,23 +74,29 @@ class Reader:
 
     @property
     def _response_template(self) -> object:
-        return getattr(self._chat.tokenizer, "response_template", None)
+        return getattr(self.chat.tokenizer, "response_template", None)
 
     def _parsed(self, text: str, prompt: str) -> dict[str, Any]:
         try:
-            return dict(self._chat.tokenizer.parse_response(text, prefix=prompt))
+            return dict(self.chat.tokenizer.parse_response(text, prefix=prompt))
         except ValueError:  # such as a call of a tool that is no JSON: then there is only the text itself
             return {}
 
     @cached_property
     def _special_tokens(self) -> list[str]:
-        tokens = self._chat.tokenizer.added_tokens_decoder.values()
+        tokens = self.chat.tokenizer.added_tokens_decoder.values()
         return sorted((str(token) for token in tokens if token.special), key=len, reverse=True)
 
     def _without_special_tokens(self, text: str) -> str:
         for token in self._special_tokens:
             text = text.replace(token, "")
         return text
+
+
+def readers(model: str, template_options: Mapping[str, Any]) -> Callable[[date | None], Reader]:
+    """The reader of a model for each date that its chat template may write; the tokenizer is loaded with the first."""
+    tokenizer = cache(lambda: load_tokenizer(model))
+    return cache(lambda today: Reader(ChatFormat(tokenizer(), template_options, today)))
 
 
 def stop_at(answer: str, reasoning: str | None, stop: tuple[str, ...]) -> int | None:

@@ -6,15 +6,13 @@ import zlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request, Sampling, gather
-from maskdpo.backends.reasoning import Reader, free_answer, stop_at
-from maskdpo.chat import ChatFormat
-from maskdpo.models import Dtype, compute_type, load_model, load_tokenizer, pick_device
+from maskdpo.backends.reasoning import Reader, free_answer, readers, stop_at
+from maskdpo.models import Dtype, compute_type, load_model, pick_device
 from maskdpo.schemas import Status
 
 if TYPE_CHECKING:
@@ -68,6 +66,7 @@ class TransformersBackend:
         self.model = model
         self.template_options = template_options or {}
         self.today: date | None = None
+        self._reader_on = readers(model, self.template_options)
         self._batch_size = batch_size
         self._dtype = dtype
         self._device = None if device is None else pick_device(device)
@@ -108,26 +107,18 @@ class TransformersBackend:
 
     def writes_date(self) -> bool:
         """See ``Backend``."""
-        return ChatFormat(self._tokenizer).writes_date
+        return self._reader.chat.writes_date
 
-    @cached_property
-    def _tokenizer(self) -> "PreTrainedTokenizerBase":
-        return load_tokenizer(self.model)
-
-    @cached_property
-    def _chat(self) -> ChatFormat:
-        return ChatFormat(self._tokenizer, self.template_options, self.today)
-
-    @cached_property
+    @property
     def _reader(self) -> Reader:
-        return Reader(self._chat)
+        return self._reader_on(self.today)
 
     def _parts(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         if self._loaded is None:
             import torch
 
             device = pick_device(self._device)
-            tokenizer = self._tokenizer
+            tokenizer = self._reader.chat.tokenizer
             model = load_model(self.model, dtype=getattr(torch, compute_type(self._dtype, device)), device=device)
             self._loaded = model.eval(), tokenizer
         return self._loaded
@@ -186,18 +177,18 @@ class TransformersBackend:
 
     def _split(self, item: _Encoded, new_ids: list[int]) -> tuple[str | None, str | None]:
         """Reasoning and answer; a plain string is continued, and has no reasoning."""
-        raw = isinstance(item.request.prompt, str)
-        clean = raw or not self._reader.keeps_special_tokens
+        raw, reader = isinstance(item.request.prompt, str), self._reader
+        tokenizer, clean = reader.chat.tokenizer, raw or not reader.keeps_special_tokens
         # Some tokenizers drop the space at the beginning of what they decode, so the text is decoded behind its prompt.
-        before = str(self._tokenizer.decode(item.ids, skip_special_tokens=clean))
-        whole = str(self._tokenizer.decode(item.ids + new_ids, skip_special_tokens=clean))
+        before = str(tokenizer.decode(item.ids, skip_special_tokens=clean))
+        whole = str(tokenizer.decode(item.ids + new_ids, skip_special_tokens=clean))
         text = whole.removeprefix(before)
-        return (None, text) if raw else self._reader.split(text, before)
+        return (None, text) if raw else reader.split(text, before)
 
     def _has_stop(self, item: _Encoded, ids: list[int]) -> bool:
         """Whether a stop text has just appeared, and in the answer: reasoning goes on over it."""
         stop = item.request.sampling.stop
-        if not _has_stop(self._tokenizer, ids, stop):
+        if not _has_stop(self._reader.chat.tokenizer, ids, stop):
             return False
         reasoning, answer = self._split(item, ids)
         return answer is not None and stop_at(answer, reasoning, stop) is not None

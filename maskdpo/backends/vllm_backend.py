@@ -4,18 +4,16 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
-from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from maskdpo.backends.base import Completion, Context, Failure, Reply, Request, gather, request_seed
 from maskdpo.backends.probability import ScoredToken
-from maskdpo.backends.reasoning import Reader, free_answer
+from maskdpo.backends.reasoning import Reader, free_answer, readers
 from maskdpo.backends.structured import read_object, read_word, verdict_schema
-from maskdpo.chat import ChatFormat
 from maskdpo.errors import UserError
 from maskdpo.extras import require
-from maskdpo.models import load_tokenizer, resolve_model
+from maskdpo.models import resolve_model
 from maskdpo.schemas import Status
 
 if TYPE_CHECKING:
@@ -55,6 +53,7 @@ class VLLMBackend:
         self.gpu_memory_utilization = gpu_memory_utilization
         self.template_options = template_options or {}
         self.today: date | None = None
+        self._reader_on = readers(model, self.template_options)
         self._loaded: LLM | None = None
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
@@ -73,15 +72,11 @@ class VLLMBackend:
 
     def writes_date(self) -> bool:
         """See ``Backend``."""
-        return ChatFormat(load_tokenizer(self.model)).writes_date
+        return self._reader.chat.writes_date
 
-    @cached_property
-    def _chat(self) -> ChatFormat:
-        return ChatFormat(load_tokenizer(self.model), self.template_options, self.today)
-
-    @cached_property
+    @property
     def _reader(self) -> Reader:
-        return Reader(self._chat)
+        return self._reader_on(self.today)
 
     def _run(self, window: list[Request]) -> Iterator[Reply]:
         llm = self._llm()
@@ -124,7 +119,7 @@ class VLLMBackend:
             return _picked(request, request.choices, output)
         reasoning, answer = None, output.text
         if not isinstance(request.prompt, str):
-            reasoning, answer = self._reader.split(output.text, str(self._chat.tokenizer.decode(ids)))
+            reasoning, answer = self._reader.split(output.text, str(self._reader.chat.tokenizer.decode(ids)))
         return free_answer(request, reasoning, answer, output.finish_reason)
 
     def _llm(self) -> "LLM":

@@ -79,6 +79,12 @@ def test_qwen3(tokenizer: Any, text: str, reasoning: str | None, answer: str | N
     assert reader.split(text, "") == (reasoning, answer)
 
 
+def test_a_closing_marker_alone_is_text_to_a_model_whose_template_knows_no_reasoning(tokenizer: Any) -> None:
+    reader = Reader(ChatFormat(tokenizer))
+    assert reader.split("Use </think> in HTML? No.", "") == (None, "Use </think> in HTML? No.")
+    assert reader.split("<think>Hm.</think>No.", "") == ("Hm.", "No.")
+
+
 GPT_OSS = [
     ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.", "Hm.", "Yes."),
     ("<|channel|>final<|message|>Yes.", None, "Yes."),
@@ -131,7 +137,7 @@ def test_choices_are_read_where_an_answer_begins(tokenizer: Any, name: str, aske
     chosen = reader.encode(Request(0, conversation, ("yes", "no"), reply=reply))
     assert isinstance(free, list)
     assert isinstance(chosen, list)
-    assert free == reader._chat.encode_prompt(conversation).ids
+    assert free == reader.chat.encode_prompt(conversation).ids
     assert tokenizer.decode(free).endswith(asked)
     assert chosen[: len(free)] == free
     assert tokenizer.decode(chosen[len(free) :]) == lead
@@ -140,7 +146,7 @@ def test_choices_are_read_where_an_answer_begins(tokenizer: Any, name: str, aske
 def test_choices_of_a_plain_string_go_on_where_it_ends(tokenizer: Any) -> None:
     tokenizer.chat_template = trl_template("gptoss")
     reader = Reader(ChatFormat(tokenizer))
-    assert reader.encode(Request(0, QUESTION, ("yes", "no"))) == reader._chat.encode_prompt(QUESTION).ids
+    assert reader.encode(Request(0, QUESTION, ("yes", "no"))) == reader.chat.encode_prompt(QUESTION).ids
 
 
 def test_a_blank_before_the_answer_is_left_to_the_choices(tokenizer: Any) -> None:
@@ -154,9 +160,10 @@ def test_a_blank_before_the_answer_is_left_to_the_choices(tokenizer: Any) -> Non
 
 
 def test_a_judge_that_thinks_is_sure_of_the_word_that_it_would_say_behind_closed_reasoning(thinking_model: str) -> None:
-    backend = TransformersBackend(thinking_model, dtype="float32", device="cpu")
-    backend._tokenizer.chat_template = backend._tokenizer.chat_template.replace("<think>\n\n</think>\n\n", "<think>\n")
-    backend.template_options = {"enable_thinking": False}
+    options = {"enable_thinking": False}
+    backend = TransformersBackend(thinking_model, dtype="float32", device="cpu", template_options=options)
+    tokenizer = backend._reader.chat.tokenizer
+    tokenizer.chat_template = str(tokenizer.chat_template).replace("<think>\n\n</think>\n\n", "<think>\n")
     asked = Request(0, [Message(role="user", content=QUESTION)], (ANSWER.strip(), "Let me see, a city."))
     (reply,) = backend.generate([asked])
     (pick,) = reply.completions[0].picks

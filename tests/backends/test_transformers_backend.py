@@ -224,9 +224,7 @@ def test_the_room_is_for_the_prompt_and_the_answer(tiny: TransformersBackend) ->
 
 def test_chat_needs_a_chat_template(tiny: TransformersBackend) -> None:
     made = backend(tiny.model)
-    tokenizer = AutoTokenizer.from_pretrained(tiny.model)
-    tokenizer.chat_template = None
-    made._tokenizer = tokenizer
+    made._reader.chat.tokenizer.chat_template = None
     with pytest.raises(UserError, match="has no chat template, which chat messages need"):
         run(made, CHAT[:1])
     assert len(run(made, RAW[:1])) == 1
@@ -241,9 +239,7 @@ GEMMA = (
 
 def test_a_template_without_a_system_role_reads_its_text_in_the_first_user_message(tiny: TransformersBackend) -> None:
     made = backend(tiny.model)
-    tokenizer = AutoTokenizer.from_pretrained(tiny.model)
-    tokenizer.chat_template = GEMMA
-    made._tokenizer = tokenizer
+    made._reader.chat.tokenizer.chat_template = GEMMA
     system, user = Message(role="system", content="Be brief."), Message(role="user", content="no")
     found = run(
         made,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from maskdpo.backends import reasoning
 from maskdpo.backends.base import Failure, Pick, Reply, Request, Sampling
 from maskdpo.backends.vllm_backend import VLLMBackend
-from maskdpo.chat import ChatFormat
 from maskdpo.schemas import Message, Status
 from tests.thinking_model import trl_template
 
@@ -63,13 +63,13 @@ def answer(monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> Answer:
     module = ModuleType("vllm.sampling_params")
     module.SamplingParams = module.StructuredOutputsParams = SimpleNamespace  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
+    monkeypatch.setattr(reasoning, "load_tokenizer", lambda _: tokenizer)
     monkeypatch.setitem(sys.modules, "vllm.sampling_params", module)
 
     def ask(model: StandIn, request: Request, template: str | None = None) -> Reply:
         made = VLLMBackend("m")
         made._loaded = model  # type: ignore[assignment]
         tokenizer.chat_template = template or tokenizer.chat_template
-        made._chat = ChatFormat(tokenizer)
         (reply,) = made.generate([request])
         return reply
 
