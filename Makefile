@@ -29,7 +29,7 @@ demo: install
 # without Chromium, and without the right to install it, the tests of the pages are skipped
 test: install
 	-@sh scripts/setup_chromium.sh
-	$(OFFLINE) $(BIN)/python -m pytest
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
 # without npm, or without its registry, the tests of real tokenizers are skipped
 test-models: install
