@@ -207,3 +207,17 @@ def test_every_label_has_its_group_and_no_verdict_is_none_of_them() -> None:
 def test_records_do_not_change_after_they_are_made() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Prompt(id="a", prompt="x").id = "b"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"prompt_date": "yesterday"}, "prompt_date must be a date such as 2026-11-28, not 'yesterday'"),
+        ({"prompt_date": 5}, "prompt_date must be a date"),
+        ({"prompt_date": "2026-02-31"}, "day is out of range"),
+        ({"template_options": "x"}, "template_options must be an object, not 'x'"),
+    ],
+)
+def test_what_a_pair_takes_from_sampling_is_looked_at_where_it_is_read(sampling: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Response(id="r", prompt_id="q", response="A.", sampling=sampling)

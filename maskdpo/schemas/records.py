@@ -1,5 +1,6 @@
 """Pydantic records. Spans count Unicode code points of the exact response string and are half-open: [start, end)."""
 
+import re
 from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from maskdpo.schemas.labels import Counts, Kind, Label, Status
 
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 Id = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Score = Annotated[float, Field(allow_inf_nan=False)]
@@ -87,6 +89,19 @@ class Response(FileRecord):
     finish_reason: FinishReason | None = None
     """``stop``: the model ended its answer; ``length``: it was cut off at the token limit; None: unknown."""
     meta: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _says_how_it_was_prompted(self) -> Self:
+        """What a pair takes from ``sampling``."""
+        said = self.sampling or {}
+        written, told = said.get("prompt_date"), said.get("template_options")
+        if written is not None and (not isinstance(written, str) or not DAY.fullmatch(written)):
+            raise ValueError(f"sampling: prompt_date must be a date such as 2026-11-28, not {written!r}")
+        if written is not None:
+            date.fromisoformat(written)
+        if told is not None and not isinstance(told, dict):
+            raise ValueError(f"sampling: template_options must be an object, not {told!r}")
+        return self
 
 
 class _LabelledSpan(Record):

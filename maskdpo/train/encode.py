@@ -187,6 +187,8 @@ class Encoder:
             return Drop.EMPTY
         try:
             text, start = (response, 0) if isinstance(pair.prompt, str) else chat.turn.write(response, reasoning)
+            if not isinstance(pair.prompt, str) and not self._ends_turn(chat.turn.tail):
+                text = text[: start + len(response)]  # else the answer's last token might hold the end's first letters
             ids, reported = chat.continuation(prompt, text)
             tokens = self._tokenizer.convert_ids_to_tokens(ids) if self._spells_bytes else None
             offsets = exact_offsets(tokens, reported, text)
@@ -214,6 +216,10 @@ class Encoder:
             weights[end] = {"keep": 1.0, "drop": 0.0, "last_sentence": last}[eos]
             stop = end + 1
         return _Answer(np.asarray(ids[:stop], dtype=np.int64), weights[:stop], first, end)
+
+    def _ends_turn(self, tail: str) -> bool:
+        """Whether what the template writes behind an answer holds a token that ends the turn."""
+        return not self._end_ids.isdisjoint(self._tokenizer(tail, add_special_tokens=False)["input_ids"])
 
     def _end_of_turn(self, ids: Sequence[int], offsets: Offsets, rendered: Rendered) -> int | None:
         """The first added token of the tokenizer behind the response; None where the template writes none."""

@@ -41,7 +41,10 @@ def read_pairs(
     encoder = encoder_for(config, tokenizer, today)
     encoded = encode_pairs(read_records(file, Pair), encoder)
     if encoder.without_end and config.eos != "drop":
-        warn(f"nothing ends an answer, neither the chat template nor the tokenizer: --eos {config.eos} has no effect")
+        warn(
+            "behind an answer the chat template writes nothing that is one token of this tokenizer and ends the turn: "
+            f"--eos {config.eos} has nothing to train"
+        )
     for reason, count in encoded.dropped.most_common():
         warn(f"{count} pairs left out: {reason.value}")
     return encoded

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_weights import NO_FACT, RIGHT, TEXTS, WRONG, labelled_spans
 from tokenizers import Tokenizer, models
-from train_helpers import NO_ASSISTANT, REASONING, TEMPLATES, THINK, TOKENIZERS, fast_tokenizer, make_pair
+from train_helpers import CHATML, NO_ASSISTANT, REASONING, TEMPLATES, THINK, TOKENIZERS, fast_tokenizer, make_pair
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 from weight_oracle import TABLES, counts, expected_weights
 
@@ -78,6 +78,9 @@ def slow_encode(
         messages = [message.model_dump() for message in pair.prompt]
         prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         tail = TAILS[template].lstrip() if response[-1:].isspace() else TAILS[template]
+        added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+        if not any(end in added for end in ("<|im_end|>", "<|eot_id|>") if end in tail):
+            tail = ""  # the end of the turn is no token of this tokenizer
     prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     table, soft = TABLES[method][side], method == "soft"
     policy = "drop" if pair.finish_reason(side) == "length" else eos
@@ -400,6 +403,16 @@ def test_options_and_date_of_a_pair_go_before_those_of_the_run() -> None:
         encoded = encoder.encode(pair)
         assert isinstance(encoded, EncodedPair)
         assert tokenizer.decode(encoded.prompt_ids).startswith(expected)
+
+
+def test_an_answer_keeps_its_last_token_where_the_end_of_the_turn_is_no_token() -> None:
+    """``.<`` is one token of many tokenizers: it must not hold the full stop and the beginning of the end."""
+    tokenizer = fast_tokenizer.__wrapped__("byte-level", CHATML.replace("<|im_end|>", "<|return|>"))
+    tokenizer.add_tokens([".<"])
+    encoded = Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED))
+    assert isinstance(encoded, EncodedPair)
+    assert tokenizer.decode(encoded.rejected.ids) == "Paris is small. It is a capital."
+    assert trained_text(tokenizer, encoded, "chosen") == "Paris is big."
 
 
 def test_a_template_without_an_end_of_turn_token_is_said() -> None:
