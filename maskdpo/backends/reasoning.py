@@ -1,14 +1,19 @@
 """What a model in this process is sent, and where in its text the reasoning ends and the answer begins."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import date
 from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskdpo.backends.base import Completion, Failure, Request
 from maskdpo.chat import ChatFormat, TemplateRefusal, Turn
+from maskdpo.console import warn
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import FinishReason, Status
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PLAIN = Turn("", "", None, None)
 """Of a template that says nothing about reasoning: it is looked for between ``<think>`` and ``</think>``."""
@@ -95,7 +100,17 @@ class Reader:
 
 def readers(model: str, template_options: Mapping[str, Any]) -> Callable[[date | None], Reader]:
     """The reader of a model for each date that its chat template may write; the tokenizer is loaded with the first."""
-    tokenizer = cache(lambda: load_tokenizer(model))
+
+    @cache
+    def tokenizer() -> "PreTrainedTokenizerBase":
+        loaded = load_tokenizer(model)
+        unread = [name for name in template_options if not re.search(rf"\b{name}\b", str(loaded.chat_template))]
+        if unread:
+            warn(
+                f"the chat template of {model} does not read {', '.join(unread)}: --template-option has no effect there"
+            )
+        return loaded
+
     return cache(lambda today: Reader(ChatFormat(tokenizer(), template_options, today)))
 
 

@@ -196,3 +196,11 @@ def test_an_option_that_would_not_reach_the_template_is_refused(tokenizer: Any) 
     chat = ChatFormat(tokenizer, {"effort": "low", "add_generation_prompt": False})
     with pytest.raises(UserError, match="'add_generation_prompt' cannot be an option of the chat template"):
         chat.prompt_text([Message(role="user", content="?")])
+
+
+def test_an_option_that_the_template_does_not_read_is_said(tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A typo would be recorded as if it had been followed."""
+    backend = TransformersBackend(tiny_model, dtype="float32", device="cpu", template_options={"enable_thinkin": False})
+    assert not backend.writes_date()
+    said = " ".join(capsys.readouterr().err.split())
+    assert "does not read enable_thinkin: --template-option has no effect there" in said
