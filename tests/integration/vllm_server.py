@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from maskdpo.models import resolve_model
+from maskdpo.models import compute_type, resolve_model
 
 START_S = 420
 MEMORY = 0.4  # on a CPU: of the main memory
@@ -32,7 +32,7 @@ def vllm_server(log: Path, *, max_model_len: int, model: str = "smollm2", more: 
         *("--served-model-name", model, "--host", "127.0.0.1", "--port", str(port)),
         *("--max-model-len", str(max_model_len), "--gpu-memory-utilization", str(MEMORY)),
         *("--enable-prompt-tokens-details", "--enforce-eager"),
-        "--no-enable-chunked-prefill",  # as in _cpu_settings of vllm_backend.py
+        *("--no-enable-chunked-prefill", "--dtype", compute_type("auto", "cpu")),  # as _cpu_settings of vllm_backend.py
         *more,
     ]
     with log.open("w") as sink:
