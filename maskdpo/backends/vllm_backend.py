@@ -147,8 +147,8 @@ def _cpu_settings() -> dict[str, Any]:
     """What keeps vLLM 0.32 right on a CPU.
 
     Prompts read in chunks kill the engine where the request has a seed. The compiled model is not the model:
-    its greedy answers differ from those of transformers, where the eager one's agree. vLLM takes 16 bits by itself, which
-    a processor without bfloat16 computes some fifty times slower than float32.
+    its greedy answers differ from those of transformers, where the eager one's agree. vLLM takes 16 bits by itself, and
+    on a processor without bfloat16 a matrix product in it took fifty times as long as one in float32.
     """
     from vllm.platforms import current_platform
 
