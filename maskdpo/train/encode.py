@@ -134,6 +134,8 @@ class Encoder:
         self._options = template_options or {}
         self._today = today
         self._formats: dict[str, ChatFormat] = {}
+        self._tails: dict[str, bool] = {}
+        """Whether what a template writes behind answers ends the turn, by that text: a template has one or two."""
         self._end_ids = _end_ids(tokenizer)
         self._spells_bytes = A_BYTE in tokenizer.get_vocab()
         self.without_end = 0
@@ -219,7 +221,10 @@ class Encoder:
 
     def _ends_turn(self, tail: str) -> bool:
         """Whether what the template writes behind an answer holds a token that ends the turn."""
-        return not self._end_ids.isdisjoint(self._tokenizer(tail, add_special_tokens=False)["input_ids"])
+        if tail not in self._tails:
+            ids = self._tokenizer(tail, add_special_tokens=False)["input_ids"]
+            self._tails[tail] = not self._end_ids.isdisjoint(ids)
+        return self._tails[tail]
 
     def _end_of_turn(self, ids: Sequence[int], offsets: Offsets, rendered: Rendered) -> int | None:
         """The first added token of the tokenizer behind the response; None where the template writes none."""
