@@ -212,8 +212,7 @@ class Dated(Protocol):
 
 def recorded_date(file: Path) -> date | None:
     """The date that the run of this record writes into prompts; None where there is no record, or none in it."""
-    meta = read_meta(file)
-    written = meta.options.get("prompt_date") if meta is not None else None
+    written = recorded_option(file, "prompt_date")
     try:
         return date.fromisoformat(written) if written is not None else None
     except (TypeError, ValueError):
