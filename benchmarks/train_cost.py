@@ -20,10 +20,10 @@ import torch
 from maskdpo import console
 from maskdpo.models import Dtype, default_device, load_tokenizer
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.encode import EncodedPair, EncodedSide
-from maskdpo.train.figures import peak_memory_gb
-from maskdpo.train.loop import Trainer, run_steps
-from maskdpo.train.policy import load_policy
+from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.model.load import load_policy
+from maskdpo.train.run.figures import peak_memory_gb
+from maskdpo.train.step import Trainer, run_steps
 
 SENTENCE = 16
 STEPS, WARM = 5, 2

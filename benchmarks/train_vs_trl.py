@@ -39,10 +39,10 @@ def load(options: argparse.Namespace) -> list[Pair]:
 
 def run_maskdpo(options: argparse.Namespace, method: str) -> dict[str, Any]:
     from maskdpo.models import load_tokenizer
-    from maskdpo.train.encode import encode_pairs
-    from maskdpo.train.inputs import encoder_for
-    from maskdpo.train.loop import Trainer, run_steps
-    from maskdpo.train.policy import load_policy
+    from maskdpo.train.data.encode import encode_pairs
+    from maskdpo.train.data.read import encoder_for
+    from maskdpo.train.model.load import load_policy
+    from maskdpo.train.step import Trainer, run_steps
 
     config = TrainConfig(
         model=options.model, method=method, lr=LR, beta=BETA, warmup_ratio=0, log_masked_every=0,

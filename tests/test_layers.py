@@ -38,7 +38,7 @@ def test_import_contracts_hold() -> None:
         ("maskdpo.formats.transfer", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.dataset"]),
         ("maskdpo.lineage", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.dataset"]),
         ("maskdpo.pipeline.run", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.cli"]),
-        ("maskdpo.train.run", ["spacy", "sentencex", "nltk", "maskdpo.annotate", "maskdpo.backends"]),
+        ("maskdpo.train.run.train", ["spacy", "sentencex", "nltk", "maskdpo.annotate", "maskdpo.backends"]),
     ],
 )
 def test_a_stage_loads_only_what_it_needs(module: str, unwanted: list[str]) -> None:

@@ -14,8 +14,8 @@ from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint, model_files
 from maskdpo.models import compute_type, pick_device
 from maskdpo.public import shown_model
-from maskdpo.train.figures import peak_memory_gb
-from maskdpo.train.memory import free_bytes
+from maskdpo.train.model.memory import free_bytes
+from maskdpo.train.run.figures import peak_memory_gb
 
 A, B = "a" * 40, "b" * 40
 

@@ -7,7 +7,7 @@ import pytest
 from maskdpo.cli.trained_tokens import trained_tokens
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair
-from maskdpo.train.encode import Encoder
+from maskdpo.train.data.encode import Encoder
 
 RIGHT, WRONG = "no_hallucination", "contradictory"
 CHOSEN = [("It crosses Paris. 😀", RIGHT), ("It crosses London!", WRONG), ("你好，世界。", RIGHT)]

@@ -22,7 +22,7 @@ from maskdpo.io import atomic_write, read_prompts, read_records, write_records
 from maskdpo.sample import sample
 from maskdpo.schemas import Annotation, Pair, Prompt
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.run import train
+from maskdpo.train.run.train import train
 
 ROWS = 600
 """Answers that are sampled together."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from maskdpo.evaluate.page import Spans, TrainedTokens
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair, Side
-from maskdpo.train.encode import Drop, EncodedPair, Encoder
+from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -32,8 +32,8 @@ from maskdpo.cli.train_flags import (
 from maskdpo.schemas import SIDES
 
 if TYPE_CHECKING:
-    from maskdpo.train.dry_run import Plan
-    from maskdpo.train.run import TrainResult
+    from maskdpo.train.run.dry_run import Plan
+    from maskdpo.train.run.train import TrainResult
 
 SHOWN = (
     "loss", "margin", "accuracy", "reward_chosen", "reward_rejected", "reward_masked_chosen", "reward_masked_rejected",
@@ -69,11 +69,11 @@ def train(
     """
     given = locals()
     from maskdpo.train.config import make_config
-    from maskdpo.train.dry_run import plan_run
-    from maskdpo.train.launch import is_launched, launch
-    from maskdpo.train.push import check_push, push_model
-    from maskdpo.train.record import Watch
-    from maskdpo.train.run import train as run
+    from maskdpo.train.run.dry_run import plan_run
+    from maskdpo.train.run.launch import is_launched, launch
+    from maskdpo.train.run.push import check_push, push_model
+    from maskdpo.train.run.record import Watch
+    from maskdpo.train.run.train import train as run
 
     settings = make_config(_settings(flags), config)
     if dry_run:
@@ -157,7 +157,7 @@ def inspect(
     show: Annotated[int, typer.Option(min=0, help="Pairs to print.")] = 3,
 ) -> None:
     """Show the tokens of each pair by their weight in the loss: ⟦trained⟧ on a coloured ground, grey: left out."""
-    from maskdpo.train.inspect import inspect_pairs
+    from maskdpo.train.data.inspect import inspect_pairs
 
     options = template_options(template_option or ())
     encoder = {

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import open_input
 from maskdpo.models import Dtype
-from maskdpo.train.encode import EosPolicy, ReasoningPolicy
-from maskdpo.train.weights import METHODS
+from maskdpo.train.data.encode import EosPolicy, ReasoningPolicy
+from maskdpo.train.data.weights import METHODS
 
 MethodName = Literal["mask-dpo", "dpo", "chosen-only", "rejected-only", "strict", "soft"]
 LossName = Literal[

@@ -38,8 +38,8 @@ def cells(page: Path) -> dict[str, list[str]]:
 
 
 def test_the_trainer_writes_what_the_page_reads() -> None:
-    from maskdpo.train import record
-    from maskdpo.train.figures import StepStats
+    from maskdpo.train.run import record
+    from maskdpo.train.run.figures import StepStats
 
     written = {field.name for field in dataclasses.fields(StepStats)}
     assert set(Step.model_fields) <= written

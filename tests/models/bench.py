@@ -22,9 +22,9 @@ from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.schemas import Label, Pair
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.encode import EncodedPair, Encoder, encode_pairs
-from maskdpo.train.record import Watch
-from maskdpo.train.run import train
+from maskdpo.train.data.encode import EncodedPair, Encoder, encode_pairs
+from maskdpo.train.run.record import Watch
+from maskdpo.train.run.train import train
 
 STEPS = 2
 BATCH = 3

@@ -18,8 +18,8 @@ from maskdpo.backends.decode import pick
 from maskdpo.backends.transformers_backend import TransformersBackend, _random
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Message
-from maskdpo.train.encode import EncodedPair
-from maskdpo.train.figures import StepStats
+from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.run.figures import StepStats
 
 EXACT = 1e-4
 """Nats that a log-prob of a token may be off: float32 is rounded, and nothing else is different."""

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from attempts import attempt
 
-from maskdpo.train import distributed, record
 from maskdpo.train.config import TrainConfig
+from maskdpo.train.model import distributed
+from maskdpo.train.run import record
 
 
 def draw_no_curves() -> None:

@@ -29,7 +29,7 @@ from maskdpo.backends.base import Request, Sampling
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Label, Message, Side
-from maskdpo.train.encode import Drop, EncodedPair, Encoder
+from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from fetch_tokenizers import PACKAGES, folder

@@ -22,9 +22,11 @@ from transformers import PreTrainedTokenizerBase
 
 from maskdpo import console
 from maskdpo.errors import UserError
-from maskdpo.train import checkpoint, distributed, run
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.loop import Trainer
+from maskdpo.train.model import distributed
+from maskdpo.train.run import checkpoint
+from maskdpo.train.run import train as run
+from maskdpo.train.step import Trainer
 
 PLACES: dict[str, tuple[Any, str, bool]] = {
     "before-step": (Trainer, "step", False),

@@ -11,12 +11,12 @@ from train_helpers import random_model, random_pair
 from transformers import PreTrainedModel
 
 from maskdpo.errors import UserError
-from maskdpo.train import attention
-from maskdpo.train.attention import NAME, use_cpu_attention
-from maskdpo.train.batch import collate
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.logps import token_logps
-from maskdpo.train.policy import load_policy
+from maskdpo.train.data.batch import collate
+from maskdpo.train.model import attention
+from maskdpo.train.model.attention import NAME, use_cpu_attention
+from maskdpo.train.model.load import load_policy
+from maskdpo.train.model.logps import token_logps
 
 PAIRS = [random_pair(np.random.default_rng(i), str(i)) for i in range(6)]
 

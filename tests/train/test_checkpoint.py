@@ -15,9 +15,9 @@ from test_run import cache_folder, config_for, metrics_of, pairs_file, said
 from train_helpers import random_model
 
 from maskdpo.errors import UserError
-from maskdpo.train import run
-from maskdpo.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from maskdpo.train.run import train
+from maskdpo.train.run import train as run
+from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from maskdpo.train.run.train import train
 
 __all__ = ["cache_folder", "pairs_file"]
 
@@ -82,7 +82,7 @@ def test_only_safetensors_and_one_json_file_and_no_frozen_weights(tmp_path: Path
 
 
 def test_many_files_where_there_is_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskdpo.train.checkpoint.FILE_BYTES", 20_000)
+    monkeypatch.setattr("maskdpo.train.run.checkpoint.FILE_BYTES", 20_000)
     model, optimizer = a_step(seed=0)
     path = save_checkpoint(tmp_path, 2, model, optimizer, keep=1)
     assert len(list(path.glob("*.safetensors"))) > 3

@@ -11,9 +11,10 @@ from train_helpers import random_model
 from transformers import AutoConfig, PreTrainedModel
 
 from maskdpo.errors import UserError
-from maskdpo.train.batch import collate
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.decoder import (
+from maskdpo.train.data.batch import collate
+from maskdpo.train.model.adapter import adapter_layers, add_adapter
+from maskdpo.train.model.decoder import (
     beside_the_decoder,
     check_lengths,
     checkpoint_layers,
@@ -22,10 +23,9 @@ from maskdpo.train.decoder import (
     text_config,
     window_of,
 )
-from maskdpo.train.flops import model_shape
-from maskdpo.train.logps import token_logps
-from maskdpo.train.lora import adapter_layers, add_adapter
-from maskdpo.train.memory import sizes_of
+from maskdpo.train.model.flops import model_shape
+from maskdpo.train.model.logps import token_logps
+from maskdpo.train.model.memory import sizes_of
 
 KINDS = ["llama", "gpt2", "bloom", "mpt", "falcon", "opt", "gemma2", "gpt_oss", "mixtral", "mamba"]
 

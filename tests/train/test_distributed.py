@@ -18,7 +18,7 @@ from train_helpers import make_pair, random_model, random_pair, steep_model
 from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.distributed import ALONE, Ranks, parts, passes
+from maskdpo.train.model.distributed import ALONE, Ranks, parts, passes
 
 __all__ = ["cache_folder"]
 

@@ -14,13 +14,13 @@ from maskdpo.cli import main
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
-from maskdpo.train import dry_run
-from maskdpo.train.decoder import checkpoint_layers
-from maskdpo.train.dry_run import plan_run
-from maskdpo.train.loop import Trainer
-from maskdpo.train.lora import add_adapter
-from maskdpo.train.memory import activation_bytes, free_host_bytes, memory_parts, sizes_of
-from maskdpo.train.run import train
+from maskdpo.train.model.adapter import add_adapter
+from maskdpo.train.model.decoder import checkpoint_layers
+from maskdpo.train.model.memory import activation_bytes, free_host_bytes, memory_parts, sizes_of
+from maskdpo.train.run import dry_run
+from maskdpo.train.run.dry_run import plan_run
+from maskdpo.train.run.train import train
+from maskdpo.train.step import Trainer
 
 __all__ = ["cache_folder", "pairs_file"]  # fixtures
 

@@ -18,8 +18,8 @@ from weight_oracle import TABLES, counts, expected_weights
 from maskdpo.errors import UserError
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Message, Pair, PairSentence, Side
-from maskdpo.train.encode import NO_WEIGHT, Drop, EncodedPair, Encoder, encode_pairs
-from maskdpo.train.weights import exact_offsets
+from maskdpo.train.data.encode import NO_WEIGHT, Drop, EncodedPair, Encoder, encode_pairs
+from maskdpo.train.data.weights import exact_offsets
 
 CHOSEN = [("Paris is big.", RIGHT), (" It is blue.", WRONG)]
 REJECTED = [("Paris is small.", WRONG), (" It is a capital.", RIGHT)]

@@ -21,11 +21,11 @@ from maskdpo.models import load_tokenizer
 from maskdpo.runs import Run, meta_file
 from maskdpo.schemas import Prompt
 from maskdpo.train.config import make_config
-from maskdpo.train.export import export, moved_in_last_config
-from maskdpo.train.policy import load_policy
-from maskdpo.train.push import published
-from maskdpo.train.record import Watch
-from maskdpo.train.run import train
+from maskdpo.train.model.load import load_policy
+from maskdpo.train.run.export import export, moved_in_last_config
+from maskdpo.train.run.push import published
+from maskdpo.train.run.record import Watch
+from maskdpo.train.run.train import train
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "dataset" / "hub"))
 import hub_server
@@ -197,7 +197,7 @@ def test_a_pushed_model_is_private_and_whole_and_can_be_pushed_again(
 PUSH_TWICE = """
 import sys
 from pathlib import Path
-from maskdpo.train.push import push_model
+from maskdpo.train.run.push import push_model
 for folder in sys.argv[1:]:
     print(push_model(Path(folder), "me/facts"))
 """

@@ -6,11 +6,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from train_helpers import random_model
 
-from maskdpo.train import flops
-from maskdpo.train.batch import Layout, collate
-from maskdpo.train.encode import EncodedPair, EncodedSide
-from maskdpo.train.flops import KNOWN_PEAKS, ModelShape, device_peak, model_shape, step_flops
-from maskdpo.train.logps import token_logps
+from maskdpo.train.data.batch import Layout, collate
+from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.model import flops
+from maskdpo.train.model.flops import KNOWN_PEAKS, ModelShape, device_peak, model_shape, step_flops
+from maskdpo.train.model.logps import token_logps
 
 
 def make_pair(prompt: int, chosen: list[float], rejected: list[float]) -> EncodedPair:

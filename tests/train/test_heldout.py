@@ -13,9 +13,10 @@ from train_helpers import make_pair
 
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
-from maskdpo.train import loop, record
-from maskdpo.train.record import Recorder, Watch
-from maskdpo.train.run import TrainResult, train
+from maskdpo.train import step as loop
+from maskdpo.train.run import record
+from maskdpo.train.run.record import Recorder, Watch
+from maskdpo.train.run.train import TrainResult, train
 
 __all__ = ["cache_folder"]  # a fixture that every test here uses
 

@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 from maskdpo.io import write_records
 from maskdpo.schemas import Label
 from maskdpo.train.config import MethodName
-from maskdpo.train.encode import EncodedPair, Encoder
-from maskdpo.train.inspect import inspect_pairs
+from maskdpo.train.data.encode import EncodedPair, Encoder
+from maskdpo.train.data.inspect import inspect_pairs
 
 
 @pytest.mark.parametrize("method", get_args(MethodName))

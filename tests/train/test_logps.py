@@ -10,13 +10,13 @@ from train_helpers import random_model, random_pair
 from transformers import PreTrainedModel
 
 from maskdpo.schemas import SIDES
-from maskdpo.train import logps
-from maskdpo.train.batch import Layout, collate, micro_batches, pass_tokens
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.encode import EncodedPair, EncodedSide
-from maskdpo.train.logps import token_logps
-from maskdpo.train.loop import Trainer
-from maskdpo.train.reference import reference_logps
+from maskdpo.train.data.batch import Layout, collate, micro_batches, pass_tokens
+from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.model import logps
+from maskdpo.train.model.logps import token_logps
+from maskdpo.train.model.reference import reference_logps
+from maskdpo.train.step import Trainer
 
 FULL = ["llama", "cohere", "granite"]
 SLIDING = ["mistral", "gemma2"]

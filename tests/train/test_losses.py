@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskdpo.train.batch import Batch
 from maskdpo.train.config import LossName, TrainConfig
-from maskdpo.train.figures import pair_figures
+from maskdpo.train.data.batch import Batch
 from maskdpo.train.losses import AVERAGED, LOSSES, REFERENCE_FREE, masked_log_ratios, pair_losses, sft_loss
+from maskdpo.train.run.figures import pair_figures
 
 LN_3_2, LN_3 = math.log(1.5), math.log(3)
 NAMES: Sequence[LossName] = get_args(LossName)

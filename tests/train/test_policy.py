@@ -22,9 +22,9 @@ from transformers import (
 from maskdpo.errors import UserError
 from maskdpo.models import load_model
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.encode import EncodedPair
-from maskdpo.train.loop import Trainer
-from maskdpo.train.policy import load_policy
+from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.model.load import load_policy
+from maskdpo.train.step import Trainer
 
 RANDOM_IN_TRAINING: dict[str, dict[str, Any]] = {
     "opt": {"dropout": 0.3, "attention_dropout": 0.3, "layerdrop": 0.3},

@@ -13,11 +13,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from maskdpo.errors import UserError
-from maskdpo.train import logps
-from maskdpo.train.batch import Layout, collate
-from maskdpo.train.encode import EncodedPair, EncodedSide
-from maskdpo.train.logps import token_logps
-from maskdpo.train.probe import ROUNDED, check_nothing_is_random, choose_layout
+from maskdpo.train.data.batch import Layout, collate
+from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.model import logps
+from maskdpo.train.model.logps import token_logps
+from maskdpo.train.model.probe import ROUNDED, check_nothing_is_random, choose_layout
 
 
 def pair_of(name: str, prompt: int, chosen: int, rejected: int, seed: int = 0) -> EncodedPair:
@@ -69,8 +69,8 @@ def test_a_sliding_window_would_not_be_exact_in_the_shared_layout() -> None:
 @pytest.mark.parametrize("first", ["short", "long"])
 def test_a_layout_does_not_win_by_the_first_pair(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The window is hidden from the rules here, so that only the comparison is left: it tries the longest pair."""
-    monkeypatch.setattr("maskdpo.train.probe.may_share_prompts", lambda model: True)
-    monkeypatch.setattr("maskdpo.train.probe.window_of", lambda config: None)
+    monkeypatch.setattr("maskdpo.train.model.probe.may_share_prompts", lambda model: True)
+    monkeypatch.setattr("maskdpo.train.model.probe.window_of", lambda config: None)
     pairs = sorted([pair_of("short", 1, 1, 1), pair_of("long", 5, 9, 9)], key=lambda pair: pair.id != first)
     assert choose_layout(random_model("mistral"), pairs) == "padded"
 
@@ -166,7 +166,7 @@ DELTA_NET = {
 
 def test_rounding_does_not_hide_a_wrong_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recurrent layer carries the chosen answer over into the rejected one; in bfloat16 the mean is small."""
-    monkeypatch.setattr("maskdpo.train.probe.may_share_prompts", lambda model: True)
+    monkeypatch.setattr("maskdpo.train.model.probe.may_share_prompts", lambda model: True)
     model = random_model("qwen3_next", initializer_range=0.05, **DELTA_NET).bfloat16()
     weights = {name: (tensor, tensor.data_ptr()) for name, tensor in model.state_dict().items()}
     with torch.no_grad():

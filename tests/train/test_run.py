@@ -18,11 +18,11 @@ from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.models import load_model
 from maskdpo.schemas import Label
-from maskdpo.train import run
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.distributed import Ranks
-from maskdpo.train.loop import Trainer, run_steps
-from maskdpo.train.run import TrainResult, train
+from maskdpo.train.model.distributed import Ranks
+from maskdpo.train.run import train as run
+from maskdpo.train.run.train import TrainResult, train
+from maskdpo.train.step import Trainer, run_steps
 
 RIGHT, WRONG = Label.NO_HALLUCINATION, Label.CONTRADICTORY
 CITIES = ("Paris", "London", "Rome", "Zürich", "北京")

@@ -15,12 +15,12 @@ from transformers import PreTrainedModel
 
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES
-from maskdpo.train.batch import Layout, collate
 from maskdpo.train.config import LossName, TrainConfig
-from maskdpo.train.encode import EncodedPair, EncodedSide
-from maskdpo.train.figures import kept_tokens
-from maskdpo.train.loop import Trainer, run_steps
+from maskdpo.train.data.batch import Layout, collate
+from maskdpo.train.data.encode import EncodedPair, EncodedSide
 from maskdpo.train.losses import REFERENCE_FREE
+from maskdpo.train.run.figures import kept_tokens
+from maskdpo.train.step import Trainer, run_steps
 
 BETA = 0.5
 NAMES: Sequence[LossName] = get_args(LossName)

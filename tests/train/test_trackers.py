@@ -9,9 +9,9 @@ import pytest
 from test_run import cache_folder, config_for, metrics_of, pairs_file
 
 from maskdpo.errors import UserError
-from maskdpo.train import loop
-from maskdpo.train.record import Watch
-from maskdpo.train.run import train
+from maskdpo.train import step as loop
+from maskdpo.train.run.record import Watch
+from maskdpo.train.run.train import train
 
 __all__ = ["cache_folder", "pairs_file"]  # fixtures
 

@@ -17,8 +17,8 @@ from transformers import AutoTokenizer, PreTrainedModel
 from maskdpo.models import load_model
 from maskdpo.schemas import Label, Pair
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.encode import Encoder, encode_pairs
-from maskdpo.train.loop import Trainer, run_steps
+from maskdpo.train.data.encode import Encoder, encode_pairs
+from maskdpo.train.step import Trainer, run_steps
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")

@@ -12,7 +12,7 @@ from weight_oracle import TABLES, expected_weights
 
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import Label, PairSentence, Side
-from maskdpo.train.weights import BY_CONFIDENCE, METHODS, Rendered, desensitise, exact_offsets, token_weights
+from maskdpo.train.data.weights import BY_CONFIDENCE, METHODS, Rendered, desensitise, exact_offsets, token_weights
 
 RIGHT, WRONG, NO_FACT = Label.NO_HALLUCINATION, Label.CONTRADICTORY, Label.NO_FACT
 LABELS: list[Label | None] = [*Label, None]

@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from maskdpo.schemas import Label, Message, Pair, PairSentence
-from maskdpo.train.encode import EncodedPair, EncodedSide
+from maskdpo.train.data.encode import EncodedPair, EncodedSide
 
 SPECIAL = [
     "<unk>",

@@ -16,7 +16,7 @@ from maskdpo.errors import UserError
 from maskdpo.extras import require
 from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.decoder import beside_the_decoder
+from maskdpo.train.model.decoder import beside_the_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,18 +11,18 @@ import torch
 
 from maskdpo.console import say
 from maskdpo.models import load_tokenizer, meta_model, pick_device
-from maskdpo.train.batch import Layout, micro_batches, pass_tokens
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.decoder import freeze_the_rest, may_share_prompts
-from maskdpo.train.encode import Drop, EncodedPair
-from maskdpo.train.figures import kept_tokens
-from maskdpo.train.flops import model_shape, step_flops
-from maskdpo.train.inputs import read_pairs
-from maskdpo.train.loop import Trainer, batches, total_steps
-from maskdpo.train.lora import add_adapter, weight_type
+from maskdpo.train.data.batch import Layout, micro_batches, pass_tokens
+from maskdpo.train.data.encode import Drop, EncodedPair
+from maskdpo.train.data.read import read_pairs
 from maskdpo.train.losses import REFERENCE_FREE
-from maskdpo.train.memory import free_bytes, memory_parts, sizes_of
-from maskdpo.train.policy import Policy, check_fit, load_policy
+from maskdpo.train.model.adapter import add_adapter, weight_type
+from maskdpo.train.model.decoder import freeze_the_rest, may_share_prompts
+from maskdpo.train.model.flops import model_shape, step_flops
+from maskdpo.train.model.load import Policy, check_fit, load_policy
+from maskdpo.train.model.memory import free_bytes, memory_parts, sizes_of
+from maskdpo.train.run.figures import kept_tokens
+from maskdpo.train.step import Trainer, batches, total_steps
 
 
 @dataclass(frozen=True)

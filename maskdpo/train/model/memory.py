@@ -27,8 +27,8 @@ from transformers import PreTrainedModel
 
 from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.decoder import attention_size, text_config
-from maskdpo.train.logps import CHUNK
+from maskdpo.train.model.decoder import attention_size, text_config
+from maskdpo.train.model.logps import CHUNK
 
 FLOAT32 = 4
 

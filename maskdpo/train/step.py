@@ -13,11 +13,14 @@ from transformers import PreTrainedModel
 
 from maskdpo.errors import UserError
 from maskdpo.models import compute_type
-from maskdpo.train.batch import Batch, Layout, collate
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.distributed import ALONE, Ranks, clip_gradients, logps_of, passes
-from maskdpo.train.encode import EncodedPair
-from maskdpo.train.figures import (
+from maskdpo.train.data.batch import Batch, Layout, collate
+from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.losses import REFERENCE_FREE
+from maskdpo.train.model.distributed import ALONE, Ranks, clip_gradients, logps_of, passes
+from maskdpo.train.model.flops import device_peak, model_shape, step_flops
+from maskdpo.train.model.reference import Reference, reference_logps, reference_of, share_reference
+from maskdpo.train.run.figures import (
     Figures,
     StepStats,
     add_sums,
@@ -27,9 +30,6 @@ from maskdpo.train.figures import (
     pair_figures,
     peak_memory_gb,
 )
-from maskdpo.train.flops import device_peak, model_shape, step_flops
-from maskdpo.train.losses import REFERENCE_FREE
-from maskdpo.train.reference import Reference, reference_logps, reference_of, share_reference
 
 FIRST_MARGIN_TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-1}
 """At the first step policy and reference are the same model: every log ratio is 0, up to rounding."""

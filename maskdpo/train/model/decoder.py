@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from maskdpo.errors import UserError
-from maskdpo.train.encode import EncodedPair
+from maskdpo.train.data.encode import EncodedPair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

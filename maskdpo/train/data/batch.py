@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskdpo.schemas import SIDES
-from maskdpo.train.encode import EncodedPair
+from maskdpo.train.data.encode import EncodedPair
 
 Layout = Literal["shared", "padded"]
 """``shared``: a row is [prompt | chosen | rejected]; ``padded``: a row is [prompt | answer], for models whose answers

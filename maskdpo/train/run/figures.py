@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from maskdpo.schemas import SIDES
-from maskdpo.train.batch import Batch
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.encode import EncodedPair
+from maskdpo.train.data.batch import Batch
+from maskdpo.train.data.encode import EncodedPair
 from maskdpo.train.losses import AVERAGED, masked_log_ratios, pair_losses, sft_loss, sum_per_answer
 
 Figures = dict[str, Tensor]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from maskdpo.chat import ChatFormat, EncodedPrompt, TemplateRefusal
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Label, Pair, Side
-from maskdpo.train.weights import (
+from maskdpo.train.data.weights import (
     A_BYTE,
     BY_CONFIDENCE,
     METHODS,

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from maskdpo.errors import UserError
-from maskdpo.train.batch import Layout, collate
-from maskdpo.train.decoder import in_float32, may_share_prompts, text_config, window_of
-from maskdpo.train.encode import EncodedPair
-from maskdpo.train.logps import CHUNK, token_logps
+from maskdpo.train.data.batch import Layout, collate
+from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.model.decoder import in_float32, may_share_prompts, text_config, window_of
+from maskdpo.train.model.logps import CHUNK, token_logps
 
 TOLERANCE = 2e-3
 """Largest difference of a token's log-prob, in nats, between two ways to compute it in float32."""

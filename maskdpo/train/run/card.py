@@ -13,7 +13,7 @@ from maskdpo.io import is_on_hub
 from maskdpo.public import HUB_NAMES, shown_model, shown_settings, without_paths
 from maskdpo.runs import RunMeta, holds, meta_file, read_meta
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.record import EVALS, METRICS, read_rows
+from maskdpo.train.run.record import EVALS, METRICS, read_rows
 
 CARD, SETTINGS = "README.md", "train.yaml"
 SHOWN = (
@@ -59,7 +59,7 @@ def model_card(
     head["tags"] = ["maskdpo", "mask-dpo", "dpo", "hallucination", "factuality"] + ["lora"] * bool(config.lora_r)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"cell": _cell, "figure": lambda value: "-" if value is None else f"{value:.4f}"}
-    template = (package_files("maskdpo.train") / "templates" / "model_card.md").read_text(encoding="utf-8")
+    template = (package_files("maskdpo.train.run") / "templates" / "model_card.md").read_text(encoding="utf-8")
     text = environment.from_string(template).render(
         name=name,
         base=base,

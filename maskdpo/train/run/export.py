@@ -13,10 +13,10 @@ import torch
 from maskdpo.identity import PROCESSOR_FILES, model_files
 from maskdpo.io.write import move_into_place
 from maskdpo.models import resolve_model
-from maskdpo.train.card import from_anywhere
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.lora import merge
-from maskdpo.train.policy import Policy
+from maskdpo.train.model.adapter import merge
+from maskdpo.train.model.load import Policy
+from maskdpo.train.run.card import from_anywhere
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from maskdpo.train.batch import Layout
-from maskdpo.train.decoder import attention_size, decoder_of, text_config
-from maskdpo.train.encode import EncodedPair
+from maskdpo.train.data.batch import Layout
+from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.model.decoder import attention_size, decoder_of, text_config
 
 KNOWN_PEAKS = {
     "H100 PCIe": 756e12,

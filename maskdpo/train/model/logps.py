@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from maskdpo.train.batch import Batch
-from maskdpo.train.decoder import decoder_of, takes_positions, text_config
+from maskdpo.train.data.batch import Batch
+from maskdpo.train.model.decoder import decoder_of, takes_positions, text_config
 
 CHUNK = 512
 """Predicted tokens whose logits exist at the same time."""

@@ -21,12 +21,12 @@ import torch
 from maskdpo.console import say, warn
 from maskdpo.io import atomic_write
 from maskdpo.public import shown_settings
-from maskdpo.train.checkpoint import checkpoints, load_checkpoint, remove_checkpoint, save_checkpoint, step_of
-from maskdpo.train.curves import draw_curves
-from maskdpo.train.figures import StepStats
-from maskdpo.train.heldout import HeldOut, answer_prompts, different_prompts, evaluate
-from maskdpo.train.loop import Trainer
-from maskdpo.train.trackers import Log, TrackerName, tracker
+from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoint, save_checkpoint, step_of
+from maskdpo.train.run.curves import draw_curves
+from maskdpo.train.run.figures import StepStats
+from maskdpo.train.run.heldout import HeldOut, answer_prompts, different_prompts, evaluate
+from maskdpo.train.run.trackers import Log, TrackerName, tracker
+from maskdpo.train.step import Trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

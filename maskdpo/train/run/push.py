@@ -17,7 +17,7 @@ from maskdpo.identity import model_files
 from maskdpo.io.hub import INSTALL, bars_on_terminals_only, hub_errors
 from maskdpo.public import shown_settings
 from maskdpo.runs import META_IN_FOLDER
-from maskdpo.train.card import SETTINGS
+from maskdpo.train.run.card import SETTINGS
 
 KEPT, ADAPTER = ".gitattributes", "adapter_config.json"
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from maskdpo.io import atomic_write, read_records, refuse_overwriting
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair
-from maskdpo.train.encode import Drop, EncodedPair, Encoder
+from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -21,22 +21,22 @@ from maskdpo.identity import fingerprint
 from maskdpo.io.append import LOCK_SUFFIX, sole_writer
 from maskdpo.models import load_tokenizer, pick_device
 from maskdpo.runs import META_IN_FOLDER, Run, read_meta, recorded_date, recorded_option, set_aside
-from maskdpo.train.card import describe
-from maskdpo.train.checkpoint import checkpoints, load_checkpoint, remove_all, save_checkpoint
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.distributed import Ranks, joined
-from maskdpo.train.encode import Drop, EncodedPair, EncodedPairs
-from maskdpo.train.export import export
-from maskdpo.train.figures import StepStats
-from maskdpo.train.heldout import HeldOut
-from maskdpo.train.inputs import read_pairs
-from maskdpo.train.loop import Trainer, run_steps, total_steps
-from maskdpo.train.lora import adapter_off, require_peft, seed_dropout
+from maskdpo.train.data.encode import Drop, EncodedPair, EncodedPairs
+from maskdpo.train.data.read import read_pairs
 from maskdpo.train.losses import REFERENCE_FREE
-from maskdpo.train.policy import load_policy, whole_policy
-from maskdpo.train.record import Recorder, Watch, recording
-from maskdpo.train.reference import Reference, cache_file, load_reference, save_reference, share_reference
-from maskdpo.train.trackers import require_tracker
+from maskdpo.train.model.adapter import adapter_off, require_peft, seed_dropout
+from maskdpo.train.model.distributed import Ranks, joined
+from maskdpo.train.model.load import load_policy, whole_policy
+from maskdpo.train.model.reference import Reference, cache_file, load_reference, save_reference, share_reference
+from maskdpo.train.run.card import describe
+from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, remove_all, save_checkpoint
+from maskdpo.train.run.export import export
+from maskdpo.train.run.figures import StepStats
+from maskdpo.train.run.heldout import HeldOut
+from maskdpo.train.run.record import Recorder, Watch, recording
+from maskdpo.train.run.trackers import require_tracker
+from maskdpo.train.step import Trainer, run_steps, total_steps
 
 CHECKPOINTS = "checkpoints"
 PAIRS_AS_SAMPLED = 2

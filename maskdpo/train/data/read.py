@@ -8,7 +8,7 @@ from maskdpo.console import warn
 from maskdpo.io import read_records
 from maskdpo.schemas import Pair
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.encode import EncodedPairs, Encoder, encode_pairs
+from maskdpo.train.data.encode import EncodedPairs, Encoder, encode_pairs
 from maskdpo.train.losses import NEED_SCORES
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from maskdpo.identity import fingerprint
 from maskdpo.models import cache_dir
-from maskdpo.train.distributed import Ranks
-from maskdpo.train.encode import EncodedPair
+from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.model.distributed import Ranks
 
 Reference = dict[str, NDArray[np.float32]]
 """By pair id: [chosen tokens + rejected tokens] float32."""

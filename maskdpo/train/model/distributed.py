@@ -26,10 +26,10 @@ from torch.distributed.tensor import DTensor
 from maskdpo import console
 from maskdpo.errors import UserError
 from maskdpo.models import default_device, load_model, meta_model
-from maskdpo.train.batch import Batch, Layout, micro_batches
-from maskdpo.train.decoder import decoder_layers
-from maskdpo.train.encode import EncodedPair
-from maskdpo.train.logps import token_logps
+from maskdpo.train.data.batch import Batch, Layout, micro_batches
+from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.model.decoder import decoder_layers
+from maskdpo.train.model.logps import token_logps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

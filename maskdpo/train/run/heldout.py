@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from maskdpo.train.encode import EncodedPair
-from maskdpo.train.figures import Figures, add_sums, means
-from maskdpo.train.loop import Trainer
-from maskdpo.train.reference import Reference
+from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.model.reference import Reference
+from maskdpo.train.run.figures import Figures, add_sums, means
+from maskdpo.train.step import Trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,10 +11,12 @@ import torch
 from maskdpo.console import say
 from maskdpo.errors import UserError
 from maskdpo.models import compute_type, load_model
-from maskdpo.train.attention import use_cpu_attention
-from maskdpo.train.batch import Layout
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.decoder import (
+from maskdpo.train.data.batch import Layout
+from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.model.adapter import add_adapter, weight_type
+from maskdpo.train.model.attention import use_cpu_attention
+from maskdpo.train.model.decoder import (
     check_has_head,
     check_lengths,
     checkpoint_layers,
@@ -22,11 +24,9 @@ from maskdpo.train.decoder import (
     freeze_the_rest,
     text_config,
 )
-from maskdpo.train.distributed import ALONE, Ranks, load_for, shard, whole_weights
-from maskdpo.train.encode import EncodedPair
-from maskdpo.train.lora import add_adapter, weight_type
-from maskdpo.train.memory import keep_freed_memory
-from maskdpo.train.probe import check_nothing_is_random, choose_layout
+from maskdpo.train.model.distributed import ALONE, Ranks, load_for, shard, whole_weights
+from maskdpo.train.model.memory import keep_freed_memory
+from maskdpo.train.model.probe import check_nothing_is_random, choose_layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
