@@ -25,6 +25,7 @@ from maskdpo.annotate.judge import Task, Usage
 from maskdpo.annotate.judges.llm import llm_judge
 from maskdpo.annotate.splitters import get_splitter
 from maskdpo.backends.openai_backend import OpenAIBackend
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.io import read_answers, read_prompts
 from maskdpo.schemas import Response
 from tests.integration.vllm_server import vllm_server
@@ -105,7 +106,7 @@ def anah_loop(url: str, tasks: Sequence[Task]) -> Measured:
 
 
 def ours(url: str, tasks: Sequence[Task], protocol: str, concurrency: int) -> Measured:
-    judge = llm_judge(OpenAIBackend("smollm2", api_base=url, concurrency=concurrency), protocol)
+    judge = llm_judge(OpenAIBackend("smollm2", BackendSettings(api_base=url, concurrency=concurrency)), protocol)
     started = time.perf_counter()
     verdicts = [verdict for _, found in judge.judge(iter(tasks)) for verdict in found]
     seconds = time.perf_counter() - started

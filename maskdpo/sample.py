@@ -3,12 +3,15 @@
 import functools
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.console import progress, warn
 from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint
@@ -16,6 +19,33 @@ from maskdpo.io import Appender, Located, read_located, refuse_overwriting, reor
 from maskdpo.io.append import sole_writer
 from maskdpo.runs import Run, fix_date, meta_file, recorded_option, set_aside
 from maskdpo.schemas import Message, Prompt, Response
+from maskdpo.settings import Model, Option, PromptsFile, Restart, Seed
+
+
+class SampleSettings(BackendSettings):
+    """What ``maskdpo sample`` can be told."""
+
+    prompts: PromptsFile
+    model: Model
+    out: Annotated[Path, Option("Response records, appended as they come.")]
+    n: Annotated[int, Field(ge=1), Option("Answers per prompt.")] = 8
+    temperature: Annotated[float, Field(ge=0), Option("0 is greedy decoding.")] = 1.0
+    top_p: Annotated[float, Field(ge=0.01, le=1), Option("Nucleus sampling.")] = 1.0
+    max_tokens: Annotated[
+        int, Field(ge=1), Option("Longest answer, in tokens; an answer that reaches this length counts as cut off.")
+    ] = 256
+    stop: Annotated[
+        tuple[Annotated[str, AfterValidator(lambda text: text.replace("\\n", "\n"))], ...],
+        Option(r"A text that ends an answer; repeat the option for more. \n is a newline.", metavar="TEXT"),
+    ] = ()
+    raw: Annotated[
+        bool, Option("Send prompts as they are, without a chat template (base models, few-shot prompts).")
+    ] = False
+    seed: Seed = 0
+    restart: Restart = False
+
+    def sampling(self) -> Sampling:
+        return Sampling(**{field.name: getattr(self, field.name) for field in fields(Sampling)})
 
 
 @dataclass
@@ -55,7 +85,7 @@ def sample(
     """
     refuse_overwriting(out, prompts_file)
     if raw and backend.template_options:
-        raise UserError("--template-option is for a chat template, and --raw uses none")
+        raise UserError("`template_options` are for a chat template, and `raw` uses none")
     prompts = {item.record.id: item.record for item in _checked(prompts_file, raw)}
     with sole_writer(out):
         if restart:
@@ -112,7 +142,7 @@ def response_id(prompt_id: str, i: int) -> str:
 def _checked(prompts_file: Path, raw: bool) -> Iterator[Located[Prompt]]:
     for item in read_located(prompts_file, Prompt):
         if raw and not isinstance(item.record.prompt, str):
-            raise item.error("prompt", "--raw sends the prompt as it is, so it must be a string, not chat messages")
+            raise item.error("prompt", "`raw` sends the prompt as it is, so it must be a string, not chat messages")
         yield item
 
 

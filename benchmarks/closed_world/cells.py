@@ -16,6 +16,7 @@ from benchmarks.closed_world.pretrain import MAX_ANSWER, pretrain
 from benchmarks.closed_world.world import World, make_prompts, make_world
 from maskdpo.annotate.runner import annotate
 from maskdpo.backends.base import Sampling
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.dataset.pairs import build_pairs
 from maskdpo.io import atomic_write, read_prompts, read_records, write_records
@@ -142,7 +143,9 @@ def _pool(folder: Folder, pool: Pool) -> Figures:
         names = world.aligned_names[: world.aligned // pool.questions]
         write_records(prompts, make_prompts(world, names, pool.questions, Random(pool.world)))
     responses = folder.world(pool.world) / f"responses-q{pool.questions}.jsonl"
-    backend = TransformersBackend(str(folder.model(pool.world)), batch_size=ROWS, dtype="float32", device="cpu")
+    backend = TransformersBackend(
+        str(folder.model(pool.world)), BackendSettings(batch_size=ROWS, dtype="float32", device="cpu")
+    )
     sampling = Sampling(max_tokens=MAX_ANSWER, n=folder.setting.samples, seed=pool.world)
     sample(prompts, responses, backend, sampling, raw=True)
     judge = ExactJudge(world, pool.noise, seed=pool.world)
@@ -207,7 +210,7 @@ def _answers(
     out.mkdir(parents=True, exist_ok=True)
     prompts, responses, annotations = folder.held_out(seed), out / "responses.jsonl", out / "annotations.jsonl"
     n = folder.setting.eval_samples if temperature else 1
-    backend = TransformersBackend(str(model), batch_size=ROWS, dtype="float32", device="cpu")
+    backend = TransformersBackend(str(model), BackendSettings(batch_size=ROWS, dtype="float32", device="cpu"))
     sampling = Sampling(max_tokens=MAX_ANSWER, temperature=temperature, n=n, seed=sampling_seed)
     sample(prompts, responses, backend, sampling, raw=True)
     annotate(prompts, responses, annotations, ExactJudge(folder.make(seed)), SentenceSplitter())

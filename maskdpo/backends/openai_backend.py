@@ -4,17 +4,17 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import date
 from itertools import islice
-from typing import Any
 from urllib.parse import urlsplit
 
 from maskdpo.backends.base import Context, Reply, Request
 from maskdpo.backends.openai_context import server_context
 from maskdpo.backends.openai_session import ServerState, Session
+from maskdpo.backends.settings import DEFAULTS, BackendSettings
 from maskdpo.errors import UserError
 from maskdpo.extras import require
 
@@ -27,46 +27,18 @@ class OpenAIBackend:
 
     Args:
         model: the model's name on the server.
-        api_base: the server's URL, mostly ending in ``/v1``. None: ``$OPENAI_BASE_URL``, else OpenAI itself.
-        concurrency: requests under way at once.
-        requests_per_minute: paced evenly, without a burst at the start. None: no limit.
-        tokens_per_minute: prompt and completion tokens, estimated, then corrected by the server's count.
-        timeout_s: the longest wait for one answer.
-        max_retries: attempts after the first: rate limits, server errors, time-outs, broken connections.
-        tokenizer: model folder or Hub id whose tokenizer counts tokens. None: the server's own ``/tokenize``.
-        max_model_len: the longest prompt and answer in tokens. None: what the server says, if it does.
-        template_options: what the server tells its chat template beside the messages; vLLM and SGLang do.
+        settings: those of ``openai``. Without ``api_base`` the URL is ``$OPENAI_BASE_URL``, or else OpenAI itself.
     """
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        api_base: str | None = None,
-        concurrency: int = 32,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        timeout_s: float = 300.0,
-        max_retries: int = 5,
-        tokenizer: str | None = None,
-        max_model_len: int | None = None,
-        template_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        if not 1 <= concurrency <= 1000:
-            raise UserError(f"concurrency must lie between 1 and 1000, not {concurrency}")
-        positive = [x for x in (timeout_s, requests_per_minute, tokens_per_minute) if x is not None]
-        if min(positive) <= 0 or max_retries < 0:
-            raise UserError("time-out and rate limits must be positive, and max_retries not negative")
+    def __init__(self, model: str, settings: BackendSettings = DEFAULTS) -> None:
         self.model = model
-        self.api_base = _checked_base(api_base or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE)
-        self.concurrency = concurrency
-        self.timeout_s = timeout_s
-        self.max_retries = max_retries
-        self.tokenizer = tokenizer
-        self.max_model_len = max_model_len
-        self.template_options = template_options or {}
+        self.settings = settings
+        self.api_base = _checked_base(settings.api_base or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE)
+        self.template_options = settings.template_options
         self.today: date | None = None
-        self._state = ServerState(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
+        self._state = ServerState(
+            requests_per_minute=settings.requests_per_minute, tokens_per_minute=settings.tokens_per_minute
+        )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield one reply a request in the order of completion; see ``Backend``."""
@@ -79,7 +51,7 @@ class OpenAIBackend:
                 api_key=key or "none",  # servers that need no key get a dummy
                 base_url=self.api_base,
                 max_retries=0,  # the session's own share the pace and know what is hopeless
-                timeout=openai.Timeout(self.timeout_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s)),
+                timeout=openai.Timeout(self.settings.timeout, connect=min(CONNECT_TIMEOUT_S, self.settings.timeout)),
             )
             session = Session(self, self._state, openai, client, key)
 
@@ -93,7 +65,7 @@ class OpenAIBackend:
 
             try:
                 # twice the concurrency: the server stays busy while the caller handles a reply
-                pending = submit(2 * self.concurrency)
+                pending = submit(2 * self.settings.concurrency)
                 while pending:
                     yield done.get().result()
                     pending += submit(1) - 1
@@ -107,9 +79,7 @@ class OpenAIBackend:
     def context(self) -> Context:
         """See ``Backend``: what the server says, or the user."""
         key = _key_from_environment(self.api_base)
-        return server_context(
-            self.api_base, self.model, key, tokenizer=self.tokenizer, max_model_len=self.max_model_len
-        )
+        return server_context(self.api_base, self.model, key, self.settings)
 
 
 @contextmanager

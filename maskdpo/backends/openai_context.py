@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from maskdpo.backends.base import Context
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.models import load_tokenizer
 
 BYTES_PER_TOKEN = 2.5
@@ -18,14 +19,12 @@ BYTES_PER_TOKEN = 2.5
 TIMEOUT_S = 30.0
 
 
-def server_context(
-    api_base: str, model: str, key: str | None, *, tokenizer: str | None, max_model_len: int | None
-) -> Context:
+def server_context(api_base: str, model: str, key: str | None, settings: BackendSettings) -> Context:
     """The server's limit and counter, or the ones that the user named; a limit that nobody knows is None."""
     ask = _Server(api_base, key)
-    limit = max_model_len or _limit(ask("/models"), model)
-    if tokenizer is not None:
-        loaded = load_tokenizer(tokenizer)
+    limit = settings.max_model_len or _limit(ask("/models"), model)
+    if settings.tokenizer is not None:
+        loaded = load_tokenizer(settings.tokenizer)
         return Context(limit, lambda text: len(loaded(text, add_special_tokens=False)["input_ids"]))
     return Context(limit, estimated_tokens if limit is None else _Counter(ask, model))
 

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from maskdpo.backends.openai_wire import (
     request_body,
     single_requests,
 )
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.console import warn
 from maskdpo.errors import UserError
 from maskdpo.schemas import Status
@@ -84,10 +84,7 @@ class Options(Protocol):
 
     model: str
     api_base: str
-    concurrency: int
-    timeout_s: float
-    max_retries: int
-    template_options: Mapping[str, Any]
+    settings: BackendSettings
 
 
 class Session:
@@ -96,7 +93,7 @@ class Session:
     def __init__(self, options: Options, state: ServerState, openai: Any, client: Any, key: str | None) -> None:
         self.options, self.state = options, state
         self.openai, self.client, self.key = openai, client, key
-        self.slots = asyncio.Semaphore(options.concurrency)
+        self.slots = asyncio.Semaphore(options.settings.concurrency)
 
     async def answer(self, request: Request) -> Reply:
         reply = await self._in_turn(request)
@@ -133,9 +130,9 @@ class Session:
 
     async def _with_retries(self, request: Request) -> Reply | _Trouble:
         began = time.monotonic()
-        for attempt in range(self.options.max_retries + 1):
+        for attempt in range(self.options.settings.max_retries + 1):
             outcome = await self._paced(request)
-            if isinstance(outcome, Reply) or not outcome.retry or attempt == self.options.max_retries:
+            if isinstance(outcome, Reply) or not outcome.retry or attempt == self.options.settings.max_retries:
                 break
             backoff = min(FIRST_DELAY_S * 2**attempt, LONGEST_DELAY_S) * (1 - random.random() / 4)
             await asyncio.sleep(backoff if outcome.wait_s is None else outcome.wait_s)
@@ -156,11 +153,11 @@ class Session:
 
     async def _attempt(self, request: Request) -> Reply | _Trouble:
         options = self.options
-        body = request_body(request, options.model, self.state.unsupported, options.template_options)
+        body = request_body(request, options.model, self.state.unsupported, options.settings.template_options)
         raw = isinstance(request.prompt, str)
         endpoint = self.client.completions if raw else self.client.chat.completions
         try:
-            async with asyncio.timeout(self.options.timeout_s):  # the client's own counts from byte to byte
+            async with asyncio.timeout(self.options.settings.timeout):  # the client's own counts from byte to byte
                 answer = await endpoint.with_raw_response.create(**body)
             self.state.last_answer = time.monotonic()
             return read_answer(request, answer.text)
@@ -176,7 +173,7 @@ class Session:
                 return _Trouble(str(error)) if name == "n" else await self._attempt(request)
             return self._refused_by_server(error)
         except (self.openai.APITimeoutError, TimeoutError) as error:
-            return self._not_reached(error, f"no answer within {self.options.timeout_s:g} s")
+            return self._not_reached(error, f"no answer within {self.options.settings.timeout:g} s")
         except self.openai.APIConnectionError as error:
             return self._not_reached(error, f"the connection failed: {error.__cause__ or error}")
 
@@ -219,7 +216,7 @@ class Session:
             if self.key is None:
                 return "needs a key (401). Set the environment variable OPENAI_API_KEY"
             return "refuses the key (401). Set OPENAI_API_KEY to a key of this server"
-        if status in (400, 422) and self.options.template_options and "chat_template_kwargs" in message:
+        if status in (400, 422) and self.options.settings.template_options and "chat_template_kwargs" in message:
             return f"takes no options for the chat template: {message}. Leave --template-option out"
         if status == 402 or code == "insufficient_quota" or (status == 403 and not self.state.succeeded):
             return f"does not serve this account: {message}. Check the key's permissions and its quota"

@@ -3,16 +3,17 @@
 import itertools
 import json
 import zlib
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request, Sampling, gather
 from maskdpo.backends.reasoning import Reader, free_answer, readers, stop_at
-from maskdpo.models import Dtype, compute_type, load_model, pick_device
+from maskdpo.backends.settings import DEFAULTS, BackendSettings
+from maskdpo.models import compute_type, load_model, pick_device
 from maskdpo.schemas import Status
 
 if TYPE_CHECKING:
@@ -45,31 +46,20 @@ class TransformersBackend:
 
     Args:
         model: ``smollm2``, a folder or a Hub id.
-        batch_size: rows a forward pass.
-        dtype: ``auto`` is bfloat16 on hardware that computes in it, else float32.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None takes the best that there is.
-        template_options: what the chat template is told beside the messages.
+        settings: those of ``transformers``.
 
     Raises:
         UserError: there is no such device.
     """
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        batch_size: int = 64,
-        dtype: Dtype = "auto",
-        device: str | None = None,
-        template_options: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, model: str, settings: BackendSettings = DEFAULTS) -> None:
         self.model = model
-        self.template_options = template_options or {}
+        self.template_options = settings.template_options
         self.today: date | None = None
         self._reader_on = readers(model, self.template_options)
-        self._batch_size = batch_size
-        self._dtype = dtype
-        self._device = None if device is None else pick_device(device)
+        self._batch_size = settings.batch_size
+        self._dtype = settings.dtype
+        self._device = None if settings.device is None else pick_device(settings.device)
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:

@@ -1,7 +1,7 @@
 """vLLM inside this process: windows of requests, a shared prefix cache, constrained decoding for choices."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date
 from itertools import islice
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from maskdpo.backends.base import Completion, Context, Failure, Reply, Request, gather, request_seed
 from maskdpo.backends.probability import ScoredToken
 from maskdpo.backends.reasoning import Reader, free_answer, readers
+from maskdpo.backends.settings import DEFAULTS, BackendSettings
 from maskdpo.backends.structured import read_object, read_word, verdict_schema
 from maskdpo.errors import UserError
 from maskdpo.extras import require
@@ -30,28 +31,13 @@ class VLLMBackend:
 
     Args:
         model: a model folder, a Hub id, or ``smollm2``.
-        tensor_parallel_size: GPUs that share the model.
-        max_model_len: the longest prompt with its answer, in tokens. None: what the model can do.
-        gpu_memory_utilization: the share of every GPU's memory that vLLM takes; on a CPU, of the main memory.
-        template_options: what the chat template is told beside the messages.
+        settings: those of ``vllm``.
     """
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        tensor_parallel_size: int = 1,
-        max_model_len: int | None = None,
-        gpu_memory_utilization: float = 0.9,
-        template_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        if tensor_parallel_size < 1 or not 0 < gpu_memory_utilization <= 1:
-            raise UserError("tensor_parallel_size must be at least 1, gpu_memory_utilization between 0 and 1")
+    def __init__(self, model: str, settings: BackendSettings = DEFAULTS) -> None:
         self.model = model
-        self.tensor_parallel_size = tensor_parallel_size
-        self.max_model_len = max_model_len
-        self.gpu_memory_utilization = gpu_memory_utilization
-        self.template_options = template_options or {}
+        self.settings = settings
+        self.template_options = settings.template_options
         self.today: date | None = None
         self._reader_on = readers(model, self.template_options)
         self._loaded: LLM | None = None
@@ -131,9 +117,9 @@ class VLLMBackend:
             try:
                 self._loaded = vllm.LLM(
                     resolve_model(self.model),
-                    tensor_parallel_size=self.tensor_parallel_size,
-                    max_model_len=self.max_model_len,
-                    gpu_memory_utilization=self.gpu_memory_utilization,
+                    tensor_parallel_size=self.settings.tensor_parallel_size,
+                    max_model_len=self.settings.max_model_len,
+                    gpu_memory_utilization=self.settings.gpu_memory_utilization,
                     enable_prefix_caching=True,
                     trust_remote_code=False,
                     **_cpu_settings(),

@@ -13,6 +13,7 @@ from maskdpo.backends import rows as rows_module
 from maskdpo.backends.choices import Path, Slot, fill_slots
 from maskdpo.backends.decode import Row, decode, end_ids
 from maskdpo.backends.rows import alike, pads_without_trace
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend
 
 PROMPTS = [np.random.default_rng(i).integers(3, 60, length).tolist() for i, length in enumerate((5, 11, 11, 2))]
@@ -139,7 +140,7 @@ def test_a_prompt_is_read_once_for_all_its_samples_and_a_token_after_that(monkey
 
 
 def test_the_limit_of_a_composite_is_that_of_its_text_part(tiny_model: str) -> None:
-    made = TransformersBackend(tiny_model, device="cpu")
+    made = TransformersBackend(tiny_model, BackendSettings(device="cpu"))
     made._loaded = (model_of("gemma3"), AutoTokenizer.from_pretrained(tiny_model))
     assert not hasattr(model_of("gemma3").config, "max_position_embeddings")
     assert made.context().limit == 128

@@ -16,6 +16,7 @@ import pytest
 from maskdpo.backends import openai_context, openai_session
 from maskdpo.backends.base import Failure, Pick, Reply, Request, Sampling
 from maskdpo.backends.openai_backend import OpenAIBackend
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.errors import UserError
 from maskdpo.schemas import Message, Status
 from tests.backends.fault_server import Answer, Asked, FaultServer, chat, problem, running, text
@@ -42,7 +43,7 @@ def ask(key: object = 0, prompt: str = "Say something.", choices: tuple[str, ...
 
 
 def generate(server: FaultServer, *requests: Request, sampling: Sampling | None = None, **options: Any) -> list[Reply]:
-    backend = OpenAIBackend("m", api_base=server.url, **options)
+    backend = OpenAIBackend("m", BackendSettings(api_base=server.url, **options))
     return list(backend.generate(replace(each, sampling=sampling) if sampling else each for each in requests))
 
 
@@ -496,15 +497,15 @@ def test_the_limit_and_the_counter_are_the_servers_own(server: FaultServer) -> N
         return Answer({"count": len(asked.body["prompt"].split())})
 
     server.script = script
-    context = OpenAIBackend("m", api_base=server.url).context()
+    context = OpenAIBackend("m", BackendSettings(api_base=server.url)).context()
     assert (context.limit, context.count("one two three four")) == (4096, 4)
     assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
-    assert OpenAIBackend("m", api_base=server.url, max_model_len=99).context().limit == 99
+    assert OpenAIBackend("m", BackendSettings(api_base=server.url, max_model_len=99)).context().limit == 99
 
 
 def test_a_server_that_tells_nothing_leaves_the_limit_open_and_counting_to_an_estimate(server: FaultServer) -> None:
     server.script = lambda asked: problem(404, "no such page")
-    context = OpenAIBackend("m", api_base=server.url).context()
+    context = OpenAIBackend("m", BackendSettings(api_base=server.url)).context()
     assert context.limit is None
     assert context.count("x" * 100) >= 40
 
@@ -520,9 +521,9 @@ def models_with_limit(asked: Asked) -> Answer | None:
 )
 def test_broken_answers_about_the_context_are_no_answer(server: FaultServer, answer: Answer) -> None:
     server.script = lambda asked: answer
-    assert OpenAIBackend("m", api_base=server.url).context().limit is None
+    assert OpenAIBackend("m", BackendSettings(api_base=server.url)).context().limit is None
     server.script = lambda asked: models_with_limit(asked) or answer
-    context = OpenAIBackend("m", api_base=server.url).context()
+    context = OpenAIBackend("m", BackendSettings(api_base=server.url)).context()
     assert context.limit == 4096
     assert context.count("x" * 100) == 41
 
@@ -530,7 +531,7 @@ def test_broken_answers_about_the_context_are_no_answer(server: FaultServer, ans
 def test_a_server_that_stops_counting_is_not_asked_again(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_context, "TIMEOUT_S", 0.2)
     server.script = lambda asked: models_with_limit(asked) or Answer({"count": 7})
-    context = OpenAIBackend("m", api_base=server.url).context()
+    context = OpenAIBackend("m", BackendSettings(api_base=server.url)).context()
     assert context.count("x" * 100) == 7
     server.script = lambda asked: Answer({"count": 7}, delay_s=0.5)
     asked = len(server.asked)
@@ -542,19 +543,19 @@ def test_the_key_follows_no_redirect_to_another_server(server: FaultServer) -> N
     with running() as other:
         other.script = lambda asked: Answer({"data": [{"id": "m", "max_model_len": 1}]})
         server.script = lambda asked: Answer({}, 302, {"location": other.url + "/models"})
-        assert OpenAIBackend("m", api_base=server.url).context().limit is None
+        assert OpenAIBackend("m", BackendSettings(api_base=server.url)).context().limit is None
         assert other.asked == []
 
 
 def test_a_redirect_on_the_same_server_is_followed(server: FaultServer) -> None:
     server.queue.append(Answer({}, 302, {"location": "/v1/models"}))
     server.script = lambda asked: models_with_limit(asked) or Answer({"count": 3})
-    assert OpenAIBackend("m", api_base=server.url).context().limit == 4096
+    assert OpenAIBackend("m", BackendSettings(api_base=server.url)).context().limit == 4096
 
 
 def test_a_tokenizer_may_be_named(server: FaultServer, tiny_model: str) -> None:
     server.script = lambda asked: Answer({"data": []})
-    context = OpenAIBackend("m", api_base=server.url, tokenizer=tiny_model, max_model_len=50).context()
+    context = OpenAIBackend("m", BackendSettings(api_base=server.url, tokenizer=tiny_model, max_model_len=50)).context()
     assert context.limit == 50
     assert context.count("river Thames") < len("river Thames")
 
@@ -606,7 +607,7 @@ def patience(trouble: Answer) -> float:
 @pytest.mark.parametrize("trouble", PASSING.values(), ids=PASSING.keys())
 def test_passing_trouble_is_tried_again(server: FaultServer, trouble: Answer) -> None:
     server.queue += [trouble, trouble]
-    reply = one(server, timeout_s=patience(trouble), max_retries=2)
+    reply = one(server, timeout=patience(trouble), max_retries=2)
     assert reply.failure is None
     assert reply.completions[0].text == "fine"
     assert len(server.asked) == 3
@@ -615,7 +616,7 @@ def test_passing_trouble_is_tried_again(server: FaultServer, trouble: Answer) ->
 @pytest.mark.parametrize("trouble", PASSING.values(), ids=PASSING.keys())
 def test_lasting_trouble_is_a_failure_after_the_retries(server: FaultServer, trouble: Answer) -> None:
     server.script = lambda asked: trouble
-    assert failure(one(server, timeout_s=patience(trouble), max_retries=1)).status is Status.API_ERROR
+    assert failure(one(server, timeout=patience(trouble), max_retries=1)).status is Status.API_ERROR
     assert len(server.asked) == 2
 
 
@@ -779,7 +780,7 @@ def test_no_server_at_all() -> None:
         url = server.url
     began = time.monotonic()
     with pytest.raises(UserError, match=r"cannot be reached.*Start the server") as caught:
-        list(OpenAIBackend("m", api_base=url).generate([ask()]))
+        list(OpenAIBackend("m", BackendSettings(api_base=url)).generate([ask()]))
     assert url in str(caught.value)
     assert time.monotonic() - began < 5
 
@@ -864,7 +865,7 @@ def test_inputs_that_are_all_too_long_do_not_stop_the_run(server: FaultServer) -
 
 def test_a_server_that_dies_in_the_middle_stops_the_run() -> None:
     with running() as server:
-        replies = OpenAIBackend("m", api_base=server.url, concurrency=1, max_retries=2).generate(
+        replies = OpenAIBackend("m", BackendSettings(api_base=server.url, concurrency=1, max_retries=2)).generate(
             ask(i) for i in range(1000)
         )
         next(replies)
@@ -903,7 +904,7 @@ def test_requests_are_pulled_lazily_from_the_callers_thread(server: FaultServer)
             pulled.append(i)
             yield ask(i)
 
-    replies = OpenAIBackend("m", api_base=server.url, concurrency=3).generate(requests())
+    replies = OpenAIBackend("m", BackendSettings(api_base=server.url, concurrency=3)).generate(requests())
     assert pulled == []
     next(replies)
     assert len(pulled) == 6
@@ -917,7 +918,9 @@ def test_requests_are_pulled_lazily_from_the_callers_thread(server: FaultServer)
 def test_closing_early_cancels_what_is_under_way(server: FaultServer) -> None:
     server.queue.append(Answer(chat("x")))
     server.script = lambda asked: Answer(chat("late"), delay_s=2.0)
-    replies = OpenAIBackend("m", api_base=server.url, concurrency=4).generate(ask(i) for i in range(100))
+    replies = OpenAIBackend("m", BackendSettings(api_base=server.url, concurrency=4)).generate(
+        ask(i) for i in range(100)
+    )
     next(replies)
     began = time.monotonic()
     replies.close()  # type: ignore[attr-defined]
@@ -933,7 +936,7 @@ def test_an_error_in_the_callers_requests_reaches_the_caller(server: FaultServer
         raise ValueError("line 2 is broken")
 
     with pytest.raises(ValueError, match="line 2"):
-        list(OpenAIBackend("m", api_base=server.url).generate(requests()))
+        list(OpenAIBackend("m", BackendSettings(api_base=server.url)).generate(requests()))
     assert not [thread for thread in threading.enumerate() if thread.name == "maskdpo-openai"]
 
 
@@ -943,7 +946,7 @@ def test_no_requests_no_calls(server: FaultServer) -> None:
 
 
 def test_a_backend_serves_again(server: FaultServer) -> None:
-    backend = OpenAIBackend("m", api_base=server.url)
+    backend = OpenAIBackend("m", BackendSettings(api_base=server.url))
     assert [len(list(backend.generate([ask(0), ask(1)]))) for _ in range(3)] == [2, 2, 2]
 
 
@@ -952,7 +955,7 @@ def test_what_the_server_has_shown_is_known_to_the_next_call(server: FaultServer
         return problem(400, "Unknown parameter: 'seed'", param="seed") if "seed" in asked.body else Answer(chat("fine"))
 
     server.script = script
-    backend = OpenAIBackend("m", api_base=server.url, requests_per_minute=300)
+    backend = OpenAIBackend("m", BackendSettings(api_base=server.url, requests_per_minute=300))
     began = time.monotonic()
     for i in range(3):
         assert [reply.failure for reply in backend.generate([ask(i)])] == [None]
@@ -1009,7 +1012,10 @@ def test_the_key_appears_in_no_error_and_no_log(
             said.append(str(error))
     server.script = lambda asked: Answer(f"no JSON but {KEY}")
     said.append(failure(one(server, max_retries=1)).message)
-    said.append(repr(OpenAIBackend("m", api_base=server.url)) + repr(vars(OpenAIBackend("m", api_base=server.url))))
+    said.append(
+        repr(OpenAIBackend("m", BackendSettings(api_base=server.url)))
+        + repr(vars(OpenAIBackend("m", BackendSettings(api_base=server.url))))
+    )
     assert len(said) == 8
     assert all(asked.headers["authorization"].endswith(KEY) for asked in server.asked)
     captured = capfd.readouterr()
@@ -1056,10 +1062,10 @@ def test_the_base_comes_from_the_environment_too(server: FaultServer, monkeypatc
     "options",
     [{"api_base": "localhost:8000"}, {"api_base": "ftp://x/v1"}, {"api_base": f"http://u:{KEY}@x/v1"},
      {"api_base": f"http://x/v1?key={KEY}"},
-     {"concurrency": 0}, {"timeout_s": 0.0}, {"requests_per_minute": 0.0},
+     {"concurrency": 0}, {"timeout": 0.0}, {"requests_per_minute": 0.0},
      {"tokens_per_minute": -1.0}, {"max_retries": -1}],
 )  # fmt: skip
 def test_wrong_options(options: dict[str, Any]) -> None:
     with pytest.raises(UserError) as caught:
-        OpenAIBackend("m", **options)
+        OpenAIBackend("m", BackendSettings(**options))
     assert KEY not in str(caught.value)

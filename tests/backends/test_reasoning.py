@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 
 from maskdpo.backends.base import Completion, Failure, Request, Sampling
 from maskdpo.backends.reasoning import Reader, free_answer
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.chat import ChatFormat
 from maskdpo.errors import UserError
@@ -20,7 +21,7 @@ def thinking_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def answered(model: str, options: dict[str, Any] | None = None, prompt: Any = None, **sampling: Any) -> Any:
-    backend = TransformersBackend(model, dtype="float32", device="cpu", template_options=options)
+    backend = TransformersBackend(model, BackendSettings(dtype="float32", device="cpu", template_options=options))
     wanted = Sampling(**{"max_tokens": 60, "temperature": 0.0, **sampling})
     asked = [Message(role="user", content=QUESTION)] if prompt is None else prompt
     (reply,) = backend.generate([Request(0, asked, sampling=wanted)])
@@ -161,7 +162,9 @@ def test_a_blank_before_the_answer_is_left_to_the_choices(tokenizer: Any) -> Non
 
 def test_a_judge_that_thinks_is_sure_of_the_word_that_it_would_say_behind_closed_reasoning(thinking_model: str) -> None:
     options = {"enable_thinking": False}
-    backend = TransformersBackend(thinking_model, dtype="float32", device="cpu", template_options=options)
+    backend = TransformersBackend(
+        thinking_model, BackendSettings(dtype="float32", device="cpu", template_options=options)
+    )
     tokenizer = backend._reader.chat.tokenizer
     tokenizer.chat_template = str(tokenizer.chat_template).replace("<think>\n\n</think>\n\n", "<think>\n")
     asked = Request(0, [Message(role="user", content=QUESTION)], (ANSWER.strip(), "Let me see, a city."))
@@ -200,7 +203,9 @@ def test_an_option_that_would_not_reach_the_template_is_refused(tokenizer: Any) 
 
 def test_an_option_that_the_template_does_not_read_is_said(tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A typo would be recorded as if it had been followed."""
-    backend = TransformersBackend(tiny_model, dtype="float32", device="cpu", template_options={"enable_thinkin": False})
+    backend = TransformersBackend(
+        tiny_model, BackendSettings(dtype="float32", device="cpu", template_options={"enable_thinkin": False})
+    )
     assert not backend.writes_date()
     said = " ".join(capsys.readouterr().err.split())
     assert "does not read enable_thinkin: --template-option has no effect there" in said

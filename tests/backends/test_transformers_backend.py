@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from maskdpo.backends.base import Reply, Request, Sampling
 from maskdpo.backends.decode import pick
 from maskdpo.backends.rows import left_pad
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.errors import UserError
 from maskdpo.schemas import Message, Status
@@ -24,7 +25,7 @@ PROMPTS = ("The river", "Which city does the river cross?", "你好", "x", "Pari
 
 
 def backend(folder: str, batch_size: int = 16) -> TransformersBackend:
-    return TransformersBackend(folder, batch_size=batch_size, dtype="float32", device="cpu")
+    return TransformersBackend(folder, BackendSettings(batch_size=batch_size, dtype="float32", device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -428,7 +429,7 @@ def test_smollm2_answers_as_generate_does_and_knows_a_capital() -> None:
     pytest.importorskip("gguf")
     from maskdpo.models import resolve_model
 
-    made = TransformersBackend("smollm2", dtype="float32", device="cpu")
+    made = TransformersBackend("smollm2", BackendSettings(dtype="float32", device="cpu"))
     ask = [Message(role="user", content="What is the capital of France?")]
     requests = [Request("free", ask), Request("choice", ask, ("Paris", "Berlin", "Paris, Texas"))]
     found = run(made, requests, temperature=0.0, max_tokens=16)

