@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from maskdpo.annotate.splitters.base import BlockSplitter, Splitter
-from maskdpo.annotate.splitters.markdown import markdown_splitter
-from maskdpo.annotate.splitters.nltk_splitter import nltk_splitter
-from maskdpo.annotate.splitters.spacy_splitter import spacy_splitter
 from maskdpo.errors import UserError
+from maskdpo.text.splitters.base import BlockSplitter, Splitter
+from maskdpo.text.splitters.markdown import markdown_splitter
+from maskdpo.text.splitters.nltk_splitter import nltk_splitter
+from maskdpo.text.splitters.spacy_splitter import spacy_splitter
 
 __all__ = ["BlockSplitter", "Splitter", "get_splitter"]
 
