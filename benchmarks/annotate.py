@@ -23,11 +23,11 @@ import openai
 from maskdpo import console
 from maskdpo.annotate.judge import Task, Usage
 from maskdpo.annotate.judges.llm import llm_judge
-from maskdpo.annotate.splitters import get_splitter
 from maskdpo.backends.openai_backend import OpenAIBackend
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.io import read_answers, read_prompts
 from maskdpo.schemas import Response
+from maskdpo.text.splitters import get_splitter
 from tests.integration.vllm_server import vllm_server
 
 FACT = """You check facts. Below are a question and part of an answer to it. Does that part state facts that could be

@@ -24,11 +24,11 @@ from pathlib import Path
 
 from maskdpo.annotate.judge import Judge, Task, Verdict
 from maskdpo.annotate.judges.lexical import lexical_judge
-from maskdpo.annotate.runner import annotate
-from maskdpo.annotate.splitters import get_splitter
+from maskdpo.annotate.labelling import annotate
 from maskdpo.annotate.stats import AnnotateStats
 from maskdpo.io import write_records
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Status
+from maskdpo.text.splitters import get_splitter
 
 ANSWERS_A_PROMPT = 8
 WINDOW = 64

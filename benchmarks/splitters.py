@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskdpo.annotate.splitters import Splitter, get_splitter
-from maskdpo.annotate.splitters.score import score
 from maskdpo.errors import UserError
 from maskdpo.extras import require
 from maskdpo.schemas.records import Span
+from maskdpo.text.splitters import Splitter, get_splitter
+from maskdpo.text.splitters.score import score
 
-DATA = Path(__file__).parents[1] / "tests" / "annotate" / "data"
+DATA = Path(__file__).parents[1] / "tests" / "text" / "data"
 ANSWERS_IN_A_TEXT = 8  # the marked answers are short; eight make a text as long as a usual answer
 Marked = list[tuple[str, str, list[str]]]  # text, language, sentences
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
 from maskdpo.io import is_on_hub
-from maskdpo.runs import RunMeta, changed_outputs, holds, meta_file, read_meta, record_of, recorded_model
+from maskdpo.run_record import RunMeta, changed_outputs, holds, meta_file, read_meta, record_of, recorded_model
 
 State = Literal["unchanged", "changed", "moved", "missing", "unknown"]
 

@@ -17,7 +17,8 @@ from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint
 from maskdpo.io import Appender, Located, read_located, refuse_overwriting, reorder
 from maskdpo.io.append import sole_writer
-from maskdpo.runs import Run, fix_date, meta_file, recorded_option, set_aside
+from maskdpo.prompt_date import fix_date
+from maskdpo.run_record import Run, meta_file, recorded_option, set_aside
 from maskdpo.schemas import Message, Prompt, Response
 from maskdpo.settings import Model, Option, PromptsFile, Restart, Seed
 

@@ -18,7 +18,7 @@ from maskdpo.formats.align import align
 from maskdpo.formats.paper import PaperRow, from_paper, to_paper
 from maskdpo.formats.transfer import config_file, export_file, import_file
 from maskdpo.io import read_records, write_records
-from maskdpo.runs import meta_file, read_meta
+from maskdpo.run_record import meta_file, read_meta
 from maskdpo.schemas import SIDES, Annotation, Label, Message, Pair, PairSentence, Prompt, Record, Response
 
 TEXT = st.text(st.sampled_from("ab1. \n\t-é😀中\u3000"), min_size=0, max_size=40)

@@ -31,13 +31,13 @@ def test_import_contracts_hold() -> None:
     [
         ("maskdpo.cli", ["torch", "transformers", "sklearn", "openai", "spacy"]),
         ("maskdpo.sample", ["torch", "transformers"]),
-        ("maskdpo.annotate.runner", ["torch", "transformers", "maskdpo.train", "spacy", "nltk"]),
+        ("maskdpo.annotate.labelling", ["torch", "transformers", "maskdpo.train", "spacy", "nltk"]),
         ("maskdpo.annotate.judges", ["torch", "transformers", "maskdpo.train", "spacy", "nltk"]),
         ("maskdpo.dataset.pairs", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train"]),
         ("maskdpo.evaluate.report", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train"]),
         ("maskdpo.formats.transfer", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.dataset"]),
         ("maskdpo.lineage", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.dataset"]),
-        ("maskdpo.pipeline.run", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.cli"]),
+        ("maskdpo.pipeline.execute", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.cli"]),
         ("maskdpo.train.run.train", ["spacy", "sentencex", "nltk", "maskdpo.annotate", "maskdpo.backends"]),
     ],
 )

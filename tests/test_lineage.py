@@ -13,7 +13,7 @@ from maskdpo.cli import app
 from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
 from maskdpo.lineage import Node, problems, trace
-from maskdpo.runs import META_IN_FOLDER, Run, invoked_as, meta_file, read_meta
+from maskdpo.run_record import META_IN_FOLDER, Run, invoked_as, meta_file, read_meta
 
 
 def made(

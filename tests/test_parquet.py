@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import open_input, parquet, read_records, record_type, record_writer, scan, sources, write_records
-from maskdpo.runs import sha256_of
+from maskdpo.run_record import sha256_of
 from maskdpo.schemas import Annotation, Label, Pair, Prompt, Record, Response, Status
 
 WHOLE = st.characters(exclude_categories=["Cs"])

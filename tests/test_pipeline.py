@@ -17,10 +17,10 @@ from maskdpo.cli.pipeline import COMMANDS
 from maskdpo.cli.pipeline import run as run_command
 from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint
-from maskdpo.pipeline.run import plan, run_stages
+from maskdpo.pipeline.execute import plan, run_stages
 from maskdpo.pipeline.settings import full_arguments, option_name
 from maskdpo.pipeline.spec import Stage, load_pipeline
-from maskdpo.runs import meta_file, read_meta
+from maskdpo.run_record import meta_file, read_meta
 
 CITIES = ("Paris", "London", "Rome", "Berlin", "Madrid")
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -20,7 +20,7 @@ from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.backends.vllm_backend import VLLMBackend
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
-from maskdpo.runs import RunMeta, meta_file
+from maskdpo.run_record import RunMeta, meta_file
 from maskdpo.sample import sample
 from maskdpo.schemas import Message, Response, Status
 

@@ -14,7 +14,7 @@ from benchmarks.closed_world.measure import Figures, divergence, figures
 from benchmarks.closed_world.methods import METHODS
 from benchmarks.closed_world.pretrain import MAX_ANSWER, pretrain
 from benchmarks.closed_world.world import World, make_prompts, make_world
-from maskdpo.annotate.runner import annotate
+from maskdpo.annotate.labelling import annotate
 from maskdpo.backends.base import Sampling
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend

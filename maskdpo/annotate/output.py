@@ -8,7 +8,7 @@ from maskdpo.annotate.stats import AnnotateStats
 from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
 from maskdpo.io import Appender, reorder
-from maskdpo.runs import recorded_option
+from maskdpo.run_record import recorded_option
 from maskdpo.schemas import Annotation, JudgeInfo, Response, Sentence, Status
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from maskdpo import registry
 from maskdpo.annotate.judge import Judge
 from maskdpo.annotate.judges import JUDGES, get_judge
-from maskdpo.annotate.splitters import Splitter, get_splitter
+from maskdpo.text.splitters import Splitter, get_splitter
 from maskdpo.backends import make_backend
 from maskdpo.backends.base import Backend
 from maskdpo.backends.settings import BackendSettings

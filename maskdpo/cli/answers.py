@@ -116,9 +116,9 @@ def annotate(
     A call that fails is a status, never a label. Repeat the same command to continue an interrupted run.
     """
     from maskdpo.annotate.judges import get_judge
-    from maskdpo.annotate.runner import annotate as run
-    from maskdpo.annotate.splitters import get_splitter
+    from maskdpo.annotate.labelling import annotate as run
     from maskdpo.backends.base import Backend
+    from maskdpo.text.splitters import get_splitter
 
     def judge_backend() -> Backend:
         if model is None:

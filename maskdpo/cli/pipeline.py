@@ -45,7 +45,7 @@ def run(
 
     What is up to date is passed over, what was interrupted goes on. Repeat the same command as often as you like.
     """
-    from maskdpo.pipeline.run import plan, run_stages
+    from maskdpo.pipeline.execute import plan, run_stages
     from maskdpo.pipeline.spec import load_pipeline
 
     stages = load_pipeline(file, COMMANDS)

@@ -23,7 +23,7 @@ from maskdpo.dataset.strategies import STRATEGIES, Pool, Proposal
 from maskdpo.dataset.write import pair_files, pair_record, test_file
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import atomic_write, refuse_overwriting
-from maskdpo.runs import Run, meta_file
+from maskdpo.run_record import Run, meta_file
 from maskdpo.schemas import Prompt
 
 DEFAULTS = PairOptions()

@@ -9,7 +9,7 @@ from maskdpo.dataset.reading import Text
 from maskdpo.dataset.strategies import Proposal
 from maskdpo.errors import InputError
 from maskdpo.io import record_writer
-from maskdpo.runs import meta_file, read_meta
+from maskdpo.run_record import meta_file, read_meta
 from maskdpo.schemas import Message, Pair, Prompt
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from maskdpo.evaluate.html import Payload, SummaryTable, render
+from maskdpo.html.render import Payload, SummaryTable, render
 from maskdpo.io import atomic_write
 from maskdpo.schemas import RIGHT, SIDES, WRONG, Annotation, Label, Pair, PairSentence, Prompt, Sentence, Side
 
@@ -207,7 +207,9 @@ class _Builder:
         """Render and write the page."""
         data = {"kind": kind, "judges": list(self.judges), "gold": self.gold_sentences > 0}
         payload = data | {"prompts": self.cards, "items": self.items}
-        page = render("report.html.j2", [f"report/{name}" for name in SCRIPTS], payload, title, summary)
+        page = render(
+            "maskdpo.evaluate", "report.html.j2", [f"report/{name}" for name in SCRIPTS], payload, title, summary
+        )
         with atomic_write(out) as file:
             file.write(page)
         return PageStats(

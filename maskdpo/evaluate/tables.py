@@ -11,9 +11,9 @@ from maskdpo.console import warn
 from maskdpo.errors import UserError
 from maskdpo.evaluate.agreement import Agreement, ClassAgreement, agreement
 from maskdpo.evaluate.factuality import Comparison, Estimate, Summary, compare, summarise
-from maskdpo.evaluate.html import SummaryTable
+from maskdpo.html.render import SummaryTable
 from maskdpo.io import atomic_write, read_answers, read_prompts, read_records
-from maskdpo.runs import sha256_of
+from maskdpo.run_record import sha256_of
 from maskdpo.schemas import Annotation, JudgeInfo, Prompt
 
 AGREEMENT_NAMES = {

@@ -17,9 +17,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from maskdpo.console import warn
 from maskdpo.errors import InputError
-from maskdpo.evaluate.html import Payload, SummaryTable, render
+from maskdpo.html.render import Payload, SummaryTable, render
 from maskdpo.io import atomic_write, open_input
-from maskdpo.runs import META_IN_FOLDER, RunMeta, read_meta
+from maskdpo.run_record import META_IN_FOLDER, RunMeta, read_meta
 
 METRICS, EVALS = "metrics.jsonl", "eval.jsonl"
 FILES = (METRICS, EVALS, META_IN_FOLDER)
@@ -109,7 +109,14 @@ def write_training_page(out: Path, folders: Sequence[Path], *, title: str | None
     runs = [read_training(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     payload: Payload = {"runs": [_payload(run) for run in runs]}
     tables = [_results(runs), *_settings(runs)]
-    page = render("training.html.j2", SCRIPTS, payload, title or f"Training: {', '.join(r.name for r in runs)}", tables)
+    page = render(
+        "maskdpo.evaluate",
+        "training.html.j2",
+        SCRIPTS,
+        payload,
+        title or f"Training: {', '.join(r.name for r in runs)}",
+        tables,
+    )
     with atomic_write(out) as file:
         file.write(page)
     broken = sum(step.loss is None for run in runs for step in run.steps)

@@ -27,7 +27,7 @@ from maskdpo.io import (
     with_config,
 )
 from maskdpo.io.read import BOM
-from maskdpo.runs import Run, meta_file
+from maskdpo.run_record import Run, meta_file
 from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt
 
 ExportFormat = Literal["trl", "mask-dpo-paper", "label-studio", "argilla"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from maskdpo.errors import InputError, UserError
-from maskdpo.io import hub
+from maskdpo.hub import client
 from maskdpo.io.parquet import column_names, is_parquet, read_rows
 from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt, Response
 
@@ -43,8 +43,8 @@ class Dataset(NamedTuple):
     def on_hub(self) -> bool:
         return self.base.startswith(HUB)
 
-    def snapshot(self) -> hub.Snapshot:
-        return hub.snapshot(self.base.removeprefix(HUB), self.revision)
+    def snapshot(self) -> client.Snapshot:
+        return client.snapshot(self.base.removeprefix(HUB), self.revision)
 
 
 class Tables(NamedTuple):
@@ -132,7 +132,7 @@ def tables_of(path: Path, model: type[FileRecord] | None = None) -> Tables | Non
     if dataset.on_hub:
         where = dataset.snapshot()
         shown = Path(f"{dataset.base}@{where.sha[:8]}") / _shown(names)
-        return Tables(shown, lambda: (hub.download(where, name) for name in names), only)
+        return Tables(shown, lambda: (client.download(where, name) for name in names), only)
     folder = Path(dataset.base)
     return Tables(folder / _shown(names), lambda: (folder / name for name in names), only)
 

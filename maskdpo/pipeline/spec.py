@@ -12,7 +12,7 @@ from maskdpo.errors import InputError
 from maskdpo.io import open_input
 from maskdpo.pipeline.settings import Command, check_section, command_line, first_error, full_arguments, option_name
 from maskdpo.public import line_without_secrets, without_secrets
-from maskdpo.runs import sha256_of
+from maskdpo.run_record import sha256_of
 
 Section = Annotated[dict[str, Any] | None, BeforeValidator(lambda value: {} if value is None else value)]
 """Options of a stage; an empty section runs it with its defaults, one that is not there leaves the stage out."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from maskdpo.identity import fingerprint
 from maskdpo.pipeline.spec import Stage
-from maskdpo.runs import RunMeta, changed_outputs, holds, meta_file, read_meta, record_of, recorded_model
+from maskdpo.run_record import RunMeta, changed_outputs, holds, meta_file, read_meta, record_of, recorded_model
 
 ALWAYS = frozenset({"evaluate", "report"})
 """Quick, and their product is to be looked at: they run each time, and leave no record."""

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskdpo.annotate.claims.quantities import Quantity, agree
-from maskdpo.annotate.claims.tokens import tokens
 from maskdpo.annotate.judge import Task, Verdict
 from maskdpo.annotate.judges.lexical import LexicalJudge, lexical_judge
 from maskdpo.errors import UserError
 from maskdpo.schemas import Label, Prompt, Response, Span, Status
+from maskdpo.text.claims.quantities import Quantity, agree
+from maskdpo.text.claims.tokens import tokens
 
 RIGHT, CONTRADICTORY = Label.NO_HALLUCINATION, Label.CONTRADICTORY
 UNVERIFIABLE, NO_FACT = Label.UNVERIFIABLE, Label.NO_FACT

@@ -11,9 +11,9 @@ import pytest
 from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges.llm import LLMJudge, llm_judge
 from maskdpo.annotate.protocol import load_protocol
-from maskdpo.annotate.splitters import get_splitter
 from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request
 from maskdpo.schemas import Label, Prompt, Response, Status
+from maskdpo.text.splitters import get_splitter
 
 CHOICES = ("supported", "contradicted", "unverifiable", "no_fact")
 

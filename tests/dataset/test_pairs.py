@@ -20,7 +20,7 @@ from maskdpo.dataset.stats import PairStats
 from maskdpo.dataset.strategies import Pool, Proposal, best_worst
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
-from maskdpo.runs import RunMeta, meta_file
+from maskdpo.run_record import RunMeta, meta_file
 from maskdpo.schemas import Message, Pair
 
 LABELS = {"r": "no_hallucination", "w": "contradictory", "u": "unverifiable", "n": "no_fact", "?": None}

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from maskdpo.evaluate import html as html_module
-from maskdpo.evaluate.html import SummaryTable
 from maskdpo.evaluate.page import PageStats, gold_label, write_page, write_pairs_page
+from maskdpo.html import render as html_module
+from maskdpo.html.render import SummaryTable
 from maskdpo.schemas import (
     Annotation,
     JudgeInfo,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from browser import Browser
 
-from maskdpo.evaluate.html import SummaryTable
 from maskdpo.evaluate.page import write_page, write_pairs_page
+from maskdpo.html.render import SummaryTable
 from maskdpo.schemas import Annotation, Label, Pair, PairSentence, Prompt, Sentence, Status
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")

@@ -12,9 +12,9 @@ import pytest
 
 from maskdpo.cli import main
 from maskdpo.errors import UserError
-from maskdpo.evaluate.html import SummaryTable
 from maskdpo.evaluate.report import write_report
 from maskdpo.evaluate.tables import evaluate_files
+from maskdpo.html.render import SummaryTable
 
 
 def rows(labels: tuple[str, ...], text: str = "One is so.") -> list[dict[str, Any]]:

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from maskdpo.annotate.judges.llm import llm_judge
-from maskdpo.annotate.runner import annotate
-from maskdpo.annotate.splitters import get_splitter
+from maskdpo.annotate.labelling import annotate
 from maskdpo.backends.base import Backend, Failure, Reply, Request, Sampling
 from maskdpo.backends.openai_backend import OpenAIBackend
 from maskdpo.backends.settings import BackendSettings
@@ -20,6 +19,7 @@ from maskdpo.errors import UserError
 from maskdpo.io import read_records
 from maskdpo.sample import sample
 from maskdpo.schemas import Annotation, Message, Status
+from maskdpo.text.splitters import get_splitter
 from tests.integration.vllm_server import MEMORY, vllm_server
 from tests.thinking_model import ANSWER, QUESTION, THOUGHT, save_thinking_model
 

@@ -18,7 +18,7 @@ from test_run import cache_folder, config_for, pairs_file
 
 from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
-from maskdpo.runs import Run, meta_file
+from maskdpo.run_record import Run, meta_file
 from maskdpo.schemas import Prompt
 from maskdpo.train.config import make_config
 from maskdpo.train.model.load import load_policy

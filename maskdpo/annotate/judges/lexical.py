@@ -12,12 +12,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from maskdpo.annotate.claims.claims import Claim, Clause, clauses, find
-from maskdpo.annotate.claims.reference import Place, Reference
-from maskdpo.annotate.claims.tokens import Token, tokens
 from maskdpo.annotate.judge import Task, Verdict
 from maskdpo.errors import UserError
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Status
+from maskdpo.text.claims.claims import Claim, Clause, clauses, find
+from maskdpo.text.claims.reference import Place, Reference
+from maskdpo.text.claims.tokens import Token, tokens
 
 VERSION = "0.1.0"
 """The maskdpo since which this judge gives the verdicts that it gives. Labels of different judges are not mixed: this

@@ -12,14 +12,14 @@ from pydantic import BaseModel, Field
 from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges.board import Board
 from maskdpo.annotate.judges.room import Room, TooLong
-from maskdpo.annotate.language import detect_language
-from maskdpo.annotate.passages import Passages
 from maskdpo.annotate.protocol import Protocol, load_protocol
 from maskdpo.annotate.replies import Outcome, outcomes
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint
 from maskdpo.schemas import JudgeInfo, Message, Prompt, Status
+from maskdpo.text.language import detect_language
+from maskdpo.text.passages import Passages
 
 VERSION = "0.1.0"
 """The maskdpo since which this judge gives the verdicts that it gives. Labels of different judges are not mixed: this

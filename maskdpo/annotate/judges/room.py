@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from maskdpo.annotate.passages import Cut, Passages
 from maskdpo.annotate.protocol import Protocol
 from maskdpo.backends.base import Context
+from maskdpo.text.passages import Cut, Passages
 
 TEMPLATE_TOKENS = 64
 """What a chat template may add of its own, such as a default system prompt or the date."""

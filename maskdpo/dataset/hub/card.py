@@ -19,7 +19,7 @@ from maskdpo.dataset.hub.figures import histogram
 from maskdpo.dataset.hub.history import Origin
 from maskdpo.errors import InputError
 from maskdpo.public import line_without_paths, without_paths
-from maskdpo.runs import sha256_of
+from maskdpo.run_record import sha256_of
 from maskdpo.schemas import JudgeInfo, Label, Status
 
 BEGIN = "<!-- maskdpo: generated from here; edits up to the end mark are lost -->"

@@ -16,7 +16,7 @@ from maskdpo.io import CONFIGS, Located, read_located
 from maskdpo.io.parquet import TableWriter, is_chat
 from maskdpo.io.sources import dataset_of
 from maskdpo.public import without_paths
-from maskdpo.runs import meta_file, read_meta
+from maskdpo.run_record import meta_file, read_meta
 from maskdpo.schemas import Annotation, Pair, Prompt
 
 SHARD_BYTES = 256 * 1024 * 1024

@@ -9,7 +9,7 @@ from maskdpo.console import warn
 from maskdpo.dataset.hub.data import Files
 from maskdpo.errors import UserError
 from maskdpo.io import is_on_hub
-from maskdpo.runs import RunMeta, meta_file, read_meta, sha256_of
+from maskdpo.run_record import RunMeta, meta_file, read_meta, sha256_of
 
 
 @dataclass(frozen=True)

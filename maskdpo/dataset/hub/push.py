@@ -15,8 +15,9 @@ from maskdpo.dataset.hub.card import BEGIN, build_card, read_agreement, read_car
 from maskdpo.dataset.hub.data import Contents, Files, write_data
 from maskdpo.dataset.hub.history import origin_of
 from maskdpo.errors import InputError, UserError
-from maskdpo.io import CONFIGS, hub
-from maskdpo.io.hub import bars_on_terminals_only, hub_errors
+from maskdpo.hub import client
+from maskdpo.hub.client import bars_on_terminals_only, hub_errors
+from maskdpo.io import CONFIGS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -175,7 +176,7 @@ def _remote(api: "HfApi", repo: str) -> Remote | None:
         files = {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in tree if isinstance(f, RepoFile)}
     card = ""
     if CARD in files:
-        card = read_card(hub.download(hub.Snapshot(repo, sha, ()), CARD), shown=f"hub:{repo}: {CARD}")
+        card = read_card(client.download(client.Snapshot(repo, sha, ()), CARD), shown=f"hub:{repo}: {CARD}")
     return Remote(sha, bool(info.private), files, card)
 
 
@@ -254,10 +255,10 @@ def _upload_errors(repo: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         cause: Any = error.__cause__
-        if isinstance(cause, hub.http_errors()):
+        if isinstance(cause, client.http_errors()):
             raise cause from None
         raise UserError(f"pushing to {repo}: an upload failed ({cause or error}); repeat the command") from None
     except ValueError as error:
-        if isinstance(error, hub.http_errors()):
+        if isinstance(error, client.http_errors()):
             raise
         raise UserError(f"pushing to {repo}: {' '.join(str(error).split())}") from None

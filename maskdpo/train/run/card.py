@@ -11,7 +11,7 @@ import yaml
 
 from maskdpo.io import is_on_hub
 from maskdpo.public import HUB_NAMES, shown_model, shown_settings, without_paths
-from maskdpo.runs import RunMeta, holds, meta_file, read_meta
+from maskdpo.run_record import RunMeta, holds, meta_file, read_meta
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.run.record import EVALS, METRICS, read_rows
 

@@ -13,10 +13,10 @@ import yaml
 from maskdpo import extras
 from maskdpo.console import say, warn
 from maskdpo.errors import UserError
+from maskdpo.hub.client import INSTALL, bars_on_terminals_only, hub_errors
 from maskdpo.identity import model_files
-from maskdpo.io.hub import INSTALL, bars_on_terminals_only, hub_errors
 from maskdpo.public import shown_settings
-from maskdpo.runs import META_IN_FOLDER
+from maskdpo.run_record import META_IN_FOLDER
 from maskdpo.train.run.card import SETTINGS
 
 KEPT, ADAPTER = ".gitattributes", "adapter_config.json"

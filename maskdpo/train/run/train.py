@@ -20,7 +20,8 @@ from maskdpo.errors import InputError, Interrupted, UserError
 from maskdpo.identity import fingerprint
 from maskdpo.io.append import LOCK_SUFFIX, sole_writer
 from maskdpo.models import load_tokenizer, pick_device
-from maskdpo.runs import META_IN_FOLDER, Run, read_meta, recorded_date, recorded_option, set_aside
+from maskdpo.prompt_date import recorded_date
+from maskdpo.run_record import META_IN_FOLDER, Run, read_meta, recorded_option, set_aside
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encode import Drop, EncodedPair, EncodedPairs
 from maskdpo.train.data.read import read_pairs

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from maskdpo.dataset.options import PairOptions
 from maskdpo.dataset.pairs import build_pairs
-from maskdpo.runs import meta_file, sha256_of
+from maskdpo.run_record import meta_file, sha256_of
 
 GOOD, BAD = "Paris lies in France.", "Paris lies in Spain."
 

@@ -17,7 +17,7 @@ from maskdpo.dataset.hub.figures import histogram
 from maskdpo.dataset.hub.push import Wanted, write_folder
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
-from maskdpo.runs import meta_file, sha256_of
+from maskdpo.run_record import meta_file, sha256_of
 from maskdpo.schemas import Annotation, Pair
 
 

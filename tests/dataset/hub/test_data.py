@@ -12,7 +12,7 @@ from maskdpo.dataset.hub import data, features
 from maskdpo.dataset.hub.data import Files, write_data
 from maskdpo.errors import UserError
 from maskdpo.io import read_records, write_records
-from maskdpo.runs import meta_file
+from maskdpo.run_record import meta_file
 from maskdpo.schemas import Annotation, Pair, Prompt, Record
 
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maskdpo.annotate.claims.tokens import fold, stem
-from maskdpo.annotate.language import detect_language
-from maskdpo.annotate.splitters import markdown
+from maskdpo.text.claims.tokens import fold, stem
+from maskdpo.text.language import detect_language
+from maskdpo.text.splitters import markdown
 
 CountTokens = Callable[[str], int]
 PIECE_BYTES = 600  # UTF-8: about 100 English words or 200 Chinese characters

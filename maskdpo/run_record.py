@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -199,39 +199,6 @@ def recorded_model(meta: RunMeta) -> tuple[str, str | None] | None:
     files = meta.options.get("revision" if judged else "model_files")
     # a judge of one's own may call anything its revision
     return name, files if isinstance(files, str) and not (judged and meta.options.get("name") != "llm") else None
-
-
-@runtime_checkable
-class Dated(Protocol):
-    """What renders prompts by a chat template, which may write the date of the day into them."""
-
-    today: date | None
-
-    def writes_date(self) -> bool: ...
-
-
-def recorded_date(file: Path) -> date | None:
-    """The date that the run of this record writes into prompts; None where there is no record, or none in it."""
-    written = recorded_option(file, "prompt_date")
-    try:
-        return date.fromisoformat(written) if written is not None else None
-    except (TypeError, ValueError):
-        raise InputError(f"{written!r} is no date", path=file, field="options.prompt_date") from None
-
-
-def fix_date(renderer: Dated, file: Path) -> dict[str, str]:
-    """Have one date in all prompts of a run, where the chat template writes any: that of the day on which it began.
-
-    Args:
-        file: the run's record.
-
-    Returns:
-        What goes into the options of the record.
-    """
-    if not renderer.writes_date():
-        return {}
-    renderer.today = recorded_date(file) or date.today()
-    return {"prompt_date": renderer.today.isoformat()}
 
 
 def set_aside(*files: Path) -> None:

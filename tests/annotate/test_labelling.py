@@ -1,4 +1,4 @@
-"""The annotate runner: resumable, in order, labels of one judge only."""
+"""``annotate``: resumable, in order, labels of one judge only."""
 
 import contextlib
 import importlib
@@ -23,15 +23,15 @@ from rich.console import Console
 
 import maskdpo
 from maskdpo import console, identity, runs
-from maskdpo.annotate import runner
+from maskdpo.annotate import labelling
 from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges import get_judge
-from maskdpo.annotate.runner import annotate
-from maskdpo.annotate.splitters import get_splitter
+from maskdpo.annotate.labelling import annotate
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records, write_records
-from maskdpo.runs import RunMeta, meta_file
+from maskdpo.run_record import RunMeta, meta_file
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Status
+from maskdpo.text.splitters import get_splitter
 
 SPLITTER = get_splitter("markdown")
 
@@ -716,7 +716,7 @@ def test_plain_lines_appear_while_the_judge_is_slow(
                 yield pair
 
     monkeypatch.setattr(console, "PLAIN_INTERVAL_S", 0.04)
-    monkeypatch.setattr(runner, "FLUSH_RECORDS", 4)
+    monkeypatch.setattr(labelling, "FLUSH_RECORDS", 4)
     run("a.jsonl", Slow(window=5))
     lines = capsys.readouterr().err.splitlines()
     assert sum(line.startswith("annotate: 0/10 responses, 0 responses/s") for line in lines) >= 3
@@ -784,7 +784,7 @@ def test_nltk_learns_from_the_responses_where_no_model_is_installed(
     from maskdpo.cli import answers, main
 
     model = punkt.PunktSentenceTokenizer("One. Two.") if installed else None
-    monkeypatch.setattr(sys.modules["maskdpo.annotate.splitters.nltk_splitter"], "_installed_model", lambda: model)
+    monkeypatch.setattr(sys.modules["maskdpo.text.splitters.nltk_splitter"], "_installed_model", lambda: model)
     monkeypatch.setattr(answers, "TRAINED_ON", 5, raising=False)
     out = tmp_path / "a.jsonl"
     arguments = [str(prompts), str(responses), "--out", str(out), "--judge", f"{own}:make", "--splitter", "nltk"]
@@ -807,7 +807,7 @@ def test_memory_grows_with_the_ids_only(
             for task in tasks:
                 yield from self._back([task])
 
-    monkeypatch.setattr(runner, "FLUSH_RECORDS", 8)
+    monkeypatch.setattr(labelling, "FLUSH_RECORDS", 8)
     text = "This is right" + " and so on" * 3000 + ". Here comes api_error."
     rows = [row | {"response": text} for row in response_rows(200)]
     responses, out = jsonl("r.jsonl", rows), tmp_path / "a.jsonl"
@@ -825,9 +825,9 @@ def test_memory_grows_with_the_ids_only(
 NURSERY = """
 import os, sys, time
 from pathlib import Path
-from maskdpo.annotate import runner
-from tests.annotate.test_runner import SPLITTER, Scripted
-runner.FLUSH_RECORDS = 3
+from maskdpo.annotate import labelling
+from tests.annotate.test_labelling import SPLITTER, Scripted
+labelling.FLUSH_RECORDS = 3
 fsync = os.fsync
 def slow_fsync(handle):  # a slow disk: kills meet the writing, the rewriting and the renaming as well
     time.sleep(0.004)
@@ -838,7 +838,7 @@ files = map(Path, sys.argv[1:4])
 for _ in sys.stdin:  # a fork a line: imports are waited for once
     child = os.fork()
     if not child:
-        runner.annotate(*files, Scripted(window=5, healed=True), SPLITTER, retry_failed=bool(sys.argv[4]))
+        labelling.annotate(*files, Scripted(window=5, healed=True), SPLITTER, retry_failed=bool(sys.argv[4]))
         os._exit(0)
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

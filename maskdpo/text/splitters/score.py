@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from maskdpo.annotate.splitters.base import Splitter
+from maskdpo.text.splitters.base import Splitter
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ import sys
 from functools import cache
 from typing import Any
 
-from maskdpo.annotate.splitters.base import BlockSplitter
 from maskdpo.errors import UserError
 from maskdpo.extras import require
+from maskdpo.text.splitters.base import BlockSplitter
 
 
 def spacy_splitter(pipeline: str = "") -> BlockSplitter:

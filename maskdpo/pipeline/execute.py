@@ -9,7 +9,7 @@ from maskdpo.errors import InputError, UserError
 from maskdpo.io import record_type
 from maskdpo.pipeline.spec import Stage
 from maskdpo.pipeline.state import State, state_of
-from maskdpo.runs import OtherSettings, invoked_as, meta_file, note_arguments
+from maskdpo.run_record import OtherSettings, invoked_as, meta_file, note_arguments
 
 INPUTS = frozenset({"prompts", "responses", "annotations", "pairs", "compare", "gold", "eval"})
 """Options that name a file of records."""

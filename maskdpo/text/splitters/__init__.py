@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from maskdpo import registry
-from maskdpo.annotate.splitters.base import BlockSplitter, Splitter
-from maskdpo.annotate.splitters.markdown import markdown_splitter
-from maskdpo.annotate.splitters.nltk_splitter import nltk_splitter
-from maskdpo.annotate.splitters.spacy_splitter import spacy_splitter
 from maskdpo.errors import UserError
+from maskdpo.text.splitters.base import BlockSplitter, Splitter
+from maskdpo.text.splitters.markdown import markdown_splitter
+from maskdpo.text.splitters.nltk_splitter import nltk_splitter
+from maskdpo.text.splitters.spacy_splitter import spacy_splitter
 
 __all__ = ["SPLITTERS", "BlockSplitter", "Splitter", "get_splitter"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import zip_longest
 
-from maskdpo.annotate.claims.quantities import (
+from maskdpo.text.claims.quantities import (
     DATE,
     DATE_FORMS,
     NUMBER,
@@ -17,7 +17,7 @@ from maskdpo.annotate.claims.quantities import (
     parse_date,
     parse_number,
 )
-from maskdpo.annotate.claims.words import MAGNITUDES, SPELLED
+from maskdpo.text.claims.words import MAGNITUDES, SPELLED
 
 _TOKEN = re.compile(
     rf"{DATE}|{NUMBER}|(?P<abbr>(?-i:(?:[A-Z]\.){{2,}}|\b[A-Z]\.(?=\s[A-Z][^\W\d_])))|(?P<han>[\u3400-\u9fff])"

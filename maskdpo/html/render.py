@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -35,23 +36,30 @@ class SummaryTable:
 
 
 def render(
-    template: str, scripts: Sequence[str], payload: Payload, title: str, summary: Sequence[SummaryTable] = ()
+    package: str,
+    template: str,
+    scripts: Sequence[str],
+    payload: Payload,
+    title: str,
+    summary: Sequence[SummaryTable] = (),
 ) -> bytes:
     """A page.
 
     Args:
-        template: its markup, a file in ``templates``.
-        scripts: the parts of its script, in the order in which they run, after those of every page.
+        package: the package whose folder ``templates`` holds the page's own markup and scripts.
+        template: the markup, a file in that folder.
+        scripts: the parts of the script, in the order in which they run, after those of every page.
         payload: what the script finds as ``DATA``.
     """
-    css = _source("page/page.css")
-    parts = "\n".join(_source(f"{name}.js") for name in (*SHARED, *scripts))
+    source = partial(_source, package)
+    css = source("page/page.css")
+    parts = "\n".join(source(f"{name}.js") for name in (*SHARED, *scripts))
     script = f'"use strict";\n(() => {{\n{parts}}})();\n'
     policy = (
         f"default-src 'none'; style-src {_hash(css)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
     )
-    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_source))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(source))
     text = environment.get_template(template).render(
         policy=policy,
         title=title,
@@ -72,8 +80,9 @@ def to_json(payload: Payload) -> str:
     return text
 
 
-def _source(name: str) -> str:
-    return (files("maskdpo.evaluate") / "templates" / name).read_text(encoding="utf-8")
+def _source(package: str, name: str) -> str:
+    folder = files("maskdpo.html") if name.startswith("page/") else files(package) / "templates"
+    return (folder / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

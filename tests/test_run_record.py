@@ -14,7 +14,7 @@ from maskdpo.dataset.pairs import build_pairs
 from maskdpo.errors import InputError
 from maskdpo.io import atomic_write
 from maskdpo.public import line_without_paths, line_without_secrets, without_paths, without_secrets
-from maskdpo.runs import (
+from maskdpo.run_record import (
     SCHEMA_VERSION,
     OtherSettings,
     Run,
@@ -243,7 +243,7 @@ def test_new_pairs_never_stand_beside_an_old_record(labelled: tuple[Path, Path],
     out.unlink()
     out.with_name("pairs.test.jsonl").unlink()
     with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("maskdpo.runs.Run.finish", interrupt)
+        patched.setattr("maskdpo.run_record.Run.finish", interrupt)
         build_pairs(*labelled, out, replace(PAIR_OPTIONS, seed=1))
     meta = read_meta(meta_file(out))
     assert meta is not None

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
-from maskdpo.annotate.splitters.blocks import parse
 from maskdpo.schemas.records import Span
+from maskdpo.text.splitters.blocks import parse
 
 Cutter = Callable[[str, str], list[int]]
 """``cut(prose, language)``: where sentences of ``prose`` end, ascending. White space around a cut does not

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from maskdpo.annotate.splitters.base import BlockSplitter, Cutter, Splitter
 from maskdpo.extras import require
 from maskdpo.schemas.records import Span
+from maskdpo.text.splitters.base import BlockSplitter, Cutter, Splitter
 
 # Punkt itself ends sentences only before white space, which Chinese does not have.
 _CHINESE_END = re.compile(r"[。！？…]+[”’」』）》】]*")

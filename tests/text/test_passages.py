@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from maskdpo.annotate.passages import GAP, PIECE_BYTES, Passages
+from maskdpo.text.passages import GAP, PIECE_BYTES, Passages
 
 
 def _bpe() -> Callable[[str], int]:
@@ -276,7 +276,7 @@ def test_a_tokenizer_that_does_not_add_up() -> None:
 def test_nothing_is_printed_and_no_thread_started() -> None:
     program = (
         "import sys, threading\n"
-        "from maskdpo.annotate.passages import Passages\n"
+        "from maskdpo.text.passages import Passages\n"
         "assert 'bm25s' not in sys.modules\n"
         "cut = Passages(['A river. ' * 500]).cut(['Rivers'], 700, len)\n"
         "assert cut and threading.active_count() == 1\n"

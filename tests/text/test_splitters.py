@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from maskdpo.annotate.splitters import Splitter, get_splitter
-from maskdpo.annotate.splitters.score import score, sentence_ends
 from maskdpo.errors import UserError
 from maskdpo.schemas.labels import Kind
 from maskdpo.schemas.records import Span
+from maskdpo.text.splitters import Splitter, get_splitter
+from maskdpo.text.splitters.score import score, sentence_ends
 
 DATA = Path(__file__).parent / "data"
 NAMES = ["markdown", "spacy", "nltk", "nltk with a sample"]

@@ -3,9 +3,9 @@
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
-from maskdpo.annotate.claims.quantities import Quantity
-from maskdpo.annotate.claims.tokens import Token
-from maskdpo.annotate.claims.words import (
+from maskdpo.text.claims.quantities import Quantity
+from maskdpo.text.claims.tokens import Token
+from maskdpo.text.claims.words import (
     BOUNDARIES,
     CONNECTORS,
     DIRECTIONS,

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from maskdpo.annotate.splitters.inline_lists import BULLETS, inline_markers
 from maskdpo.schemas.labels import Kind
+from maskdpo.text.splitters.inline_lists import BULLETS, inline_markers
 
 # Not every number or letter at the start of a line is a list marker. "1.Abigail" is a list item, "3.14" is
 # not; "a. Paris" is, and "A. Lincoln", "p. 5", "c. 1900" are not; "(2) Rome" is, "(212) 555" is not. A

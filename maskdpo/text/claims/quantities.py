@@ -7,7 +7,7 @@ Years and small counts must be equal. Hedges widen ("about 70 million") or open 
 import re
 from dataclasses import dataclass
 
-from maskdpo.annotate.claims.words import ABOUT, MAGNITUDES, MONTHS, OVER, UNDER
+from maskdpo.text.claims.words import ABOUT, MAGNITUDES, MONTHS, OVER, UNDER
 
 OPEN = 0.6
 """How far "over" and "under" reach: "over 15 million" is said of 24 million, not of 100 million."""

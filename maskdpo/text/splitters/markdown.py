@@ -8,8 +8,8 @@ import re
 
 import sentencex
 
-from maskdpo.annotate.splitters.base import BlockSplitter
-from maskdpo.annotate.splitters.inline import plain_copy
+from maskdpo.text.splitters.base import BlockSplitter
+from maskdpo.text.splitters.inline import plain_copy
 
 _MAY_END = re.compile(r"[^\w\s,;:()\[\]\"'*-]")
 _LAST = 48  # characters that are looked at before a cut, or at the start of a sentence

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from maskdpo.annotate.claims.claims import Claim, Clause, clauses, find, flat
-from maskdpo.annotate.claims.quantities import agree
-from maskdpo.annotate.claims.tokens import Token, tokens
-from maskdpo.annotate.claims.words import MODIFIERS, STOP
+from maskdpo.text.claims.claims import Claim, Clause, clauses, find, flat
+from maskdpo.text.claims.quantities import agree
+from maskdpo.text.claims.tokens import Token, tokens
+from maskdpo.text.claims.words import MODIFIERS, STOP
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9])|(?<=[。！？])|\n+")
 _ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|No|Inc|Ltd|Co|Prof|Gen|ca|approx))\.$")

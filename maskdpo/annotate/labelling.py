@@ -11,9 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from maskdpo.annotate.judge import Judge, Task, Verdict
-from maskdpo.annotate.language import detect_language
 from maskdpo.annotate.output import Known, Output, as_recorded, failed_of, known, merge_left_over, retry_file
-from maskdpo.annotate.splitters import Splitter
 from maskdpo.annotate.stats import AnnotateStats, usage_since
 from maskdpo.console import progress
 from maskdpo.errors import InputError, UserError
@@ -27,8 +25,11 @@ from maskdpo.io import (
     refuse_overwriting,
 )
 from maskdpo.io.append import sole_writer
-from maskdpo.runs import Dated, Run, fix_date, meta_file, set_aside
+from maskdpo.prompt_date import Dated, fix_date
+from maskdpo.run_record import Run, meta_file, set_aside
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Prompt, Response, Sentence, Span, Status
+from maskdpo.text.language import detect_language
+from maskdpo.text.splitters import Splitter
 
 WITHOUT_CLAIM = frozenset({Kind.HEADING, Kind.CODE})
 """Kinds that state nothing to check: ``no_fact`` without asking a judge. Table rows state facts and are judged."""

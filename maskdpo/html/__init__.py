@@ -1,0 +1,1 @@
+"""Pages in one file: the parts that all of them share."""
