@@ -1,8 +1,9 @@
 """What people see: messages on stderr, tables on stdout, one progress bar for all long work."""
 
+import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,16 +29,31 @@ PLAIN_INTERVAL_S = 30.0
 """How often a plain line appears where there is no terminal for a bar."""
 
 
+_flags: dict[str, str] = {}
+"""How the running command spells its settings; empty where no command runs, as in a notebook."""
+
+
+def call_settings(flags: Mapping[str, str]) -> None:
+    """From now on show settings by these names: errors and warnings call a setting `` `max_tokens` ``, and whoever has
+    typed ``--max-tokens`` is to read that."""
+    _flags.clear()
+    _flags.update(flags)
+
+
+def _spelled(message: str) -> str:
+    return re.sub(r"`(\w+)`", lambda name: _flags.get(name[1], name[0]), message)
+
+
 def say(message: str) -> None:
     err.print(Text(message), soft_wrap=True)
 
 
 def warn(message: str) -> None:
-    err.print(Text.assemble(("warning: ", "bold yellow"), message), soft_wrap=True)
+    err.print(Text.assemble(("warning: ", "bold yellow"), _spelled(message)), soft_wrap=True)
 
 
 def fail(message: str) -> None:
-    err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    err.print(Text.assemble(("error: ", "bold red"), _spelled(message)), soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

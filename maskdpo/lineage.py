@@ -4,18 +4,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
 from maskdpo.io import is_on_hub
 from maskdpo.run_record import RunMeta, changed_outputs, holds, meta_file, read_meta, record_of, recorded_model
+from maskdpo.settings import Option, Settings
 
 State = Literal["unchanged", "changed", "moved", "missing", "unknown"]
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 NEIGHBOURS = 500
 """So many files of a folder are read at most, in search of one that was moved."""
+
+
+class LineageSettings(Settings):
+    """What ``maskdpo lineage`` can be told."""
+
+    file: Annotated[Path, Option("A dataset, or the folder of a trained model.", argument=True)]
+    as_json: Annotated[bool, Field(alias="json"), Option("Print JSON, with all options and versions.")] = False
 
 
 @dataclass

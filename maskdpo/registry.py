@@ -53,13 +53,10 @@ class Registry(Generic[T]):
     check: Callable[[Any], str | None] = field(default=lambda found: None)
     """What is wrong with an object that was found, or None."""
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.ours
-
     def __iter__(self) -> Iterator[str]:
         return iter(self.ours)
 
-    def get(self, name: str) -> T:
+    def __getitem__(self, name: str) -> T:
         """The thing of this name.
 
         Raises:
@@ -125,7 +122,8 @@ def make(
     arguments: dict[str, Any] = {}
     for parameter in wanted.values():
         if parameter.name == "options":
-            arguments["options"] = _checked(kind, name, factory, options)
+            model = _options_model(kind, name, factory)
+            arguments["options"] = checked_options(kind, name, model, options)
         elif parameter.name in on_demand:
             arguments[parameter.name] = on_demand[parameter.name]()
         elif parameter.name in offered:
@@ -145,11 +143,20 @@ def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {name: parameter for name, parameter in parameters.items() if parameter.kind in named}
 
 
-def _checked(kind: str, name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> BaseModel:
+def _options_model(kind: str, name: str, factory: Callable[..., Any]) -> type[BaseModel]:
     target = factory.__init__ if inspect.isclass(factory) else factory  # type: ignore[misc]
     model = typing.get_type_hints(target).get("options")
     if not (inspect.isclass(model) and issubclass(model, BaseModel)):
         raise UserError(f"`{kind}` {name}: annotate the parameter 'options' of its factory with a pydantic model")
+    return model
+
+
+def checked_options(kind: str, name: str, model: type[BaseModel], options: Mapping[str, Any]) -> BaseModel:
+    """The options of a plug-in as its own model.
+
+    Raises:
+        UserError: an option is unknown, of the wrong type or out of its bounds.
+    """
     known = [field.alias or name for name, field in model.model_fields.items()]
     if unknown := [key for key in options if key not in known]:
         raise UserError(f"`{kind}` {name}: unknown option {unknown[0]!r}; known: {', '.join(known) or 'none'}")

@@ -11,11 +11,11 @@ From the model of a command follow its options on the command line, the keys of 
 import difflib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from annotated_types import Ge, Le
@@ -101,6 +101,12 @@ def settings_of(model: type[Settings]) -> list[SettingInfo]:
     panels = list(dict.fromkeys(setting.option.panel for setting in found))
     order = [None, *(panel for panel in panels if panel is not None)]
     return sorted(found, key=lambda setting: (not setting.option.argument, order.index(setting.option.panel)))
+
+
+def settings_model(command: Callable[[Any], None]) -> type[Settings]:
+    """The settings model that a command takes, by the annotation of its only parameter."""
+    model: type[Settings] = get_type_hints(command)["settings"]
+    return model
 
 
 def _without_none(annotation: Any) -> Any:

@@ -3,10 +3,22 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from maskdpo.errors import InputError
 from maskdpo.io import Located, read_prompts, record_type, scan
 from maskdpo.schemas import FileRecord, Message, Pair, Prompt
+from maskdpo.settings import Option, OptionalPrompts, Settings
+
+
+class ValidateSettings(Settings):
+    """What ``maskdpo validate`` can be told."""
+
+    file: Annotated[Path, Option("Any record file (JSONL).", argument=True)]
+    prompts: OptionalPrompts = None
+    limit: Annotated[int, Field(ge=1), Option("Errors to print before giving up.")] = 20
 
 
 @dataclass(frozen=True)

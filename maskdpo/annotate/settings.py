@@ -10,7 +10,6 @@ from pydantic import Field
 from maskdpo import registry
 from maskdpo.annotate.judge import Judge
 from maskdpo.annotate.judges import JUDGES, get_judge
-from maskdpo.text.splitters import Splitter, get_splitter
 from maskdpo.backends import make_backend
 from maskdpo.backends.base import Backend
 from maskdpo.backends.settings import BackendSettings
@@ -18,6 +17,7 @@ from maskdpo.errors import UserError
 from maskdpo.io import read_records
 from maskdpo.schemas import Response
 from maskdpo.settings import KeyValues, Option, PromptsFile, Restart, SummaryFile
+from maskdpo.text.splitters import Splitter, get_splitter
 
 LEARNED_FROM = 2000
 """A splitter that learns from texts learns from so many responses: the first ones."""
@@ -77,7 +77,7 @@ class AnnotateSettings(BackendSettings):
 
         told = {name: getattr(self, name) for name in ("protocol", "votes") if name in self.given()}
         if self.model is not None or told or self.template_options:
-            found = JUDGES.get(self.judge)
+            found = JUDGES[self.judge]
             if not (callable(found) and registry.asks_for(found, "backend")):
                 raise UserError(
                     "`model`, `protocol`, `votes` and `template_options` go with `judge` llm, not with " + self.judge

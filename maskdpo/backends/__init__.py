@@ -30,7 +30,7 @@ def make_backend(model: str, settings: BackendSettings) -> Backend:
     for name, backend in (("api_base", "openai"), ("device", "transformers")):
         if getattr(settings, name) is not None and settings.backend != backend:
             raise UserError(f"`{name}` goes with `backend` {backend}, not with {settings.backend}")
-    factory = BACKENDS.get(settings.backend)
+    factory = BACKENDS[settings.backend]
     made: Backend = registry.make(
         "backend", settings.backend, factory, settings.backend_options, model=model, settings=settings
     )

@@ -3,12 +3,12 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_origin
 
 import typer
 
 from maskdpo import console
-from maskdpo.settings import MissingSetting, SettingInfo, Settings, load_settings, settings_of
+from maskdpo.settings import MissingSetting, SettingInfo, load_settings, settings_model, settings_of
 
 ConfigFile = Annotated[
     Path | None,
@@ -18,7 +18,7 @@ ConfigFile = Annotated[
 
 def register(app: typer.Typer, name: str, command: Callable[[Any], None]) -> None:
     """Add a function of one settings model to the application, as the command ``name``."""
-    model: type[Settings] = get_type_hints(command)["settings"]
+    model = settings_model(command)
     settings = settings_of(model)
 
     def run(context: typer.Context, config: Path | None, **values: Any) -> None:

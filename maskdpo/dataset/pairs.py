@@ -4,11 +4,9 @@ Two passes over the answers: the first keeps scores and counts only, the second 
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 from maskdpo.console import progress
@@ -17,7 +15,7 @@ from maskdpo.dataset.filters import DroppedPair, NoPair, alike, pair_problem
 from maskdpo.dataset.lots import lot, split_of
 from maskdpo.dataset.options import PairOptions
 from maskdpo.dataset.reading import Texts, open_texts, read_candidates, read_prompts_slim
-from maskdpo.dataset.score import SCORES, UNBOUNDED
+from maskdpo.dataset.score import is_bounded
 from maskdpo.dataset.stats import PairStats
 from maskdpo.dataset.strategies import STRATEGIES, Pool, Proposal
 from maskdpo.dataset.write import pair_files, pair_record, test_file
@@ -41,13 +39,12 @@ def build_pairs(
 
     Pairs are made anew each time: an earlier output is replaced. ``summary_file`` gets ``PairStats.summary()`` as JSON.
     """
-    check_options(options)
     _check_outputs((prompts_file, annotations_file), out, summary_file)
     # hashed before they are read: what is edited meanwhile must not pass for what went in
     inputs = {"prompts": prompts_file, "annotations": annotations_file}
-    run = Run(meta_file(out), "build-pairs", asdict(options), inputs, restart=None)
+    run = Run(meta_file(out), "build-pairs", options.model_dump(), inputs, restart=None)
     prompts = read_prompts_slim(prompts_file)
-    stats = PairStats(bounded=options.score not in UNBOUNDED, prompts=len(prompts))
+    stats = PairStats(bounded=is_bounded(options.score), prompts=len(prompts))
     candidates = read_candidates(annotations_file, prompts, options, stats)
     with (
         atomic_write(summary_file) if summary_file else nullcontext() as summary,
@@ -74,31 +71,12 @@ def build_pairs(
     return stats
 
 
-def check_options(options: PairOptions) -> None:
-    """Names that nobody knows, and numbers that would drop everything or mean nothing."""
-    for what, name, known in (("strategy", options.strategy, STRATEGIES), ("score", options.score, SCORES)):
-        if name not in known:
-            raise UserError(f"unknown {what} {name!r}; known: {', '.join(known)}")
-    if options.k is not None and options.strategy != "top-bottom":
-        raise UserError("--k goes with --strategy top-bottom")
-    most = math.inf if options.score in UNBOUNDED else 1.0
-    for flag, value, low, high in (
-        ("--min-margin", options.min_margin, 0.0, most),
-        ("--min-coverage", options.min_coverage, 0.0, 1.0),
-        ("--max-length-ratio", options.max_length_ratio, 1.0, math.inf),
-        ("--max-similarity", options.max_similarity, 0.0, 1.0),
-        ("--test-size", options.test_size, 0.0, 1.0),
-    ):
-        if not low <= value <= high:  # not-a-number fails too
-            raise UserError(f"{flag} is {value:g}, but must lie between {low:g} and {high:g}")
-
-
 def _check_outputs(inputs: tuple[Path, Path], out: Path, summary_file: Path | None) -> None:
     outputs = [out, test_file(out), *([summary_file] if summary_file else [])]
     for output in outputs:
         refuse_overwriting(output, *inputs)
     if summary_file and summary_file.absolute() in {file.absolute() for file in (*outputs[:2], meta_file(out))}:
-        raise InputError("is written by this command already; name another --summary", path=summary_file)
+        raise InputError("is written by this command already; name another `summary`", path=summary_file)
 
 
 def _by_topic(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from maskdpo.registry import Registry
 from maskdpo.schemas import Sentence, group_of
 
 
@@ -31,16 +32,22 @@ def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-SCORES: dict[str, Score] = {
-    "right-of-all": lambda t: _share(t.right, t.total),
-    "right-of-judged": lambda t: _share(t.right, t.judged),
-    "precision": lambda t: _share(t.right, t.right + t.wrong),
-    "anah": lambda t: _share(t.judged - t.wrong, t.judged),  # 1 - wrong/judged
-    "difference": lambda t: t.right - t.wrong,
-}
-"""To add a score: a function and a line here. All but those in ``UNBOUNDED`` lie between 0 and 1."""
+SCORES: Registry[Score] = Registry(
+    "score",
+    {
+        "right-of-all": lambda t: _share(t.right, t.total),
+        "right-of-judged": lambda t: _share(t.right, t.judged),
+        "precision": lambda t: _share(t.right, t.right + t.wrong),
+        "anah": lambda t: _share(t.judged - t.wrong, t.judged),  # 1 - wrong/judged
+        "difference": lambda t: t.right - t.wrong,
+    },
+)
+"""To add a score: a function and a line here."""
 
-UNBOUNDED = frozenset({"difference"})
+
+def is_bounded(name: str) -> bool:
+    """Whether a score is known to lie between 0 and 1."""
+    return name in SCORES.ours and name != "difference"
 
 
 def by_confidence(sentences: Iterable[Sentence]) -> Tally:

@@ -8,6 +8,7 @@ from maskdpo.dataset.candidates import Candidate
 from maskdpo.dataset.filters import apart, may_be_chosen, may_be_rejected
 from maskdpo.dataset.lots import lot
 from maskdpo.dataset.options import PairOptions
+from maskdpo.registry import Registry
 
 DEFAULT_K = 2
 
@@ -85,10 +86,8 @@ def best_random(pool: Pool, options: PairOptions) -> list[Proposal]:
     return [min(rising, key=lambda proposal: (lot(options.seed, "best-random", proposal.id), proposal.id))]
 
 
-STRATEGIES: dict[str, Strategy] = {
-    "best-worst": best_worst,
-    "all": every_two,
-    "top-bottom": top_bottom,
-    "best-random": best_random,
-}
+STRATEGIES: Registry[Strategy] = Registry(
+    "strategy",
+    {"best-worst": best_worst, "all": every_two, "top-bottom": top_bottom, "best-random": best_random},
+)
 """To add a strategy: a function and a line here."""

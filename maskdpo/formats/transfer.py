@@ -1,13 +1,13 @@
 """``maskdpo export`` and ``import``: whole files, record by record; outputs appear by atomic rename."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.formats.anah import AnswerRow, DocumentRow, to_prompt, to_response
@@ -27,20 +27,34 @@ from maskdpo.io import (
     with_config,
 )
 from maskdpo.io.read import BOM
+from maskdpo.registry import Registry
 from maskdpo.run_record import Run, meta_file
 from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt
+from maskdpo.settings import Option, OptionalPrompts, Settings
 
-ExportFormat = Literal["trl", "mask-dpo-paper", "label-studio", "argilla"]
-ImportFormat = Literal["mask-dpo-paper", "anah"]
 
-FROM_PAIRS: dict[str, Callable[[Pair], dict[str, Any]]] = {"trl": to_trl, "mask-dpo-paper": to_paper}
-"""Formats of preference data: JSON lines."""
+class FromPairs(NamedTuple):
+    """A format of preference data: JSON lines, one per pair."""
 
-FROM_ANNOTATIONS: dict[str, Callable[[Annotation, Prompt], dict[str, Any]]] = {
-    "label-studio": to_label_studio,
-    "argilla": to_argilla,
-}
-"""Formats of annotation tools: one JSON list, as their import takes it."""
+    row: Callable[[Pair], dict[str, Any]]
+
+
+class FromAnnotations(NamedTuple):
+    """A format of an annotation tool: one JSON list, as the tool's import takes it."""
+
+    row: Callable[[Annotation, Prompt], dict[str, Any]]
+
+
+EXPORTS: Registry[FromPairs | FromAnnotations] = Registry(
+    "format",
+    {
+        "trl": FromPairs(to_trl),
+        "mask-dpo-paper": FromPairs(to_paper),
+        "label-studio": FromAnnotations(to_label_studio),
+        "argilla": FromAnnotations(to_argilla),
+    },
+    check=lambda found: None if isinstance(found, FromPairs | FromAnnotations) else "is no format to export to",
+)
 
 
 class Reader(NamedTuple):
@@ -50,11 +64,49 @@ class Reader(NamedTuple):
     convert: Callable[[Any, int], FileRecord]
 
 
-READERS: dict[str, dict[str, Reader]] = {
-    "mask-dpo-paper": {"chosen": Reader(PaperRow, from_paper)},
-    "anah": {"document": Reader(DocumentRow, to_prompt), "response": Reader(AnswerRow, to_response)},
-}
-"""By format, and by the field that tells its kinds of rows apart."""
+IMPORTS: Registry[Mapping[str, Reader]] = Registry(
+    "format",
+    {
+        "mask-dpo-paper": {"chosen": Reader(PaperRow, from_paper)},
+        "anah": {"document": Reader(DocumentRow, to_prompt), "response": Reader(AnswerRow, to_response)},
+    },
+    check=lambda found: None if isinstance(found, Mapping) else "is no format to import from",
+)
+"""By format, readers by the field that tells its kinds of rows apart."""
+
+
+class ExportSettings(Settings):
+    """What ``maskdpo export`` can be told."""
+
+    file: Annotated[Path, Option("Pair or annotation records (JSONL, Parquet, a dataset).", argument=True)]
+    to: Annotated[
+        str,
+        Field(alias="format"),
+        Option(
+            "From pairs: `trl` (prompt, chosen, rejected), `mask-dpo-paper` (the training data of the paper's code). From "
+            "annotations, with --prompts: `label-studio`, `argilla`. Or a format of your own."
+        ),
+    ]
+    out: Annotated[
+        Path, Option("The file to write; for Label Studio the labelling interface goes to NAME.xml beside it.")
+    ]
+    prompts: OptionalPrompts = None
+
+
+class ImportSettings(Settings):
+    """What ``maskdpo import`` can be told."""
+
+    file: Annotated[Path, Option("The file in the other format (JSONL).", argument=True)]
+    source: Annotated[
+        str,
+        Field(alias="format"),
+        Option(
+            "`mask-dpo-paper`: training data of the paper's code, to pairs. `anah`: {question, document} to prompts, or "
+            "{question, response} to responses. Or a format of your own."
+        ),
+    ]
+    out: Annotated[Path, Option("The records: JSONL or, if the name ends in .parquet, Parquet.")]
+    limit: Annotated[int, Field(ge=0), Option("Rejected rows to print; all are counted.")] = 20
 
 
 @dataclass
@@ -79,7 +131,7 @@ class ImportStats:
     errors: list[InputError] = field(default_factory=list)
 
 
-def export_file(file: Path, out: Path, to: ExportFormat, prompts_file: Path | None = None) -> ExportStats:
+def export_file(file: Path, out: Path, to: str, prompts_file: Path | None = None) -> ExportStats:
     """Write pairs or, with their prompts, annotations in another tool's format.
 
     For Label Studio the labelling interface goes to ``config_file(out)``.
@@ -88,19 +140,21 @@ def export_file(file: Path, out: Path, to: ExportFormat, prompts_file: Path | No
         UserError: bad input, or a format of annotations without ``prompts_file``.
     """
     _check_outputs(out, to, file, prompts_file)
-    file = with_config(file, "pairs" if to in FROM_PAIRS else "annotations")
-    wanted = Pair if to in FROM_PAIRS else Annotation
+    exporter = EXPORTS[to]
+    from_pairs = isinstance(exporter, FromPairs)
+    file = with_config(file, "pairs" if from_pairs else "annotations")
+    wanted = Pair if from_pairs else Annotation
     if (found := record_type(file)) is not wanted:
-        raise InputError(f"holds {_named(found)}, but --format {to} is made of {_named(wanted)}", path=file)
+        raise InputError(f"holds {_named(found)}, but `format` {to} is made of {_named(wanted)}", path=file)
     stats = ExportStats()
-    if to in FROM_PAIRS:
-        write_lines(out, (FROM_PAIRS[to](pair) for pair in _counted_pairs(file, stats)))
+    if isinstance(exporter, FromPairs):
+        write_lines(out, (exporter.row(pair) for pair in _counted_pairs(file, stats)))
     elif prompts_file is None:
-        raise UserError(f"--format {to} needs --prompts: it shows the question and the reference beside the answer")
+        raise UserError(f"`format` {to} needs `prompts`: it shows the question and the reference beside the answer")
     else:
         prompts = read_prompts(prompts_file)
         annotations = _counted_annotations(file, prompts, stats)
-        write_list(out, (FROM_ANNOTATIONS[to](annotation, prompts[annotation.prompt_id]) for annotation in annotations))
+        write_list(out, (exporter.row(annotation, prompts[annotation.prompt_id]) for annotation in annotations))
     if to == "label-studio":
         with atomic_write(config_file(out)) as handle:
             handle.write(CONFIG.encode())
@@ -108,10 +162,10 @@ def export_file(file: Path, out: Path, to: ExportFormat, prompts_file: Path | No
     return stats
 
 
-def _check_outputs(out: Path, to: ExportFormat, *inputs: Path | None) -> None:
+def _check_outputs(out: Path, to: str, *inputs: Path | None) -> None:
     refuse_overwriting(out, *inputs)
     if out.suffix == ".parquet":
-        raise InputError("is named as Parquet, but export writes JSON; name another --out", path=out)
+        raise InputError("is named as Parquet, but export writes JSON; name another `out`", path=out)
     if to == "label-studio":
         if out.suffix.lower() == ".xml":
             raise InputError("is where the labelling interface goes; name the tasks .json", path=out)
@@ -127,7 +181,7 @@ def config_file(out: Path) -> Path:
     return out.with_suffix(".xml")
 
 
-def import_file(file: Path, out: Path, source: ImportFormat, limit: int = 20) -> ImportStats:
+def import_file(file: Path, out: Path, source: str, limit: int = 20) -> ImportStats:
     """Make records out of another format: JSONL or, by the name of ``out``, Parquet.
 
     Rows that do not fit are left out, counted and, up to ``limit``, kept as errors.
@@ -163,7 +217,7 @@ def _counted_annotations(file: Path, prompts: dict[str, Prompt], stats: ExportSt
         yield annotation
 
 
-def _imported(file: Path, source: ImportFormat, stats: ImportStats, limit: int) -> Iterator[FileRecord]:
+def _imported(file: Path, source: str, stats: ImportStats, limit: int) -> Iterator[FileRecord]:
     seen: dict[str, int] = {}
     reader: Reader | None = None
     for line, raw in _lines(file):
@@ -210,12 +264,12 @@ def _object(line: bytes) -> dict[str, Any]:
     return values
 
 
-def _reader(values: dict[str, Any], source: ImportFormat) -> Reader:
+def _reader(values: dict[str, Any], source: str) -> Reader:
     """The first row that fits decides what the file holds."""
-    for telling, reader in READERS[source].items():
+    for telling, reader in IMPORTS[source].items():
         if telling in values:
             return reader
-    raise ValueError(f"no {source} data: it has none of the fields {', '.join(READERS[source])}")
+    raise ValueError(f"no {source} data: it has none of the fields {', '.join(IMPORTS[source])}")
 
 
 def write_lines(out: Path, rows: Iterable[dict[str, Any]]) -> None:

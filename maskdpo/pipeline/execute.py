@@ -108,10 +108,8 @@ def _run(stage: Stage, state: State) -> None:
 
 
 def _call(stage: Stage, restart: bool) -> None:
-    arguments = stage.arguments
-    if "restart" in arguments:
-        arguments["restart"] = restart
-    stage.call(**arguments)
+    settings = stage.settings
+    stage.call(settings.but(restart=restart) if "restart" in type(settings).model_fields else settings)
 
 
 def _free_memory() -> None:

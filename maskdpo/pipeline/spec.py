@@ -1,18 +1,26 @@
 """The file of a pipeline, and the stages that it names, with the files that they hand to each other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from maskdpo.errors import InputError
-from maskdpo.io import open_input
-from maskdpo.pipeline.settings import Command, check_section, command_line, first_error, full_arguments, option_name
 from maskdpo.public import line_without_secrets, without_secrets
-from maskdpo.run_record import sha256_of
+from maskdpo.settings import (
+    Settings,
+    command_line,
+    input_error,
+    named,
+    read_yaml,
+    settings_model,
+    settings_of,
+)
+
+Command = Callable[[Any], None]
+"""A function of one settings model."""
 
 Section = Annotated[dict[str, Any] | None, BeforeValidator(lambda value: {} if value is None else value)]
 """Options of a stage; an empty section runs it with its defaults, one that is not there leaves the stage out."""
@@ -50,27 +58,26 @@ class Stage:
     name: str
     command: str
     call: Command
-    given: dict[str, Any]
-    """Its arguments, less those that stand at the command's default."""
-    out: Path | None
-    """What it makes; None where it only prints."""
+    settings: Settings
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        return full_arguments(self.call, self.given)
+    def out(self) -> Path | None:
+        """What the stage makes; None where it only prints."""
+        return getattr(self.settings, "out", None)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        return self.settings.given()
 
     @property
     def line(self) -> str:
         """The command, as it is shown and recorded: without passwords."""
-        return line_without_secrets(command_line(self.command, self.call, self.given))
+        return line_without_secrets(command_line(self.command, self.settings))
 
     @property
     def plain(self) -> dict[str, Any]:
-        """The given arguments as JSON values, without passwords, as they are recorded and compared."""
-        plain = {key: str(value) if isinstance(value, Path) else value for key, value in self.given.items()}
-        if (settings := self.given.get("config")) and settings.is_file():  # what it says counts, not only its name
-            plain["config"] = f"{settings} (sha256 {sha256_of(settings)[:12]})"
-        return {key: without_secrets(value) for key, value in plain.items()}
+        """The given settings as JSON values, without passwords, as they are recorded and compared."""
+        return dict(without_secrets(self.settings.model_dump(mode="json", include=set(self.given))))
 
 
 class _Wired(NamedTuple):
@@ -90,13 +97,14 @@ def load_pipeline(file: Path, commands: Mapping[str, Command]) -> list[Stage]:
         InputError: no valid YAML, an unknown key (with the nearest known one), a bad or missing value.
     """
     try:
-        values = _normal(_load_yaml(file), file)
+        values = named(read_yaml(file), file)
+        values |= {key: named(value, file, key) for key, value in values.items() if isinstance(value, dict)}
     except RecursionError:
         raise InputError("is nested too deeply, or an anchor contains itself", path=file) from None
     try:
         spec = PipelineFile(**values)
     except ValidationError as error:
-        raise first_error(error, file, PipelineFile.model_fields) from None
+        raise input_error(error, PipelineFile, file, " ") from None
     stages = [_stage(wired, commands[wired.command], file) for wired in _wire(spec)]
     if not stages:
         raise InputError("names no stage, such as 'sample:'", path=file)
@@ -106,13 +114,22 @@ def load_pipeline(file: Path, commands: Mapping[str, Command]) -> list[Stage]:
 def _stage(wired: _Wired, call: Command, file: Path) -> Stage:
     for key in sorted({*wired.fixed, "restart"} & wired.section.keys()):
         hint = "use --from" if key == "restart" else "the pipeline sets it"
-        raise InputError(f"cannot be set here: {hint}", path=file, field=f"{wired.name}.{option_name(key)}")
-    given = check_section(wired.name, wired.section | wired.fixed, call, file)
-    return Stage(wired.name, wired.command, call, given, given.get("out"))
+        raise InputError(f"cannot be set here: {hint}", path=file, field=f"{wired.name}.{key.replace('_', '-')}")
+    model = settings_model(call)
+    names = {setting.key: setting.name for setting in settings_of(model)}
+    section = {names.get(key, key): value for key, value in wired.section.items()}
+    more = section.pop("config", None)
+    if more is not None:
+        section = {names.get(key, key): v for key, v in named(read_yaml(Path(str(more))), file).items()} | section
+    try:
+        return Stage(wired.name, wired.command, call, model.model_validate(section | wired.fixed))
+    except ValidationError as error:
+        raise input_error(error, model, file, wired.name) from None
 
 
 def _wire(spec: PipelineFile) -> Iterator[_Wired]:
-    """All stages that the file names. A held-out stage takes the options of its elder sister, and its own on top."""
+    """All stages that the file names. A held-out stage takes the options of ``sample`` or ``annotate``, and its own on
+    top."""
     out, model = spec.out, {"model": spec.model} if spec.model else {}
     responses, annotations, pairs, trained = (
         out / name for name in ("responses.jsonl", "annotations.jsonl", "pairs.jsonl", "model")
@@ -137,7 +154,7 @@ def _wire(spec: PipelineFile) -> Iterator[_Wired]:
         if spec.train is not None:
             compared["compare"] = out / "after.annotations.jsonl"
     if spec.evaluate is not None:
-        yield _Wired("evaluate", "evaluate", {"json": out / "evaluate.json"} | spec.evaluate, compared)
+        yield _Wired("evaluate", "evaluate", {"json_file": out / "evaluate.json"} | spec.evaluate, compared)
     if spec.report is not None:
         yield _Wired("report", "report", spec.report, compared | {"out": out / "report.html"})
 
@@ -153,42 +170,3 @@ def _held_out(
     own = getattr(spec, f"annotate_{when}") or {}
     files = {"prompts": prompts, "responses": responses, "out": annotations}
     yield _Wired(f"annotate-{when}", "annotate", (spec.annotate or {}) | own, files)
-
-
-def _normal(values: dict[Any, Any], file: Path, section: str = "") -> dict[str, Any]:
-    """Keys with ``_``, at the top and in the sections: a file may spell them either way, but once."""
-    normal: dict[str, Any] = {}
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
-        where = f"{section}.{option_name(name)}" if section else option_name(name)
-        if name in normal:
-            raise InputError("is there twice, with - and with _", path=file, field=where)
-        normal[name] = _normal(value, file, where) if isinstance(value, dict) else value
-    return normal
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses what YAML forbids but PyYAML lets pass: a key that is there twice, of which it would take the last."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is there twice", problem_mark=key.start_mark)
-            seen.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key))
-        return node
-
-
-def _load_yaml(file: Path) -> dict[Any, Any]:
-    with open_input(file) as handle:
-        try:
-            values = yaml.load(handle, _Loader)
-        except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-            # all but the first: what PyYAML stumbles over in a value, such as the 32nd of a month
-            mark = getattr(error, "problem_mark", None)
-            line = mark.line + 1 if mark else None
-            raise InputError(f"not valid YAML: {getattr(error, 'problem', error)}", path=file, line=line) from None
-    if not isinstance(values, dict):
-        raise InputError("must be a mapping with 'prompts', 'out' and a section for every stage", path=file)
-    return values

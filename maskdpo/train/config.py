@@ -1,173 +1,294 @@
-"""The settings of a training run: one pydantic type, filled from flags or one YAML file, saved with the model."""
+"""The settings of a training: what decides its result (``TrainConfig``), and everything else (``TrainSettings``)."""
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from maskdpo.errors import InputError, UserError
-from maskdpo.io import open_input
 from maskdpo.models import Dtype
-from maskdpo.train.data.encode import EosPolicy, ReasoningPolicy
-from maskdpo.train.data.weights import METHODS
+from maskdpo.settings import (
+    DEVICE_HELP,
+    INPUT,
+    MODEL_HELP,
+    TEMPLATE_OPTION_HELP,
+    KeyValues,
+    Option,
+    PairsFile,
+    Settings,
+    records,
+)
 
-MethodName = Literal["mask-dpo", "dpo", "chosen-only", "rejected-only", "strict", "soft"]
-LossName = Literal[
-    "sigmoid", "ipo", "hinge", "conservative", "robust", "simpo", "sigmoid-norm", "ld-dpo", "fdpo-margin"
-]
+IN_AND_OUT = "Input and output"
+METHOD = "Method: which tokens train"
+LOSS = "Loss: what is made of their log-probs"
+OPTIMISER = "Optimisation"
+LORA = "LoRA: train a small adapter instead of all weights"
+SPEED = "Speed and memory (the result stays the same, but for rounding)"
+LOGGING = "Logging and checkpoints"
+EVAL = "Held-out pairs"
+EXPORT = "The trained model"
 
-LOSS_PARAMETERS: dict[str, tuple[float, tuple[LossName, ...]]] = {
-    "label_smoothing": (0.1, ("conservative", "robust")),
-    "simpo_gamma": (0.5, ("simpo",)),
-    "ld_alpha": (0.5, ("ld-dpo",)),
-    "margin_gamma": (10.0, ("fdpo-margin",)),
-}
-"""Settings that belong to some losses only: their default, and which losses."""
+EosPolicy = Literal["keep", "last_sentence", "drop"]
+ReasoningPolicy = Literal["keep", "drop"]
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Positive = Field(gt=0, allow_inf_nan=False)
+NotNegative = Field(ge=0, allow_inf_nan=False)
+Count = Field(ge=1)
 
 
-class TrainConfig(BaseModel):
-    """Every setting that changes the result. A run resumes only with the same ones."""
+class EncodeSettings(Settings):
+    """How pairs become tokens and weights."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model: Annotated[str, Option(MODEL_HELP, IN_AND_OUT)]
+    method: Annotated[
+        str,
+        Option(
+            "`mask-dpo`: right sentences of the chosen answer, wrong sentences of the rejected answer. `dpo`: all "
+            "sentences. `chosen-only`, `rejected-only`: only that side is masked. `strict`: as mask-dpo, but sentences "
+            "without a fact count as wrong. `soft`: as mask-dpo, times the confidence of the label. Or a mask of your own.",
+            METHOD,
+        ),
+    ] = "mask-dpo"
+    eos: Annotated[
+        EosPolicy,
+        Option("The end-of-turn token: always trained, trained as its last sentence is, or never trained.", METHOD),
+    ] = "keep"
+    max_length: Annotated[
+        int, Field(ge=2), Option("Longest prompt and answer in tokens; answers are cut at their end.", METHOD)
+    ] = 2048
+    reasoning: Annotated[
+        ReasoningPolicy,
+        Option("What a reasoning model wrote before its answer: kept as context with weight 0, or left out.", METHOD),
+    ] = "keep"
+    template_options: Annotated[
+        KeyValues,
+        Field(alias="template_option"),
+        Option(
+            f"{TEMPLATE_OPTION_HELP} Only for pairs that do not record what the template was told when they were sampled.",
+            METHOD,
+            metavar="KEY=VALUE",
+        ),
+    ] = {}
 
-    model: str
-    method: MethodName = "mask-dpo"
-    """What sentences count: see ``weights.METHODS``."""
-    loss: LossName = "sigmoid"
-    """What is made of the log ratios: see ``losses.LOSSES``."""
-    beta: Positive = 0.1
-    """Strength of the pull towards the reference model; for simpo the scale of the reward (the paper: 2 to 2.5)."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = None
-    """conservative, robust: the share of pairs that are taken to be the wrong way round."""
-    simpo_gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """simpo: the margin that the chosen answer must win by."""
-    ld_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
-    """ld-dpo: the factor on the tokens of the longer answer beyond the length of the shorter one."""
-    margin_gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """fdpo-margin: the log ratio, in nats, that a score higher by 1 must win by."""
-    sft_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Factor on the chosen answer's negative log-likelihood a token, added to any loss."""
-    lr: Positive = 1e-6
-    """Peak learning rate of AdamW."""
-    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of the steps over which the rate rises to its peak; it then falls linearly to zero."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Positive = 1.0
-    epochs: Count = 1
-    max_steps: Count | None = None
-    """Stop after this many optimiser steps, whatever ``epochs`` says."""
-    batch_size: Count = 16
-    """Pairs an optimiser step."""
-    tokens_per_batch: Count = 2048
-    """Tokens a forward pass: a memory setting; the result does not depend on it (but for rounding)."""
-    max_length: Count = 2048
-    """Longest prompt + answer, in tokens."""
-    eos: EosPolicy = "keep"
-    """What becomes of the end-of-turn token: see ``Encoder``."""
-    reasoning: ReasoningPolicy = "keep"
-    """The reasoning before an answer: kept as context with weight 0, or left out."""
-    template_options: dict[str, Any] = {}
-    """What the chat template is told beside the messages, for pairs that do not say how they were sampled."""
-    dtype: Dtype = "auto"
-    """Compute type; ``auto`` is bfloat16 where the hardware computes in it. The weights and AdamW stay float32."""
-    gradient_checkpointing: bool = False
-    """Recompute activations layer by layer: about a third slower, far less memory."""
-    compile: bool = False
-    """Let torch.compile fuse the operations of a layer: half a minute at the start, then less memory."""
-    lora_r: Annotated[int, Field(ge=0)] = 0
-    """Rank of a LoRA adapter; 0 trains the model whole. With one, the frozen weights are kept in the compute type."""
-    lora_alpha: Count = 32
-    """The adapter counts lora_alpha / lora_r times."""
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    lora_targets: str = "all-linear"
-    """Layers with an adapter: all linear ones but lm_head, or their names with commas between."""
-    merge: bool = True
-    """Write the adapter added to the weights, as a whole model; else the adapter alone, as PEFT does."""
-    eval_every: Count = 100
-    """Steps between looks at the held-out pairs; there is one before the first step and one after the last."""
-    keep_best: bool = False
-    """Write the weights with the lowest loss on the held-out pairs, not the last ones."""
-    export_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the written weights. bfloat16 halves the folder, and rounds away updates below 1/512 of a weight."""
-    trust_remote_code: bool = False
-    """Run code out of the model's repository."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    log_masked_every: Annotated[int, Field(ge=0)] = 10
-    """Steps between looks at the rewards of the masked tokens, which cost one more forward pass; 0: never. The result
-    does not depend on it."""
+    @model_validator(mode="after")
+    def _known_method(self) -> Self:
+        from maskdpo.train.data.weights import METHODS
+
+        METHODS[self.method]  # an unknown name is an error
+        return self
+
+
+class TrainConfig(EncodeSettings):
+    """Every setting that changes the result, saved with the model. A run resumes only with the same ones."""
+
+    loss: Annotated[
+        str,
+        Option(
+            "`sigmoid`: DPO. `sigmoid-norm`: log ratios per token. `ipo`, `hinge`: other shapes. `conservative` (cDPO), "
+            "`robust` (rDPO): some pairs are the wrong way round. `simpo`: without a reference model; wants `--beta` 2 or "
+            "more. `ld-dpo`: less weight on what only the longer answer has. `fdpo-margin`: a margin from the scores of "
+            "the pair. Or a loss of your own.",
+            LOSS,
+        ),
+    ] = "sigmoid"
+    beta: Annotated[
+        float,
+        Positive,
+        Option("Strength of the pull towards the reference model; for simpo scale of the reward.", LOSS),
+    ] = 0.1
+    label_smoothing: Annotated[
+        float | None,
+        Field(ge=0, lt=0.5),
+        Option("conservative, robust: share of pairs that are the wrong way round. [default: 0.1]", LOSS),
+    ] = None
+    simpo_gamma: Annotated[
+        float | None, NotNegative, Option("simpo: margin by which the chosen answer must win. [default: 0.5]", LOSS)
+    ] = None
+    ld_alpha: Annotated[
+        float | None,
+        Field(ge=0, le=1),
+        Option("ld-dpo: factor on the tokens beyond the length of the shorter answer. [default: 0.5]", LOSS),
+    ] = None
+    margin_gamma: Annotated[
+        float | None,
+        NotNegative,
+        Option("fdpo-margin: nats by which a score that is higher by 1 must win. [default: 10.0]", LOSS),
+    ] = None
+    loss_options: Annotated[
+        KeyValues,
+        Field(alias="loss_option"),
+        Option("KEY=VALUE for a loss of your own; repeat the option for more.", LOSS, metavar="KEY=VALUE"),
+    ] = {}
+    sft_weight: Annotated[
+        float,
+        NotNegative,
+        Option("Any loss: add this times the negative log-likelihood per trained token of the chosen answer.", LOSS),
+    ] = 0.0
+    lr: Annotated[float, Positive, Option("Peak learning rate of AdamW.", OPTIMISER)] = 1e-6
+    warmup_ratio: Annotated[
+        float,
+        Field(ge=0, le=1),
+        Option("Share of the steps over which the rate rises; it then falls linearly to zero.", OPTIMISER),
+    ] = 0.1
+    weight_decay: Annotated[float, Field(ge=0), Option("Weight decay of AdamW, on matrices only.", OPTIMISER)] = 0.0
+    max_grad_norm: Annotated[float, Positive, Option("Longer gradients are scaled down to this.", OPTIMISER)] = 1.0
+    batch_size: Annotated[int, Count, Option("Pairs per optimiser step.", OPTIMISER)] = 16
+    epochs: Annotated[int, Count, Option("Passes over the pairs.", OPTIMISER)] = 1
+    max_steps: Annotated[
+        int | None, Count, Option("Stop after this many optimiser steps, whatever `--epochs` says.", OPTIMISER)
+    ] = None
+    seed: Annotated[int, Field(ge=0), Option("Seed of the order of the pairs and of dropout.", OPTIMISER)] = 0
+    lora_r: Annotated[int, Field(ge=0), Option("Rank of the adapter; 0 trains all weights.", LORA)] = 0
+    lora_alpha: Annotated[int, Count, Option("What the adapter adds is scaled by alpha / rank.", LORA)] = 32
+    lora_dropout: Annotated[float, Field(ge=0, lt=1), Option("Dropout in front of the adapter.", LORA)] = 0.0
+    lora_targets: Annotated[
+        str, Option("Layers: all linear ones but lm_head, or names such as `q_proj,v_proj`.", LORA)
+    ] = "all-linear"
+    merge: Annotated[
+        bool, Option("Write the whole model with the adapter added to its weights, or the adapter alone.", LORA)
+    ] = True
+    dtype: Annotated[
+        Dtype,
+        Option("Compute type; `auto`: bfloat16 where the hardware computes in it. Weights stay float32.", SPEED),
+    ] = "auto"
+    tokens_per_batch: Annotated[int, Count, Option("Tokens per forward pass: memory against speed.", SPEED)] = 2048
+    gradient_checkpointing: Annotated[
+        bool, Option("Recompute activations: about a third slower, far less memory.", SPEED)
+    ] = False
+    compile: Annotated[
+        bool,
+        Option("Let torch.compile fuse the operations of each layer: less memory, half a minute at the start.", SPEED),
+    ] = False
+    log_masked_every: Annotated[
+        int,
+        Field(ge=0),
+        Option("Steps between figures of the masked tokens, which cost a forward pass each; 0: none.", LOGGING),
+    ] = 10
+    eval_every: Annotated[
+        int,
+        Count,
+        Option("Steps between evaluations; there is one before the first and one after the last step, too.", EVAL),
+    ] = 100
+    keep_best: Annotated[
+        bool, Option("Write the weights with the lowest loss on the held-out pairs, not the last weights.", EVAL)
+    ] = False
+    export_dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        Option("Type of the written weights; bfloat16 rounds updates below 1/512 of a weight away.", EXPORT),
+    ] = "float32"
+    trust_remote_code: Annotated[bool, Option("Run code from the repository of the model.", IN_AND_OUT)] = False
 
     @model_validator(mode="before")
     @classmethod
     def _default_parameters_of_the_loss(cls, values: dict[str, Any]) -> dict[str, Any]:
-        loss = values.get("loss", "sigmoid")
-        missing = {
-            name: default
-            for name, (default, losses) in LOSS_PARAMETERS.items()
-            if loss in losses and values.get(name) is None
-        }
-        return values | missing
+        fields = _loss_fields(values.get("loss", "sigmoid"))
+        defaults = {name: field.default for name, field in fields.items() if name in cls.model_fields}
+        return values | {name: value for name, value in defaults.items() if values.get(name) is None}
 
     @model_validator(mode="after")
     def _no_parameters_of_other_losses(self) -> Self:
-        for name, (_, losses) in LOSS_PARAMETERS.items():
-            if getattr(self, name) is not None and self.loss not in losses:
-                raise ValueError(f"{name}: only for --loss {' or '.join(losses)}; --loss {self.loss} does not use it")
+        for name in LOSS_PARAMETERS:
+            if getattr(self, name) is not None and name not in _loss_fields(self.loss):
+                raise ValueError(
+                    f"`{name}` is only for `loss` {' or '.join(_losses_with(name))}; `loss` {self.loss} does not use it"
+                )
+        self.loss_parameters()
         return self
 
     @model_validator(mode="after")
     def _no_settings_of_an_adapter_without_one(self) -> Self:
         for name in ("lora_alpha", "lora_dropout", "lora_targets", "merge"):
             if not self.lora_r and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name}: only with --lora-r")
+                raise ValueError(f"`{name}` goes with `lora_r`")
         return self
 
-    def value(self, name: str) -> float:
-        """A setting in ``LOSS_PARAMETERS``, of a loss that uses it."""
-        value = getattr(self, name)
-        assert isinstance(value, float), f"{name} belongs to another loss than {self.loss}"
-        return value
+    def loss_parameters(self) -> BaseModel:
+        """The parameters of the loss itself, as its own model has them.
+
+        Raises:
+            UserError: ``loss_options`` do not fit.
+        """
+        from maskdpo.registry import checked_options
+        from maskdpo.train.losses import LOSSES
+
+        model = LOSSES[self.loss].options
+        own = {name: getattr(self, name) for name in LOSS_PARAMETERS if name in model.model_fields}
+        return checked_options("loss", self.loss, model, own | self.loss_options)
 
 
-assert set(METHODS) == set(get_args(MethodName)), "TrainConfig.method must name the methods"
+LOSS_PARAMETERS = ("label_smoothing", "simpo_gamma", "ld_alpha", "margin_gamma")
+"""Parameters of built-in losses, which are settings of their own."""
 
 
-def make_config(settings: dict[str, Any], file: Path | None) -> TrainConfig:
-    """Settings from a YAML file, overridden by the flags that were given (those that are not None).
+def _loss_fields(loss: str) -> dict[str, Any]:
+    from maskdpo.train.losses import LOSSES
 
-    Raises:
-        UserError: an unknown key (with the nearest known one), a value of the wrong type or out of range.
-    """
-    values = _load_yaml(file) if file else {}
-    values |= {key: value for key, value in settings.items() if value is not None}
-    try:
-        return TrainConfig(**values)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "missing":
-            raise UserError(f"--{key} is missing: give it as a flag or in the config file") from None
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, TrainConfig.model_fields, 1)
-            message = "unknown setting" + (f"; did you mean {near[0]!r}?" if near else "")
-        raise InputError(message, path=file or "command line", field=key) from None
+    return dict(LOSSES[loss].options.model_fields)
 
 
-def _load_yaml(file: Path) -> dict[str, Any]:
-    with open_input(file) as handle:
-        try:
-            values = yaml.safe_load(handle)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = mark.line + 1 if mark else None
-            raise InputError(f"not valid YAML: {getattr(error, 'problem', error)}", path=file, line=line) from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InputError("must be a mapping of settings, such as 'beta: 0.1'", path=file)
-    return {str(key): value for key, value in values.items()}  # YAML reads 'on' and '1' as no text
+def _losses_with(parameter: str) -> list[str]:
+    from maskdpo.train.losses import LOSSES
+
+    return [name for name in LOSSES.ours if parameter in _loss_fields(name)]
+
+
+class TrainSettings(TrainConfig):
+    """What ``maskdpo train`` can be told: also where to read and write, what to watch, and on how many processes."""
+
+    pairs: PairsFile
+    out: Annotated[Path, Option("Folder for the trained model (Hugging Face format).", IN_AND_OUT)]
+    restart: Annotated[bool, Option("Set an earlier run aside (.bak) and begin anew.", IN_AND_OUT)] = False
+    dry_run: Annotated[
+        bool, Option("Only show what the run would do, need and take; nothing is written.", IN_AND_OUT)
+    ] = False
+    cache: Annotated[bool, Option("Keep the log-probs of the reference model on disk for the next run.", SPEED)] = True
+    device: Annotated[str | None, Option(DEVICE_HELP, SPEED)] = None
+    nproc: Annotated[
+        int,
+        Count,
+        Option(
+            "Processes on this machine, one per GPU, that share model and pairs; for several machines: `torchrun`, see "
+            "docs/scale.md.",
+            SPEED,
+        ),
+    ] = 1
+    save_every: Annotated[int, Field(ge=0), Option("Optimiser steps between checkpoints; 0: none.", LOGGING)] = 100
+    keep: Annotated[int, Count, Option("How many of the newest checkpoints to keep.", LOGGING)] = 2
+    track: Annotated[
+        Literal["tensorboard", "wandb", "trackio"] | None,
+        Option("Send the figures there, too; metrics.jsonl and curves.png are always written.", LOGGING),
+    ] = None
+    eval: Annotated[
+        Path | None,
+        records("pairs"),
+        Option(f"Held-out pairs, such as `pairs.test.jsonl`: {INPUT}.", EVAL, metavar="PAIRS"),
+    ] = None
+    show_answers: Annotated[
+        int,
+        Field(ge=0),
+        Option("Held-out prompts that are answered at every evaluation; also in answers.jsonl.", EVAL),
+    ] = 0
+    push: Annotated[
+        str | None,
+        Option(
+            "Send the model to the Hub, as a private one: `user/name`, or `name` for your own account.",
+            EXPORT,
+            metavar="NAME",
+        ),
+    ] = None
+
+    def config(self) -> TrainConfig:
+        """What decides the result, alone."""
+        return TrainConfig(**{name: getattr(self, name) for name in TrainConfig.model_fields})
+
+
+class InspectSettings(EncodeSettings):
+    """What ``maskdpo inspect`` can be told."""
+
+    pairs: PairsFile
+    json_file: Annotated[
+        Path | None,
+        Field(alias="json"),
+        Option("Write pair, side, input_ids and weights of all pairs as JSON lines to this file."),
+    ] = None
+    show: Annotated[int, Field(ge=0), Option("Pairs to print.")] = 3

@@ -4,19 +4,22 @@
     d       = r(x, y_chosen) - r(x, y_rejected)
     L       = f(d)                                               LOSSES, by the name that ``--loss`` takes
 
-Losses in ``AVERAGED`` divide r by sum_t w_t first; those in ``REFERENCE_FREE`` leave out log pi_ref. docs/method.md has
+Losses that are ``averaged`` divide r by sum_t w_t first; those that are ``reference_free`` leave out log pi_ref. docs/method.md has
 every formula with its source.
 Shape letters: N predicted tokens of all answers of a batch, A answers (pair i: chosen 2i, rejected 2i + 1), B pairs.
 """
 
 from collections.abc import Callable
-from typing import get_args
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from maskdpo.train.config import LossName, TrainConfig
+from maskdpo.registry import Registry
+from maskdpo.train.config import TrainConfig
 
 
 def sum_per_answer(values_N: Tensor, answer_N: Tensor, answers: int) -> Tensor:
@@ -81,48 +84,88 @@ def factuality_margin(score_gap_B: Tensor) -> Tensor:
     return score_gap_B.clamp(min=0)
 
 
-Loss = Callable[[Tensor, Tensor, TrainConfig], Tensor]
-"""(differences d [B], chosen score - rejected score [B], settings) -> [B] losses."""
+class NoParameters(BaseModel):
+    """Of a loss that has none beside beta."""
 
-LOSSES: dict[LossName, Loss] = {
-    "sigmoid": lambda d_B, gap_B, c: sigmoid_loss(c.beta * d_B),
-    "ipo": lambda d_B, gap_B, c: ipo_loss(d_B, c.beta),
-    "hinge": lambda d_B, gap_B, c: hinge_loss(c.beta * d_B),
-    "conservative": lambda d_B, gap_B, c: conservative_loss(c.beta * d_B, c.value("label_smoothing")),
-    "robust": lambda d_B, gap_B, c: robust_loss(c.beta * d_B, c.value("label_smoothing")),
-    # SimPO (Meng et al. 2024, arXiv 2405.14734, eq. 6)
-    "simpo": lambda d_B, gap_B, c: sigmoid_loss(c.beta * d_B - c.value("simpo_gamma")),
-    "sigmoid-norm": lambda d_B, gap_B, c: sigmoid_loss(c.beta * d_B),
-    # LD-DPO (Liu et al. 2024, arXiv 2409.06411) is in the weights: weights.desensitise
-    "ld-dpo": lambda d_B, gap_B, c: sigmoid_loss(c.beta * d_B),
-    "fdpo-margin": lambda d_B, gap_B, c: sigmoid_loss(
-        c.beta * (d_B - c.value("margin_gamma") * factuality_margin(gap_B))
+
+class LabelSmoothing(BaseModel):
+    label_smoothing: float = 0.1
+
+
+class SimPOGamma(BaseModel):
+    simpo_gamma: float = 0.5
+
+
+class LDAlpha(BaseModel):
+    ld_alpha: float = 0.5
+
+
+class MarginGamma(BaseModel):
+    margin_gamma: float = 10.0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss over pairs. One of your own is such an object in a file: ``--loss ./file.py:object``."""
+
+    function: Callable[[Tensor, Tensor, float, Any], Tensor]
+    """(differences d [B], chosen score - rejected score [B], beta, parameters) -> [B] losses."""
+    options: type[BaseModel] = NoParameters
+    """The parameters of the loss, with their defaults: what ``--loss-option`` gives."""
+    averaged: bool = False
+    """Whether log ratios are per token with weight, r / sum_t w_t."""
+    reference_free: bool = False
+    """Whether log ratios leave out log pi_ref."""
+    needs_scores: bool = False
+    """Whether a pair needs the scores of both answers."""
+
+
+LOSSES: Registry[Loss] = Registry(
+    "loss",
+    {
+        "sigmoid": Loss(lambda d_B, gap_B, beta, p: sigmoid_loss(beta * d_B)),
+        # for IPO, averaging is TRL's reading, which the authors of IPO confirmed there
+        "ipo": Loss(lambda d_B, gap_B, beta, p: ipo_loss(d_B, beta), averaged=True),
+        "hinge": Loss(lambda d_B, gap_B, beta, p: hinge_loss(beta * d_B)),
+        "conservative": Loss(
+            lambda d_B, gap_B, beta, p: conservative_loss(beta * d_B, p.label_smoothing), LabelSmoothing
+        ),
+        "robust": Loss(lambda d_B, gap_B, beta, p: robust_loss(beta * d_B, p.label_smoothing), LabelSmoothing),
+        # SimPO (Meng et al. 2024, arXiv 2405.14734, eq. 6)
+        "simpo": Loss(
+            lambda d_B, gap_B, beta, p: sigmoid_loss(beta * d_B - p.simpo_gamma),
+            SimPOGamma,
+            averaged=True,
+            reference_free=True,
+        ),
+        "sigmoid-norm": Loss(lambda d_B, gap_B, beta, p: sigmoid_loss(beta * d_B), averaged=True),
+        # LD-DPO (Liu et al. 2024, arXiv 2409.06411) is in the weights: weights.desensitise
+        "ld-dpo": Loss(lambda d_B, gap_B, beta, p: sigmoid_loss(beta * d_B), LDAlpha),
+        "fdpo-margin": Loss(
+            lambda d_B, gap_B, beta, p: sigmoid_loss(beta * (d_B - p.margin_gamma * factuality_margin(gap_B))),
+            MarginGamma,
+            needs_scores=True,
+        ),
+    },
+    check=lambda found: (
+        None if isinstance(found, Loss) else f"is no maskdpo.train.losses.Loss, but {type(found).__name__}"
     ),
-}
-"""The losses. Another one is one more line here, its name in ``config.LossName`` and ``cli.train_flags.Loss``, and its
-formula in docs/method.md."""
-
-AVERAGED: frozenset[LossName] = frozenset({"ipo", "simpo", "sigmoid-norm"})
-"""Log ratios per token with weight, r / sum_t w_t. For IPO that is TRL's reading, which its authors confirmed there."""
-
-REFERENCE_FREE: frozenset[LossName] = frozenset({"simpo"})
-
-NEED_SCORES: frozenset[LossName] = frozenset({"fdpo-margin"})
-
-assert set(LOSSES) == set(get_args(LossName)), "TrainConfig.loss must name the losses"
+)
+"""The losses. Another one is one more line here, and its formula in docs/method.md."""
 
 
 def pair_losses(chosen_B: Tensor, rejected_B: Tensor, score_gap_B: Tensor, config: TrainConfig) -> Tensor:
     """The chosen loss of every pair, without the SFT term.
 
     Args:
-        chosen_B, rejected_B: the answers' log ratios, averaged where the loss is in ``AVERAGED``.
-        score_gap_B: the chosen answer's score less the rejected one's.
+        chosen_B, rejected_B: the log ratios of the answers, averaged where the loss is ``averaged``.
+        score_gap_B: the score of the chosen answer less that of the rejected answer.
 
     Returns:
         [B] float32.
     """
-    return LOSSES[config.loss](chosen_B - rejected_B, score_gap_B, config)
+    loss = LOSSES[config.loss]
+    return loss.function(chosen_B - rejected_B, score_gap_B, config.beta, config.loss_parameters())
 
 
 def sft_loss(logps_A: Tensor, weight_A: Tensor) -> Tensor:

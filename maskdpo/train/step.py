@@ -16,7 +16,7 @@ from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Batch, Layout, collate
 from maskdpo.train.data.encode import EncodedPair
-from maskdpo.train.losses import REFERENCE_FREE
+from maskdpo.train.losses import LOSSES
 from maskdpo.train.model.distributed import ALONE, Ranks, clip_gradients, logps_of, passes
 from maskdpo.train.model.flops import device_peak, model_shape, step_flops
 from maskdpo.train.model.reference import Reference, reference_logps, reference_of, share_reference
@@ -133,7 +133,7 @@ class Trainer:
 
     def _reference_logps(self, pairs: Sequence[EncodedPair], batch: Batch, *, every_token: bool = False) -> Tensor:
         """[N] log pi_ref of the batch's tokens; 0 for a loss without a reference, whose log ratios are then log pi."""
-        if self.config.loss in REFERENCE_FREE:
+        if LOSSES[self.config.loss].reference_free:
             return torch.zeros_like(batch.weight_N)
         return reference_logps(self.reference, pairs, every_token=every_token).to(self.model.device)
 
@@ -192,7 +192,7 @@ def run_steps(trainer: Trainer, pairs: Sequence[EncodedPair], first: int, last: 
         stats = trainer.step(batch, learning_rate(step, last, config))
         seconds = time.perf_counter() - started
         measured: dict[str, Any] = stats | masked | kept_tokens(batch)
-        if step == 0 and config.loss not in REFERENCE_FREE:
+        if step == 0 and not LOSSES[config.loss].reference_free:
             _check_first_margin(stats["margin"] / config.beta, trainer.compute)
         yield StepStats(
             step=step + 1,

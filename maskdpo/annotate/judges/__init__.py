@@ -6,15 +6,15 @@ from typing import Any
 
 from maskdpo import registry
 from maskdpo.annotate.judge import Judge
-from maskdpo.annotate.judges.lexical import LexicalJudge
-from maskdpo.annotate.judges.llm import llm_judge
 from maskdpo.backends.base import Backend
 from maskdpo.errors import UserError
 
 JUDGES: registry.Registry[Callable[..., Judge]] = registry.Registry(
-    "judge", {"lexical": LexicalJudge, "llm": llm_judge}, group="maskdpo.judges"
+    "judge",
+    {"lexical": "maskdpo.annotate.judges.lexical:LexicalJudge", "llm": "maskdpo.annotate.judges.llm:llm_judge"},
+    group="maskdpo.judges",
 )
-"""A judge's factory may ask for ``options`` of its own, and for ``backend``, which runs the model that the user names."""
+"""A factory of a judge may ask for ``options`` of its own, and for ``backend``, which runs the model that is named."""
 
 
 def get_judge(
@@ -29,7 +29,7 @@ def get_judge(
     Raises:
         UserError: there is no such judge, it cannot be made, or its options are not valid.
     """
-    found = JUDGES.get(name)
+    found = JUDGES[name]
     judge = (
         registry.make("judge", name, found, options, on_demand={"backend": make_backend}) if callable(found) else found
     )

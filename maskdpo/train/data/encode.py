@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from maskdpo.chat import ChatFormat, EncodedPrompt, TemplateRefusal
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Label, Pair, Side
+from maskdpo.train.config import EosPolicy, ReasoningPolicy
 from maskdpo.train.data.weights import (
     A_BYTE,
-    BY_CONFIDENCE,
     METHODS,
     Offsets,
     Rendered,
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 Ids = NDArray[np.int64]
 Weights = NDArray[np.float32]
-EosPolicy = Literal["keep", "last_sentence", "drop"]
-ReasoningPolicy = Literal["keep", "drop"]
 
 
 class Drop(StrEnum):
@@ -124,8 +122,7 @@ class Encoder:
                 f"its tokens; {type(tokenizer).__name__} does not. Convert it with transformers, or take another model"
             )
         self._tokenizer = tokenizer
-        self._table = METHODS[method]
-        self._by_confidence = method in BY_CONFIDENCE
+        self._method = METHODS[method]
         self._eos = eos
         self._max_length = max_length
         self._ld_alpha = ld_alpha
@@ -199,8 +196,8 @@ class Encoder:
         except ValueError:
             return Drop.NOT_JOINED
         rendered = Rendered(text, start, start + len(response))
-        row, sentences = self._table[side], pair.sentences(side)
-        weights = token_weights(rendered, offsets, sentences, row, by_confidence=self._by_confidence)
+        row, sentences = self._method.row(side), pair.sentences(side)
+        weights = token_weights(rendered, offsets, sentences, row, by_confidence=self._method.by_confidence)
         first = next((i for i, (_, end) in enumerate(offsets) if end > start), len(ids))
         if isinstance(pair.prompt, str):
             ids, end = self._with_eos(ids)
@@ -213,7 +210,7 @@ class Encoder:
         else:
             last = row[Label.NO_FACT]
             if sentences:
-                last = sentence_weight(sentences[-1], row, by_confidence=self._by_confidence)
+                last = sentence_weight(sentences[-1], row, by_confidence=self._method.by_confidence)
             eos = "drop" if pair.finish_reason(side) == "length" else self._eos
             weights[end] = {"keep": 1.0, "drop": 0.0, "last_sentence": last}[eos]
             stop = end + 1

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -14,6 +14,7 @@ from rich.text import Text
 from maskdpo.io import atomic_write, read_records, refuse_overwriting
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair
+from maskdpo.train.config import InspectSettings
 from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
 
 if TYPE_CHECKING:
@@ -36,34 +37,31 @@ class InspectStats:
     """Those with weight, by side."""
 
 
-def inspect_pairs(
-    pairs_file: Path,
-    model: str,
-    settings: Mapping[str, Any] | None = None,
-    *,
-    show: int = 3,
-    json_file: Path | None = None,
-) -> tuple[InspectStats, list[Text]]:
+def inspect_pairs(settings: InspectSettings) -> tuple[InspectStats, list[Text]]:
     """Encode every pair as ``train`` would.
 
-    Args:
-        settings: of the ``Encoder``.
-        show: how many pairs to render as coloured text.
-        json_file: where to write, for every pair and side, one JSON line with ``pair``, ``side``, ``input_ids`` and
-            ``weights`` (of the whole row: prompt, then answer).
+    With ``json_file`` there is one JSON line for every pair and side, with ``pair``, ``side``, ``input_ids`` and
+    ``weights`` of the whole row: prompt, then answer.
 
     Returns:
-        Totals, and the coloured texts.
+        Totals, and the coloured texts of the first ``show`` pairs.
     """
-    if json_file is not None:
-        refuse_overwriting(json_file, pairs_file)
-    tokenizer = load_tokenizer(model)
-    encoder = Encoder(tokenizer, **settings or {})
+    if settings.json_file is not None:
+        refuse_overwriting(settings.json_file, settings.pairs)
+    tokenizer = load_tokenizer(settings.model)
+    encoder = Encoder(
+        tokenizer,
+        method=settings.method,
+        eos=settings.eos,
+        max_length=settings.max_length,
+        reasoning=settings.reasoning,
+        template_options=settings.template_options,
+    )
     stats = InspectStats()
     texts: list[Text] = []
-    with atomic_write(json_file) if json_file else nullcontext() as file:
-        for pair in _encode_all(pairs_file, encoder, stats):
-            if len(texts) < show:
+    with atomic_write(settings.json_file) if settings.json_file else nullcontext() as file:
+        for pair in _encode_all(settings.pairs, encoder, stats):
+            if len(texts) < settings.show:
                 texts.append(_coloured(pair, tokenizer))
             if file is not None:
                 file.writelines(json.dumps(row).encode() + b"\n" for row in _rows(pair))

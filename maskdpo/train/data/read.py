@@ -9,7 +9,7 @@ from maskdpo.io import read_records
 from maskdpo.schemas import Pair
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encode import EncodedPairs, Encoder, encode_pairs
-from maskdpo.train.losses import NEED_SCORES
+from maskdpo.train.losses import LOSSES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,7 +23,7 @@ def encoder_for(config: TrainConfig, tokenizer: "PreTrainedTokenizerBase", today
         eos=config.eos,
         max_length=config.max_length,
         ld_alpha=1.0 if config.ld_alpha is None else config.ld_alpha,
-        need_scores=config.loss in NEED_SCORES,
+        need_scores=LOSSES[config.loss].needs_scores,
         reasoning=config.reasoning,
         template_options=config.template_options,
         today=today,

@@ -9,16 +9,16 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdpo.registry import Registry
 from maskdpo.schemas import RIGHT, WRONG, Label, PairSentence, Side
 
 Row = Mapping[Label | None, float]
 """Weight of a sentence by its label; the key None stands for a sentence that was not judged."""
-
-WeightTable = Mapping[Side, Row]
 
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 """A token that is one byte of a character outside the vocabulary."""
@@ -29,7 +29,7 @@ Offsets = Sequence[tuple[int, int]]
 """For every token the half-open range of characters that it covers; (i, i) for a token without text of its own."""
 
 
-def _row(*, right: float, no_fact: float, wrong: float, not_judged: float) -> Row:
+def row_of(*, right: float, no_fact: float, wrong: float, not_judged: float) -> Row:
     return {
         **dict.fromkeys(RIGHT, right),
         **dict.fromkeys(WRONG, wrong),
@@ -38,28 +38,42 @@ def _row(*, right: float, no_fact: float, wrong: float, not_judged: float) -> Ro
     }
 
 
-ALL = _row(right=1, no_fact=1, wrong=1, not_judged=1)
-RIGHT_ONLY = _row(right=1, no_fact=1, wrong=0, not_judged=0)
-WRONG_ONLY = _row(right=0, no_fact=0, wrong=1, not_judged=0)
-STRICTLY_RIGHT = _row(right=1, no_fact=0, wrong=0, not_judged=0)
-NOT_RIGHT = _row(right=0, no_fact=1, wrong=1, not_judged=0)
+ALL = row_of(right=1, no_fact=1, wrong=1, not_judged=1)
+RIGHT_ONLY = row_of(right=1, no_fact=1, wrong=0, not_judged=0)
+WRONG_ONLY = row_of(right=0, no_fact=0, wrong=1, not_judged=0)
+STRICTLY_RIGHT = row_of(right=1, no_fact=0, wrong=0, not_judged=0)
+NOT_RIGHT = row_of(right=0, no_fact=1, wrong=1, not_judged=0)
 
-METHODS: dict[str, WeightTable] = {
-    "mask-dpo": {"chosen": RIGHT_ONLY, "rejected": WRONG_ONLY},
-    "dpo": {"chosen": ALL, "rejected": ALL},
-    "chosen-only": {"chosen": RIGHT_ONLY, "rejected": ALL},
-    "rejected-only": {"chosen": ALL, "rejected": WRONG_ONLY},
-    "strict": {"chosen": STRICTLY_RIGHT, "rejected": NOT_RIGHT},
-    "soft": {"chosen": RIGHT_ONLY, "rejected": WRONG_ONLY},
-}
+
+class Method(NamedTuple):
+    """Which sentences train: weights by label for each side. One of your own: ``--method ./file.py:object``."""
+
+    chosen: Row
+    rejected: Row
+    by_confidence: bool = False
+    """Whether a sentence counts its entry in the table times the confidence of its label."""
+
+    def row(self, side: Side) -> Row:
+        return self.chosen if side == "chosen" else self.rejected
+
+
+METHODS: Registry[Method] = Registry(
+    "method",
+    {
+        "mask-dpo": Method(RIGHT_ONLY, WRONG_ONLY),
+        "dpo": Method(ALL, ALL),
+        "chosen-only": Method(RIGHT_ONLY, ALL),
+        "rejected-only": Method(ALL, WRONG_ONLY),
+        "strict": Method(STRICTLY_RIGHT, NOT_RIGHT),
+        "soft": Method(RIGHT_ONLY, WRONG_ONLY, by_confidence=True),
+    },
+    check=lambda found: None if isinstance(found, Method) else f"is no Method, but {type(found).__name__}",
+)
 """The methods, each a table of weights by side and label. Another table is another method.
 
 ``chosen-only`` and ``rejected-only`` name the side that is masked; the other one counts in full, as in DPO.
 ``strict`` treats sentences that state no fact as wrong: Mask-DPO alone lets them grow (docs/evidence.md).
 """
-
-BY_CONFIDENCE = frozenset({"soft"})
-"""Methods in which a sentence counts its entry in the table times its label's confidence."""
 
 
 def sentence_weight(sentence: PairSentence, row: Row, *, by_confidence: bool = False) -> float:

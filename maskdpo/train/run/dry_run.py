@@ -15,7 +15,7 @@ from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout, micro_batches, pass_tokens
 from maskdpo.train.data.encode import Drop, EncodedPair
 from maskdpo.train.data.read import read_pairs
-from maskdpo.train.losses import REFERENCE_FREE
+from maskdpo.train.losses import LOSSES
 from maskdpo.train.model.adapter import add_adapter, weight_type
 from maskdpo.train.model.decoder import freeze_the_rest, may_share_prompts
 from maskdpo.train.model.flops import model_shape, step_flops
@@ -127,7 +127,7 @@ def _timed(
     rate = step_flops(shape, group, policy.layout) / (passed - began)
     training = sum(step_flops(shape, group, policy.layout) for group in groups) / rate
     looks = steps // config.log_masked_every + 1 if config.log_masked_every else 0
-    reference = 0 if config.loss in REFERENCE_FREE else step_flops(shape, pairs, policy.layout) / rate / 3
+    reference = 0 if LOSSES[config.loss].reference_free else step_flops(shape, pairs, policy.layout) / rate / 3
     return {
         "reference log-probs (if not kept from before)": reference,
         "forward and backward passes": training,

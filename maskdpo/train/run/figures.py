@@ -17,7 +17,7 @@ from maskdpo.schemas import SIDES
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Batch
 from maskdpo.train.data.encode import EncodedPair
-from maskdpo.train.losses import AVERAGED, masked_log_ratios, pair_losses, sft_loss, sum_per_answer
+from maskdpo.train.losses import LOSSES, masked_log_ratios, pair_losses, sft_loss, sum_per_answer
 
 Figures = dict[str, Tensor]
 """By name: [B] values of the pairs, or [] sums over them."""
@@ -28,7 +28,7 @@ class StepStats:
     """What is logged at every step; means are over the pairs of the step.
 
     A reward is beta times an answer's log ratio log pi - log pi_ref (without a reference: log pi), in nats, summed over
-    tokens; for losses in ``losses.AVERAGED`` the first three are per token.
+    tokens; for losses that are averaged the first three are per token.
     """
 
     step: int
@@ -85,7 +85,7 @@ def pair_figures(batch: Batch, logps_N: Tensor, ref_logps_N: Tensor, config: Tra
     ratio_A = masked_log_ratios(logps_N, ref_logps_N, batch.weight_N, batch.answer_N, answers)
     weight_A = sum_per_answer(batch.weight_N, batch.answer_N, answers)
     logps_A = sum_per_answer(batch.weight_N * logps_N, batch.answer_N, answers)
-    if config.loss in AVERAGED:
+    if LOSSES[config.loss].averaged:
         ratio_A = ratio_A / weight_A
     chosen_B, rejected_B = ratio_A[0::2], ratio_A[1::2]
     loss_B = pair_losses(chosen_B, rejected_B, batch.score_gap_B, config)

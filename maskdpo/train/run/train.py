@@ -25,7 +25,7 @@ from maskdpo.run_record import META_IN_FOLDER, Run, read_meta, recorded_option, 
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encode import Drop, EncodedPair, EncodedPairs
 from maskdpo.train.data.read import read_pairs
-from maskdpo.train.losses import REFERENCE_FREE
+from maskdpo.train.losses import LOSSES
 from maskdpo.train.model.adapter import adapter_off, require_peft, seed_dropout
 from maskdpo.train.model.distributed import Ranks, joined
 from maskdpo.train.model.load import load_policy, whole_policy
@@ -203,7 +203,7 @@ def _named(dropped: Counter[Drop]) -> dict[str, int]:
 
 def _reference(trainer: Trainer, pairs: list[EncodedPair], use_cache: bool) -> Reference:
     """From the cache, or by the trainer's model, which must still be the one that was loaded. Some losses have none."""
-    if trainer.config.loss in REFERENCE_FREE:
+    if LOSSES[trainer.config.loss].reference_free:
         return {}
     weights = "" if trainer.model.dtype == torch.float32 else f", weights in {trainer.model.dtype}"
     ranks = trainer.ranks

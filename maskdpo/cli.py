@@ -1,4 +1,4 @@
-"""The application that the commands register with, and how it ends."""
+"""The application: it registers the commands, and says how a run of it ends."""
 
 import os
 from typing import Annotated
@@ -7,6 +7,8 @@ import typer
 
 import maskdpo
 from maskdpo import console
+from maskdpo.commands import COMMANDS
+from maskdpo.commands.signature import register
 from maskdpo.errors import Interrupted, UserError
 
 app = typer.Typer(
@@ -19,6 +21,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     add_completion=False,
 )
+for name, command in COMMANDS.items():
+    register(app, name, command)
 
 
 def _version(wanted: bool) -> None:

@@ -1,35 +1,13 @@
 """``maskdpo train`` and ``inspect``."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from maskdpo import console
-from maskdpo.cli.app import app
-from maskdpo.cli.options import Model, PairsArg, TemplateOption, as_arguments, template_options, with_flags
-from maskdpo.cli.train_flags import (
-    Cache,
-    ConfigFile,
-    Device,
-    DryRun,
-    Eos,
-    EvalPairs,
-    Keep,
-    Method,
-    Nproc,
-    Out,
-    Push,
-    Reasoning,
-    Restart,
-    SaveEvery,
-    ShowAnswers,
-    Track,
-    TrainFlags,
-)  # fmt: skip
 from maskdpo.schemas import SIDES
+from maskdpo.settings import command_words
+from maskdpo.train.config import InspectSettings, TrainSettings
 
 if TYPE_CHECKING:
     from maskdpo.train.run.dry_run import Plan
@@ -42,63 +20,42 @@ SHOWN = (
 """Figures of the first and the last step; metrics.jsonl has all of all steps."""
 
 
-@app.command()
-@with_flags(TrainFlags)
-def train(
-    pairs: PairsArg,
-    out: Out,
-    config: ConfigFile = None,
-    restart: Restart = False,
-    dry_run: DryRun = False,
-    *,
-    flags: TrainFlags,
-    cache: Cache = True,
-    device: Device = None,
-    nproc: Nproc = 1,
-    save_every: SaveEvery = 100,
-    keep: Keep = 2,
-    track: Track = None,
-    eval: EvalPairs = None,
-    show_answers: ShowAnswers = 0,
-    push: Push = None,
-) -> None:
+def train(settings: TrainSettings) -> None:
     """Train a model with Mask-DPO, plain DPO, or another loss over the same masks.
 
     Repeat the same command to continue an interrupted run from its last checkpoint. Figures of every step go to
     `metrics.jsonl` in the output folder; `docs/training.md` is the guide, `docs/method.md` has the formulas.
     """
-    given = locals()
-    from maskdpo.train.config import make_config
     from maskdpo.train.run.dry_run import plan_run
     from maskdpo.train.run.launch import is_launched, launch
     from maskdpo.train.run.push import check_push, push_model
     from maskdpo.train.run.record import Watch
     from maskdpo.train.run.train import train as run
 
-    settings = make_config(_settings(flags), config)
-    if dry_run:
-        _show_plan(plan_run(pairs, settings, device=device), pairs)
+    if settings.dry_run:
+        _show_plan(plan_run(settings.pairs, settings.config(), device=settings.device), settings.pairs)
         return
-    if push:
-        check_push(push)
-    if nproc > 1 and not is_launched():
-        launch(as_arguments(app, "train", given | asdict(flags)), nproc)
+    if settings.push:
+        check_push(settings.push)
+    if settings.nproc > 1 and not is_launched():
+        launch(command_words("train", settings), settings.nproc)
         return
-    watch = Watch(eval, show_answers, track)
+    watch = Watch(settings.eval, settings.show_answers, settings.track)
     result = run(
-        pairs, out, settings,
-        save_every=save_every, keep=keep, restart=restart, use_cache=cache, watch=watch, device=device,
-    )  # fmt: skip
+        settings.pairs,
+        settings.out,
+        settings.config(),
+        save_every=settings.save_every,
+        keep=settings.keep,
+        restart=settings.restart,
+        use_cache=settings.cache,
+        watch=watch,
+        device=settings.device,
+    )
     if result is not None and result.steps:
-        _show(result, out)
-    if push and os.environ.get("RANK", "0") == "0":  # one of many processes sends
-        console.say(push_model(out, push))
-
-
-def _settings(flags: TrainFlags) -> dict[str, Any]:
-    given = asdict(flags)
-    told = given.pop("template_option")
-    return given | {"template_options": None if told is None else template_options(told)}
+        _show(result, settings.out)
+    if settings.push and os.environ.get("RANK", "0") == "0":  # one of many processes sends
+        console.say(push_model(settings.out, settings.push))
 
 
 def _show_plan(plan: "Plan", pairs: Path) -> None:
@@ -142,36 +99,15 @@ def _ends(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [rows[0], rows[-1]] if len(rows) > 1 else rows
 
 
-@app.command()
-def inspect(
-    pairs: PairsArg,
-    model: Model,
-    json: Annotated[
-        Path | None, typer.Option(help="Write pair, side, input_ids and weights of all pairs as JSON lines.")
-    ] = None,
-    method: Annotated[Method, typer.Option(help="Which tokens count; see `maskdpo train --help`.")] = "mask-dpo",
-    eos: Annotated[Eos, typer.Option(help="Whether the end-of-turn token trains.")] = "keep",
-    max_length: Annotated[int, typer.Option(min=2, help="Longest prompt + answer in tokens.")] = 2048,
-    reasoning: Annotated[Reasoning, typer.Option(help="Whether the reasoning before an answer stays.")] = "keep",
-    template_option: TemplateOption = None,
-    show: Annotated[int, typer.Option(min=0, help="Pairs to print.")] = 3,
-) -> None:
+def inspect(settings: InspectSettings) -> None:
     """Show the tokens of each pair by their weight in the loss: ⟦trained⟧ on a coloured ground, grey: left out."""
     from maskdpo.train.data.inspect import inspect_pairs
 
-    options = template_options(template_option or ())
-    encoder = {
-        "method": method,
-        "eos": eos,
-        "max_length": max_length,
-        "reasoning": reasoning,
-        "template_options": options,
-    }
-    stats, texts = inspect_pairs(pairs, model, encoder, show=show, json_file=json)
+    stats, texts = inspect_pairs(settings)
     for text in texts:
         console.out.print(text)
     rows: list[tuple[str, object]] = [("pairs", stats.pairs)]
     rows += [(f"dropped: {reason.value}", number) for reason, number in stats.dropped.most_common()]
     for side in stats.tokens:
         rows.append((f"{side}: trained tokens of {stats.tokens[side]:,}", stats.kept[side]))
-    console.table(f"inspect {pairs}", ("", "count"), rows)
+    console.table(f"inspect {settings.pairs}", ("", "count"), rows)

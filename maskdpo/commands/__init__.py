@@ -1,0 +1,34 @@
+"""The commands: each takes its settings, calls one plain function and prints what came of it.
+
+Heavy imports stay inside the functions, so that ``--help`` is quick.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from maskdpo.commands.answers import annotate, sample
+from maskdpo.commands.formats import export, import_
+from maskdpo.commands.hub import push
+from maskdpo.commands.pairs import build_pairs
+from maskdpo.commands.pipeline import lineage, run
+from maskdpo.commands.plugins import plugins
+from maskdpo.commands.results import evaluate, report, validate
+from maskdpo.commands.training import inspect, train
+
+COMMANDS: dict[str, Callable[[Any], None]] = {
+    "sample": sample,
+    "annotate": annotate,
+    "build-pairs": build_pairs,
+    "train": train,
+    "inspect": inspect,
+    "evaluate": evaluate,
+    "report": report,
+    "validate": validate,
+    "push": push,
+    "export": export,
+    "import": import_,
+    "run": run,
+    "lineage": lineage,
+    "plugins": plugins,
+}
+"""In the order in which ``--help`` lists them. A command is a function of one settings model, called ``settings``."""

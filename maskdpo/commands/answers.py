@@ -1,0 +1,102 @@
+"""``maskdpo sample`` and ``annotate``."""
+
+from typing import TYPE_CHECKING
+
+from maskdpo import console
+from maskdpo.annotate.settings import AnnotateSettings
+from maskdpo.errors import UserError
+from maskdpo.sample import SampleSettings
+
+if TYPE_CHECKING:
+    from maskdpo.annotate.stats import AnnotateStats
+
+
+def sample(settings: SampleSettings) -> None:
+    """Sample several answers to every prompt.
+
+    Repeat the same command to continue an interrupted run.
+    """
+    from maskdpo.backends import make_backend
+    from maskdpo.sample import sample as run
+
+    backend = make_backend(settings.model, settings)
+    stats = run(
+        settings.prompts, settings.out, backend, settings.sampling(), raw=settings.raw, restart=settings.restart
+    )
+    rows: list[tuple[str, object]] = [
+        ("prompts", stats.prompts),
+        ("of them answered before", stats.already_there),
+        ("answers", stats.responses),
+        ("cut off at --max-tokens", stats.cut_off),
+        ("prompts that failed", stats.failed),
+        ("answers that failed beside others", stats.failed_answers),
+        ("prompt tokens", stats.prompt_tokens),
+        ("tokens generated", stats.completion_tokens),
+        ("tokens generated / s", round(stats.completion_tokens / stats.seconds) if stats.seconds else None),
+    ]
+    console.table(f"sample -> {settings.out}", ("", "count"), rows)
+    if stats.failed_answers:
+        console.warn(
+            f"{stats.failed_answers} answers are missing beside others to the same prompts (see the warnings); repeat "
+            "the command to ask for them again"
+        )
+    if stats.failed:
+        raise UserError(
+            f"{stats.failed} prompts have no answer (see the warnings); repeat the command to ask them again"
+        )
+
+
+def annotate(settings: AnnotateSettings) -> None:
+    """Split every answer into sentences and have each labelled against the reference.
+
+    A call that fails is a status, never a label. Repeat the same command to continue an interrupted run.
+    """
+    from maskdpo.annotate.labelling import annotate as run
+
+    stats = run(
+        settings.prompts,
+        settings.responses,
+        settings.out,
+        settings.make_judge(),
+        settings.make_splitter(),
+        restart=settings.restart,
+        retry_failed=settings.retry_failed,
+        summary=settings.summary,
+    )
+    console.table(f"annotate -> {settings.out}", ("", "count"), _annotate_rows(stats))
+    if stats.file.failed:
+        console.warn(
+            f"{stats.file.failed} sentences could not be judged; they carry a status, no label, and do not train; "
+            "repeat the command with --retry-failed to ask them again (docs/judges.md: which statuses that helps)"
+        )
+
+
+def _annotate_rows(stats: "AnnotateStats") -> list[tuple[str, object]]:
+    """The closing table: first what the file holds by now, then what this run did, where it did anything."""
+    from maskdpo.annotate.stats import cached_share
+
+    file, usage = stats.file, stats.run_usage
+    rows: list[tuple[str, object]] = [("responses", stats.responses), ("sentences in the file", file.sentences)]
+    rows += [(f"  {label.value}", n) for label, n in file.labels.most_common() if n]
+    rows += [(f"  not judged: {status.value}", n) for status, n in file.statuses.most_common() if n and status != "ok"]
+    this_run: list[tuple[str, object]] = [
+        ("this run: answers", stats.run_responses if stats.already_there else 0),
+        ("this run: sentences", stats.run_sentences if stats.already_there else 0),
+        ("this run: of them asked again", stats.run_retried),
+        ("this run: s", stats.run_seconds),
+        ("this run: sentences / s", stats.run_rate),
+    ]
+    if usage is not None:
+        this_run += [
+            ("this run: calls", usage.calls),
+            ("this run: sentences that repeat a call", usage.repeats),
+            ("this run: calls with a reference cut", usage.references_cut),
+            ("this run: prompt tokens", usage.prompt_tokens),
+            ("this run: of them cached by the server", usage.cached_tokens),
+            ("this run: share cached", cached_share(usage)),
+            ("this run: tokens generated", usage.completion_tokens),
+        ]
+    if not stats.run_responses:
+        return [*rows, ("annotated before", stats.already_there)]
+    before: list[tuple[str, object]] = [("annotated before this run", stats.already_there)]
+    return rows + [row for row in before + this_run if row[1]]

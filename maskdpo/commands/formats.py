@@ -1,0 +1,39 @@
+"""``maskdpo export`` and ``import``."""
+
+from maskdpo import console
+from maskdpo.formats.transfer import ExportSettings, ImportSettings
+
+
+def export(settings: ExportSettings) -> None:
+    """Write records in another tool's format. docs/formats.md says what each can hold."""
+    from maskdpo.formats.transfer import config_file, export_file
+
+    stats = export_file(settings.file, settings.out, settings.to, settings.prompts)
+    rows: list[tuple[str, object]] = [("records", stats.records), ("sentences not judged", stats.not_judged)]
+    console.table(f"export -> {settings.out}", ("", "count"), rows)
+    if settings.to == "label-studio":
+        console.say(f"the labelling interface is in {config_file(settings.out)}")
+    if settings.to == "mask-dpo-paper" and stats.plain:
+        console.warn(f"{stats.plain} pairs are plain strings (--raw); the paper's code takes chat messages only")
+    if settings.to == "mask-dpo-paper" and stats.not_judged:
+        console.warn(f"{stats.not_judged} sentences were not judged; the paper's code trains on them, maskdpo does not")
+
+
+def import_(settings: ImportSettings) -> None:
+    """Make records out of another format; rows that do not fit are left out, with the reason, and counted."""
+    from maskdpo.dataset.write import own_test_file
+    from maskdpo.errors import InputError
+    from maskdpo.formats.transfer import import_file
+
+    test = own_test_file(settings.out)
+    if test is not None:
+        raise InputError(
+            f"build-pairs made it together with {test.name}; name another `out`, or move both", path=settings.out
+        )
+    stats = import_file(settings.file, settings.out, settings.source, settings.limit)
+    for error in stats.errors:
+        console.warn(f"rejected: {error}")
+    rows: list[tuple[str, object]] = [(f"{stats.kind} records", stats.records)]
+    rows += [("sentences", stats.sentences)] if stats.kind == "pair" else []
+    rows += [("rows rejected", stats.rejected)]
+    console.table(f"import -> {settings.out}", ("", "count"), rows)

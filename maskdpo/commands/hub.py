@@ -1,0 +1,43 @@
+"""``maskdpo push``."""
+
+from typing import TYPE_CHECKING
+
+from maskdpo import console
+from maskdpo.dataset.hub.settings import PushSettings
+
+if TYPE_CHECKING:
+    from maskdpo.dataset.hub.data import Contents
+
+
+def push(settings: PushSettings) -> None:
+    """Publish labelled data as a dataset on the Hugging Face Hub: pairs, annotations, prompts, and a card.
+
+    Data and card come in one commit; repeat the command after a failure. The token is $HF_TOKEN, or that of
+    `hf auth login`. docs/hub.md shows how to read it back.
+    """
+    from maskdpo.dataset.hub.data import Files
+    from maskdpo.dataset.hub.push import Wanted, write_folder
+    from maskdpo.dataset.hub.push import push as run
+
+    wanted = Wanted(
+        settings.repo,
+        Files(settings.prompts, settings.annotations, settings.pairs),
+        settings.license,
+        settings.agreement,
+        settings.private,
+        settings.overwrite_schema,
+    )
+    if settings.dry_run:
+        _show(f"push (dry run) -> {settings.dry_run}", write_folder(wanted, settings.dry_run))
+        return
+    done = run(wanted)
+    _show(f"push -> {done.repo} ({'private' if done.private else 'public'})", done.contents)
+    if done.commit is None:
+        console.say(f"{done.repo}: nothing has changed, so there is no commit")
+    else:
+        console.say(f"{done.sent} files sent, {done.deleted} old ones deleted: {done.commit}")
+
+
+def _show(title: str, contents: "Contents") -> None:
+    rows = [(config, part.rows.get("train"), part.rows.get("test")) for config, part in contents.parts.items()]
+    console.table(title, ("rows", "train", "test"), rows)

@@ -1,0 +1,70 @@
+"""``maskdpo evaluate``, ``report`` and ``validate``."""
+
+import typer
+
+from maskdpo import console
+from maskdpo.errors import UserError
+from maskdpo.evaluate.settings import EvaluateSettings, ReportSettings
+from maskdpo.validate import ValidateSettings
+
+
+def evaluate(settings: EvaluateSettings) -> None:
+    """Count right, wrong, no-fact and not-judged sentences per answer, with 95% intervals over topics."""
+    from maskdpo.evaluate.tables import evaluate_files
+    from maskdpo.io import refuse_overwriting
+
+    if settings.json_file:
+        refuse_overwriting(settings.json_file, settings.annotations, settings.prompts, settings.gold, settings.compare)
+    found = evaluate_files(
+        settings.annotations,
+        prompts=settings.prompts,
+        gold=settings.gold,
+        compared=settings.compare,
+        length_penalty=settings.length_penalty,
+        seed=settings.seed,
+    )
+    if settings.json_file:
+        found.write_json(settings.json_file)
+    for table in found.tables():
+        console.table(table.title, table.columns, table.rows)
+
+
+def report(settings: ReportSettings) -> None:
+    """Write one self-contained HTML page: every sentence coloured by its label, or the curves of a training."""
+    from maskdpo.evaluate.report import write_report
+
+    tokens = None
+    if settings.model is not None:
+        from maskdpo.train.data.trained_tokens import trained_tokens
+
+        tokens = trained_tokens(settings.model, settings.method or "mask-dpo")
+    elif settings.method is not None:
+        raise UserError("`method` goes with `model`, whose tokenizer says what the tokens are")
+    stats = write_report(
+        settings.annotations,
+        settings.out,
+        compare=settings.compare,
+        prompts=settings.prompts,
+        gold=settings.gold,
+        tokens=tokens,
+        title=settings.title,
+        seed=settings.seed,
+    )
+    console.table(f"report -> {settings.out}", ("", "count"), stats.counts())
+
+
+def validate(settings: ValidateSettings) -> None:
+    """Check a record file; every error is one line: file:line: field: message."""
+    from maskdpo.validate import validate_file
+
+    result = validate_file(settings.file, settings.prompts, settings.limit)
+    for error in result.errors:
+        console.fail(str(error))
+    more = f" (stopped after {settings.limit} errors)" if result.stopped else ""
+    console.table(
+        f"validate {settings.file}",
+        ("", "count"),
+        [(f"valid {result.kind} records", result.valid), ("errors" + more, len(result.errors))],
+    )
+    if result.errors:
+        raise typer.Exit(2)

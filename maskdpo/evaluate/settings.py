@@ -1,0 +1,59 @@
+"""The settings of ``maskdpo evaluate`` and ``report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from maskdpo.settings import AnnotationsFile, Option, OptionalPrompts, Seed, Settings
+
+
+class EvaluateSettings(Settings):
+    """What ``maskdpo evaluate`` can be told."""
+
+    annotations: AnnotationsFile
+    prompts: OptionalPrompts = None
+    gold: Annotated[
+        Path | None, Option("Annotations with human labels: how well do the labels of the judge agree with them?")
+    ] = None
+    compare: Annotated[Path | None, Option("Annotations of another model (after), to set beside these (before).")] = (
+        None
+    )
+    length_penalty: Annotated[
+        int | None,
+        Field(ge=1),
+        Option(
+            "Add FActScore's precision, in which an answer with n < GAMMA right and wrong sentences is multiplied by "
+            "exp(1 - GAMMA/n).",
+            metavar="GAMMA",
+        ),
+    ] = None
+    json_file: Annotated[Path | None, Field(alias="json"), Option("Also write the figures to this file, as JSON.")] = (
+        None
+    )
+    seed: Seed = 0
+
+
+class ReportSettings(Settings):
+    """What ``maskdpo report`` can be told."""
+
+    annotations: Annotated[
+        Path,
+        Option(
+            "Annotation or pair records, or a training: the folder that `train` has written, or its metrics.jsonl.",
+            argument=True,
+        ),
+    ]
+    out: Annotated[Path, Option("The HTML file.")]
+    compare: Annotated[Path | None, Option("Annotations from after, or another training, to set beside these.")] = None
+    prompts: OptionalPrompts = None
+    gold: Annotated[Path | None, Option("Annotations with human labels.")] = None
+    model: Annotated[
+        str | None,
+        Option("For pairs: mark the very tokens that train with the tokenizer of this model, not whole sentences."),
+    ] = None
+    method: Annotated[
+        str | None, Option("With `--model`: which tokens train; see `maskdpo train --help`. [default: mask-dpo]")
+    ] = None
+    title: Annotated[str | None, Option("Heading of the page.")] = None
+    seed: Seed = 0
