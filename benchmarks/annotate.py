@@ -22,7 +22,7 @@ import openai
 
 from maskdpo import console
 from maskdpo.annotate.judge import Task, Usage
-from maskdpo.annotate.judges.llm import llm_judge
+from maskdpo.annotate.judges.llm import LLMOptions, llm_judge
 from maskdpo.backends.openai_backend import OpenAIBackend
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.io import read_answers, read_prompts
@@ -106,7 +106,9 @@ def anah_loop(url: str, tasks: Sequence[Task]) -> Measured:
 
 
 def ours(url: str, tasks: Sequence[Task], protocol: str, concurrency: int) -> Measured:
-    judge = llm_judge(OpenAIBackend("smollm2", BackendSettings(api_base=url, concurrency=concurrency)), protocol)
+    judge = llm_judge(
+        OpenAIBackend("smollm2", BackendSettings(api_base=url, concurrency=concurrency)), LLMOptions(protocol=protocol)
+    )
     started = time.perf_counter()
     verdicts = [verdict for _, found in judge.judge(iter(tasks)) for verdict in found]
     seconds = time.perf_counter() - started

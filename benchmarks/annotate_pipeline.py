@@ -23,7 +23,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from maskdpo.annotate.judge import Judge, Task, Verdict
-from maskdpo.annotate.judges.lexical import lexical_judge
+from maskdpo.annotate.judges.lexical import LexicalJudge
 from maskdpo.annotate.labelling import annotate
 from maskdpo.annotate.stats import AnnotateStats
 from maskdpo.io import write_records
@@ -122,7 +122,7 @@ def write_input(folder: Path, answers: int) -> None:
 
 
 def annotate_in(folder: Path, case: str, *, failing: bool = False) -> AnnotateStats:
-    judge: Judge = lexical_judge() if case == "lexical" else Instant(failing=failing)
+    judge: Judge = LexicalJudge() if case == "lexical" else Instant(failing=failing)
     files = (folder / "prompts.jsonl", folder / "responses.jsonl", folder / CASES[case])
     return annotate(*files, judge, get_splitter("markdown"), retry_failed="again" in case)
 

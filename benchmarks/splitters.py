@@ -20,6 +20,7 @@ from maskdpo.errors import UserError
 from maskdpo.extras import require
 from maskdpo.schemas.records import Span
 from maskdpo.text.splitters import Splitter, get_splitter
+from maskdpo.text.splitters.nltk_splitter import nltk_splitter
 from maskdpo.text.splitters.score import score
 
 DATA = Path(__file__).parents[1] / "tests" / "text" / "data"
@@ -105,7 +106,7 @@ def main() -> int:
         splitters = [
             get_splitter("markdown"),
             get_splitter("spacy"),
-            get_splitter("nltk", [text for text, _, _ in marked]),
+            nltk_splitter([text for text, _, _ in marked]),
             sentencex_alone(),
             pysbd_alone(),
         ]

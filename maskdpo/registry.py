@@ -56,6 +56,12 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self.ours)
 
+    def __len__(self) -> int:
+        return len(self.ours)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.ours
+
     def __getitem__(self, name: str) -> T:
         """The thing of this name.
 

@@ -86,7 +86,7 @@ def sample(
     """
     refuse_overwriting(out, prompts_file)
     if raw and backend.template_options:
-        raise UserError("`template_options` are for a chat template, and `raw` uses none")
+        raise UserError("`template_options` is for a chat template, and `raw` uses none")
     prompts = {item.record.id: item.record for item in _checked(prompts_file, raw)}
     with sole_writer(out):
         if restart:

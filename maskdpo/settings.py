@@ -205,19 +205,16 @@ def load_settings(model: type[S], given: Mapping[str, Any], file: Path | None = 
 def input_error(error: ValidationError, model: type[BaseModel], file: Path, section: str = "") -> InputError:
     """The first problem that pydantic has found in a file, with the nearest known name for an unknown key."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]).replace("_", "-") if section else _dotted(first["loc"])
+    keys = {name: field.alias or name for name, field in model.model_fields.items()}
+    key = ".".join(keys.get(str(part), str(part)) for part in first["loc"])
+    key = key.replace("_", "-") if section else key
     message = _message(first)
     if first["type"] == "extra_forbidden":
-        known = [field.alias or name for name, field in model.model_fields.items()]
-        near = difflib.get_close_matches(str(first["loc"][0]), known, 1)
+        near = difflib.get_close_matches(str(first["loc"][0]), keys.values(), 1)
         shown = near[0].replace("_", "-") if near and section else near[0] if near else ""
         message = f"unknown {'key' if section else 'setting'}" + (f"; did you mean {shown!r}?" if near else "")
     where = ".".join(part for part in (section.strip("."), key) if part)
     return InputError(message, path=file, field=where or None)
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
 
 
 def _message(problem: Any) -> str:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.cli import main
-from maskdpo.cli.options import template_options
 
 SPANS = [{"start": 0, "end": 10, "label": "no_hallucination"}]
 WRONG = [{"start": 0, "end": 10, "label": "contradictory"}]
@@ -73,7 +73,8 @@ class World:
         self.folder, self._call = folder, call
         self.files = {role: folder / f"{role}.jsonl" for role in ROWS}
         self.values = {role: str(file) for role, file in self.files.items()}
-        self.values |= {"model": model, "out": str(folder / "result")}
+        self.values |= {"model": model, "out": str(folder / "result"), "yaml": str(folder / "settings.yaml")}
+        (folder / "settings.yaml").write_text("{}\n")
         for role, rows in ROWS.items():
             self.write(role, [json.dumps(row) for row in rows])
 
@@ -275,9 +276,17 @@ def test_validate_shows_all_errors_up_to_the_limit(world: World) -> None:
         ),
         ("inspect {pairs} --model ./nowhere", "./nowhere: no such model folder"),
         ("train {pairs} --model ./nowhere --out {out}", "./nowhere: no such model folder"),
-        ("train {pairs} --out {out}", "--model is missing: give it as a flag or in the config file"),
-        ("train {pairs} --model {model} --out {out} --beta -1", "command line: beta: Input should be greater than 0"),
+        (
+            "train {pairs} --out {out} --config {yaml}",
+            "--model is missing: give it as an option or in the file of settings",
+        ),
+        ("train {pairs} --model {model} --out {out} --beta -1", "--beta: Input should be greater than 0"),
         ("train {pairs} --model {model} --out {out} --config {prompts}", "prompts.jsonl:"),
+        ("train {pairs} --model {model} --out {out} --method ppo", "unknown method 'ppo'; known: mask-dpo, dpo"),
+        (
+            "sample {prompts} --model {model} --out {out} --backend pigeon",
+            "unknown backend 'pigeon'; known: transformers",
+        ),
         (
             "build-pairs {prompts} {annotations} --out {out} --strategy best",
             "unknown strategy 'best'; known: best-worst",
@@ -315,11 +324,10 @@ def test_a_device_that_is_not_there(world: World, line: str, monkeypatch: pytest
     [
         "sample {prompts} --model {model}",
         "sample {prompts} --model {model} --out {out} --n 0",
-        "sample {prompts} --model {model} --out {out} --backend pigeon",
         "sample {prompts} --model {model} --out {out} --temperature hot",
         "sample {prompts} --model {model} --out {out} --colour red",
         "build-pairs {prompts} {annotations} --out {out} --test-size 1",
-        "train {pairs} --model {model} --out {out} --method ppo",
+        "train {pairs} --out {out}",
         "validate",
         "no-such-command",
     ],
@@ -415,9 +423,9 @@ def test_a_file_of_the_wrong_judge(world: World) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--template-option thinking", "--template-option 'thinking' is not of the form KEY=VALUE"),
-        ("--template-option =1", "--template-option '=1' is not of the form KEY=VALUE"),
-        ("--template-option a=1 --template-option a=2", "--template-option a is given twice"),
+        ("--template-option thinking", "--template-option: 'thinking' is not of the form KEY=VALUE"),
+        ("--template-option =1", "--template-option: '=1' is not of the form KEY=VALUE"),
+        ("--template-option a=1 --template-option a=2", "--template-option: a is given twice"),
         ("--template-option tokenize=false", "'tokenize' cannot be an option of the chat template"),
         ("--template-option messages=[]", "'messages' cannot be an option of the chat template"),
         ("--template-option a=1 --raw", "--template-option is for a chat template, and --raw uses none"),
@@ -428,7 +436,8 @@ def test_template_options_that_cannot_be(world: World, options: str, message: st
 
 
 def test_template_options_are_json_else_texts_and_go_with_a_judge_that_has_a_template(world: World) -> None:
-    assert template_options(["a=false", "b=low", 'c={"d": [1]}', "e=x=y", "f="]) == {
+    given = ["a=false", "b=low", 'c={"d": [1]}', "e=x=y", "f="]
+    assert BackendSettings(template_options=given).template_options == {  # type: ignore[arg-type]
         "a": False, "b": "low", "c": {"d": [1]}, "e": "x=y", "f": "",
     }  # fmt: skip
     message = world.fails(f"{COMMANDS['annotate']} --template-option enable_thinking=false")

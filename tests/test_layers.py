@@ -37,7 +37,10 @@ def test_import_contracts_hold() -> None:
         ("maskdpo.evaluate.report", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train"]),
         ("maskdpo.formats.transfer", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.dataset"]),
         ("maskdpo.lineage", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.dataset"]),
-        ("maskdpo.pipeline.execute", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.cli"]),
+        (
+            "maskdpo.pipeline.execute",
+            ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.commands"],
+        ),
         ("maskdpo.train.run.train", ["spacy", "sentencex", "nltk", "maskdpo.annotate", "maskdpo.backends"]),
     ],
 )

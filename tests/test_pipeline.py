@@ -4,6 +4,7 @@ import functools
 import gc
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ import typer
 import yaml
 from conftest import WriteJsonl
 
-from maskdpo.cli import app
-from maskdpo.cli.pipeline import COMMANDS
-from maskdpo.cli.pipeline import run as run_command
+from maskdpo.commands import COMMANDS
+from maskdpo.commands.pipeline import run as run_command
+from maskdpo.commands.signature import register
 from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint
 from maskdpo.pipeline.execute import plan, run_stages
-from maskdpo.pipeline.settings import full_arguments, option_name
+from maskdpo.pipeline.settings import RunSettings
 from maskdpo.pipeline.spec import Stage, load_pipeline
 from maskdpo.run_record import meta_file, read_meta
+from maskdpo.sample import SampleSettings
+from maskdpo.settings import Settings, settings_model
 
 CITIES = ("Paris", "London", "Rome", "Berlin", "Madrid")
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -64,7 +67,7 @@ def world(tmp_path: Path, tiny_model: str, jsonl: WriteJsonl, monkeypatch: pytes
     prompts = [{"id": city, "prompt": f"Which river crosses {city}?"} for city in CITIES]
     babble = {"prompts": jsonl("asked.jsonl", prompts), "model": tiny_model, "out": tmp_path / "babble.jsonl"}
     sampling = {"n": 3, "max_tokens": 12}
-    COMMANDS["sample"](**full_arguments(COMMANDS["sample"], babble | sampling))
+    COMMANDS["sample"](SampleSettings(**babble | sampling))
     said = {row["prompt_id"]: row["response"] for row in reversed(read(tmp_path / "babble.jsonl"))}
     jsonl("prompts.jsonl", [prompt | {"reference": said[prompt["id"]]} for prompt in prompts[:4]])
     jsonl("heldout.jsonl", [prompt | {"reference": said[prompt["id"]]} for prompt in prompts[4:]])
@@ -128,7 +131,7 @@ def test_the_record_names_the_command_that_does_the_same(world: World, monkeypat
 
 def test_a_command_that_was_run_by_hand_is_not_run_again(world: World) -> None:
     sample = world.stages()[0]
-    sample.call(**sample.arguments)
+    sample.call(sample.settings)
     before = (world.out / "responses.jsonl").read_bytes()
     assert world.plan()["sample"] == ("continue", "made by hand: it sees itself what is left to do")
     world.run()
@@ -317,9 +320,9 @@ def test_a_stages_model_is_gone_before_the_next_one_begins(world: World, monkeyp
     for name, command in list(COMMANDS.items()):
 
         @functools.wraps(command)
-        def counting(command: Any = command, **arguments: Any) -> None:
+        def counting(settings: Any, command: Any = command) -> None:
             left.append(sum(id(model) not in known for model in models()))
-            command(**arguments)
+            command(settings)
 
         monkeypatch.setitem(COMMANDS, name, counting)
     world.run()
@@ -474,16 +477,14 @@ def test_no_such_stage(world: World) -> None:
 # --- options ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_keys_are_the_options_of_the_command(name: str) -> None:
-    """A new option of a command is at once a key of its section."""
-    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
-    known = set(full_arguments(COMMANDS[name], {}))
-    for parameter in command.params:
-        spelled = [option.lstrip("-") for option in parameter.opts]
-        assert parameter.name in known
-        assert {option_name(parameter.name), parameter.name} & set(spelled)
-    assert len(command.params) - 1 <= len(known) <= len(command.params)  # --help is none of ours
+def recorder(model: type[Settings], found: list[Settings]) -> Callable[[Any], None]:
+    """A command that only notes its settings."""
+
+    def note(settings: Settings) -> None:
+        found.append(settings)
+
+    note.__annotations__["settings"] = model
+    return note
 
 
 def test_the_command_line_of_a_stage_means_the_same(world: World) -> None:
@@ -497,9 +498,11 @@ def test_the_command_line_of_a_stage_means_the_same(world: World) -> None:
     for stage in world.stages():
         words = shlex.split(stage.line)
         assert words[:2] == ["maskdpo", stage.command]
-        parsed = typer.main.get_command(app).commands[stage.command].make_context("x", words[2:])  # type: ignore[attr-defined]
-        found = {key: None if value == () else value for key, value in parsed.params.items() if key != "help"}
-        assert found == stage.arguments
+        found: list[Settings] = []
+        alone = typer.Typer()
+        register(alone, stage.command, recorder(settings_model(stage.call), found))
+        typer.main.get_command(alone).main(words[2:], standalone_mode=False)
+        assert found == [stage.settings]
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.stem)
@@ -511,7 +514,7 @@ def test_the_examples_are_pipelines(file: Path) -> None:
 
 def test_dry_run_prints_a_table(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.stages()
-    run_command(Path("pipeline.yaml"), None, True)
+    run_command(RunSettings(file="pipeline.yaml", dry_run=True))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines if "│" in line][-len(ALL) :] == list(ALL)
     assert not world.out.exists()

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-
 from maskdpo.cli.trained_tokens import trained_tokens
+
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair
 from maskdpo.train.data.encode import Encoder

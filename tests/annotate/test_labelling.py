@@ -32,6 +32,7 @@ from maskdpo.io import read_records, write_records
 from maskdpo.run_record import RunMeta, meta_file
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Status
 from maskdpo.text.splitters import get_splitter
+from maskdpo.text.splitters.nltk_splitter import nltk_splitter
 
 SPLITTER = get_splitter("markdown")
 
@@ -262,7 +263,7 @@ def test_another_judge_or_splitter_is_refused_by_name(
     if splitter == "nltk":
         pytest.importorskip("nltk")
     with pytest.raises(UserError) as error:
-        annotate(prompts, responses, out, judge, get_splitter(splitter, ["One. Two."]))
+        annotate(prompts, responses, out, judge, get_splitter(splitter, lambda: ["One. Two."]))
     assert what in str(error.value)
     assert "--restart" in str(error.value)
     assert judge.asked == []
@@ -419,7 +420,7 @@ def no_backend() -> Any:
 
 @pytest.mark.parametrize("attribute", ["make", "ready"])
 def test_a_judge_of_ones_own(run: Run, own: str, attribute: str) -> None:
-    out, stats = run("a.jsonl", get_judge(f"{own}:{attribute}", make_backend=no_backend, protocol="single"))
+    out, stats = run("a.jsonl", get_judge(f"{own}:{attribute}", make_backend=no_backend))
     assert stats.file.labels == {Label.UNVERIFIABLE: 20}
     assert {record.judge.name for record in records(out) if record.judge} == {"mine"}
 
@@ -436,7 +437,7 @@ def test_a_judge_of_ones_own(run: Run, own: str, attribute: str) -> None:
 )
 def test_names_that_are_no_judge(own: str, name: str, message: str) -> None:
     with pytest.raises(UserError) as error:
-        get_judge(name, make_backend=no_backend, protocol="single")
+        get_judge(name, make_backend=no_backend)
     assert message in str(error.value)
 
 
@@ -781,18 +782,19 @@ def test_nltk_learns_from_the_responses_where_no_model_is_installed(
     prompts: Path, responses: Path, tmp_path: Path, own: str, monkeypatch: pytest.MonkeyPatch, installed: bool
 ) -> None:
     punkt = pytest.importorskip("nltk.tokenize.punkt")
-    from maskdpo.cli import answers, main
+    from maskdpo.annotate import settings
+    from maskdpo.cli import main
 
     model = punkt.PunktSentenceTokenizer("One. Two.") if installed else None
     monkeypatch.setattr(sys.modules["maskdpo.text.splitters.nltk_splitter"], "_installed_model", lambda: model)
-    monkeypatch.setattr(answers, "TRAINED_ON", 5, raising=False)
+    monkeypatch.setattr(settings, "LEARNED_FROM", 5)
     out = tmp_path / "a.jsonl"
     arguments = [str(prompts), str(responses), "--out", str(out), "--judge", f"{own}:make", "--splitter", "nltk"]
     monkeypatch.setattr(sys, "argv", ["maskdpo", "annotate", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0
-    trained = get_splitter("nltk", [row["response"] for row in response_rows(5)])
+    trained = nltk_splitter([row["response"] for row in response_rows(5)])
     expected = "nltk:english" if installed else trained.name
     assert {record.judge.splitter for record in records(out) if record.judge} == {expected}
 

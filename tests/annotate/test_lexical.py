@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskdpo.annotate.judge import Task, Verdict
-from maskdpo.annotate.judges.lexical import LexicalJudge, lexical_judge
+from maskdpo.annotate.judges.lexical import LexicalJudge
 from maskdpo.errors import UserError
 from maskdpo.schemas import Label, Prompt, Response, Span, Status
 from maskdpo.text.claims.quantities import Quantity, agree
@@ -206,7 +206,7 @@ def test_no_reference_is_an_error_not_a_label(reference: str | list[str] | None)
 
 
 def test_the_cache_is_bounded_and_follows_the_reference() -> None:
-    judge = lexical_judge(cache_size=2)
+    judge = LexicalJudge(cache_size=2)
 
     def ask(name: str, capital: str) -> Label | None:
         prompt = Prompt(id=name, prompt="?", reference=f"The capital is {capital}.")

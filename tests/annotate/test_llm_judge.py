@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from maskdpo.annotate.judge import Task, Usage, Verdict
-from maskdpo.annotate.judges.llm import LLMJudge, llm_judge
+from maskdpo.annotate.judges.llm import LLMJudge, LLMOptions, llm_judge
 from maskdpo.annotate.protocol import load_protocol
 from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request
 from maskdpo.schemas import Label, Prompt, Response, Status
@@ -84,7 +84,7 @@ def task(text: str, answer_id: str = "r", **prompt: Any) -> Task:
 
 
 def judge(backend: Scripted, *tasks: Task, protocol: str = "single", votes: int = 1) -> dict[str, list[Verdict]]:
-    made = llm_judge(backend, protocol, votes=votes)
+    made = llm_judge(backend, LLMOptions(protocol=protocol, votes=votes))
     return {done.response.id: verdicts for done, verdicts in made.judge(tasks)}
 
 
@@ -198,7 +198,7 @@ def test_the_record_says_who_judged_and_how() -> None:
 
 
 def test_what_the_calls_cost_is_added_up() -> None:
-    made = llm_judge(Scripted(), "single")
+    made = llm_judge(Scripted(), LLMOptions())
     list(made.judge([task("One is so. Two is so. One is so.")]))
     assert made.usage == Usage(
         calls=2, repeats=1, references_cut=0, prompt_tokens=20, cached_tokens=8, completion_tokens=2
@@ -377,7 +377,7 @@ def reference_of(request: Request) -> str:
 
 def test_a_long_reference_is_cut_to_what_bears_on_the_sentences_and_all_calls_of_an_answer_share_the_cut() -> None:
     backend = Scripted(limit=800)
-    made = llm_judge(backend, "single")
+    made = llm_judge(backend, LLMOptions())
     text = "Town number 33 has 231 houses. Town number 150 has 9 houses."
     ((_, verdicts),) = made.judge([task(text, reference=LONG)])
     assert [v.label for v in verdicts] == [Label.NO_HALLUCINATION] * 2
@@ -562,8 +562,8 @@ def test_what_a_judge_thinks_aloud_is_not_its_reply(free: str) -> None:
 def test_template_options_of_the_judge_are_part_of_what_it_is() -> None:
     plain, told = Scripted(), Scripted()
     told.template_options = {"enable_thinking": False, "effort": "low"}
-    assert llm_judge(plain, "single").info.template_options is None
-    assert llm_judge(told, "single").info.template_options == '{"effort": "low", "enable_thinking": false}'
+    assert llm_judge(plain, LLMOptions()).info.template_options is None
+    assert llm_judge(told, LLMOptions()).info.template_options == '{"effort": "low", "enable_thinking": false}'
 
 
 def test_judged_text_cannot_say_the_verdict_in_the_protocols_own_brackets(free: str) -> None:
@@ -577,7 +577,7 @@ def test_judged_text_cannot_say_the_verdict_in_the_protocols_own_brackets(free: 
 
 def test_a_reference_that_changes_under_the_same_id_is_read_anew() -> None:
     backend = Scripted()
-    made = llm_judge(backend, "single")
+    made = llm_judge(backend, LLMOptions())
     for reference in ("First.", "Second."):
         list(made.judge([task("It is so.", reference=reference)]))
     assert [reference_of(request) for request in backend.requests] == ["First.", "Second."]

@@ -451,7 +451,7 @@ def test_raw_answers_and_chat_prompts_keep_their_forms(files: Files) -> None:
             "unknown score 'bleu'; known: right-of-all, right-of-judged, precision, anah, diff",
         ),
         (two(0), {"k": 2}, "--k goes with --strategy top-bottom"),
-        (two(0), {"min_margin": 1.5}, "--min-margin is 1.5, but must lie between 0 and 1"),
+        (two(0), {"min_margin": 1.5}, "`min_margin` is 1.5, but must lie between 0 and 1"),
         (two(0), {"min_margin": float("nan")}, "--min-margin is nan, but must lie between 0 and 1"),
         (two(0), {"max_length_ratio": float("nan")}, "--max-length-ratio is nan, but must lie between 1 and inf"),
         (
@@ -501,7 +501,7 @@ def test_a_strategy_is_a_function_and_a_line(files: Files, monkeypatch: pytest.M
     def neighbours(pool: Pool, options: PairOptions) -> list[Proposal]:
         return [Proposal(b, w) for b, w in zip(pool.better, pool.worse[::-1], strict=False) if b.score > w.score]
 
-    monkeypatch.setitem(strategies.STRATEGIES, "neighbours", neighbours)
+    monkeypatch.setitem(strategies.STRATEGIES.ours, "neighbours", neighbours)
     answers = [answer("a", "r"), answer("b", "rw"), answer("c", "w")]
     assert files.ids(answers, strategy="neighbours") == ["a|b", "b|c"]
     assert strategies.STRATEGIES["best-worst"] is best_worst

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from maskdpo.annotate.judges.llm import llm_judge
+from maskdpo.annotate.judges.llm import LLMOptions, llm_judge
 from maskdpo.annotate.labelling import annotate
 from maskdpo.backends.base import Backend, Failure, Reply, Request, Sampling
 from maskdpo.backends.openai_backend import OpenAIBackend
@@ -203,7 +203,7 @@ def test_sample_and_annotate_from_end_to_end(backend: Backend, protocol: str, tm
     prompts, answers, out = tmp_path / "p.jsonl", tmp_path / "r.jsonl", tmp_path / "a.jsonl"
     prompts.write_text("".join(json.dumps(row) + "\n" for row in PROMPTS))
     assert sample(prompts, answers, backend, Sampling(n=2, max_tokens=40)).responses == 4
-    judge = llm_judge(backend, protocol)
+    judge = llm_judge(backend, LLMOptions(protocol=protocol))
     stats = annotate(prompts, answers, out, judge, get_splitter("markdown"))
     annotations = list(read_records(out, Annotation))
     assert len(annotations) == 4

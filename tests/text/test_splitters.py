@@ -15,6 +15,7 @@ from maskdpo.errors import UserError
 from maskdpo.schemas.labels import Kind
 from maskdpo.schemas.records import Span
 from maskdpo.text.splitters import Splitter, get_splitter
+from maskdpo.text.splitters.nltk_splitter import nltk_splitter
 from maskdpo.text.splitters.score import score, sentence_ends
 
 DATA = Path(__file__).parent / "data"
@@ -27,7 +28,7 @@ def splitter(name: str) -> Splitter:
     for module in ("spacy", "nltk"):
         if name.startswith(module):
             pytest.importorskip(module)
-    return get_splitter("nltk", SAMPLE) if name == "nltk with a sample" else get_splitter(name)
+    return nltk_splitter(SAMPLE) if name == "nltk with a sample" else get_splitter(name)
 
 
 def split(text: str, language: str = "en", name: str = "markdown") -> list[tuple[str, str]]:
@@ -367,6 +368,4 @@ def test_a_named_pipeline(tmp_path: Path) -> None:
 def test_names_tell_models_apart() -> None:
     pytest.importorskip("nltk")
     assert get_splitter("markdown").name == "markdown"
-    assert (
-        get_splitter("nltk", SAMPLE).name == get_splitter("nltk", SAMPLE).name != get_splitter("nltk", SAMPLE[:1]).name
-    )
+    assert nltk_splitter(SAMPLE).name == nltk_splitter(SAMPLE).name != nltk_splitter(SAMPLE[:1]).name

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from train_helpers import make_pair
@@ -10,12 +9,13 @@ from transformers import AutoTokenizer
 
 from maskdpo.io import write_records
 from maskdpo.schemas import Label
-from maskdpo.train.config import MethodName
+from maskdpo.train.config import InspectSettings
 from maskdpo.train.data.encode import EncodedPair, Encoder
 from maskdpo.train.data.inspect import inspect_pairs
+from maskdpo.train.data.weights import METHODS
 
 
-@pytest.mark.parametrize("method", get_args(MethodName))
+@pytest.mark.parametrize("method", METHODS)
 def test_the_weights_are_those_of_training(method: str, tiny_model: str, tmp_path: Path) -> None:
     pair = make_pair(
         [("Paris is big.", Label.NO_HALLUCINATION), (" It is red.", Label.CONTRADICTORY)], [("No.", Label.UNVERIFIABLE)]
@@ -24,7 +24,9 @@ def test_the_weights_are_those_of_training(method: str, tiny_model: str, tmp_pat
     pair = pair.model_copy(update={"chosen_sentences": [sure, *pair.chosen_sentences[1:]]})
     write_records(tmp_path / "pairs.jsonl", [pair])
     stats, texts = inspect_pairs(
-        tmp_path / "pairs.jsonl", tiny_model, {"method": method}, json_file=tmp_path / "out.jsonl"
+        InspectSettings(
+            pairs=tmp_path / "pairs.jsonl", model=tiny_model, method=method, json_file=tmp_path / "out.jsonl"
+        )
     )
     encoded = Encoder(AutoTokenizer.from_pretrained(tiny_model), method=method).encode(pair)
     assert isinstance(encoded, EncodedPair)
