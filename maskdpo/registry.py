@@ -24,7 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 from maskdpo.errors import UserError
 
@@ -68,23 +68,31 @@ class Registry(Generic[T]):
         Raises:
             UserError: there is none, it cannot be imported, or it is of another kind.
         """
+        try:
+            self.check_name(name)
+        except ValueError as error:
+            raise UserError(str(error)) from None
         if name in self.ours:
             found = self.ours[name]
             return typing.cast(T, _load(found, name, self.kind) if isinstance(found, str) else found)
         offered = self.offered()
-        if name in offered:
-            found = offered[name].load()
-        elif ":" in name:
-            found = _load(name, name, self.kind)
-        else:
-            known = ", ".join([*self.ours, *offered])
-            raise UserError(
-                f"unknown {self.kind} {name!r}; known: {known}, and package.module:object or ./file.py:object for one "
-                "of your own"
-            )
+        found = offered[name].load() if name in offered else _load(name, name, self.kind)
         if problem := self.check(found):
             raise UserError(f"`{self.kind}` {name}: {problem}")
         return typing.cast(T, found)
+
+    def check_name(self, name: str) -> None:
+        """Without importing anything.
+
+        Raises:
+            ValueError: nothing is called so.
+        """
+        if name not in self.ours and ":" not in name and name not in self.offered():
+            known = ", ".join([*self.ours, *self.offered()])
+            raise ValueError(
+                f"unknown {self.kind} {name!r}; known: {known}, and package.module:object or ./file.py:object for one "
+                "of your own"
+            )
 
     def offered(self) -> dict[str, Any]:
         """Entry points of installed packages, by name."""
@@ -96,6 +104,17 @@ class Registry(Generic[T]):
             Plugin(self.kind, name, point.dist.name if point.dist else point.value)
             for name, point in self.offered().items()
         ]
+
+
+def named_in(registry: str) -> AfterValidator:
+    """Marks a setting as a name in a registry, given as ``package.module:OBJECT`` and imported when a name is checked."""
+
+    def check(name: str | None) -> str | None:
+        if name is not None:
+            _load(registry, registry, "registry").check_name(name)
+        return name
+
+    return AfterValidator(check)
 
 
 def asks_for(factory: Callable[..., Any], parameter: str) -> bool:

@@ -202,18 +202,23 @@ def load_settings(model: type[S], given: Mapping[str, Any], file: Path | None = 
         raise UserError(f"`{setting.name}`: {_message(first)}" if setting else _message(first)) from None
 
 
-def input_error(error: ValidationError, model: type[BaseModel], file: Path, section: str = "") -> InputError:
-    """The first problem that pydantic has found in a file, with the nearest known name for an unknown key."""
+def input_error(error: ValidationError, model: type[BaseModel], file: Path, section: str | None = None) -> InputError:
+    """The first problem that pydantic has found in a file, with the nearest known name for an unknown key.
+
+    Args:
+        section: of a pipeline's file, whose keys are spelled with ``-``; empty for the file as a whole.
+    """
     first = error.errors(include_url=False)[0]
     keys = {name: field.alias or name for name, field in model.model_fields.items()}
     key = ".".join(keys.get(str(part), str(part)) for part in first["loc"])
-    key = key.replace("_", "-") if section else key
+    in_pipeline = section is not None
+    key = key.replace("_", "-") if in_pipeline else key
     message = _message(first)
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(first["loc"][0]), keys.values(), 1)
-        shown = near[0].replace("_", "-") if near and section else near[0] if near else ""
-        message = f"unknown {'key' if section else 'setting'}" + (f"; did you mean {shown!r}?" if near else "")
-    where = ".".join(part for part in (section.strip("."), key) if part)
+        shown = "".join(near).replace("_", "-" if in_pipeline else "_")
+        message = f"unknown {'key' if in_pipeline else 'setting'}" + (f"; did you mean {shown!r}?" if near else "")
+    where = ".".join(part for part in (section, key) if part)
     return InputError(message, path=file, field=where or None)
 
 
@@ -260,6 +265,10 @@ def read_yaml(file: Path) -> dict[Any, Any]:
             raise InputError(f"not valid YAML: {getattr(error, 'problem', error)}", path=file, line=line) from None
     if not isinstance(values, dict | NoneType):
         raise InputError("must be a mapping of settings, such as 'beta: 0.1'", path=file)
+    try:
+        json.dumps(values, default=str, skipkeys=True)
+    except (ValueError, RecursionError):
+        raise InputError("is nested too deeply, or an anchor contains itself", path=file) from None
     return values or {}
 
 

@@ -1,7 +1,7 @@
 """Write the tables of options in docs/ from the settings models: between <!-- options: COMMAND --> and <!-- end -->.
 
-    python scripts/option_tables.py            write them
-    python scripts/option_tables.py --check    say which files would change, and exit with 1 if any would
+python scripts/option_tables.py            write them
+python scripts/option_tables.py --check    say which files would change, and exit with 1 if any would
 """
 
 import re

@@ -245,7 +245,10 @@ def test_validate_shows_all_errors_up_to_the_limit(world: World) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("annotate {prompts} {responses} --out {out} --judge oracle", "unknown judge 'oracle'; known: lexical, llm"),
+        (
+            "annotate {prompts} {responses} --out {out} --judge oracle",
+            "--judge: unknown judge 'oracle'; known: lexical, llm",
+        ),
         ("annotate {prompts} {responses} --out {out} --judge no_module:f", "--judge no_module:f: cannot be imported"),
         (
             "annotate {prompts} {responses} --out {out} --judge collections:Counter",
@@ -258,7 +261,7 @@ def test_validate_shows_all_errors_up_to_the_limit(world: World) -> None:
         ),
         (
             "annotate {prompts} {responses} --out {out} --judge lexical --splitter pysbd",
-            "unknown splitter 'pysbd'; known: markdown",
+            "--splitter: unknown splitter 'pysbd'; known: markdown",
         ),
         ("annotate {prompts} {responses} --out {out} --judge llm --model ./nowhere", "./nowhere: no such model folder"),
         ("sample {prompts} --model ./nowhere --out {out}", "./nowhere: no such model folder"),
@@ -282,14 +285,17 @@ def test_validate_shows_all_errors_up_to_the_limit(world: World) -> None:
         ),
         ("train {pairs} --model {model} --out {out} --beta -1", "--beta: Input should be greater than 0"),
         ("train {pairs} --model {model} --out {out} --config {prompts}", "prompts.jsonl:"),
-        ("train {pairs} --model {model} --out {out} --method ppo", "unknown method 'ppo'; known: mask-dpo, dpo"),
+        (
+            "train {pairs} --model {model} --out {out} --method ppo",
+            "--method: unknown method 'ppo'; known: mask-dpo, dpo",
+        ),
         (
             "sample {prompts} --model {model} --out {out} --backend pigeon",
-            "unknown backend 'pigeon'; known: transformers",
+            "--backend: unknown backend 'pigeon'; known: transformers",
         ),
         (
             "build-pairs {prompts} {annotations} --out {out} --strategy best",
-            "unknown strategy 'best'; known: best-worst",
+            "--strategy: unknown strategy 'best'; known: best-worst",
         ),
         ("report {pairs} --out {out} --gold {gold}", "pairs.jsonl: is a pairs file: --compare and --gold take"),
     ],

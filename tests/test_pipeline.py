@@ -354,7 +354,7 @@ def test_passwords_are_neither_shown_nor_recorded(world: World, capsys: pytest.C
         ("sample", "max_tokns", 1, "sample.max-tokns: unknown key; did you mean 'max-tokens'?"),
         ("sample", "n", 0, "sample.n: Input should be greater than or equal to 1"),
         ("sample", "n", "many", "sample.n: Input should be a valid integer, unable to parse string as an integer"),
-        ("sample", "backend", "pigeon", "sample.backend: Input should be 'transformers', 'vllm' or 'openai'"),
+        ("sample", "backend", "pigeon", "sample.backend: unknown backend 'pigeon'; known: transformers, vllm, openai"),
         ("sample", "out", "x", "sample.out: cannot be set here: the pipeline sets it"),
         ("train", "restart", True, "train.restart: cannot be set here: use --from"),
         ("annotate", "judge", None, "annotate.judge: is missing"),
@@ -417,8 +417,8 @@ def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_fails_is_named_and_nothing_follows(world: World) -> None:
-    world.spec["annotate"]["judge"] = "oracle"
-    with pytest.raises(UserError, match=r"^annotate: unknown judge 'oracle'"):
+    world.spec["annotate"]["judge"] = "no_module:oracle"
+    with pytest.raises(UserError, match=r"^annotate: `judge` no_module:oracle: cannot be imported"):
         world.run()
     assert (world.out / "responses.jsonl").exists()
     assert not (world.out / "pairs.jsonl").exists()

@@ -15,6 +15,7 @@ from maskdpo.backends.base import Backend
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.errors import UserError
 from maskdpo.io import read_records
+from maskdpo.registry import named_in
 from maskdpo.schemas import Response
 from maskdpo.settings import KeyValues, Option, PromptsFile, Restart, SummaryFile
 from maskdpo.text.splitters import Splitter, get_splitter
@@ -31,6 +32,7 @@ class AnnotateSettings(BackendSettings):
     out: Annotated[Path, Option("Annotation records, appended as they come.")]
     judge: Annotated[
         str,
+        named_in("maskdpo.annotate.judges:JUDGES"),
         Option(
             "`lexical` (needs no model), `llm`, or a judge of your own: `package.module:factory` or `./file.py:factory`."
         ),
@@ -53,9 +55,11 @@ class AnnotateSettings(BackendSettings):
         Field(alias="judge_option"),
         Option("KEY=VALUE for the judge itself; repeat the option for more.", metavar="KEY=VALUE"),
     ] = {}
-    splitter: Annotated[str, Option("`markdown`, `spacy`, `spacy:PIPELINE`, `nltk`, or a splitter of your own.")] = (
-        "markdown"
-    )
+    splitter: Annotated[
+        str,
+        named_in("maskdpo.text.splitters:SPLITTERS"),
+        Option("`markdown`, `spacy`, `spacy:PIPELINE`, `nltk`, or a splitter of your own."),
+    ] = "markdown"
     splitter_options: Annotated[
         KeyValues,
         Field(alias="splitter_option"),

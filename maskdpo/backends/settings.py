@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from maskdpo.models import Dtype
+from maskdpo.registry import named_in
 from maskdpo.settings import DEVICE_HELP, TEMPLATE_OPTION_HELP, KeyValues, Option, Settings
 
 PANEL = "Backend"
@@ -15,6 +16,7 @@ class BackendSettings(Settings):
 
     backend: Annotated[
         str,
+        named_in("maskdpo.backends:BACKENDS"),
         Option(
             "Who runs the model: this process (`transformers`, `vllm`), a server that speaks the OpenAI API (`openai`), or "
             "a backend of your own.",

@@ -6,6 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from maskdpo.dataset.score import is_bounded
+from maskdpo.registry import named_in
 from maskdpo.settings import AnnotationsFile, Option, PromptsFile, Settings, SummaryFile
 
 ANSWERS = "Which answers take part"
@@ -17,6 +19,7 @@ class PairOptions(Settings):
 
     strategy: Annotated[
         str,
+        named_in("maskdpo.dataset.strategies:STRATEGIES"),
         Option(
             "Which answers to a prompt make pairs. `best-worst`: the most and the least factual one, as in the paper. "
             "`all`: every two. `top-bottom`: the k best with the k worst, the best with the worst first. `best-random`: "
@@ -26,6 +29,7 @@ class PairOptions(Settings):
     k: Annotated[int | None, Field(ge=1), Option("`top-bottom`: the most pairs per prompt. [default: 2]")] = None
     score: Annotated[
         str,
+        named_in("maskdpo.dataset.score:SCORES"),
         Option(
             "How factual an answer is, in sentences. `right-of-all`: right / all. `right-of-judged`: right / judged. "
             "`precision`: right / (right + wrong). `anah`: 1 - wrong / judged, which is won by saying nothing that can be "
@@ -80,11 +84,7 @@ class PairOptions(Settings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        from maskdpo.dataset.score import SCORES, is_bounded
-        from maskdpo.dataset.strategies import STRATEGIES
-
-        STRATEGIES[self.strategy], SCORES[self.score]  # an unknown name is an error
-        if self.k is not None and self.strategy in STRATEGIES.ours and self.strategy != "top-bottom":
+        if self.k is not None and self.strategy in ("best-worst", "all", "best-random"):
             raise ValueError("`k` goes with `strategy` top-bottom")
         if self.min_margin > (1.0 if is_bounded(self.score) else math.inf):
             raise ValueError(f"`min_margin` is {self.min_margin:g}, but must lie between 0 and 1")

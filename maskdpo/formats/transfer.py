@@ -27,7 +27,7 @@ from maskdpo.io import (
     with_config,
 )
 from maskdpo.io.read import BOM
-from maskdpo.registry import Registry
+from maskdpo.registry import Registry, named_in
 from maskdpo.run_record import Run, meta_file
 from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt
 from maskdpo.settings import Option, OptionalPrompts, Settings
@@ -82,6 +82,7 @@ class ExportSettings(Settings):
     to: Annotated[
         str,
         Field(alias="format"),
+        named_in("maskdpo.formats.transfer:EXPORTS"),
         Option(
             "From pairs: `trl` (prompt, chosen, rejected), `mask-dpo-paper` (the training data of the paper's code). From "
             "annotations, with --prompts: `label-studio`, `argilla`. Or a format of your own."
@@ -100,6 +101,7 @@ class ImportSettings(Settings):
     source: Annotated[
         str,
         Field(alias="format"),
+        named_in("maskdpo.formats.transfer:IMPORTS"),
         Option(
             "`mask-dpo-paper`: training data of the paper's code, to pairs. `anah`: {question, document} to prompts, or "
             "{question, response} to responses. Or a format of your own."

@@ -96,15 +96,14 @@ def load_pipeline(file: Path, commands: Mapping[str, Command]) -> list[Stage]:
     Raises:
         InputError: no valid YAML, an unknown key (with the nearest known one), a bad or missing value.
     """
-    try:
-        values = named(read_yaml(file), file)
-        values |= {key: named(value, file, key) for key, value in values.items() if isinstance(value, dict)}
-    except RecursionError:
-        raise InputError("is nested too deeply, or an anchor contains itself", path=file) from None
+    values = named(read_yaml(file), file)
+    values |= {key: named(value, file, key) for key, value in values.items() if isinstance(value, dict)}
+    if not values:
+        raise InputError("must be a mapping with 'prompts', 'out' and a section for every stage", path=file)
     try:
         spec = PipelineFile(**values)
     except ValidationError as error:
-        raise input_error(error, PipelineFile, file, " ") from None
+        raise input_error(error, PipelineFile, file, "") from None
     stages = [_stage(wired, commands[wired.command], file) for wired in _wire(spec)]
     if not stages:
         raise InputError("names no stage, such as 'sample:'", path=file)

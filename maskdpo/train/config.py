@@ -5,7 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from maskdpo.errors import UserError
 from maskdpo.models import Dtype
+from maskdpo.registry import checked_options, named_in
 from maskdpo.settings import (
     DEVICE_HELP,
     INPUT,
@@ -42,6 +44,7 @@ class EncodeSettings(Settings):
     model: Annotated[str, Option(MODEL_HELP, IN_AND_OUT)]
     method: Annotated[
         str,
+        named_in("maskdpo.train.data.weights:METHODS"),
         Option(
             "`mask-dpo`: right sentences of the chosen answer, wrong sentences of the rejected answer. `dpo`: all "
             "sentences. `chosen-only`, `rejected-only`: only that side is masked. `strict`: as mask-dpo, but sentences "
@@ -70,19 +73,13 @@ class EncodeSettings(Settings):
         ),
     ] = {}
 
-    @model_validator(mode="after")
-    def _known_method(self) -> Self:
-        from maskdpo.train.data.weights import METHODS
-
-        METHODS[self.method]  # an unknown name is an error
-        return self
-
 
 class TrainConfig(EncodeSettings):
     """Every setting that changes the result, saved with the model. A run resumes only with the same ones."""
 
     loss: Annotated[
         str,
+        named_in("maskdpo.train.losses:LOSSES"),
         Option(
             "`sigmoid`: DPO. `sigmoid-norm`: log ratios per token. `ipo`, `hinge`: other shapes. `conservative` (cDPO), "
             "`robust` (rDPO): some pairs are the wrong way round. `simpo`: without a reference model; wants `--beta` 2 or "
@@ -181,7 +178,10 @@ class TrainConfig(EncodeSettings):
     @model_validator(mode="before")
     @classmethod
     def _default_parameters_of_the_loss(cls, values: dict[str, Any]) -> dict[str, Any]:
-        fields = _loss_fields(values.get("loss", "sigmoid"))
+        try:
+            fields = _loss_fields(values.get("loss", "sigmoid"))
+        except UserError:  # an unknown name, which the check of the field names
+            return values
         defaults = {name: field.default for name, field in fields.items() if name in cls.model_fields}
         return values | {name: value for name, value in defaults.items() if values.get(name) is None}
 
@@ -208,7 +208,6 @@ class TrainConfig(EncodeSettings):
         Raises:
             UserError: ``loss_options`` do not fit.
         """
-        from maskdpo.registry import checked_options
         from maskdpo.train.losses import LOSSES
 
         model = LOSSES[self.loss].options
