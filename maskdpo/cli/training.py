@@ -71,8 +71,8 @@ def train(
     from maskdpo.train.config import make_config
     from maskdpo.train.run.dry_run import plan_run
     from maskdpo.train.run.launch import is_launched, launch
+    from maskdpo.train.run.options import RunOptions
     from maskdpo.train.run.push import check_push, push_model
-    from maskdpo.train.run.record import Watch
     from maskdpo.train.run.train import train as run
 
     settings = make_config(_settings(flags), config)
@@ -84,11 +84,11 @@ def train(
     if nproc > 1 and not is_launched():
         launch(as_arguments(app, "train", given | asdict(flags)), nproc)
         return
-    watch = Watch(eval, show_answers, track)
-    result = run(
-        pairs, out, settings,
-        save_every=save_every, keep=keep, restart=restart, use_cache=cache, watch=watch, device=device,
+    options = RunOptions(
+        save_every=save_every, keep=keep, restart=restart, use_cache=cache,
+        eval_file=eval, show_answers=show_answers, track=track, device=device,
     )  # fmt: skip
+    result = run(pairs, out, settings, options)
     if result is not None and result.steps:
         _show(result, out)
     if push and os.environ.get("RANK", "0") == "0":  # one of many processes sends
