@@ -76,7 +76,7 @@ def report(
 
     tokens = None
     if model is not None:
-        from maskdpo.cli.trained_tokens import trained_tokens
+        from maskdpo.train.data.trained_tokens import trained_tokens
 
         tokens = trained_tokens(model, method or "mask-dpo")
     elif method is not None:

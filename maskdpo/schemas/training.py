@@ -11,7 +11,7 @@ A reward is beta times the log ratio log pi - log pi_ref of an answer (without a
 over its tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from math import nan
 from typing import Annotated
 
@@ -22,10 +22,10 @@ from maskdpo.schemas.records import Pair, Side
 METRICS, EVALS, ANSWERS, CURVES = "metrics.jsonl", "eval.jsonl", "answers.jsonl", "curves.png"
 SETTINGS, CHECKPOINTS = "train.yaml", "checkpoints"
 
-Spans = list[tuple[int, int]]
-"""Half-open ranges of characters of an answer."""
+Spans = Sequence[tuple[int, int]]
+"""Half-open ranges of an answer's characters (code points)."""
 
-TrainedTokens = Callable[[Pair], dict[Side, Spans] | str]
+TrainedTokens = Callable[[Pair], Mapping[Side, Spans] | str]
 """For a pair: the characters of both answers whose tokens have weight, or why the pair is not trained on."""
 
 

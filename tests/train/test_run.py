@@ -1,6 +1,7 @@
 """Whole runs on a tiny model: what they write, what they refuse, when the cache counts."""
 
 import json
+import math
 import shutil
 from datetime import date
 from itertools import islice
@@ -18,6 +19,7 @@ from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.models import load_model
 from maskdpo.schemas import Label
+from maskdpo.schemas.training import StepStats
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.ranks import Ranks
 from maskdpo.train.run import reference
@@ -327,6 +329,8 @@ def test_metrics_hold_the_rewards_of_masked_tokens_now_and_then(
     rows = metrics_of(tmp_path / "out")
     assert [row["step"] for row in rows if row["reward_masked_chosen"] is not None] == [3, 5]
     assert all(isinstance(row["kept_tokens_chosen"], int) for row in rows)
+    assert all(row.keys() == StepStats.model_fields.keys() for row in rows)
+    assert all(value is None or math.isfinite(value) for row in rows for value in row.values()), "one is not measured"
 
 
 def test_the_date_of_a_template_is_that_of_the_day_on_which_the_run_began(
