@@ -23,7 +23,9 @@ from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encode import EncodedPair, EncodedSide
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.run.figures import peak_memory_gb
-from maskdpo.train.step import Trainer, run_steps
+from maskdpo.train.run.loop import run_steps
+from maskdpo.train.run.reference import compute_reference
+from maskdpo.train.step import Trainer
 
 SENTENCE = 16
 STEPS, WARM = 5, 2
@@ -62,7 +64,7 @@ def measure(point: Point, model: str, dtype: Dtype, batch: int) -> dict[str, flo
     pairs = make_pairs(point, len(load_tokenizer(model)), STEPS * batch)
     policy = load_policy(config, pairs, default_device())
     trainer = Trainer(policy.model, config, policy.layout)
-    trainer.reference = trainer.compute_reference(pairs, lambda done: None)
+    trainer.reference = compute_reference(trainer, pairs)
     steps = list(run_steps(trainer, pairs, 0, STEPS))[WARM:]
     seconds = sum(step.seconds for step in steps) / len(steps)
     return {

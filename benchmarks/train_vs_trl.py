@@ -42,7 +42,9 @@ def run_maskdpo(options: argparse.Namespace, method: str) -> dict[str, Any]:
     from maskdpo.train.data.encode import encode_pairs
     from maskdpo.train.data.read import encoder_for
     from maskdpo.train.model.load import load_policy
-    from maskdpo.train.step import Trainer, run_steps
+    from maskdpo.train.run.loop import run_steps
+    from maskdpo.train.run.reference import compute_reference
+    from maskdpo.train.step import Trainer
 
     config = TrainConfig(
         model=options.model, method=method, lr=LR, beta=BETA, warmup_ratio=0, log_masked_every=0,
@@ -52,7 +54,7 @@ def run_maskdpo(options: argparse.Namespace, method: str) -> dict[str, Any]:
     policy = load_policy(config, pairs, default_device())
     trainer = Trainer(policy.model, config, policy.layout)
     started = time.perf_counter()
-    trainer.reference = trainer.compute_reference(pairs, lambda _: None)
+    trainer.reference = compute_reference(trainer, pairs)
     reference = time.perf_counter() - started
     steps = list(run_steps(trainer, pairs, 0, options.steps))
     seconds = sum(step.seconds for step in steps[1:])

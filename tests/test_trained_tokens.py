@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from maskdpo.cli.trained_tokens import trained_tokens
 
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair
 from maskdpo.train.data.encode import Encoder
+from maskdpo.train.data.trained_tokens import trained_tokens
 
 RIGHT, WRONG = "no_hallucination", "contradictory"
 CHOSEN = [("It crosses Paris. 😀", RIGHT), ("It crosses London!", WRONG), ("你好，世界。", RIGHT)]

@@ -22,7 +22,7 @@ from maskdpo.dataset.pairs import build_pairs
 from maskdpo.io import atomic_write, read_prompts, read_records, write_records
 from maskdpo.sample import sample
 from maskdpo.schemas import Annotation, Pair, Prompt
-from maskdpo.train.config import TrainConfig
+from maskdpo.train.config import RunOptions, TrainConfig
 from maskdpo.train.run.train import train
 
 ROWS = 600
@@ -175,7 +175,7 @@ def _align(folder: Folder, cell: Cell) -> Figures:
         tokens_per_batch=4096,
         **settings,
     )
-    result = train(pairs, work / "model", config, save_every=0, use_cache=False, device="cpu")
+    result = train(pairs, work / "model", config, RunOptions(save_every=0, use_cache=False, device="cpu"))
     assert result is not None, "the work folder was empty"
     answers, prompts = _answers(folder, seed, work / "model", work / "sampled", 1.0, cell.seed)
     greedy = figures(*_answers(folder, seed, work / "model", work / "greedy", 0.0, cell.seed))

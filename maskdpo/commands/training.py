@@ -29,7 +29,6 @@ def train(settings: TrainSettings) -> None:
     from maskdpo.train.run.dry_run import plan_run
     from maskdpo.train.run.launch import is_launched, launch
     from maskdpo.train.run.push import check_push, push_model
-    from maskdpo.train.run.record import Watch
     from maskdpo.train.run.train import train as run
 
     if settings.dry_run:
@@ -40,18 +39,7 @@ def train(settings: TrainSettings) -> None:
     if settings.nproc > 1 and not is_launched():
         launch(command_words("train", settings), settings.nproc)
         return
-    watch = Watch(settings.eval, settings.show_answers, settings.track)
-    result = run(
-        settings.pairs,
-        settings.out,
-        settings.config(),
-        save_every=settings.save_every,
-        keep=settings.keep,
-        restart=settings.restart,
-        use_cache=settings.cache,
-        watch=watch,
-        device=settings.device,
-    )
+    result = run(settings.pairs, settings.out, settings.config(), settings)
     if result is not None and result.steps:
         _show(result, settings.out)
     if settings.push and os.environ.get("RANK", "0") == "0":  # one of many processes sends

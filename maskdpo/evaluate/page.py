@@ -4,7 +4,7 @@ What the page can do is in ``templates/report/*.js``; here records become the JS
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,12 +12,7 @@ from typing import Literal
 from maskdpo.html.render import Payload, SummaryTable, render
 from maskdpo.io import atomic_write
 from maskdpo.schemas import RIGHT, SIDES, WRONG, Annotation, Label, Pair, PairSentence, Prompt, Sentence, Side
-
-Spans = Sequence[tuple[int, int]]
-"""Begin and end, in code points."""
-
-TrainedTokens = Callable[[Pair], Mapping[Side, Spans] | str]
-"""The text of each answer whose tokens train, or why the pair is not trained on."""
+from maskdpo.schemas.training import Spans, TrainedTokens
 
 TRAINED: Mapping[Side, frozenset[Label]] = {"chosen": RIGHT | {Label.NO_FACT}, "rejected": WRONG}
 """Which sentences take part in the loss under Mask-DPO's own masks; other tables are the trainer's choice."""

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from maskdpo.errors import InputError
-from maskdpo.evaluate.page import PageStats, TrainedTokens, write_page, write_pairs_page
+from maskdpo.evaluate.page import PageStats, write_page, write_pairs_page
 from maskdpo.evaluate.tables import evaluate_files
-from maskdpo.evaluate.training import FILES, METRICS, TrainingStats, training_folder, write_training_page
+from maskdpo.evaluate.training import FILES, TrainingStats, training_folder, write_training_page
 from maskdpo.io import CONFIGS, read_prompts, read_records, record_type, refuse_overwriting
 from maskdpo.schemas import Annotation, Pair
+from maskdpo.schemas.training import METRICS, TrainedTokens
 
 
 def write_report(

@@ -1,69 +1,35 @@
-"""A training's figures: the files that ``train`` writes beside the model, and the page that draws them.
-
-    metrics.jsonl      one line a step
-    eval.jsonl         one line a look at held-out pairs, where the run had some
-    maskdpo_run.json   its settings
+"""The page of a training: the figures that ``train`` wrote into a run's folder (``schemas.training``), as curves.
 
 What the page can do is in ``templates/training/*.js``.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from maskdpo.console import warn
 from maskdpo.errors import InputError
 from maskdpo.html.render import Payload, SummaryTable, render
 from maskdpo.io import atomic_write, open_input
 from maskdpo.run_record import META_IN_FOLDER, RunMeta, read_meta
+from maskdpo.schemas.training import EVALS, METRICS, EvalStats, StepStats
 
-METRICS, EVALS = "metrics.jsonl", "eval.jsonl"
 FILES = (METRICS, EVALS, META_IN_FOLDER)
 """What is read of a training's folder."""
 
+DRAWN = (
+    "step", "loss", "margin", "accuracy", "reward_kept_chosen", "reward_kept_rejected", "reward_masked_chosen",
+    "reward_masked_rejected", "tokens_per_s", "pairs_per_s", "peak_share", "memory_gb", "grad_norm", "lr", "seconds",
+)  # fmt: skip
+"""Figures that the page gets of a step or an evaluation, as far as there are any."""
+
 SCRIPTS = ("training/data", "training/axes", "training/panels", "training/start")
 
-
-def _finite(value: float | None) -> float | None:
-    """A loss that is no number any more is a gap in its curve; ``TrainingStats.broken`` counts them."""
-    return value if value is not None and math.isfinite(value) else None
-
-
-Figure = Annotated[float | None, AfterValidator(_finite)]
-
-
-class Look(BaseModel):
-    """What is drawn of a look at held-out pairs: a line of ``eval.jsonl``. What else stands there is left alone."""
-
-    model_config = ConfigDict(frozen=True)
-
-    step: Annotated[int, Field(ge=0)]
-    loss: Figure
-    margin: Figure = None
-    accuracy: Figure = None
-    reward_kept_chosen: Figure = None
-    reward_kept_rejected: Figure = None
-    reward_masked_chosen: Figure = None
-    reward_masked_rejected: Figure = None
-
-
-class Step(Look):
-    """What is drawn of a step: a line of ``metrics.jsonl``."""
-
-    tokens_per_s: Figure = None
-    pairs_per_s: Figure = None
-    peak_share: Figure = None
-    memory_gb: Figure = None
-    grad_norm: Figure = None
-    lr: Figure = None
-    seconds: Figure = None
-
-
-RowT = TypeVar("RowT", bound=Look)
+StatsT = TypeVar("StatsT", bound=EvalStats)
 
 
 @dataclass(frozen=True)
@@ -71,8 +37,8 @@ class Training:
     """A run as its files tell it."""
 
     name: str
-    steps: list[Step]
-    looks: list[Look]
+    steps: list[StepStats]
+    evals: list[EvalStats]
     record: RunMeta | None
 
 
@@ -82,7 +48,7 @@ class TrainingStats:
 
     runs: int
     steps: int
-    looks: int
+    evals: int
     broken: int
     """Steps whose loss is no finite number."""
     bytes: int
@@ -92,7 +58,7 @@ class TrainingStats:
         return [
             ("runs", self.runs),
             ("steps", self.steps),
-            ("looks at held-out pairs", self.looks),
+            ("evaluations on held-out pairs", self.evals),
             ("size, kB", round(self.bytes / 1000)),
         ]
 
@@ -119,13 +85,13 @@ def write_training_page(out: Path, folders: Sequence[Path], *, title: str | None
     )
     with atomic_write(out) as file:
         file.write(page)
-    broken = sum(step.loss is None for run in runs for step in run.steps)
+    broken = sum(not isfinite(step.loss) for run in runs for step in run.steps)
     if broken:
         warn(f"{broken} steps have a loss that is no finite number: gaps in the curves")
     return TrainingStats(
         runs=len(runs),
         steps=sum(len(run.steps) for run in runs),
-        looks=sum(len(run.looks) for run in runs),
+        evals=sum(len(run.evals) for run in runs),
         broken=broken,
         bytes=len(page),
     )
@@ -137,15 +103,15 @@ def read_training(folder: Path, name: str) -> Training:
     Raises:
         InputError: there are no steps, or a line is none.
     """
-    steps = list(_rows(folder / METRICS, Step))
+    steps = list(_rows(folder / METRICS, StepStats))
     if not steps:
         message = "holds no step yet: the training has not begun, or stopped before its first one"
         raise InputError(message, path=folder / METRICS)
-    looks = list(_rows(folder / EVALS, Look)) if (folder / EVALS).exists() else []
-    return Training(name, steps, looks, read_meta(folder / META_IN_FOLDER))
+    evals = list(_rows(folder / EVALS, EvalStats)) if (folder / EVALS).exists() else []
+    return Training(name, steps, evals, read_meta(folder / META_IN_FOLDER))
 
 
-def _rows(file: Path, model: type[RowT]) -> Iterator[RowT]:
+def _rows(file: Path, model: type[StatsT]) -> Iterator[StatsT]:
     """All whole lines: a last one without its end is being written right now."""
     with open_input(file, as_is=True) as lines:
         for number, line in enumerate(lines, 1):
@@ -170,13 +136,13 @@ def _payload(run: Training) -> Payload:
     """Columns instead of rows: a tenth of the size, and what a curve needs."""
     return {
         "name": run.name,
-        "steps": _columns(run.steps, Step),
-        "looks": _columns(run.looks, Look) if run.looks else None,
+        "steps": _columns(run.steps),
+        "evals": _columns(run.evals) if run.evals else None,
     }
 
 
-def _columns(rows: Sequence[Look], model: type[Look]) -> Payload:
-    columns = {name: [_short(getattr(row, name)) for row in rows] for name in model.model_fields}
+def _columns(rows: Sequence[EvalStats]) -> Payload:
+    columns = {name: [_short(_value(row, name)) for row in rows] for name in DRAWN}
     return {name: values for name, values in columns.items() if any(value is not None for value in values)}
 
 
@@ -186,15 +152,15 @@ def _short(value: float | None) -> float | None:
 
 
 def _results(runs: Sequence[Training]) -> SummaryTable:
-    """What came out, a column a run; first -> last where both tell something."""
+    """What came out, one column per run; first -> last where both tell something."""
     rows = [
         ("steps", [f"{run.steps[-1].step:,}{_state(run)}" for run in runs]),
         ("loss", [_change(run.steps, "loss") for run in runs]),
-        ("loss, held out", [_change(run.looks, "loss") for run in runs]),
-        ("lowest held-out loss", [_lowest(run.looks) for run in runs]),
+        ("loss, held out", [_change(run.evals, "loss") for run in runs]),
+        ("lowest held-out loss", [_lowest(run.evals) for run in runs]),
         ("margin", [_change(run.steps, "margin") for run in runs]),
-        ("margin, held out", [_change(run.looks, "margin") for run in runs]),
-        ("accuracy, held out", [_change(run.looks, "accuracy") for run in runs]),
+        ("margin, held out", [_change(run.evals, "margin") for run in runs]),
+        ("accuracy, held out", [_change(run.evals, "accuracy") for run in runs]),
         ("reward of masked tokens, chosen", [_change(run.steps, "reward_masked_chosen") for run in runs]),
         ("reward of masked tokens, rejected", [_change(run.steps, "reward_masked_rejected") for run in runs]),
         ("tokens / s, median", [_median(run.steps, "tokens_per_s", ",.0f") for run in runs]),
@@ -210,26 +176,32 @@ def _state(run: Training) -> str:
     return " (not finished)" if run.record is not None and run.record.status == "running" else ""
 
 
-def _values(rows: Sequence[Look], name: str) -> list[float]:
-    return [value for row in rows if (value := getattr(row, name)) is not None]
+def _values(rows: Sequence[EvalStats], name: str) -> list[float]:
+    return [value for row in rows if (value := _value(row, name)) is not None]
 
 
-def _change(rows: Sequence[Look], name: str) -> str:
+def _value(row: EvalStats, name: str) -> float | None:
+    """A figure; None where the row does not have it, or where it is no finite number: a gap in its curve."""
+    value: float | None = getattr(row, name, None)
+    return value if value is not None and isfinite(value) else None
+
+
+def _change(rows: Sequence[EvalStats], name: str) -> str:
     values = _values(rows, name)
     return f"{values[0]:.3f} → {values[-1]:.3f}" if values else "-"
 
 
-def _lowest(looks: Sequence[Look]) -> str:
-    known = [(look.loss, look.step) for look in looks if look.loss is not None]
-    return "{:.3f} at step {}".format(*min(known)) if known else "-"
+def _lowest(evals: Sequence[EvalStats]) -> str:
+    losses = [(stats.loss, stats.step) for stats in evals if isfinite(stats.loss)]
+    return "{:.3f} at step {}".format(*min(losses)) if losses else "-"
 
 
-def _median(rows: Sequence[Look], name: str, form: str) -> str:
+def _median(rows: Sequence[EvalStats], name: str, form: str) -> str:
     values = sorted(_values(rows, name))
     return format(values[len(values) // 2], form) if values else "-"
 
 
-def _last(rows: Sequence[Look], name: str, form: str) -> str:
+def _last(rows: Sequence[EvalStats], name: str, form: str) -> str:
     values = _values(rows, name)
     return format(values[-1], form) if values else "-"
 
@@ -239,8 +211,8 @@ def _settings(runs: Sequence[Training]) -> Iterator[SummaryTable]:
     if not any(run.record for run in runs):
         return
     options = [run.record.options if run.record else {} for run in runs]
-    names = list(dict.fromkeys(name for known in options for name in known))
-    rows = [(name, *(_setting(known.get(name)) for known in options)) for name in names]
+    names = list(dict.fromkeys(name for of_run in options for name in of_run))
+    rows = [(name, *(_setting(of_run.get(name)) for of_run in options)) for name in names]
     rows = [row for row in rows if any(row[1:])] if len(runs) == 1 else [row for row in rows if len(set(row[1:])) > 1]
     title = "Settings" if len(runs) == 1 else "Settings that differ"
     yield SummaryTable(title, ("", *(run.name for run in runs)), rows or [("none", *("" for _ in runs))])

@@ -67,7 +67,9 @@ class Stage:
 
     @property
     def given(self) -> dict[str, Any]:
-        return self.settings.given()
+        """The settings that differ from their defaults, by the names that files give them."""
+        given = self.settings.given()
+        return {one.key: given[one.name] for one in settings_of(type(self.settings)) if one.name in given}
 
     @property
     def line(self) -> str:
@@ -77,7 +79,9 @@ class Stage:
     @property
     def plain(self) -> dict[str, Any]:
         """The given settings as JSON values, without passwords, as they are recorded and compared."""
-        return dict(without_secrets(self.settings.model_dump(mode="json", include=set(self.given))))
+        return dict(
+            without_secrets(self.settings.model_dump(mode="json", by_alias=True, include=set(self.settings.given())))
+        )
 
 
 class _Wired(NamedTuple):

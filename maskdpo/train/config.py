@@ -231,17 +231,41 @@ def _losses_with(parameter: str) -> list[str]:
     return [name for name in LOSSES.ours if parameter in _loss_fields(name)]
 
 
-class TrainSettings(TrainConfig):
-    """What ``maskdpo train`` can be told: also where to read and write, what to watch, and on how many processes."""
+class RunOptions(Settings):
+    """How a run is kept, watched and computed: what does not change the trained weights."""
+
+    restart: Annotated[bool, Option("Set an earlier run aside (.bak) and begin anew.", IN_AND_OUT)] = False
+    use_cache: Annotated[
+        bool, Field(alias="cache"), Option("Keep the log-probs of the reference model on disk for the next run.", SPEED)
+    ] = True
+    device: Annotated[str | None, Option(DEVICE_HELP, SPEED)] = None
+    save_every: Annotated[int, Field(ge=0), Option("Optimiser steps between checkpoints; 0: none.", LOGGING)] = 100
+    keep: Annotated[int, Count, Option("How many of the newest checkpoints to keep.", LOGGING)] = 2
+    track: Annotated[
+        Literal["tensorboard", "wandb", "trackio"] | None,
+        Option("Send the figures there, too; metrics.jsonl and curves.png are always written.", LOGGING),
+    ] = None
+    eval_file: Annotated[
+        Path | None,
+        Field(alias="eval"),
+        records("pairs"),
+        Option(f"Held-out pairs, such as `pairs.test.jsonl`: {INPUT}.", EVAL, metavar="PAIRS"),
+    ] = None
+    show_answers: Annotated[
+        int,
+        Field(ge=0),
+        Option("Held-out prompts that are answered at every evaluation; also in answers.jsonl.", EVAL),
+    ] = 0
+
+
+class TrainSettings(RunOptions, TrainConfig):
+    """What ``maskdpo train`` can be told."""
 
     pairs: PairsFile
     out: Annotated[Path, Option("Folder for the trained model (Hugging Face format).", IN_AND_OUT)]
-    restart: Annotated[bool, Option("Set an earlier run aside (.bak) and begin anew.", IN_AND_OUT)] = False
     dry_run: Annotated[
         bool, Option("Only show what the run would do, need and take; nothing is written.", IN_AND_OUT)
     ] = False
-    cache: Annotated[bool, Option("Keep the log-probs of the reference model on disk for the next run.", SPEED)] = True
-    device: Annotated[str | None, Option(DEVICE_HELP, SPEED)] = None
     nproc: Annotated[
         int,
         Count,
@@ -251,22 +275,6 @@ class TrainSettings(TrainConfig):
             SPEED,
         ),
     ] = 1
-    save_every: Annotated[int, Field(ge=0), Option("Optimiser steps between checkpoints; 0: none.", LOGGING)] = 100
-    keep: Annotated[int, Count, Option("How many of the newest checkpoints to keep.", LOGGING)] = 2
-    track: Annotated[
-        Literal["tensorboard", "wandb", "trackio"] | None,
-        Option("Send the figures there, too; metrics.jsonl and curves.png are always written.", LOGGING),
-    ] = None
-    eval: Annotated[
-        Path | None,
-        records("pairs"),
-        Option(f"Held-out pairs, such as `pairs.test.jsonl`: {INPUT}.", EVAL, metavar="PAIRS"),
-    ] = None
-    show_answers: Annotated[
-        int,
-        Field(ge=0),
-        Option("Held-out prompts that are answered at every evaluation; also in answers.jsonl.", EVAL),
-    ] = 0
     push: Annotated[
         str | None,
         Option(

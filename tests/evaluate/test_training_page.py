@@ -1,6 +1,5 @@
 """The page of a training: what is read of its files, and the page in a real browser."""
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,12 +7,13 @@ from typing import Any
 
 import pytest
 from browser import Browser
-from training_files import look, step, write_training
+from training_files import evaluation, step, write_training
 
 from maskdpo.cli import main
 from maskdpo.errors import UserError
 from maskdpo.evaluate.report import write_report
-from maskdpo.evaluate.training import EVALS, METRICS, Step, TrainingStats, write_training_page
+from maskdpo.evaluate.training import DRAWN, TrainingStats, write_training_page
+from maskdpo.schemas.training import StepStats
 
 
 def data(page: Path) -> dict[str, Any]:
@@ -38,28 +38,23 @@ def cells(page: Path) -> dict[str, list[str]]:
 
 
 def test_the_trainer_writes_what_the_page_reads() -> None:
-    from maskdpo.train.run import record
-    from maskdpo.train.run.figures import StepStats
-
-    written = {field.name for field in dataclasses.fields(StepStats)}
-    assert set(Step.model_fields) <= written
-    assert (METRICS, EVALS) == (record.METRICS, record.EVALS)
+    assert set(DRAWN) <= set(StepStats.model_fields)
 
 
 @pytest.mark.parametrize("by_file", [False, True])
 def test_figures_travel_as_columns(tmp_path: Path, by_file: bool) -> None:
     steps = [step(1), step(2, reward_masked_chosen=-0.123456789), step(3)]
-    folder = write_training(tmp_path / "m", steps, [look(0), look(3)], lr=1e-5, method="dpo", ld_alpha=None)
+    folder = write_training(tmp_path / "m", steps, [evaluation(0), evaluation(3)], lr=1e-5, method="dpo", ld_alpha=None)
     out = tmp_path / "r.html"
     stats = write_report(folder / "metrics.jsonl" if by_file else folder, out)
-    assert stats == TrainingStats(runs=1, steps=3, looks=2, broken=0, bytes=out.stat().st_size)
+    assert stats == TrainingStats(runs=1, steps=3, evals=2, broken=0, bytes=out.stat().st_size)
     (run,) = data(out)["runs"]
     assert run["name"] == "m"
     assert run["steps"]["step"] == [1, 2, 3]
     assert run["steps"]["loss"] == [0.69, 0.68, 0.67]
     assert run["steps"]["reward_masked_chosen"] == [None, -0.123457, None]
     assert "reward_masked_rejected" not in run["steps"], "it was never taken"
-    assert run["looks"]["loss"] == [0.69, 0.63]
+    assert run["evals"]["loss"] == [0.69, 0.63]
     found = cells(out)
     assert found["loss"] == ["0.690 → 0.670"]
     assert found["lowest held-out loss"] == ["0.630 at step 3"]
@@ -95,7 +90,7 @@ def test_a_run_under_way_and_a_loss_that_is_no_number(tmp_path: Path, capsys: py
     assert (stats.steps, stats.broken) == (3, 1)
     (run,) = data(tmp_path / "r.html")["runs"]
     assert run["steps"]["loss"] == [0.69, None, 0.67]
-    assert run["looks"] is None
+    assert run["evals"] is None
     assert "1 steps have a loss that is no finite number" in capsys.readouterr().err
 
 
@@ -138,7 +133,7 @@ def test_options_that_a_training_does_not_take(
 
 
 def test_a_page_never_takes_the_place_of_what_it_is_made_from(tmp_path: Path) -> None:
-    folder = write_training(tmp_path / "m", [step(1)], [look(0)], lr=1)
+    folder = write_training(tmp_path / "m", [step(1)], [evaluation(0)], lr=1)
     kept = {file: file.read_text() for file in folder.iterdir()}
     for file in kept:
         with pytest.raises(UserError, match="is an input of this command"):
@@ -169,7 +164,7 @@ def test_curves_and_their_readout(browser: Browser, tmp_path: Path) -> None:
     from selenium.webdriver.common.keys import Keys
 
     masked = {"reward_masked_chosen": -0.2, "reward_masked_rejected": 0.3}
-    folder = write_training(tmp_path / "m", [step(1, **masked), step(2), step(3)], [look(0), look(2)])
+    folder = write_training(tmp_path / "m", [step(1, **masked), step(2), step(3)], [evaluation(0), evaluation(2)])
     out = tmp_path / "r.html"
     write_report(folder, out)
     browser.open(out)
@@ -209,7 +204,7 @@ def test_pointing_at_a_curve_reads_all_panels(browser: Browser, tmp_path: Path) 
 
 
 def test_runs_over_each_other_can_be_hidden(browser: Browser, tmp_path: Path) -> None:
-    one = write_training(tmp_path / "one", [step(1), step(2)], [look(2)])
+    one = write_training(tmp_path / "one", [step(1), step(2)], [evaluation(2)])
     two = write_training(tmp_path / "two", [step(1), step(5)])
     out = tmp_path / "r.html"
     write_report(one, out, compare=two)
@@ -248,7 +243,7 @@ def test_long_runs_keep_their_spikes_and_smoothing_calms_them(browser: Browser, 
 
 def test_a_phone_in_the_dark(browser: Browser, tmp_path: Path) -> None:
     out = tmp_path / "r.html"
-    write_report(write_training(tmp_path / "m", [step(1), step(2)], [look(0)], lr=1), out)
+    write_report(write_training(tmp_path / "m", [step(1), step(2)], [evaluation(0)], lr=1), out)
     browser.open(out, width=390, height=840)
     assert browser.js("return document.documentElement.scrollWidth") <= 390
     background = "return getComputedStyle(document.body).backgroundColor"

@@ -29,15 +29,15 @@ def step(number: int, **more: Any) -> dict[str, Any]:
     return figures | more
 
 
-def look(number: int, **more: Any) -> dict[str, Any]:
+def evaluation(number: int, **more: Any) -> dict[str, Any]:
     """A line of eval.jsonl."""
     return {"step": number, "loss": 0.69 - 0.02 * number, "margin": 0.2 * number, "accuracy": 0.75} | more
 
 
-def write_training(folder: Path, steps: Sequence[Any], looks: Sequence[Any] = (), **options: Any) -> Path:
+def write_training(folder: Path, steps: Sequence[Any], evals: Sequence[Any] = (), **options: Any) -> Path:
     """A folder with these lines; its record has the options."""
     folder.mkdir()
-    for name, rows in (("metrics.jsonl", steps), ("eval.jsonl", looks)):
+    for name, rows in (("metrics.jsonl", steps), ("eval.jsonl", evals)):
         if rows:
             lines = (row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows)
             (folder / name).write_text("".join(lines), encoding="utf-8")

@@ -21,9 +21,8 @@ from transformers import AutoTokenizer, PreTrainedModel
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.schemas import Label, Pair
-from maskdpo.train.config import TrainConfig
+from maskdpo.train.config import RunOptions, TrainConfig
 from maskdpo.train.data.encode import EncodedPair, Encoder, encode_pairs
-from maskdpo.train.run.record import Watch
 from maskdpo.train.run.train import train
 
 STEPS = 2
@@ -136,7 +135,7 @@ class Bench:
         out = self.folder / name
         with _cache_folder(self._cache(name)):
             result = train(
-                self.pairs_file, out, self.config(**settings), save_every=0, watch=Watch(eval_file=self.pairs_file)
+                self.pairs_file, out, self.config(**settings), RunOptions(save_every=0, eval_file=self.pairs_file)
             )
         assert result is not None
         (file,) = (self._cache(name) / "reference").iterdir()

@@ -19,8 +19,8 @@ from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend, _random
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Message
+from maskdpo.schemas.training import StepStats
 from maskdpo.train.data.encode import EncodedPair
-from maskdpo.train.run.figures import StepStats
 
 EXACT = 1e-4
 """Nats that a log-prob of a token may be off: float32 is rounded, and nothing else is different."""
@@ -158,7 +158,7 @@ def _lengths(pair: EncodedPair) -> list[int]:
 
 def _compare_metrics(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
     names = ("loss", "logps_chosen", "logps_rejected", "margin", "grad_norm")
-    assert set(names) <= set(StepStats.__dataclass_fields__)
+    assert set(names) <= set(StepStats.model_fields)
     assert len(ours) == len(theirs) == STEPS
     for mine, other in zip(ours, theirs, strict=True):
         for name in names:

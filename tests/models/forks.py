@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from attempts import attempt
 
+from maskdpo.train import ranks
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.model import distributed
 from maskdpo.train.run import record
 
 
@@ -58,7 +58,7 @@ def forks() -> Forks:
 
 def _serve() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    distributed.PATIENCE_S = 0.5
+    ranks.PATIENCE_S = 0.5
     torch.set_num_threads(1)
     draw_no_curves()
     for line in sys.stdin:

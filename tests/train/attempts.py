@@ -22,8 +22,8 @@ from transformers import PreTrainedTokenizerBase
 
 from maskdpo import console
 from maskdpo.errors import UserError
-from maskdpo.train.config import TrainConfig
-from maskdpo.train.model import distributed
+from maskdpo.train import ranks as processes
+from maskdpo.train.config import RunOptions, TrainConfig
 from maskdpo.train.run import checkpoint
 from maskdpo.train.run import train as run
 from maskdpo.train.step import Trainer
@@ -127,8 +127,7 @@ def _run(pairs: str, config: dict[str, Any], job: dict[str, Any], rank: int) -> 
             Path(pairs),
             Path(job["out"]),
             TrainConfig(**config),
-            save_every=job.get("save_every", 3),
-            use_cache=job.get("use_cache", True),
+            RunOptions(save_every=job.get("save_every", 3), use_cache=job.get("use_cache", True)),
         )
         code = 0
     except UserError as error:
@@ -160,7 +159,7 @@ def attempts(pairs: Path, config: TrainConfig, jobs: list[dict[str, Any]]) -> tu
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    distributed.PATIENCE_S = 0.5
+    processes.PATIENCE_S = 0.5
     torch.set_num_threads(1)
     pairs_file, settings, planned = json.loads(sys.argv[1])
     print(json.dumps([attempt(pairs_file, settings, job) for job in planned]))

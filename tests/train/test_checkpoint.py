@@ -15,6 +15,7 @@ from test_run import cache_folder, config_for, metrics_of, pairs_file, said
 from train_helpers import random_model
 
 from maskdpo.errors import UserError
+from maskdpo.train.config import RunOptions
 from maskdpo.train.run import train as run
 from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from maskdpo.train.run.train import train
@@ -179,12 +180,12 @@ def test_a_changed_configuration_does_not_go_on(
 
     monkeypatch.setattr(run, "save_checkpoint", save_and_stop)
     with pytest.raises(UserError, match="stopped"):
-        train(pairs_file, out, config_for(tiny_model, max_steps=6), save_every=2)
+        train(pairs_file, out, config_for(tiny_model, max_steps=6), RunOptions(save_every=2))
     monkeypatch.undo()
     with pytest.raises(UserError, match=r"lr: 0\.001 -> 0\.002.*--restart"):
-        train(pairs_file, out, config_for(tiny_model, max_steps=6, lr=2e-3), save_every=2)
+        train(pairs_file, out, config_for(tiny_model, max_steps=6, lr=2e-3), RunOptions(save_every=2))
     assert [path.name for path in checkpoints(out / "checkpoints")] == ["step-00000002"]
-    result = train(pairs_file, out, config_for(tiny_model, max_steps=6), save_every=2)
+    result = train(pairs_file, out, config_for(tiny_model, max_steps=6), RunOptions(save_every=2))
     assert result is not None
     assert result.resumed_from == 2
     assert "resuming from step 2 of 6" in said(capsys)
@@ -201,7 +202,7 @@ def test_a_signal_saves_and_says_how_to_go_on(sent: str, tiny_model: str, pairs_
         with pytest.raises(UserError, match=r"out: another maskdpo run is writing to it; wait .* or use another --out"):
             train(pairs_file, out, config_for(tiny_model))
         with pytest.raises(UserError, match="another maskdpo run"):
-            train(pairs_file, out, config_for(tiny_model), restart=True)
+            train(pairs_file, out, config_for(tiny_model), RunOptions(restart=True))
 
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     code, errors = interrupted(command, out, after_steps=3, signals=signals, meanwhile=start_another, env=environment)

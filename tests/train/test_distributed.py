@@ -18,7 +18,8 @@ from train_helpers import make_pair, random_model, random_pair, steep_model
 from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.model.distributed import ALONE, Ranks, parts, passes
+from maskdpo.train.data.batch import parts, passes
+from maskdpo.train.ranks import ALONE, Ranks
 
 __all__ = ["cache_folder"]
 

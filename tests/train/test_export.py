@@ -20,11 +20,10 @@ from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
 from maskdpo.run_record import Run, meta_file
 from maskdpo.schemas import Prompt
-from maskdpo.train.config import make_config
+from maskdpo.train.config import RunOptions, make_config
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.run.export import export, moved_in_last_config
 from maskdpo.train.run.push import published
-from maskdpo.train.run.record import Watch
 from maskdpo.train.run.train import train
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "dataset" / "hub"))
@@ -91,7 +90,7 @@ def test_the_card_tells_where_the_data_comes_from(tiny_model: str, pairs_file: P
         (pairs, "build-pairs", {"strategy": "best-worst"}, {"annotations": notes}),
     ):
         Run(meta_file(file), command, options, inputs, restart="").finish({})
-    train(pairs, tmp_path / "out", config_for(tiny_model, max_steps=3), watch=Watch(pairs_file))
+    train(pairs, tmp_path / "out", config_for(tiny_model, max_steps=3), RunOptions(eval_file=pairs_file))
     card = (tmp_path / "out" / "README.md").read_text()
     lines = [line for line in card.splitlines() if line.startswith(("| pairs", "| annotations", "| prompts", "| eval"))]
     assert [line.split(" | ")[1] for line in lines] == [

@@ -13,10 +13,12 @@ from train_helpers import make_pair
 
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
-from maskdpo.train import step as loop
-from maskdpo.train.run import record
-from maskdpo.train.run.record import Recorder, Watch
+from maskdpo.schemas.training import EvalStats
+from maskdpo.train.config import RunOptions
+from maskdpo.train.run import record, reference
+from maskdpo.train.run.record import Recorder
 from maskdpo.train.run.train import TrainResult, train
+from maskdpo.train.step import Trainer
 
 __all__ = ["cache_folder"]  # a fixture that every test here uses
 
@@ -35,10 +37,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def run(
-    model: str, files: tuple[Path, Path], out: Path, *, watch: dict[str, Any] | None = None, **settings: Any
+    model: str, files: tuple[Path, Path], out: Path, *, options: dict[str, Any] | None = None, **settings: Any
 ) -> Any:
     config = config_for(model, **{"max_steps": 6, "eval_every": 2, "batch_size": 4} | settings)
-    return train(files[0], out, config, watch=Watch(**{"eval_file": files[1]} | (watch or {})), save_every=2)
+    return train(files[0], out, config, RunOptions(**{"eval_file": files[1], "save_every": 2} | (options or {})))
 
 
 def rows_of(file: Path) -> list[dict[str, Any]]:
@@ -75,7 +77,7 @@ def test_held_out_training_pairs_give_the_loss_of_the_next_step(
 def test_looking_changes_nothing(
     settings: dict[str, Any], tiny_model: str, files: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    run(tiny_model, files, tmp_path / "with", watch={"show_answers": 2}, eval_every=1, **settings)
+    run(tiny_model, files, tmp_path / "with", options={"show_answers": 2}, eval_every=1, **settings)
     train(files[0], tmp_path / "without", config_for(tiny_model, max_steps=6, batch_size=4, **settings))
     assert metrics_of(tmp_path / "with") == metrics_of(tmp_path / "without")
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("with", "without")]
@@ -105,14 +107,14 @@ def test_the_best_weights_are_written(
 
 def keep_weights(seen: list[dict[str, torch.Tensor]], patch: pytest.MonkeyPatch) -> None:
     """A copy of the weights after every step."""
-    step = loop.Trainer.step
+    step = Trainer.step
 
-    def spy(self: loop.Trainer, *args: Any) -> Any:
+    def spy(self: Trainer, *args: Any) -> Any:
         done = step(self, *args)
         seen.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
         return done
 
-    patch.setattr(loop.Trainer, "step", spy)
+    patch.setattr(Trainer, "step", spy)
 
 
 def test_the_best_weights_are_those_of_their_step(
@@ -131,19 +133,19 @@ def test_the_best_weights_are_those_of_their_step(
 def test_a_resumed_run_has_looked_as_the_whole_one(
     die_at: int, tiny_model: str, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings: dict[str, Any] = {"keep_best": True, "eval_every": 1, "watch": {"show_answers": 1}}
+    settings: dict[str, Any] = {"keep_best": True, "eval_every": 1, "options": {"show_answers": 1}}
     train_on = (files[0], files[0])  # the loss falls, so there is a new best at every look
     run(tiny_model, train_on, tmp_path / "whole", **settings)
-    step, calls = loop.Trainer.step, []
+    step, calls = Trainer.step, []
 
-    def die(self: loop.Trainer, *args: Any) -> Any:
+    def die(self: Trainer, *args: Any) -> Any:
         calls.append(1)
         if len(calls) == die_at:
             raise RuntimeError("killed")
         return step(self, *args)
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
-        patch.setattr(loop.Trainer, "step", die)
+        patch.setattr(Trainer, "step", die)
         run(tiny_model, train_on, tmp_path / "killed", **settings)
     result: TrainResult = run(tiny_model, train_on, tmp_path / "killed", **settings)
     assert result.best == 6
@@ -156,7 +158,7 @@ def test_answers_are_shown_and_kept(
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    run(tiny_model, files, tmp_path / "out", watch={"show_answers": 3}, gradient_checkpointing=True)
+    run(tiny_model, files, tmp_path / "out", options={"show_answers": 3}, gradient_checkpointing=True)
     rows = rows_of(tmp_path / "out" / "answers.jsonl")
     assert [(row["step"], row["id"]) for row in rows] == [(step, i) for step in (0, 2, 4, 6) for i in ("0", "1")]
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
@@ -174,12 +176,8 @@ def test_its_reference_is_kept_too(
     tiny_model: str, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    compute = loop.Trainer.compute_reference
-    monkeypatch.setattr(
-        loop.Trainer,
-        "compute_reference",
-        lambda self, pairs, advance: (calls.append(1), compute(self, pairs, advance))[1],
-    )
+    compute = reference.compute_reference
+    monkeypatch.setattr(reference, "compute_reference", lambda *given: (calls.append(1), compute(*given))[1])
     run(tiny_model, files, tmp_path / "1")
     assert len(calls) == 2
     run(tiny_model, files, tmp_path / "2", lr=1e-4)
@@ -187,18 +185,18 @@ def test_its_reference_is_kept_too(
 
 
 @pytest.mark.parametrize(
-    ("settings", "watch", "message"),
+    ("settings", "options", "message"),
     [
-        ({"keep_best": True}, Watch(), "--keep-best needs held-out pairs: --eval PAIRS"),
-        ({}, Watch(show_answers=2), "--show-answers needs held-out pairs: --eval PAIRS"),
-        ({}, Watch(eval_file=Path("nowhere.jsonl")), "nowhere.jsonl: no such file"),
+        ({"keep_best": True}, RunOptions(), "--keep-best needs held-out pairs: --eval PAIRS"),
+        ({}, RunOptions(show_answers=2), "--show-answers needs held-out pairs: --eval PAIRS"),
+        ({}, RunOptions(eval_file=Path("nowhere.jsonl")), "nowhere.jsonl: no such file"),
     ],
 )
 def test_what_lacks_its_pairs_is_refused_and_nothing_is_written(
-    settings: Any, watch: Watch, message: str, tiny_model: str, files: tuple[Path, Path], tmp_path: Path
+    settings: Any, options: RunOptions, message: str, tiny_model: str, files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as error:
-        train(files[0], tmp_path / "out", config_for(tiny_model, **settings), watch=watch)
+        train(files[0], tmp_path / "out", config_for(tiny_model, **settings), options)
     assert str(error.value) == message
     assert not (tmp_path / "out").exists()
 
@@ -212,15 +210,15 @@ def test_other_held_out_pairs_do_not_continue_a_run(tiny_model: str, files: tupl
 def killed_at(place: str, step: int, patch: pytest.MonkeyPatch) -> None:
     """Die before a step begins, or before the row of a look is written, when the weights are kept already."""
     if place == "step":
-        real, calls = loop.Trainer.step, []
+        real, calls = Trainer.step, []
 
-        def die(self: loop.Trainer, *args: Any) -> Any:
+        def die(self: Trainer, *args: Any) -> Any:
             calls.append(1)
             if len(calls) == step:
                 raise RuntimeError("killed")
             return real(self, *args)
 
-        patch.setattr(loop.Trainer, "step", die)
+        patch.setattr(Trainer, "step", die)
         return
     write = Recorder._write
 
@@ -246,7 +244,12 @@ def test_what_was_best_at_the_checkpoint_survives_though_better_weights_came_aft
         run(tiny_model, train_on, out, **settings)
     assert [path.name for path in (out / "checkpoints").glob("step-*")] == ["step-00000002"]
     real = record.evaluate
-    monkeypatch.setattr(record, "evaluate", lambda *args: {name: 9 + value for name, value in real(*args).items()})
+
+    def worse(*args: Any) -> EvalStats:
+        stats = real(*args)
+        return stats.model_copy(update={"loss": stats.loss + 9})
+
+    monkeypatch.setattr(record, "evaluate", worse)
     assert run(tiny_model, train_on, out, **settings).best == 2
     losses = {row["step"]: row["loss"] for row in rows_of(out / "eval.jsonl")}
     assert min(losses, key=losses.__getitem__) == 2

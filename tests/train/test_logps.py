@@ -15,7 +15,7 @@ from maskdpo.train.data.batch import Layout, collate, micro_batches, pass_tokens
 from maskdpo.train.data.encode import EncodedPair, EncodedSide
 from maskdpo.train.model import logps
 from maskdpo.train.model.logps import token_logps
-from maskdpo.train.model.reference import reference_logps
+from maskdpo.train.run.reference import compute_reference
 from maskdpo.train.step import Trainer
 
 FULL = ["llama", "cohere", "granite"]
@@ -95,11 +95,12 @@ def test_reference_holds_every_token_whatever_the_grouping(layout: Layout) -> No
     done: list[int] = []
     for tokens_per_batch in (1, 40, 10_000):
         config = TrainConfig(model="tiny", dtype="float32", tokens_per_batch=tokens_per_batch)
-        reference = Trainer(model, config, layout).compute_reference(pairs, done.append)
+        trainer = Trainer(model, config, layout)
+        trainer.reference = compute_reference(trainer, pairs, done.append)
         for pair in pairs:
             expected = plain_logps(model, [pair], every_token=True).detach().numpy()
-            np.testing.assert_allclose(reference[pair.id], expected, atol=1e-5)
-            picked = reference_logps(reference, [pair]).double()
+            np.testing.assert_allclose(trainer.reference[pair.id], expected, atol=1e-5)
+            picked = trainer.reference_logps([pair], trainer.collate([pair])).double()
             torch.testing.assert_close(picked, plain_logps(model, [pair]), atol=1e-5, rtol=0)
     assert sum(done) == 3 * len(pairs)
 

@@ -13,13 +13,14 @@ from train_helpers import make_pair, random_model
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.models import load_model
-from maskdpo.train import step as loop
+from maskdpo.train.config import RunOptions
 from maskdpo.train.data.batch import collate
 from maskdpo.train.model.adapter import adapter_layers, adapter_off, add_adapter
 from maskdpo.train.model.logps import token_logps
 from maskdpo.train.run import checkpoint
 from maskdpo.train.run import train as run
 from maskdpo.train.run.train import train
+from maskdpo.train.step import Trainer
 
 __all__ = ["cache_folder"]  # a fixture that every test here uses
 
@@ -67,9 +68,9 @@ def test_only_the_adapter_is_trained_and_kept(
     tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    step = loop.Trainer.step
+    step = Trainer.step
 
-    def spy(self: loop.Trainer, *args: Any) -> Any:
+    def spy(self: Trainer, *args: Any) -> Any:
         seen.append((self.model, self.optimizer))
         return step(self, *args)
 
@@ -81,9 +82,9 @@ def test_only_the_adapter_is_trained_and_kept(
         saved.append({name for file in path.glob("*.safetensors") for name in load_file(file)})
         return path
 
-    monkeypatch.setattr(loop.Trainer, "step", spy)
+    monkeypatch.setattr(Trainer, "step", spy)
     monkeypatch.setattr(run, "save_checkpoint", keep)
-    train(pairs_file, tmp_path / "out", lora_config(tiny_model, merge=False, max_steps=4), save_every=2)
+    train(pairs_file, tmp_path / "out", lora_config(tiny_model, merge=False, max_steps=4), RunOptions(save_every=2))
     model, optimizer = seen[0]
     base = load_model(tiny_model, dtype=torch.float32, device="cpu").state_dict()
     trained = {name.replace(".base_layer", ""): p for name, p in model.state_dict().items() if "lora_" not in name}
@@ -120,20 +121,20 @@ def test_a_resumed_run_ends_with_the_same_bits(
     settings: dict[str, Any], tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = lora_config(tiny_model, log_masked_every=2, **settings)
-    train(pairs_file, tmp_path / "whole", config, save_every=2)
-    step, calls = loop.Trainer.step, []
+    train(pairs_file, tmp_path / "whole", config, RunOptions(save_every=2))
+    step, calls = Trainer.step, []
 
-    def die(self: loop.Trainer, *args: Any) -> Any:
+    def die(self: Trainer, *args: Any) -> Any:
         calls.append(1)
         if len(calls) == 4:
             raise RuntimeError("killed")
         return step(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "step", die)
+        patch.setattr(Trainer, "step", die)
         with pytest.raises(RuntimeError, match="killed"):
-            train(pairs_file, tmp_path / "killed", config, save_every=2)
-    result = train(pairs_file, tmp_path / "killed", config, save_every=2)
+            train(pairs_file, tmp_path / "killed", config, RunOptions(save_every=2))
+    result = train(pairs_file, tmp_path / "killed", config, RunOptions(save_every=2))
     assert result and result.resumed_from == 2
     assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "whole")
     ends = [load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole")]

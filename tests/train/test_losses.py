@@ -12,6 +12,7 @@ from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Batch
 from maskdpo.train.losses import LOSSES, masked_log_ratios, pair_losses, sft_loss
 from maskdpo.train.run.figures import pair_figures
+from maskdpo.train.step import ForwardPass, pair_loss
 
 LN_3_2, LN_3 = math.log(1.5), math.log(3)
 NAMES: Sequence[str] = list(LOSSES)
@@ -84,8 +85,12 @@ WEIGHTS = [1.0, 0.0, 0.5, 1.0, 0.5, 0.25]
 ANSWERS = [0, 0, 0, 1, 2, 3]
 
 
-def figures_of(config: TrainConfig, logps_N: Tensor, reference_N: Tensor) -> dict[str, Tensor]:
-    return pair_figures(make_batch(WEIGHTS, ANSWERS, [0.5, 0.0]), logps_N, reference_N, config)
+def figures_of(
+    config: TrainConfig, logps_N: Tensor, reference_N: Tensor, batch: Batch | None = None
+) -> dict[str, Tensor]:
+    batch = batch or make_batch(WEIGHTS, ANSWERS, [0.5, 0.0])
+    found = pair_loss(batch, logps_N, reference_N, config)
+    return pair_figures(ForwardPass(batch, logps_N, reference_N, found), config.beta)
 
 
 def test_log_ratios_by_hand() -> None:
@@ -133,7 +138,7 @@ def test_rewards_of_kept_tokens_are_unweighted() -> None:
     kept = [i for i, weight in enumerate(WEIGHTS) if weight]
     batch = make_batch([WEIGHTS[i] for i in kept], [ANSWERS[i] for i in kept], [0.5, 0.0])
     logps, reference = (torch.tensor([values[i] for i in kept]) for values in (LOGPS, REFERENCE))
-    figures = pair_figures(batch, logps, reference, config_for("sigmoid"))
+    figures = figures_of(config_for("sigmoid"), logps, reference, batch)
     assert figures["reward_kept_chosen"].tolist() == [-0.5, 0.5]
     assert figures["reward_kept_rejected"].tolist() == [-1, 1.5]
 
@@ -146,7 +151,7 @@ def test_masked_positions_get_exactly_no_gradient(name: str, sft_weight: float) 
     weights = [1.0, 0, 0.5, 0, 0, 1, 0, 1]
     batch = make_batch(weights, [0, 0, 0, 0, 1, 1, 1, 1], [0.5])
     reference_N = torch.zeros(8) if LOSSES[name].reference_free else -torch.rand(8, generator=generator)
-    pair_figures(batch, logps_N, reference_N, config_for(name, sft_weight=sft_weight))["loss"].sum().backward()
+    pair_loss(batch, logps_N, reference_N, config_for(name, sft_weight=sft_weight)).loss_B.sum().backward()
     assert logps_N.grad is not None
     assert torch.equal(logps_N.grad == 0, torch.tensor(weights) == 0)
     assert (logps_N.grad[[0, 2]] < 0).all(), "the chosen answer becomes more likely"
@@ -170,7 +175,7 @@ AT_FIRST: dict[str, float] = {
 @pytest.mark.parametrize("weights", [[1.0, 0, 0, 1], [1.0] * 4, [0.5, 0.25, 1, 0]])
 def test_the_first_loss_is_known_for_any_mask(name: str, weights: list[float]) -> None:
     logps = torch.tensor([-1.0, -2, -3, -4])
-    figures = pair_figures(make_batch(weights, [0, 0, 1, 1], [0.0]), logps, logps, config_for(name))
+    figures = figures_of(config_for(name), logps, logps, make_batch(weights, [0, 0, 1, 1], [0.0]))
     assert figures["loss"].tolist() == pytest.approx([AT_FIRST[name]])
     assert figures["margin"].tolist() == [0]
 

@@ -1,6 +1,7 @@
 """Whole runs on a tiny model: what they write, what they refuse, when the cache counts."""
 
 import json
+import math
 import shutil
 from datetime import date
 from itertools import islice
@@ -18,11 +19,14 @@ from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.models import load_model
 from maskdpo.schemas import Label
-from maskdpo.train.config import TrainConfig
-from maskdpo.train.model.distributed import Ranks
+from maskdpo.schemas.training import StepStats
+from maskdpo.train.config import RunOptions, TrainConfig
+from maskdpo.train.ranks import Ranks
+from maskdpo.train.run import reference
 from maskdpo.train.run import train as run
+from maskdpo.train.run.loop import run_steps
 from maskdpo.train.run.train import TrainResult, train
-from maskdpo.train.step import Trainer, run_steps
+from maskdpo.train.step import Trainer
 
 RIGHT, WRONG = Label.NO_HALLUCINATION, Label.CONTRADICTORY
 CITIES = ("Paris", "London", "Rome", "Zürich", "北京")
@@ -72,7 +76,7 @@ def finished(tiny_model: str, pairs_file: Path, tmp_path_factory: pytest.TempPat
     """A run of 30 steps over all pairs."""
     out = tmp_path_factory.mktemp("finished") / "out"
     config = config_for(tiny_model, max_steps=30, batch_size=5)
-    result = train(pairs_file, out, config, save_every=7, use_cache=False)
+    result = train(pairs_file, out, config, RunOptions(save_every=7, use_cache=False))
     assert result is not None
     return result, out
 
@@ -134,7 +138,7 @@ def test_restart_sets_the_earlier_run_aside(tiny_model: str, pairs_file: Path, t
     out = tmp_path / "out"
     train(pairs_file, out, config_for(tiny_model, max_steps=2))
     before = (out / "model.safetensors").read_bytes()
-    result = train(pairs_file, out, config_for(tiny_model, max_steps=3, lr=1e-2), restart=True)
+    result = train(pairs_file, out, config_for(tiny_model, max_steps=3, lr=1e-2), RunOptions(restart=True))
     assert result is not None
     assert len(result.steps) == 3
     assert (tmp_path / "out.bak" / "model.safetensors").read_bytes() == before
@@ -148,7 +152,7 @@ def test_a_folder_behind_a_link_is_trained_into_and_set_aside(
     real.parent.mkdir()
     out.symlink_to(real)  # which is not there yet
     for _ in range(2):
-        train(pairs_file, out, config_for(tiny_model, max_steps=1), restart=True)
+        train(pairs_file, out, config_for(tiny_model, max_steps=1), RunOptions(restart=True))
         assert out.is_symlink()
         assert (real / "model.safetensors").exists()
     assert sorted(path.name for path in real.parent.iterdir()) == ["model", "model.bak"]
@@ -189,12 +193,12 @@ def test_what_the_version_before_has_begun_is_refused_and_what_it_has_finished_i
     with pytest.raises(UserError, match=r"begun by an earlier maskdpo.* finish it with that version, or --restart"):
         train(pairs_file, out, config)
     assert sorted((file.name, file.stat().st_mtime_ns) for file in out.iterdir()) == before
-    assert train(pairs_file, out, config, restart=True)
+    assert train(pairs_file, out, config, RunOptions(restart=True))
 
 
 def test_restart_works_a_second_time(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
     for _ in range(3):
-        assert train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=1), restart=True)
+        assert train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=1), RunOptions(restart=True))
 
 
 def test_restart_with_bad_input_leaves_the_earlier_run_where_it_is(
@@ -206,7 +210,7 @@ def test_restart_with_bad_input_leaves_the_earlier_run_where_it_is(
     for text in ("", pairs_file.read_text().splitlines()[0][:-5] + "\n"):
         bad.write_text(text)
         with pytest.raises(UserError, match=r"bad\.jsonl"):
-            train(bad, out, config_for(tiny_model, max_steps=1), restart=True)
+            train(bad, out, config_for(tiny_model, max_steps=1), RunOptions(restart=True))
         assert sorted((file.name, file.stat().st_mtime_ns) for file in out.iterdir()) == before
         assert not (tmp_path / "out.bak").exists()
 
@@ -253,10 +257,8 @@ def test_the_reference_is_computed_once_for_every_lr_and_mask(
     tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    compute = Trainer.compute_reference
-    monkeypatch.setattr(
-        Trainer, "compute_reference", lambda self, pairs, advance: (calls.append(1), compute(self, pairs, advance))[1]
-    )
+    compute = reference.compute_reference
+    monkeypatch.setattr(reference, "compute_reference", lambda *given: (calls.append(1), compute(*given))[1])
     model = load_model(tiny_model, dtype=torch.float32, device="cpu")
     folder = tmp_path / "model"
     folder.mkdir()
@@ -265,7 +267,8 @@ def test_the_reference_is_computed_once_for_every_lr_and_mask(
 
     def computed(name: str, *, use_cache: bool = True, **settings: Any) -> int:
         before = len(calls)
-        train(pairs_file, tmp_path / name, config_for(str(folder), max_steps=1, **settings), use_cache=use_cache)
+        config = config_for(str(folder), max_steps=1, **settings)
+        train(pairs_file, tmp_path / name, config, RunOptions(use_cache=use_cache))
         return len(calls) - before
 
     assert computed("1") == 1
@@ -282,10 +285,10 @@ def test_the_reference_is_computed_once_for_every_lr_and_mask(
 def test_a_loss_without_a_reference_computes_none(
     tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_folder: Path
 ) -> None:
-    def never(self: Trainer, *args: object) -> None:
+    def never(*args: object) -> None:
         raise AssertionError("the reference was computed")
 
-    monkeypatch.setattr(Trainer, "compute_reference", never)
+    monkeypatch.setattr(reference, "compute_reference", never)
     config = config_for(tiny_model, loss="simpo", beta=2.0, max_steps=6, batch_size=5)
     result = train(pairs_file, tmp_path / "out", config)
     assert result is not None
@@ -325,6 +328,9 @@ def test_metrics_hold_the_rewards_of_masked_tokens_now_and_then(
     rows = metrics_of(tmp_path / "out")
     assert [row["step"] for row in rows if row["reward_masked_chosen"] is not None] == [3, 5]
     assert all(isinstance(row["kept_tokens_chosen"], int) for row in rows)
+    written = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert all(row.keys() == StepStats.model_fields.keys() for row in written)
+    assert all(value is None or math.isfinite(value) for row in written for value in row.values())
 
 
 def test_the_date_of_a_template_is_that_of_the_day_on_which_the_run_began(
@@ -339,7 +345,7 @@ def test_the_date_of_a_template_is_that_of_the_day_on_which_the_run_began(
     def on(day: int, out: Path, stop_after: int | None = None) -> None:
         monkeypatch.setattr(run, "date", SimpleNamespace(today=lambda: date(2026, 11, day)))
         monkeypatch.setattr(run, "run_steps", lambda *given: islice(run_steps(*given), stop_after))
-        train(pairs_file, out, config, save_every=1)
+        train(pairs_file, out, config, RunOptions(save_every=1))
 
     on(27, tmp_path / "whole")
     with pytest.raises(RuntimeError), monkeypatch.context() as patch:
@@ -364,7 +370,7 @@ class SecondOfTwo(Ranks):
 def test_a_rank_without_a_cache_does_not_hash_the_model(
     ranks: Ranks, use_cache: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "cache_file", lambda *args: pytest.fail("all weights are read for this"))
+    monkeypatch.setattr(reference, "cache_file", lambda *args: pytest.fail("all weights are read for this"))
     pairs = [random_pair(np.random.default_rng(0), "p")]
     trainer = Trainer(random_model(), config_for("m"), "shared", ranks)
-    assert run._reference(trainer, pairs, use_cache).keys() == {"p"}
+    assert reference.find_reference(trainer, pairs, use_cache).keys() == {"p"}

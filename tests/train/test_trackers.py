@@ -9,9 +9,9 @@ import pytest
 from test_run import cache_folder, config_for, metrics_of, pairs_file
 
 from maskdpo.errors import UserError
-from maskdpo.train import step as loop
-from maskdpo.train.run.record import Watch
+from maskdpo.train.config import RunOptions
 from maskdpo.train.run.train import train
+from maskdpo.train.step import Trainer
 
 __all__ = ["cache_folder", "pairs_file"]  # fixtures
 
@@ -21,19 +21,20 @@ def test_tensorboard_has_every_figure_of_every_step_once(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    config, watch = config_for(tiny_model, max_steps=5), Watch(pairs_file, track="tensorboard")
-    step, calls = loop.Trainer.step, []
+    config = config_for(tiny_model, max_steps=5)
+    options = RunOptions(eval_file=pairs_file, track="tensorboard", save_every=2)
+    step, calls = Trainer.step, []
 
-    def die(self: loop.Trainer, *args: Any) -> Any:
+    def die(self: Trainer, *args: Any) -> Any:
         calls.append(1)
         if len(calls) == 5:
             raise RuntimeError("killed")
         return step(self, *args)
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
-        patch.setattr(loop.Trainer, "step", die)
-        train(pairs_file, tmp_path / "out", config, save_every=2, watch=watch)
-    train(pairs_file, tmp_path / "out", config, save_every=2, watch=watch)
+        patch.setattr(Trainer, "step", die)
+        train(pairs_file, tmp_path / "out", config, options)
+    train(pairs_file, tmp_path / "out", config, options)
     events = EventAccumulator(str(tmp_path / "out" / "tensorboard"), purge_orphaned_data=True)
     events.Reload()
     for name in ("loss", "margin", "lr"):
@@ -89,7 +90,7 @@ def test_the_others_get_every_step_and_are_closed(
     module = stand_in()
     name = module.__name__
     monkeypatch.setitem(sys.modules, name, module)
-    train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=3), watch=Watch(track=name))
+    train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=3), RunOptions(track=name))
     assert [step for step, _ in module.logged] == [1, 2, 3, -1]
     rows = metrics_of(tmp_path / "out")
     assert [figures["train/loss"] for _, figures in module.logged[:-1]] == [row["loss"] for row in rows]
@@ -106,7 +107,7 @@ def test_a_missing_package_is_named_before_anything_is_loaded(
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError) as error:
-        train(pairs_file, tmp_path / "out", config_for("no-such-model"), watch=Watch(track=name))
+        train(pairs_file, tmp_path / "out", config_for("no-such-model"), RunOptions(track=name))
     assert str(error.value) == (
         f"--track {name} needs the package {name}. Install it with: pip install 'maskdpo[{name}]'"
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from maskdpo.schemas import SIDES
 from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.ranks import Ranks
 
 Layout = Literal["shared", "padded"]
 """``shared``: a row is [prompt | chosen | rejected]; ``padded``: a row is [prompt | answer], for models whose answers
@@ -173,3 +174,29 @@ def _packed(longest_first: Sequence[EncodedPair], tokens: int, layout: Layout) -
         else:
             groups.append([pair])
     return groups
+
+
+def parts(pairs: Sequence[EncodedPair], size: int) -> list[list[EncodedPair]]:
+    """One part for each rank, of about as many tokens: the longest pair left goes to the rank with the fewest."""
+    found: list[list[EncodedPair]] = [[] for _ in range(size)]
+    tokens = [0] * size
+    for pair in sorted(pairs, key=lambda pair: (-pair.tokens, pair.id)):
+        rank = tokens.index(min(tokens))
+        found[rank].append(pair)
+        tokens[rank] += pair.tokens
+    return found
+
+
+def passes(
+    pairs: Sequence[EncodedPair], tokens_per_batch: int, layout: Layout, ranks: Ranks
+) -> list[tuple[list[EncodedPair], bool]]:
+    """The forward passes of this rank over its part of the pairs, and whether each counts.
+
+    All ranks make the same number, because every pass gathers the weights from all of them: a rank with less to do goes
+    over the shortest pair once more, without counting it.
+    """
+    groups = [micro_batches(part, tokens_per_batch, layout) for part in parts(pairs, ranks.size)]
+    own = groups[ranks.rank]
+    idle = max(len(group) for group in groups) - len(own)
+    filler = [min(pairs, key=lambda pair: (pair.tokens, pair.id))]
+    return [(group, True) for group in own] + [(filler, False)] * idle

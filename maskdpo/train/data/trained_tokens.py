@@ -1,14 +1,11 @@
-"""Which text of a pair's answers trains, token by token, for the page.
-
-Trainer and page do not know each other: they meet here, in the one layer above both.
-"""
+"""Which characters of a pair's answers train, token by token, for the page of ``maskdpo report --model``."""
 
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from maskdpo.evaluate.page import Spans, TrainedTokens
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair, Side
+from maskdpo.schemas.training import Spans, TrainedTokens
 from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
 
 if TYPE_CHECKING:

@@ -24,9 +24,10 @@ from maskdpo.train.model.decoder import (
     freeze_the_rest,
     text_config,
 )
-from maskdpo.train.model.distributed import ALONE, Ranks, load_for, shard, whole_weights
 from maskdpo.train.model.memory import keep_freed_memory
 from maskdpo.train.model.probe import check_nothing_is_random, choose_layout
+from maskdpo.train.model.sharding import load_for, shard, whole_weights
+from maskdpo.train.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,10 +12,11 @@ import yaml
 from maskdpo.io import is_on_hub
 from maskdpo.public import HUB_NAMES, shown_model, shown_settings, without_paths
 from maskdpo.run_record import RunMeta, holds, meta_file, read_meta
+from maskdpo.schemas.training import EVALS, METRICS, SETTINGS
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.run.record import EVALS, METRICS, read_rows
+from maskdpo.train.run.record import read_rows
 
-CARD, SETTINGS = "README.md", "train.yaml"
+CARD = "README.md"
 SHOWN = (
     "loss", "margin", "accuracy", "reward_kept_chosen", "reward_kept_rejected", "reward_masked_chosen",
     "reward_masked_rejected",

@@ -2,8 +2,8 @@
 
 ``torch.distributed.checkpoint`` writes it, safetensors files for each rank, and reads it back onto any number of ranks:
 every tensor says which part of the whole it is. Nothing is pickled. Beside the weights that train and AdamW's state it
-holds the step, from which the learning rate, the order of the pairs (``step.py``) and the random numbers of dropout
-(``adapter.py``) follow: there is no other state that a later step depends on.
+holds the step, from which the learning rate, the order of the pairs (``loop.py``) and the random numbers of dropout
+(``model/adapter.py``) follow: there is no other state that a later step depends on.
 """
 
 import json
@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from maskdpo.errors import UserError
 from maskdpo.io.write import sync_folder
-from maskdpo.train.model.distributed import ALONE, Ranks
+from maskdpo.train.ranks import ALONE, Ranks
 
 NAME = re.compile(r"step-(\d{8})")
 

@@ -22,7 +22,9 @@ from maskdpo.train.model.flops import model_shape, step_flops
 from maskdpo.train.model.load import Policy, check_fit, load_policy
 from maskdpo.train.model.memory import free_bytes, memory_parts, sizes_of
 from maskdpo.train.run.figures import kept_tokens
-from maskdpo.train.step import Trainer, batches, total_steps
+from maskdpo.train.run.loop import batches, total_steps
+from maskdpo.train.run.reference import compute_reference
+from maskdpo.train.step import Trainer
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,9 @@ def _timed(
     trainer = Trainer(policy.model, config, policy.layout)
     shape = model_shape(policy.model)
     group = sorted(groups, key=lambda group: pass_tokens(group, policy.layout))[len(groups) // 2]
-    trainer.reference = trainer.compute_reference(group, lambda done: None)  # also warms up
+    trainer.reference = compute_reference(trainer, group)  # also warms up
     began = time.perf_counter()
-    loss = trainer.figures(group)["loss"].sum()
+    loss = trainer.forward(group).found.loss_B.sum()
     torch.autograd.backward(loss)
     loss.item()  # waits for the device
     passed = time.perf_counter()
@@ -126,11 +128,11 @@ def _timed(
     updated = time.perf_counter()
     rate = step_flops(shape, group, policy.layout) / (passed - began)
     training = sum(step_flops(shape, group, policy.layout) for group in groups) / rate
-    looks = steps // config.log_masked_every + 1 if config.log_masked_every else 0
+    logged = steps // config.log_masked_every + 1 if config.log_masked_every else 0
     reference = 0 if LOSSES[config.loss].reference_free else step_flops(shape, pairs, policy.layout) / rate / 3
     return {
         "reference log-probs (if not kept from before)": reference,
         "forward and backward passes": training,
         "updates": steps * (updated - made_room),
-        "looks at masked tokens": training / 3 * looks / steps,
+        "rewards of masked tokens": training / 3 * logged / steps,
     }

@@ -2,16 +2,16 @@
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from maskdpo.schemas.training import EvalStats
 from maskdpo.train.data.encode import EncodedPair
-from maskdpo.train.model.reference import Reference
-from maskdpo.train.run.figures import Figures, add_sums, means
-from maskdpo.train.step import Trainer
+from maskdpo.train.run.figures import mean_figures
+from maskdpo.train.step import Reference, Trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,7 +22,7 @@ ANSWER_TOKENS = 64
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Pairs that are only looked at."""
+    """Pairs that are evaluated, not trained on."""
 
     pairs: list[EncodedPair]
     reference: Reference
@@ -30,23 +30,20 @@ class HeldOut:
 
 
 @torch.no_grad()
-def evaluate(trainer: Trainer, heldout: HeldOut) -> dict[str, float]:
-    """Means over the pairs of all that is logged of a step's pairs, ``loss`` included. Every rank must call."""
-    judge = copy.copy(trainer)  # the same model and settings
-    judge.reference = heldout.reference
-    totals: Figures = {}
-    for group, counts in trainer.passes(heldout.pairs):
-        figures = judge.figures(group)
-        totals = add_sums(totals, figures if counts else {name: 0 * value_B for name, value_B in figures.items()})
-    summed = trainer.ranks.sum(torch.stack(list(totals.values())))
-    return means(dict(zip(totals, summed.unbind(), strict=True)), len(heldout.pairs))
+def evaluate(trainer: Trainer, heldout: HeldOut, step: int) -> EvalStats:
+    """Means over the held-out pairs after so many steps. Every rank must call."""
+    evaluator = copy.copy(trainer)  # the same model and settings
+    evaluator.reference = heldout.reference
+    passes = (replace(evaluator.forward(group), counts=counts) for group, counts in trainer.passes(heldout.pairs))
+    return EvalStats(step=step, **mean_figures(trainer, passes, len(heldout.pairs)))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says at some step."""
+    """An answer of the model to a held-out prompt: a line of ``answers.jsonl``."""
 
     step: int
+    """Optimiser steps done."""
     id: str
     """Of the pair whose prompt it is."""
     prompt: str
@@ -56,12 +53,12 @@ class Answer:
 def answer_prompts(
     trainer: Trainer, tokenizer: "PreTrainedTokenizerBase", pairs: Sequence[EncodedPair], step: int
 ) -> list[Answer]:
-    """The most probable answers, of ``ANSWER_TOKENS`` at the most."""
+    """Greedy answers of at most ``ANSWER_TOKENS`` tokens."""
     from maskdpo.backends.decode import Row, decode, end_ids  # late: most runs show none
 
     model, ends = trainer.model, end_ids(trainer.model, tokenizer)
     rows = [Row(i, np.random.default_rng(0), []) for i in range(len(pairs))]
-    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=trainer.compute == "bfloat16"):
+    with trainer.autocast():
         decode(
             model,
             [pair.prompt_ids.tolist() for pair in pairs],
@@ -77,7 +74,7 @@ def answer_prompts(
 
 
 def different_prompts(pairs: Iterable[EncodedPair], number: int) -> list[EncodedPair]:
-    """The first pairs that have a prompt of their own."""
+    """The first pair of each of so many prompts."""
     found: dict[bytes, EncodedPair] = {}
     for pair in pairs:
         if len(found) < number:

@@ -17,7 +17,7 @@ from maskdpo.hub.client import INSTALL, bars_on_terminals_only, hub_errors
 from maskdpo.identity import model_files
 from maskdpo.public import shown_settings
 from maskdpo.run_record import META_IN_FOLDER
-from maskdpo.train.run.card import SETTINGS
+from maskdpo.schemas.training import ANSWERS, SETTINGS
 
 KEPT, ADAPTER = ".gitattributes", "adapter_config.json"
 
@@ -90,7 +90,7 @@ def published(folder: Path) -> dict[str, str | bytes]:
     files: dict[str, str | bytes] = {
         file.relative_to(folder).as_posix(): str(file)
         for file in found
-        if not file.name.startswith(".") and file.name not in (META_IN_FOLDER, "answers.jsonl")
+        if not file.name.startswith(".") and file.name not in (META_IN_FOLDER, ANSWERS)
     }
     settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
     shown = shown_settings(settings)

@@ -1,11 +1,7 @@
-"""What a run writes down while it trains: figures of every step, looks at held-out pairs, answers, the best weights.
+"""What a run writes while it trains: figures of every step, evaluations on held-out pairs, answers, the best weights.
 
-    metrics.jsonl   one line a step (``figures.StepStats``)
-    eval.jsonl      one line a look at the held-out pairs; step 0 is before training
-    answers.jsonl   one line an answer that was shown
-    curves.png      at the end
-
-A run that is taken up again drops what was written after its last checkpoint, and writes it again.
+The files are described in ``schemas.training``. A run that is resumed drops what was written after its last checkpoint,
+and writes it again.
 """
 
 import json
@@ -21,29 +17,18 @@ import torch
 from maskdpo.console import say, warn
 from maskdpo.io import atomic_write
 from maskdpo.public import shown_settings
+from maskdpo.schemas.training import ANSWERS, CHECKPOINTS, CURVES, EVALS, METRICS, StepStats
+from maskdpo.train.config import RunOptions
 from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoint, save_checkpoint, step_of
 from maskdpo.train.run.curves import draw_curves
-from maskdpo.train.run.figures import StepStats
 from maskdpo.train.run.heldout import HeldOut, answer_prompts, different_prompts, evaluate
-from maskdpo.train.run.trackers import Log, TrackerName, tracker
+from maskdpo.train.run.trackers import Log, tracker
 from maskdpo.train.step import Trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-METRICS, EVALS, ANSWERS, CURVES = "metrics.jsonl", "eval.jsonl", "answers.jsonl", "curves.png"
-BEST = Path("checkpoints") / "best"
-
-
-@dataclass(frozen=True)
-class Watch:
-    """What is looked at during a run. Nothing of it changes what is trained."""
-
-    eval_file: Path | None = None
-    """Held-out pairs."""
-    show_answers: int = 0
-    """Prompts of held-out pairs that are answered at every look."""
-    track: TrackerName | None = None
+BEST = Path(CHECKPOINTS) / "best"
 
 
 @dataclass
@@ -54,41 +39,56 @@ class Recorder:
     trainer: Trainer
     tokenizer: "PreTrainedTokenizerBase"
     heldout: HeldOut | None
-    show_answers: int
-    last: int
+    options: RunOptions
+    last: int = 0
     """Steps of the whole run."""
     evals: list[dict[str, Any]] = field(default_factory=list)
     """Rows of ``eval.jsonl`` so far."""
     logs: list[Log] = field(default_factory=list)
     files: dict[str, IO[str]] = field(default_factory=dict)
 
-    def step(self, stats: StepStats) -> None:
-        row = asdict(stats)
+    @contextmanager
+    def opened(self, first: int, last: int) -> Iterator[None]:
+        """The files of a run that has done ``first`` of ``last`` steps, open for what follows."""
+        ranks, config, track = self.trainer.ranks, self.trainer.config, self.options.track
+        names = [METRICS] + [EVALS] * (self.heldout is not None) + [ANSWERS] * (self.options.show_answers > 0)
+        self.last = last
+        self.evals = ranks.from_first(read_rows(self.out / EVALS, first) if ranks.first else [])
+        with ExitStack() as stack:
+            if ranks.first:
+                for name in names:
+                    _keep_rows(self.out / name, first)
+                    self.files[name] = stack.enter_context((self.out / name).open("a", encoding="utf-8"))
+                _keep_best_of(self.out / BEST, self.evals, config.keep_best)
+                if track is not None:
+                    settings = shown_settings(config.model_dump())
+                    self.logs.append(stack.enter_context(tracker(track, self.out, settings, first)))
+            yield
+
+    def log(self, stats: StepStats) -> None:
+        row = stats.model_dump()
         self._write(METRICS, row)
         self._track(stats.step, row, "train")
 
-    def look(self, step: int) -> None:
-        """At the held-out pairs, where it is due after this step and not done yet. Every rank must call."""
+    def evaluate(self, step: int) -> None:
+        """On the held-out pairs, where that is due after this step and not done yet. Every rank must call."""
         config = self.trainer.config
         due = step in (0, self.last) or step % config.eval_every == 0
         if self.heldout is None or not due or any(row["step"] == step for row in self.evals):
             return
-        figures = evaluate(self.trainer, self.heldout)
-        if config.keep_best and step and figures["loss"] < min(self._kept_losses().values(), default=float("inf")):
+        stats = evaluate(self.trainer, self.heldout, step)
+        if config.keep_best and step and stats.loss < min(self._kept_losses().values(), default=float("inf")):
             self._keep_best(step)
-        row = {"step": step, **figures}
+        row = stats.model_dump()
         self.evals.append(row)
-        say(
-            f"step {step}, held out: loss {figures['loss']:.4f}  margin {figures['margin']:+.3f}  "
-            f"accuracy {figures['accuracy']:.3f}"
-        )
-        if self.show_answers:
+        say(f"step {step}, held out: loss {stats.loss:.4f}  margin {stats.margin:+.3f}  accuracy {stats.accuracy:.3f}")
+        if self.options.show_answers:
             self._answer(step)
-        self._write(EVALS, row)  # the last, for it says that this look is done
-        self._track(step, figures, "eval")
+        self._write(EVALS, row)  # the last, for it says that this evaluation is done
+        self._track(step, row, "eval")
 
     def load_best(self) -> int | None:
-        """Put the best weights into the model; the step after which they were so. Every rank must call."""
+        """Put the best weights into the model; returns the step after which they were kept. Every rank must call."""
         kept = self._kept_losses()
         if not self.trainer.config.keep_best or not kept:
             return None
@@ -107,8 +107,8 @@ class Recorder:
         return {row["step"]: row["loss"] for row in self.evals if row["step"] in kept}
 
     def _keep_best(self, step: int) -> None:
-        """Keep the present weights. Those that were the best before stay where a run that is taken up again at a
-        checkpoint would need them: it does later looks once more, and they need not come out the same."""
+        """Keep the present weights. Those that were the best before stay where a run that is resumed at a checkpoint
+        would need them: it makes later evaluations once more, and they need not come out the same."""
         trainer, folder = self.trainer, self.out / BEST
         save_checkpoint(folder, step, trainer.model, _nothing(trainer), keep=None, ranks=trainer.ranks)
         if trainer.ranks.first:
@@ -131,7 +131,7 @@ class Recorder:
 
     def _answer(self, step: int) -> None:
         assert self.heldout is not None
-        shown = different_prompts(self.heldout.pairs, self.show_answers)
+        shown = different_prompts(self.heldout.pairs, self.options.show_answers)
         for answer in answer_prompts(self.trainer, self.tokenizer, shown, step):
             say(f"  {answer.id}: {answer.answer}")
             self._write(ANSWERS, asdict(answer))
@@ -145,27 +145,6 @@ class Recorder:
         values = {f"{group}/{name}": value for name, value in figures.items() if value is not None and name != "step"}
         for log in self.logs:
             log(step, values)
-
-
-@contextmanager
-def recording(
-    out: Path, trainer: Trainer, tokenizer: "PreTrainedTokenizerBase", heldout: HeldOut | None, watch: Watch,
-    first: int, last: int,
-) -> Iterator[Recorder]:  # fmt: skip
-    """The files of a run that has done ``first`` of ``last`` steps, open for what follows."""
-    names = [METRICS] + [EVALS] * (heldout is not None) + [ANSWERS] * (watch.show_answers > 0)
-    evals = trainer.ranks.from_first(read_rows(out / EVALS, first) if trainer.ranks.first else [])
-    recorder = Recorder(out, trainer, tokenizer, heldout, watch.show_answers, last, evals)
-    with ExitStack() as stack:
-        if trainer.ranks.first:
-            for name in names:
-                _keep_rows(out / name, first)
-                recorder.files[name] = stack.enter_context((out / name).open("a", encoding="utf-8"))
-            _keep_best_of(out / BEST, evals, trainer.config.keep_best)
-            if watch.track is not None:
-                settings = shown_settings(trainer.config.model_dump())
-                recorder.logs.append(stack.enter_context(tracker(watch.track, out, settings, first)))
-        yield recorder
 
 
 def read_rows(file: Path, steps: int | None = None) -> list[dict[str, Any]]:
@@ -188,14 +167,14 @@ def _keep_rows(file: Path, steps: int) -> None:
             kept.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
-def _keep_best_of(folder: Path, evals: list[dict[str, Any]], wanted: bool) -> None:
-    """Of the weights that were kept as the best, those of the looks that count: others will be done again."""
-    looked = {row["step"]: row["loss"] for row in evals if row["step"]}
+def _keep_best_of(folder: Path, evals: list[dict[str, Any]], keep_best: bool) -> None:
+    """Of the weights that were kept as the best, those of the evaluations that count: others will be made again."""
+    losses = {row["step"]: row["loss"] for row in evals if row["step"]}
     for path in checkpoints(folder):
-        if step_of(path) not in looked:
+        if step_of(path) not in losses:
             remove_checkpoint(path)
-    if wanted and looked:
-        best = min(looked, key=lambda step: (looked[step], step))
+    if keep_best and losses:
+        best = min(losses, key=lambda step: (losses[step], step))
         if not (folder / f"step-{best:08d}").exists():
             warn(f"the weights of step {best}, the best so far, are gone from {folder}; the best of the others is kept")
 

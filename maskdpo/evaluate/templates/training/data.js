@@ -1,7 +1,7 @@
 /* The training report. The files of this folder run as one function after those of ../page, in the order that
    training.py names.
 
-   Names in the data: runs [{name, steps: columns, looks: columns or null}]; columns {step: [...], figure: [...]}: the
+   Names in the data: runs [{name, steps: columns, evals: columns or null}]; columns {step: [...], figure: [...]}: the
    rows of metrics.jsonl and eval.jsonl on their sides. A figure that was not taken at a step is null there. */
 
 const { runs } = DATA;
@@ -45,7 +45,7 @@ const PANELS = [
 function linesOf(panel) {
   return runs.flatMap((run, r) =>
     panel.lines.flatMap(([figure, side], k) =>
-      [run.steps, run.looks].flatMap((columns, held) => {
+      [run.steps, run.evals].flatMap((columns, held) => {
         if (!columns || !columns[figure]) return [];
         const name = [runs.length > 1 ? run.name : "", side, held ? "held out" : ""].filter(Boolean).join(", ");
         const colour = (runs.length > 1 ? r : k) % 6;

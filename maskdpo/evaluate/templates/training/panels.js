@@ -4,7 +4,7 @@ let drawn = []; // {panel, lines, x, cursor, readout} of every panel that there 
 
 const path = (dots) => dots.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 const allSteps = () => [
-  ...new Set(runs.filter((_, r) => !state.hidden.has(r)).flatMap((run) => [run.steps, run.looks || { step: [] }].flatMap((c) => c.step))),
+  ...new Set(runs.filter((_, r) => !state.hidden.has(r)).flatMap((run) => [run.steps, run.evals || { step: [] }].flatMap((c) => c.step))),
 ].sort((a, b) => a - b);
 
 function drawPanels() {

@@ -1,0 +1,154 @@
+"""The processes of one run: how they meet, share numbers and fail together.
+
+A process is a rank; each has one device. Weights, gradients and AdamW are split among all ranks
+(``model/sharding.py``), and so are the pairs of a step (``data/batch.py``). Outside ``torchrun`` there is one rank,
+``ALONE``, for which every method returns what it is given.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+from maskdpo import console
+from maskdpo.errors import UserError
+from maskdpo.models import default_device
+
+TIMEOUT = timedelta(hours=1)
+"""How long ranks wait for each other: rank 0 loads the model and writes the result while the others stand still. A rank
+that dies is noticed at once by what started it."""
+
+PATIENCE_S = 10.0
+"""How long a rank that did not fail first waits to be ended, so that the one that did can say why."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of the run."""
+
+    rank: int = 0
+    size: int = 1
+    device: str | None = None
+    """Its device; None where the caller may choose."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that prints and writes."""
+        return self.rank == 0
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over all ranks, on every rank; the same to the last bit on all of them."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so on any rank; every rank must ask."""
+        return bool(self.sum(torch.tensor(int(flag))).item())
+
+    def from_first(self, value: T) -> T:
+        """What rank 0 has, on every rank."""
+        box = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(box)
+        return box[0]
+
+    def largest(self, number: float) -> float:
+        value = torch.tensor(number, dtype=torch.float64)
+        if self.size > 1:
+            dist.all_reduce(value, dist.ReduceOp.MAX)
+        return value.item()
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined(device: str | None = None) -> Iterator[Ranks]:
+    """Meet the other ranks that ``torchrun`` has started; outside of it there are none.
+
+    An error on one rank ends all: the first to fail says why, the others end without a word. Ranks other than the first
+    print nothing, from now on.
+
+    Args:
+        device: what the user asks for; of many ranks only ``cpu`` can be, as each has a GPU of its own otherwise.
+
+    Raises:
+        UserError: also where a rank has no device of its own, or the connection to the others is lost.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+        yield ALONE
+        return
+    store, rank, size = next(rendezvous("env://"))
+    _be_quiet(rank > 0)
+    try:
+        ranks = Ranks(rank, size, _own_device(device))
+        backend = "gloo" if ranks.device == "cpu" else "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        yield ranks
+        dist.barrier()
+        dist.destroy_process_group()
+    except (Exception, KeyboardInterrupt) as error:  # raised again by the first to fail
+        lost = _connection_lost(error)
+        if lost:
+            time.sleep(PATIENCE_S)  # whoever has started us notices a dead rank, ends us, and says so
+        if not _is_first_to_fail(store):
+            time.sleep(PATIENCE_S)
+            raise SystemExit(2) from None
+        _be_quiet(False)
+        if lost:
+            raise UserError(
+                f"the connection to another process is lost ({str(error).splitlines()[0]}). Repeat the same command to "
+                "go on from the last checkpoint"
+            ) from None
+        raise
+
+
+def _is_first_to_fail(store: Any) -> bool:
+    """Without a launcher rank 0 holds the store: where that is gone, rank 0 has failed before."""
+    try:
+        return bool(store.add("maskdpo/failures", 1) == 1)
+    except (dist.DistError, RuntimeError):
+        return False
+
+
+def _be_quiet(quiet: bool) -> None:
+    console.out.quiet = console.err.quiet = quiet
+    if quiet:
+        warnings.simplefilter("ignore")
+
+
+def _own_device(wanted: str | None) -> str:
+    """A GPU for each process of the machine, or the CPU for all of them."""
+    if wanted not in (None, "cpu"):
+        raise UserError(
+            f"--device {wanted}: each of several processes takes the GPU of its own number; leave --device out, or say "
+            "cpu for all of them"
+        )
+    if wanted == "cpu" or default_device() != "cuda":
+        return "cpu"
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if local >= torch.cuda.device_count():
+        raise UserError(
+            f"{os.environ.get('LOCAL_WORLD_SIZE', local + 1)} processes on this machine, which has "
+            f"{torch.cuda.device_count()} GPUs: start one process a GPU"
+        )
+    torch.cuda.set_device(local)
+    return f"cuda:{local}"
+
+
+def _connection_lost(error: BaseException) -> bool:
+    """Whether an error says no more than that another rank is gone."""
+    gloo = isinstance(error, RuntimeError) and "gloo" in str(error)
+    return gloo or isinstance(error, dist.DistBackendError | dist.DistNetworkError | dist.DistStoreError)
