@@ -353,11 +353,11 @@ def test_renewed_records_take_the_place_of_the_old_ones_and_twice_is_as_once(tmp
     write_records(file, [response(i) for i in range(4)])
     for _ in range(2):
         side.write_bytes(new)
-        reorder(file, Response, [], renewed=side)
+        reorder(file, Response, [], replacements=side)
         assert file.read_bytes() == to_line(response(0)) + new + to_line(response(2)) + to_line(response(3))
         assert not side.exists()
     side.write_bytes(to_line(response(9)) + to_line(response(1)))
-    reorder(file, Response, ["r9", "r3"], renewed=side)
+    reorder(file, Response, ["r9", "r3"], replacements=side)
     assert [record.id for record in read_records(file, Response)] == ["r9", "r3", "r0", "r1", "r2"]
     assert "new" not in file.read_text()
 
@@ -373,7 +373,7 @@ def test_a_rewrite_that_fails_keeps_both_files(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        reorder(file, Response, ["r0"], renewed=side)
+        reorder(file, Response, ["r0"], replacements=side)
     assert (file.read_bytes(), side.read_bytes()) == before
     assert len(list(tmp_path.iterdir())) == 2
 

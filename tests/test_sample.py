@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from maskdpo import runs
+from maskdpo import prompt_date
 from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling, gather
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.backends.vllm_backend import VLLMBackend
@@ -357,7 +357,7 @@ def test_a_run_has_one_date_though_it_is_resumed_a_day_later(
         def today(cls) -> date:  # type: ignore[override]
             return cls.now
 
-    monkeypatch.setattr(runs, "date", Day)
+    monkeypatch.setattr(prompt_date, "date", Day)
     out = tmp_path / "r.jsonl"
     sample(jsonl_prompt(tmp_path), out, Dated(), SAMPLING)
     Day.now = date(2026, 2, 1)

@@ -1,4 +1,4 @@
-"""What a judge is: a thing that labels the sentences of answers. Built-in ones are in ``annotate/judges``."""
+"""The interface of a judge, which labels the sentences of answers. The built-in judges are in ``annotate/judges``."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Sentence, Span, 
 class Task:
     """An answer to be judged.
 
-    ``spans`` are the sentences that need a verdict, in order; ``given`` those that need none (headings, code).
+    ``spans`` are the sentences that need a verdict, in order; ``given`` are those that need none (headings, code).
     """
 
     prompt: Prompt
@@ -26,7 +26,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The judgement of one sentence. ``label`` is None exactly where ``status`` is not ``ok``."""
+    """The verdict on one sentence. ``label`` is None exactly where ``status`` is not ``ok``."""
 
     label: Label | None
     status: Status = Status.OK
@@ -37,30 +37,30 @@ class Verdict:
 
 @dataclass(slots=True)
 class Usage:
-    """What a judge has cost so far."""
+    """What the calls of a judge have cost so far."""
 
     calls: int = 0
     """Requests to a model."""
     repeats: int = 0
     """Sentences that got the verdict of an identical call instead of a call of their own."""
     references_cut: int = 0
-    """Calls that saw only the passages that bear on their sentences, for want of room."""
+    """Calls that saw only the passages that bear on their sentences, because the whole reference did not fit."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    """Those of the prompt tokens that the server had in its prefix cache, where it says so."""
+    """Prompt tokens that the server had in its prefix cache, where it reports them."""
     completion_tokens: int = 0
 
 
 class Judge(Protocol):
     """Labels answers.
 
-    ``judge`` consumes the tasks lazily and yields each of them once, with one verdict a span, in any order. What
-    goes wrong with one sentence is a ``status`` of its verdict; only what makes the whole run pointless raises
+    ``judge`` consumes the tasks lazily and yields each of them once, with one verdict per span, in any order. A failure
+    that concerns one sentence is the ``status`` of its verdict; only a failure that concerns all sentences raises
     ``UserError``.
 
-    Three optional attributes: ``needs_reference`` (true: a prompt without a reference is an error before anything is
-    judged), ``usage`` (a ``Usage`` that grows, for the summary of the run) and ``backend`` (a ``backends.base.Backend``
-    that speaks for the judge: where its chat template writes a date, all prompts of the run get the same).
+    A judge may have three more attributes: ``needs_reference`` (true: a prompt without a reference is an error before
+    anything is judged), ``usage`` (a ``Usage`` that grows, for the summary of the run) and ``backend`` (the
+    ``backends.base.Backend`` that it asks: where the chat template writes a date, all prompts of a run get the same).
     """
 
     info: JudgeInfo

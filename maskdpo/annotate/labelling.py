@@ -1,4 +1,4 @@
-"""``maskdpo annotate``: split every response, have its sentences judged, append what comes back; resumable."""
+"""``maskdpo annotate``: split every response, have its sentences judged, append the labels; resumable."""
 
 import json
 import time
@@ -11,7 +11,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from maskdpo.annotate.judge import Judge, Task, Verdict
-from maskdpo.annotate.output import Known, Output, as_recorded, failed_of, known, merge_left_over, retry_file
+from maskdpo.annotate.output import (
+    AnnotationFile,
+    ResponseDigest,
+    as_recorded,
+    digest_of,
+    failed_sentences,
+    merge_retry_file,
+    retry_file,
+)
 from maskdpo.annotate.stats import AnnotateStats, usage_since
 from maskdpo.console import progress
 from maskdpo.errors import InputError, UserError
@@ -32,10 +40,10 @@ from maskdpo.text.language import detect_language
 from maskdpo.text.splitters import Splitter
 
 WITHOUT_CLAIM = frozenset({Kind.HEADING, Kind.CODE})
-"""Kinds that state nothing to check: ``no_fact`` without asking a judge. Table rows state facts and are judged."""
+"""Kinds of spans that state nothing to check: they are ``no_fact`` without a judge. Rows of tables are judged."""
 
 FLUSH_RECORDS, FLUSH_SECONDS = 256, 2.0
-"""Finished answers are written and synced when there are so many of them, or after so long."""
+"""Finished answers are written and synced when there are this many of them, or after this many seconds."""
 
 
 def annotate(
@@ -51,20 +59,23 @@ def annotate(
 ) -> AnnotateStats:
     """Label every sentence of every response and append the annotations to ``out`` as they come.
 
-    What is in ``out`` already is kept; a run with another judge, protocol or splitter refuses to add to it. When all is
-    done the file is in the order of ``responses_file``.
+    Annotations that ``out`` holds already are kept; a run with another judge, protocol or splitter may not add to them.
+    At the end the file has the order of ``responses_file``.
 
     Args:
         restart: set an earlier output aside and begin anew.
-        retry_failed: ask again for the sentences of ``out`` that have no verdict, and for these only.
-        summary: where to write the run's figures as JSON.
+        retry_failed: judge the sentences of ``out`` that have no verdict again, and no others.
+        summary: where to write the figures of the run as JSON.
+
+    Raises:
+        UserError: bad input, an output that may not be continued, or a judge that cannot work.
     """
     refuse_overwriting(out, prompts_file, responses_file)
     if summary is not None:
         refuse_overwriting(summary, prompts_file, responses_file)
         _check_summary(summary, out)
     prompts = read_prompts(prompts_file)
-    responses = _known(prompts_file, responses_file, prompts, judge)
+    responses = _digests(prompts_file, responses_file, prompts, judge)
     with sole_writer(out):
         if restart:
             set_aside(out, meta_file(out), retry_file(out))
@@ -74,12 +85,12 @@ def annotate(
             "Labels of different judges are not mixed: use another --out, or --restart to set it aside and begin anew"
         )
         run = Run(meta_file(out), "annotate", info.model_dump() | _fixed_date(judge, out), inputs, restart=hint)
-        merge_left_over(out, info)
-        output = Output(out, responses, info, retry_failed)
+        merge_retry_file(out, info)
+        output = AnnotationFile(out, responses, info, retry_failed)
         stats = output.stats
         if output.missing or output.failed or not (run.previous and run.previous.status == "complete"):
             answers = (r for r in read_answers(responses_file, Response, prompts) if r.id not in output.written)
-            tasks = chain(_tasks_again(output, prompts), _tasks(answers, prompts, splitter))
+            tasks = chain(_retry_tasks(output, prompts), _tasks(answers, prompts, splitter))
             _judge_all(tasks, judge, info, output, run)
             run.finish(stats.summary())
     if summary is not None:
@@ -89,12 +100,12 @@ def annotate(
 
 
 def _fixed_date(judge: Judge, out: Path) -> dict[str, str]:
-    """What the record says of the date in prompts (``fix_date``); a judge of one's own may speak through anything."""
+    """The date in prompts, for the record of the run (``fix_date``); the backend of a custom judge may be anything."""
     backend = getattr(judge, "backend", None)
     return fix_date(backend, meta_file(out)) if isinstance(backend, Dated) else {}
 
 
-def _judge_all(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, output: Output, run: Run) -> None:
+def _judge_all(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, output: AnnotationFile, run: Run) -> None:
     stats, started = output.stats, time.monotonic()
     usage = getattr(judge, "usage", None)
     before = replace(usage) if usage is not None else None
@@ -103,11 +114,11 @@ def _judge_all(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, output: Out
         batches = _batches(_judged(tasks, judge, info))
         first = list(islice(batches, 1))  # a judge that cannot work fails here, before anything is written
         run.begin()
-        renewals = files.enter_context(output.appender)
+        retried = files.enter_context(output.appender)
         if output.failed:
-            renewals = files.enter_context(Appender(retry_file(output.path), Annotation, lambda _: None))
+            retried = files.enter_context(Appender(retry_file(output.path), Annotation, lambda _: None))
         for batch in chain(first, batches):
-            output.write(batch, renewals)
+            output.write(batch, retried)
             bar.advance(len(batch), stats.note(started))
     if lost := output.missing + len(output.failed) - stats.run_responses:
         raise UserError(f"{output.path}: {lost:,} answers are missing: the judge {info.name} did not return them")
@@ -117,7 +128,7 @@ def _judge_all(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, output: Out
 
 
 def _check_summary(summary: Path, out: Path) -> None:
-    """What could not be written at the end is an error at the start."""
+    """A summary that cannot be written at the end is an error at the start."""
     if summary.resolve() in (out.resolve(), meta_file(out).resolve(), retry_file(out).resolve()):
         raise InputError("is the output, or a file beside it; name another --summary", path=summary)
     if summary.is_dir():
@@ -127,12 +138,16 @@ def _check_summary(summary: Path, out: Path) -> None:
         raise InputError(f"cannot be written: {above} is no folder", path=summary)
 
 
-def _known(prompts_file: Path, responses_file: Path, prompts: dict[str, Prompt], judge: Judge) -> dict[str, Known]:
-    """What is kept in mind of every response, by id and in their order. A bad line, or a reference that the judge needs
-    and that is not there, is an error before anything is judged."""
+def _digests(
+    prompts_file: Path, responses_file: Path, prompts: dict[str, Prompt], judge: Judge
+) -> dict[str, ResponseDigest]:
+    """What stays in memory of every response, by id and in their order.
+
+    A bad line, and a missing reference where the judge needs one, are errors before anything is judged.
+    """
     responses = {}
     for response in read_answers(responses_file, Response, prompts):
-        responses[response.id] = known(response, prompts[response.prompt_id].id)
+        responses[response.id] = digest_of(response, prompts[response.prompt_id].id)
     if getattr(judge, "needs_reference", False):
         asked = {response.prompt_id for response in responses.values()}
         without = {key for key in asked if not any(passage.strip() for passage in prompts[key].passages)}
@@ -146,15 +161,15 @@ def _known(prompts_file: Path, responses_file: Path, prompts: dict[str, Prompt],
     return responses
 
 
-def _tasks_again(output: Output, prompts: dict[str, Prompt]) -> Iterator[Task]:
-    """The failed sentences, read from the output itself when their turn comes; what has a verdict is given."""
+def _retry_tasks(output: AnnotationFile, prompts: dict[str, Prompt]) -> Iterator[Task]:
+    """Tasks for the failed sentences, read from the output one by one; sentences that have a verdict are ``given``."""
     if not output.failed:
         return
-    for record in islice(read_records(output.path, Annotation), output.at_start):  # behind it this run appends
+    for record in islice(read_records(output.path, Annotation), output.at_start):  # this run appends behind them
         if record.id in output.failed:
             output.stats.file.remove(record)
             response = Response(**{name: getattr(record, name) for name in Response.model_fields})
-            spans = [Span(sentence.start, sentence.end, sentence.kind) for sentence in failed_of(record)]
+            spans = [Span(sentence.start, sentence.end, sentence.kind) for sentence in failed_sentences(record)]
             given = tuple(sentence for sentence in record.sentences if sentence.status is Status.OK)
             yield Task(prompts[record.prompt_id], response, spans, given)
 
@@ -168,19 +183,19 @@ def _tasks(responses: Iterable[Response], prompts: dict[str, Prompt], splitter: 
 
 
 def _judged(tasks: Iterable[Task], judge: Judge, info: JudgeInfo) -> Iterator[Annotation]:
-    """What the judge returns, as records. A judge may be anybody's: that it keeps to its protocol is looked at."""
-    out: set[str] = set()
+    """What the judge returns, as records. A custom judge may not keep to the interface, so every task is checked."""
+    open_tasks: set[str] = set()
 
-    def given_out() -> Iterator[Task]:
+    def noted() -> Iterator[Task]:
         for task in tasks:
-            out.add(task.response.id)
+            open_tasks.add(task.response.id)
             yield task
 
-    for task, verdicts in judge.judge(given_out()):
+    for task, verdicts in judge.judge(noted()):
         answer = task.response.id
-        if answer not in out:
+        if answer not in open_tasks:
             raise UserError(f"the judge {info.name} returned the answer {answer!r} twice, or was never given it")
-        out.remove(answer)
+        open_tasks.remove(answer)
         if len(verdicts) != len(task.spans):
             counts = f"{len(verdicts)} verdicts for the {len(task.spans)} sentences of the answer {answer!r}"
             raise UserError(f"the judge {info.name} gave {counts}; one each is needed")
@@ -211,7 +226,7 @@ def _sentence(span: Span, verdict: Verdict) -> Sentence:
 
 
 def _batches(annotations: Iterable[Annotation]) -> Iterator[list[Annotation]]:
-    """Group what comes in; whatever stops the run, the group in hand is still written."""
+    """Group the annotations. Whatever stops the run, the last group is still written."""
     batch: list[Annotation] = []
     since = time.monotonic()
     failed: BaseException | None = None
@@ -223,7 +238,7 @@ def _batches(annotations: Iterable[Annotation]) -> Iterator[list[Annotation]]:
             break
         except GeneratorExit:
             raise
-        except BaseException as error:  # noqa: BLE001 - a judge's own as well: out of memory, a bug, sys.exit
+        except BaseException as error:  # noqa: BLE001 - of any judge: out of memory, a bug, sys.exit
             failed = error
             break
         if len(batch) >= FLUSH_RECORDS or time.monotonic() - since >= FLUSH_SECONDS:

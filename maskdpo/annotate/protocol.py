@@ -18,12 +18,12 @@ from maskdpo.schemas import Label, Message
 
 LANGUAGES = ("en", "zh")
 NAMES = ("reference", "question", "answer", "sentence", "sentences", "replies")
-"""What templates see. ``sentences`` is a list of ``{id, text}`` where one call judges several, ``replies`` what the
-judge said before, by the name of the turn's template.
+"""The variables of templates. ``sentences`` is a list of ``{id, text}`` where one call judges several sentences;
+``replies`` are the earlier replies of the judge, by the template of their turn.
 """
 
 Meaning = Label | Literal["next"]
-"""What a judge's word stands for: a label, or that the next turn decides."""
+"""What a word of the judge stands for: a label, or ``next``, where the next turn decides."""
 
 
 class Turn(BaseModel):
@@ -38,7 +38,7 @@ class Turn(BaseModel):
     reply: Literal["word", "text"] = "word"
     """``word``: the reply is constrained to the words. ``text``: it is free, and is searched for one of them."""
     otherwise: Literal["next"] | None = None
-    """For free text: what a reply stands for that says none of the words. None: a parse error."""
+    """For free text: the meaning of a reply that has none of the words. None: such a reply is a parse error."""
     evidence: bool = False
     """Keep this reply as the evidence for the verdict."""
     max_tokens: Annotated[int, Field(ge=1)] = 32
@@ -56,7 +56,7 @@ class ProtocolSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     asks: Literal["sentence", "answer"] = "sentence"
-    """``sentence``: one conversation a sentence. ``answer``: one call judges all sentences of an answer."""
+    """``sentence``: one conversation per sentence. ``answer``: one call judges all sentences of an answer."""
     turns: Annotated[list[Turn], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -75,22 +75,23 @@ class Protocol:
 
     name: str
     hash: str
-    """Of all its files: labels given under another wording are another judge's."""
+    """Hash of all files of the protocol: labels that were given under another wording are of another judge."""
     settings: ProtocolSettings
     templates: dict[str, dict[str, Template]]
     """By language, then by name; ``system`` may be absent."""
     uses: frozenset[str]
-    """Of ``NAMES``, those that some template reads: what a verdict can depend on."""
+    """The ``NAMES`` that some template reads: what a verdict can depend on."""
 
     @property
     def turns(self) -> list[Turn]:
         return self.settings.turns
 
     def neutral(self, text: str) -> str:
+        """Judged text without anything that reads as markup or as a verdict (``neutralise``)."""
         return neutralise(text, [word for turn in self.turns for word in turn.words])
 
     def language(self, wanted: str) -> str:
-        """The language to ask in: the wanted one, if the protocol has it."""
+        """The language to ask in: the wanted one, if the protocol has it, else its first one."""
         return wanted if wanted in self.templates else next(iter(self.templates))
 
     def opening(self, language: str, texts: Mapping[str, Any]) -> list[Message]:
@@ -133,7 +134,7 @@ def load_protocol(name: str) -> Protocol:
 
 
 class _Loader:
-    """Reads templates, and notes which names they use."""
+    """Reads templates, and records which variables they use."""
 
     def __init__(self, settings: ProtocolSettings) -> None:
         self._environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=False)
@@ -149,7 +150,7 @@ class _Loader:
             source = file.read_text(encoding="utf-8")
             template = self._environment.from_string(source)
             used = meta.find_undeclared_variables(self._environment.parse(source))
-            # what a template cannot do shows here, not in the middle of a run
+            # an error in a template shows here, not in the middle of a run
             shown = dict.fromkeys(NAMES, "x") | {"sentences": [{"id": "1", "text": "x"}]}
             template.render(shown | {"replies": dict.fromkeys(self._turns, "x")})
         except FileNotFoundError:
@@ -174,24 +175,24 @@ def _one_line(error: Exception) -> str:
     return str(error).replace("\n", " ")
 
 
-_OURS = "reference|question|answer|sentences?"
-_CONTROL = (
+_DELIMITER_NAMES = "reference|question|answer|sentences?"
+_CONTROL_TOKENS = (
     "start_of_turn|end_of_turn|bos|eos|s|sop|eop|eos_token|im_start|im_end|unused_token_\\d+|think|system_prompt|sys"
 )
 _GAP = r"[\s\u200b-\u200f\u2060\ufeff]*"
 _DELIMITER = re.compile(
-    rf"<(?={_GAP}(?:/{_GAP})?(?:{_OURS})\b|/?(?:{_CONTROL})>|[|｜])|(?<=[|｜])>"
-    rf"|\[(?=/?(?:INST|{_CONTROL})\])",
+    rf"<(?={_GAP}(?:/{_GAP})?(?:{_DELIMITER_NAMES})\b|/?(?:{_CONTROL_TOKENS})>|[|｜])|(?<=[|｜])>"
+    rf"|\[(?=/?(?:INST|{_CONTROL_TOKENS})\])",
     re.IGNORECASE,
 )
 _LOOK_ALIKE = {"<": "‹", ">": "›", "[": "［"}
 
 
 def neutralise(text: str, words: Iterable[str] = ()) -> str:
-    """Judged text is untrusted: it must neither close our delimiters, nor write a chat template's control tokens, nor
-    say a verdict in the protocol's own brackets (``words``), which a judge might only repeat.
+    """Replace brackets of judged text by look-alikes where the text could mislead the judge; everything else stays.
 
-    The brackets of all these are replaced by look-alikes; everything else stays.
+    Judged text is untrusted: it must neither close the delimiters of the prompt, nor write the control tokens of a chat
+    template, nor state a verdict in the brackets of the protocol (``words``), which a judge might only repeat.
     """
     text = _DELIMITER.sub(lambda match: _LOOK_ALIKE[match.group()], text)
     for word in words:

@@ -9,34 +9,34 @@ from maskdpo.annotate.protocol import Meaning, Turn
 from maskdpo.backends.base import Completion, Reply
 from maskdpo.schemas import Status
 
-_NOISE = re.compile(r"[\s_<>＜＞【】\[\]“”\"'`*.。!！]+")
-_LEAD = re.compile(
+_IGNORED = re.compile(r"[\s_<>＜＞【】\[\]“”\"'`*.。!！]+")
+_INTRODUCTION = re.compile(
     r"^\W*(hallucination type|type|label|verdict|judge?ment|answer|幻觉类型|类型|判断|结论|答案)\s*[:：]", re.I
 )
-"""What judges like to put in front of the word."""
+"""What judges often write in front of the word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a turn has brought for one sentence: a meaning with its share, or the status that takes its place."""
+    """The result of a turn for one sentence: a meaning with its share, or the status of a failure."""
 
     meaning: Meaning | None
     share: float | None = None
-    """Of the votes, or the probability of the word; None where the backend does not tell."""
+    """The share of the votes, or the probability of the word; None where the backend reports none."""
     status: Status = Status.OK
     reason: str | None = None
     text: str = ""
-    """The reply as it goes on in the conversation."""
+    """The reply, for the next turn of the conversation."""
 
 
 def outcomes(turn: Turn, reply: Reply, votes: int, sentences: int) -> list[Outcome]:
-    """One outcome a sentence that the reply is about."""
+    """One outcome per sentence that the reply is about."""
     if reply.failure is not None:
         return [Outcome(None, status=reply.failure.status, reason=reply.failure.message)] * sentences
     if turn.reply == "text":
-        return [_elect([_spoken(turn, completion) for completion in reply.completions], votes, reply.completions)]
+        return [_majority([_text_vote(turn, completion) for completion in reply.completions], votes, reply.completions)]
     return [
-        _elect(
+        _majority(
             [(turn.words[c.picks[i].choice], c.picks[i].probability, c.picks[i].choice) for c in reply.completions],
             votes,
             reply.completions,
@@ -45,18 +45,18 @@ def outcomes(turn: Turn, reply: Reply, votes: int, sentences: int) -> list[Outco
     ]
 
 
-def _spoken(turn: Turn, completion: Completion) -> "_Vote":
-    """A reply that was cut off may have been about to say something else; as evidence the part will do."""
+def _text_vote(turn: Turn, completion: Completion) -> "_Vote":
+    """A reply that was cut off has no meaning, except as evidence: it might have gone on to say something else."""
     whole = completion.finish_reason == "stop" or turn.otherwise
     return (read_text(turn, completion.text) if whole else None), None, completion.text
 
 
 _Vote = tuple[Meaning | None, float | None, str]
-"""The meaning, its probability, the words."""
+"""The meaning, its probability, and the words of the reply."""
 
 
-def _elect(given: Sequence[_Vote], votes: int, completions: Sequence[Completion]) -> Outcome:
-    """The meaning with most votes; a tie, or no vote that can be read, is no verdict."""
+def _majority(given: Sequence[_Vote], votes: int, completions: Sequence[Completion]) -> Outcome:
+    """The most frequent meaning; a tie, or no vote that can be read, is no verdict."""
     counts = Counter(meaning for meaning, _, _ in given if meaning is not None)
     if not counts:
         cut = all(completion.finish_reason == "length" for completion in completions)
@@ -64,8 +64,8 @@ def _elect(given: Sequence[_Vote], votes: int, completions: Sequence[Completion]
         return Outcome(None, status=status, reason=f"the judge replied {' '.join(given[0][2].split())[:200]!r}")
     (winner, most), *others = counts.most_common()
     if others and others[0][1] == most:
-        tally = ", ".join(f"{meaning} {count}" for meaning, count in counts.most_common())
-        return Outcome(None, status=Status.PARSE_ERROR, reason=f"no majority among {votes} votes: {tally}")
+        shares = ", ".join(f"{meaning} {count}" for meaning, count in counts.most_common())
+        return Outcome(None, status=Status.PARSE_ERROR, reason=f"no majority among {votes} votes: {shares}")
     probability, text = next((p, text) for meaning, p, text in given if meaning == winner)
     return Outcome(winner, most / votes if votes > 1 else probability, text=text)
 
@@ -83,9 +83,9 @@ def read_text(turn: Turn, text: str) -> Meaning | None:
 
 
 def _meanings(words: Mapping[str, Meaning], texts: Sequence[str]) -> set[Meaning]:
-    return {words[plain] for text in texts if (plain := _plain(_LEAD.sub("", text))) in words}
+    return {words[plain] for text in texts if (plain := _plain(_INTRODUCTION.sub("", text))) in words}
 
 
 def _plain(text: str) -> str:
     """Without what differs between "<No Hallucination>" and "no hallucination."."""
-    return _NOISE.sub("", text).casefold()
+    return _IGNORED.sub("", text).casefold()

@@ -1,4 +1,4 @@
-"""What a run of ``annotate`` did, and what its output holds by now: two things on a run that was resumed."""
+"""Figures of ``annotate``: of one run, and of its whole output, which differ where a run was resumed."""
 
 import time
 from collections import Counter
@@ -10,7 +10,7 @@ from maskdpo.schemas import Annotation, Label, Status, group_of
 
 
 @dataclass
-class Tally:
+class SentenceCounts:
     """The sentences of a file, by label and by status."""
 
     annotations: int = 0
@@ -25,7 +25,7 @@ class Tally:
         self.statuses.update(sentence.status for sentence in annotation.sentences)
 
     def remove(self, annotation: Annotation) -> None:
-        """Take back what ``add`` has counted: another record takes its place."""
+        """Undo ``add``, because another record replaces this one."""
         self.annotations -= 1
         self.sentences -= len(annotation.sentences)
         self.labels.subtract(sentence.label for sentence in annotation.sentences if sentence.label)
@@ -39,29 +39,29 @@ class Tally:
 
 @dataclass
 class AnnotateStats:
-    """``file`` is the whole output, whoever wrote it; what is called ``run_`` is of this run alone."""
+    """``file`` counts the whole output, whichever run wrote it; the fields ``run_...`` count this run alone."""
 
     responses: int = 0
     already_there: int = 0
     """Responses that an earlier run had annotated."""
-    file: Tally = field(default_factory=Tally)
+    file: SentenceCounts = field(default_factory=SentenceCounts)
     run_responses: int = 0
     """Answers annotated, or annotated again, by this run."""
     run_sentences: int = 0
-    """Sentences of these; of an answer that was annotated again, the ones asked again."""
+    """Sentences of these answers; of an answer that was annotated again, those that were judged again."""
     run_retried: int = 0
-    """Sentences asked again."""
+    """Sentences that were judged again."""
     run_seconds: float = 0.0
     run_usage: Usage | None = None
-    """What the judge has cost, where it says so."""
+    """What the calls of the judge cost, where it reports them."""
 
     @property
     def run_rate(self) -> float | None:
-        """Sentences a second."""
+        """Sentences per second."""
         return self.run_sentences / self.run_seconds if self.run_sentences and self.run_seconds else None
 
     def note(self, started: float) -> str:
-        """For the progress bar."""
+        """The text behind the progress bar."""
         groups: Counter[str] = Counter()
         for label, count in self.file.labels.items():
             groups[group_of(label)] += count
@@ -101,7 +101,7 @@ def cached_share(usage: Usage) -> float | None:
 
 
 def usage_since(now: Usage | None, before: Usage | None) -> Usage | None:
-    """What has been added to a judge's usage: it may have worked before this run."""
+    """What this run added to the usage of a judge, which may have been used before."""
     if now is None or before is None:
         return now
     return Usage(**{part.name: getattr(now, part.name) - getattr(before, part.name) for part in fields(Usage)})

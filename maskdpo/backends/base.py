@@ -129,7 +129,7 @@ class Backend(Protocol):
     """What the chat template is told beside the messages."""
     today: date | None
     """The date that a chat template writes into prompts, where it writes one. None: that of the day. It is set before
-    the first request (``runs.fix_date``)."""
+    the first request (``prompt_date.fix_date``)."""
 
     def writes_date(self) -> bool:
         """Whether the chat template writes the date into prompts; False where nobody can know it (a server)."""

@@ -66,7 +66,7 @@ def hub_errors(what: str) -> Iterator[None]:
     except errors.GatedRepoError:
         raise UserError(f"{what}: is gated; ask for access on its page, and {LOGIN}") from None
     except errors.RepositoryNotFoundError:
-        raise UserError(f"{what}: no such dataset, or it is private and this token may not see it") from None
+        raise UserError(f"{what}: no such repository, or it is private and this token may not see it") from None
     except errors.RevisionNotFoundError:
         raise UserError(f"{what}: no such revision") from None
     except errors.LocalEntryNotFoundError as error:
@@ -90,7 +90,7 @@ MEANINGS = {
     401: f"the token is not valid; {LOGIN}",
     403: "the token has no right to do this (403); it needs write access to this account or organisation",
     409: "another change is under way (409); repeat the command",
-    412: "someone has changed the dataset meanwhile (412); repeat the command",
+    412: "someone has changed the repository meanwhile (412); repeat the command",
     429: "too many requests (429); wait a while and repeat the command",
 }
 

@@ -159,17 +159,17 @@ _OUR_ID = re.compile(rb'\{"id":"([^"\\]+)"')
 """How a line of ``to_line`` begins: its id is found without parsing the rest."""
 
 
-def reorder(path: Path, model: type[R], order: Iterable[str], *, renewed: Path | None = None) -> None:
+def reorder(path: Path, model: type[R], order: Iterable[str], *, replacements: Path | None = None) -> None:
     """Rewrite a file of valid records atomically in this order of ids; others follow as they were.
 
     Memory grows with the ids only: lines are copied by their place in the file.
 
     Args:
-        renewed: a file of records that take the place of those with the same id. It is deleted when all is done; a
-            crash before that does no harm, for to put the same records in again changes nothing.
+        replacements: a file of records that replace those with the same id. It is deleted at the end; a crash before
+            that does no harm, because replacing the same records again changes nothing.
     """
     with ExitStack() as stack:
-        files = [file for file in (path, renewed) if file is not None and file.exists()]
+        files = [file for file in (path, replacements) if file is not None and file.exists()]
         sources = [stack.enter_context(file.open("rb")) for file in files]
         places = {record_id: place for source in sources for record_id, place in _places(source, model)}
         first = [record_id for record_id in order if record_id in places]
@@ -179,9 +179,9 @@ def reorder(path: Path, model: type[R], order: Iterable[str], *, renewed: Path |
             source, begin, length = places[record_id]
             source.seek(begin)
             target.write(source.read(length))
-    if renewed is not None:
+    if replacements is not None:
         sync_folder(path.resolve().parent)  # a power cut must not undo the rename and keep the deletion
-        renewed.unlink()
+        replacements.unlink()
 
 
 def _places(source: IO[bytes], model: type[FileRecord]) -> Iterator[tuple[str, tuple[IO[bytes], int, int]]]:

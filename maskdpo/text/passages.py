@@ -1,4 +1,4 @@
-"""References that are too long for a judge: the passages that bear on the sentences, as many as there is room for."""
+"""Long references: as many of the passages that bear on the judged sentences as fit into the context of a judge."""
 
 import re
 import unicodedata
@@ -16,23 +16,23 @@ from maskdpo.text.language import detect_language
 from maskdpo.text.splitters import markdown
 
 CountTokens = Callable[[str], int]
-PIECE_BYTES = 600  # UTF-8: about 100 English words or 200 Chinese characters
-GAP = "\n[...]\n"  # where pieces of a passage have been left out
-_BETWEEN = "\n\n"  # passages
-_MISSES = 8  # pieces that do not fit before the rest is not tried: each costs a call of the tokenizer
+PIECE_BYTES = 600  # in UTF-8: about 100 English words or 200 Chinese characters
+GAP = "\n[...]\n"  # stands where pieces of a passage are left out
+_SEPARATOR = "\n\n"  # between passages
+_MAX_MISSES = 8  # after so many pieces that do not fit no more are tried: each costs a call of the tokenizer
 
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _LETTER = rf"[^\W\d_{_CJK}]"
 _TOKEN = re.compile(rf"[{_CJK}]+|\d+(?:,\d{{3}}(?!\d))*(?:\.\d+)?|{_LETTER}[^\W_{_CJK}]*(?:'{_LETTER}+)*")
-# A piece that has nothing but these in common with a sentence has nothing to say on it: it scores 0.
+# A piece that has only these words in common with a sentence scores 0 for it.
 _ENGLISH = """a an and are as at be been but by for from had has have in into is it its of on or that the their there
 these they this to was were which will with"""
 _STOP_WORDS = frozenset([*_ENGLISH.split(), *"的了是在和与也为于"])
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """What is left of a reference. ``complete``: the best piece for every sentence is in it, whole."""
+class CutReference:
+    """What is left of a reference. ``complete``: it has the whole of the best piece for every sentence."""
 
     text: str
     complete: bool
@@ -46,26 +46,26 @@ class _Piece(NamedTuple):
 
 
 class Passages:
-    """A reference in pieces that can be ranked. Cheap to make: it is split and indexed when a cut first needs it.
+    """A reference in pieces that can be ranked. It is split and indexed only when a cut first needs the pieces.
 
-    ``text`` is the whole of it. Token counts of pieces are kept for the last ``count`` that was passed.
+    ``text`` is the whole reference. Token counts of pieces are kept for the last ``count`` function that was passed.
     """
 
     def __init__(self, passages: Sequence[str]) -> None:
-        self.text = _BETWEEN.join(passages)
+        self.text = _SEPARATOR.join(passages)
         self._passages = tuple(passages)
         self._counts: dict[str, int] = {}
         self._counter: CountTokens | None = None
 
-    def cut(self, sentences: Sequence[str], budget: int, count: CountTokens) -> Cut | None:
-        """The whole reference if it has ``budget`` tokens or fewer, else the pieces that matter most, in their order.
+    def cut(self, sentences: Sequence[str], budget: int, count: CountTokens) -> CutReference | None:
+        """The whole reference if it has at most ``budget`` tokens, else its most relevant pieces in their order.
 
-        Every sentence gets its best piece, then every sentence its second best, and so on; last come the pieces
-        that bear on no sentence, from the beginning: it says what a document is about. If the very first piece is
-        too long, its beginning is all there is. None where nothing fits.
+        Every sentence gets its best piece (BM25), then every sentence its second best, and so on. The pieces that bear
+        on no sentence come last, from the beginning, which says what a document is about. If the most relevant piece
+        is too long, the result is the beginning of this piece. None where nothing fits.
         """
         if self._count(self.text, count) <= budget:
-            return Cut(self.text, complete=True)
+            return CutReference(self.text, complete=True)
         if not self._pieces:
             return None
         rankings = [self._ranking(sentence) for sentence in sentences]
@@ -74,23 +74,23 @@ class Passages:
         order = list(dict.fromkeys(i for i in rounds if i is not None))
         if self._count(first := self._pieces[order[0]].text, count) > budget:
             short = _shorten(first, budget, count)
-            return Cut(short, complete=not best) if short else None
+            return CutReference(short, complete=not best) if short else None
         chosen = self._choose(order, len(best), budget, count)
-        # Tokenizers do not add up: the whole may have more tokens than its parts.
+        # The joined text may have more tokens than its parts.
         while count(text := self._join(chosen)) > budget and len(chosen) > 1:
             chosen.pop()
-        return Cut(text, complete=best <= set(chosen))
+        return CutReference(text, complete=best <= set(chosen))
 
-    def _choose(self, order: list[int], sure: int, budget: int, count: CountTokens) -> list[int]:
-        """The pieces that fit, most important first. The first ``sure`` ones are all tried."""
+    def _choose(self, order: list[int], required: int, budget: int, count: CountTokens) -> list[int]:
+        """The pieces that fit, the most relevant first. The first ``required`` pieces are all tried."""
         gap = self._count(GAP, count)
-        room, misses, chosen = budget + gap, 0, list[int]()
+        left, misses, chosen = budget + gap, 0, list[int]()
         for rank, i in enumerate(order):
             size = self._count(self._pieces[i].text, count) + gap
-            if size <= room:
+            if size <= left:
                 chosen.append(i)
-                room -= size
-            elif (misses := misses + 1) > _MISSES and rank >= sure:
+                left -= size
+            elif (misses := misses + 1) > _MAX_MISSES and rank >= required:
                 break
         return chosen
 
@@ -101,7 +101,7 @@ class Passages:
             if last.passage == piece.passage:
                 parts.append(self._passages[piece.passage][last.end : piece.start] if i - 1 in kept else GAP)
             elif parts:
-                parts.append(_BETWEEN)
+                parts.append(_SEPARATOR)
             parts.append(piece.text)
             last = piece
         return "".join(parts)
@@ -127,8 +127,8 @@ class Passages:
 
     @cached_property
     def _index(self) -> Any:
-        """The BM25 index, or None if there is not one word in the reference."""
-        import bm25s  # late: it takes a moment, and most references need no cut
+        """The BM25 index, or None if the reference has no words."""
+        import bm25s  # imported late: slow to import, and most references need no cut
 
         bm25s.tqdm = bm25s.scoring.tqdm = lambda steps, **_: steps  # even a hidden progress bar starts a thread
         words, index = [_words(piece.text) for piece in self._pieces], bm25s.BM25(backend="numpy")
@@ -137,7 +137,7 @@ class Passages:
         return index if any(words) else None
 
     def _ranking(self, sentence: str) -> list[int]:
-        """The pieces that have a word in common with the sentence, best first, the earlier of equals first."""
+        """The pieces that have a word in common with the sentence, the best first; of equal ones the earlier first."""
         if self._index is None:
             return []
         scores = self._index.get_scores_from_ids(self._index.get_tokens_ids(dict.fromkeys(_words(sentence))))
@@ -151,7 +151,7 @@ def _words(text: str) -> list[str]:
 
 @lru_cache(maxsize=16384)
 def _terms(token: str) -> tuple[str, ...]:
-    """What is compared: stems, numbers without separators of thousands, Chinese characters alone and in twos."""
+    """The terms of a token: a stem, a number without thousands separators, Chinese characters and pairs of them."""
     if re.match(f"[{_CJK}]", token):
         return (*(c for c in token if c not in _STOP_WORDS), *(a + b for a, b in pairwise(token)))
     if token[0].isdecimal():
@@ -168,29 +168,29 @@ def _sentences(text: str, language: str) -> list[int]:
     return markdown.cut(text.replace("\r", " ").replace("\n", " "), language)
 
 
-# Where a text may be cut, from the best places to the last resort. Bare line ends come late: lines may be wrapped.
+# Where a text may be cut, from the best places to the last resort. Line ends come late, because lines may be wrapped.
 _PARAGRAPHS = _at(r"""\n\s*\n|[.!?。！？…][”’"')」』】]*\s*\n""")
 _LEVELS = (_PARAGRAPHS, _sentences, _at(r"\n"), _at(r"\s+|[，、；：]"), _at(r"(?s:.)"))
 
 
 def _split(text: str, language: str, level: int = 0) -> Iterator[str]:
-    """Pieces that make up the text, none larger than it should be; small parts that are neighbours stay together."""
+    """Pieces that make up the text, each of at most ``PIECE_BYTES``; small neighbouring parts stay together."""
     if level == len(_LEVELS) or len(text.encode()) <= PIECE_BYTES:
         yield text
         return
-    pile, room = "", PIECE_BYTES
+    piece, left = "", PIECE_BYTES
     for start, end in pairwise([0, *_LEVELS[level](text, language), len(text)]):
         size = len((part := text[start:end]).encode())
-        if pile and size > room:
-            yield from _split(pile, language, level + 1)
-            pile, room = "", PIECE_BYTES
-        pile += part
-        room -= size
-    yield from _split(pile, language, level + 1)
+        if piece and size > left:
+            yield from _split(piece, language, level + 1)
+            piece, left = "", PIECE_BYTES
+        piece += part
+        left -= size
+    yield from _split(piece, language, level + 1)
 
 
 def _shorten(text: str, budget: int, count: CountTokens) -> str | None:
-    """The longest beginning that fits, up to the end of a sentence if possible, else of a word."""
+    """The longest beginning that fits: up to the end of a sentence if possible, else to the end of a word."""
     language = detect_language(text)
     for level in _LEVELS[1:]:
         ends = level(text, language)

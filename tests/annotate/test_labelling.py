@@ -22,7 +22,7 @@ import pytest
 from rich.console import Console
 
 import maskdpo
-from maskdpo import console, identity, runs
+from maskdpo import console, identity, prompt_date
 from maskdpo.annotate import labelling
 from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges import get_judge
@@ -906,7 +906,7 @@ def test_a_judges_prompts_have_the_date_of_the_run_on_the_next_day_too(
         made.backend = Speaks()  # type: ignore[attr-defined]
         return made
 
-    monkeypatch.setattr(runs, "date", Day)
+    monkeypatch.setattr(prompt_date, "date", Day)
     out = tmp_path / "a.jsonl"
     with pytest.raises(KeyboardInterrupt):
         annotate(prompts, responses, out, judge(stop_after=4), SPLITTER)

@@ -12,7 +12,7 @@ from maskdpo.annotate.judges.lexical import LexicalJudge
 from maskdpo.errors import UserError
 from maskdpo.schemas import Label, Prompt, Response, Span, Status
 from maskdpo.text.claims.quantities import Quantity, agree
-from maskdpo.text.claims.tokens import tokens
+from maskdpo.text.claims.tokens import tokenize
 
 RIGHT, CONTRADICTORY = Label.NO_HALLUCINATION, Label.CONTRADICTORY
 UNVERIFIABLE, NO_FACT = Label.UNVERIFIABLE, Label.NO_FACT
@@ -255,7 +255,7 @@ def test_the_cache_is_bounded_and_follows_the_reference() -> None:
 )
 def test_quantities(claimed: str, known: str, expected: bool) -> None:
     def only(text: str) -> Quantity:
-        [quantity] = [t.quantity for t in tokens(text) if t.quantity]
+        [quantity] = [t.quantity for t in tokenize(text) if t.quantity]
         return quantity
 
     assert agree(only(claimed), only(known)) is expected

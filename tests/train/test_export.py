@@ -210,7 +210,7 @@ def test_a_repository_holds_the_files_of_the_last_push_and_no_path(
     for folder, merge in zip(folders, (False, True), strict=True):
         train(pairs_file, folder, config_for(tiny_model, max_steps=1, lora_r=2, merge=merge))
     published_files = [
-        {name: Path(sent).read_bytes() if isinstance(sent, str) else sent for name, sent in published(folder).items()}
+        {name: sent if isinstance(sent, bytes) else sent.read_bytes() for name, sent in published(folder).items()}
         for folder in folders
     ]
     assert "adapter_model.safetensors" in published_files[0]
@@ -269,7 +269,7 @@ def test_further_chat_templates_are_written_and_pushed(tiny_model: str, tmp_path
     export(policy, tokenizer, config, out, {"train.yaml": "model: org/m"})
     assert AutoTokenizer.from_pretrained(out).chat_template == tokenizer.chat_template
     rag = "additional_chat_templates/rag.jinja"
-    assert published(out)[rag] == str(out / rag)
+    assert published(out)[rag] == out / rag
     assert os.access(out / "additional_chat_templates", os.X_OK)
     assert len(list((out / "additional_chat_templates").iterdir())) == 1
 

@@ -1,11 +1,11 @@
-"""A judge without a model: it compares the names, numbers and dates of a sentence with the reference's.
+"""A judge without a model: it compares the names, numbers and dates of a sentence with those of the reference.
 
-It is deterministic and fast, and right where answers are short statements of facts and the reference
-states the same facts in plain sentences. It knows words, not meanings: it does not see synonyms, does
-not reason ("born in 1950, so 70 in 2020"), and calls what it cannot find in the reference
-``unverifiable``. On free prose about an encyclopaedia's article it is a weak judge: take a model there.
-In Chinese and other scripts without capitals it reads numbers, dates and Latin names only; a sentence
-with none of them is refused, not guessed.
+The lexical judge is deterministic and fast. It is right where answers are short statements of facts and the
+reference states the same facts in plain sentences. It compares words, not meanings: it knows no synonyms, does
+not reason ("born in 1950, so 70 in 2020"), and labels what is not in the reference ``unverifiable``. For free
+prose about an article of an encyclopaedia a model is the better judge. In Chinese and other scripts without
+capitals the lexical judge reads numbers, dates and Latin names only; a sentence without any of them gets the
+status ``refused`` instead of a label.
 """
 
 from collections import OrderedDict
@@ -15,30 +15,30 @@ from dataclasses import dataclass, field
 from maskdpo.annotate.judge import Task, Verdict
 from maskdpo.errors import UserError
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Status
-from maskdpo.text.claims.claims import Claim, Clause, clauses, find
-from maskdpo.text.claims.reference import Place, Reference
-from maskdpo.text.claims.tokens import Token, tokens
+from maskdpo.text.claims.claims import Claim, Clause, clauses, find_claims
+from maskdpo.text.claims.reference import Mention, Reference
+from maskdpo.text.claims.tokens import Token, tokenize
 
 VERSION = "0.1.0"
-"""The maskdpo since which this judge gives the verdicts that it gives. Labels of different judges are not mixed: this
-changes where verdicts do, and only there."""
-SHARED = 0.55
-"""How much of what a clause says (its words, weighted by rarity) the supporting sentences must say too."""
-ABOUT = 0.6
-"""How much of it a sentence with another value must say to contradict the clause."""
-UNKNOWN = 0.25
-"""What a word that the reference never uses counts, beside the rarest word that it does use."""
-RETOLD = 0.5
-"""How much of a sentence without claims one passage must say to support it."""
-RETOLD_WORDS = 5
-"""A shorter sentence is not supported by its words alone."""
+"""The version of maskdpo that last changed the verdicts of this judge. Labels of different versions are not mixed, so
+this changes only where verdicts change."""
+SUPPORT_SHARE = 0.55
+"""Least share of the words of a clause (weighted by rarity) that the supporting sentences must have too."""
+CONTRADICTION_SHARE = 0.6
+"""Least share of these words that a sentence with another value must have to contradict the clause."""
+UNKNOWN_WORD_WEIGHT = 0.25
+"""Weight of a word that the reference does not have, relative to the rarest word of the clause that it has."""
+PASSAGE_SHARE = 0.5
+"""Least share of the words of a sentence without claims that one passage must have to support it."""
+PASSAGE_MIN_WORDS = 5
+"""A sentence with fewer words is not supported by its words alone."""
 VERDICTS_KEPT = 4096
-"""A prompt; a long run must not grow without bound."""
+"""Per prompt, so that the memory of a long run stays bounded."""
 
 
 @dataclass(slots=True)
-class _Known:
-    """An analysed reference and the verdicts given with it."""
+class _CachedReference:
+    """A reference that was read, and the verdicts that were given with it."""
 
     key: tuple[object, str]
     reference: Reference
@@ -51,18 +51,18 @@ class LexicalJudge:
     needs_reference = True
 
     def __init__(self, *, cache_size: int = 256) -> None:
-        """``cache_size``: analysed references kept, the ones used last."""
+        """``cache_size``: number of references to keep, the ones used last."""
         self.info = JudgeInfo(name="lexical", version=VERSION)
-        self._cache: OrderedDict[str, _Known] = OrderedDict()
+        self._cache: OrderedDict[str, _CachedReference] = OrderedDict()
         self._cache_size = cache_size
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
-        """One verdict a span; a prompt without a reference raises ``UserError``."""
+        """See ``Judge``. A prompt without a reference raises ``UserError``."""
         for task in tasks:
-            known = self._known(task.prompt)
+            known = self._cached(task.prompt)
             yield task, [self._verdict(known, task.sentence(i)) for i in range(len(task.spans))]
 
-    def _known(self, prompt: Prompt) -> _Known:
+    def _cached(self, prompt: Prompt) -> _CachedReference:
         key = (prompt.reference, prompt.topic or "")
         known = self._cache.get(prompt.id)
         if known is None or known.key != key:
@@ -71,14 +71,14 @@ class LexicalJudge:
                     f"prompt {prompt.id!r} has no reference, and the lexical judge compares with one: "
                     "add a 'reference' to the prompt or take another judge"
                 )
-            known = _Known(key, Reference(prompt.passages, prompt.topic or ""))
+            known = _CachedReference(key, Reference(prompt.passages, prompt.topic or ""))
             self._cache[prompt.id] = known
             if len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(prompt.id)
         return known
 
-    def _verdict(self, known: _Known, sentence: str) -> Verdict:
+    def _verdict(self, known: _CachedReference, sentence: str) -> Verdict:
         verdict = known.verdicts.get(sentence)
         if verdict is None:
             verdict = verdict_on(sentence, known.reference)
@@ -89,7 +89,7 @@ class LexicalJudge:
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """What the reference says of one claim."""
+    """What the reference says about one claim."""
 
     label: Label
     sentences: tuple[int, ...]
@@ -99,22 +99,22 @@ class _Finding:
 
 def verdict_on(sentence: str, reference: Reference) -> Verdict:
     """The verdict on one sentence."""
-    found = tokens(sentence)
-    claims = find(found, reference.names, reference.topic)
+    tokens = tokenize(sentence)
+    claims = find_claims(tokens, reference.names, reference.topic)
     if len(claims) > 1:
-        claims = [claim for claim in claims if not claim.weak or reference.places(claim)]
-    grouped = clauses(found, claims, reference.weights)
+        claims = [claim for claim in claims if not claim.weak or reference.mentions(claim)]
+    grouped = clauses(tokens, claims, reference.weights)
     if claims and claims[0].weak and not reference.weight(grouped[0].words):
         claims = []  # "Tourism is important" names nothing
     if not claims:
-        return _without_claims(found, grouped, reference)
+        return _without_claims(tokens, grouped, reference)
     findings = [_finding(claim, clause, reference) for clause in grouped for claim in clause.claims]
     for label in (Label.CONTRADICTORY, Label.UNVERIFIABLE, Label.NO_HALLUCINATION):
-        those = [finding for finding in findings if finding.label is label]
-        if those:
+        decisive = [finding for finding in findings if finding.label is label]
+        if decisive:
             break
-    lines = dict.fromkeys(reference.sentences[i].text for finding in those for i in finding.sentences)
-    return Verdict(label, evidence="\n".join(lines) or None, reason=_joined(those))
+    lines = dict.fromkeys(reference.sentences[i].text for finding in decisive for i in finding.sentences)
+    return Verdict(label, evidence="\n".join(lines) or None, reason=_joined(decisive))
 
 
 def _joined(findings: list[_Finding]) -> str:
@@ -125,34 +125,35 @@ def _joined(findings: list[_Finding]) -> str:
     return "; ".join(subject + ", ".join(dict.fromkeys(reasons)) for subject, reasons in by_subject.items())
 
 
-def _without_claims(found: tuple[Token, ...], grouped: list[Clause], reference: Reference) -> Verdict:
-    """No claim: all the words must be in one clause, or most of a long sentence's in one passage."""
-    if sum(token.caseless for token in found) * 2 > len(found):
+def _without_claims(tokens: tuple[Token, ...], grouped: list[Clause], reference: Reference) -> Verdict:
+    """A sentence without claims is supported by a clause with all its words, or by a passage with most of them."""
+    if sum(token.caseless for token in tokens) * 2 > len(tokens):
         return Verdict(None, Status.REFUSED, reason="this judge cannot read names in a script without capitals")
     words = {word for clause in grouped for word in clause.words} - set(reference.topic)
     negated = any(clause.negated for clause in grouped)
     if words and words <= reference.weights.keys():
-        denies = any(token.fold in ("no", "without") for token in found)  # "no official language"
+        denies = any(token.fold in ("no", "without") for token in tokens)  # "no official language"
         for sentence in reference.sentences:
             for clause in sentence.clauses:
-                # a clause with claims says their values, not its words: only a denial can meet it
+                # a clause with claims states values: only a denial can be compared with it
                 if words <= clause.words.keys() and (not clause.claims or (denies and not clause.negated)):
                     same = clause.negated == negated
                     label = Label.NO_HALLUCINATION if same else Label.CONTRADICTORY
                     says = "the same" if same else "the opposite"
                     return Verdict(label, evidence=sentence.text, reason=f"the reference says {says}")
-    return _retold(words, negated, reference) or Verdict(Label.NO_FACT, reason="no name, number or date to check")
+    supported = _supported_by_passage(words, negated, reference)
+    return supported or Verdict(Label.NO_FACT, reason="no name, number or date to check")
 
 
-def _retold(words: set[str], negated: bool, reference: Reference) -> Verdict | None:
-    """Support by a passage that says nearly all of a long sentence's words."""
-    if len(words) < RETOLD_WORDS or negated:
+def _supported_by_passage(words: set[str], negated: bool, reference: Reference) -> Verdict | None:
+    """Support for a long sentence by a passage that has nearly all of its words."""
+    if len(words) < PASSAGE_MIN_WORDS or negated:
         return None
     top = max(reference.weights.values(), default=1.0)
     whole = sum(reference.weights.get(word, top) for word in words)
     shares = [reference.weight(words & passage) / whole for passage in reference.passages]
     best = max(range(len(shares)), key=shares.__getitem__, default=None)
-    if best is None or shares[best] < RETOLD:
+    if best is None or shares[best] < PASSAGE_SHARE:
         return None
     inside = [s for s in reference.sentences if s.passage == best]
     evidence = max(inside, key=lambda s: reference.weight(words & s.words))
@@ -164,29 +165,29 @@ def _finding(claim: Claim, clause: Clause, reference: Reference) -> _Finding:
     known = words & reference.weights.keys()
     said = " ".join(clause.words[word] for word in clause.words if word in known) or claim.relation
     subject = f"{said}: the reference " if said else "the reference "
-    if clause.ahead - set(reference.topic) and not known:  # "The economy is European": nothing is known of an economy
+    if clause.before_claims - set(reference.topic) and not known:  # "The economy is European", without an economy
         return _Finding(Label.UNVERIFIABLE, (), f"{subject}does not speak of ", " ".join(clause.words.values()))
-    places = _bound(claim, clause, reference.places(claim), reference)
-    agreeing = [p for p in places if p.clause.negated == clause.negated]
+    mentions = _on_same_subject(claim, clause, reference.mentions(claim), reference)
+    agreeing = [p for p in mentions if p.clause.negated == clause.negated]
     good = _supporting(claim, words, known, agreeing, reference)
     if good:
         shown = tuple(dict.fromkeys(p.sentence for p in good))[:2]
         return _Finding(Label.NO_HALLUCINATION, shown, f"{subject}has ", claim.text)
-    opposite = _supporting(claim, words, known, [p for p in places if p not in agreeing], reference)
+    opposite = _supporting(claim, words, known, [p for p in mentions if p not in agreeing], reference)
     if opposite:
         return _Finding(Label.CONTRADICTORY, (opposite[0].sentence,), subject, f"says the opposite of {claim.text}")
-    return _otherwise(claim, clause, known, reference, subject)
+    return _without_support(claim, clause, known, reference, subject)
 
 
-def _bound(claim: Claim, clause: Clause, places: list[Place], reference: Reference) -> list[Place]:
-    """The places that speak of the same: of what leads the clause, or of the name beside a direction."""
+def _on_same_subject(claim: Claim, clause: Clause, mentions: list[Mention], reference: Reference) -> list[Mention]:
+    """The mentions in passages that name the same subject: the lead of the clause, or the name beside a direction."""
     partner = clause.lead if claim is not clause.lead else None
     if claim.kind == "direction":
         partner = _nearest_name(claim, clause) or partner
-    if partner is None or not places:
-        return places
+    if partner is None or not mentions:
+        return mentions
     passages = reference.passages_with(partner)
-    return [p for p in places if reference.sentences[p.sentence].passage in passages]
+    return [p for p in mentions if reference.sentences[p.sentence].passage in passages]
 
 
 def _nearest_name(direction: Claim, clause: Clause) -> Claim | None:
@@ -197,21 +198,21 @@ def _nearest_name(direction: Claim, clause: Clause) -> Claim | None:
 
 
 def _supporting(
-    claim: Claim, words: set[str], known: set[str], places: list[Place], reference: Reference
-) -> list[Place]:
-    """Those of the places that speak of the same; none where they say too little of what the clause says."""
+    claim: Claim, words: set[str], known: set[str], mentions: list[Mention], reference: Reference
+) -> list[Mention]:
+    """The mentions whose clauses share words with this one; none where they share too few."""
     if not known:
-        return [p for p in places if p.claim.relation == claim.relation]
-    near = [p for p in places if p.clause.words.keys() & known]
+        return [p for p in mentions if p.claim.relation == claim.relation]
+    near = [p for p in mentions if p.clause.words.keys() & known]
     if not near:
         return []
     said = frozenset[str]().union(*(reference.sentences[p.sentence].words for p in near))
     top = max(reference.weights[word] for word in known)
-    whole = reference.weight(known) + UNKNOWN * top * len(words - known)
-    return near if reference.weight(known & said) >= SHARED * whole else []
+    whole = reference.weight(known) + UNKNOWN_WORD_WEIGHT * top * len(words - known)
+    return near if reference.weight(known & said) >= SUPPORT_SHARE * whole else []
 
 
-def _otherwise(claim: Claim, clause: Clause, known: set[str], reference: Reference, subject: str) -> _Finding:
+def _without_support(claim: Claim, clause: Clause, known: set[str], reference: Reference, subject: str) -> _Finding:
     """Contradictory where the reference gives other values for the same words, else unverifiable."""
     best, found = 0.0, None
     for other in reference.statements(known):
@@ -219,7 +220,7 @@ def _otherwise(claim: Claim, clause: Clause, known: set[str], reference: Referen
         values = other.values.get(claim.kind, [])
         if denied or (values and other.clause.negated == clause.negated):
             shared = _shared(claim, known, other.clause, reference)
-            if shared >= ABOUT and shared > best:
+            if shared >= CONTRADICTION_SHARE and shared > best:
                 best, found = shared, other
     if found is None:
         return _Finding(Label.UNVERIFIABLE, (), f"{subject}does not have ", claim.text)
@@ -230,7 +231,7 @@ def _otherwise(claim: Claim, clause: Clause, known: set[str], reference: Referen
 
 
 def _shared(claim: Claim, known: set[str], other: Clause, reference: Reference) -> float:
-    """How much of a clause's words another one has; without words, whether both have the same bare form."""
+    """The share of the words of a clause that another one has; without words, 1 if the preposition is the same."""
     if known:
         return reference.weight(known & other.words.keys()) / reference.weight(known)
     return float(any(v.relation == claim.relation for v in other.claims))

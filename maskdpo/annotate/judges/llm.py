@@ -1,4 +1,4 @@
-"""The LLM judge: asks a model in the words of a protocol, turn by turn; failures are kept as what they are."""
+"""The LLM judge: asks a model in the words of a protocol, turn by turn. A call that fails is a status, not a label."""
 
 import hashlib
 import json
@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from maskdpo.annotate.judge import Task, Usage, Verdict
-from maskdpo.annotate.judges.board import Board
-from maskdpo.annotate.judges.room import Room, TooLong
+from maskdpo.annotate.judges.context import ContextBudget, QuestionTooLong
+from maskdpo.annotate.judges.pending import PendingTasks
 from maskdpo.annotate.protocol import Protocol, load_protocol
 from maskdpo.annotate.replies import Outcome, outcomes
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
@@ -22,25 +22,26 @@ from maskdpo.text.language import detect_language
 from maskdpo.text.passages import Passages
 
 VERSION = "0.1.0"
-"""The maskdpo since which this judge gives the verdicts that it gives. Labels of different judges are not mixed: this
-changes where verdicts do, and only there."""
-SENTENCES_A_CALL = 32
-"""The most that one call judges together (``asks: answer``): longer answers are asked about in parts."""
+"""The version of maskdpo that last changed the verdicts of this judge. Labels of different versions are not mixed, so
+this changes only where verdicts change."""
+SENTENCES_PER_CALL = 32
+"""The most sentences that one call judges (``asks: answer``); longer answers take several calls."""
 REFERENCES_KEPT = 512
-TOKENS_A_SLOT = 24
-"""Room for a number, a word, quotes and the white space that some servers put between them."""
+"""References that are kept split and indexed, the ones used last."""
+TOKENS_PER_SLOT = 24
+"""Enough for a number, a word, quotes and the white space that some servers put between them."""
 
 
 @dataclass
-class _Case:
-    """One conversation: about a sentence, or about several of one answer."""
+class _Conversation:
+    """One conversation with the judge's model, about one sentence or about several sentences of one answer."""
 
     question: bytes
-    """Digest of all that the verdict can depend on."""
+    """Digest of everything that the verdict can depend on."""
     language: str
     texts: dict[str, Any]
     count: int
-    """Sentences that it is about."""
+    """Number of sentences that the conversation is about."""
     messages: list[Message] = field(default_factory=list)
     turn: int = 0
     confidence: float | None = 1.0
@@ -51,8 +52,9 @@ class LLMJudge:
     """Asks a model for the verdict on every sentence, in the words of a protocol.
 
     Args:
-        votes: verdicts to sample for each question; the label is the one with most, its confidence its share. With 1
-            the most probable word is taken and the confidence is its probability, where the backend gives it.
+        votes: verdicts to sample per question; the label is the most frequent one, its confidence is its share of the
+            votes. With 1 the label is the most probable word and the confidence is the probability of this word, where
+            the backend reports probabilities.
     """
 
     needs_reference = True
@@ -63,7 +65,7 @@ class LLMJudge:
         self.backend = backend
         self._protocol = protocol
         self._votes = votes
-        self._room: Room | None = None
+        self._budget: ContextBudget | None = None
         self._passages: OrderedDict[tuple[str, ...], Passages] = OrderedDict()
         self.usage = Usage()
         files, options = fingerprint(backend.model), dict(backend.template_options)
@@ -79,52 +81,52 @@ class LLMJudge:
         )
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
-        """See ``Judge``. A task comes back as soon as its last verdict has arrived."""
-        board = Board()
-        under_way: dict[Hashable, _Case] = {}
-        next_turns: deque[_Case] = deque()
-        fresh = self._fresh_cases(tasks, board)
+        """See ``Judge``. A task is yielded as soon as its last verdict has arrived."""
+        pending = PendingTasks()
+        asked: dict[Hashable, _Conversation] = {}
+        continued: deque[_Conversation] = deque()
+        new = self._new_conversations(tasks, pending)
 
         def requests() -> Iterator[Request]:
-            """Conversations that have begun go on first, so that few are open at a time."""
-            while case := next_turns.popleft() if next_turns else next(fresh, None):
-                under_way[case.question] = case
-                yield self._request(case)
+            """Conversations that have begun come first, so that few are open at a time."""
+            while conversation := continued.popleft() if continued else next(new, None):
+                asked[conversation.question] = conversation
+                yield self._request(conversation)
 
         while True:
             for reply in self.backend.generate(requests()):
-                case = under_way.pop(reply.key)
-                verdicts = self._advance(case, reply)
+                conversation = asked.pop(reply.key)
+                verdicts = self._take_reply(conversation, reply)
                 if verdicts is None:
-                    next_turns.append(case)
+                    continued.append(conversation)
                 else:
-                    board.settle(case.question, verdicts)
-                yield from board.finished()
-            yield from board.finished()
-            if not next_turns:  # else the last replies have opened further turns
+                    pending.add_verdicts(conversation.question, verdicts)
+                yield from pending.finished()
+            yield from pending.finished()
+            if not continued:  # else the last replies have led to further turns
                 return
 
-    def _fresh_cases(self, tasks: Iterable[Task], board: Board) -> Iterator[_Case]:
-        """A case for every question that nobody has asked; what cannot be asked is settled here."""
+    def _new_conversations(self, tasks: Iterable[Task], pending: PendingTasks) -> Iterator[_Conversation]:
+        """A conversation for every question that has not been asked yet; a question that does not fit fails here."""
         for task in tasks:
-            number = board.add(task)
+            number = pending.add(task)
             language = self._language(task)
-            for indices, texts, together in self._questions(task):
+            for indices, texts, related in self._questions(task):
                 question = self._digest(language, texts)
-                if not board.must_ask(question, (number, indices)):
+                if not pending.must_ask(question, (number, indices)):
                     self.usage.repeats += len(indices)
                     continue
-                case = _Case(question, language, texts, len(indices))
-                failure = self._fit(case, self._reference(task.prompt), together)
+                conversation = _Conversation(question, language, texts, len(indices))
+                failure = self._cut_reference(conversation, self._reference(task.prompt), related)
                 if failure is None:
-                    case.messages = self._protocol.opening(language, case.texts)
-                    yield case
+                    conversation.messages = self._protocol.opening(language, conversation.texts)
+                    yield conversation
                 else:
-                    board.settle(question, [failure] * len(indices))
+                    pending.add_verdicts(question, [failure] * len(indices))
 
     def _questions(self, task: Task) -> Iterator[tuple[tuple[int, ...], dict[str, Any], list[str]]]:
-        """Which sentences each question is about, what the templates see, and the sentences whose questions should see
-        the same part of the reference.
+        """Per question: the indices of the sentences that it is about, the variables of the templates, and the
+        sentences whose questions should see the same part of the reference.
         """
         if not task.spans:
             return
@@ -139,8 +141,8 @@ class LLMJudge:
             for i, sentence in enumerate(sentences):
                 yield (i,), shared | {"sentence": sentence, "sentences": []}, sentences
             return
-        for start in range(0, len(sentences), SENTENCES_A_CALL):
-            indices = tuple(range(start, min(start + SENTENCES_A_CALL, len(sentences))))
+        for start in range(0, len(sentences), SENTENCES_PER_CALL):
+            indices = tuple(range(start, min(start + SENTENCES_PER_CALL, len(sentences))))
             # on one line each: a line break in a sentence could pretend to be the next number
             lines = [" ".join(sentences[i].split()) for i in indices]
             numbered = [{"id": str(k), "text": line} for k, line in enumerate(lines, 1)]
@@ -160,77 +162,83 @@ class LLMJudge:
         return self._protocol.language(task.prompt.language or detect_language(task.response.response))
 
     def _digest(self, language: str, texts: dict[str, Any]) -> bytes:
-        """Of what the protocol's templates read: where they do not show the answer, equal sentences of other answers
-        are the same question.
+        """Digest of what the protocol's templates read: where they do not show the answer, equal sentences of different
+        answers are the same question.
         """
         read = [language, *(f"{name}={texts[name]!r}" for name in sorted(self._protocol.uses - {"replies"}))]
         return hashlib.blake2b("\0".join(read).encode(errors="replace"), digest_size=16).digest()
 
-    def _fit(self, case: _Case, passages: Passages, together: list[str]) -> Verdict | None:
-        """Cut the reference to what the model's context leaves room for; a verdict that says so where that fails."""
-        if self._room is None:
-            self._room = Room(self.backend.context(), self._protocol, reply_tokens=self._reply_tokens)
-        own = [case.texts["sentence"]] if case.texts["sentence"] else together
+    def _cut_reference(self, conversation: _Conversation, passages: Passages, related: list[str]) -> Verdict | None:
+        """Cut the reference to what fits into the model's context; a verdict without a label where nothing fits."""
+        if self._budget is None:
+            self._budget = ContextBudget(self.backend.context(), self._protocol, reply_tokens=self._reply_tokens)
+        asked = [conversation.texts["sentence"]] if conversation.texts["sentence"] else related
         try:
-            reference = self._room.fit(case.language, case.texts, passages, together, own)
-        except TooLong as error:
+            reference = self._budget.cut_reference(conversation.language, conversation.texts, passages, related, asked)
+        except QuestionTooLong as error:
             return Verdict(None, Status.TRUNCATED, reason=str(error))
         if reference is not None:
             self.usage.references_cut += 1
-            case.texts = case.texts | {"reference": reference}
+            conversation.texts = conversation.texts | {"reference": reference}
         return None
 
     def _reply_tokens(self, turn: int, sentences: int) -> int:
         settings = self._protocol.turns[turn]
-        return settings.max_tokens if self._protocol.settings.asks == "sentence" else 16 + TOKENS_A_SLOT * sentences
+        return settings.max_tokens if self._protocol.settings.asks == "sentence" else 16 + TOKENS_PER_SLOT * sentences
 
-    def _request(self, case: _Case) -> Request:
-        turn = self._protocol.turns[case.turn]
-        votes = self._votes_for(case.turn)
+    def _request(self, conversation: _Conversation) -> Request:
+        turn = self._protocol.turns[conversation.turn]
+        votes = self._votes_for(conversation.turn)
         sampling = Sampling(
-            max_tokens=self._reply_tokens(case.turn, case.count), temperature=0.0 if votes == 1 else 1.0, n=votes
+            max_tokens=self._reply_tokens(conversation.turn, conversation.count),
+            temperature=0.0 if votes == 1 else 1.0,
+            n=votes,
         )
         self.usage.calls += 1
-        request = Request(case.question, case.messages, sampling=sampling)
+        request = Request(conversation.question, conversation.messages, sampling=sampling)
         if turn.reply == "text":
             return request
         request = replace(request, choices=tuple(turn.words))
         if self._protocol.settings.asks == "sentence":
             return request
-        return replace(request, slots=tuple(sentence["id"] for sentence in case.texts["sentences"]), reply="object")
+        return replace(
+            request, slots=tuple(sentence["id"] for sentence in conversation.texts["sentences"]), reply="object"
+        )
 
     def _votes_for(self, turn: int) -> int:
-        """Votes decide between words; where a free text only leads on, one is enough."""
+        """Votes decide between words; a free text that only leads to the next turn needs one completion."""
         return 1 if self._protocol.turns[turn].otherwise else self._votes
 
-    def _advance(self, case: _Case, reply: Reply) -> list[Verdict] | None:
-        """The verdicts, or None where the conversation goes on."""
+    def _take_reply(self, conversation: _Conversation, reply: Reply) -> list[Verdict] | None:
+        """The verdicts, or None where the conversation has another turn."""
         self.usage.prompt_tokens += reply.prompt_tokens
         self.usage.cached_tokens += reply.cached_tokens
         self.usage.completion_tokens += reply.completion_tokens
-        turn = self._protocol.turns[case.turn]
-        found = outcomes(turn, reply, self._votes_for(case.turn), case.count)
+        turn = self._protocol.turns[conversation.turn]
+        found = outcomes(turn, reply, self._votes_for(conversation.turn), conversation.count)
         if turn.evidence and found[0].meaning == "next":
-            case.evidence = found[0].text.strip()
+            conversation.evidence = found[0].text.strip()
         decides = found[0].meaning != "next"
-        if decides or turn.reply == "word":  # a free text that only leads on takes nothing away
+        if decides or turn.reply == "word":  # a free text that leads to the next turn leaves the confidence as it is
             share = found[0].share
-            case.confidence = None if share is None or case.confidence is None else case.confidence * share
+            conversation.confidence = (
+                None if share is None or conversation.confidence is None else conversation.confidence * share
+            )
         if decides:
-            return [self._verdict(case, outcome) for outcome in found]
-        case.texts = case.texts | {
-            "replies": case.texts["replies"] | {turn.template: self._protocol.neutral(found[0].text)}
+            return [self._verdict(conversation, outcome) for outcome in found]
+        conversation.texts = conversation.texts | {
+            "replies": conversation.texts["replies"] | {turn.template: self._protocol.neutral(found[0].text)}
         }
-        case.turn += 1
-        question = self._protocol.question(case.language, case.turn, case.texts)
-        case.messages = [*case.messages, Message(role="assistant", content=found[0].text), question]
+        conversation.turn += 1
+        question = self._protocol.question(conversation.language, conversation.turn, conversation.texts)
+        conversation.messages = [*conversation.messages, Message(role="assistant", content=found[0].text), question]
         return None
 
-    def _verdict(self, case: _Case, outcome: Outcome) -> Verdict:
+    def _verdict(self, conversation: _Conversation, outcome: Outcome) -> Verdict:
         if outcome.meaning is None or outcome.meaning == "next":
             return Verdict(None, outcome.status, reason=outcome.reason)
-        confidence = outcome.share if case.count > 1 else case.confidence
-        return Verdict(outcome.meaning, confidence=confidence, evidence=case.evidence)
+        confidence = outcome.share if conversation.count > 1 else conversation.confidence
+        return Verdict(outcome.meaning, confidence=confidence, evidence=conversation.evidence)
 
 
 class LLMOptions(BaseModel):
@@ -239,7 +247,7 @@ class LLMOptions(BaseModel):
     protocol: str = "single"
     """The name of a built-in protocol, or a folder of templates."""
     votes: Annotated[int, Field(ge=1)] = 1
-    """Verdicts to sample for each label."""
+    """Verdicts to sample per label."""
 
 
 def llm_judge(backend: Backend, options: LLMOptions) -> LLMJudge:

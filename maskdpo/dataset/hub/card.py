@@ -5,26 +5,22 @@ Building it again replaces what lies between the marks and the keys that are our
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from importlib.resources import files as package_files
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import jinja2
-import yaml
 
 from maskdpo.dataset.hub import features
 from maskdpo.dataset.hub.data import Contents
 from maskdpo.dataset.hub.figures import histogram
 from maskdpo.dataset.hub.history import Origin
 from maskdpo.errors import InputError
+from maskdpo.hub.card import CARD, card_template, join_card, split_card
 from maskdpo.public import line_without_paths, without_paths
 from maskdpo.run_record import sha256_of
 from maskdpo.schemas import JudgeInfo, Label, Status
 
 BEGIN = "<!-- maskdpo: generated from here; edits up to the end mark are lost -->"
 END = "<!-- maskdpo: end of the generated part; what stands before and after is kept -->"
-HEAD = re.compile(r"\A---\n(.*?)^---\n?", re.DOTALL | re.MULTILINE)
 
 TAGS = ("maskdpo", "mask-dpo", "dpo", "trl", "preference", "rlaif", "hallucination", "factuality", "sentence-level")
 TASKS = ("text-generation", "text-classification")
@@ -50,7 +46,7 @@ def build_card(
     Args:
         agreement: what ``read_agreement`` has found.
     """
-    head, body = _parts(before)
+    head, body = split_card(before)
     head |= {
         "license": license,
         **({"language": sorted(contents.figures.languages)} if contents.figures.languages else {}),
@@ -62,8 +58,7 @@ def build_card(
     }
     head.setdefault("pretty_name", repo.rpartition("/")[2])
     generated = f"{BEGIN}\n\n{_render(repo, contents, origin, agreement)}\n{END}\n"
-    shown = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=120)
-    return f"---\n{shown}---\n{_place(body, generated, title=head['pretty_name'])}"
+    return join_card(head, _place(body, generated, title=head["pretty_name"]))
 
 
 def read_agreement(file: Path, annotations: Path) -> dict[str, Any]:
@@ -94,28 +89,13 @@ def read_card(file: Path, *, shown: str | None = None) -> str:
         raise InputError("is not UTF-8; put it right", path=shown or file) from None
 
 
-def _parts(card: str) -> tuple[dict[str, Any], str]:
-    """Head and body of a card."""
-    card = card.replace("\r\n", "\n")
-    found = HEAD.match(card)
-    if found is None:
-        return {}, card
-    try:
-        head = yaml.safe_load(found[1]) or {}
-    except yaml.YAMLError:
-        head = None
-    if not isinstance(head, dict):
-        raise InputError("the YAML between the first --- and the next cannot be read; put it right", path="README.md")
-    return head, card[found.end() :]
-
-
 def _place(body: str, generated: str, *, title: str) -> str:
     begin, end = body.find(BEGIN), body.find(END)
     if begin < 0 and end < 0:
         return f"{body.rstrip() or f'# {title}'}\n\n{generated}".lstrip("\n")
     if not 0 <= begin < end:
         raise InputError(
-            "one of the two marks of the generated part is gone or misplaced; delete the other, too", path="README.md"
+            "one of the two marks of the generated part is gone or misplaced; delete the other, too", path=CARD
         )
     return body[:begin] + generated + body[end + len(END) :].removeprefix("\n")
 
@@ -126,7 +106,7 @@ def _listed(head: Mapping[str, Any], key: str, kind: type) -> list[Any]:
     listed = found if isinstance(found, list) else [] if found is None else [found]
     if not all(isinstance(value, kind) for value in listed):
         what = "texts" if kind is str else "mappings"
-        raise InputError(f"must be a list of {what} in the YAML; put it right", path="README.md", field=key)
+        raise InputError(f"must be a list of {what} in the YAML; put it right", path=CARD, field=key)
     return listed
 
 
@@ -145,10 +125,8 @@ def _by_config(head: Mapping[str, Any], key: str, ours: list[dict[str, Any]] | d
 
 def _render(repo: str, contents: Contents, origin: Origin, agreement: Mapping[str, Any] | None) -> str:
     figures = contents.figures
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"cell": _cell, "fenced": _fenced, "figure": _figure}
-    environment.filters |= {"line_without_paths": line_without_paths, "without_paths": without_paths}
-    template = (package_files("maskdpo.dataset.hub") / "templates" / "card.md").read_text(encoding="utf-8")
+    filters: dict[str, Callable[..., str]] = {"cell": _cell, "fenced": _fenced, "figure": _figure}
+    filters |= {"line_without_paths": line_without_paths, "without_paths": without_paths}
     sentences, missing = figures.sentences(), figures.not_judged()
     values = {
         "repo": repo,
@@ -171,7 +149,7 @@ def _render(repo: str, contents: Contents, origin: Origin, agreement: Mapping[st
         "samplings": sorted(figures.samplings.items()),
         "origin": origin,
     }
-    return environment.from_string(template).render(values).strip() + "\n"
+    return card_template("maskdpo.dataset.hub", "card.md", filters).render(values).strip() + "\n"
 
 
 def _judge(judge: JudgeInfo | None) -> dict[str, Any]:

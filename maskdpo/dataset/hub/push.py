@@ -3,26 +3,24 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from maskdpo.console import say
 from maskdpo.dataset.hub import features
 from maskdpo.dataset.hub.card import BEGIN, build_card, read_agreement, read_card
 from maskdpo.dataset.hub.data import Contents, Files, write_data
 from maskdpo.dataset.hub.history import origin_of
 from maskdpo.errors import InputError, UserError
 from maskdpo.hub import client
-from maskdpo.hub.client import bars_on_terminals_only, hub_errors
+from maskdpo.hub.card import CARD
+from maskdpo.hub.client import hub_errors
+from maskdpo.hub.push import check_name, commit, full_name
 from maskdpo.io import CONFIGS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-CARD = "README.md"
 CARD_ASIDE = ".README.md.before"
 """The card that was there, while the data are replaced: it may hold what people wrote."""
 DATA = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".jsonl.gz", ".json.gz", ".tar", ".zip")
@@ -72,7 +70,7 @@ def write_folder(wanted: Wanted, folder: Path) -> Contents:
     A run that is killed leaves no card beside data that it does not describe; the next one builds on it nonetheless.
     """
     features.require_datasets()
-    check_name(wanted.repo)
+    check_name(wanted.repo, "--repo")
     card, aside = folder / CARD, folder / CARD_ASIDE
     before = next((read_card(file) for file in (card, aside) if file.is_file()), "")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and BEGIN not in before)):
@@ -98,11 +96,10 @@ def push(wanted: Wanted) -> Pushed:
     What was uploaded before a failure lies on the Hub unseen, and is not uploaded again when the command is repeated.
     """
     features.require_datasets()
-    check_name(wanted.repo)
     from huggingface_hub import HfApi
 
     api = HfApi()
-    repo = _full_name(api, wanted.repo)
+    repo = full_name(wanted.repo, "--repo")
     remote = _remote(api, repo)
     if remote is not None:
         _check_visibility(repo, remote, wanted.private)
@@ -116,25 +113,16 @@ def push(wanted: Wanted) -> Pushed:
         changed = {name: file for name, file in files.items() if there.get(name) not in _hashes(file)}
         stale = [name for name in there if name not in files and _is_ours(name)]
         private = remote.private if remote else wanted.private is not False
-        commit = None
+        url = None
         if changed or stale:
             if remote is None:
                 with hub_errors(f"creating {repo}"):
                     api.create_repo(repo, repo_type="dataset", private=private)
                 remote = _remote(api, repo)
                 assert remote is not None
-            commit = _commit(api, repo, changed, stale, remote.sha)
-    return Pushed(repo, contents, private, commit, len(changed), len(stale))
-
-
-def check_name(repo: str) -> None:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise UserError(f"--repo {repo}: {str(error).splitlines()[0]}") from None
+            message = "Data and card, with maskdpo push"
+            url = commit(repo, changed, stale, repo_type="dataset", parent=remote.sha, message=message)
+    return Pushed(repo, contents, private, url, len(changed), len(stale))
 
 
 def _build(wanted: Wanted, folder: Path, before: str, *, repo: str | None = None) -> Contents:
@@ -152,13 +140,6 @@ def _build(wanted: Wanted, folder: Path, before: str, *, repo: str | None = None
     )
     (folder / CARD).write_text(card, encoding="utf-8")
     return contents
-
-
-def _full_name(api: "HfApi", repo: str) -> str:
-    """``user/name``; asked first, for without a valid token all that follows is in vain."""
-    with hub_errors(f"--repo {repo}"):
-        user = api.whoami()["name"]
-    return repo if "/" in repo else f"{user}/{repo}"
 
 
 def _remote(api: "HfApi", repo: str) -> Remote | None:
@@ -225,40 +206,3 @@ def _hashes(file: Path) -> tuple[str, str]:
         content = file.read_bytes()
         small = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     return large, small
-
-
-def _commit(api: "HfApi", repo: str, changed: Mapping[str, Path], stale: list[str], parent: str) -> str:
-    """One commit on top of what was looked at: if there is another one by now, the Hub refuses (412)."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
-
-    operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
-        *(CommitOperationAdd(name, str(file)) for name, file in changed.items()),
-        *(CommitOperationDelete(name) for name in stale),
-    ]
-    bars_on_terminals_only()
-    say(f"pushing {len(changed)} files to {repo} ...")
-    with hub_errors(f"pushing to {repo}"), _upload_errors(repo):
-        info = api.create_commit(
-            repo,
-            operations,
-            commit_message="Data and card, with maskdpo push",
-            repo_type="dataset",
-            parent_commit=parent,
-        )
-    return str(info.commit_url)
-
-
-@contextmanager
-def _upload_errors(repo: str) -> Iterator[None]:
-    """The client wraps what goes wrong in an upload, and what the Hub dislikes in a card, into errors of Python."""
-    try:
-        yield
-    except RuntimeError as error:
-        cause: Any = error.__cause__
-        if isinstance(cause, client.http_errors()):
-            raise cause from None
-        raise UserError(f"pushing to {repo}: an upload failed ({cause or error}); repeat the command") from None
-    except ValueError as error:
-        if isinstance(error, client.http_errors()):
-            raise
-        raise UserError(f"pushing to {repo}: {' '.join(str(error).split())}") from None

@@ -7,14 +7,14 @@ from maskdpo.text.claims.quantities import Quantity
 from maskdpo.text.claims.tokens import Token
 from maskdpo.text.claims.words import (
     BOUNDARIES,
+    CLAUSE_OPENERS,
     CONNECTORS,
     DIRECTIONS,
     MODIFIERS,
     MONEY,
     NEGATIONS,
-    OPENERS,
     RELATIONS,
-    RESTARTS,
+    SENTENCE_OPENERS,
     SMALL_MODIFIERS,
     STOP,
     TITLES,
@@ -34,7 +34,7 @@ class Claim:
     """The preposition before it."""
     length: int = 1
     weak: bool = False
-    """A sentence's first word, which may or may not be a name."""
+    """Whether it is the first word of its sentence, whose capital letter does not tell whether it is a name."""
 
     @property
     def kind(self) -> str:
@@ -45,114 +45,114 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """Claims, and the words that say what is claimed of them."""
+    """Claims, and the words that say what is claimed."""
 
     words: Mapping[str, str]
-    """Stem to word, in order."""
+    """From stem to word, in the order of the text."""
     claims: tuple[Claim, ...]
     negated: bool
     lead: Claim | None = None
-    """The name that the clause begins with, where other claims follow: what it speaks of."""
-    ahead: frozenset[str] = frozenset()
-    """Those of the words that stand before the first claim, but for adverbs."""
+    """The name that the clause begins with, where other claims follow: the subject of the clause."""
+    before_claims: frozenset[str] = frozenset()
+    """The words before the first claim, without adverbs."""
 
 
-def flat(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Words with those joined by hyphens taken apart."""
+def without_hyphens(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The words, with compounds split at their hyphens."""
     return tuple(part for word in words for part in word.split("-"))
 
 
-def find(found: tuple[Token, ...], known: Container[str], topic: tuple[str, ...]) -> list[Claim]:
-    """All claims in order. ``known``: stems that are names however they are written."""
-    claims = _names(found, known)
+def find_claims(tokens: tuple[Token, ...], known: Container[str], topic: tuple[str, ...]) -> list[Claim]:
+    """All claims in order. ``known``: stems of words that are names even without a capital letter."""
+    claims = _names(tokens, known)
     claims += [
-        Claim(i, t.quantity.text.strip(), quantity=t.quantity, relation=_relation(found, i))
-        for i, t in enumerate(found)
+        Claim(i, t.quantity.text.strip(), quantity=t.quantity, relation=_relation(tokens, i))
+        for i, t in enumerate(tokens)
         if t.quantity is not None
     ]
     claims.sort(key=lambda claim: claim.at)
-    return _without_topic(claims, found, topic) if topic else claims
+    return _without_topic(claims, tokens, topic) if topic else claims
 
 
-def _names(found: tuple[Token, ...], known: Container[str]) -> list[Claim]:
+def _names(tokens: tuple[Token, ...], known: Container[str]) -> list[Claim]:
     claims: list[Claim] = []
-    # where all is in capitals, capitals say nothing
-    shouting = sum(t.capital and len(t.raw) > 1 and t.raw.isupper() for t in found) > 0.6 * max(3, len(found))
+    # where everything is in capitals, a capital letter does not mark a name
+    all_capitals = sum(t.capital and len(t.raw) > 1 and t.raw.isupper() for t in tokens) > 0.6 * max(3, len(tokens))
     i = 0
-    while i < len(found):
-        if _begins_name(found, i, known, shouting):
-            end = _end_of_name(found, i, known, shouting)
-            claims.append(_name(found, i, end, known))
+    while i < len(tokens):
+        if _begins_name(tokens, i, known, all_capitals):
+            end = _end_of_name(tokens, i, known, all_capitals)
+            claims.append(_name(tokens, i, end, known))
             i = end
         else:
             i += 1
     return claims
 
 
-def _begins_name(found: tuple[Token, ...], i: int, known: Container[str], shouting: bool) -> bool:
-    token = found[i]
-    if not token.word or token.quantity or token.fold in STOP or (i == 0 and token.fold in OPENERS):
+def _begins_name(tokens: tuple[Token, ...], i: int, known: Container[str], all_capitals: bool) -> bool:
+    token = tokens[i]
+    if not token.word or token.quantity or token.fold in STOP or (i == 0 and token.fold in SENTENCE_OPENERS):
         return False
     if token.fold in DIRECTIONS or token.stem in MONEY:
         return True
-    if token.fold in SMALL_MODIFIERS and i + 1 < len(found) and found[i + 1].capital:
+    if token.fold in SMALL_MODIFIERS and i + 1 < len(tokens) and tokens[i + 1].capital:
         return True
-    return token.stem in known if shouting else token.capital or token.stem in known
+    return token.stem in known if all_capitals else token.capital or token.stem in known
 
 
-def _end_of_name(found: tuple[Token, ...], start: int, known: Container[str], shouting: bool) -> int:
+def _end_of_name(tokens: tuple[Token, ...], start: int, known: Container[str], all_capitals: bool) -> int:
     end = start + 1
-    while end < len(found):
+    while end < len(tokens):
         step = end
-        while step < len(found) and found[step].fold in CONNECTORS:
+        while step < len(tokens) and tokens[step].fold in CONNECTORS:
             step += 1
-        if step >= len(found) or step - end > 2 or (step > end and not found[start].capital):
+        if step >= len(tokens) or step - end > 2 or (step > end and not tokens[start].capital):
             break
-        token = found[step]
+        token = tokens[step]
         if not token.word or token.quantity or token.fold in STOP - {"us"}:
             break
-        if not (token.capital or token.stem in MONEY or (shouting and token.stem in known)):
+        if not (token.capital or token.stem in MONEY or (all_capitals and token.stem in known)):
             break
         end = step + 1
     return end
 
 
-def _name(found: tuple[Token, ...], first: int, end: int, known: Container[str]) -> Claim:
+def _name(tokens: tuple[Token, ...], first: int, end: int, known: Container[str]) -> Claim:
     start = first
-    while start < end - 1 and found[start].fold in TITLES:
+    while start < end - 1 and tokens[start].fold in TITLES:
         start += 1
-    run = found[start:end]
-    words = "".join(f"{'-' if k and t.glued else ' '}{t.stem}" for k, t in enumerate(run)).split()
-    token = found[first]
+    run = tokens[start:end]
+    words = "".join(f"{'-' if k and t.hyphenated else ' '}{t.stem}" for k, t in enumerate(run)).split()
+    token = tokens[first]
     weak = first == 0 and end == 1 and token.stem not in known and not token.raw[1:].isupper()
     text = " ".join(t.raw for t in run).removesuffix("'s")
-    return Claim(start, text, tuple(words), relation=_relation(found, first), length=end - start, weak=weak)
+    return Claim(start, text, tuple(words), relation=_relation(tokens, first), length=end - start, weak=weak)
 
 
-def _relation(found: tuple[Token, ...], at: int) -> str:
-    while at > 0 and found[at - 1].fold in ("the", "a", "an", "about"):
+def _relation(tokens: tuple[Token, ...], at: int) -> str:
+    while at > 0 and tokens[at - 1].fold in ("the", "a", "an", "about"):
         at -= 1
-    before = found[at - 1].fold if at else ""
+    before = tokens[at - 1].fold if at else ""
     return before if before in RELATIONS else ""
 
 
-def _without_topic(claims: list[Claim], found: tuple[Token, ...], topic: tuple[str, ...]) -> list[Claim]:
-    """Leave out the topic's names, unless the sentence gives the topic as a value ("It borders X" of X)."""
+def _without_topic(claims: list[Claim], tokens: tuple[Token, ...], topic: tuple[str, ...]) -> list[Claim]:
+    """Leave out the names of the topic, unless the topic is a value ("It borders X", where X is the topic)."""
     kept: list[Claim] = []
-    spoken_of = bool(found) and found[0].fold in ("it", "its")
+    topic_named = bool(tokens) and tokens[0].fold in ("it", "its")
     for claim in claims:
         if claim.words and is_topic(claim.words, topic):
-            if spoken_of and not claim.relation and claim.at > 1:
+            if topic_named and not claim.relation and claim.at > 1:
                 kept.append(claim)
-            spoken_of = True
+            topic_named = True
         else:
             kept.append(claim)
     return kept
 
 
 def is_topic(words: tuple[str, ...], topic: tuple[str, ...]) -> bool:
-    """Whether a name is the topic or a part of it: Douglas of William Douglas, not Africa of South Africa."""
-    name = flat(words)
+    """Whether a name is the topic or a part of it, as Douglas of William Douglas; Africa is no part of South Africa."""
+    name = without_hyphens(words)
     if name == topic:
         return True
     for i in range(len(topic) - len(name) + 1):
@@ -163,33 +163,33 @@ def is_topic(words: tuple[str, ...], topic: tuple[str, ...]) -> bool:
 
 @dataclass(slots=True)
 class _Group:
-    """A clause in the making."""
+    """A clause that is being read."""
 
     words: dict[str, str] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
     negated: bool = False
     lead: Claim | None = None
-    ahead: frozenset[str] = frozenset()
+    before_claims: frozenset[str] = frozenset()
 
 
-def clauses(found: tuple[Token, ...], claims: list[Claim], predicates: Container[str]) -> list[Clause]:
-    """Group the claims around words.
+def clauses(tokens: tuple[Token, ...], claims: list[Claim], predicates: Container[str]) -> list[Clause]:
+    """The clauses of a sentence: its claims, grouped with the words around them.
 
-    Behind a boundary (a comma, "and", "with") a new clause begins with a word of ``predicates``, a pronoun
-    or a verb such as "is": "Its capital is A, and its population is 5" are two.
+    After a boundary (a comma, "and", "with") a new clause begins with a word of ``predicates``, a pronoun
+    or a verb such as "is": "Its capital is A, and its population is 5" has two clauses.
     """
     at = {claim.at: claim for claim in claims}
     inside = {i for claim in claims for i in range(claim.at, claim.at + claim.length)}
     groups = [_Group()]
     boundary = False
-    for i, token in enumerate(found):
+    for i, token in enumerate(tokens):
         group = groups[-1]
         if i in inside:
             if i in at:
-                _add_claim(group, at[i], boundary or not found[i - 1].word)
+                _add_claim(group, at[i], boundary or not tokens[i - 1].word)
                 boundary = False
             continue
-        starts = token.fold in RESTARTS or (token.stem in predicates and token.fold not in STOP)
+        starts = token.fold in CLAUSE_OPENERS or (token.stem in predicates and token.fold not in STOP)
         if boundary and group.claims and starts:
             group = _Group()
             groups.append(group)
@@ -215,7 +215,7 @@ def _add_claim(group: _Group, claim: Claim, listed: bool) -> None:
     if not before and not group.words and not claim.relation and claim.kind == "name":
         group.lead = claim
     if not before:
-        group.ahead = frozenset(w for w in group.words if not w.endswith("ly"))
+        group.before_claims = frozenset(w for w in group.words if not w.endswith("ly"))
     group.claims.append(claim)
 
 
@@ -228,4 +228,7 @@ def _merged(groups: list[_Group]) -> list[Clause]:
             whole[-1].negated |= group.negated
         else:
             whole.append(group)
-    return [Clause(g.words, tuple(g.claims), g.negated, g.lead if len(g.claims) > 1 else None, g.ahead) for g in whole]
+    return [
+        Clause(g.words, tuple(g.claims), g.negated, g.lead if len(g.claims) > 1 else None, g.before_claims)
+        for g in whole
+    ]

@@ -1,7 +1,7 @@
 """Numbers and dates in text, and whether two of them agree.
 
 A number agrees with another if one is the other rounded: "67 million" and "66,987,244", "3.14" and "3.14159".
-Years and small counts must be equal. Hedges widen ("about 70 million") or open to one side ("over 60").
+Years and small counts must be equal. A hedge widens the range ("about 70 million") or opens one side ("over 60").
 """
 
 import re
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from maskdpo.text.claims.words import ABOUT, MAGNITUDES, MONTHS, OVER, UNDER
 
-OPEN = 0.6
-"""How far "over" and "under" reach: "over 15 million" is said of 24 million, not of 100 million."""
+OPEN_SIDE = 0.6
+"""The reach of "over" and "under", as a share: "over 15 million" agrees with 24 million, not with 100 million."""
 
 _M = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
@@ -44,7 +44,7 @@ class Quantity:
     unit: str = ""
     """``%`` for a percentage, ``year``, ``nth`` for an ordinal, else empty."""
     date: tuple[int, int, int] | None = None
-    """Year, month, day; 0 where it is not said."""
+    """Year, month, day; 0 where the text does not give it."""
 
     @property
     def kind(self) -> str:
@@ -91,22 +91,22 @@ def parse_number(match: re.Match[str], hedge: str) -> Quantity | None:
 
 
 def make_number(text: str, value: float, resolution: float, unit: str, hedge: str) -> Quantity:
-    """A number with the interval that its rounding and its hedge allow."""
+    """A number with the interval of values that its rounding and its hedge allow."""
     if unit in ("year", "nth"):
         return Quantity(text, value, value, value, unit)
     size = abs(value)
     slack = min(resolution / 2, 0.05 * size if resolution > 1 else 0.02 * size)
     if hedge in OVER:
-        return Quantity(text, value, value - slack, value + OPEN * size, unit)
+        return Quantity(text, value, value - slack, value + OPEN_SIDE * size, unit)
     if hedge in UNDER:
-        return Quantity(text, value, value - OPEN * size, value + slack, unit)
+        return Quantity(text, value, value - OPEN_SIDE * size, value + slack, unit)
     if hedge in ABOUT:
         slack = max(slack, 0.05 * size)
     return Quantity(text, value, value - slack, value + slack, unit)
 
 
-def join(first: Quantity, last: Quantity) -> Quantity:
-    """The range "between ``first`` and ``last``"; "60 to 70 million" lends its magnitude to the first."""
+def join_range(first: Quantity, last: Quantity) -> Quantity:
+    """The range from ``first`` to ``last``; in "60 to 70 million" the magnitude holds for both."""
     low, high = first.value, last.value
     for word, scale in sorted(MAGNITUDES.items(), key=lambda item: -len(item[0])):  # 百万 before 万
         if last.text.lower().endswith(word) and first.text.replace(".", "").isdigit():
@@ -116,7 +116,7 @@ def join(first: Quantity, last: Quantity) -> Quantity:
 
 
 def _resolution(digits: str) -> float:
-    """What the last digit that counts is worth: 0.1 for "6.5", 1000 for "67000", 1 for "120"."""
+    """The value of the last significant digit: 0.1 for "6.5", 1000 for "67000", 1 for "120"."""
     if "." in digits:
         return float(10.0 ** -len(digits.split(".")[1]))
     zeros = len(digits) - len(digits.rstrip("0"))

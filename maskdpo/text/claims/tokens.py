@@ -1,4 +1,4 @@
-"""Text to words, numbers, dates and signs, folded so that spellings of one thing meet."""
+"""Text to words, numbers, dates and signs, folded so that different spellings of one word are equal."""
 
 import re
 import unicodedata
@@ -12,7 +12,7 @@ from maskdpo.text.claims.quantities import (
     DATE_FORMS,
     NUMBER,
     Quantity,
-    join,
+    join_range,
     make_number,
     parse_date,
     parse_number,
@@ -36,12 +36,12 @@ class Token:
     """Without case and accents."""
     stem: str
     capital: bool = False
-    glued: bool = False
+    hyphenated: bool = False
     """A hyphen joins it to the token before it."""
     quantity: Quantity | None = None
     word: bool = True
     caseless: bool = False
-    """In a script without capitals."""
+    """The token is in a script without capitals."""
 
 
 @lru_cache(maxsize=65536)
@@ -55,7 +55,7 @@ def fold(word: str) -> str:
 
 @lru_cache(maxsize=65536)
 def stem(word: str) -> str:
-    """A rough stem of a folded word: enough that "borders" meets "bordering", and "metres" "meter"."""
+    """A rough stem of a folded word: "borders" and "bordering" have the same one, as have "metres" and "meter"."""
     if len(word) > 4 and word.endswith("ies"):
         word = word[:-3] + "y"
     elif len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
@@ -69,24 +69,24 @@ def stem(word: str) -> str:
 
 
 @lru_cache(maxsize=65536)
-def tokens(text: str) -> tuple[Token, ...]:
-    """The tokens of a text; "between 5 and 6 million" and "two million" are one each."""
+def tokenize(text: str) -> tuple[Token, ...]:
+    """The tokens of a text; "between 5 and 6 million" is one token, and so is "two million"."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text.translate(_SIGNS)).translate(_SIGNS)
-    found: list[Token] = []
+    tokens: list[Token] = []
     hyphen_end = -1
     for match in _TOKEN.finditer(text):
         if match[0] == "-":
             hyphen_end = match.end()
             continue
-        found.append(_token(match, match.start() == hyphen_end, found[-1] if found else None))
-    return tuple(_with_magnitudes(list(_with_ranges(found))))
+        tokens.append(_token(match, match.start() == hyphen_end, tokens[-1] if tokens else None))
+    return tuple(_with_magnitudes(list(_with_ranges(tokens))))
 
 
-def _token(match: re.Match[str], glued: bool, before: Token | None) -> Token:
+def _token(match: re.Match[str], hyphenated: bool, before: Token | None) -> Token:
     form, raw = match.lastgroup or "", match[0]
     if form == "punct":
-        return Token(raw, raw, raw, glued=glued, word=False)
+        return Token(raw, raw, raw, hyphenated=hyphenated, word=False)
     quantity = None
     folded = fold(raw)
     if match["num"] is not None:
@@ -97,53 +97,53 @@ def _token(match: re.Match[str], glued: bool, before: Token | None) -> Token:
         quantity = make_number(raw, SPELLED[folded], 1.0, "", "")
     word = form in ("word", "abbr", "han")
     caseless = word and raw[0].isalpha() and raw.lower() == raw.upper()
-    return Token(raw, folded, stem(folded), word and raw[0].isupper(), glued, quantity, caseless=caseless)
+    return Token(raw, folded, stem(folded), word and raw[0].isupper(), hyphenated, quantity, caseless=caseless)
 
 
-def _with_ranges(found: list[Token]) -> Iterator[Token]:
+def _with_ranges(tokens: list[Token]) -> Iterator[Token]:
     i = 0
-    while i < len(found):
-        step = _range_step(found, i)
-        if _short_year(found, i):
-            century = str(found[i - 1].fold)[:2]
-            year = int(century + found[i].fold)
-            yield replace(found[i], quantity=Quantity(found[i].raw, year, year, year, "year"))
+    while i < len(tokens):
+        step = _range_step(tokens, i)
+        if _short_year(tokens, i):
+            century = str(tokens[i - 1].fold)[:2]
+            year = int(century + tokens[i].fold)
+            yield replace(tokens[i], quantity=Quantity(tokens[i].raw, year, year, year, "year"))
             i += 1
             continue
-        first, last = found[i].quantity, found[i + step].quantity
+        first, last = tokens[i].quantity, tokens[i + step].quantity
         if step and first and last:
-            quantity = join(first, last)
+            quantity = join_range(first, last)
             yield Token(quantity.text, quantity.text, quantity.text, quantity=quantity)
         else:
-            yield found[i]
+            yield tokens[i]
         i += step + 1
 
 
-def _short_year(found: list[Token], i: int) -> bool:
+def _short_year(tokens: list[Token], i: int) -> bool:
     """The 05 of 1904-05."""
-    before = found[i - 1].quantity if i else None
-    short = found[i].glued and len(found[i].fold) == 2 and found[i].fold.isdecimal()
+    before = tokens[i - 1].quantity if i else None
+    short = tokens[i].hyphenated and len(tokens[i].fold) == 2 and tokens[i].fold.isdecimal()
     return bool(short and before and before.unit == "year" and not before.date)
 
 
-def _range_step(found: list[Token], i: int) -> int:
-    """How far on the other end of a range stands that begins here; 0 where none does. Years are no range."""
-    first = found[i].quantity
+def _range_step(tokens: list[Token], i: int) -> int:
+    """The distance in tokens to the end of a range that begins here; 0 where none begins. Years make no range."""
+    first = tokens[i].quantity
     if first is None or first.unit in ("year", "nth"):
         return 0
-    after = [t.quantity for t in found[i + 1 : i + 3]]
-    if after and after[0] and found[i + 1].glued and after[0].unit != "year":
+    after = [t.quantity for t in tokens[i + 1 : i + 3]]
+    if after and after[0] and tokens[i + 1].hyphenated and after[0].unit != "year":
         return 1
     if len(after) > 1 and after[1] and after[1].unit not in ("year", "nth"):
-        between = found[i + 1].fold == "and" and i > 0 and found[i - 1].fold == "between"
-        return 2 if between or found[i + 1].fold == "to" else 0
+        between = tokens[i + 1].fold == "and" and i > 0 and tokens[i - 1].fold == "between"
+        return 2 if between or tokens[i + 1].fold == "to" else 0
     return 0
 
 
-def _with_magnitudes(found: list[Token]) -> Iterator[Token]:
+def _with_magnitudes(tokens: list[Token]) -> Iterator[Token]:
     """Put "two" and "million" together."""
     skip = False
-    for token, after in zip_longest(found, found[1:]):
+    for token, after in zip_longest(tokens, tokens[1:]):
         if skip:
             skip = False
         elif token.quantity and token.fold in SPELLED and after and after.fold in MAGNITUDES:
@@ -152,6 +152,6 @@ def _with_magnitudes(found: list[Token]) -> Iterator[Token]:
             yield Token(text, text, text, quantity=quantity)
             skip = True
         elif token.fold == "one":  # mostly a pronoun: "one of the largest"
-            yield Token(token.raw, token.fold, token.stem, token.capital, token.glued)
+            yield Token(token.raw, token.fold, token.stem, token.capital, token.hyphenated)
         else:
             yield token

@@ -1,4 +1,4 @@
-"""The small closed classes of English (and a few Chinese) words that reading claims needs."""
+"""Lists of English (and a few Chinese) function words that reading claims needs."""
 
 _SPELLED = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
@@ -51,19 +51,19 @@ STOP = _set(
     """
 )
 """Words that do not say what is claimed."""
-OPENERS = _set(
+SENTENCE_OPENERS = _set(
     """
     additionally finally overall similarly furthermore moreover meanwhile generally typically
     usually today now first second third next lastly specifically particularly unfortunately yes why
     how please note according despite like unlike among during based given given in
     """
 )
-"""Words that begin sentences and are no names."""
+"""Words that often begin sentences and are no names."""
 NEGATIONS = _set("not no never neither nor cannot without none nobody nothing cant 不 没 非 未")
 BOUNDARIES = _set(", ; : ( ) and but while with which who whose where that although 。 ；")
-"""Behind these, a new clause may begin."""
-RESTARTS = _set("it its he his she her they their is are was were has have had which who there")
-"""Behind a boundary, these begin one."""
+"""After these, a new clause may begin."""
+CLAUSE_OPENERS = _set("it its he his she her they their is are was were has have had which who there")
+"""After a boundary, these begin a new clause."""
 RELATIONS = _set("in on at near from by as to for of within under between since until")
 CONNECTORS = _set("of the de da do del della la le les du des von van der den bin ibn al el y e dos das zu")
 """Small words inside names."""
@@ -76,11 +76,11 @@ MONEY = _set(
     riyal ruble rouble lira baht dirham naira kwacha zloty forint
     """
 )
-"""Names of money are names in small letters too."""
+"""Names of currencies are names in lower case too."""
 MODIFIERS = DIRECTIONS | _set("central new middle equatorial upper lower inner outer papua democratic greater")
-"""Words that make another place of a place: Sudan is not South Sudan."""
+"""Words that turn the name of a place into another one: Sudan is not South Sudan."""
 SMALL_MODIFIERS = DIRECTIONS | _set("central middle")
-"""Of these, the ones often written small: "southern Africa" is a name as "Southern Africa" is."""
+"""The modifiers that are often in lower case: "southern Africa" is a name as "Southern Africa" is."""
 TITLES = _set(
     """
     mr mrs ms dr sir lord lady king queen prince princess president senator justice judge professor

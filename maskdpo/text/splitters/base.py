@@ -1,4 +1,4 @@
-"""What a splitter is, and the frame of all built-in ones: the Markdown block pass, then a cutter in prose."""
+"""The interface of splitters, and the common part of the built-in ones: find Markdown blocks, then cut their prose."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,30 +9,29 @@ from maskdpo.schemas.records import Span
 from maskdpo.text.splitters.blocks import parse
 
 Cutter = Callable[[str, str], list[int]]
-"""``cut(prose, language)``: where sentences of ``prose`` end, ascending. White space around a cut does not
-matter, and the end of ``prose`` need not be among them. ``prose`` holds no line ends and no block markers.
+"""``cut(prose, language)``: the ends of the sentences of ``prose``, ascending. White space around a cut does not
+matter, and the end of ``prose`` may be left out. ``prose`` has no line ends and no block markers.
 """
 
 
 class Splitter(Protocol):
     """Finds the sentences of an answer.
 
-    ``split`` returns spans that are ordered, disjoint, trimmed and not empty. Between them is nothing but
-    white space and Markdown markers (docs/sentences.md lists them). The same text gives the same spans,
-    always.
+    ``split`` returns spans that are ordered, disjoint, trimmed and not empty. Between the spans are only white space
+    and Markdown markers (docs/sentences.md lists them). The same text always gives the same spans.
     """
 
     @property
     def name(self) -> str:
-        """What goes into the records; two splitters that may cut differently have different names. One whose cuts
-        change therefore gets another name, such as ``markdown-2``."""
+        """The name in the records. Splitters that may cut differently have different names, so a splitter whose cuts
+        change gets a new one, such as ``markdown-2``."""
 
     def split(self, text: str, language: str) -> list[Span]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class BlockSplitter:
-    """The block pass, then ``cut`` inside every stretch of prose."""
+    """Finds the Markdown blocks, then cuts the prose inside each of them with ``cut``."""
 
     name: str
     cut: Cutter

@@ -1,8 +1,7 @@
-"""The Markdown block pass: where fences, headings, tables, list items, quotes and paragraphs are.
+"""Markdown blocks: where fences, headings, tables, list items, quotes and paragraphs are.
 
-It yields blocks, and a copy of the text of the *same length* in which every marker and line end is a space. A
-cutter that finds sentences in the copy finds them in the text, and white space of the copy belongs to no
-sentence.
+``parse`` returns the blocks, and a copy of the text of the *same length* in which every marker and line end is a
+space. So the positions of sentences in the copy are those in the text, and no marker belongs to a sentence.
 """
 
 import re
@@ -15,7 +14,7 @@ from maskdpo.text.splitters.inline_lists import BULLETS, inline_markers
 
 # Not every number or letter at the start of a line is a list marker. "1.Abigail" is a list item, "3.14" is
 # not; "a. Paris" is, and "A. Lincoln", "p. 5", "c. 1900" are not; "(2) Rome" is, "(212) 555" is not. A
-# number with nothing behind it is an answer ("42."), not an empty item.
+# number without a text after it is an answer ("42."), not an empty item.
 _MARK = (
     r"(?:[-*+–](?=\s|$)"
     rf"|[{BULLETS}]"
@@ -41,7 +40,7 @@ _SHORT_LINE = 40
 
 
 class Block(NamedTuple):
-    """A stretch of text that no sentence leaves. ``whole``: it is one span; else it is cut into sentences."""
+    """A part of the text that contains whole sentences. ``whole``: it is one span; else it is cut into sentences."""
 
     start: int
     end: int
@@ -68,7 +67,7 @@ class _State:
     code_start: int = 0
 
     def flush(self, text: str) -> None:
-        """End the paragraph: its lines become one block for every stretch that runs on."""
+        """End the paragraph: lines that continue each other become one block."""
         if self.paragraph:
             for start, end in _join_lines(text, self.paragraph):
                 self.blocks.append(Block(start, end, self.kind))
@@ -76,9 +75,9 @@ class _State:
 
 
 def parse(text: str) -> tuple[list[Block], str]:
-    """The blocks of ``text`` in order, disjoint, and the copy without markers.
+    """The blocks of ``text``, ordered and disjoint, and the copy without markers.
 
-    A line ends where ``str.splitlines`` says. Blocks are not trimmed and may be blank.
+    Lines are those of ``str.splitlines``. Blocks are not trimmed and may be blank.
     """
     state = _State()
     at = 0
@@ -92,7 +91,7 @@ def parse(text: str) -> tuple[list[Block], str]:
         state.blocks.append(Block(state.code_start, at, Kind.CODE, whole=True))
     copy = "".join(state.copy)
     if not copy.isascii():
-        copy = _SURROGATE.sub("\ufffd", copy)  # half a character cannot be handed to Rust
+        copy = _SURROGATE.sub("\ufffd", copy)  # a lone surrogate cannot be passed to Rust
     return state.blocks, copy
 
 
@@ -104,7 +103,7 @@ def _blank_line(text: str, state: _State) -> str:
 
 
 def _read_line(text: str, at: int, line: str, body: str, state: _State) -> str:
-    """Take in one line that is not blank; returns what of it stays in the copy (from its start)."""
+    """Read one line that is not blank. Returns the beginning of the line as it is in the copy; the rest is blank."""
     if not (state.fence or state.depth or "|" in body) and _PLAIN_START.match(body):  # most lines
         return _text_line(text, at, line, body, 0, state, Kind.PROSE)
     prefix = _PREFIX.match(body)
@@ -113,7 +112,7 @@ def _read_line(text: str, at: int, line: str, body: str, state: _State) -> str:
     if state.fence:
         if depth >= state.depth:
             return _code_line(at, line, body, prefix.end("quote") if state.depth else 0, state)
-        _close_fence(at, state)  # a fence does not outlive its quote
+        _close_fence(at, state)  # a fence ends with its block quote
     if depth != state.depth:
         state.flush(text)
         state.kind, state.depth = Kind.PROSE, depth
@@ -125,7 +124,7 @@ def _read_line(text: str, at: int, line: str, body: str, state: _State) -> str:
 
 
 def _rule_line(text: str, unquoted: str, state: _State) -> str:
-    """A thematic break, a heading's underline or a table's separator row: nothing of it is a sentence."""
+    """A thematic break, the underline of a heading or the separator row of a table: none of them is a sentence."""
     title = state.paragraph
     if title and "|" in unquoted and "|" in text[title[-1].start : title[-1].end]:  # a table's head
         head = title.pop()
@@ -142,7 +141,7 @@ def _rule_line(text: str, unquoted: str, state: _State) -> str:
 
 
 def _marked_line(text: str, at: int, line: str, body: str, prefix: re.Match[str], state: _State) -> str:
-    """A line whose quote signs and list markers are known: look at what stands behind them."""
+    """A line whose quote signs and list markers are known: read what follows them."""
     skip = prefix.end()
     rest = body[skip:]
     if not rest:
@@ -210,7 +209,7 @@ def _close_fence(at: int, state: _State) -> None:
 
 
 def _join_lines(text: str, lines: list[_Line]) -> Iterator[tuple[int, int]]:
-    """Stretches of lines that run on. Models seldom wrap lines: a line end is a boundary unless it shows."""
+    """Ranges of lines that continue each other. Models seldom wrap lines, so most line ends are boundaries."""
     if len(lines) == 1:
         yield lines[0].start, lines[0].end
         return
@@ -225,7 +224,7 @@ def _join_lines(text: str, lines: list[_Line]) -> Iterator[tuple[int, int]]:
 
 
 def _runs_on(line: str, following: str) -> bool:
-    """Whether the line end between the two is a wrap: what follows is lower case, or the line was full."""
+    """Whether ``following`` continues ``line``: it begins in lower case, or the line was full."""
     if _ENDS_SENTENCE.search(line):
         return False
     following = following.lstrip()

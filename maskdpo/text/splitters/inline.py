@@ -1,25 +1,25 @@
-"""Emphasis, code and addresses inside prose: sentencex gets a copy in which they do no harm."""
+"""Emphasis, code and URLs inside prose: sentencex gets a copy in which they do not look like sentence ends."""
 
 import re
 
 _FILLER = "x"
 _OPAQUE = re.compile(r"`+|\b(?:https?://|www\.)[^\s<>\"“”，。；！？（）、]+|\]\([^()\s]*\)")
 _TICKS = re.compile("`+")
-_MOST_TICKS = 8  # that anybody opens code with
+_MAX_TICKS = 8  # the longest run that may open inline code
 _TRAILING = ".,;:!?)]}'*_"
 _LEADING_DOT = re.compile(r"(?<![\w.)\]}])\.(?=\w)")
-# A run is looked at once, from its start: from each of its characters it would take time with their square.
+# A run is matched from its start only: matching from each of its characters takes quadratic time.
 _CLOSERS = re.compile(r"(?<![.!?。！？…])([.!?。！？…]+)([*_]+|\s?[\U0001F600-\U0001F64F\uFE0F❤]+)(?=[\s\[]|$)")
 _ELISION = re.compile(r"(?<!\w)'(?=(?:\d0s|[Tt](?:is|was|il)|[Ee]m|[Cc]ause)\b)")
 _FEET = re.compile(r"(?<=\d)['\"](?=\d|\s)")
 
 
 def plain_copy(prose: str) -> str:
-    """A copy of the same length, each sentence end where it belongs.
+    """A copy of the same length, in which every full stop that looks like a sentence end is one.
 
-    Addresses and inline code become letters, for their full stops end nothing. A full stop before the
-    closers of emphasis changes places with them, for the sentence ends behind them: "**Stop.** Go" ends
-    behind "**".
+    URLs and inline code become letters, because their full stops end no sentence. A full stop before the closing
+    markers of emphasis changes places with them, because the sentence ends after them: in "**Stop.** Go" it ends
+    after "**".
     """
     if "`" in prose or "://" in prose or "www." in prose or "](" in prose:
         prose = _fill_opaque(prose)
@@ -33,7 +33,7 @@ def plain_copy(prose: str) -> str:
 
 
 def _fill_opaque(prose: str) -> str:
-    """Fill inline code, addresses and the targets of links."""
+    """Replace inline code, URLs and the targets of links by letters."""
     pieces, done, at = [], 0, 0
     while found := _OPAQUE.search(prose, at):
         start, end = found.span()
@@ -41,15 +41,13 @@ def _fill_opaque(prose: str) -> str:
         if prose[start] == "`":
             closing = _TICKS.search(prose, end)
             if closing is not None:
-                ticks = min(end - start, closing.end() - closing.start())  # what is too many on one side is none of it
+                ticks = min(end - start, closing.end() - closing.start())  # surplus ticks are not part of the code
                 start, end = end - ticks, closing.start() + ticks
                 at = end
-            elif (
-                end - start <= _MOST_TICKS
-            ):  # nothing is closed from here on; a longer run is filled: it is slow to look at
+            elif end - start <= _MAX_TICKS:  # no code is closed from here on; longer runs, slow to scan, are replaced
                 continue
         elif prose[start] != "]":
-            end = start + len(found[0].rstrip(_TRAILING))  # a full stop after an address ends the sentence
+            end = start + len(found[0].rstrip(_TRAILING))  # a full stop after a URL ends the sentence
         pieces += [prose[done:start], _FILLER * (end - start)]
         done = end
     return "".join([*pieces, prose[done:]])

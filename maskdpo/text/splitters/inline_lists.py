@@ -3,7 +3,7 @@
 import re
 
 BULLETS = "•⁃●▪‣◦"
-"""Characters that are nothing but bullets, so that they need no space after them."""
+"""Characters that are always bullets, so that they need no space after them."""
 
 _NUMBER = re.compile(r"(?<![\w.,$€£¥#-])[(（]?(\d{1,2})(?:\.\)|[.)）、．])(?:\s+(?=\S)|(?=[^\W\d_a-z]|[\"“*]))")
 _LETTER = re.compile(r"(?<!\S)\(?([a-z])(?:\.\)|[.)])\s+(?=\S)")
@@ -13,11 +13,11 @@ _MAY_START = re.compile(r"(?:^[\s>]*|[:：;；.。!?！？，,][\"”’)*]*|\ba
 
 
 def inline_markers(line: str, skip: int) -> list[tuple[int, int]]:
-    """Where list markers stand inside ``line``, after its own marker ``line[:skip]``.
+    """The spans of list markers inside ``line``, after the marker ``line[:skip]`` at its start.
 
-    Numbers count as a list only if they start at 1, at the start of the line or after punctuation, go up by
-    one, are two at least, and no item begins in lower case; letters alike. So "the 2. Bundesliga" and
-    "Apollo 11. It" are left alone, and "for two reasons: 1) it is cheap and 2) it is good" stays one
+    Numbers are a list only if there are at least two, they begin with 1 at the start of the line or after
+    punctuation, they increase by one, and no item begins in lower case; the same holds for letters. So "the 2.
+    Bundesliga" and "Apollo 11. It" have no list, and "for two reasons: 1) it is cheap and 2) it is good" stays one
     sentence.
     """
     if skip and _ANY_BULLET.search(line, 0, skip):
@@ -26,7 +26,7 @@ def inline_markers(line: str, skip: int) -> list[tuple[int, int]]:
         (_NUMBER, ("1.", "1)", "1）", "1、", "1．"), ("2.", "2)", "2）", "2、", "2．")),
         (_LETTER, ("a.", "a)"), ("b.", "b)")),
     ):
-        if any(one in line for one in ones) and any(two in line for two in twos):  # quicker than the pattern
+        if any(one in line for one in ones) and any(two in line for two in twos):  # faster than the pattern
             run = _run(line, pattern, ones[0][0])
             if len(run) > 1 and not any(line[end].islower() for _, end in run):
                 return [span for span in run if span[0] >= skip]

@@ -1,7 +1,6 @@
-"""The default splitter: the Markdown block pass, sentencex inside prose, a few repairs of what it returns.
+"""The default splitter: Markdown blocks, sentencex inside their prose, and a few corrections of its result.
 
-A repair is here only if it says something true about the language ("a sentence does not begin in lower
-case"), never for the sake of one example.
+A correction must follow a rule of the language ("a sentence does not begin in lower case"), not a single example.
 """
 
 import re
@@ -12,8 +11,8 @@ from maskdpo.text.splitters.base import BlockSplitter
 from maskdpo.text.splitters.inline import plain_copy
 
 _MAY_END = re.compile(r"[^\w\s,;:()\[\]\"'*-]")
-_LAST = 48  # characters that are looked at before a cut, or at the start of a sentence
-_PIECE = 8192  # characters that sentencex gets at once, more than any ordinary paragraph has
+_CONTEXT = 48  # characters that are read before a cut, or at the start of a sentence
+_CHUNK = 8192  # characters that sentencex gets at once, more than ordinary paragraphs have
 
 _FIRST_WORD = re.compile(r"[^\w]*(\w+)")
 _TERMINATED = re.compile(r"[.!?…][*_\"'”’)\]]*\s*$")
@@ -31,7 +30,7 @@ _CLOSERS = re.compile(r"[)\]}”」』）】》]+")
 _SPEAKER = re.compile(r"\s*[^\W\d_a-zA-Z]{1,8}?[说问答喊叫道][，。：！？]")
 _QUOTE_END = re.compile(r"[。！？…][”」』]\s*$")
 
-# Places that end a sentence though sentencex leaves them out; the end is that of the match.
+# Sentence ends that sentencex does not find; the sentence ends with the match.
 _MISSED = re.compile(
     r"(?:(?:(?<=[.!?] )|^|(?<=[\"“]))No\.(?=\s+[^\W\d])"  # the answer "No.", not the number "No. 5"
     r"|\betc\.\)?(?=\s+[A-Z]))"
@@ -60,31 +59,34 @@ def cut(prose: str, language: str) -> list[int]:
 
 
 def _boundaries(plain: str, language: str) -> list[int]:
-    """What sentencex finds. Its time grows with the square of a text's length: a very long one is handed to it cut up,
-    and each piece begins at an end that was found well before the end of the piece before."""
+    """The sentence ends that sentencex finds.
+
+    Its time grows with the square of the length, so a very long text is passed in chunks. Each chunk begins at a
+    sentence end in the first half of the chunk before.
+    """
     ends: list[int] = []
-    at, size = 0, _PIECE
+    at, size = 0, _CHUNK
     while True:
         piece = plain[at : at + size]
         found = [at + boundary["end_index"] for boundary in sentencex.get_sentence_boundaries(language, piece)]
         if at + len(piece) == len(plain):
             return ends + found
-        sure = [end for end in found if end <= at + size // 2]
-        if sure:
-            ends += sure
-            at, size = sure[-1], _PIECE
+        certain = [end for end in found if end <= at + size // 2]
+        if certain:
+            ends += certain
+            at, size = certain[-1], _CHUNK
         else:
-            size *= 2  # a sentence that is longer than half a piece
+            size *= 2  # a sentence that is longer than half a chunk
 
 
 def _past_closers(prose: str, end: int) -> int:
-    """No sentence begins with a closing bracket or quote: it belongs to the one before."""
+    """No sentence begins with a closing bracket or quote: they belong to the sentence before."""
     closers = _CLOSERS.match(prose, end)
     return closers.end() if closers else end
 
 
 def _split_asides(prose: str, ends: list[int]) -> list[int]:
-    """Cut behind a sentence that is in brackets from end to end: "It rained. (It often does.) We left." """
+    """Cut after a sentence that is entirely in brackets: "It rained. (It often does.) We left." """
     more = []
     start = 0
     for end in ends:
@@ -101,7 +103,7 @@ def _begins_in_lower_case(prose: str, at: int) -> bool:
 
 
 def _merge(prose: str, ends: list[int]) -> list[int]:
-    """Drop the cuts that are none."""
+    """Drop the cuts inside sentences."""
     kept: list[int] = []
     start = 0
     for i, end in enumerate(ends[:-1]):
@@ -112,14 +114,14 @@ def _merge(prose: str, ends: list[int]) -> list[int]:
 
 
 def _goes_on(prose: str, start: int, end: int, next_end: int) -> bool:
-    """Whether the sentence from ``start`` goes on behind ``end``, with the piece up to ``next_end``."""
-    first = _FIRST_WORD.match(prose, end, next_end)  # never beyond: the next piece is looked at in its turn
+    """Whether the sentence from ``start`` continues after ``end``, with the piece up to ``next_end``."""
+    first = _FIRST_WORD.match(prose, end, next_end)  # not beyond this piece: the next one has its own turn
     if first is None or (first.end() == next_end and _WORD.match(prose, next_end)):  # punctuation, or part of a word
         return True
-    before = prose[max(start, end - _LAST) : end]
+    before = prose[max(start, end - _CONTEXT) : end]
     word = first[1]
-    if word[0].islower() and not word[1:2].isupper():  # not "iPhone", and not by somebody who never uses capitals
-        opening = _WORD.search(prose, start, start + _LAST)
+    if word[0].islower() and not word[1:2].isupper():  # not "iPhone", and not in a text without capitals
+        opening = _WORD.search(prose, start, start + _CONTEXT)
         if opening and not opening[0].islower() and _TERMINATED.search(before):
             return True
     if _NUMBER.match(prose, end) and _BEFORE_NUMBER.search(before):
@@ -127,5 +129,5 @@ def _goes_on(prose: str, start: int, end: int, next_end: int) -> bool:
     if _LETTER.match(prose, end) and _BEFORE_LETTER.search(before):
         return True
     if end - start < 12 and _LONE_NUMBER.match(prose, start, end):  # "**1.** Wash", not "How many? 12. Now"
-        return not prose[max(0, start - _LAST) : start].rstrip().endswith("?")
+        return not prose[max(0, start - _CONTEXT) : start].rstrip().endswith("?")
     return bool(_QUOTE_END.search(before) and _SPEAKER.match(prose, end))

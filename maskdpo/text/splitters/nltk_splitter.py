@@ -1,8 +1,8 @@
-"""NLTK's Punkt inside the Markdown block pass: an installed model, or one trained here.
+"""NLTK's Punkt inside Markdown blocks: an installed model, or one that is trained here.
 
 Punkt learns from raw text which words are abbreviations. Where its English model is not installed, it is
-trained on a sample of the answers to come, or, without one, on each answer by itself; the name says which it
-was.
+trained on a sample of the answers, or, without a sample, on each answer alone; the name of the splitter tells
+which.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from maskdpo.extras import require
 from maskdpo.schemas.records import Span
 from maskdpo.text.splitters.base import BlockSplitter, Cutter, Splitter
 
-# Punkt itself ends sentences only before white space, which Chinese does not have.
+# Punkt ends sentences only before white space, which Chinese does not have.
 _CHINESE_END = re.compile(r"[。！？…]+[”’」』）》】]*")
 
 
@@ -24,10 +24,10 @@ def nltk_splitter(sample: Sequence[str] = ()) -> Splitter:
     """``nltk:english`` (the installed model), ``nltk:sample-HASH`` or ``nltk:self``.
 
     Args:
-        sample: texts to train on; if there are any, the installed model is not used.
+        sample: texts to train on; with a sample the installed model is not used.
 
     Raises:
-        UserError: if NLTK is not installed.
+        UserError: NLTK is not installed.
     """
     punkt = require("nltk.tokenize.punkt", install="maskdpo[nltk]", purpose="the splitter nltk")
     if sample:

@@ -1,4 +1,4 @@
-"""How well a splitter does on text whose sentences somebody marked: precision and recall of sentence ends."""
+"""Precision and recall of the sentence ends that a splitter finds, on texts whose sentences are marked."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from maskdpo.text.splitters.base import Splitter
 
 @dataclass(frozen=True, slots=True)
 class BoundaryScore:
-    """Sentence ends, counted over texts. Only ends: it does not matter whether list markers are kept."""
+    """Counts of sentence ends over texts. Only ends are compared: list markers before a sentence do not matter."""
 
     found: int
     expected: int
     both: int
     exact: int
-    """Texts whose ends are all right."""
+    """Texts all of whose ends are right."""
     texts: int
 
     @property
@@ -32,10 +32,10 @@ class BoundaryScore:
 
 
 def sentence_ends(text: str, sentences: Sequence[str]) -> set[int]:
-    """Where the given sentences end in ``text``, each searched for after the one before it.
+    """Where the given sentences end in ``text``; each is searched for after the one before.
 
     Raises:
-        ValueError: if one is not there.
+        ValueError: a sentence is not in the text.
     """
     ends = set()
     at = 0

@@ -1,4 +1,4 @@
-"""spaCy inside the Markdown block pass: its rule-based sentencizer, or a trained pipeline by name."""
+"""spaCy inside Markdown blocks: its rule-based sentencizer, or a trained pipeline by name."""
 
 import sys
 from functools import cache
@@ -13,10 +13,10 @@ def spacy_splitter(pipeline: str = "") -> BlockSplitter:
     """``spacy``: the sentencizer on a blank pipeline of the text's language; ``spacy:NAME``: that pipeline.
 
     Raises:
-        UserError: if spaCy or the pipeline is not installed, or the pipeline finds no sentences.
+        UserError: spaCy or the pipeline is not installed, or the pipeline finds no sentences.
     """
     if not pipeline:
-        _blank("en")  # a missing package is told now, not at the first answer
+        _blank("en")  # a missing package is an error now, not at the first answer
         return BlockSplitter("spacy", lambda prose, language: _ends(_blank(language), prose))
     nlp = _trained(pipeline)
     return BlockSplitter(f"spacy:{pipeline}", lambda prose, _: _ends(nlp, prose))

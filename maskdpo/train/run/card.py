@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
+from maskdpo.hub.card import CARD, card_template, join_card
 from maskdpo.io import is_on_hub
 from maskdpo.public import HUB_NAMES, shown_model, shown_settings, without_paths
 from maskdpo.run_record import RunMeta, holds, meta_file, read_meta
@@ -16,7 +15,6 @@ from maskdpo.schemas.training import EVALS, METRICS, SETTINGS
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.run.record import read_rows
 
-CARD = "README.md"
 SHOWN = (
     "loss", "margin", "accuracy", "reward_kept_chosen", "reward_kept_rejected", "reward_masked_chosen",
     "reward_masked_rejected",
@@ -58,10 +56,8 @@ def model_card(
         head["base_model"] = base
         head["base_model_relation"] = "adapter" if adapter else "finetune"
     head["tags"] = ["maskdpo", "mask-dpo", "dpo", "hallucination", "factuality"] + ["lora"] * bool(config.lora_r)
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"cell": _cell, "figure": lambda value: "-" if value is None else f"{value:.4f}"}
-    template = (package_files("maskdpo.train.run") / "templates" / "model_card.md").read_text(encoding="utf-8")
-    text = environment.from_string(template).render(
+    filters = {"cell": _cell, "figure": lambda value: "-" if value is None else f"{value:.4f}"}
+    text = card_template("maskdpo.train.run", "model_card.md", filters).render(
         name=name,
         base=base,
         adapter=adapter,
@@ -75,7 +71,7 @@ def model_card(
         evals=evals,
         best=best,
     )
-    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{text.strip()}\n"
+    return join_card(head, f"{text.strip()}\n")
 
 
 def lineage(run: RunMeta, folder: Path) -> Iterator[tuple[str, str, str, str]]:

@@ -6,14 +6,13 @@ another model, would be loaded with it, or instead of it. Only ``.gitattributes`
 
 import json
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from maskdpo import extras
 from maskdpo.console import say, warn
-from maskdpo.errors import UserError
-from maskdpo.hub.client import INSTALL, bars_on_terminals_only, hub_errors
+from maskdpo.hub.client import INSTALL, hub_errors
+from maskdpo.hub.push import commit, full_name
 from maskdpo.identity import model_files
 from maskdpo.public import shown_settings
 from maskdpo.run_record import META_IN_FOLDER
@@ -22,19 +21,17 @@ from maskdpo.schemas.training import ANSWERS, SETTINGS
 KEPT, ADAPTER = ".gitattributes", "adapter_config.json"
 
 
-def check_push(repo: str) -> None:
+def check_push(repo: str) -> str:
     """Before training: a push that must fail fails now.
+
+    Returns:
+        The full name of the repository, ``user/name``.
 
     Raises:
         UserError: a package, a token or a right is missing, or the name is none.
     """
     extras.require("huggingface_hub", install=INSTALL, purpose="--push")
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    with hub_errors(f"--push {repo}"):
-        validate_repo_id(repo)
-        HfApi().whoami()
+    return full_name(repo, "--push")
 
 
 def push_model(folder: Path, repo: str) -> str:
@@ -46,16 +43,13 @@ def push_model(folder: Path, repo: str) -> str:
     Raises:
         UserError: it cannot be done; nothing has been changed then, and the command may be repeated.
     """
-    check_push(repo)
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    repo = check_push(repo)
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
     api = HfApi()
-    bars_on_terminals_only()
     files = published(folder)
-    operations: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
     with hub_errors(f"pushing to {repo}"):
-        repo = repo if "/" in repo else f"{api.whoami()['name']}/{repo}"
         try:
             info = api.model_info(repo)
             if not info.private:
@@ -63,23 +57,14 @@ def push_model(folder: Path, repo: str) -> str:
         except RepositoryNotFoundError:
             api.create_repo(repo, private=True)
             info = api.model_info(repo)
-        others = set(api.list_repo_files(repo, revision=info.sha)) - set(files) - {KEPT}
-        operations += [CommitOperationDelete(name) for name in sorted(others)]
-        if others:
-            say(f"{repo} holds files that are not of this run, which are deleted: {', '.join(sorted(others))}")
-        say(f"pushing {len(files)} files to {repo} ...")
-        try:
-            commit = api.create_commit(
-                repo, operations, commit_message="Model and card, with maskdpo train", parent_commit=info.sha
-            )
-        except RuntimeError as error:  # how the client wraps what goes wrong in an upload
-            raise UserError(
-                f"pushing to {repo}: an upload failed ({error.__cause__ or error}); repeat the command"
-            ) from None
-    return str(commit.commit_url)
+        others = sorted(set(api.list_repo_files(repo, revision=info.sha)) - set(files) - {KEPT})
+    if others:
+        say(f"{repo} holds files that are not of this run, which are deleted: {', '.join(others)}")
+    message = "Model and card, with maskdpo train"
+    return commit(repo, files, others, repo_type="model", parent=info.sha, message=message)
 
 
-def published(folder: Path) -> dict[str, str | bytes]:
+def published(folder: Path) -> dict[str, Path | bytes]:
     """The model, its card and its figures; not the record, which says where files lay on this machine.
 
     Returns:
@@ -87,8 +72,8 @@ def published(folder: Path) -> dict[str, str | bytes]:
         and the adapter name a base model out of a folder by that folder's name alone.
     """
     found = sorted({file for file in folder.iterdir() if file.is_file()} | set(model_files(folder)))
-    files: dict[str, str | bytes] = {
-        file.relative_to(folder).as_posix(): str(file)
+    files: dict[str, Path | bytes] = {
+        file.relative_to(folder).as_posix(): file
         for file in found
         if not file.name.startswith(".") and file.name not in (META_IN_FOLDER, ANSWERS)
     }

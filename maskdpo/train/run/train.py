@@ -83,7 +83,10 @@ class _Job:
         return {"pairs": self.pairs_file} | ({"eval": held_out} if held_out else {})
 
 
-def train(pairs_file: Path, out: Path, config: TrainConfig, options: RunOptions = RunOptions()) -> TrainResult | None:
+DEFAULTS = RunOptions()
+
+
+def train(pairs_file: Path, out: Path, config: TrainConfig, options: RunOptions = DEFAULTS) -> TrainResult | None:
     """Train ``config.model`` on a pairs file and write a Hugging Face model folder.
 
     Returns:

@@ -189,9 +189,10 @@ def test_what_people_wrote_and_added_stays(files: RecordFiles, tmp_path: Path) -
 
 
 def test_a_card_without_marks_gets_the_generated_part_at_its_end(files: RecordFiles, tmp_path: Path) -> None:
-    from maskdpo.dataset.hub.card import _parts, _place
+    from maskdpo.dataset.hub.card import _place
+    from maskdpo.hub.card import split_card
 
-    head, body = _parts("---\r\nlicense: mit\r\n---\r\n# Mine\r\n\r\nText.\r\n")
+    head, body = split_card("---\r\nlicense: mit\r\n---\r\n# Mine\r\n\r\nText.\r\n")
     assert head == {"license": "mit"}
     assert _place(body, "G\n", title="T") == "# Mine\n\nText.\n\nG\n"
     assert _place("", "G\n", title="T") == "# T\n\nG\n"
@@ -199,7 +200,7 @@ def test_a_card_without_marks_gets_the_generated_part_at_its_end(files: RecordFi
         with pytest.raises(InputError, match="one of the two marks"):
             _place(broken, "G\n", title="T")
     with pytest.raises(InputError, match="cannot be read"):
-        _parts("---\n: [\n---\n")
+        split_card("---\n: [\n---\n")
 
 
 @pytest.mark.parametrize(

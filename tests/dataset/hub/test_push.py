@@ -168,14 +168,14 @@ def test_commands_read_the_hub_and_record_its_commit(world: World, files: Record
     assert judged.code == 0, judged.err
     assert len((world.folder / "judged.jsonl").read_text().splitlines()) == 28
     for name, message in (
-        ("hub:me/nothing", "hub:me/nothing: no such dataset, or it is private and this token may not see it"),
+        ("hub:me/nothing", "hub:me/nothing: no such repository, or it is private and this token may not see it"),
         ("hub:me/facts@v9", "hub:me/facts@v9: no such revision"),
         (f"hub:me/facts@{old}", f"hub:me/facts@{old}: holds no pairs/train-*.parquet"),
     ):
         done = world.maskdpo("validate", name)
         assert (done.code, done.err.strip()) == (2, f"error: {message}")
     hidden = world.maskdpo("validate", "hub:me/facts", HF_TOKEN=READER)
-    assert "hub:me/facts: no such dataset, or it is private" in hidden.err
+    assert "hub:me/facts: no such repository, or it is private" in hidden.err
 
 
 def test_a_bad_row_on_the_hub_is_named_by_its_file_and_row(world: World, files: RecordFiles) -> None:
@@ -274,7 +274,7 @@ def test_a_change_in_between_is_not_run_over(world: World, files: RecordFiles) -
     world.hub.faults.append(Fault("POST", "/preupload/", 0, before=edit))
     changed = make_files(world.folder / "in", prompts=8)
     said = world.refuses(changed)
-    assert said == "pushing to me/facts: someone has changed the dataset meanwhile (412); repeat the command"
+    assert said == "pushing to me/facts: someone has changed the repository meanwhile (412); repeat the command"
     assert len(repo.commits) == 3
     world.pushes(changed)
     assert b"Edited meanwhile." in world.hub.files("me/facts")["README.md"]
