@@ -4,6 +4,7 @@ versions of those that decide a result are recorded."""
 import importlib
 import importlib.metadata
 import platform
+from functools import cache
 from types import ModuleType
 
 from maskdpo.errors import UserError
@@ -16,13 +17,16 @@ BROUGHT_BY = {"torch": "train", "matplotlib": "train", "transformers": "transfor
 
 def versions() -> dict[str, str]:
     """Python's and those of the packages that are installed."""
-    found = {"python": platform.python_version()}
-    for package in RECORDED:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {package: version for package in RECORDED if (version := _version(package)) is not None}
+    return {"python": platform.python_version(), **installed}
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def require(module: str, *, install: str, purpose: str) -> ModuleType:
