@@ -7,7 +7,6 @@ own (``Turn``).
 """
 
 import datetime
-import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,12 @@ THINK, END_THINK = "<think>", "</think>"
 ANCHORS = ("\n", ".", "a", " ")
 """What a text is encoded behind where its prompt will not do: the first of these that shares no token with it."""
 ASKS_FOR_DATE = re.compile(r"""strftime_now\s*\(\s*(["'])(.*?)\1\s*\)""")
+NO_OPTIONS = frozenset(
+    "self conversation messages tools documents chat_template add_generation_prompt continue_final_message tokenize "
+    "sanitize_control_tokens padding truncation max_length return_tensors return_dict return_assistant_tokens_mask "
+    "tokenizer_kwargs kwargs".split()
+)
+"""Parameters of ``PreTrainedTokenizerBase.apply_chat_template``, and the conversation, as templates name it."""
 EMPTY_THINKING = re.compile(r"\s*<think>\s*</think>\s*")
 
 
@@ -269,10 +274,7 @@ class ChatFormat:
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Refuse (``UserError``) what ``apply_chat_template`` would take for its own instead of telling the template."""
-    from transformers import PreTrainedTokenizerBase
-
-    taken = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters.keys() | {"messages"}
-    if name := next((name for name in options if name in taken), None):
+    if name := next((name for name in options if name in NO_OPTIONS), None):
         raise UserError(f"{name!r} cannot be an option of the chat template: maskdpo or transformers sets it")
 
 

@@ -10,6 +10,7 @@ from maskdpo import console
 from maskdpo.commands import COMMANDS
 from maskdpo.commands.signature import register
 from maskdpo.errors import Interrupted, UserError
+from maskdpo.extras import install_command
 
 app = typer.Typer(
     name="maskdpo",
@@ -48,6 +49,12 @@ def main() -> None:
     except UserError as error:
         console.fail(str(error))
         raise SystemExit(error.exit_code if isinstance(error, Interrupted) else 2) from None
+    except ModuleNotFoundError as error:
+        advice = install_command(error)
+        if advice is None:
+            raise
+        console.fail(str(advice))
+        raise SystemExit(2) from None
     except BrokenPipeError:
         raise SystemExit(141) from None
     except OSError as error:  # a full disk, a folder without rights: nothing that a traceback would explain better

@@ -130,12 +130,11 @@ def _by_dates(folder: Path) -> str:
 
 
 def _with_commit(name: str, recorded: str | None) -> str:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
     try:
+        from huggingface_hub import try_to_load_from_cache
+
         config = try_to_load_from_cache(name, "config.json")
-    except HFValidationError:  # the name of a model on some server
+    except (ModuleNotFoundError, ValueError):  # without the package, no cache; no Hub id: a name on some server
         config = None
     known = f"{name}@{Path(config).parent.name}" if isinstance(config, str) else name
     if known == name and recorded and recorded.startswith(f"{name}@"):

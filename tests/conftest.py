@@ -1,5 +1,6 @@
 """What several test modules need: nothing from the Hub, JSONL files, a model folder that costs nothing, a browser."""
 
+import gc
 import json
 import os
 import signal
@@ -24,6 +25,13 @@ CORPUS = (
     "supported contradicted unverifiable no_fact no_hallucination yes yesterday no nothing",
     "Which city does the river cross? It crosses Paris. 你好，世界。 Zürich, naïve, 😀.",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_heap() -> None:
+    """Collections pass over all that has been imported so far: with torch and its kin each takes half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from maskdpo.backends.openai_context import server_context
 from maskdpo.backends.openai_session import ServerState, Session
 from maskdpo.backends.settings import DEFAULTS, BackendSettings
 from maskdpo.errors import UserError
-from maskdpo.extras import require
 
 DEFAULT_BASE = "https://api.openai.com/v1"
 CONNECT_TIMEOUT_S = 10.0
@@ -42,7 +41,8 @@ class OpenAIBackend:
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield one reply a request in the order of completion; see ``Backend``."""
-        openai = require("openai", install="'maskdpo[openai]'", purpose="--backend openai")
+        import openai  # late: it takes a moment
+
         key = _key_from_environment(self.api_base)
         done: queue.SimpleQueue[Future[Reply]] = queue.SimpleQueue()
         waiting = iter(requests)

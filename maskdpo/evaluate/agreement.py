@@ -13,7 +13,6 @@ from typing import NamedTuple
 import krippendorff
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, precision_recall_fscore_support
 
 from maskdpo.evaluate.factuality import Estimate, ratio
 from maskdpo.schemas import Annotation, Label, Sentence, group_of
@@ -130,6 +129,8 @@ def overlapping(sentences: Iterable[Sentence], wanted: Sentence) -> Sentence | N
 
 def _class_agreement(answers: Sequence[Pairs], classes: tuple[str, ...], seed: int) -> ClassAgreement | None:
     """None where nothing was judged."""
+    from sklearn.metrics import precision_recall_fscore_support  # late: it takes two seconds
+
     if not answers:
         return None
     tables = np.stack([_confusion(answer, classes) for answer in answers])
@@ -176,6 +177,8 @@ def library_figures(truth: Sequence[str], found: Sequence[str | None], classes: 
 
     kappa and alpha are NaN where gold and judge say one and the same class throughout: nothing is left to agree on.
     """
+    from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
+
     judged = [(t, f) for t, f in zip(truth, found, strict=True) if f is not None]
     gold, said = zip(*judged, strict=True)
     one_class = len({*gold, *said}) == 1

@@ -25,9 +25,6 @@ SAMPLE = ("Dr. Smith met Dr. Jones. Dr. Brown met Mr. Green. Mr. Green left.", "
 
 @cache
 def splitter(name: str) -> Splitter:
-    for module in ("spacy", "nltk"):
-        if name.startswith(module):
-            pytest.importorskip(module)
     return nltk_splitter(SAMPLE) if name == "nltk with a sample" else get_splitter(name)
 
 
@@ -347,13 +344,11 @@ def test_unknown_names(name: str) -> None:
 
 
 def test_a_missing_pipeline_is_answered_with_its_install_command() -> None:
-    pytest.importorskip("spacy")
     with pytest.raises(UserError, match="python -m spacy download xx_no_such_thing"):
         get_splitter("spacy:xx_no_such_thing")
 
 
 def test_a_named_pipeline(tmp_path: Path) -> None:
-    spacy = pytest.importorskip("spacy")
     pipeline = spacy.blank("en")
     pipeline.to_disk(tmp_path / "blank")
     with pytest.raises(UserError, match="finds no sentences"):
@@ -366,6 +361,5 @@ def test_a_named_pipeline(tmp_path: Path) -> None:
 
 
 def test_names_tell_models_apart() -> None:
-    pytest.importorskip("nltk")
     assert get_splitter("markdown").name == "markdown"
     assert nltk_splitter(SAMPLE).name == nltk_splitter(SAMPLE).name != nltk_splitter(SAMPLE[:1]).name

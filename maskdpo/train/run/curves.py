@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 Rows = Sequence[Mapping[str, Any]]
 
 PANELS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
@@ -23,9 +26,6 @@ def draw_curves(file: IO[bytes], steps: Rows, evals: Rows) -> None:
         steps: rows of ``metrics.jsonl``; a figure that is None at a step is passed over.
         evals: rows of ``eval.jsonl``, or none; they are drawn dashed.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(12, 6.5))  # without pyplot: no display, no global state
     figure.subplots_adjust(0.05, 0.08, 0.98, 0.94, wspace=0.2, hspace=0.35)  # automatic layout doubles the time
     FigureCanvasAgg(figure)
