@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Train on several machines under Slurm: `sbatch examples/multi_node.sh`. Not run by us: adapt names and sizes.
-# Submit it again to go on from the last checkpoint, also with another number of machines.
+# This script trains on several machines under Slurm: `sbatch examples/multi_node.sh`. We have not run it: adapt names and sizes.
+# Submit the script again to go on from the last checkpoint, also with another number of machines.
 #SBATCH --job-name=maskdpo
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -8,13 +8,13 @@
 #SBATCH --cpus-per-task=64
 set -euo pipefail
 
-PAIRS=${PAIRS:-pairs.jsonl} # these three on a file system that all machines see
+PAIRS=${PAIRS:-pairs.jsonl} # PAIRS, MODEL and OUT must be on a file system that all machines see
 MODEL=${MODEL:-meta-llama/Llama-3.1-8B-Instruct}
 OUT=${OUT:-model}
 
 HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 # seconds to finish a step and save it after an interruption
-export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} # machines of a cluster seldom reach the Hub: fetch the model before
+export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} # machines of a cluster seldom reach the Hub: fetch the model beforehand
 
 srun torchrun \
     --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node 8 \
