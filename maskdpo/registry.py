@@ -169,7 +169,7 @@ def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _options_model(kind: str, name: str, factory: Callable[..., Any]) -> type[BaseModel]:
-    target = factory.__init__ if inspect.isclass(factory) else factory  # type: ignore[misc]
+    target = factory.__init__ if inspect.isclass(factory) else factory
     model = typing.get_type_hints(target).get("options")
     if not (inspect.isclass(model) and issubclass(model, BaseModel)):
         raise UserError(f"`{kind}` {name}: annotate the parameter 'options' of its factory with a pydantic model")

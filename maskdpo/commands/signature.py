@@ -52,19 +52,20 @@ def _parameter(setting: SettingInfo) -> inspect.Parameter:
         )
         return inspect.Parameter(setting.name, kind, annotation=Annotated[setting.type, argument])
     shown = setting.default not in (None, False, {}, ()) and not setting.required
-    bounds = {} if setting.type not in (int, float) else {"min": setting.low, "max": setting.high}
+    number = setting.type in (int, float)
     option = typer.Option(
         "/".join(setting.flags) if setting.type is bool else setting.flags[0],
         help=setting.option.help + (" [required]" if setting.required else ""),
         rich_help_panel=setting.option.panel,
         show_default=shown,
         metavar=setting.option.metavar,
-        **bounds,
+        min=setting.low if number else None,
+        max=setting.high if number else None,
     )
     several = get_origin(setting.type) in (dict, tuple, list)
     default = None if several else setting.default
-    annotation = Annotated[(list[str] if several else _single(setting.type)) | None, option]
-    return inspect.Parameter(setting.name, kind, annotation=annotation, default=default)
+    read_as: Any = list[str] if several else _single(setting.type)
+    return inspect.Parameter(setting.name, kind, annotation=Annotated[read_as | None, option], default=default)
 
 
 def _single(annotated: Any) -> Any:
