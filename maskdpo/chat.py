@@ -221,7 +221,7 @@ class ChatFormat:
         if not self.tokenizer.chat_template:
             raise UserError(
                 f"{self.tokenizer.name_or_path}: the tokenizer has no chat template, which chat messages need. "
-                "Take an instruction-tuned model, or sample with --raw to get pairs of plain strings"
+                "Take an instruction-tuned model, or sample with `raw` to get pairs of plain strings"
             )
         plain = [_plain(message, parts=self._wants_parts) for message in messages]
         return self._apply(plain, add_generation_prompt=generate)

@@ -45,7 +45,12 @@ def _spelled(message: str) -> str:
 
 
 def say(message: str) -> None:
-    err.print(Text(message), soft_wrap=True)
+    err.print(Text(_spelled(message)), soft_wrap=True)
+
+
+def show(text: str) -> None:
+    """Print somebody else's text as it is."""
+    err.print(Text(text), soft_wrap=True)
 
 
 def warn(message: str) -> None:
@@ -58,11 +63,11 @@ def fail(message: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a small table: the first column is a name, the others are right-aligned figures."""
-    grid = Table(title=title, title_justify="left", title_style="bold")
+    grid = Table(title=_spelled(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         grid.add_column(column, justify="left" if i == 0 else "right")
     for row in rows:
-        grid.add_row(*(Text(format_cell(cell)) for cell in row))
+        grid.add_row(*(Text(_spelled(format_cell(cell))) for cell in row))
     out.print(grid)
 
 

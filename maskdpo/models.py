@@ -46,7 +46,7 @@ def resolve_model(name: str) -> str:
     if path.is_dir():
         if not (path / "config.json").is_file():
             if (path / "adapter_config.json").is_file():
-                raise UserError(f"{path}: is a LoRA adapter, a whole model is needed; train with --merge")
+                raise UserError(f"{path}: is a LoRA adapter, a whole model is needed; train with `merge`")
             raise UserError(f"{path}: is no model folder: it has no config.json")
         return str(path)
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -149,7 +149,7 @@ def compute_type(dtype: Dtype, device: str) -> Literal["float32", "bfloat16"]:
     import torch
 
     if dtype == "bfloat16" and device.startswith("mps") and not torch.backends.mps.is_macos_or_newer(14, 0):
-        raise UserError("--dtype bfloat16: on mps torch computes in it from macOS 14 on; use --dtype float32")
+        raise UserError("`dtype` bfloat16: on mps torch computes in it from macOS 14 on; use `dtype` float32")
     if dtype != "auto":
         return dtype
     if device.startswith("cuda"):
@@ -180,11 +180,11 @@ def pick_device(name: str | None) -> str:
 
     kind, _, number = name.partition(":")
     if kind not in DEVICES or (number and (kind != "cuda" or not number.isdecimal())) or name.endswith(":"):
-        raise UserError(f"--device {name}: no such device; there are cpu, cuda, cuda:N and mps")
+        raise UserError(f"`device` {name}: no such device; there are cpu, cuda, cuda:N and mps")
     here = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
     if here <= int(number or 0):
         found = f"torch sees {here} of them here" if number else "torch sees none here"
-        raise UserError(f"--device {name}: {found}; without --device it would be {default_device()}")
+        raise UserError(f"`device` {name}: {found}; without `device` it would be {default_device()}")
     return name
 
 

@@ -91,7 +91,7 @@ def sample(
     with sole_writer(out):
         if restart:
             set_aside(out, meta_file(out))
-        restart_hint = "Use another --out, or --restart to set it aside and begin anew"
+        restart_hint = "Use another `out`, or `restart` to set it aside and begin anew"
         files = functools.partial(fingerprint, backend.model, recorded_option(meta_file(out), "model_files"))
         options = _options(backend, sampling, raw) | {"model_files": files()}
         options |= {} if raw else fix_date(backend, meta_file(out))

@@ -82,7 +82,7 @@ def annotate(
         info = as_recorded(judge.info, meta_file(out)).model_copy(update={"splitter": splitter.name})
         inputs = {"prompts": prompts_file, "responses": responses_file}
         hint = (
-            "Labels of different judges are not mixed: use another --out, or --restart to set it aside and begin anew"
+            "Labels of different judges are not mixed: use another `out`, or `restart` to set it aside and begin anew"
         )
         run = Run(meta_file(out), "annotate", info.model_dump() | _fixed_date(judge, out), inputs, restart=hint)
         merge_retry_file(out, info)
@@ -130,7 +130,7 @@ def _judge_all(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, output: Ann
 def _check_summary(summary: Path, out: Path) -> None:
     """A summary that cannot be written at the end is an error at the start."""
     if summary.resolve() in (out.resolve(), meta_file(out).resolve(), retry_file(out).resolve()):
-        raise InputError("is the output, or a file beside it; name another --summary", path=summary)
+        raise InputError("is the output, or a file beside it; name another `summary`", path=summary)
     if summary.is_dir():
         raise InputError("is a folder, a file is needed", path=summary)
     above = next(folder for folder in summary.parents if folder.exists())

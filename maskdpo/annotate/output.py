@@ -70,17 +70,17 @@ class AnnotationFile:
         if record.judge != self._info:  # the meta file shows this earlier, where it is still beside the output
             raise InputError(
                 f"{record.id!r} has its labels from another judge ({_differences(record.judge, self._info)}); "
-                "labels of different judges are not mixed: use another --out or --restart",
+                "labels of different judges are not mixed: use another `out` or `restart`",
                 path=self.path,
             )
         response = self.responses.get(record.id)  # None: no longer in the file; its annotation stays
         if response is not None and response.digest != _digest(record.response):
-            message = f"{record.id!r} is annotated here with another text; use another --out or --restart"
+            message = f"{record.id!r} is annotated here with another text; use another `out` or `restart`"
             raise InputError(message, path=self.path)
         if response is not None and response.prompt_id != record.prompt_id:
             raise InputError(
                 f"{record.id!r} is annotated here as an answer to the prompt {record.prompt_id!r}, and now it answers "
-                f"{response.prompt_id!r}; use another --out or --restart",
+                f"{response.prompt_id!r}; use another `out` or `restart`",
                 path=self.path,
             )
         self.written[record.id] = None

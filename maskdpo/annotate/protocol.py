@@ -117,7 +117,7 @@ def load_protocol(name: str) -> Protocol:
     settings_file = folder / "protocol.yaml"
     if not settings_file.is_file():
         raise UserError(
-            f"--protocol {name}: neither a built-in protocol ({', '.join(known)}) nor a folder with a protocol.yaml"
+            f"`protocol` {name}: neither a built-in protocol ({', '.join(known)}) nor a folder with a protocol.yaml"
         )
     try:
         settings = ProtocolSettings.model_validate(yaml.safe_load(settings_file.read_text(encoding="utf-8")))

@@ -98,16 +98,16 @@ def _background_loop() -> Iterator[asyncio.AbstractEventLoop]:
 def _checked_base(api_base: str) -> str:
     url = urlsplit(api_base)
     if url.username or url.password or url.query:  # not repeated: it may hold a secret
-        raise UserError("--api-base must be a plain URL; a key belongs into the variable OPENAI_API_KEY")
+        raise UserError("`api_base` must be a plain URL; a key belongs into the variable OPENAI_API_KEY")
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise UserError(f"--api-base {api_base!r} is no URL. Name one such as http://localhost:8000/v1")
+        raise UserError(f"`api_base` {api_base!r} is no URL. Name one such as http://localhost:8000/v1")
     return api_base.rstrip("/")
 
 
 def _key_from_environment(api_base: str) -> str | None:
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key and api_base == DEFAULT_BASE:
-        raise UserError("OPENAI_API_KEY is not set. Set it, or name another server with --api-base")
+        raise UserError("OPENAI_API_KEY is not set. Set it, or name another server with `api_base`")
     if not key.isascii() or any(not character.isprintable() or character.isspace() for character in key):
         raise UserError("OPENAI_API_KEY holds characters that no key has. Set it again, without spaces")
     return key or None

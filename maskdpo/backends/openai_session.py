@@ -187,7 +187,7 @@ class Session:
         unreachable = type(error.__cause__).__name__ in {"ConnectError", "ConnectTimeout"}
         message = self._clean(message)
         if unreachable and self.state.last_answer is None:
-            message = f"cannot be reached: {message}. Start the server, or correct --api-base"
+            message = f"cannot be reached: {message}. Start the server, or correct `api_base`"
             return _Trouble(message, hopeless=True)
         return _Trouble(message, retry=True, unreachable=unreachable)
 
@@ -217,13 +217,13 @@ class Session:
                 return "needs a key (401). Set the environment variable OPENAI_API_KEY"
             return "refuses the key (401). Set OPENAI_API_KEY to a key of this server"
         if status in (400, 422) and self.options.settings.template_options and "chat_template_kwargs" in message:
-            return f"takes no options for the chat template: {message}. Leave --template-option out"
+            return f"takes no options for the chat template: {message}. Leave `template_options` out"
         if status == 402 or code == "insufficient_quota" or (status == 403 and not self.state.succeeded):
             return f"does not serve this account: {message}. Check the key's permissions and its quota"
         if status == 404 and not self.state.succeeded:
             return (
-                f"does not know the model {self.options.model!r}, or the path: {message}. Check --model "
-                f"(GET {self.options.api_base}/models lists the names) and --api-base (most end in /v1)"
+                f"does not know the model {self.options.model!r}, or the path: {message}. Check `model` "
+                f"(GET {self.options.api_base}/models lists the names) and `api_base` (most end in /v1)"
             )
         return None
 

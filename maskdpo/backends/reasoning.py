@@ -107,7 +107,7 @@ def readers(model: str, template_options: Mapping[str, Any]) -> Callable[[date |
         unread = [name for name in template_options if not re.search(rf"\b{name}\b", str(loaded.chat_template))]
         if unread:
             warn(
-                f"the chat template of {model} does not read {', '.join(unread)}: --template-option has no effect there"
+                f"the chat template of {model} does not read {', '.join(unread)}: `template_options` has no effect there"
             )
         return loaded
 
@@ -130,8 +130,8 @@ def free_answer(
         return Completion(text, "stop" if cut is not None else finish_reason, reasoning=reasoning)
     if finish_reason == "length":
         used = f"its {request.sampling.max_tokens} tokens were used up"
-        return Failure(Status.TRUNCATED, f"the answer consists of reasoning only: {used}; raise --max-tokens")
+        return Failure(Status.TRUNCATED, f"the answer consists of reasoning only: {used}; raise `max_tokens`")
     return Failure(
         Status.PARSE_ERROR,
-        "the answer consists of reasoning only: the model ended its turn there, or a --stop text occurs in it",
+        "the answer consists of reasoning only: the model ended its turn there, or a `stop` text occurs in it",
     )

@@ -113,7 +113,7 @@ class VLLMBackend:
             # its log goes to stdout at INFO otherwise, between our tables
             os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
             os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-            vllm = require("vllm", install="'maskdpo[vllm]'", purpose="--backend vllm")
+            vllm = require("vllm", install="'maskdpo[vllm]'", purpose="`backend` vllm")
             try:
                 self._loaded = vllm.LLM(
                     resolve_model(self.model),

@@ -12,10 +12,10 @@ from maskdpo.schemas import Counts
 class DroppedAnswer(StrEnum):
     """Why an answer cannot be in any pair: decided before a strategy sees it, so that the next best takes its place."""
 
-    SENTENCES = "fewer sentences than --min-sentences"
+    SENTENCES = "fewer sentences than `min_sentences`"
     UNJUDGED = "no sentence was judged"
-    COVERAGE = "a smaller share of sentences judged than --min-coverage"
-    NO_SCORE = "--score says nothing of it (no right or wrong sentence)"
+    COVERAGE = "a smaller share of sentences judged than `min_coverage`"
+    NO_SCORE = "`score` says nothing of it (no right or wrong sentence)"
 
 
 class NoPair(StrEnum):
@@ -33,13 +33,13 @@ class DroppedPair(StrEnum):
     """Why two answers that a strategy put together are no pair."""
 
     SAME_TEXT = "the same text"
-    FORMS = "one was sampled with --raw, the other without"
+    FORMS = "one was sampled with `raw`, the other without"
     TEMPLATES = "their prompts differ: the chat template was told other options, or wrote another date"
-    MARGIN = "scores closer than --min-margin"
-    LENGTH = "lengths further apart than --max-length-ratio"
-    PER_PROMPT = "beyond --max-per-prompt"
-    PER_TOPIC = "beyond --max-per-topic"
-    SIMILAR = "texts more alike than --max-similarity"
+    MARGIN = "scores closer than `min_margin`"
+    LENGTH = "lengths further apart than `max_length_ratio`"
+    PER_PROMPT = "beyond `max_per_prompt`"
+    PER_TOPIC = "beyond `max_per_topic`"
+    SIMILAR = "texts more alike than `max_similarity`"
 
 
 def answer_problem(counts: Counts, score: float | None, options: PairOptions) -> DroppedAnswer | None:

@@ -147,4 +147,4 @@ def _refuse_too_few(stats: PairStats, annotations_file: Path) -> None:
     if not stats.total:
         raise InputError(f"no pair could be built ({stats.why_none()})", path=annotations_file)
     if not stats.pairs["train"]:
-        raise UserError(f"all {stats.total} pairs fell to the test split; lower --test-size, or bring more topics")
+        raise UserError(f"all {stats.total} pairs fell to the test split; lower `test_size`, or bring more topics")

@@ -37,7 +37,7 @@ def pair_files(out: Path) -> Iterator[Callable[[Split, Pair], None]]:
     if test_file(out).exists() and own_test_file(out) is None:
         raise InputError(
             f"is where test pairs go, and no record beside {out.name} says that build-pairs has made it; move it away, "
-            "or name another --out",
+            "or name another `out`",
             path=test_file(out),
         )
     with ExitStack() as files:

@@ -32,7 +32,7 @@ def write_report(
     refuse_overwriting(out, file, compare, prompts, gold)
     if training := training_folder(file):
         if prompts or gold or tokens:
-            raise InputError("is a training: --prompts, --gold and --model are for answers and pairs", path=file)
+            raise InputError("is a training: `prompts`, `gold` and `model` are for answers and pairs", path=file)
         folders = [training, *_other_training(compare)]
         refuse_overwriting(out, *(folder / name for folder in folders for name in FILES))
         return write_training_page(out, folders, title=title)
@@ -42,7 +42,7 @@ def write_report(
     kind = record_type(file)
     if kind is Pair:
         if compare or gold:
-            raise InputError("is a pairs file: --compare and --gold take annotations", path=file)
+            raise InputError("is a pairs file: `compare` and `gold` take annotations", path=file)
         pairs = read_records(file, Pair)
         return write_pairs_page(out, pairs, title=title or file.stem, prompts=known, tokens=tokens)
     if kind is not Annotation:
@@ -50,7 +50,7 @@ def write_report(
             f"holds {kind.__name__.lower()} records; report takes annotations, pairs or a training", path=file
         )
     if tokens:
-        raise InputError("holds annotations: --model is for pairs, to mark the tokens that train", path=file)
+        raise InputError("holds annotations: `model` is for pairs, to mark the tokens that train", path=file)
     return write_page(
         out,
         read_records(file, Annotation),

@@ -63,7 +63,7 @@ def _lock(file: Path, output: Path) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            message = "another maskdpo run is writing to it; wait until it has ended, or use another --out"
+            message = "another maskdpo run is writing to it; wait until it has ended, or use another `out`"
             raise UserError(f"{output}: {message}") from None
         except OSError:  # a file system without locks
             return handle

@@ -21,7 +21,7 @@ def refuse_overwriting(out: Path, *inputs: Path | None) -> None:
     """An output that is one of its own inputs would destroy it."""
     for path in inputs:
         if path is not None and out.exists() and path.exists() and out.samefile(path):
-            raise InputError("is an input of this command; name another --out", path=out)
+            raise InputError("is an input of this command; name another `out`", path=out)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def plan(stages: Sequence[Stage], start: str | None = None) -> Iterator[tuple[St
     _check_inputs(stages[first:])
     for i, stage in enumerate(stages):
         if start:
-            yield stage, State("anew", f"--from {start}") if i >= first else State("up to date", "taken as it is")
+            yield stage, State("anew", f"`start` {start}") if i >= first else State("up to date", "taken as it is")
             continue
         state = state_of(stage)
         before = [made[str(value)] for value in stage.given.values() if str(value) in made]
@@ -50,7 +50,7 @@ def run_stages(stages: Sequence[Stage], start: str | None = None) -> list[tuple[
     for i, stage in enumerate(stages):
         if i < first:
             continue
-        state = State("anew", f"--from {start}") if start else state_of(stage)
+        state = State("anew", f"`start` {start}") if start else state_of(stage)
         say(f"[{i + 1}/{len(stages)}] {stage.name}: {state.action}{f' ({state.why})' if state.why else ''}")
         if state.action != "up to date":
             shown = stage.line.replace("\n", "\\n")  # `--stop` takes it in this form too
@@ -71,7 +71,7 @@ def _index_of(stages: Sequence[Stage], start: str | None) -> int:
         return 0
     names = [stage.name for stage in stages]
     if start not in names:
-        raise UserError(f"--from {start}: no such stage; the file has: {', '.join(names)}")
+        raise UserError(f"`start` {start}: no such stage; the file has: {', '.join(names)}")
     return names.index(start)
 
 
@@ -98,7 +98,7 @@ def _run(stage: Stage, state: State) -> None:
             _call(stage, restart=lost or state.action == "anew")
         except OtherSettings as error:
             if state.action != "changed":
-                raise UserError(f"{stage.name}: {error}. In a pipeline: --from {stage.name}") from None
+                raise UserError(f"{stage.name}: {error}. In a pipeline: `start` {stage.name}") from None
             say(f"{stage.name}: these options decide the result; the earlier output is set aside")
             _call(stage, restart=True)
         except UserError as error:

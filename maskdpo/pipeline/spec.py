@@ -116,7 +116,7 @@ def load_pipeline(file: Path, commands: Mapping[str, Command]) -> list[Stage]:
 
 def _stage(wired: _Wired, call: Command, file: Path) -> Stage:
     for key in sorted({*wired.fixed, "restart"} & wired.section.keys()):
-        hint = "use --from" if key == "restart" else "the pipeline sets it"
+        hint = "use `start`" if key == "restart" else "the pipeline sets it"
         raise InputError(f"cannot be set here: {hint}", path=file, field=f"{wired.name}.{key.replace('_', '-')}")
     model = settings_model(call)
     names = {setting.key: setting.name for setting in settings_of(model)}

@@ -133,7 +133,7 @@ def _own_device(wanted: str | None) -> str:
     """A GPU for each process of the machine, or the CPU for all of them."""
     if wanted not in (None, "cpu"):
         raise UserError(
-            f"--device {wanted}: each of several processes takes the GPU of its own number; leave --device out, or say "
+            f"`device` {wanted}: each of several processes takes the GPU of its own number; leave `device` out, or say "
             "cpu for all of them"
         )
     if wanted == "cpu" or default_device() != "cuda":

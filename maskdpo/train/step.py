@@ -117,7 +117,7 @@ class Trainer:
         if not math.isfinite(grad_norm):  # the same number on every rank; weights and AdamW are as they were
             raise UserError(
                 f"the gradient is not finite (its norm is {grad_norm}) in the step with the pairs "
-                f"{', '.join(pair.id for pair in pairs)}; no weight was changed. A smaller --lr may help, or --dtype "
+                f"{', '.join(pair.id for pair in pairs)}; no weight was changed. A smaller `lr` may help, or `dtype` "
                 "float32"
             )
         for parameters in self.optimizer.param_groups:
@@ -195,4 +195,4 @@ def _check_finite(loss_B: Tensor, pairs: Sequence[EncodedPair]) -> None:
     finite_B = torch.isfinite(loss_B)
     if not finite_B.all():
         bad = [pair.id for pair, finite in zip(pairs, finite_B, strict=True) if not finite]
-        raise UserError(f"the loss is not a finite number for the pairs {', '.join(bad)}; a smaller --lr may help")
+        raise UserError(f"the loss is not a finite number for the pairs {', '.join(bad)}; a smaller `lr` may help")

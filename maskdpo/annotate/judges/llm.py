@@ -61,7 +61,7 @@ class LLMJudge:
 
     def __init__(self, backend: Backend, protocol: Protocol, *, votes: int = 1) -> None:
         if votes < 1:
-            raise UserError(f"--votes must be at least 1, not {votes}")
+            raise UserError(f"`votes` must be at least 1, not {votes}")
         self.backend = backend
         self._protocol = protocol
         self._votes = votes

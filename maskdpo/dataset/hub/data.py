@@ -198,7 +198,7 @@ def _two_forms(config: str, chat: bool) -> str:
             f"this one is {here}, those before it are {before}; a column of prompts has one type: write all as chat "
             "messages (a text is one message of the user)"
         )
-    here, before = ("plain text (--raw)", "chat messages") if chat else ("chat messages", "plain text (--raw)")
+    here, before = ("plain text (`raw`)", "chat messages") if chat else ("chat messages", "plain text (`raw`)")
     return (
         f"this one is {here}, those before it are {before}; a column of {config} has one type, so the two kinds need "
         "datasets of their own"

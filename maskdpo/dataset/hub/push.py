@@ -70,7 +70,7 @@ def write_folder(wanted: Wanted, folder: Path) -> Contents:
     A run that is killed leaves no card beside data that it does not describe; the next one builds on it nonetheless.
     """
     features.require_datasets()
-    check_name(wanted.repo, "--repo")
+    check_name(wanted.repo, "`repo`")
     card, aside = folder / CARD, folder / CARD_ASIDE
     before = next((read_card(file) for file in (card, aside) if file.is_file()), "")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and BEGIN not in before)):
@@ -99,7 +99,7 @@ def push(wanted: Wanted) -> Pushed:
     from huggingface_hub import HfApi
 
     api = HfApi()
-    repo = full_name(wanted.repo, "--repo")
+    repo = full_name(wanted.repo, "`repo`")
     remote = _remote(api, repo)
     if remote is not None:
         _check_visibility(repo, remote, wanted.private)
@@ -175,7 +175,7 @@ def _check_schema(repo: str, remote: Remote, contents: Contents) -> None:
 
     from maskdpo.io.parquet import arrow
 
-    hint = "push to another name, or replace them with --overwrite-schema"
+    hint = "push to another name, or replace them with `overwrite_schema`"
     if BEGIN not in remote.card:
         others = [name for name in remote.files if name.endswith(DATA)]
         if others:

@@ -39,7 +39,7 @@ class Drop(StrEnum):
 
     REFUSED = "the chat template refuses the conversation (its roles or their order)"
     NOT_FOUND = "the chat template does not keep the response text"
-    NO_PLACE = "the chat template has no place for the reasoning (--reasoning drop leaves the reasoning out)"
+    NO_PLACE = "the chat template has no place for the reasoning (`reasoning` drop leaves the reasoning out)"
     NOT_JOINED = "the tokenizer has no boundary between prompt and answer, or does not say which characters a token is"
     NO_ROOM = "prompt and reasoning alone reach max_length"
     EMPTY = "an answer is empty"

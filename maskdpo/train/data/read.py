@@ -43,7 +43,7 @@ def read_pairs(
     if encoder.without_end and config.eos != "drop":
         warn(
             "behind an answer the chat template writes nothing that is one token of this tokenizer and ends the turn: "
-            f"--eos {config.eos} has nothing to train"
+            f"`eos` {config.eos} has nothing to train"
         )
     for reason, count in encoded.dropped.most_common():
         warn(f"{count} pairs left out: {reason.value}")

@@ -33,7 +33,7 @@ def weight_type(config: TrainConfig, device: str) -> torch.dtype:
 
 
 def require_peft() -> None:
-    require("peft", install=INSTALL, purpose="--lora-r")
+    require("peft", install=INSTALL, purpose="`lora_r`")
 
 
 def add_adapter(model: "PreTrainedModel", config: TrainConfig) -> Any:
@@ -67,12 +67,12 @@ def add_adapter(model: "PreTrainedModel", config: TrainConfig) -> Any:
     try:
         adapter = get_peft_model(model, settings)
     except ValueError as error:
-        raise UserError(f"--lora-targets {config.lora_targets}: {' '.join(str(error).split())}") from None
+        raise UserError(f"`lora_targets` {config.lora_targets}: {' '.join(str(error).split())}") from None
     layers = adapter_layers(model)
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     if ends[0].weight is ends[1].weight and any(layer in ends for layer in layers):
         raise UserError(
-            f"--lora-targets {config.lora_targets}: lm_head and embedding of this model are one matrix, which an "
+            f"`lora_targets` {config.lora_targets}: lm_head and embedding of this model are one matrix, which an "
             "adapter of one of them would tear apart; leave them out"
         )
     for layer in layers:
@@ -127,7 +127,7 @@ def _check_targets(model: "PreTrainedModel", targets: list[str], never: list[str
         named = [name for name, _ in model.named_modules() if f".{name}".endswith(f".{target}")]
         if named and all(f"{name}.".startswith(outer) for name in named):
             raise UserError(
-                f"--lora-targets {target}: {model.config.model_type} does not use its {target} as a plain linear layer "
+                f"`lora_targets` {target}: {model.config.model_type} does not use its {target} as a plain linear layer "
                 "of the text model, so that an adapter of it would have no effect or a wrong one; leave it out"
             )
 

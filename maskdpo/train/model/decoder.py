@@ -114,7 +114,7 @@ def checkpoint_layers(model: "PreTrainedModel") -> None:
 
     The checkpoints of transformers are not used: they work in training mode only, and not for every architecture.
     """
-    for layer in decoder_layers(model, "--gradient-checkpointing"):
+    for layer in decoder_layers(model, "`gradient_checkpointing`"):
         layer.forward = functools.partial(_checkpointed, layer.forward)
 
 
@@ -192,7 +192,7 @@ def check_lengths(config: Any, pairs: Sequence[EncodedPair], name: str) -> None:
             longest = max(pair.longest for pair in beyond)
             raise UserError(
                 f"{name}: prompt and answer of {len(beyond)} of {len(pairs)} pairs ({some}) have more than {limit} "
-                f"tokens, up to {longest}; {why}. Cut them with --max-length {limit}, or take another model"
+                f"tokens, up to {longest}; {why}. Cut them with `max_length` {limit}, or take another model"
             )
 
 

@@ -136,6 +136,6 @@ def _compile_layers(model: "PreTrainedModel", device: str) -> None:
     """
     compiler = os.environ.get("CXX", "g++")
     if device == "cpu" and shutil.which(compiler) is None:
-        raise UserError(f"--compile: no C++ compiler {compiler!r} is installed; install g++, or leave --compile out")
-    for layer in decoder_layers(model, "--compile"):
+        raise UserError(f"`compile`: no C++ compiler {compiler!r} is installed; install g++, or leave `compile` out")
+    for layer in decoder_layers(model, "`compile`"):
         layer.compile(dynamic=True)

@@ -42,7 +42,7 @@ def choose_layout(model: PreTrainedModel, pairs: Sequence[EncodedPair]) -> Layou
     with in_float32(model):
         layout, expected = _exact_layout(model, groups)
     if model.dtype in ROUNDED and (failure := _failure(model, groups[:1], layout, expected, ROUNDED[model.dtype])):
-        raise UserError(f"{model.config.model_type}: with weights in {model.dtype} {failure}; take --dtype float32")
+        raise UserError(f"{model.config.model_type}: with weights in {model.dtype} {failure}; take `dtype` float32")
     return layout
 
 

@@ -47,7 +47,7 @@ def shard(model: "PreTrainedModel", compute: str, ranks: Ranks) -> None:
     # What is computed in which type is left to autocast, as on a single device: inputs are not cast.
     policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(ranks.device.split(":")[0], (ranks.size,))
-    for layer in decoder_layers(model, "--nproc"):
+    for layer in decoder_layers(model, "`nproc`"):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     # The embedding stays float32, and with it the residual stream. The root's weights are freed after a forward pass
     # too: whoever reads parameters always finds the shards.

@@ -86,5 +86,5 @@ def _check_first_margin(margin: float, compute: str) -> None:
     if abs(margin) > FIRST_MARGIN_TOLERANCE[compute]:
         raise UserError(
             f"before the first step the margin must be 0, it is {margin:.3g}: the reference log-probs do not belong to "
-            "this model. Go on with --no-cache, and report this as a bug"
+            "this model. Turn `use_cache` off, and report this as a bug"
         )

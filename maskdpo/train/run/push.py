@@ -30,8 +30,8 @@ def check_push(repo: str) -> str:
     Raises:
         UserError: a package, a token or a right is missing, or the name is none.
     """
-    extras.require("huggingface_hub", install=INSTALL, purpose="--push")
-    return full_name(repo, "--push")
+    extras.require("huggingface_hub", install=INSTALL, purpose="`push`")
+    return full_name(repo, "`push`")
 
 
 def push_model(folder: Path, repo: str) -> str:

@@ -133,7 +133,7 @@ class Recorder:
         assert self.heldout is not None
         shown = different_prompts(self.heldout.pairs, self.options.show_answers)
         for answer in answer_prompts(self.trainer, self.tokenizer, shown, step):
-            say(f"  {answer.id}: {answer.answer}")
+            show(f"  {answer.id}: {answer.answer}")
             self._write(ANSWERS, asdict(answer))
 
     def _write(self, name: str, row: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ def require_tracker(name: TrackerName) -> None:
     Raises:
         UserError: its package is missing.
     """
-    require(name, install=f"'maskdpo[{name}]'", purpose=f"--track {name}")
+    require(name, install=f"'maskdpo[{name}]'", purpose=f"`track` {name}")
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def _train(job: _Job) -> TrainResult | None:
         settings["prompt_date"] = today.isoformat()
     run = None if options.restart else _run_record(job, settings)
     if run and run.previous and run.previous.status == "complete":
-        say(f"{out}: this very run is complete; nothing to do (--restart trains it again)")
+        say(f"{out}: this very run is complete; nothing to do (`restart` trains it again)")
         return None
     encoded = read_pairs(job.pairs_file, config, tokenizer, today)
     held_out = read_pairs(options.eval_file, config, tokenizer, today).pairs if options.eval_file else []
@@ -148,14 +148,16 @@ def _check(job: _Job) -> None:
     """What can be refused before anything is read."""
     out, config, options = job.out, job.config, job.options
     if out.is_file():
-        raise InputError("is a file; --out must name a folder", path=out)
+        raise InputError("is a file; `out` must name a folder", path=out)
     found = [file for file in out.iterdir() if file.suffix != LOCK_SUFFIX] if out.exists() else []
     if not options.restart and found and not job.record.exists():
-        raise InputError("the folder exists and holds no maskdpo run; name another --out", path=out)
+        raise InputError("the folder exists and holds no maskdpo run; name another `out`", path=out)
     if options.eval_file is None and (config.keep_best or options.show_answers):
-        raise UserError(f"{'--keep-best' if config.keep_best else '--show-answers'} needs held-out pairs: --eval PAIRS")
+        raise UserError(
+            f"{'`keep_best`' if config.keep_best else '`show_answers`'} needs held-out pairs: `eval_file` PAIRS"
+        )
     if options.show_answers and job.ranks.size > 1:
-        raise UserError("--show-answers works in one process only")
+        raise UserError("`show_answers` works in one process only")
     if config.lora_r:
         require_peft()
     if options.track is not None:
@@ -167,7 +169,7 @@ def _refuse_old(record: Path, meta: RunMeta | None) -> None:
     if meta is not None and meta.status == "running" and meta.schema_version < PAIRS_AS_SAMPLED:
         raise UserError(
             f"{record}: this run was begun by an earlier maskdpo, which encoded pairs in another way; finish it with "
-            "that version, or --restart to set it aside and begin anew"
+            "that version, or `restart` to set it aside and begin anew"
         )
 
 
@@ -178,7 +180,7 @@ def _run_record(job: _Job, settings: dict[str, Any]) -> Run:
         "train",
         settings,
         job.inputs,
-        restart="Use another --out, or --restart to set it aside and begin anew",
+        restart="Use another `out`, or `restart` to set it aside and begin anew",
         fixed_inputs=True,
         # for settings that are not in the record of an earlier version
         defaults={name: field.get_default(call_default_factory=True) for name, field in fields},
