@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from maskdpo.console import warn
 from maskdpo.io import read_records
 from maskdpo.schemas import Pair
-from maskdpo.train.config import TrainConfig
+from maskdpo.train.config import EncodeSettings, TrainConfig
 from maskdpo.train.data.encode import EncodedPairs, Encoder, encode_pairs
 from maskdpo.train.losses import LOSSES
 
@@ -15,19 +15,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def encoder_for(config: TrainConfig, tokenizer: "PreTrainedTokenizerBase", today: date | None = None) -> Encoder:
-    """The encoder of a run that was begun on the day ``today``."""
-    return Encoder(
-        tokenizer,
-        method=config.method,
-        eos=config.eos,
-        max_length=config.max_length,
-        ld_alpha=1.0 if config.ld_alpha is None else config.ld_alpha,
-        need_scores=LOSSES[config.loss].needs_scores,
-        reasoning=config.reasoning,
-        template_options=config.template_options,
-        today=today,
-    )
+def encoder_for(settings: EncodeSettings, tokenizer: "PreTrainedTokenizerBase", today: date | None = None) -> Encoder:
+    """The encoder for these settings. In those of a training the loss may decide on weights and pairs, too.
+
+    Args:
+        today: the day on which the run was begun.
+    """
+    if not isinstance(settings, TrainConfig):
+        return Encoder(tokenizer, settings, today=today)
+    ld_alpha = 1.0 if settings.ld_alpha is None else settings.ld_alpha
+    need_scores = LOSSES[settings.loss].needs_scores
+    return Encoder(tokenizer, settings, today=today, ld_alpha=ld_alpha, need_scores=need_scores)
 
 
 def read_pairs(
