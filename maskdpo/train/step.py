@@ -9,8 +9,8 @@ where w_t is 1 for a token of a right sentence of the chosen answer or of a wron
 for every other token (``data/weights.py``). ``losses.py`` has the formulas, and the other losses of the same r.
 
     Trainer.step      all forward and backward passes of a step, then the gradient's norm, then AdamW
-    Trainer.forward   one forward pass: log pi, log pi_ref, and with them
-    pair_loss         r and L
+    Trainer.forward   one forward pass: log pi and log pi_ref
+    with_losses       r and L from both
 
 Shape letters: N predicted tokens of all answers of a batch, A answers (pair i: chosen 2i, rejected 2i + 1), B pairs.
 """
@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,34 +42,29 @@ Reference = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class PairLoss:
-    """What the log-probs of the tokens with weight say of the answers and the pairs of a batch; all float32."""
+class ForwardPass:
+    """One forward pass over some of the pairs of a step, and what follows from its log-probs; all float32."""
 
+    batch: Batch
+    logps_N: Tensor
+    ref_logps_N: Tensor
     ratio_A: Tensor
-    """r(x, y); for a loss that is averaged, divided by the sum of the weights."""
+    """r(x, y); for a loss that is ``averaged`` divided by the sum of the weights."""
     logps_A: Tensor
     """sum_t w_t log pi(y_t | x, y_<t)."""
     nll_B: Tensor
     """-log pi of the chosen answer per token, weighted: the term that ``sft_weight`` multiplies."""
     loss_B: Tensor
     """The loss, with the SFT term, times the pair's weight."""
-
-
-@dataclass(frozen=True)
-class ForwardPass:
-    """One forward pass over some of the pairs of a step: what it computed and from what."""
-
-    batch: Batch
-    logps_N: Tensor
-    ref_logps_N: Tensor
-    found: PairLoss
     counts: bool = True
     """False for a pass without which the ranks would make different numbers of passes (``data.batch.passes``)."""
 
     def detached(self) -> "ForwardPass":
         """The same numbers without their gradients."""
-        found = PairLoss(**{name: value.detach() for name, value in vars(self.found).items()})
-        return replace(self, logps_N=self.logps_N.detach(), found=found)
+        tensors: dict[str, Any] = {
+            name: value.detach() for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **tensors)
 
 
 class Trainer:
@@ -107,10 +103,9 @@ class Trainer:
         done: list[ForwardPass] = []
         for group, counts in self.passes(pairs):
             forward = replace(self.forward(group), counts=counts)
-            loss_B = forward.found.loss_B
-            loss = loss_B.sum() / len(pairs)
+            loss = forward.loss_B.sum() / len(pairs)
             if counts:
-                _check_finite(loss_B, group)
+                _check_finite(forward.loss_B, group)
             torch.autograd.backward(loss if counts else 0 * loss)
             done.append(forward.detached())
         grad_norm = clip_gradients(self.model, self.config.max_grad_norm)
@@ -133,9 +128,7 @@ class Trainer:
     def forward(self, pairs: Sequence[EncodedPair]) -> ForwardPass:
         """One forward pass over these pairs, with the loss of each."""
         batch = self.collate(pairs)
-        logps_N = self.logps(batch)
-        ref_logps_N = self.reference_logps(pairs, batch)
-        return ForwardPass(batch, logps_N, ref_logps_N, pair_loss(batch, logps_N, ref_logps_N, self.config))
+        return with_losses(batch, self.logps(batch), self.reference_logps(pairs, batch), self.config)
 
     def collate(self, pairs: Sequence[EncodedPair], *, every_token: bool = False) -> Batch:
         """The pairs as rows on the model's device."""
@@ -162,8 +155,8 @@ class Trainer:
         return torch.from_numpy(np.concatenate(parts)).to(self.model.device)
 
 
-def pair_loss(batch: Batch, logps_N: Tensor, ref_logps_N: Tensor, config: TrainConfig) -> PairLoss:
-    """The loss of every pair from the log-probs of the tokens with weight.
+def with_losses(batch: Batch, logps_N: Tensor, ref_logps_N: Tensor, config: TrainConfig) -> ForwardPass:
+    """The losses of a forward pass from the log-probs of the tokens with weight.
 
     Args:
         logps_N, ref_logps_N: float32 log-probs of ``batch.target_N`` under policy and reference.
@@ -178,7 +171,7 @@ def pair_loss(batch: Batch, logps_N: Tensor, ref_logps_N: Tensor, config: TrainC
     nll_B = sft_loss(logps_A, weight_A)
     if config.sft_weight:
         loss_B = loss_B + config.sft_weight * nll_B
-    return PairLoss(ratio_A, logps_A, nll_B, batch.pair_weight_B * loss_B)
+    return ForwardPass(batch, logps_N, ref_logps_N, ratio_A, logps_A, nll_B, batch.pair_weight_B * loss_B)
 
 
 def clip_gradients(model: PreTrainedModel, largest: float) -> float:

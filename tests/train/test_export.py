@@ -20,7 +20,8 @@ from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
 from maskdpo.run_record import Run, meta_file
 from maskdpo.schemas import Prompt
-from maskdpo.train.config import RunOptions, make_config
+from maskdpo.settings import load_settings
+from maskdpo.train.config import RunOptions, TrainConfig
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.run.export import export, moved_in_last_config
 from maskdpo.train.run.push import published
@@ -62,7 +63,7 @@ def test_the_settings_in_the_folder_repeat_the_run(
     config = config_for(Path(tiny_model).name, max_steps=2, loss="simpo", beta=2.0, lora_r=2)
     train(pairs_file, tmp_path / "out", config)
     file = tmp_path / "out" / "train.yaml"
-    assert make_config({}, file) == config.model_copy(update={"model": tiny_model})
+    assert load_settings(TrainConfig, {}, file) == config.model_copy(update={"model": tiny_model})
     recorded = json.loads((tmp_path / "out" / "maskdpo_run.json").read_text())["options"]
     assert {name: recorded[name] for name in config.model_dump()} == config.model_dump()
 

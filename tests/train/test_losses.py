@@ -12,7 +12,7 @@ from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Batch
 from maskdpo.train.losses import LOSSES, masked_log_ratios, pair_losses, sft_loss
 from maskdpo.train.run.figures import pair_figures
-from maskdpo.train.step import ForwardPass, pair_loss
+from maskdpo.train.step import with_losses
 
 LN_3_2, LN_3 = math.log(1.5), math.log(3)
 NAMES: Sequence[str] = list(LOSSES)
@@ -89,8 +89,7 @@ def figures_of(
     config: TrainConfig, logps_N: Tensor, reference_N: Tensor, batch: Batch | None = None
 ) -> dict[str, Tensor]:
     batch = batch or make_batch(WEIGHTS, ANSWERS, [0.5, 0.0])
-    found = pair_loss(batch, logps_N, reference_N, config)
-    return pair_figures(ForwardPass(batch, logps_N, reference_N, found), config.beta)
+    return pair_figures(with_losses(batch, logps_N, reference_N, config), config.beta)
 
 
 def test_log_ratios_by_hand() -> None:
@@ -151,7 +150,7 @@ def test_masked_positions_get_exactly_no_gradient(name: str, sft_weight: float) 
     weights = [1.0, 0, 0.5, 0, 0, 1, 0, 1]
     batch = make_batch(weights, [0, 0, 0, 0, 1, 1, 1, 1], [0.5])
     reference_N = torch.zeros(8) if LOSSES[name].reference_free else -torch.rand(8, generator=generator)
-    pair_loss(batch, logps_N, reference_N, config_for(name, sft_weight=sft_weight)).loss_B.sum().backward()
+    with_losses(batch, logps_N, reference_N, config_for(name, sft_weight=sft_weight)).loss_B.sum().backward()
     assert logps_N.grad is not None
     assert torch.equal(logps_N.grad == 0, torch.tensor(weights) == 0)
     assert (logps_N.grad[[0, 2]] < 0).all(), "the chosen answer becomes more likely"

@@ -163,7 +163,7 @@ def test_loss_and_gradient_of_one_batch_are_those_of_trl(
     batch = next(iter(theirs.get_train_dataloader()))
     loss = theirs.compute_loss(theirs.model, batch)
     loss.backward()
-    found = ours.forward(encoded).found.loss_B.mean()
+    found = ours.forward(encoded).loss_B.mean()
     found.backward()
     assert found.item() == pytest.approx(loss.item(), rel=1e-5)
     gradients = [flat([p.grad for _, p in sorted(model.named_parameters())]) for model in (ours.model, theirs.model)]

@@ -51,7 +51,7 @@ def save_checkpoint(
         UserError: it cannot be written, for example because the disk is full; older checkpoints are as they were.
     """
     target = folder / f"step-{step:08d}"
-    temporary = ranks.from_first(_temporary(folder) if ranks.first else folder)
+    temporary = ranks.from_first(fresh_folder(folder, ".tmp-") if ranks.first else folder)
     try:
         _write(temporary, _named_tensors(model, optimizer), ranks)
         if ranks.first:
@@ -116,11 +116,12 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     return int(state["step"])
 
 
-def _temporary(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.glob(".tmp-*"):
+def fresh_folder(parent: Path, prefix: str) -> Path:
+    """A new, empty folder in ``parent``; folders of the same prefix that a killed run has left are removed."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for left_over in parent.glob(f"{prefix}*"):
         shutil.rmtree(left_over)
-    return Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
 
 
 def _write(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:

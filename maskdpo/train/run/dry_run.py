@@ -117,7 +117,7 @@ def _timed(
     group = sorted(groups, key=lambda group: pass_tokens(group, policy.layout))[len(groups) // 2]
     trainer.reference = compute_reference(trainer, group)  # also warms up
     began = time.perf_counter()
-    loss = trainer.forward(group).found.loss_B.sum()
+    loss = trainer.forward(group).loss_B.sum()
     torch.autograd.backward(loss)
     loss.item()  # waits for the device
     passed = time.perf_counter()

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.adapter import merge
 from maskdpo.train.model.load import Policy
 from maskdpo.train.run.card import from_anywhere
+from maskdpo.train.run.checkpoint import fresh_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -83,9 +83,7 @@ def moved_in_last_config(out: Path) -> Iterator[Path]:
 
     No file of an earlier model stays in ``out``: no adapter, and no shard that the new model does not have.
     """
-    for left_over in out.glob(".export-*"):
-        shutil.rmtree(left_over)
-    temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
+    temporary = fresh_folder(out, ".export-")
     try:
         yield temporary
         names = {file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file()}

@@ -24,20 +24,20 @@ Figures = dict[str, Tensor]
 
 def pair_figures(forward: ForwardPass, beta: float) -> Figures:
     """The loss of every pair, and what is logged beside it; [B] float32 by name."""
-    batch, found = forward.batch, forward.found
-    chosen_B, rejected_B = found.ratio_A[0::2], found.ratio_A[1::2]
+    batch, logps_A = forward.batch, forward.logps_A
+    chosen_B, rejected_B = forward.ratio_A[0::2], forward.ratio_A[1::2]
     kept_A = beta * sum_per_answer(forward.logps_N - forward.ref_logps_N, batch.answer_N, 2 * batch.pairs)
     return {
-        "loss": found.loss_B,
+        "loss": forward.loss_B,
         "reward_chosen": beta * chosen_B,
         "reward_rejected": beta * rejected_B,
         "margin": beta * (chosen_B - rejected_B),
         "accuracy": (chosen_B > rejected_B).float(),
         "reward_kept_chosen": kept_A[0::2],
         "reward_kept_rejected": kept_A[1::2],
-        "logps_chosen": found.logps_A[0::2],
-        "logps_rejected": found.logps_A[1::2],
-        "nll_chosen": found.nll_B,
+        "logps_chosen": logps_A[0::2],
+        "logps_rejected": logps_A[1::2],
+        "nll_chosen": forward.nll_B,
     }
 
 
