@@ -29,9 +29,26 @@ ANCHORS = ("\n", ".", "a", " ")
 """What a text is encoded behind where its prompt will not do: the first of these that shares no token with it."""
 ASKS_FOR_DATE = re.compile(r"""strftime_now\s*\(\s*(["'])(.*?)\1\s*\)""")
 NO_OPTIONS = frozenset(
-    "self conversation messages tools documents chat_template add_generation_prompt continue_final_message tokenize "
-    "sanitize_control_tokens padding truncation max_length return_tensors return_dict return_assistant_tokens_mask "
-    "tokenizer_kwargs kwargs".split()
+    [
+        "self",
+        "conversation",
+        "messages",
+        "tools",
+        "documents",
+        "chat_template",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tokenize",
+        "sanitize_control_tokens",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+        "tokenizer_kwargs",
+        "kwargs",
+    ]
 )
 """Parameters of ``PreTrainedTokenizerBase.apply_chat_template``, and the conversation, as templates name it."""
 EMPTY_THINKING = re.compile(r"\s*<think>\s*</think>\s*")

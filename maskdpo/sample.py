@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from itertools import chain, islice
 from pathlib import Path
@@ -120,6 +120,16 @@ def sample(
         stats.seconds = time.monotonic() - started
         run.finish(asdict(stats))
         return stats
+
+
+def stream_responses(
+    prompts: Iterable[Prompt], backend: Backend, sampling: Sampling, *, raw: bool = False
+) -> Iterator[Response]:
+    """The same in memory: responses in the order in which they come. What fails is pointed out and left out."""
+    for reply in backend.generate(Request(p.id, _to_send(p, raw), sampling=sampling) for p in prompts):
+        responses = _responses(str(reply.key), reply, backend, sampling, raw)
+        _count(SampleStats(), str(reply.key), reply, responses, set())
+        yield from responses
 
 
 def _options(backend: Backend, sampling: Sampling, raw: bool) -> dict[str, Any]:

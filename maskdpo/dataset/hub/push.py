@@ -11,6 +11,7 @@ from maskdpo.dataset.hub import features
 from maskdpo.dataset.hub.card import BEGIN, build_card, read_agreement, read_card
 from maskdpo.dataset.hub.data import Contents, Files, write_data
 from maskdpo.dataset.hub.history import origin_of
+from maskdpo.dataset.hub.settings import PushSettings
 from maskdpo.errors import InputError, UserError
 from maskdpo.hub import client
 from maskdpo.hub.card import CARD
@@ -24,19 +25,6 @@ if TYPE_CHECKING:
 CARD_ASIDE = ".README.md.before"
 """The card that was there, while the data are replaced: it may hold what people wrote."""
 DATA = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".jsonl.gz", ".json.gz", ".tar", ".zip")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be pushed, and how."""
-
-    repo: str
-    files: Files
-    license: str
-    agreement: Path | None = None
-    private: bool | None = None
-    """None: a new dataset is private, one that is there stays as it is."""
-    overwrite_schema: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,13 +52,13 @@ class Pushed:
     deleted: int
 
 
-def write_folder(wanted: Wanted, folder: Path) -> Contents:
+def write_folder(settings: PushSettings, folder: Path) -> Contents:
     """Write the folder that would be pushed. One that is there must be such a folder; a card in it is built on.
 
     A run that is killed leaves no card beside data that it does not describe; the next one builds on it nonetheless.
     """
     features.require_datasets()
-    check_name(wanted.repo, "`repo`")
+    check_name(settings.repo, "`repo`")
     card, aside = folder / CARD, folder / CARD_ASIDE
     before = next((read_card(file) for file in (card, aside) if file.is_file()), "")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and BEGIN not in before)):
@@ -78,7 +66,7 @@ def write_folder(wanted: Wanted, folder: Path) -> Contents:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         made = Path(temporary)
-        contents = _build(wanted, made, before)
+        contents = _build(settings, made, before)
         folder.mkdir(exist_ok=True)
         if card.exists():
             card.replace(aside)
@@ -90,7 +78,7 @@ def write_folder(wanted: Wanted, folder: Path) -> Contents:
     return contents
 
 
-def push(wanted: Wanted) -> Pushed:
+def push(settings: PushSettings) -> Pushed:
     """Write the data beside, compare with what is on the Hub, and commit what differs.
 
     What was uploaded before a failure lies on the Hub unseen, and is not uploaded again when the command is repeated.
@@ -99,20 +87,20 @@ def push(wanted: Wanted) -> Pushed:
     from huggingface_hub import HfApi
 
     api = HfApi()
-    repo = full_name(wanted.repo, "`repo`")
+    repo = full_name(settings.repo, "`repo`")
     remote = _remote(api, repo)
     if remote is not None:
-        _check_visibility(repo, remote, wanted.private)
+        _check_visibility(repo, remote, settings.private)
     with tempfile.TemporaryDirectory(prefix="maskdpo-push-") as temporary:
         folder = Path(temporary)
-        contents = _build(wanted, folder, remote.card if remote else "", repo=repo)
-        if remote is not None and not wanted.overwrite_schema:
+        contents = _build(settings, folder, remote.card if remote else "", repo=repo)
+        if remote is not None and not settings.overwrite_schema:
             _check_schema(repo, remote, contents)
         files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
         there = remote.files if remote else {}
         changed = {name: file for name, file in files.items() if there.get(name) not in _hashes(file)}
         stale = [name for name in there if name not in files and _is_ours(name)]
-        private = remote.private if remote else wanted.private is not False
+        private = remote.private if remote else settings.private is not False
         url = None
         if changed or stale:
             if remote is None:
@@ -125,14 +113,15 @@ def push(wanted: Wanted) -> Pushed:
     return Pushed(repo, contents, private, url, len(changed), len(stale))
 
 
-def _build(wanted: Wanted, folder: Path, before: str, *, repo: str | None = None) -> Contents:
-    agreement = read_agreement(wanted.agreement, wanted.files.annotations) if wanted.agreement else None
-    origin = origin_of(wanted.files)
-    contents = write_data(folder, wanted.files)
+def _build(settings: PushSettings, folder: Path, before: str, *, repo: str | None = None) -> Contents:
+    files = Files(settings.prompts, settings.annotations, settings.pairs)
+    agreement = read_agreement(settings.agreement, settings.annotations) if settings.agreement else None
+    origin = origin_of(files)
+    contents = write_data(folder, files)
     card = build_card(
         before,
-        repo=repo or wanted.repo,
-        license=wanted.license,
+        repo=repo or settings.repo,
+        license=settings.license,
         contents=contents,
         origin=origin,
         agreement=agreement,

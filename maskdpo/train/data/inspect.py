@@ -16,6 +16,7 @@ from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair
 from maskdpo.train.config import InspectSettings
 from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
+from maskdpo.train.data.read import encoder_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,14 +50,7 @@ def inspect_pairs(settings: InspectSettings) -> tuple[InspectStats, list[Text]]:
     if settings.json_file is not None:
         refuse_overwriting(settings.json_file, settings.pairs)
     tokenizer = load_tokenizer(settings.model)
-    encoder = Encoder(
-        tokenizer,
-        method=settings.method,
-        eos=settings.eos,
-        max_length=settings.max_length,
-        reasoning=settings.reasoning,
-        template_options=settings.template_options,
-    )
+    encoder = encoder_for(settings, tokenizer)
     stats = InspectStats()
     texts: list[Text] = []
     with atomic_write(settings.json_file) if settings.json_file else nullcontext() as file:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from maskdpo.console import warn
 from maskdpo.io import read_records
 from maskdpo.schemas import Pair
-from maskdpo.train.config import TrainConfig
+from maskdpo.train.config import EncodeSettings, TrainConfig
 from maskdpo.train.data.encode import EncodedPairs, Encoder, encode_pairs
 from maskdpo.train.losses import LOSSES
 
@@ -15,17 +15,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def encoder_for(config: TrainConfig, tokenizer: "PreTrainedTokenizerBase", today: date | None = None) -> Encoder:
-    """The encoder of a run that was begun on the day ``today``."""
+def encoder_for(settings: EncodeSettings, tokenizer: "PreTrainedTokenizerBase", today: date | None = None) -> Encoder:
+    """The encoder for these settings; those of a training may have a loss that reaches into weights and pairs.
+
+    Args:
+        today: the day on which the run was begun.
+    """
+    config = settings if isinstance(settings, TrainConfig) else None
     return Encoder(
         tokenizer,
-        method=config.method,
-        eos=config.eos,
-        max_length=config.max_length,
-        ld_alpha=1.0 if config.ld_alpha is None else config.ld_alpha,
-        need_scores=LOSSES[config.loss].needs_scores,
-        reasoning=config.reasoning,
-        template_options=config.template_options,
+        method=settings.method,
+        eos=settings.eos,
+        max_length=settings.max_length,
+        ld_alpha=1.0 if config is None or config.ld_alpha is None else config.ld_alpha,
+        need_scores=config is not None and LOSSES[config.loss].needs_scores,
+        reasoning=settings.reasoning,
+        template_options=settings.template_options,
         today=today,
     )
 

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
-from maskdpo.console import say, warn
+from maskdpo.console import say, show, warn
 from maskdpo.io import atomic_write
 from maskdpo.public import shown_settings
 from maskdpo.schemas.training import ANSWERS, CHECKPOINTS, CURVES, EVALS, METRICS, StepStats
