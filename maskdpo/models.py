@@ -144,6 +144,13 @@ def _model_class(config: Any) -> tuple[Any, dict[str, Any]]:
     return AutoModelForCausalLM, {"attn_implementation": "eager"} if fixed else {}
 
 
+def rotary_settings(config: Any) -> list[dict[str, Any]]:
+    """The settings of a decoder's rotary embeddings: one set, or one for each type of layer; none where it has none."""
+    settings: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    by_layer = [each for each in settings.values() if isinstance(each, dict)]
+    return by_layer or ([settings] if settings else [])
+
+
 def compute_type(dtype: Dtype, device: str) -> Literal["float32", "bfloat16"]:
     """The type to compute in. ``auto``: bfloat16 where the hardware computes in it, which halves time and memory."""
     import torch

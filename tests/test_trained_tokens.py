@@ -6,6 +6,7 @@ import pytest
 
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair
+from maskdpo.train.config import EncodeSettings
 from maskdpo.train.data.encode import Encoder
 from maskdpo.train.data.trained_tokens import trained_tokens
 
@@ -34,7 +35,7 @@ def test_marks_are_the_text_of_the_tokens_with_weight(tiny_model: str, chat: boo
     spans = trained_tokens(tiny_model, method)(pair(chat))
     assert not isinstance(spans, str)
     tokenizer = load_tokenizer(tiny_model)
-    encoded = Encoder(tokenizer, method=method).encode(pair(chat))
+    encoded = Encoder(tokenizer, EncodeSettings(model=tiny_model, method=method)).encode(pair(chat))
     special = set(tokenizer.all_special_ids)
     for side in SIDES:
         answer = encoded.side(side)  # type: ignore[union-attr]

@@ -10,11 +10,13 @@ Shape letters: R rows, T tokens, V vocabulary.
 
 import inspect
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
+
+from maskdpo.models import rotary_settings
 
 PROBE_TOKENS = 8
 """Padding that is read to see whether it leaves a trace; more than the width of usual convolutions."""
@@ -159,20 +161,13 @@ def rotation_switch(model: PreTrainedModel) -> int | None:
     if not (_has_rope(model, "longrope") or _has_rope(model, "dynamic")):
         return None
     config = model.config.get_text_config()
-    named = [rope.get("original_max_position_embeddings") for rope in _ropes(model)]
+    named = [rope.get("original_max_position_embeddings") for rope in rotary_settings(config)]
     candidates = [*named, getattr(config, "original_max_position_embeddings", None), config.max_position_embeddings]
     return min(int(tokens) for tokens in candidates if tokens)
 
 
 def _has_rope(model: PreTrainedModel, kind: str) -> bool:
-    return any(kind in str(rope.get("rope_type", "")) for rope in _ropes(model))
-
-
-def _ropes(model: PreTrainedModel) -> list[dict[str, Any]]:
-    """The rotary settings: one, or one for each type of layers."""
-    settings = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    nested = [value for value in settings.values() if isinstance(value, dict)]
-    return cast(list[dict[str, Any]], nested or [settings])
+    return any(kind in str(rope.get("rope_type", "")) for rope in rotary_settings(model.config.get_text_config()))
 
 
 def left_pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -88,7 +88,7 @@ class Bench:
 
     @cached_property
     def pairs(self) -> list[EncodedPair]:
-        encoded = encode_pairs(make_pairs(), Encoder(self.tokenizer))
+        encoded = encode_pairs(make_pairs(), Encoder(self.tokenizer, self.config()))
         assert not encoded.dropped
         return encoded.pairs
 

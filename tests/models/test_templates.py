@@ -30,6 +30,7 @@ from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Label, Message, Side
+from maskdpo.train.config import EncodeSettings
 from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
@@ -95,7 +96,7 @@ class Subject:
 
     @cached_property
     def encoder(self) -> Encoder:
-        return Encoder(self.tokenizer)
+        return Encoder(self.tokenizer, EncodeSettings(model=str(self.folder)))
 
     @cached_property
     def backend(self) -> TransformersBackend:

@@ -40,10 +40,10 @@ def test_the_plan_is_what_the_run_does(
 ) -> None:
     config = config_for(tiny_model, **{"epochs": 1, "max_steps": None} | settings)
     passes: list[int] = []
-    figures = Trainer.figures
+    forward = Trainer.forward
     plan = plan_run(pairs_file, config)
     assert not (tmp_path / "cache").exists()
-    monkeypatch.setattr(Trainer, "figures", lambda self, pairs: (passes.append(1), figures(self, pairs))[1])
+    monkeypatch.setattr(Trainer, "forward", lambda self, pairs: (passes.append(1), forward(self, pairs))[1])
     result = train(pairs_file, tmp_path / "out", config)
     assert result
     rows = metrics_of(tmp_path / "out")
@@ -60,14 +60,14 @@ def test_the_plan_counts_both_rows_of_a_pair_where_prompts_repeat(
 ) -> None:
     config = config_for(windowed_model, epochs=1, max_steps=None, batch_size=5, tokens_per_batch=150)
     made: list[int] = []
-    figures = Trainer.figures
+    forward = Trainer.forward
 
     def counted(self: Trainer, pairs: Any) -> Any:
         made.append(self.collate(pairs).input_ids_RL.numel())
-        return figures(self, pairs)
+        return forward(self, pairs)
 
     plan = plan_run(pairs_file, config)
-    monkeypatch.setattr(Trainer, "figures", counted)
+    monkeypatch.setattr(Trainer, "forward", counted)
     result = train(pairs_file, tmp_path / "out", config)
     assert result
     assert result.layout == "padded"

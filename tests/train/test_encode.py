@@ -11,14 +11,24 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_weights import NO_FACT, RIGHT, TEXTS, WRONG, labelled_spans
 from tokenizers import Tokenizer, models
-from train_helpers import CHATML, NO_ASSISTANT, REASONING, TEMPLATES, THINK, TOKENIZERS, fast_tokenizer, make_pair
+from train_helpers import (
+    CHATML,
+    NO_ASSISTANT,
+    REASONING,
+    TEMPLATES,
+    THINK,
+    TOKENIZERS,
+    encoder,
+    fast_tokenizer,
+    make_pair,
+)
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 from weight_oracle import TABLES, counts, expected_weights
 
 from maskdpo.errors import UserError
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Message, Pair, PairSentence, Side
-from maskdpo.train.data.encode import NO_WEIGHT, Drop, EncodedPair, Encoder, encode_pairs
+from maskdpo.train.data.encode import NO_WEIGHT, Drop, EncodedPair, encode_pairs
 from maskdpo.train.data.weights import exact_offsets
 
 CHOSEN = [("Paris is big.", RIGHT), (" It is blue.", WRONG)]
@@ -149,7 +159,7 @@ def test_whole_pairs_follow_the_definition(name: str, template: str) -> None:
         tokenizer = fast_tokenizer(name, TEMPLATES.get(template))
 
     @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(st.data(), TEXTS, TEXTS, TEXTS, st.sampled_from(["keep", "last_sentence", "drop"]), st.integers(1, 80))
+    @given(st.data(), TEXTS, TEXTS, TEXTS, st.sampled_from(["keep", "last_sentence", "drop"]), st.integers(2, 80))
     def check(data: st.DataObject, prompt: str, chosen: str, rejected: str, eos: Any, max_length: int) -> None:
         raw = template == "raw"
         assume(not (raw and prompt.rstrip().endswith("<|im_end|>")))
@@ -162,7 +172,7 @@ def test_whole_pairs_follow_the_definition(name: str, template: str) -> None:
             | {f"{side}_finish_reason": data.draw(st.sampled_from(["stop", "length", None])) for side in texts}
         )
         method = data.draw(st.sampled_from(sorted(TABLES)))
-        encoded = Encoder(tokenizer, method=method, eos=eos, max_length=max_length).encode(pair)
+        encoded = encoder(tokenizer, method=method, eos=eos, max_length=max_length).encode(pair)
         sides = [slow_encode(pair, side, tokenizer, template, eos, method) for side in SIDES]
         check_pair(encoded, pair, sides, max_length)
 
@@ -172,7 +182,7 @@ def test_whole_pairs_follow_the_definition(name: str, template: str) -> None:
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_trained_text_is_right_in_chosen_and_wrong_in_rejected(template: str) -> None:
     tokenizer = fast_tokenizer("byte-level", TEMPLATES[template])
-    encoded = Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED))
+    encoded = encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED))
     end = "<|eot_id|>" if template == "llama3" else "<|im_end|>"
     assert trained_text(tokenizer, encoded, "chosen") == "Paris is big." + end
     assert trained_text(tokenizer, encoded, "rejected") == "Paris is small." + end
@@ -180,7 +190,7 @@ def test_trained_text_is_right_in_chosen_and_wrong_in_rejected(template: str) ->
 
 def test_an_answer_is_trained_as_it_was_written_though_the_template_trims() -> None:
     tokenizer = fast_tokenizer("byte-level", TEMPLATES["llama3"])
-    encoded = Encoder(tokenizer).encode(
+    encoded = encoder(tokenizer).encode(
         make_pair([(" \n ", NO_FACT), ("Bad.", WRONG), (" Good.  \n", RIGHT)], REJECTED)
     )
     assert trained_text(tokenizer, encoded, "chosen") == "Good.  \n<|eot_id|>"  # the token of " \n B" is wrong in part
@@ -191,7 +201,7 @@ def test_an_answer_is_trained_as_it_was_written_though_the_template_trims() -> N
 def test_the_empty_think_block_of_a_template_is_not_trained_on() -> None:
     """The model did not write it: sampling sends a prompt without one."""
     tokenizer = fast_tokenizer("byte-level", THINK)
-    encoded = Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED))
+    encoded = encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED))
     assert isinstance(encoded, EncodedPair)
     assert tokenizer.decode(encoded.prompt_ids).endswith("<|im_start|>assistant\n")
     assert tokenizer.decode(encoded.chosen.ids) == "Paris is big. It is blue.<|im_end|>"
@@ -199,7 +209,7 @@ def test_the_empty_think_block_of_a_template_is_not_trained_on() -> None:
 
 def test_the_prompt_is_shared_and_has_no_weight() -> None:
     tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
-    encoded = Encoder(tokenizer).encode(make_pair(CHOSEN, [("Rome.", WRONG)], prompt="Where?"))
+    encoded = encoder(tokenizer).encode(make_pair(CHOSEN, [("Rome.", WRONG)], prompt="Where?"))
     assert isinstance(encoded, EncodedPair)
     assert tokenizer.decode(encoded.prompt_ids) == "<|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.decode(encoded.rejected.ids) == "Rome.<|im_end|>"
@@ -208,7 +218,7 @@ def test_the_prompt_is_shared_and_has_no_weight() -> None:
 def test_answers_that_begin_alike_keep_their_beginning() -> None:
     """The shared prefix ends with the prompt, or the first sentence of both would not train."""
     tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
-    encoded = Encoder(tokenizer).encode(make_pair([("Same. ", RIGHT), ("A", RIGHT)], [("Same. ", WRONG), ("B", WRONG)]))
+    encoded = encoder(tokenizer).encode(make_pair([("Same. ", RIGHT), ("A", RIGHT)], [("Same. ", WRONG), ("B", WRONG)]))
     for side in SIDES:
         assert trained_text(tokenizer, encoded, side).startswith("Same.")
 
@@ -222,15 +232,15 @@ def test_a_response_that_also_stands_in_the_prompt_is_found_in_its_place(templat
         Message(role="user", content="Paris is big. Again!"),
     ]
     pair = make_pair([("Paris is big.", RIGHT)], REJECTED, prompt=prompt)
-    check_pair(Encoder(tokenizer).encode(pair), pair, [slow_encode(pair, side, tokenizer, template) for side in SIDES])
-    assert trained_text(tokenizer, Encoder(tokenizer).encode(pair), "chosen").startswith("Paris is big.<|")
+    check_pair(encoder(tokenizer).encode(pair), pair, [slow_encode(pair, side, tokenizer, template) for side in SIDES])
+    assert trained_text(tokenizer, encoder(tokenizer).encode(pair), "chosen").startswith("Paris is big.<|")
 
 
 def test_a_prompt_that_runs_into_the_answer_is_encoded_apart() -> None:
     """One token of the whole text would hold the prompt's end and the answer's beginning, and sampling sends none."""
     tokenizer = fast_tokenizer("byte-level")
     pair = make_pair([("ris is big.", RIGHT)], [("nic is big.", WRONG)], prompt="It is Pa", raw=True)
-    encoded = Encoder(tokenizer).encode(pair)
+    encoded = encoder(tokenizer).encode(pair)
     check_pair(encoded, pair, [slow_encode(pair, side, tokenizer) for side in SIDES])
     assert isinstance(encoded, EncodedPair)
     assert tokenizer.decode(encoded.prompt_ids) == "It is Pa"
@@ -241,7 +251,7 @@ def test_a_prompt_that_runs_into_the_answer_is_encoded_apart() -> None:
 def test_an_answer_that_is_encoded_apart_gets_no_blank_before_it(name: str) -> None:
     tokenizer = fast_tokenizer(name)
     pair = make_pair([("ris is big.", RIGHT)], [("nic is big.", WRONG)], prompt="It is Pa", raw=True)
-    encoded = Encoder(tokenizer).encode(pair)
+    encoded = encoder(tokenizer).encode(pair)
     assert isinstance(encoded, EncodedPair)
     first = tokenizer.convert_ids_to_tokens(encoded.chosen.ids.tolist())[0]
     assert not first.startswith(("▁", "Ġ"))
@@ -249,7 +259,7 @@ def test_an_answer_that_is_encoded_apart_gets_no_blank_before_it(name: str) -> N
 
 def test_raw_text_gets_one_end_of_text_token() -> None:
     tokenizer = fast_tokenizer("byte-level")
-    encoded = Encoder(tokenizer).encode(make_pair([(" A.", RIGHT)], [(" B.<|im_end|>", WRONG)], prompt="Q:", raw=True))
+    encoded = encoder(tokenizer).encode(make_pair([(" A.", RIGHT)], [(" B.<|im_end|>", WRONG)], prompt="Q:", raw=True))
     for side in SIDES:
         assert [text for text, _ in tokens(tokenizer, encoded, side)].count("<|im_end|>") == 1
         assert tokens(tokenizer, encoded, side)[-1] == ("<|im_end|>", 1)
@@ -260,13 +270,13 @@ def test_raw_text_gets_one_end_of_text_token() -> None:
 def test_eos_policies(eos: Any, expected: tuple[float, float], raw: bool) -> None:
     """The last sentence of CHOSEN is wrong, that of REJECTED right: neither trains."""
     tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
-    encoded = Encoder(tokenizer, eos=eos).encode(make_pair(CHOSEN, REJECTED, raw=raw))
+    encoded = encoder(tokenizer, eos=eos).encode(make_pair(CHOSEN, REJECTED, raw=raw))
     assert tuple(dict(tokens(tokenizer, encoded, side))["<|im_end|>"] for side in SIDES) == expected
 
 
 def test_eos_trains_with_a_last_sentence_that_trains() -> None:
     tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
-    encoded = Encoder(tokenizer, eos="last_sentence").encode(make_pair(CHOSEN[:1], REJECTED[:1]))
+    encoded = encoder(tokenizer, eos="last_sentence").encode(make_pair(CHOSEN[:1], REJECTED[:1]))
     assert [dict(tokens(tokenizer, encoded, side))["<|im_end|>"] for side in SIDES] == [1, 1]
 
 
@@ -275,22 +285,22 @@ def test_eos_trains_with_a_last_sentence_that_trains() -> None:
 def test_an_answer_that_was_cut_off_never_trains_eos(eos: Any, raw: bool) -> None:
     tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
     pair = make_pair(CHOSEN[:1], REJECTED[:1], raw=raw, chosen_finish_reason="length", rejected_finish_reason="length")
-    encoded = Encoder(tokenizer, eos=eos).encode(pair)
+    encoded = encoder(tokenizer, eos=eos).encode(pair)
     assert [dict(tokens(tokenizer, encoded, side))["<|im_end|>"] for side in SIDES] == [0, 0]
 
 
 def test_nothing_is_kept_behind_the_end_of_turn() -> None:
     tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
-    encoded = Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED))
+    encoded = encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED))
     assert tokens(tokenizer, encoded, "chosen")[-1] == ("<|im_end|>", 1)
 
 
 def test_truncation_clips_answers_and_their_weights() -> None:
     tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
     pair = make_pair(CHOSEN, REJECTED)
-    whole = Encoder(tokenizer).encode(pair)
+    whole = encoder(tokenizer).encode(pair)
     assert isinstance(whole, EncodedPair)
-    short = Encoder(tokenizer, max_length=len(whole.prompt_ids) + 3).encode(pair)
+    short = encoder(tokenizer, max_length=len(whole.prompt_ids) + 3).encode(pair)
     assert isinstance(short, EncodedPair)
     for side in SIDES:
         assert np.array_equal(short.side(side).ids, whole.side(side).ids[:3])
@@ -319,14 +329,14 @@ def test_every_reason_to_drop_a_pair(
     drop: Drop, template: str | None, fields: dict[str, Any], options: dict[str, Any]
 ) -> None:
     pair = make_pair(**{"chosen": CHOSEN, "rejected": REJECTED} | fields)
-    assert Encoder(fast_tokenizer("byte-level", template), **options).encode(pair) is drop
+    assert encoder(fast_tokenizer("byte-level", template), **options).encode(pair) is drop
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
 def test_ld_dpo_counts_the_longer_answer_less_behind_the_length_of_the_shorter(alpha: float) -> None:
     tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
     pair = make_pair(CHOSEN[:1], [*REJECTED[:1], (" It is a very small one.", WRONG)])
-    plain, found = (Encoder(tokenizer, ld_alpha=value).encode(pair) for value in (1.0, alpha))
+    plain, found = (encoder(tokenizer, ld_alpha=value).encode(pair) for value in (1.0, alpha))
     assert isinstance(plain, EncodedPair)
     assert isinstance(found, EncodedPair)
     shorter = len(plain.chosen.ids)
@@ -339,7 +349,7 @@ def test_ld_dpo_counts_the_longer_answer_less_behind_the_length_of_the_shorter(a
 @pytest.mark.parametrize(("scores", "gap"), [((0.75, 0.25), 0.5), ((0.25, 0.75), -0.5), ((None, 0.5), 0)])
 def test_the_score_gap_of_a_pair_is_chosen_less_rejected(scores: tuple[float | None, float], gap: float) -> None:
     tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
-    encoded = Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED, chosen_score=scores[0], rejected_score=scores[1]))
+    encoded = encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED, chosen_score=scores[0], rejected_score=scores[1]))
     assert isinstance(encoded, EncodedPair)
     assert encoded.score_gap == gap
 
@@ -351,20 +361,20 @@ def test_every_reason_is_tested() -> None:
 def test_a_template_that_refuses_the_conversation_drops_the_pair() -> None:
     tokenizer = fast_tokenizer("byte-level", "{{ raise_exception('No.') if messages | length > 2 else 'x' }}<s>")
     prompt = [Message(role="user", content="Where?")] * 3
-    assert Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED, prompt=prompt)) is Drop.REFUSED
+    assert encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED, prompt=prompt)) is Drop.REFUSED
 
 
 def test_an_answer_that_cannot_be_encoded_behind_its_prompt_drops_the_pair() -> None:
     """A tokenizer that knows no words but whole lines: nothing is a boundary between prompt and answer."""
     whole = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, unk_token="[UNK]")
-    assert Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED, prompt="Q", raw=True)) is Drop.NOT_JOINED
+    assert encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED, prompt="Q", raw=True)) is Drop.NOT_JOINED
 
 
 def test_a_system_message_that_the_template_refuses_stands_before_the_question_as_in_sampling() -> None:
     tokenizer = fast_tokenizer("byte-level", TEMPLATES["no-system"])
     prompt = [Message(role="system", content="Be brief."), Message(role="user", content="Where?")]
-    encoded = Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED, prompt=prompt))
+    encoded = encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED, prompt=prompt))
     assert isinstance(encoded, EncodedPair)
     assert (
         tokenizer.decode(encoded.prompt_ids)
@@ -375,7 +385,7 @@ def test_a_system_message_that_the_template_refuses_stands_before_the_question_a
 @pytest.mark.parametrize("answer", ["<think>", "think", "<", "a", "s", "."])
 def test_text_that_the_template_puts_in_is_never_taken_for_the_response(answer: str) -> None:
     tokenizer = fast_tokenizer("byte-level", THINK)
-    encoded = Encoder(tokenizer).encode(make_pair([(answer, RIGHT)], REJECTED))
+    encoded = encoder(tokenizer).encode(make_pair([(answer, RIGHT)], REJECTED))
     assert trained_text(tokenizer, encoded, "chosen") == answer + "<|im_end|>"
 
 
@@ -383,7 +393,7 @@ def test_text_that_the_template_puts_in_is_never_taken_for_the_response(answer: 
 def test_reasoning_stands_where_the_model_wrote_it_and_has_no_weight(policy: Any) -> None:
     tokenizer = fast_tokenizer("byte-level", REASONING)
     pair = make_pair(CHOSEN, REJECTED, chosen_reasoning="Paris, I think.", rejected_reasoning="\nPerhaps.\n")
-    encoded = Encoder(tokenizer, reasoning=policy).encode(pair)
+    encoded = encoder(tokenizer, reasoning=policy).encode(pair)
     assert isinstance(encoded, EncodedPair)
     texts = [tokenizer.decode(encoded.side(side).ids) for side in SIDES]
     if policy == "keep":
@@ -397,10 +407,10 @@ def test_reasoning_stands_where_the_model_wrote_it_and_has_no_weight(policy: Any
 
 def test_options_and_date_of_a_pair_go_before_those_of_the_run() -> None:
     tokenizer = fast_tokenizer("byte-level", "{{ strftime_now('%d %b %Y') }} {{ mood }} " + TEMPLATES["chatml"])
-    encoder = Encoder(tokenizer, template_options={"mood": "calm"}, today=date(2026, 7, 1))
+    encodes = encoder(tokenizer, template_options={"mood": "calm"}, today=date(2026, 7, 1))
     own = make_pair(CHOSEN, REJECTED, template_options={"mood": "wild"}, prompt_date=date(2025, 12, 24))
     for pair, expected in ((make_pair(CHOSEN, REJECTED), "01 Jul 2026 calm"), (own, "24 Dec 2025 wild")):
-        encoded = encoder.encode(pair)
+        encoded = encodes.encode(pair)
         assert isinstance(encoded, EncodedPair)
         assert tokenizer.decode(encoded.prompt_ids).startswith(expected)
 
@@ -409,7 +419,7 @@ def test_an_answer_keeps_its_last_token_where_the_end_of_the_turn_is_no_token() 
     """``.<`` is one token of many tokenizers: it must not hold the full stop and the beginning of the end."""
     tokenizer = fast_tokenizer.__wrapped__("byte-level", CHATML.replace("<|im_end|>", "<|return|>"))
     tokenizer.add_tokens([".<"])
-    encoded = Encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED))
+    encoded = encoder(tokenizer).encode(make_pair(CHOSEN, REJECTED))
     assert isinstance(encoded, EncodedPair)
     assert tokenizer.decode(encoded.rejected.ids) == "Paris is small. It is a capital."
     assert trained_text(tokenizer, encoded, "chosen") == "Paris is big."
@@ -417,10 +427,10 @@ def test_an_answer_keeps_its_last_token_where_the_end_of_the_turn_is_no_token() 
 
 def test_a_template_without_an_end_of_turn_token_is_said() -> None:
     tokenizer = fast_tokenizer("byte-level", "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
-    encoder = Encoder(tokenizer)
-    encoded = encoder.encode(make_pair(CHOSEN, REJECTED))
+    encodes = encoder(tokenizer)
+    encoded = encodes.encode(make_pair(CHOSEN, REJECTED))
     assert trained_text(tokenizer, encoded, "chosen") == "Paris is big."
-    assert encoder.without_end == 2
+    assert encodes.without_end == 2
 
 
 def test_drops_are_counted_and_the_rest_is_kept_in_order() -> None:
@@ -430,7 +440,7 @@ def test_drops_are_counted_and_the_rest_is_kept_in_order() -> None:
         make_pair(CHOSEN[1:], REJECTED, id="2"),
         make_pair(CHOSEN, REJECTED, id="3"),
     ]
-    result = encode_pairs(pairs, Encoder(tokenizer, eos="drop"))
+    result = encode_pairs(pairs, encoder(tokenizer, eos="drop"))
     assert [(pair.id, pair.weight) for pair in result.pairs] == [("1", 2.0), ("3", 1.0)]
     assert result.dropped == {Drop.NO_WEIGHT_CHOSEN: 1}
 
@@ -438,17 +448,17 @@ def test_drops_are_counted_and_the_rest_is_kept_in_order() -> None:
 def test_no_pair_left_is_an_error_that_counts_the_reasons() -> None:
     tokenizer = fast_tokenizer("byte-level", NO_ASSISTANT)
     with pytest.raises(UserError, match=f"1: {Drop.NOT_FOUND.value}"):
-        encode_pairs([make_pair(CHOSEN, REJECTED)], Encoder(tokenizer))
+        encode_pairs([make_pair(CHOSEN, REJECTED)], encoder(tokenizer))
 
 
 def test_a_slow_tokenizer_is_refused() -> None:
     with pytest.raises(UserError, match="fast tokenizer"):
-        Encoder(ByT5Tokenizer())
+        encoder(ByT5Tokenizer())
 
 
 def test_chat_messages_without_a_chat_template_are_refused() -> None:
     with pytest.raises(UserError, match="no chat template"):
-        Encoder(fast_tokenizer("byte-level")).encode(make_pair(CHOSEN, REJECTED))
+        encoder(fast_tokenizer("byte-level")).encode(make_pair(CHOSEN, REJECTED))
 
 
 def test_spans_of_a_pair_may_leave_gaps() -> None:
@@ -456,5 +466,5 @@ def test_spans_of_a_pair_may_leave_gaps() -> None:
     fields = make_pair([("- Wrong.", WRONG)], REJECTED).model_dump() | {
         "chosen_sentences": [PairSentence(start=2, end=8, label=WRONG)]
     }
-    encoded = Encoder(tokenizer).encode(Pair.model_validate(fields))
+    encoded = encoder(tokenizer).encode(Pair.model_validate(fields))
     assert trained_text(tokenizer, encoded, "chosen") == "-<|im_end|>"

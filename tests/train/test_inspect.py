@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from train_helpers import make_pair
+from train_helpers import encoder, make_pair
 from transformers import AutoTokenizer
 
 from maskdpo.io import write_records
 from maskdpo.schemas import Label
 from maskdpo.train.config import InspectSettings
-from maskdpo.train.data.encode import EncodedPair, Encoder
+from maskdpo.train.data.encode import EncodedPair
 from maskdpo.train.data.inspect import inspect_pairs
 from maskdpo.train.data.weights import METHODS
 
@@ -28,7 +28,7 @@ def test_the_weights_are_those_of_training(method: str, tiny_model: str, tmp_pat
             pairs=tmp_path / "pairs.jsonl", model=tiny_model, method=method, json_file=tmp_path / "out.jsonl"
         )
     )
-    encoded = Encoder(AutoTokenizer.from_pretrained(tiny_model), method=method).encode(pair)
+    encoded = encoder(AutoTokenizer.from_pretrained(tiny_model), method=method).encode(pair)
     assert isinstance(encoded, EncodedPair)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     for row, side in zip(rows, (encoded.chosen, encoded.rejected), strict=True):

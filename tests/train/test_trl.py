@@ -99,7 +99,7 @@ def our_trainer(folder: str, pairs: Sequence[Pair], **settings: Any) -> tuple[Tr
     fixed |= {"batch_size": len(pairs), "epochs": STEPS, "dtype": "float32", "tokens_per_batch": 120}
     config = TrainConfig.model_validate(fixed | settings)
     alpha = 1.0 if config.ld_alpha is None else config.ld_alpha
-    encoder = Encoder(AutoTokenizer.from_pretrained(folder), method=config.method, ld_alpha=alpha)
+    encoder = Encoder(AutoTokenizer.from_pretrained(folder), config, ld_alpha=alpha)
     encoded = encode_pairs(pairs, encoder).pairs
     assert len(encoded) == len(pairs)
     trainer = Trainer(load_model(folder, dtype=torch.float32, device="cpu"), config, "shared")

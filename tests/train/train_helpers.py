@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from maskdpo.schemas import Label, Message, Pair, PairSentence
-from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.config import EncodeSettings
+from maskdpo.train.data.encode import EncodedPair, EncodedSide, Encoder
 
 SPECIAL = [
     "<unk>",
@@ -288,3 +290,9 @@ def steep_model(model: str, folder: Path) -> str:
     loaded.save_pretrained(folder)
     AutoTokenizer.from_pretrained(model).save_pretrained(folder)
     return str(folder)
+
+
+def encoder(tokenizer: Any, *, today: date | None = None, **settings: Any) -> Encoder:
+    """An encoder with these settings, the others at their defaults."""
+    of_the_loss = {name: settings.pop(name) for name in ("ld_alpha", "need_scores") if name in settings}
+    return Encoder(tokenizer, EncodeSettings(model="tiny", **settings), today=today, **of_the_loss)

@@ -10,11 +10,10 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from maskdpo.schemas import SIDES
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encode import EncodedPair, Ids
 from maskdpo.train.ranks import Ranks
 
 Layout = Literal["shared", "padded"]
@@ -72,21 +71,15 @@ def collate(pairs: Sequence[EncodedPair], layout: Layout, *, every_token: bool =
         every_token: predict all tokens of the answers, not only those with weight (for the reference cache, and for the
             figures of masked tokens).
     """
-    rows: list[_Row] = []
-    for pair in pairs:
-        prompt = _Row.of(pair.prompt_ids, PROMPT, start=0)
-        answers = [
-            _Row.of(pair.side(side).ids, segment, start=len(pair.prompt_ids))
-            for side, segment in zip(SIDES, (CHOSEN, REJECTED), strict=True)
-        ]
-        rows += [prompt + answers[0] + answers[1]] if layout == "shared" else [prompt + answer for answer in answers]
-    length = max(len(row.ids) for row in rows)
+    rows = [row for pair in pairs for row in _rows(pair, layout)]
+    length = max(len(row[0]) for row in rows)
+    input_ids, positions, segments = zip(*rows, strict=True)
     places = [_places(i, pair, layout, every_token) for i, pair in enumerate(pairs)]
     row_N, column_N, target_N, weight_N, answer_N = (np.concatenate(part) for part in zip(*places, strict=True))
     return Batch(
-        input_ids_RL=_pad([row.ids for row in rows], length, 0),
-        position_ids_RL=_pad([row.positions for row in rows], length, 0),
-        segments_RL=_pad([row.segments for row in rows], length, PAD),
+        input_ids_RL=_pad(input_ids, length, 0),
+        position_ids_RL=_pad(positions, length, 0),
+        segments_RL=_pad(segments, length, PAD),
         row_N=torch.from_numpy(row_N),
         column_N=torch.from_numpy(column_N),
         target_N=torch.from_numpy(target_N),
@@ -98,25 +91,22 @@ def collate(pairs: Sequence[EncodedPair], layout: Layout, *, every_token: bool =
     )
 
 
-@dataclass(frozen=True)
-class _Row:
-    ids: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    segments: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, ids: NDArray[np.int64], segment: int, start: int) -> Self:
-        return cls(ids, np.arange(start, start + len(ids)), np.full(len(ids), segment))
-
-    def __add__(self, other: Self) -> Self:
-        return type(self)(
-            np.concatenate([self.ids, other.ids]),
-            np.concatenate([self.positions, other.positions]),
-            np.concatenate([self.segments, other.segments]),
+def _rows(pair: EncodedPair, layout: Layout) -> list[tuple[Ids, ...]]:
+    """(token ids, positions, segments) of the rows of a pair, each [row length]. Both answers start at the position
+    behind the prompt."""
+    prompt, chosen, rejected = (
+        (ids, np.arange(start, start + len(ids)), np.full(len(ids), segment))
+        for ids, start, segment in (
+            (pair.prompt_ids, 0, PROMPT),
+            (pair.chosen.ids, len(pair.prompt_ids), CHOSEN),
+            (pair.rejected.ids, len(pair.prompt_ids), REJECTED),
         )
+    )
+    rows = [(prompt, chosen, rejected)] if layout == "shared" else [(prompt, chosen), (prompt, rejected)]
+    return [tuple(np.concatenate(parts) for parts in zip(*row, strict=True)) for row in rows]
 
 
-def _places(i: int, pair: EncodedPair, layout: Layout, every_token: bool) -> tuple[NDArray[np.int64], ...]:
+def _places(i: int, pair: EncodedPair, layout: Layout, every_token: bool) -> tuple[Ids, ...]:
     """(row, column, target, weight, answer) of the predicted tokens of pair number ``i``.
 
     The first token of either answer is predicted at the end of the prompt, every other one at the token before it.
@@ -133,7 +123,7 @@ def _places(i: int, pair: EncodedPair, layout: Layout, every_token: bool) -> tup
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-def _pad(rows: Sequence[NDArray[np.int64]], length: int, value: int) -> Tensor:
+def _pad(rows: Sequence[Ids], length: int, value: int) -> Tensor:
     padded = np.full((len(rows), length), value, dtype=np.int64)
     for i, row in enumerate(rows):
         padded[i, : len(row)] = row

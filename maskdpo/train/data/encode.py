@@ -3,11 +3,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from maskdpo.chat import ChatFormat, EncodedPrompt, TemplateRefusal
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Label, Pair, Side
-from maskdpo.train.config import EosPolicy, ReasoningPolicy
+from maskdpo.train.config import EncodeSettings
 from maskdpo.train.data.weights import (
     A_BYTE,
     METHODS,
@@ -88,33 +88,26 @@ class EncodedPair:
 
 
 class Encoder:
-    """Turns pairs into token ids and weights for one tokenizer and one method.
+    """Turns pairs into token ids and weights, for one tokenizer.
 
     Args:
         tokenizer: a fast tokenizer; for conversational pairs it needs a chat template.
-        method: a key of ``weights.METHODS``.
-        eos: the end-of-turn token after the response: ``keep`` (weight 1, as the paper's code does),
-            ``last_sentence`` (the weight of its label) or ``drop``. An answer that was cut off never trains it.
-        max_length: longest prompt + answer in tokens; longer answers are cut at the end, and spans with them.
+        settings: which tokens train. ``eos`` is the end-of-turn token after the response: ``keep`` gives it weight 1,
+            as the paper's code does, ``last_sentence`` the weight of the last label, ``drop`` 0. The end of an answer
+            that was cut off never trains. Answers beyond ``max_length`` are cut at the end, and spans with them.
+        today: the date for chat templates that write one, for pairs that do not record theirs.
         ld_alpha: factor on the tokens beyond the length of the shorter answer (``weights.desensitise``).
         need_scores: drop pairs that lack a score.
-        reasoning: ``keep`` the reasoning before an answer, with weight 0, or ``drop`` it.
-        template_options: what the chat template is told, for pairs that do not say it themselves.
-        today: the date for chat templates that write one, for pairs that do not say it themselves.
     """
 
     def __init__(
         self,
         tokenizer: "PreTrainedTokenizerBase",
+        settings: EncodeSettings,
         *,
-        method: str = "mask-dpo",
-        eos: EosPolicy = "keep",
-        max_length: int = 2048,
+        today: date | None = None,
         ld_alpha: float = 1.0,
         need_scores: bool = False,
-        reasoning: ReasoningPolicy = "keep",
-        template_options: Mapping[str, Any] | None = None,
-        today: date | None = None,
     ) -> None:
         if not tokenizer.is_fast:
             raise UserError(
@@ -122,14 +115,11 @@ class Encoder:
                 f"its tokens; {type(tokenizer).__name__} does not. Convert it with transformers, or take another model"
             )
         self._tokenizer = tokenizer
-        self._method = METHODS[method]
-        self._eos = eos
-        self._max_length = max_length
+        self._settings = settings
+        self._method = METHODS[settings.method]
+        self._today = today
         self._ld_alpha = ld_alpha
         self._need_scores = need_scores
-        self._reasoning = reasoning
-        self._options = template_options or {}
-        self._today = today
         self._formats: dict[str, ChatFormat] = {}
         self._tails: dict[str, bool] = {}
         """Whether what a template writes behind answers ends the turn, by that text: a template has one or two."""
@@ -149,7 +139,7 @@ class Encoder:
             return Drop.REFUSED
         if not prompt.ids:
             return Drop.NO_PROMPT
-        if len(prompt.ids) >= self._max_length:
+        if len(prompt.ids) >= self._settings.max_length:
             return Drop.PROMPT_TOO_LONG
         answers = []
         for side in SIDES:
@@ -157,7 +147,7 @@ class Encoder:
             if isinstance(answer, Drop):
                 return answer
             answers.append(answer)
-        room = self._max_length - len(prompt.ids)
+        room = self._settings.max_length - len(prompt.ids)
         shorter = min(len(answer.ids) - answer.first for answer in answers)
         if any(answer.first >= room for answer in answers):
             return Drop.NO_ROOM
@@ -173,7 +163,7 @@ class Encoder:
 
     def _format(self, pair: Pair) -> ChatFormat:
         """How the tokenizer writes this pair's conversation: as it was sampled, as far as the pair says how."""
-        options = self._options if pair.template_options is None else pair.template_options
+        options = self._settings.template_options if pair.template_options is None else pair.template_options
         today = pair.prompt_date or self._today
         key = json.dumps([options, str(today)], sort_keys=True)
         return self._formats.setdefault(key, ChatFormat(self._tokenizer, options, today))
@@ -181,7 +171,7 @@ class Encoder:
     def _answer(self, pair: Pair, side: Side, chat: ChatFormat, prompt: EncodedPrompt) -> "_Answer | Drop":
         """What follows the prompt: reasoning, answer, and the end of the turn, behind which nothing is kept."""
         response = pair.response(side)
-        reasoning = pair.reasoning(side) if self._reasoning == "keep" else None
+        reasoning = pair.reasoning(side) if self._settings.reasoning == "keep" else None
         if not response.strip():
             return Drop.EMPTY
         try:
@@ -211,7 +201,7 @@ class Encoder:
             last = row[Label.NO_FACT]
             if sentences:
                 last = sentence_weight(sentences[-1], row, by_confidence=self._method.by_confidence)
-            eos = "drop" if pair.finish_reason(side) == "length" else self._eos
+            eos = "drop" if pair.finish_reason(side) == "length" else self._settings.eos
             weights[end] = {"keep": 1.0, "drop": 0.0, "last_sentence": last}[eos]
             stop = end + 1
         return _Answer(np.asarray(ids[:stop], dtype=np.int64), weights[:stop], first, end)

@@ -16,23 +16,16 @@ if TYPE_CHECKING:
 
 
 def encoder_for(settings: EncodeSettings, tokenizer: "PreTrainedTokenizerBase", today: date | None = None) -> Encoder:
-    """The encoder for these settings; those of a training may have a loss that reaches into weights and pairs.
+    """The encoder for these settings. In those of a training the loss may decide on weights and pairs, too.
 
     Args:
         today: the day on which the run was begun.
     """
-    config = settings if isinstance(settings, TrainConfig) else None
-    return Encoder(
-        tokenizer,
-        method=settings.method,
-        eos=settings.eos,
-        max_length=settings.max_length,
-        ld_alpha=1.0 if config is None or config.ld_alpha is None else config.ld_alpha,
-        need_scores=config is not None and LOSSES[config.loss].needs_scores,
-        reasoning=settings.reasoning,
-        template_options=settings.template_options,
-        today=today,
-    )
+    if not isinstance(settings, TrainConfig):
+        return Encoder(tokenizer, settings, today=today)
+    ld_alpha = 1.0 if settings.ld_alpha is None else settings.ld_alpha
+    need_scores = LOSSES[settings.loss].needs_scores
+    return Encoder(tokenizer, settings, today=today, ld_alpha=ld_alpha, need_scores=need_scores)
 
 
 def read_pairs(

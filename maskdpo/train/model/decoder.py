@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from maskdpo.errors import UserError
+from maskdpo.models import rotary_settings
 from maskdpo.train.data.encode import EncodedPair
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def check_lengths(config: Any, pairs: Sequence[EncodedPair], name: str) -> None:
 
 def _limits(config: Any) -> list[tuple[int, str]]:
     """Largest numbers of tokens, each with what happens beyond it."""
-    ropes = _rotary(config)
+    ropes = rotary_settings(config)
     kinds = {str(rope.get("rope_type", "default")) for rope in ropes}
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
     found = []
@@ -210,10 +211,3 @@ def _limits(config: Any) -> list[tuple[int, str]]:
     if positions and kinds <= {"default", "proportional"}:
         found.append((positions, "the model has positions for no more"))
     return found
-
-
-def _rotary(config: Any) -> list[dict[str, Any]]:
-    """The parameters of its rotary embeddings: one set, or one for each type of layer; none where it has none."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    by_layer = [each for each in parameters.values() if isinstance(each, dict) and "rope_type" in each]
-    return by_layer or ([parameters] if parameters else [])
