@@ -27,8 +27,7 @@ def files(tmp_path: Path) -> RecordFiles:
 
 
 def settings_for(files: RecordFiles, **more: Any) -> PushSettings:
-    given = {"repo": "me/facts", "license": "cc-by-4.0", **more}
-    return PushSettings(prompts=files.prompts, annotations=files.annotations, pairs=files.pairs, **given)
+    return PushSettings(**{**files._asdict(), "repo": "me/facts", "license": "cc-by-4.0", **more})
 
 
 def card_of(files: RecordFiles, folder: Path, **more: Any) -> str:
