@@ -1,7 +1,7 @@
 """Processes of their own that need not import anew: each is forked from one that has imported what takes seconds.
 
-They can be signalled and killed as any other. ``python forking.py MODULE ...`` imports the modules, then reads one job a
-line from its standard input, as JSON: what to call in a new process, or which process to wait for.
+They can be signalled and killed as any other. ``python forking.py MODULE ...`` imports the modules, then reads jobs from
+its standard input, each a line of JSON: what to call in a new process, or which process to wait for.
 """
 
 import gc
@@ -32,6 +32,9 @@ class Child:
     def __init__(self, forks: "Forks", pid: int, out: Path, err: Path) -> None:
         self.pid, self.out, self.err = pid, out, err
         self._forks = forks
+
+    def has_ended(self) -> bool:
+        return bool(self._forks.ask({"look_at": self.pid}))
 
     def done(self) -> Done:
         """Wait for its end."""
@@ -113,9 +116,11 @@ def _serve() -> None:
         job = json.loads(line)
         if "wait" in job:
             answer = os.waitstatus_to_exitcode(os.waitpid(job["wait"], 0)[1])
+        elif "look_at" in job:
+            answer = os.waitid(os.P_PID, job["look_at"], os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         else:
             answer = os.fork() or _do(job)
-        print(answer, flush=True)
+        print(int(answer), flush=True)
 
 
 def _do(job: dict[str, Any]) -> int:
