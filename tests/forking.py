@@ -1,7 +1,7 @@
 """Processes of their own that need not import anew: each is forked from one that has imported what takes seconds.
 
-They can be signalled and killed as any other. ``python forking.py MODULE ...`` imports the modules, then reads jobs from
-its standard input, each a line of JSON: what to call in a new process, or which process to wait for.
+They can be signalled and killed as any other. ``python forking.py MODULE ...`` imports the modules, then reads jobs
+from its standard input, each a line of JSON: what to call in a new process, or which process to wait for.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""Runs of ``train`` in processes of their own, which may be killed, or share one run. All are forked from one process."""
+"""Runs of ``train`` in processes of their own, all forked from one, which may be killed or share a run."""
 
 import os
 import resource
