@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from maskdpo.annotate.judge import Judge
     from maskdpo.annotate.stats import AnnotateStats
     from maskdpo.backends.base import Backend
-    from maskdpo.dataset.hub.push import Pushed
+    from maskdpo.dataset.hub.push import PushResult
     from maskdpo.dataset.stats import PairStats
     from maskdpo.evaluate.page import PageStats
     from maskdpo.evaluate.tables import Evaluation
@@ -352,7 +352,7 @@ def push_dataset(
     repo: str,
     license: str,
     **settings: Any,
-) -> "Pushed":
+) -> "PushResult":
     """Publish labelled data as a dataset on the Hugging Face Hub, with a card: ``maskdpo push``.
 
     Args:
