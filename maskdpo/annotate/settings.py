@@ -62,11 +62,11 @@ class JudgeSettings(BackendSettings):
             return make_backend(self.model, self)
 
         told = {name: getattr(self, name) for name in ("protocol", "votes") if name in self.given()}
-        if self.model is not None or told or self.template_options:
-            if not registry.asks_for(JUDGES[self.judge], "backend"):
-                raise UserError(
-                    "`model`, `protocol`, `votes` and `template_options` go with `judge` llm, not with " + self.judge
-                )
+        speaks = self.model is not None or told or self.template_options
+        if speaks and not registry.asks_for(JUDGES[self.judge], "backend"):
+            raise UserError(
+                f"`model`, `protocol`, `votes` and `template_options` go with `judge` llm, not with {self.judge}"
+            )
         return get_judge(self.judge, make_backend=backend, options=self.judge_options | told)
 
 

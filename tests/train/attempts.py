@@ -16,15 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from maskdpo import console
 from maskdpo.errors import UserError
-<<<<<<< HEAD
 from maskdpo.train import ranks as processes
 from maskdpo.train.config import RunOptions, TrainConfig
-from maskdpo.train.run import checkpoint
-=======
-from maskdpo.train.config import TrainConfig
-from maskdpo.train.model import distributed
 from maskdpo.train.run import checkpoint, record
->>>>>>> h-b
 from maskdpo.train.run import train as run
 from maskdpo.train.step import Trainer
 
@@ -103,7 +97,7 @@ def _act(what: str, args: tuple[Any, ...]) -> None:
 
 def run_rank(pairs: str, config: dict[str, Any], job: dict[str, Any], rank: int) -> None:
     """One attempt at a run, or one rank's part in it."""
-    distributed.PATIENCE_S = 0.5
+    processes.PATIENCE_S = 0.5
     torch.set_num_threads(1)
     draw_no_curves()
     if job.get("plan") and rank == job.get("rank", 0):
@@ -112,14 +106,8 @@ def run_rank(pairs: str, config: dict[str, Any], job: dict[str, Any], rank: int)
         run.train(
             Path(pairs),
             Path(job["out"]),
-<<<<<<< HEAD
-            TrainConfig(**config),
-            RunOptions(save_every=job.get("save_every", 3), use_cache=job.get("use_cache", True)),
-=======
             TrainConfig(**config | job.get("config", {})),
-            save_every=job.get("save_every", 3),
-            use_cache=job.get("use_cache", True),
->>>>>>> h-b
+            RunOptions(save_every=job.get("save_every", 3), use_cache=job.get("use_cache", True)),
         )
     except UserError as error:
         console.fail(str(error))
@@ -152,29 +140,6 @@ def attempt(pairs: Path, config: TrainConfig, job: dict[str, Any], **env: str) -
 
 
 def attempts(pairs: Path, config: TrainConfig, jobs: list[dict[str, Any]]) -> tuple[list[list[int]], str]:
-<<<<<<< HEAD
-    """The exit codes of the ranks of each job, and what all of them said."""
-    done = subprocess.run(
-        [sys.executable, __file__, json.dumps([str(pairs), config.model_dump(), jobs])],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    codes: list[list[int]] = json.loads(done.stdout.splitlines()[-1])
-    return codes, done.stderr
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    processes.PATIENCE_S = 0.5
-    torch.set_num_threads(1)
-    pairs_file, settings, planned = json.loads(sys.argv[1])
-    print(json.dumps([attempt(pairs_file, settings, job) for job in planned]))
-=======
     """The exit codes of the ranks of each job, one job after the other, and what all of them said."""
     done = [attempt(pairs, config, job) for job in jobs]
     return [codes for codes, _ in done], "".join(said for _, said in done)
->>>>>>> h-b
