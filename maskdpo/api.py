@@ -63,7 +63,7 @@ def write_records(file: File, records: Iterable[FileRecord]) -> None:
 
 
 def make_backend(model: str, backend: str = "transformers", **settings: Any) -> "Backend":
-    """What runs a model: in this process (``transformers``, ``vllm``), or a server (``openai``). Loaded when first used.
+    """What runs a model: this process (``transformers``, ``vllm``) or a server (``openai``). Models are loaded late.
 
     Args:
         settings: of ``backends.settings.BackendSettings``, such as ``api_base`` or ``batch_size``.

@@ -107,7 +107,7 @@ class Registry(Generic[T]):
 
 
 def named_in(registry: str) -> AfterValidator:
-    """Marks a setting as a name in a registry, given as ``package.module:OBJECT`` and imported when a name is checked."""
+    """Marks a setting as a name in a registry, ``package.module:OBJECT``, which is imported when a name is checked."""
 
     def check(name: str | None) -> str | None:
         if name is not None:

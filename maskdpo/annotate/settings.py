@@ -31,7 +31,8 @@ class JudgeSettings(BackendSettings):
         str,
         named_in("maskdpo.annotate.judges:JUDGES"),
         Option(
-            "`lexical` (needs no model), `llm`, or a judge of your own: `package.module:factory` or `./file.py:factory`."
+            "`lexical` (needs no model), `llm`, or a judge of your own: `package.module:factory` or "
+            "`./file.py:factory`."
         ),
     ]
     model: Annotated[str | None, Option("The model that judges, for `--judge llm`.")] = None

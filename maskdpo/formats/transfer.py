@@ -84,8 +84,8 @@ class ExportSettings(Settings):
         Field(alias="format"),
         named_in("maskdpo.formats.transfer:EXPORTS"),
         Option(
-            "From pairs: `trl` (prompt, chosen, rejected), `mask-dpo-paper` (the training data of the paper's code). From "
-            "annotations, with --prompts: `label-studio`, `argilla`. Or a format of your own."
+            "From pairs: `trl` (prompt, chosen, rejected), `mask-dpo-paper` (the training data of the paper's code). "
+            "From annotations, with --prompts: `label-studio`, `argilla`. Or a format of your own."
         ),
     ]
     out: Annotated[
@@ -103,8 +103,8 @@ class ImportSettings(Settings):
         Field(alias="format"),
         named_in("maskdpo.formats.transfer:IMPORTS"),
         Option(
-            "`mask-dpo-paper`: training data of the paper's code, to pairs. `anah`: {question, document} to prompts, or "
-            "{question, response} to responses. Or a format of your own."
+            "`mask-dpo-paper`: training data of the paper's code, to pairs. `anah`: {question, document} to prompts, "
+            "or {question, response} to responses. Or a format of your own."
         ),
     ]
     out: Annotated[Path, Option("The records: JSONL or, if the name ends in .parquet, Parquet.")]
