@@ -15,7 +15,7 @@ from maskdpo.dataset.hub.figures import histogram
 from maskdpo.dataset.hub.origin import Origin
 from maskdpo.errors import InputError
 from maskdpo.hub.card import CARD, card_template, join_card, split_card
-from maskdpo.public import line_without_paths, without_paths
+from maskdpo.redact import line_without_paths, without_paths
 from maskdpo.run_record import sha256_of
 from maskdpo.schemas import JudgeInfo, Label, Status
 

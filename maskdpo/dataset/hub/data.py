@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from maskdpo.console import Ticker, progress, warn
+from maskdpo.console import ProgressBar, progress, warn
 from maskdpo.dataset.draw import Split, split_of
 from maskdpo.dataset.hub.figures import Figures
 from maskdpo.dataset.write import own_test_file, test_file
@@ -15,7 +15,7 @@ from maskdpo.errors import InputError, UserError
 from maskdpo.io import CONFIGS, Located, read_located
 from maskdpo.io.parquet import TableWriter, is_chat
 from maskdpo.io.sources import dataset_of
-from maskdpo.public import without_paths
+from maskdpo.redact import without_paths
 from maskdpo.run_record import meta_file, read_meta
 from maskdpo.schemas import Annotation, Pair, Prompt
 
@@ -148,7 +148,7 @@ def _topics(files: Files) -> Callable[[str], Split]:
 
 
 @contextmanager
-def shards(folder: Path, config: str, part: ConfigSummary, bar: Ticker) -> Iterator[Write]:
+def shards(folder: Path, config: str, part: ConfigSummary, bar: ProgressBar) -> Iterator[Write]:
     """A function that writes the records of a config, into several files where one grows too large."""
     (folder / config).mkdir(parents=True, exist_ok=True)
     opened: dict[Split, tuple[IO[bytes], TableWriter]] = {}
