@@ -24,11 +24,11 @@ from maskdpo.errors import UserError
 from maskdpo.models import default_device
 
 TIMEOUT = timedelta(hours=1)
-"""How long ranks wait for each other: rank 0 loads the model and writes the result while the others stand still. A rank
-that dies is noticed at once by what started it."""
+"""How long ranks wait for each other: the others wait while rank 0 loads the model and writes the result. The launcher
+notices at once when a rank dies."""
 
 PATIENCE_S = 10.0
-"""How long a rank that did not fail first waits to be ended, so that the one that did can say why."""
+"""How long a rank that did not fail first waits to be ended, so that the first one can print its error."""
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Ranks:
     rank: int = 0
     size: int = 1
     device: str | None = None
-    """Its device; None where the caller may choose."""
+    """The device of this rank; None where the caller may choose."""
 
     @property
     def first(self) -> bool:
@@ -48,23 +48,24 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over all ranks, on every rank; the same to the last bit on all of them."""
+        """The sum over all ranks; the same to the last bit on every rank."""
         if self.size > 1:
             dist.all_reduce(value)
         return value
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so on any rank; every rank must ask."""
+        """Whether the flag is set on any rank. Every rank must call."""
         return bool(self.sum(torch.tensor(int(flag))).item())
 
     def from_first(self, value: T) -> T:
-        """What rank 0 has, on every rank."""
+        """The value of rank 0, on every rank. Every rank must call."""
         box = [value]
         if self.size > 1:
             dist.broadcast_object_list(box)
         return box[0]
 
     def largest(self, number: float) -> float:
+        """The largest number of all ranks. Every rank must call."""
         value = torch.tensor(number, dtype=torch.float64)
         if self.size > 1:
             dist.all_reduce(value, dist.ReduceOp.MAX)
@@ -76,16 +77,16 @@ ALONE = Ranks()
 
 @contextmanager
 def joined(device: str | None = None) -> Iterator[Ranks]:
-    """Meet the other ranks that ``torchrun`` has started; outside of it there are none.
+    """Connect to the other ranks that ``torchrun`` has started; outside of ``torchrun`` there are none.
 
-    An error on one rank ends all: the first to fail says why, the others end without a word. Ranks other than the first
-    print nothing, from now on.
+    An error on one rank ends all: the first rank that fails prints its error, the others end silently. Ranks other than
+    the first print nothing else.
 
     Args:
-        device: what the user asks for; of many ranks only ``cpu`` can be, as each has a GPU of its own otherwise.
+        device: the device to use; with many ranks ``cpu`` or None, which gives each rank one GPU.
 
     Raises:
-        UserError: also where a rank has no device of its own, or the connection to the others is lost.
+        UserError: also where there are fewer GPUs than ranks, or the connection to another rank is lost.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield ALONE
@@ -102,7 +103,7 @@ def joined(device: str | None = None) -> Iterator[Ranks]:
     except (Exception, KeyboardInterrupt) as error:  # raised again by the first to fail
         lost = _connection_lost(error)
         if lost:
-            time.sleep(PATIENCE_S)  # whoever has started us notices a dead rank, ends us, and says so
+            time.sleep(PATIENCE_S)  # the launcher notices the dead rank, ends this one, and reports it
         if not _is_first_to_fail(store):
             time.sleep(PATIENCE_S)
             raise SystemExit(2) from None
@@ -116,7 +117,7 @@ def joined(device: str | None = None) -> Iterator[Ranks]:
 
 
 def _is_first_to_fail(store: Any) -> bool:
-    """Without a launcher rank 0 holds the store: where that is gone, rank 0 has failed before."""
+    """Without a launcher rank 0 holds the store: where the store is gone, rank 0 has failed before."""
     try:
         return bool(store.add("maskdpo/failures", 1) == 1)
     except (dist.DistError, RuntimeError):
@@ -129,14 +130,14 @@ def _be_quiet(quiet: bool) -> None:
         warnings.simplefilter("ignore")
 
 
-def _own_device(wanted: str | None) -> str:
+def _own_device(asked: str | None) -> str:
     """A GPU for each process of the machine, or the CPU for all of them."""
-    if wanted not in (None, "cpu"):
+    if asked not in (None, "cpu"):
         raise UserError(
-            f"`device` {wanted}: each of several processes takes the GPU of its own number; leave `device` out, or say "
+            f"`device` {asked}: each of several processes takes the GPU of its own number; leave `device` out, or say "
             "cpu for all of them"
         )
-    if wanted == "cpu" or default_device() != "cuda":
+    if asked == "cpu" or default_device() != "cuda":
         return "cpu"
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if local >= torch.cuda.device_count():
@@ -149,6 +150,6 @@ def _own_device(wanted: str | None) -> str:
 
 
 def _connection_lost(error: BaseException) -> bool:
-    """Whether an error says no more than that another rank is gone."""
+    """Whether an error only means that another rank has ended."""
     gloo = isinstance(error, RuntimeError) and "gloo" in str(error)
     return gloo or isinstance(error, dist.DistBackendError | dist.DistNetworkError | dist.DistStoreError)

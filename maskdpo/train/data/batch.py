@@ -1,4 +1,4 @@
-"""Rows for the model: the prompt once per pair, no token that is not needed, one gather for all predicted tokens.
+"""Batches: pairs as rows of token ids, and the positions that predict the tokens with weight.
 
 Shape letters: R rows, L row length, N predicted tokens of all answers, A answers (pair i: chosen 2i, rejected 2i + 1).
 """
@@ -17,8 +17,9 @@ from maskdpo.train.data.encode import EncodedPair, Ids
 from maskdpo.train.ranks import Ranks
 
 Layout = Literal["shared", "padded"]
-"""``shared``: a row is [prompt | chosen | rejected]; ``padded``: a row is [prompt | answer], for models whose answers
-would not be apart in one row (``decoder.may_share_prompts``). Both give the same log-probs."""
+"""``shared``: one row per pair, [prompt | chosen | rejected]. ``padded``: two rows per pair, [prompt | answer], for
+models in which the answers of one row would influence each other (``decoder.may_share_prompts``). Both give the same
+log-probs."""
 
 PROMPT, CHOSEN, REJECTED, PAD = range(4)
 
@@ -30,10 +31,10 @@ class Batch:
     input_ids_RL: Tensor
     position_ids_RL: Tensor
     segments_RL: Tensor
-    """PROMPT, CHOSEN, REJECTED or PAD: who may see whom (``attention_mask``)."""
+    """PROMPT, CHOSEN, REJECTED or PAD: which token may attend to which (``attention_mask``)."""
     row_N: Tensor
     column_N: Tensor
-    """Where the hidden state lies that predicts the token."""
+    """Place of the hidden state that predicts the token."""
     target_N: Tensor
     weight_N: Tensor
     answer_N: Tensor
@@ -54,8 +55,9 @@ class Batch:
         return type(self)(**moved, layout=self.layout)
 
     def attention_mask(self) -> Tensor:
-        """``padded``: [R, L] 1 for real tokens. ``shared``: [R, 1, L, L] bool, True where the query may see the key:
-        not later than itself, and in its own segment or the prompt. Padding sees itself, so that no row is empty."""
+        """``padded``: [R, L] 1 for real tokens. ``shared``: [R, 1, L, L] bool, True where a query attends to a key: a
+        key that is not later, in the same segment or in the prompt. Padding attends to itself, so that no row is
+        empty."""
         if self.layout == "padded":
             return (self.segments_RL != PAD).long()
         length = self.segments_RL.shape[1]
@@ -144,10 +146,10 @@ def _row_length(pair: EncodedPair, layout: Layout) -> int:
 
 
 def micro_batches(pairs: Sequence[EncodedPair], tokens_per_batch: int, layout: Layout) -> list[list[EncodedPair]]:
-    """Group pairs of similar length so that rows x longest row stays within the budget; a longer pair goes alone.
+    """Group pairs of similar length so that rows x longest row stays within the budget; a longer pair is alone.
 
-    The groups are as few as the budget allows and of like size: every pass casts all weights and adds up all gradients,
-    which a small last group would pay for little, and the largest one decides how much memory is needed.
+    The groups are as few as the budget allows, because every pass casts all weights and adds up all gradients, and of
+    about the same size, because the largest one decides how much memory is needed.
     """
     ordered = sorted(pairs, key=lambda pair: (-_row_length(pair, layout), pair.id))
     few = len(_packed(ordered, tokens_per_batch, layout))
@@ -167,7 +169,8 @@ def _packed(longest_first: Sequence[EncodedPair], tokens: int, layout: Layout) -
 
 
 def parts(pairs: Sequence[EncodedPair], size: int) -> list[list[EncodedPair]]:
-    """One part for each rank, of about as many tokens: the longest pair left goes to the rank with the fewest."""
+    """One part per rank, of about as many tokens: the longest remaining pair goes to the rank with the fewest
+    tokens."""
     found: list[list[EncodedPair]] = [[] for _ in range(size)]
     tokens = [0] * size
     for pair in sorted(pairs, key=lambda pair: (-pair.tokens, pair.id)):
@@ -182,8 +185,8 @@ def passes(
 ) -> list[tuple[list[EncodedPair], bool]]:
     """The forward passes of this rank over its part of the pairs, and whether each counts.
 
-    All ranks make the same number, because every pass gathers the weights from all of them: a rank with less to do goes
-    over the shortest pair once more, without counting it.
+    All ranks make the same number of passes, because every pass gathers the weights from all of them. A rank with fewer
+    pairs repeats the shortest pair, and the repeated pass does not count.
     """
     groups = [micro_batches(part, tokens_per_batch, layout) for part in parts(pairs, ranks.size)]
     own = groups[ranks.rank]

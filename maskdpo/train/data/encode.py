@@ -1,5 +1,5 @@
-"""Pairs to token ids with weights: the prompt as it is sent in sampling, the answer as the model wrote it, by
-``maskdpo.chat``. What cannot be done exactly is dropped, with its reason."""
+"""Pairs to token ids with weights: the prompt as it is sent in sampling, the answer as the model wrote it
+(``maskdpo.chat``). A pair that cannot be encoded exactly is dropped, with a reason."""
 
 import json
 from collections import Counter
@@ -122,7 +122,8 @@ class Encoder:
         self._need_scores = need_scores
         self._formats: dict[str, ChatFormat] = {}
         self._tails: dict[str, bool] = {}
-        """Whether what a template writes behind answers ends the turn, by that text: a template has one or two."""
+        """By the text that a template writes behind an answer: whether it ends the turn. A template has one or two
+        texts."""
         self._end_ids = _end_ids(tokenizer)
         self._spells_bytes = A_BYTE in tokenizer.get_vocab()
         self.without_end = 0
@@ -156,20 +157,20 @@ class Encoder:
             weights = answer.weights[:room]
             weights[answer.first :] = desensitise(weights[answer.first :], shorter, self._ld_alpha)
             if not any(i != answer.end for i in np.flatnonzero(weights)):
-                return NO_WEIGHT[name]  # the end-of-turn token alone says nothing about facts
+                return NO_WEIGHT[name]  # the end-of-turn token alone states no fact
             sides.append(EncodedSide(answer.ids[:room], weights))
         ids = np.asarray(prompt.ids, dtype=np.int64)
         return EncodedPair(pair.id, ids, sides[0], sides[1], pair.weight, _score_gap(pair))
 
     def _format(self, pair: Pair) -> ChatFormat:
-        """How the tokenizer writes this pair's conversation: as it was sampled, as far as the pair says how."""
+        """How the tokenizer writes the conversation: as in sampling, as far as the pair records it."""
         options = self._settings.template_options if pair.template_options is None else pair.template_options
         today = pair.prompt_date or self._today
         key = json.dumps([options, str(today)], sort_keys=True)
         return self._formats.setdefault(key, ChatFormat(self._tokenizer, options, today))
 
     def _answer(self, pair: Pair, side: Side, chat: ChatFormat, prompt: EncodedPrompt) -> "_Answer | Drop":
-        """What follows the prompt: reasoning, answer, and the end of the turn, behind which nothing is kept."""
+        """What follows the prompt: reasoning, answer, and the token that ends the turn."""
         response = pair.response(side)
         reasoning = pair.reasoning(side) if self._settings.reasoning == "keep" else None
         if not response.strip():
@@ -177,7 +178,9 @@ class Encoder:
         try:
             text, start = (response, 0) if isinstance(pair.prompt, str) else chat.turn.write(response, reasoning)
             if not isinstance(pair.prompt, str) and not self._ends_turn(chat.turn.tail):
-                text = text[: start + len(response)]  # else the answer's last token might hold the end's first letters
+                text = text[
+                    : start + len(response)
+                ]  # else one token could hold the end of the answer and the beginning of the tail
             ids, reported = chat.continuation(prompt, text)
             tokens = self._tokenizer.convert_ids_to_tokens(ids) if self._spells_bytes else None
             offsets = exact_offsets(tokens, reported, text)
@@ -235,13 +238,13 @@ class _Answer:
     ids: Ids
     weights: Weights
     first: int
-    """The first token that reaches into the response; before it stand reasoning and the model's own header."""
+    """Index of the first token of the response, behind reasoning and the model's header."""
     end: int | None
-    """The token that ends the turn."""
+    """Index of the token that ends the turn."""
 
 
 def _end_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """Tokens that may end a turn: special ones and others that were added, but for those of white space."""
+    """Tokens that may end a turn: special and added tokens, except those of white space."""
     added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
     return added | set(tokenizer.all_special_ids)
 
@@ -254,7 +257,7 @@ def _score_gap(pair: Pair) -> float:
 
 @dataclass
 class EncodedPairs:
-    """What encoding a dataset gave: the pairs, and how many were dropped, by reason."""
+    """The encoded pairs of a dataset, and how many were dropped, by reason."""
 
     pairs: list[EncodedPair]
     dropped: Counter[Drop]

@@ -1,4 +1,4 @@
-"""A pairs file as a run of some settings sees it."""
+"""A pairs file to token ids and weights, by the settings of a training."""
 
 from datetime import date
 from pathlib import Path
@@ -31,7 +31,7 @@ def encoder_for(settings: EncodeSettings, tokenizer: "PreTrainedTokenizerBase", 
 def read_pairs(
     file: Path, config: TrainConfig, tokenizer: "PreTrainedTokenizerBase", today: date | None = None
 ) -> EncodedPairs:
-    """All pairs of a file that can be trained on; what is dropped is said.
+    """All pairs of a file that can be trained on; warnings count the others by reason.
 
     Raises:
         UserError: the file is no pairs file, the tokenizer will not do, or no pair is left.

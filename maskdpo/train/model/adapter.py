@@ -82,8 +82,8 @@ def add_adapter(model: "PreTrainedModel", config: TrainConfig) -> Any:
 
 
 def _never_adapted(model: "PreTrainedModel", settings: Any) -> list[str]:
-    """The names of the modules that can have no adapter: those that no pair reaches, those that do more than a linear
-    layer, and those that PEFT refuses because the layers around them (Mamba's) use their weights directly."""
+    """Names of the modules that can have no adapter: modules that no pair reaches, modules that compute more than a
+    linear layer, and modules that PEFT refuses because the layers around them (Mamba's) use their weights directly."""
     linear = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     overridden = {type(part): part for _, part in linear if type(part).forward is not nn.Linear.forward}
     more = {kind for kind, part in overridden.items() if not _is_linear(part)}
@@ -94,7 +94,7 @@ def _never_adapted(model: "PreTrainedModel", settings: Any) -> list[str]:
 
 def _is_linear(part: nn.Linear) -> bool:
     """Whether a layer with a forward of its own computes x @ W.T + b, as Falcon's does and Llama 4's router does not.
-    Small weights are tried: those of the layer may be large, or not be there yet."""
+    The test uses small weights, because those of the layer may be large or not loaded yet."""
     x = torch.linspace(-1, 1, 8, device="cpu").view(4, 2)
     weights = {"weight": torch.linspace(-2, 1, 6, device="cpu").view(3, 2)}
     if part.bias is not None:
@@ -102,7 +102,7 @@ def _is_linear(part: nn.Linear) -> bool:
     try:
         found = torch.func.functional_call(part, weights, (x,))
     except (ValueError, TypeError, RuntimeError, IndexError, AttributeError, NotImplementedError):
-        return False  # it wants more than a plain layer does
+        return False  # its forward takes other inputs than a linear layer
     expected = nn.functional.linear(x, **weights)
     return isinstance(found, torch.Tensor) and found.shape == expected.shape and torch.allclose(found, expected)
 
@@ -133,12 +133,12 @@ def _check_targets(model: "PreTrainedModel", targets: list[str], never: list[str
 
 
 def _only_where_gradients_flow(dropout: nn.Module, _: object) -> None:
-    """What is only looked at (reference, held-out pairs, masked tokens) is looked at without dropout."""
+    """Use dropout in training only: reference, held-out pairs and masked tokens are computed without gradients."""
     dropout.train(torch.is_grad_enabled())
 
 
 def adapter_layers(model: nn.Module) -> list[Any]:
-    """The layers that an adapter was put into; none for a model that is trained whole."""
+    """The layers that have an adapter; none for a model that is trained whole."""
     return [module for module in model.modules() if hasattr(module, "lora_A")]
 
 
@@ -158,7 +158,7 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
 def merge(adapter: Any) -> "PreTrainedModel":
     """The adapter added to the weights, in float32 on the CPU: bfloat16 would round most of it away.
 
-    The adapter is no longer one after this.
+    The adapter cannot be used after this.
     """
     model: PreTrainedModel = adapter.to(device="cpu", dtype=torch.float32).merge_and_unload()
     return model

@@ -1,5 +1,5 @@
-"""The one place that knows how a loaded model is built: its decoder, the decoder's layers and attention, and how long
-its input may be. Of a model that also takes images (Gemma 3, Qwen VL) all this is the text part, which is trained."""
+"""How a loaded model is built: its decoder, the decoder's layers and attention, and how long its input may be. For a
+model that also takes images (Gemma 3, Qwen VL) all this is the text part, which is trained."""
 
 import functools
 import inspect
@@ -24,7 +24,7 @@ WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 NARROW = (torch.bfloat16, torch.float16)
 
 NAMED = 3
-"""Pairs that a message names; of more it gives the number."""
+"""Pairs that a message names; it counts the others."""
 
 
 def text_config(model: "PreTrainedModel") -> Any:
@@ -37,7 +37,7 @@ def decoder_of(model: "PreTrainedModel") -> Any:
     found = model.get_decoder()
     if found is not model:
         return found
-    embedding = model.get_input_embeddings()  # Llama 4 does not say which of its parts the decoder is
+    embedding = model.get_input_embeddings()  # Llama 4 does not mark its decoder
     return next((part for part in model.children() if any(inner is embedding for inner in part.modules())), model)
 
 
@@ -51,7 +51,7 @@ def check_has_head(model: "PreTrainedModel", name: str) -> None:
 
 
 def decoder_layers(model: "PreTrainedModel", purpose: str) -> list[nn.Module]:
-    """The layers of the decoder: the list of modules that holds most of its parameters, whatever its name is.
+    """The layers of the decoder: the list of modules that holds most of its parameters, under any name.
 
     Raises:
         UserError: there is no such list; ``purpose`` is the option that needs it.
@@ -69,8 +69,8 @@ def _layers(model: "PreTrainedModel") -> list[nn.Module]:
 
 @contextmanager
 def in_float32(model: "PreTrainedModel") -> Iterator[None]:
-    """Compute in float32 with weights of 16 bits: those of a layer are widened while the layer runs, to save memory,
-    the others all the time. Afterwards the model has the very tensors that it had before."""
+    """Compute in float32 with weights of 16 bits. To save memory, the weights of a layer are widened while the layer
+    runs; all other weights are widened throughout. Afterwards the model has the same tensors as before."""
     if not any(tensor.dtype in NARROW for tensor in _tensors(model)):
         yield
         return
@@ -126,7 +126,7 @@ def _checkpointed(forward: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def freeze_the_rest(model: "PreTrainedModel") -> None:
-    """Only decoder and output embedding train; what no pair reaches, such as a vision tower, stays as it is."""
+    """Let only decoder and output embedding train; modules that no pair reaches, such as a vision tower, are frozen."""
     used = {id(p) for part in _trained_parts(model) for p in part.parameters()}
     for parameter in model.parameters():
         if id(parameter) not in used:
@@ -155,19 +155,19 @@ def attention_size(config: Any) -> int:
 
 
 def takes_positions(model: "PreTrainedModel") -> bool:
-    """Whether the decoder can be told the position of every token; else it counts them along the row."""
+    """Whether the decoder takes the position of every token as an input; else it counts positions along the row."""
     return "position_ids" in inspect.signature(decoder_of(model).forward).parameters
 
 
 def window_of(config: Any) -> int | None:
-    """The smallest number of tokens that some layer is limited to; None for a model without such layers."""
+    """The smallest window of any layer, in tokens; None for a model without windows."""
     found = [size for name in WINDOWS if isinstance(size := getattr(config, name, None), int) and size > 0]
     return min(found, default=None)
 
 
 def may_share_prompts(model: "PreTrainedModel") -> bool:
-    """Whether position ids and a 4-D mask say all about who sees whom: positions are taken, and there is no sliding
-    window, no chunk, no recurrent layer, no ALiBi (a bias by distance along the row), and PyTorch's attention."""
+    """Whether position ids and a 4-D mask alone decide which token attends to which: the decoder takes positions, its
+    attention is PyTorch's, and it has no sliding window, chunk, recurrent layer or ALiBi (a bias by distance)."""
     config = text_config(model)
     if not takes_positions(model) or config._attn_implementation == "eager" or getattr(config, "alibi", False):
         return False

@@ -1,14 +1,14 @@
-"""How much of the device a step uses: useful floating-point operations over what the device can do.
+"""What share of the device a step uses: useful floating-point operations over the operations that the device can do.
 
-Forward and backward pass together cost 6 operations a parameter and token (2 forward, 4 backward; Kaplan et al. 2020,
-arXiv 2001.08361, section 2.1), and attention 12 a layer, channel and (query, key) pair that may see each other:
+Forward and backward pass together cost 6 operations per parameter and token (2 forward, 4 backward; Kaplan et al. 2020,
+arXiv 2001.08361, section 2.1), and attention costs 12 per layer, channel and (query, key) pair that is not masked:
 
     6 * body * tokens + 12 * layers * heads * head size * (query, key) pairs + 6 * hidden * vocabulary * kept tokens
 
 ``body`` are all parameters of the decoder but the embedding, which multiplies nothing, and ``lm_head``, which sees only
-the tokens with weight. Not counted, because they are no use: padding, what gradient checkpointing and ``lm_head``
-compute a second time, the reference, the look at masked tokens. Of a mixture of experts all experts are counted: the
-share comes out too high. A sliding window is counted as full attention.
+the tokens with weight. Padding, what gradient checkpointing and ``lm_head`` compute a second time, the reference and
+the rewards of masked tokens do not count as useful. All experts of a mixture of experts are counted, so that its share
+comes out too high. A sliding window is counted as full attention.
 """
 
 import functools
@@ -33,12 +33,13 @@ KNOWN_PEAKS = {
     "A100": 312e12,
     "L40S": 362e12,
 }
-"""Dense bfloat16 operations a second by NVIDIA's data sheets; the first name that the device's name holds counts."""
+"""Dense bfloat16 operations per second by NVIDIA's data sheets. The first entry counts that is part of the device's
+name."""
 
 SIZE, REPEATS = 1024, 3
 """Of the matrix product that measures other devices: some tens of milliseconds on two CPU cores."""
 SLOW_S = 1.0
-"""Products that would take longer are left out; bfloat16 on a processor without instructions for it needs many seconds."""
+"""Products that would take longer are left out: bfloat16 needs many seconds on a processor without its instructions."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,13 @@ def step_flops(shape: ModelShape, pairs: Sequence[EncodedPair], layout: Layout) 
 
 
 def _triangle(n: int) -> int:
-    """(query, key) pairs of n tokens of which each sees itself and all before it."""
+    """(query, key) pairs of n tokens under a causal mask."""
     return n * (n + 1) // 2
 
 
 @functools.cache
 def device_peak(device: str, compute: str) -> float:
-    """Operations a second: by data sheet where it is known, else the best rate of a few square matrix products.
+    """Operations per second: by data sheet where there is one, else the best rate of a few square matrix products.
 
     Args:
         device: as torch names it, such as ``cpu`` or ``cuda:0``.
@@ -90,15 +91,15 @@ def device_peak(device: str, compute: str) -> float:
     """
     if device.startswith("cuda") and compute == "bfloat16":
         name = torch.cuda.get_device_name(device)
-        if known := next((peak for part, peak in KNOWN_PEAKS.items() if part in name), None):
-            return known
+        if listed := next((peak for part, peak in KNOWN_PEAKS.items() if part in name), None):
+            return listed
     return _measured_peak(device, torch.bfloat16 if compute == "bfloat16" else torch.float32)
 
 
 @torch.no_grad()
 def _measured_peak(device: str, dtype: torch.dtype) -> float:
     size = SIZE if device.startswith("cpu") else 8 * SIZE
-    # Random numbers, as GPUs clock higher on equal ones; from a stream of its own, so that no seeded draw moves.
+    # Random numbers, because GPUs clock higher on equal ones; a separate generator leaves the seeded draws as they are.
     random = torch.Generator(device).manual_seed(0)
     matrix = torch.rand(size, size, generator=random, device=device).to(dtype)
     best = 0.0

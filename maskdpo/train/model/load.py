@@ -1,4 +1,4 @@
-"""The model that is trained: loaded, checked against the pairs, without dropout, with an adapter if one is wanted."""
+"""The model that is trained: loaded, checked against the pairs, without dropout, and with the adapter of ``lora_r``."""
 
 import os
 import shutil
@@ -47,7 +47,7 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
     """Load ``config.model`` for these pairs, split among the ranks.
 
     Raises:
-        UserError: it cannot be loaded, is not the tokenizer's, or computes log-probs in a way that is not known.
+        UserError: it cannot be loaded, does not match the tokenizer, or its log-probs cannot be computed exactly.
     """
     torch.manual_seed(config.seed)
     if device == "cpu":
@@ -59,7 +59,7 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
         device=device,
         trust_remote_code=config.trust_remote_code,
     )
-    model.eval()  # and it stays so: dropout of every kind, dropped layers and jitter of routers are for training mode
+    model.eval()  # for the whole run: dropout, dropped layers and router jitter belong to training mode
     check_fit(model, pairs, config.model)
     layout = ranks.from_first(_probed(model, pairs) if ranks.first else "padded")
     if layout != "shared":
@@ -87,7 +87,7 @@ def _probed(model: "PreTrainedModel", pairs: Sequence[EncodedPair]) -> Layout:
 
 
 def whole_policy(policy: Policy, config: TrainConfig, ranks: Ranks) -> Policy:
-    """On rank 0 the policy in one piece on the CPU, to export it. Every rank must call."""
+    """The policy in one piece on the CPU of rank 0, for the export. Every rank must call."""
     if ranks.size == 1:
         return policy
     whole = policy
@@ -103,10 +103,10 @@ def whole_policy(policy: Policy, config: TrainConfig, ranks: Ranks) -> Policy:
 
 
 def check_fit(model: "PreTrainedModel", pairs: Sequence[EncodedPair], name: str) -> None:
-    """What sizes say; the model may lie on the meta device.
+    """Check what can be checked by sizes alone, so that the model may be on the meta device.
 
     Raises:
-        UserError: it is no decoder, not the tokenizer's, or has fewer positions than the pairs have tokens.
+        UserError: it is no decoder, does not match the tokenizer, or has fewer positions than the pairs have tokens.
     """
     check_has_head(model, name)
     size = model.get_input_embeddings().weight.shape[0]
@@ -119,7 +119,7 @@ def check_fit(model: "PreTrainedModel", pairs: Sequence[EncodedPair], name: str)
 
 
 def _use_cpu_attention(model: "PreTrainedModel", pairs: Sequence[EncodedPair], ranks: Ranks) -> None:
-    """Where the model's own is PyTorch's, and only if the log-probs of real pairs stay what they are."""
+    """Use it in place of PyTorch's attention, if the log-probs of real pairs stay the same."""
     own = text_config(model)._attn_implementation
     if own != "sdpa":
         return
@@ -129,7 +129,7 @@ def _use_cpu_attention(model: "PreTrainedModel", pairs: Sequence[EncodedPair], r
 
 
 def _compile_layers(model: "PreTrainedModel", device: str) -> None:
-    """Layers are compiled, not the model: they are alike, so that one of them pays for all.
+    """Compile the layers, not the model: they are alike, so that one compilation serves all of them.
 
     Raises:
         UserError: what torch.compile needs is not installed.

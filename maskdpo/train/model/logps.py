@@ -38,7 +38,7 @@ def token_logps(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 def _chunk_logps(model: PreTrainedModel, hidden_ND: Tensor, target_N: Tensor) -> Tensor:
     head = model.get_output_embeddings()
-    if not torch.is_autocast_enabled(hidden_ND.device.type):  # Mamba's residual stream is float32 whatever its weights
+    if not torch.is_autocast_enabled(hidden_ND.device.type):  # Mamba's residual stream is float32 for any weights
         hidden_ND = hidden_ND.to(head.weight.dtype)
     logits_NV = _post_process(head(hidden_ND), text_config(model))
     logps_N: Tensor = _PickedLogps.apply(logits_NV, target_N)  # type: ignore[no-untyped-call]
@@ -72,7 +72,7 @@ class _PickedLogps(torch.autograd.Function):
 
 
 def _post_process(logits_NV: Tensor, config: Any) -> Tensor:
-    """What some architectures do to the logits behind their output embedding; checked at the start (``probe.py``)."""
+    """Scaling and capping of logits behind the output embedding, as some architectures do; ``probe.py`` checks it."""
     if scaling := getattr(config, "logits_scaling", None):  # Granite divides by it, HyperCLOVA X multiplies
         logits_NV = logits_NV * scaling if config.model_type.startswith("hyperclovax") else logits_NV / scaling
     for name in FACTORS:

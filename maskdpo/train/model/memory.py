@@ -1,8 +1,8 @@
 """How much memory a run needs: a formula over the model's sizes, part by part, before anything is loaded.
 
-Bytes a parameter: 4 for float32, 2 for bfloat16; AdamW keeps two float32 numbers for each that trains. Activations are
-counted for a decoder layer of the Llama kind, a token; h = hidden size, q = heads * head size, f = intermediate size,
-c = bytes of the compute type:
+A parameter takes 4 bytes in float32 and 2 in bfloat16; AdamW keeps two float32 numbers per parameter that trains.
+Activations are bytes per token in a decoder layer like Llama's, with h = hidden size, q = heads * head size,
+f = intermediate size and c = bytes of the compute type:
 
     two norms, input and result in float32           16 h
     inputs of the matrices behind them               8 h (float32), 10 h (bfloat16: each of the five has its own copy)
@@ -10,9 +10,9 @@ c = bytes of the compute type:
     gate, its activation, up, their product          4 c f
     once: the last norm                              8 h
 
-With gradient checkpointing a layer keeps its input only, and one layer at a time is computed again. A test compares
-this with what autograd really keeps. It is an estimate: kernels need room of their own, and memory is split up. Eager
-attention (Gemma 2, gpt-oss) keeps heads * tokens numbers more of every token, which are not counted.
+With gradient checkpointing a layer keeps its input only, and one layer at a time is computed again. A test compares the
+formula with what autograd keeps. The result is an estimate: kernels need memory, too, and memory is fragmented. Eager
+attention (Gemma 2, gpt-oss) keeps heads * tokens further numbers per token, which are not counted.
 """
 
 import ctypes
@@ -55,7 +55,7 @@ class Sizes:
 
 
 def sizes_of(model: PreTrainedModel) -> Sizes:
-    """Also of a model on the meta device, which has sizes but no numbers."""
+    """The sizes of a model, which may be on the meta device."""
     config = text_config(model)
     embedding = model.get_input_embeddings().weight
     head = model.get_output_embeddings().weight
@@ -74,13 +74,13 @@ def sizes_of(model: PreTrainedModel) -> Sizes:
 
 
 def _intermediate(config: Any) -> int:
-    """Of one layer; the largest where layers differ."""
+    """Size of the feed-forward layer; the largest one where layers differ."""
     size = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     return max(size) if isinstance(size, Sequence) else int(size)
 
 
 def memory_parts(sizes: Sizes, config: TrainConfig, device: str, tokens: int) -> dict[str, float]:
-    """GB (1e9 bytes) by part, at the largest forward pass, of so many tokens (padding counts)."""
+    """GB (1e9 bytes) by part, in a forward pass of so many tokens, with padding."""
     compute = 2 if compute_type(config.dtype, device) == "bfloat16" else FLOAT32
     adapter = sizes.trained if config.lora_r else 0
     casts = compute * sizes.matrices if compute < sizes.weight_bytes else 0
@@ -96,7 +96,7 @@ def memory_parts(sizes: Sizes, config: TrainConfig, device: str, tokens: int) ->
 
 
 def activation_bytes(sizes: Sizes, config: TrainConfig, compute: int) -> int:
-    """Of a token, in all layers."""
+    """Bytes per token, in all layers."""
     h = sizes.hidden
     last_norm = 8 * h
     layer = (16 + (8 if compute == FLOAT32 else 10)) * h + 4 * compute * (sizes.attention + sizes.intermediate)
@@ -106,10 +106,9 @@ def activation_bytes(sizes: Sizes, config: TrainConfig, compute: int) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that tensors gave back, for the next ones; nothing where the C library is not
-    glibc.
+    """Let this process keep the memory of freed tensors for new ones. Does nothing where the C library is not glibc.
 
-    By default glibc returns large blocks to the system at once, and every new tensor's pages are mapped and zeroed
+    By default glibc returns large blocks to the system at once, and the pages of every new tensor are mapped and zeroed
     again: a quarter of the time of a step on a CPU.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -120,11 +119,12 @@ def keep_freed_memory() -> None:
 
 V2 = ("memory.max", "memory.current", "inactive_file")
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-"""Files with the limit and the usage of a group, and what memory.stat calls the page cache that is given back first."""
+"""Files with the limit and the usage of a control group, and the name that memory.stat has for the page cache that is
+freed first."""
 
 
 def free_bytes(device: str) -> int | None:
-    """What the device has left; None where it does not say."""
+    """Free memory of the device; None where it is not reported."""
     if device.startswith("cuda"):
         free: Any = torch.cuda.mem_get_info(device)[0]
         return int(free)
@@ -134,8 +134,8 @@ def free_bytes(device: str) -> int | None:
 
 
 def free_host_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the machine has left for this process, with what the page cache would give back; where a container or a job
-    scheduler allows less, what is left of that. None where the system does not say."""
+    """Free memory for this process, with the page cache; where a container or a job scheduler allows less, the rest of
+    what it allows. None where the system does not report it."""
     try:
         lines = (proc / "meminfo").read_text().split("\n")
         free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
@@ -146,8 +146,8 @@ def free_host_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cg
 
 
 def _left_of_groups(groups: Sequence[str], root: Path) -> Iterator[int]:
-    """Of each control group with a limit that the process is in (version 2, or the memory controller of version 1), and
-    of those around it."""
+    """Free bytes in each control group with a limit that the process is in, and in the groups around it: version 2, or
+    the memory controller of version 1."""
     for line in groups:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")

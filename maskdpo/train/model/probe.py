@@ -1,5 +1,5 @@
-"""What is tried with real pairs before the first step, because it is not to be assumed of any architecture: that the
-log-probs are those of the model's own forward pass, in which layout, and that nothing about them is random."""
+"""Checks with real pairs before the first step, because no architecture can be taken for granted: which layout gives
+the log-probs of the model's ordinary forward pass, and whether they depend on the seed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,15 +22,17 @@ ROUNDED = {torch.bfloat16: 0.25, torch.float16: 0.05}
 """Largest mean difference over the tokens between weights of these types and the same weights in float32."""
 
 SMALLEST_NOISE = 1e-5
-"""Nats: smaller differences between two passes are the device's rounding, even if two others were equal."""
+"""Nats: smaller differences between two passes are rounding of the device, even where two other passes were equal."""
 
 SEEDS = (1, 2, 3)
-"""Of the passes that must agree with each other."""
+"""Seeds of the passes that must agree."""
 
 
 def choose_layout(model: PreTrainedModel, pairs: Sequence[EncodedPair]) -> Layout:
-    """The layout that is exact for this model. Its layers say which may be; then the log-probs of the longest pair, of
-    the shortest, of one that is longer than the window, and of two pairs in one pass are compared with the model's own
+    """The layout that is exact for this model.
+
+    The types of the layers decide which layouts are tried. For each, the log-probs of the longest pair, of the
+    shortest, of one that is longer than the window, and of two pairs in one pass are compared with the model's ordinary
     forward pass, one answer at a time. Weights of 16 bits are compared in float32, because their rounding would hide a
     wrong layout; then one pass in their own type must give about the same.
 
@@ -47,7 +49,8 @@ def choose_layout(model: PreTrainedModel, pairs: Sequence[EncodedPair]) -> Layou
 
 
 def _exact_layout(model: PreTrainedModel, groups: Sequence[Sequence[EncodedPair]]) -> tuple[Layout, dict[int, Tensor]]:
-    """And the expected log-probs, by ``id`` of the pair, because names of pairs may repeat among the held-out ones."""
+    """The layout, and the expected log-probs by Python's ``id`` of the pair: a held-out pair may have the ``pair.id``
+    of another pair."""
     alone = [group[0] for group in groups if len(group) == 1]
     expected = {id(pair): _plain_logps(model, pair) for pair in alone}
     _check_causal(model, alone[0])
@@ -62,7 +65,7 @@ def _exact_layout(model: PreTrainedModel, groups: Sequence[Sequence[EncodedPair]
 
 
 def _groups(pairs: Sequence[EncodedPair], window: int | None) -> list[list[EncodedPair]]:
-    """The passes that are tried; the first one is the shortest pair alone."""
+    """The pairs of each pass that is compared; the first pass has the shortest pair alone."""
     ordered = sorted(pairs, key=lambda pair: (pair.longest, pair.id))
     shortest, longest = ordered[0], ordered[-1]
     crossing = [pair for pair in ordered if window is not None and pair.longest > window][:1]
@@ -77,10 +80,10 @@ def _failure(
     expected: dict[int, Tensor],
     rounded: float = 0,
 ) -> str:
-    """How the log-probs of a layout are wrong, in words; nothing where they are right.
+    """What is wrong with the log-probs of a layout, as a sentence; empty where they are right.
 
     Args:
-        rounded: the mean difference that is allowed; 0: every single one must be within ``TOLERANCE``.
+        rounded: the largest mean difference; 0: the difference of every token must be within ``TOLERANCE``.
     """
     for group in groups:
         batch = collate(group, layout, every_token=True).to(str(model.device))
@@ -100,11 +103,13 @@ def _failure(
 
 @torch.no_grad()
 def _check_causal(model: PreTrainedModel, pair: EncodedPair) -> None:
-    """What a token is predicted from must not change with what follows it, as in BERT it does."""
+    """The prediction of a token must not depend on the tokens behind it, as it does in BERT."""
     ids = torch.tensor([[*pair.prompt_ids, *pair.chosen.ids]], device=model.device)
     whole, without_last = (model(input_ids=some, use_cache=False).logits[0].float() for some in (ids, ids[:, :-1]))
     if not (whole[:-1] - without_last).abs().max() <= TOLERANCE:
-        raise UserError(f"{model.config.model_type}: not a causal language model: its tokens see those behind them")
+        raise UserError(
+            f"{model.config.model_type}: not a causal language model: its tokens attend to those behind them"
+        )
 
 
 def _check_attention(model: PreTrainedModel, pair: EncodedPair, expected_N: Tensor) -> None:
@@ -123,7 +128,7 @@ def _check_attention(model: PreTrainedModel, pair: EncodedPair, expected_N: Tens
 
 @contextmanager
 def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """The model with another implementation of its attention."""
+    """Run the model with another implementation of attention."""
     own = text_config(model)._attn_implementation
     model.set_attn_implementation(name)
     try:
@@ -134,7 +139,8 @@ def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
 
 @torch.no_grad()
 def _plain_logps(model: PreTrainedModel, pair: EncodedPair) -> Tensor:
-    """[N] log-probs of all answer tokens by the model's ordinary forward pass, one answer at a time, unpadded."""
+    """[N] log-probs of all answer tokens by the model's ordinary forward pass, one answer at a time, without
+    padding."""
     parts = []
     for answer in (pair.chosen, pair.rejected):
         ids = torch.tensor([[*pair.prompt_ids, *answer.ids]], device=model.device)
@@ -149,11 +155,11 @@ def _plain_logps(model: PreTrainedModel, pair: EncodedPair) -> Tensor:
 def check_nothing_is_random(model: PreTrainedModel, pairs: Sequence[EncodedPair], layout: Layout) -> None:
     """Passes under different seeds must give the same log-probs, or policy and reference would not be one function.
 
-    Looked at are the shortest and the longest pair, in one pass. A device whose sums come out in another order each
-    time is told from a random model by passes under the same seed, and by what the type of the weights rounds.
+    One pass holds the shortest and the longest pair. On some devices even passes under one seed differ, because sums
+    are added in another order each time; such differences, and those of the type of the weights, are allowed.
 
     Raises:
-        UserError: they do not; the message names the part of the model that differs first.
+        UserError: they differ; the message names the first module whose result depends on the seed.
     """
     ends = [choice(pairs, key=lambda pair: pair.longest) for choice in (min, max)]
     batch = collate(ends, layout, every_token=True).to(str(model.device))

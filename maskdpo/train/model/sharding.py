@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 def load_for(ranks: Ranks, name: str, *, dtype: torch.dtype, device: str, trust_remote_code: bool) -> "PreTrainedModel":
-    """The model on the device; of many ranks the first has it on the CPU, the others only its shape: see ``shard``."""
+    """The model on the device. With many ranks, rank 0 has it on the CPU and the others have its shape: see
+    ``shard``."""
     if ranks.first:
         where = device if ranks.size == 1 else "cpu"
         return load_model(name, dtype=dtype, device=where, trust_remote_code=trust_remote_code)
@@ -44,13 +45,13 @@ def shard(model: "PreTrainedModel", compute: str, ranks: Ranks) -> None:
     assert ranks.device is not None
     whole: dict[str, Any] = dict(model.state_dict()) if ranks.first else {}
     gathered = torch.bfloat16 if compute == "bfloat16" else None
-    # What is computed in which type is left to autocast, as on a single device: inputs are not cast.
+    # Autocast decides what is computed in which type, as on a single device: inputs are not cast.
     policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(ranks.device.split(":")[0], (ranks.size,))
     for layer in decoder_layers(model, "`nproc`"):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     # The embedding stays float32, and with it the residual stream. The root's weights are freed after a forward pass
-    # too: whoever reads parameters always finds the shards.
+    # too, so that code that reads parameters always finds the shards.
     root = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     fully_shard(model, mesh=mesh, mp_policy=root, reshard_after_forward=True)
     for module in model.modules():
@@ -74,7 +75,7 @@ def logps_of(model: "PreTrainedModel", batch: Batch) -> Tensor:
 
 
 def whole_weights(model: "PreTrainedModel") -> Iterator[tuple[str, Tensor]]:
-    """The weights that train, whole, one after the other. Every rank must go through all of them."""
+    """The weights that train, put together from all ranks, one by one. Every rank must iterate over all of them."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             tensor = parameter.detach()

@@ -1,2 +1,3 @@
-"""A whole run: from a pairs file and settings to a model folder. Read ``train``, ``record``, ``heldout``,
-``checkpoint`` and ``export`` in this order; what is around a run (``dry_run``, ``launch``, ``push``) stands beside."""
+"""A whole run: from settings and a pairs file to a model folder. Read ``train``, ``reference``, ``loop``, ``figures``,
+``record``, ``checkpoint`` and ``export`` in this order; ``dry_run``, ``launch`` and ``push`` are for before and
+after."""

@@ -31,7 +31,7 @@ def describe(out: Path, config: TrainConfig, run: RunMeta, best: int | None) -> 
 
 
 def from_anywhere(name: str) -> str:
-    """The name of a model as it can be read in every folder of this machine; a relative path would mean another one."""
+    """The name of a model, with a path made absolute: a relative path would mean another model in another folder."""
     folder = Path(name).expanduser()
     return str(folder.absolute()) if folder.is_dir() else name
 

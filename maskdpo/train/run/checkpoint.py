@@ -1,8 +1,8 @@
 """Checkpoints of a run: a folder that appears by one rename, so that a kill at any moment leaves the one before it.
 
 ``torch.distributed.checkpoint`` writes it, safetensors files for each rank, and reads it back onto any number of ranks:
-every tensor says which part of the whole it is. Nothing is pickled. Beside the weights that train and AdamW's state it
-holds the step, from which the learning rate, the order of the pairs (``loop.py``) and the random numbers of dropout
+every tensor is stored with its place in the whole. Nothing is pickled. Beside the weights that train and AdamW's state
+it holds the step, from which the learning rate, the order of the pairs (``loop.py``) and the random numbers of dropout
 (``model/adapter.py``) follow: there is no other state that a later step depends on.
 """
 
@@ -32,7 +32,7 @@ from maskdpo.train.ranks import ALONE, Ranks
 NAME = re.compile(r"step-(\d{8})")
 
 FILE_BYTES = 1 << 30
-"""About how much of the whole goes into one file: a rank copies its part of a file to the CPU before it writes it."""
+"""About how many bytes go into one file: a rank copies its part of a file to the CPU before it writes it."""
 
 
 def save_checkpoint(
@@ -44,7 +44,8 @@ def save_checkpoint(
     keep: int | None,
     ranks: Ranks = ALONE,
 ) -> Path:
-    """Write ``folder/step-N`` atomically, then drop all but the newest ``keep`` (None: none). Every rank must call.
+    """Write ``folder/step-N`` atomically, then remove all but the newest ``keep`` (None: keep all). Every rank must
+    call.
 
     Raises:
         UserError: it cannot be written, for example because the disk is full; older checkpoints are as they were.
@@ -70,7 +71,7 @@ def save_checkpoint(
 
 
 def remove_checkpoint(path: Path) -> None:
-    """By one rename first, so that a kill leaves no half of it under its name."""
+    """Remove it after one rename, so that a kill leaves no half checkpoint under this name."""
     path.rename(aside := path.with_name(f".tmp-{path.name}"))
     shutil.rmtree(aside)
 
@@ -85,7 +86,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def remove_all(folder: Path) -> None:
-    """What a finished run no longer needs. A symbolic link to a folder stays, and the folder, which is empty then."""
+    """Remove the checkpoints of a finished run. A symbolic link to a folder stays, with the emptied folder."""
     for path in folder.iterdir() if folder.exists() else ():
         shutil.rmtree(path, ignore_errors=True)
     if folder.exists() and not folder.is_symlink():
@@ -102,7 +103,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     try:
         state: dict[str, Any] = json.loads((path / "state.json").read_text())
         saved = reader.read_metadata().state_dict_metadata
-        _make_room(model, optimizer, set(saved), state["step"])
+        _allocate_state(model, optimizer, set(saved), state["step"])
         tensors = _named_tensors(model, optimizer)
         if tensors.keys() != saved.keys():
             raise ValueError(f"holds other tensors than the model: {min(tensors.keys() ^ saved.keys())}")
@@ -123,7 +124,7 @@ def _temporary(folder: Path) -> Path:
 
 
 def _write(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
-    """Every rank its shards.
+    """Write the shards of this rank.
 
     Raises:
         OSError, SafetensorError: on every rank, where any rank could not write.
@@ -143,7 +144,7 @@ def _write(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """torch warns of a single process even where it is told that there is one."""
+    """torch warns of a single process even with ``no_dist``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -163,8 +164,8 @@ def _named_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     return tensors
 
 
-def _make_room(model: nn.Module, optimizer: torch.optim.Optimizer, saved: set[str], step: int) -> None:
-    """Zeros for AdamW's state of each parameter that a checkpoint has it of, laid out as the parameter is."""
+def _allocate_state(model: nn.Module, optimizer: torch.optim.Optimizer, saved: set[str], step: int) -> None:
+    """Fill AdamW's state with zeros for each parameter whose state is saved, so that the saved state can be loaded."""
     for name, parameter in model.named_parameters():
         prefix = f"optimizer.{name}."
         keys = [key.removeprefix(prefix) for key in ("exp_avg", "exp_avg_sq") if prefix + key in saved]

@@ -36,7 +36,7 @@ class Plan:
     kept: dict[str, Any]
     """``kept_tokens_chosen`` ... (``figures.kept_tokens``)."""
     tokens: int
-    """Of all pairs, prompts once."""
+    """Tokens of all pairs, each prompt once."""
     steps: int
     passes: int
     """Forward passes of all steps."""
@@ -47,7 +47,7 @@ class Plan:
     memory: dict[str, float]
     """GB by part."""
     seconds: dict[str, float] | None
-    """By part; None: not measured, because the memory at hand would not do."""
+    """By part; None: not measured, because there is too little memory."""
 
 
 def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None) -> Plan:
@@ -68,10 +68,10 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
     free = free_bytes(device)
     fits = free is None or sum(memory.values()) * 1e9 < free
     if free is not None and not fits:
-        say(f"{device} has {free / 1e9:.1f} GB left, which will not do, so no pass is timed")
+        say(f"{device} has {free / 1e9:.1f} GB left, which is too little, so no pass is timed")
     policy = load_policy(config, encoded.pairs, device) if fits else None
     if policy is not None:
-        layout = policy.layout  # the architecture says which may be, the comparison with real pairs which is
+        layout = policy.layout  # the architecture allows a layout, the comparison with real pairs chooses it
     groups = _groups(every_batch, config, layout)
     return Plan(
         pairs=len(encoded.pairs),
@@ -98,7 +98,7 @@ def _largest(groups: Sequence[Sequence[EncodedPair]], layout: Layout) -> int:
 
 
 def _on_meta(config: TrainConfig, pairs: Sequence[EncodedPair], device: str) -> Any:
-    """The model's shape, with the adapter's, without its numbers; checked against the pairs as in a run."""
+    """The model with its adapter on the meta device, checked against the pairs as in a run."""
     model = meta_model(config.model, dtype=weight_type(config, device), trust_remote_code=config.trust_remote_code)
     check_fit(model, pairs, config.model)
     freeze_the_rest(model)
@@ -111,7 +111,7 @@ def _on_meta(config: TrainConfig, pairs: Sequence[EncodedPair], device: str) -> 
 def _timed(
     policy: Policy, config: TrainConfig, pairs: list[EncodedPair], groups: list[list[EncodedPair]], steps: int
 ) -> dict[str, float]:
-    """Seconds of the whole run, from one forward and backward pass of middling size and one update."""
+    """Seconds of the whole run by part, from one forward and backward pass of median size and one update."""
     trainer = Trainer(policy.model, config, policy.layout)
     shape = model_shape(policy.model)
     group = sorted(groups, key=lambda group: pass_tokens(group, policy.layout))[len(groups) // 2]
@@ -122,7 +122,7 @@ def _timed(
     loss.item()  # waits for the device
     passed = time.perf_counter()
     trainer.optimizer.step()
-    made_room = time.perf_counter()
+    allocated = time.perf_counter()  # the first update allocates the state of AdamW
     trainer.optimizer.step()
     next(p for p in policy.model.parameters() if p.requires_grad).sum().item()
     updated = time.perf_counter()
@@ -133,6 +133,6 @@ def _timed(
     return {
         "reference log-probs (if not kept from before)": reference,
         "forward and backward passes": training,
-        "updates": steps * (updated - made_room),
+        "updates": steps * (updated - allocated),
         "rewards of masked tokens": training / 3 * logged / steps,
     }

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 def export(
     policy: Policy, tokenizer: "PreTrainedTokenizerBase", config: TrainConfig, out: Path, texts: Mapping[str, str]
 ) -> None:
-    """Weights (safetensors), configs, tokenizer and chat template; an adapter is merged unless it is wanted alone.
+    """Write weights (safetensors), configs, tokenizer and chat template. An adapter is merged unless ``merge`` is off.
 
-    Beside a whole model its base's processor files, without which a model that also takes images cannot be served.
+    With a whole model come the processor files of its base, without which a model that also takes images cannot be
+    served.
 
     The policy cannot be trained on after this.
 
@@ -50,7 +51,8 @@ def export(
 
 
 def _copy_processor(base: str, config: "PreTrainedConfig", folder: Path) -> None:
-    """The base's own files, from its folder or, as far as they can be had, from the Hub at the commit of its config."""
+    """Copy the files of the base from its folder or, as far as they are there, from the Hub at the commit of its
+    config."""
     from transformers.utils import cached_file
 
     takes_more_than_text = config.get_text_config() is not config
@@ -68,7 +70,7 @@ def _copy_processor(base: str, config: "PreTrainedConfig", folder: Path) -> None
 
 
 def _name_base(adapter_config: Path) -> None:
-    """PEFT writes down where the base model lies as it was named, which may be relative to the present folder."""
+    """PEFT records the base model as it was named, which may be a path relative to the present folder."""
     if adapter_config.exists():
         settings = json.loads(adapter_config.read_text(encoding="utf-8"))
         settings["base_model_name_or_path"] = from_anywhere(settings["base_model_name_or_path"])
@@ -77,9 +79,9 @@ def _name_base(adapter_config: Path) -> None:
 
 @contextmanager
 def moved_in_last_config(out: Path) -> Iterator[Path]:
-    """A folder beside, moved into ``out`` file by file, the config last: what can be loaded is whole.
+    """A temporary folder that is moved into ``out`` file by file, the config last, so that a model that loads is whole.
 
-    Nothing of a model that was there before stays: no adapter, no shard that the new one does not have.
+    No file of an earlier model stays in ``out``: no adapter, and no shard that the new model does not have.
     """
     for left_over in out.glob(".export-*"):
         shutil.rmtree(left_over)

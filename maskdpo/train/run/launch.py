@@ -24,7 +24,7 @@ def is_launched() -> bool:
 
 
 def launch(arguments: Sequence[str], processes: int) -> None:
-    """Run ``maskdpo <arguments>`` in that many processes, and wait for them. They speak for themselves.
+    """Run ``maskdpo <arguments>`` in that many processes, and wait for them. They print their own messages.
 
     Raises:
         UserError: a process was killed.
@@ -40,7 +40,7 @@ def launch(arguments: Sequence[str], processes: int) -> None:
         max_restarts=0,
         shutdown_timeout=SAVING_S,
     )
-    # Else every process would take all cores.
+    # Otherwise every process would use all cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     with _torch_is_silent():
         try:
@@ -52,7 +52,7 @@ def launch(arguments: Sequence[str], processes: int) -> None:
 
 
 def _raise_for(codes: Sequence[int]) -> None:
-    """A process with an exit code has said why it ends; those that the launcher ended then, do not count."""
+    """A process that ended with an exit code has printed its error; the launcher then ended the others by a signal."""
     if max(codes) > 0:
         raise SystemExit(max(codes)) from None
     raise UserError(
@@ -63,8 +63,9 @@ def _raise_for(codes: Sequence[int]) -> None:
 
 @contextmanager
 def _torch_is_silent() -> Iterator[None]:
-    """The launcher logs how its processes ended, in many lines; they have said it themselves. Where a signal ends
-    the launcher, its timer may be stopped by the timer's own thread, which Python reports as an ignored exception."""
+    """Silence the launcher, which logs in many lines how its processes ended, though they print their own errors. Where
+    a signal ends the launcher, its timer may be stopped by the timer's own thread, which Python reports as an ignored
+    exception."""
     hook = sys.unraisablehook
     sys.unraisablehook = lambda found: None if "join current thread" in str(found.exc_value) else hook(found)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

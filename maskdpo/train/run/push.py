@@ -28,7 +28,7 @@ def check_push(repo: str) -> str:
         The full name of the repository, ``user/name``.
 
     Raises:
-        UserError: a package, a token or a right is missing, or the name is none.
+        UserError: a package, a token or a permission is missing, or the name is not valid.
     """
     extras.require("huggingface_hub", install=INSTALL, purpose="`push`")
     return full_name(repo, "`push`")

@@ -84,7 +84,7 @@ class Recorder:
         say(f"step {step}, held out: loss {stats.loss:.4f}  margin {stats.margin:+.3f}  accuracy {stats.accuracy:.3f}")
         if self.options.show_answers:
             self._answer(step)
-        self._write(EVALS, row)  # the last, for it says that this evaluation is done
+        self._write(EVALS, row)  # written last: the row marks this evaluation as done
         self._track(step, row, "eval")
 
     def load_best(self) -> int | None:
@@ -94,7 +94,7 @@ class Recorder:
             return None
         best = min(kept, key=lambda step: (kept[step], step))
         path = self.out / BEST / f"step-{best:08d}"
-        load_checkpoint(path, self.trainer.model, _nothing(self.trainer), self.trainer.ranks)
+        load_checkpoint(path, self.trainer.model, _stateless_optimizer(self.trainer), self.trainer.ranks)
         losses = {row["step"]: row["loss"] for row in self.evals}
         say(f"writing the weights of step {best}, which have the lowest loss on the held-out pairs: {losses[best]:.4f}")
         if losses[best] >= losses.get(0, float("inf")):
@@ -110,7 +110,7 @@ class Recorder:
         """Keep the present weights. Those that were the best before stay where a run that is resumed at a checkpoint
         would need them: it makes later evaluations once more, and they need not come out the same."""
         trainer, folder = self.trainer, self.out / BEST
-        save_checkpoint(folder, step, trainer.model, _nothing(trainer), keep=None, ranks=trainer.ranks)
+        save_checkpoint(folder, step, trainer.model, _stateless_optimizer(trainer), keep=None, ranks=trainer.ranks)
         if trainer.ranks.first:
             kept = checkpoints(folder)
             resumable = [step_of(path) for path in checkpoints(folder.parent)]
@@ -120,7 +120,7 @@ class Recorder:
                     remove_checkpoint(path)
 
     def sync(self) -> None:
-        """Wait until the rows are on the disk, before a checkpoint that says that they are written."""
+        """Wait until the rows are on the disk, before a checkpoint that relies on them."""
         for file in self.files.values():
             os.fsync(file.fileno())
 
@@ -168,7 +168,7 @@ def _keep_rows(file: Path, steps: int) -> None:
 
 
 def _keep_best_of(folder: Path, evals: list[dict[str, Any]], keep_best: bool) -> None:
-    """Of the weights that were kept as the best, those of the evaluations that count: others will be made again."""
+    """Remove the kept weights of evaluations that a resumed run makes again."""
     losses = {row["step"]: row["loss"] for row in evals if row["step"]}
     for path in checkpoints(folder):
         if step_of(path) not in losses:
@@ -179,6 +179,6 @@ def _keep_best_of(folder: Path, evals: list[dict[str, Any]], keep_best: bool) ->
             warn(f"the weights of step {best}, the best so far, are gone from {folder}; the best of the others is kept")
 
 
-def _nothing(trainer: Trainer) -> torch.optim.Optimizer:
-    """An optimiser without state: only weights are kept of the best step."""
+def _stateless_optimizer(trainer: Trainer) -> torch.optim.Optimizer:
+    """For checkpoints of the best weights, which are not trained on."""
     return torch.optim.SGD(trainer.model.parameters())

@@ -30,7 +30,7 @@ def find_reference(trainer: Trainer, pairs: Sequence[EncodedPair], use_cache: bo
     if LOSSES[trainer.config.loss].reference_free:
         return {}
     ranks = trainer.ranks
-    # Of many ranks the first one looks: the others would all read the whole model for its hash.
+    # Rank 0 alone looks: for the name of the file the whole model is read and hashed.
     file = cache_file(trainer.config.model, _precision(trainer), pairs) if use_cache and ranks.first else None
     reference = load_reference(file) if file else None
     if ranks.any(reference is not None):
@@ -43,7 +43,7 @@ def find_reference(trainer: Trainer, pairs: Sequence[EncodedPair], use_cache: bo
 
 
 def _precision(trainer: Trainer) -> str:
-    """What else than the model and the token ids decides the last digits."""
+    """What decides the last digits, beside the model and the token ids."""
     weights = "" if trainer.model.dtype == torch.float32 else f", weights in {trainer.model.dtype}"
     if trainer.ranks.size > 1 and trainer.compute == "bfloat16":
         weights += ", split"  # and rounded a little differently: see docs/scale.md
@@ -95,7 +95,7 @@ def reference_of(pairs: Sequence[EncodedPair], logps_N: Tensor) -> Reference:
 
 
 def share_reference(own: Reference, pairs: Sequence[EncodedPair], ranks: Ranks) -> Reference:
-    """What all ranks know together; each pair must be known to one rank only. Every rank must call."""
+    """The log-probs of all ranks together; each pair must be in ``own`` of one rank only. Every rank must call."""
     if ranks.size == 1:
         return own
     lengths = [len(pair.chosen.ids) + len(pair.rejected.ids) for pair in pairs]

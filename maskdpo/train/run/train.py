@@ -41,8 +41,8 @@ PAIRS_AS_SAMPLED = 2
 """The schema of the first records whose runs trained prompts token by token as they are sampled."""
 
 SAME_SIGNAL_S = 1.0
-"""Signals so soon behind the first are the same one: a scheduler sends it to every process, and a launcher passes on to
-its processes what it has got itself."""
+"""Seconds within which a second signal counts as the first one: a scheduler sends a signal to every process, and a
+launcher passes its own signal on to its processes."""
 
 
 @dataclass(frozen=True)
