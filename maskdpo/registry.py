@@ -107,7 +107,7 @@ class Registry(Generic[T]):
 
 
 def named_in(registry: str) -> AfterValidator:
-    """Marks a setting as a name in a registry, given as ``package.module:OBJECT`` and imported when a name is checked."""
+    """Marks a setting as a name in a registry, ``package.module:OBJECT``, which is imported when a name is checked."""
 
     def check(name: str | None) -> str | None:
         if name is not None:
@@ -117,20 +117,20 @@ def named_in(registry: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def asks_for(factory: Callable[..., Any], parameter: str) -> bool:
+def asks_for(factory: Any, parameter: str) -> bool:
     """Whether a factory has a parameter of this name."""
-    return parameter in _parameters(factory)
+    return callable(factory) and parameter in _parameters(factory)
 
 
 def make(
     kind: str,
     name: str,
-    factory: Callable[..., T],
+    factory: Any,
     options: Mapping[str, Any],
     *,
     on_demand: Mapping[str, Callable[[], Any]] = MappingProxyType({}),
     **offered: Any,
-) -> T:
+) -> Any:
     """Call a factory with what its parameters ask for.
 
     Args:
@@ -141,6 +141,10 @@ def make(
     Raises:
         UserError: the options do not fit, or a parameter asks for something that is not offered.
     """
+    if not callable(factory):  # a ready object in place of a factory
+        if options:
+            raise UserError(f"`{kind}` {name} is an object, no factory, so it takes no options: {', '.join(options)}")
+        return factory
     wanted = _parameters(factory)
     if options and "options" not in wanted:
         raise UserError(f"`{kind}` {name} takes no options of its own: {', '.join(options)}")

@@ -1,4 +1,4 @@
-"""What a stage did, beside what it made: ``<output>.meta.json``. It also tells a resumed run from a changed one."""
+"""The record of a run beside its output, ``<output>.meta.json``: what was done, and whether a run may continue it."""
 
 import hashlib
 import json
@@ -20,39 +20,39 @@ from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.extras import versions
 from maskdpo.io import atomic_write, identity, is_on_hub, open_input
-from maskdpo.public import line_without_secrets, without_secrets
+from maskdpo.redact import line_without_secrets, without_secrets
 
 META_IN_FOLDER = "maskdpo_run.json"
-"""The record inside an output that is a folder: a trained model."""
+"""The name of the record inside an output that is a folder: a trained model."""
 META_SUFFIX = ".meta.json"
 
 SCHEMA_VERSION = 2
-"""Of ``RunMeta``; one more whenever a field is added. Records of version 1 do not say so."""
+"""Version of ``RunMeta``, increased whenever a field is added. Records of version 1 do not have the field."""
 
 
 class RunMeta(BaseModel):
-    """The record of one stage's run."""
+    """The record of one run of a stage."""
 
     model_config = ConfigDict(extra="forbid")
 
     schema_version: int = 1
-    """The ``SCHEMA_VERSION`` of the maskdpo that wrote this record."""
+    """``SCHEMA_VERSION`` when the record was written."""
     command: str
     options: dict[str, Any]
-    """What decides the result. A run with other options does not continue this output."""
+    """The options that decide the result. A run with other options does not continue this output."""
     inputs: dict[str, str]
-    """SHA-256 of every input file, by its role; of a dataset on the Hub, its name and commit."""
+    """By role, the SHA-256 of every input file; of a dataset on the Hub its name and commit."""
     paths: dict[str, str] = {}
-    """Where every input lay, relative to the folder of this record."""
+    """By role, the path of every input, relative to the folder of this record."""
     outputs: dict[str, str] = {}
-    """SHA-256 of the finished files beside this record, by name. Nothing in a model folder, nor in old records."""
+    """By name, the SHA-256 of the finished files beside this record. Empty in a model folder and in old records."""
     folder: str = "."
-    """Where the command ran, relative to the folder of this record: what its arguments are relative to."""
+    """The folder in which the command ran, relative to that of this record. Paths in the arguments start there."""
     command_line: Annotated[str, AfterValidator(line_without_secrets)] = ""
     arguments: Annotated[dict[str, Any], AfterValidator(without_secrets)] = {}
-    """The command's arguments, where a pipeline called it; unlike ``options`` they also say how fast, and where to."""
+    """The arguments of the command, if a pipeline ran it; they also have the options that do not decide the result."""
     begun: str = ""
-    """When this output was begun (UTC). A run that continues it keeps the time."""
+    """The time (UTC) of the first run of this output; a run that continues it keeps the time."""
     versions: dict[str, str]
     status: Literal["running", "complete"] = "running"
     counts: dict[str, Any] = {}
@@ -61,7 +61,7 @@ class RunMeta(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_fields_of_later_versions(cls, values: Any) -> Any:
-        """A field that is unknown here is an error, except in the record of a later maskdpo, which may have more."""
+        """Unknown fields are an error, except in the records of later versions."""
         version = values.get("schema_version") if isinstance(values, dict) else None
         if not isinstance(version, int) or version <= SCHEMA_VERSION:
             return values
@@ -72,14 +72,14 @@ class Run:
     """One run of a stage, recorded at its start (status ``running``) and at its end (``complete``).
 
     Args:
-        file: the meta file.
-        options: what decides the result; JSON values only.
+        file: the file of the record.
+        options: the options that decide the result, as JSON values.
         inputs: input files by role.
-        restart: how the user begins anew, for the message when the options changed. None: the stage always makes its
-            output anew, whatever an earlier record says.
-        fixed_inputs: whether a changed input file forbids to continue (else it is only pointed out).
-        defaults: what options mean that the record of an earlier maskdpo does not have yet.
-        may_grow: an option, a number, that may be larger than in the run that is continued.
+        restart: what the user can do when the options have changed, for the error. None: the stage always makes its
+            output again, whatever an earlier record says.
+        fixed_inputs: whether a changed input file is an error (else it is a warning).
+        defaults: values of options that the records of earlier versions do not have.
+        may_grow: the name of an option, a number, that may be larger than in the run that is continued.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Run:
             changed = [role for role, digest in self.meta.inputs.items() if self.previous.inputs.get(role) != digest]
             same = self.previous
             if same.status == "complete" and same.schema_version < 2 and "prompt_date" in options:
-                # not recorded then, and of no matter where nothing is left to do; if something is, ``begin`` refuses
+                # not recorded by version 1; it has no effect on a complete output, and ``begin`` refuses another one
                 dated = {"prompt_date": options["prompt_date"], **same.options}
                 same = same.model_copy(update={"options": dated})
             _check_same(same, self.meta, file, restart, changed if fixed_inputs else [])
@@ -129,13 +129,13 @@ class Run:
         self._started = time.monotonic()
 
     def begin(self, options: Mapping[str, Any] | None = None) -> None:
-        """Write the record; called when the inputs have proved to be good.
+        """Write the record. Called when the inputs are known to be valid.
 
         Args:
-            options: those that could only be told when the model was loaded, which may have come from the Hub then.
+            options: further options, which are known only after the model is loaded (it may be downloaded then).
 
         Raises:
-            OtherSettings: they differ from those of the run that is continued.
+            OtherSettings: they differ from the options of the run that is continued.
         """
         self.meta.options |= options or {}
         if self.previous is not None and self._restart is not None:
@@ -146,7 +146,7 @@ class Run:
         """Write the record of a finished run.
 
         Args:
-            outputs: what it has made, in the folder of the record; those that are not there are left out. None: the
+            outputs: the files that the run wrote, in the folder of the record; missing files are left out. None: the
                 file that the record is named after.
         """
         named = [self.file.with_name(self.file.name.removesuffix(META_SUFFIX))] if outputs is None else outputs
@@ -163,7 +163,7 @@ _invocation: ContextVar[tuple[str, Mapping[str, Any]] | None] = ContextVar("invo
 
 @contextmanager
 def invoked_as(command_line: str, arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Runs inside are recorded as made by this command, not by that of the process: a pipeline calls many."""
+    """Runs inside record this command line in place of that of the process, because a pipeline runs many commands."""
     token = _invocation.set((command_line, arguments))
     try:
         yield
@@ -172,7 +172,7 @@ def invoked_as(command_line: str, arguments: Mapping[str, Any]) -> Iterator[None
 
 
 class OtherSettings(UserError):
-    """An output was made with other options than those that should continue it."""
+    """An output was made with other options than those of the run that should continue it."""
 
 
 def meta_file(output: Path) -> Path:
@@ -180,7 +180,7 @@ def meta_file(output: Path) -> Path:
 
 
 def record_of(path: Path) -> Path | None:
-    """The record of an output. Pairs of held-out topics are described by that of the others."""
+    """The record of an output. The pairs of held-out topics share the record of the training pairs."""
     if meta_file(path).exists():
         return meta_file(path)
     beside = meta_file(path.with_name(path.name.replace(".test.", ".", 1)))
@@ -191,20 +191,20 @@ def record_of(path: Path) -> Path | None:
 
 
 def recorded_model(meta: RunMeta) -> tuple[str, str | None] | None:
-    """The model of a run and the fingerprint of its files, None where that is not known; a judge calls it otherwise."""
+    """The model of a run, and the fingerprint of its files or None. Records of ``annotate`` have it as ``revision``."""
     name = meta.options.get("model")
     if not isinstance(name, str):
         return None
     judged = meta.command == "annotate"
     files = meta.options.get("revision" if judged else "model_files")
-    # a judge of one's own may call anything its revision
+    # the revision of a custom judge may be anything
     return name, files if isinstance(files, str) and not (judged and meta.options.get("name") != "llm") else None
 
 
 def set_aside(*files: Path) -> None:
-    """Keep an earlier output as ``.bak`` (``.bak2`` ...) when a run begins anew: nothing is deleted.
+    """Rename an earlier output to ``.bak`` (``.bak2`` ...) before a run starts again: nothing is deleted.
 
-    Of a symbolic link that is what it points to, so that the link leads to the new output.
+    Of a symbolic link the target is renamed, so that the link leads to the new output.
     """
     for link in files:
         if link.exists():
@@ -214,7 +214,7 @@ def set_aside(*files: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's bytes, whatever is in it; for a folder or a dataset on the Hub, what ``io.identity`` says of it."""
+    """The SHA-256 of the bytes of a file; for a folder or a dataset on the Hub the result of ``io.identity``."""
     known = identity(path)
     if known is not None:
         return known
@@ -223,15 +223,15 @@ def sha256_of(path: Path) -> str:
 
 
 def holds(path: Path, digest: str) -> bool:
-    """Whether an input still is what a run has read."""
+    """Whether an input is still what a run has read."""
     try:
         return sha256_of(path) == digest
-    except UserError:  # it is gone, or no longer anything that can be read
+    except UserError:  # it does not exist any more, or cannot be read
         return False
 
 
 def changed_outputs(path: Path, meta: RunMeta) -> Iterator[tuple[str, Literal["changed", "missing"]]]:
-    """Outputs that no longer are as a finished run has left them; ``path`` is one of them, renamed perhaps."""
+    """Outputs that have changed or are missing since their run finished; ``path`` is one of them, maybe renamed."""
     if meta.outputs and path.name not in meta.outputs:
         if not any(holds(path, digest) for digest in meta.outputs.values()):
             yield path.name, "changed"
@@ -243,10 +243,10 @@ def changed_outputs(path: Path, meta: RunMeta) -> Iterator[tuple[str, Literal["c
 
 
 def relative_to_folder(path: Path, folder: Path) -> str:
-    """A path as seen from a folder, for both may be moved together; a dataset on the Hub stays as it is."""
+    """A path relative to a folder, because both may be moved together; a dataset on the Hub stays as it is."""
     if is_on_hub(path):
         return str(path)
-    # where folders are symbolic links, ".." leads out of what they point to
+    # ".." is relative to the targets of folders that are symbolic links
     return Path(os.path.relpath(path.absolute().parent.resolve() / path.name, folder.resolve())).as_posix()
 
 
@@ -266,16 +266,16 @@ def read_meta(file: Path) -> RunMeta | None:
 
 
 def recorded_option(file: Path, name: str) -> Any:
-    """An option of the run that an output would continue; None where nothing is recorded."""
+    """An option of the run that is to be continued; None where nothing is recorded."""
     meta = read_meta(file)
     return meta.options.get(name) if meta is not None else None
 
 
 def note_arguments(file: Path, arguments: Mapping[str, Any]) -> None:
-    """Keep the arguments of a command that found nothing left to do, so that the next one sees no change."""
+    """Record the arguments of a command that had nothing left to do, so that the next one sees no change."""
     meta, clean = read_meta(file), without_secrets(dict(arguments))
     if meta is not None and meta.arguments != clean:
-        # the record may be of another version, whose other fields are not to be touched
+        # the record may be of another version, whose other fields must not change
         _write(file, json.dumps(json.loads(file.read_bytes()) | {"arguments": clean}, indent=2, ensure_ascii=False))
 
 
@@ -285,7 +285,7 @@ def _write(file: Path, record: str) -> None:
 
 
 def _check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, changed_inputs: list[str]) -> None:
-    """Refuse to continue what was made with other options, or from other inputs where that is not allowed."""
+    """Refuse to continue an output that was made with other options, or from other inputs that may not change."""
     keys = sorted(before.options.keys() | now.options.keys())
     changed = [
         f"{key}: {before.options.get(key)!r} -> {now.options.get(key)!r}"

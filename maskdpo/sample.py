@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from itertools import chain, islice
 from pathlib import Path
@@ -55,14 +55,14 @@ class SampleStats:
 
     prompts: int = 0
     already_there: int = 0
-    """Prompts whose answers an earlier run had written."""
+    """Prompts that an earlier run answered."""
     responses: int = 0
     cut_off: int = 0
     """Answers that reached ``max_tokens``."""
     failed: int = 0
-    """Prompts without an answer; the next run asks them again."""
+    """Prompts without an answer; the next run sends them again."""
     failed_answers: int = 0
-    """Answers that are missing beside others to the same prompt; the next run asks for them again."""
+    """Missing answers to prompts that have others; the next run asks for them again."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
@@ -77,12 +77,15 @@ def sample(
     raw: bool = False,
     restart: bool = False,
 ) -> SampleStats:
-    """Sample ``sampling.n`` responses a prompt and append them to ``out`` as they come. When all is done the file is in
-    the order of ``prompts_file``.
+    """Sample ``sampling.n`` responses per prompt and append them to ``out`` as they come. At the end the file has the
+    order of ``prompts_file``.
 
     Args:
         raw: send prompts as they are, without a chat template; every prompt must then be a string.
-        restart: set an earlier output aside and begin anew; else what is there is kept and the rest is added.
+        restart: set an earlier output aside and start again; else its responses are kept and the missing ones added.
+
+    Raises:
+        UserError: bad input, an output that may not be continued, or a model that cannot answer.
     """
     refuse_overwriting(out, prompts_file)
     if raw and backend.template_options:
@@ -96,7 +99,7 @@ def sample(
         options = _options(backend, sampling, raw) | {"model_files": files()}
         options |= {} if raw else fix_date(backend, meta_file(out))
         inputs = {"prompts": prompts_file}
-        # an answer that was cut off in its reasoning comes again with the same tokens, unless it is given more of them
+        # an answer that was cut off in its reasoning is sampled again with the same seed: more tokens may complete it
         run = Run(meta_file(out), "sample", options, inputs, restart=restart_hint, may_grow="max_tokens")
         done: set[str] = set()
         appender = Appender(out, Response, lambda response: done.add(response.id))
@@ -107,7 +110,7 @@ def sample(
         started = time.monotonic()
         with progress("sample", len(missing) * sampling.n, "responses") as bar:
             replies = backend.generate(Request(p.id, _to_send(p, raw), sampling=sampling) for p in missing)
-            first = list(islice(replies, 1))  # a model that cannot be had fails here, before anything is written
+            first = list(islice(replies, 1))  # a model that cannot be loaded fails here, before anything is written
             run.begin({"model_files": files()})
             with appender:
                 for reply in chain(first, replies):
@@ -120,6 +123,16 @@ def sample(
         stats.seconds = time.monotonic() - started
         run.finish(asdict(stats))
         return stats
+
+
+def stream_responses(
+    prompts: Iterable[Prompt], backend: Backend, sampling: Sampling, *, raw: bool = False
+) -> Iterator[Response]:
+    """The same in memory: responses in the order in which they come. What fails is pointed out and left out."""
+    for reply in backend.generate(Request(p.id, _to_send(p, raw), sampling=sampling) for p in prompts):
+        responses = _responses(str(reply.key), reply, backend, sampling, raw)
+        _count(SampleStats(), str(reply.key), reply, responses, set())
+        yield from responses
 
 
 def _options(backend: Backend, sampling: Sampling, raw: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ From the model of a command follow its options on the command line, the keys of 
 import difflib
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -199,6 +199,8 @@ def load_settings(model: type[S], given: Mapping[str, Any], file: Path | None = 
             raise MissingSetting(setting) from None
         if file is not None and key not in given:
             raise input_error(error, model, file) from None
+        if setting is None and key:
+            raise UserError(f"{key}: {_unknown(key, names.values())}") from None
         raise UserError(f"`{setting.name}`: {_message(first)}" if setting else _message(first)) from None
 
 
@@ -215,11 +217,15 @@ def input_error(error: ValidationError, model: type[BaseModel], file: Path, sect
     key = key.replace("_", "-") if in_pipeline else key
     message = _message(first)
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][0]), keys.values(), 1)
-        shown = "".join(near).replace("_", "-" if in_pipeline else "_")
-        message = f"unknown {'key' if in_pipeline else 'setting'}" + (f"; did you mean {shown!r}?" if near else "")
+        message = _unknown(str(first["loc"][0]), keys.values())
+        message = message.replace("setting", "key").replace("_", "-") if in_pipeline else message
     where = ".".join(part for part in (section, key) if part)
     return InputError(message, path=file, field=where or None)
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    return "unknown setting" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def _message(problem: Any) -> str:

@@ -1,4 +1,4 @@
-"""``maskdpo validate``: all errors of a record file, up to a limit."""
+"""``maskdpo validate``: the errors of a record file, up to a limit."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class ValidateSettings(Settings):
 
 @dataclass(frozen=True)
 class Validation:
-    """What was found in a file."""
+    """The result of checking a file."""
 
     kind: str
     valid: int
@@ -33,7 +33,7 @@ class Validation:
 
 
 def validate_file(file: Path, prompts_file: Path | None, limit: int) -> Validation:
-    """Check every line: JSON, fields, ids, spans; with ``prompts_file`` also that records belong to their prompts."""
+    """Check every line: JSON, fields, ids, spans; with ``prompts_file`` also whether records fit their prompts."""
     model = record_type(file)
     prompts = read_prompts(prompts_file) if prompts_file else None
     valid, errors = 0, []
@@ -47,7 +47,7 @@ def validate_file(file: Path, prompts_file: Path | None, limit: int) -> Validati
 
 
 def _against_prompts(item: Located[FileRecord], prompts: Mapping[str, Prompt] | None) -> Iterator[InputError]:
-    """Whether the prompt that a record names is there; a pair also repeats its topic and text."""
+    """Errors where the prompt of a record does not exist, or a pair has another topic or prompt text."""
     prompt_id = getattr(item.record, "prompt_id", None)
     if prompts is None or prompt_id is None:
         return
@@ -64,5 +64,5 @@ def _against_prompts(item: Located[FileRecord], prompts: Mapping[str, Prompt] | 
 
 
 def _as_chat(prompt: Prompt) -> list[Message] | None:
-    """What ``build-pairs`` makes of a string that was not sent ``--raw``."""
+    """A string prompt as ``build-pairs`` writes it, where it was not sampled with ``--raw``."""
     return [Message(role="user", content=prompt.prompt)] if isinstance(prompt.prompt, str) else None

@@ -33,7 +33,11 @@ def _spelled(setting: SettingInfo) -> str:
 def _default(setting: SettingInfo) -> str:
     if setting.required:
         return "required"
-    return "" if setting.default in (None, False, (), {}) else f"`{str(setting.default).removesuffix('.0')}`"
+    return (
+        ""
+        if setting.default is None or setting.default in ((), {}) or setting.default is False
+        else f"`{str(setting.default).removesuffix('.0')}`"
+    )
 
 
 def renewed(text: str) -> str:

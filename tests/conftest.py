@@ -27,11 +27,15 @@ CORPUS = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_heap() -> None:
-    """Collections pass over all that has been imported so far: with torch and its kin each takes half a second."""
+def freeze_heap() -> None:
+    """Have collections pass over all that has been imported so far: with torch and its kin each takes half a second."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_heap() -> None:
+    freeze_heap()
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +74,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("tiny-model")
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    freeze_heap()
     return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def mostly_no_curves(request: pytest.FixtureRequest) -> None:
+    """A training of the tiny model draws no picture, which would take longer than its few steps."""
+    if "tiny_model" in request.fixturenames and not request.node.get_closest_marker("curves"):
+        monkeypatch = request.getfixturevalue("monkeypatch")
+        monkeypatch.setattr("maskdpo.train.run.record.draw_curves", lambda file, steps, evals: None)
 
 
 WriteJsonl = Callable[[str, Iterable[Any]], Path]

@@ -13,7 +13,7 @@ from maskdpo import identity
 from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint, model_files
 from maskdpo.models import compute_type, pick_device
-from maskdpo.public import shown_model
+from maskdpo.redact import shown_model
 from maskdpo.train.model.memory import free_bytes
 from maskdpo.train.run.figures import peak_memory_gb
 

@@ -171,7 +171,7 @@ def test_half_a_character_becomes_a_question_mark_as_in_a_line(tmp_path: Path) -
 
 def test_many_rows_go_through_in_groups_and_numbers_count_on(tmp_path: Path) -> None:
     file = tmp_path / "many.parquet"
-    count = 2 * parquet.ROWS_A_GROUP + 1
+    count = 2 * parquet.ROWS_PER_GROUP + 1
     assert write_records(file, (Prompt(id=str(i), prompt="?") for i in range(count))) == count
     assert pq.ParquetFile(file).num_row_groups == 3
     assert [item.line for item in scan(file, Prompt) if not isinstance(item, InputError)] == list(range(1, count + 1))

@@ -13,7 +13,7 @@ from maskdpo.dataset.options import PairOptions
 from maskdpo.dataset.pairs import build_pairs
 from maskdpo.errors import InputError
 from maskdpo.io import atomic_write
-from maskdpo.public import line_without_paths, line_without_secrets, without_paths, without_secrets
+from maskdpo.redact import line_without_paths, line_without_secrets, without_paths, without_secrets
 from maskdpo.run_record import (
     SCHEMA_VERSION,
     OtherSettings,

@@ -1,6 +1,8 @@
 """One model per command: its options, files of settings and recorded command lines say the same."""
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -140,3 +142,11 @@ def test_every_setting_of_every_command_is_explained_and_has_a_flag_of_its_own(n
     assert len(flags) == len(set(flags))
     assert all(setting.option.help for setting in settings)
     assert all(not setting.option.argument or setting.required for setting in settings)
+
+
+def test_tables_of_options_in_the_docs_are_those_of_the_models() -> None:
+    root = Path(__file__).resolve().parents[1]
+    run = subprocess.run(
+        [sys.executable, "scripts/option_tables.py", "--check"], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, f"{run.stdout}{run.stderr}: run scripts/option_tables.py"

@@ -2,11 +2,13 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -56,6 +58,7 @@ def annotate(
     restart: bool = False,
     retry_failed: bool = False,
     summary: Path | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> AnnotateStats:
     """Label every sentence of every response and append the annotations to ``out`` as they come.
 
@@ -66,6 +69,8 @@ def annotate(
         restart: set an earlier output aside and begin anew.
         retry_failed: judge the sentences of ``out`` that have no verdict again, and no others.
         summary: where to write the figures of the run as JSON.
+        options: what judge and splitter were told beside what ``judge.info`` and the splitter's name say; recorded, so
+            that a run with other options refuses to continue this one.
 
     Raises:
         UserError: bad input, an output that may not be continued, or a judge that cannot work.
@@ -84,7 +89,8 @@ def annotate(
         hint = (
             "Labels of different judges are not mixed: use another `out`, or `restart` to set it aside and begin anew"
         )
-        run = Run(meta_file(out), "annotate", info.model_dump() | _fixed_date(judge, out), inputs, restart=hint)
+        decides = info.model_dump() | _fixed_date(judge, out) | dict(options)
+        run = Run(meta_file(out), "annotate", decides, inputs, restart=hint)
         merge_retry_file(out, info)
         output = AnnotationFile(out, responses, info, retry_failed)
         stats = output.stats
@@ -97,6 +103,25 @@ def annotate(
         with atomic_write(summary) as file:
             file.write(json.dumps(stats.summary(), indent=2).encode() + b"\n")
     return stats
+
+
+def stream_annotations(
+    prompts: Mapping[str, Prompt], responses: Iterable[Response], judge: Judge, splitter: Splitter
+) -> Iterator[Annotation]:
+    """The same in memory: annotations in the order in which the judge is done with them.
+
+    Raises:
+        UserError: a response to a prompt that is not there, or a judge that cannot work.
+    """
+
+    def known() -> Iterator[Response]:
+        for response in responses:
+            if response.prompt_id not in prompts:
+                raise UserError(f"response {response.id!r}: no prompt has the id {response.prompt_id!r}")
+            yield response
+
+    info = judge.info.model_copy(update={"splitter": splitter.name})
+    return _judged(_tasks(known(), prompts, splitter), judge, info)
 
 
 def _fixed_date(judge: Judge, out: Path) -> dict[str, str]:
@@ -174,7 +199,7 @@ def _retry_tasks(output: AnnotationFile, prompts: dict[str, Prompt]) -> Iterator
             yield Task(prompts[record.prompt_id], response, spans, given)
 
 
-def _tasks(responses: Iterable[Response], prompts: dict[str, Prompt], splitter: Splitter) -> Iterator[Task]:
+def _tasks(responses: Iterable[Response], prompts: Mapping[str, Prompt], splitter: Splitter) -> Iterator[Task]:
     for response in responses:
         prompt = prompts[response.prompt_id]
         spans = splitter.split(response.response, prompt.language or detect_language(response.response))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -24,17 +24,15 @@ LEARNED_FROM = 2000
 """A splitter that learns from texts learns from so many responses: the first ones."""
 
 
-class AnnotateSettings(BackendSettings):
-    """What ``maskdpo annotate`` can be told."""
+class JudgeSettings(BackendSettings):
+    """Who judges, and how."""
 
-    prompts: PromptsFile
-    responses: Annotated[Path, Option("Response records (JSONL).", argument=True)]
-    out: Annotated[Path, Option("Annotation records, appended as they come.")]
     judge: Annotated[
         str,
         named_in("maskdpo.annotate.judges:JUDGES"),
         Option(
-            "`lexical` (needs no model), `llm`, or a judge of your own: `package.module:factory` or `./file.py:factory`."
+            "`lexical` (needs no model), `llm`, or a judge of your own: `package.module:factory` or "
+            "`./file.py:factory`."
         ),
     ]
     model: Annotated[str | None, Option("The model that judges, for `--judge llm`.")] = None
@@ -55,6 +53,30 @@ class AnnotateSettings(BackendSettings):
         Field(alias="judge_option"),
         Option("KEY=VALUE for the judge itself; repeat the option for more.", metavar="KEY=VALUE"),
     ] = {}
+
+    def make_judge(self) -> Judge:
+        """The judge that the settings name, with its backend where it asks for one."""
+
+        def backend() -> Backend:
+            if self.model is None:
+                raise UserError(f"`judge` {self.judge} needs `model`: the model that judges")
+            return make_backend(self.model, self)
+
+        told = {name: getattr(self, name) for name in ("protocol", "votes") if name in self.given()}
+        speaks = self.model is not None or told or self.template_options
+        if speaks and not registry.asks_for(JUDGES[self.judge], "backend"):
+            raise UserError(
+                f"`model`, `protocol`, `votes` and `template_options` go with `judge` llm, not with {self.judge}"
+            )
+        return get_judge(self.judge, make_backend=backend, options=self.judge_options | told)
+
+
+class AnnotateSettings(JudgeSettings):
+    """What ``maskdpo annotate`` can be told."""
+
+    prompts: PromptsFile
+    responses: Annotated[Path, Option("Response records (JSONL).", argument=True)]
+    out: Annotated[Path, Option("Annotation records, appended as they come.")]
     splitter: Annotated[
         str,
         named_in("maskdpo.text.splitters:SPLITTERS"),
@@ -71,22 +93,10 @@ class AnnotateSettings(BackendSettings):
     summary: SummaryFile = None
     restart: Restart = False
 
-    def make_judge(self) -> Judge:
-        """The judge that the settings name, with its backend where it asks for one."""
-
-        def backend() -> Backend:
-            if self.model is None:
-                raise UserError(f"`judge` {self.judge} needs `model`: the model that judges")
-            return make_backend(self.model, self)
-
-        told = {name: getattr(self, name) for name in ("protocol", "votes") if name in self.given()}
-        if self.model is not None or told or self.template_options:
-            found = JUDGES[self.judge]
-            if not (callable(found) and registry.asks_for(found, "backend")):
-                raise UserError(
-                    "`model`, `protocol`, `votes` and `template_options` go with `judge` llm, not with " + self.judge
-                )
-        return get_judge(self.judge, make_backend=backend, options=self.judge_options | told)
+    def own_options(self) -> dict[str, Any]:
+        """What judge and splitter are told, where they are told anything: part of what decides the labels."""
+        told = {"judge_options": self.judge_options, "splitter_options": self.splitter_options}
+        return {name: options for name, options in told.items() if options}
 
     def make_splitter(self) -> Splitter:
         return get_splitter(self.splitter, self._sample, self.splitter_options)

@@ -106,9 +106,7 @@ def readers(model: str, template_options: Mapping[str, Any]) -> Callable[[date |
         loaded = load_tokenizer(model)
         unread = [name for name in template_options if not re.search(rf"\b{name}\b", str(loaded.chat_template))]
         if unread:
-            warn(
-                f"the chat template of {model} does not read {', '.join(unread)}: `template_options` has no effect there"
-            )
+            warn(f"the chat template of {model} does not read {', '.join(unread)}: `template_options` has no effect")
         return loaded
 
     return cache(lambda today: Reader(ChatFormat(tokenizer(), template_options, today)))

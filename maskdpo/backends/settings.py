@@ -18,8 +18,8 @@ class BackendSettings(Settings):
         str,
         named_in("maskdpo.backends:BACKENDS"),
         Option(
-            "Who runs the model: this process (`transformers`, `vllm`), a server that speaks the OpenAI API (`openai`), or "
-            "a backend of your own.",
+            "Who runs the model: this process (`transformers`, `vllm`), a server that speaks the OpenAI API "
+            "(`openai`), or a backend of your own.",
             PANEL,
         ),
     ] = "transformers"

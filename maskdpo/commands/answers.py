@@ -62,6 +62,7 @@ def annotate(settings: AnnotateSettings) -> None:
         restart=settings.restart,
         retry_failed=settings.retry_failed,
         summary=settings.summary,
+        options=settings.own_options(),
     )
     console.table(f"annotate -> {settings.out}", ("", "count"), _annotate_rows(stats))
     if stats.file.failed:

@@ -15,22 +15,13 @@ def push(settings: PushSettings) -> None:
     Data and card come in one commit; repeat the command after a failure. The token is $HF_TOKEN, or that of
     `hf auth login`. docs/hub.md shows how to read it back.
     """
-    from maskdpo.dataset.hub.data import Files
-    from maskdpo.dataset.hub.push import Wanted, write_folder
     from maskdpo.dataset.hub.push import push as run
+    from maskdpo.dataset.hub.push import write_folder
 
-    wanted = Wanted(
-        settings.repo,
-        Files(settings.prompts, settings.annotations, settings.pairs),
-        settings.license,
-        settings.agreement,
-        settings.private,
-        settings.overwrite_schema,
-    )
     if settings.dry_run:
-        _show(f"push (dry run) -> {settings.dry_run}", write_folder(wanted, settings.dry_run))
+        _show(f"push (dry run) -> {settings.dry_run}", write_folder(settings, settings.dry_run))
         return
-    done = run(wanted)
+    done = run(settings)
     _show(f"push -> {done.repo} ({'private' if done.private else 'public'})", done.contents)
     if done.commit is None:
         console.say(f"{done.repo}: nothing has changed, so there is no commit")

@@ -1,6 +1,12 @@
 """``maskdpo plugins``."""
 
+from importlib.util import find_spec
+from typing import Any
+
+from rich.markup import escape
+
 from maskdpo import console
+from maskdpo.registry import Registry
 from maskdpo.settings import Settings
 
 
@@ -20,19 +26,23 @@ def plugins(settings: PluginsSettings) -> None:
     from maskdpo.formats.transfer import EXPORTS, IMPORTS
     from maskdpo.text.splitters import SPLITTERS
     from maskdpo.train.data.weights import METHODS
-    from maskdpo.train.losses import LOSSES
 
-    chosen_by = {
+    chosen_by: dict[str, Registry[Any]] = {
         "annotate --judge": JUDGES,
         "sample, annotate --backend": BACKENDS,
         "annotate --splitter": SPLITTERS,
         "build-pairs --strategy": STRATEGIES,
         "build-pairs --score": SCORES,
         "train --method": METHODS,
-        "train --loss": LOSSES,
         "export --format": EXPORTS,
         "import --format": IMPORTS,
     }
-    rows = [(option, plugin.name, plugin.origin) for option, found in chosen_by.items() for plugin in found.list()]
-    console.table("plugins", ("option", "name", "from"), rows)
-    console.say("each of these options also takes package.module:object or ./file.py:object")
+    if find_spec("torch"):
+        from maskdpo.train.losses import LOSSES
+
+        chosen_by["train --loss"] = LOSSES
+    for option, found in chosen_by.items():
+        listed = found.list()
+        names = (p.name if p.origin == "maskdpo" else f"{p.name} ({p.origin})" for p in listed)
+        console.out.print(f"[bold]{option}[/bold]  {escape(', '.join(names))}")
+    console.say("Each of these options also takes package.module:object or ./file.py:object.")

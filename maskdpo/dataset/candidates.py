@@ -1,4 +1,4 @@
-"""What pairing needs to know of an answer, without its text."""
+"""What pairing reads of an answer, without its text."""
 
 import unicodedata
 from typing import Any, NamedTuple
@@ -12,25 +12,25 @@ class Candidate(NamedTuple):
     id: str
     prompt_id: str
     line: int
-    """Where in the file, counted from 1."""
+    """Line of the file, counted from 1."""
     score: float
     counts: Counts
-    """Its sentences by group."""
+    """Sentences per group."""
     characters: int
     text_hash: bytes
-    """Of the normalised text."""
+    """Hash of the normalised text."""
     raw: bool
     """Sampled with ``--raw``."""
     template: str = ""
-    """``template_settings`` as JSON: only answers to one and the same prompt make a pair."""
+    """``template_settings`` as JSON: only answers to exactly the same prompt make a pair."""
 
 
 def template_settings(answer: Response) -> dict[str, Any]:
-    """What a pair says of the prompt of its answers, by the names of its fields."""
+    """The fields of a pair that say how the prompt of its answers was rendered."""
     sampling = answer.sampling or {}
     return {name: sampling.get(name) for name in ("template_options", "prompt_date")}
 
 
 def normalised(text: str) -> str:
-    """The text as far as it matters for being equal: without case, forms of a character, and kinds of white space."""
+    """The text without differences of case, of Unicode forms and of white space, to compare texts."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -1,4 +1,4 @@
-"""What is dropped, and why. Every reason is counted; docs/pairs.md says when each filter applies."""
+"""Filters of answers and pairs. Every reason is counted; docs/pairs.md says when each filter applies."""
 
 from enum import StrEnum
 
@@ -10,7 +10,7 @@ from maskdpo.schemas import Counts
 
 
 class DroppedAnswer(StrEnum):
-    """Why an answer cannot be in any pair: decided before a strategy sees it, so that the next best takes its place."""
+    """Why an answer cannot be in any pair. Such answers are dropped before a strategy chooses among the others."""
 
     SENTENCES = "fewer sentences than `min_sentences`"
     UNJUDGED = "no sentence was judged"
@@ -30,7 +30,7 @@ class NoPair(StrEnum):
 
 
 class DroppedPair(StrEnum):
-    """Why two answers that a strategy put together are no pair."""
+    """Why two answers that a strategy proposed are no pair."""
 
     SAME_TEXT = "the same text"
     FORMS = "one was sampled with `raw`, the other without"
@@ -43,7 +43,7 @@ class DroppedPair(StrEnum):
 
 
 def answer_problem(counts: Counts, score: float | None, options: PairOptions) -> DroppedAnswer | None:
-    """What is wrong with an answer by itself."""
+    """Why an answer cannot be in any pair, or None."""
     sentences = sum(counts)
     if sentences < max(1, options.min_sentences):
         return DroppedAnswer.SENTENCES
@@ -55,36 +55,36 @@ def answer_problem(counts: Counts, score: float | None, options: PairOptions) ->
 
 
 def may_be_chosen(answer: Candidate, options: PairOptions) -> bool:
-    """Enough right sentences, and something that trains on the chosen side."""
+    """Whether it has enough right sentences, and any sentence that trains on the chosen side."""
     return answer.counts.right >= options.min_right and answer.counts.right + answer.counts.no_fact > 0
 
 
 def may_be_rejected(answer: Candidate) -> bool:
-    """Wrong sentences are all that trains on the rejected side."""
+    """Whether it has a wrong sentence: only wrong sentences train on the rejected side."""
     return answer.counts.wrong > 0
 
 
-def apart(better: Candidate, worse: Candidate, min_margin: float) -> bool:
-    """Whether the scores differ by the margin at least."""
-    return round(better.score - worse.score, 9) >= min_margin  # 3/5 - 1/2 is 0.1, but not in floats
+def differ_by_margin(chosen: Candidate, rejected: Candidate, min_margin: float) -> bool:
+    """Whether the scores differ by at least the margin."""
+    return round(chosen.score - rejected.score, 9) >= min_margin  # 3/5 - 1/2 is 0.1, but not in floats
 
 
-def pair_problem(better: Candidate, worse: Candidate, options: PairOptions) -> DroppedPair | None:
-    """What is wrong with two answers as a pair, as far as it shows without their texts."""
-    if better.text_hash == worse.text_hash:
+def pair_problem(chosen: Candidate, rejected: Candidate, options: PairOptions) -> DroppedPair | None:
+    """Why two answers are no pair, as far as that shows without their texts, or None."""
+    if chosen.text_hash == rejected.text_hash:
         return DroppedPair.SAME_TEXT
-    if better.raw != worse.raw:
+    if chosen.raw != rejected.raw:
         return DroppedPair.FORMS
-    if better.template != worse.template:
+    if chosen.template != rejected.template:
         return DroppedPair.TEMPLATES
-    if not apart(better, worse, options.min_margin):
+    if not differ_by_margin(chosen, rejected, options.min_margin):
         return DroppedPair.MARGIN
-    shorter, longer = sorted((better.characters, worse.characters))
+    shorter, longer = sorted((chosen.characters, rejected.characters))
     return DroppedPair.LENGTH if longer > options.max_length_ratio * shorter else None
 
 
-def alike(one: str, other: str, max_similarity: float) -> bool:
-    """Whether two normalised texts are more alike than allowed: 1 - edits / characters, without substitutions."""
+def too_similar(one: str, other: str, max_similarity: float) -> bool:
+    """Whether the similarity of two normalised texts, 1 - edits / characters without substitutions, is too large."""
     if max_similarity >= 1:
         return False
     return fuzz.ratio(one, other, score_cutoff=100 * max_similarity) > 100 * max_similarity

@@ -21,9 +21,9 @@ class PairOptions(Settings):
         str,
         named_in("maskdpo.dataset.strategies:STRATEGIES"),
         Option(
-            "Which answers to a prompt make pairs. `best-worst`: the most and the least factual one, as in the paper. "
-            "`all`: every two. `top-bottom`: the k best with the k worst, the best with the worst first. `best-random`: "
-            "the best with one drawn from all that are worse by the margin. Or a function of your own."
+            "Which answers to a prompt make pairs. `best-worst`: the most and the least factual one, as in the "
+            "paper. `all`: every two. `top-bottom`: the k best with the k worst, the best with the worst first. "
+            "`best-random`: the best with one drawn from all that are worse by the margin. Or a function of your own."
         ),
     ] = "best-worst"
     k: Annotated[int | None, Field(ge=1), Option("`top-bottom`: the most pairs per prompt. [default: 2]")] = None
@@ -32,8 +32,9 @@ class PairOptions(Settings):
         named_in("maskdpo.dataset.score:SCORES"),
         Option(
             "How factual an answer is, in sentences. `right-of-all`: right / all. `right-of-judged`: right / judged. "
-            "`precision`: right / (right + wrong). `anah`: 1 - wrong / judged, which is won by saying nothing that can be "
-            "checked. `difference`: right - wrong, the only score that is not between 0 and 1. Or a function of your own."
+            "`precision`: right / (right + wrong). `anah`: 1 - wrong / judged, which is won by saying nothing that "
+            "can be checked. `difference`: right - wrong, the only score that is not between 0 and 1. Or a function "
+            "of your own."
         ),
     ] = "right-of-all"
     confidence_weighted: Annotated[

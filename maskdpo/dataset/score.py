@@ -1,4 +1,4 @@
-"""How factual an answer is, as one number: the rules that ``--score`` knows. docs/pairs.md says what each rewards."""
+"""How factual an answer is, as one number: the scores of ``build-pairs``. docs/pairs.md says what each rewards."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -7,8 +7,8 @@ from maskdpo.registry import Registry
 from maskdpo.schemas import Sentence, group_of
 
 
-class Tally(NamedTuple):
-    """Sentences by group, as whole numbers or weighted by confidence."""
+class WeightedCounts(NamedTuple):
+    """Number of sentences per group, or the sum of their confidences."""
 
     right: float = 0
     wrong: float = 0
@@ -24,8 +24,8 @@ class Tally(NamedTuple):
         return self.judged + self.not_judged
 
 
-Score = Callable[[Tally], float | None]
-"""None where the rule says nothing of such an answer."""
+Score = Callable[[WeightedCounts], float | None]
+"""None where the score is not defined for an answer."""
 
 
 def _share(part: float, whole: float) -> float | None:
@@ -35,11 +35,11 @@ def _share(part: float, whole: float) -> float | None:
 SCORES: Registry[Score] = Registry(
     "score",
     {
-        "right-of-all": lambda t: _share(t.right, t.total),
-        "right-of-judged": lambda t: _share(t.right, t.judged),
-        "precision": lambda t: _share(t.right, t.right + t.wrong),
-        "anah": lambda t: _share(t.judged - t.wrong, t.judged),  # 1 - wrong/judged
-        "difference": lambda t: t.right - t.wrong,
+        "right-of-all": lambda c: _share(c.right, c.total),
+        "right-of-judged": lambda c: _share(c.right, c.judged),
+        "precision": lambda c: _share(c.right, c.right + c.wrong),
+        "anah": lambda c: _share(c.judged - c.wrong, c.judged),  # 1 - wrong/judged
+        "difference": lambda c: c.right - c.wrong,
     },
 )
 """To add a score: a function and a line here."""
@@ -50,18 +50,18 @@ def is_bounded(name: str) -> bool:
     return name in SCORES.ours and name != "difference"
 
 
-def by_confidence(sentences: Iterable[Sentence]) -> Tally:
-    """Sentences by group, where one counts with its confidence if it has one, else as 1."""
-    sums = dict.fromkeys(Tally._fields, 0.0)
+def by_confidence(sentences: Iterable[Sentence]) -> WeightedCounts:
+    """Sentences per group, each counted with its confidence, or as 1 where it has none."""
+    sums = dict.fromkeys(WeightedCounts._fields, 0.0)
     for sentence in sentences:
         sums[group_of(sentence.label)] += 1.0 if sentence.confidence is None else sentence.confidence
-    return Tally(**sums)
+    return WeightedCounts(**sums)
 
 
-def score_of(tally: Tally, name: str) -> float | None:
-    """The score by its name, or None where it says nothing of such an answer.
+def score_of(counts: WeightedCounts, name: str) -> float | None:
+    """The score of this name, or None where it is not defined for an answer.
 
-    Rounded, so that answers that score the same also compare the same.
+    Scores are rounded, so that scores that should be equal compare as equal.
     """
-    score = SCORES[name](tally)
+    score = SCORES[name](counts)
     return None if score is None else round(score, 9)

@@ -12,12 +12,12 @@ from statistics import fmean
 from typing import Any, Literal, get_args
 
 from maskdpo.dataset.candidates import Candidate
+from maskdpo.dataset.draw import Split
 from maskdpo.dataset.filters import DroppedAnswer, DroppedPair, NoPair
-from maskdpo.dataset.lots import Split
 from maskdpo.schemas import SIDES, Counts, Side
 
 Scored = Literal["answers", "chosen", "rejected"]
-"""Whose scores: of all answers that passed the filters, and of the two sides of the pairs."""
+"""Whose scores are counted: of all answers that passed the filters, and of the two sides of the pairs."""
 
 MOST_BINS = 12
 
@@ -28,7 +28,7 @@ def _numbers() -> "array[float]":
 
 @dataclass
 class PairStats:
-    """Counts and distributions. Memory grows with the pairs by a few numbers each."""
+    """Counts and distributions. Memory grows by a few numbers per pair."""
 
     bounded: bool = True
     """Whether scores lie between 0 and 1."""
@@ -44,19 +44,19 @@ class PairStats:
     pairs_per_topic: "array[float]" = field(default_factory=_numbers)
     margins: "array[float]" = field(default_factory=_numbers)
     length_ratios: "array[float]" = field(default_factory=_numbers)
-    """Characters of the chosen over those of the rejected answer: about 1 where length is no hint."""
+    """Characters of the chosen answer / of the rejected one: about 1 where length does not tell them apart."""
     characters: "dict[Side, array[float]]" = field(default_factory=lambda: {side: _numbers() for side in SIDES})
     sentences: dict[Side, Counts] = field(default_factory=lambda: {side: Counts() for side in SIDES})
     scores: dict[Scored, Counter[int]] = field(default_factory=lambda: {who: Counter() for who in get_args(Scored)})
-    """By bin: tenths of a score between 0 and 1, whole numbers of others."""
+    """By bin: tenths of scores between 0 and 1, else whole numbers."""
 
     @property
     def total(self) -> int:
         return self.pairs.total()
 
     def add_score(self, who: Scored, score: float) -> None:
-        place = min(9, math.floor(score * 10)) if self.bounded else math.floor(score)  # 1 belongs to the last tenth
-        self.scores[who][place] += 1
+        bin = min(9, math.floor(score * 10)) if self.bounded else math.floor(score)  # 1 belongs to the last tenth
+        self.scores[who][bin] += 1
 
     def add_no_pair(self, reason: NoPair, prompts: int) -> None:
         if prompts:
@@ -76,8 +76,8 @@ class PairStats:
             self.characters[side].append(answer.characters)
             self.sentences[side] = Counts(*map(add, self.sentences[side], answer.counts))
 
-    def why_none(self) -> str:
-        """Every reason for which something was dropped, the most frequent first."""
+    def drop_reasons(self) -> str:
+        """All reasons for which answers, prompts and pairs were dropped, the most frequent ones first."""
         counts = (("answers", self.dropped_answers), ("prompts", self.no_pair), ("pairs", self.dropped_pairs))
         return "; ".join(
             f"{number} {what}: {reason.value}"
@@ -87,7 +87,7 @@ class PairStats:
         )
 
     def summary(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """All figures as JSON values."""
         return {
             "answers": {
                 "total": self.answers,
@@ -116,7 +116,7 @@ class PairStats:
         }
 
     def histogram(self) -> list[dict[str, Any]]:
-        """Scores in bins [from, to); the last bin of scores between 0 and 1 holds the 1 too."""
+        """Counts of scores per bin [from, to); of scores between 0 and 1 the last bin also has the 1."""
         bins = set[int]().union(*self.scores.values())
         if self.bounded:
             edges, width, scale = range(10), 1, 0.1
@@ -128,19 +128,19 @@ class PairStats:
         for edge in edges:
             row: dict[str, Any] = {"from": round(edge * scale, 6), "to": round((edge + 1) * scale, 6)}
             for who, counts in self.scores.items():
-                row[who] = sum(number for place, number in counts.items() if place // width == edge)
+                row[who] = sum(number for bin, number in counts.items() if bin // width == edge)
             rows.append(row)
         return rows
 
 
 def by_name(reasons: Counter[Any]) -> dict[str, int]:
-    """A counter of reasons with the names that JSON uses, in the order in which the reasons are declared."""
+    """Counts by the name of the reason in JSON, in the order of declaration."""
     kind: type[Enum] | None = next((type(reason) for reason in reasons), None)
     return {reason.name.lower(): reasons[reason] for reason in kind or () if reasons[reason]}
 
 
 def distribution(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and deciles: the least value, nine in between, the greatest. Each is one of the values (nearest rank)."""
+    """Mean and deciles: the least value, nine between, and the greatest. Each is one of the values (nearest rank)."""
     if not values:
         return {"mean": None, "deciles": []}
     ordered = sorted(values)

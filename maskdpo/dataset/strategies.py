@@ -1,12 +1,12 @@
-"""Which answers of a prompt are put together. A strategy is a function of the answers and the options, no more."""
+"""Which answers to a prompt make pairs. A strategy is a function of the answers and the options."""
 
 from collections.abc import Callable, Iterable
-from itertools import takewhile
+from itertools import starmap, takewhile
 from typing import NamedTuple
 
 from maskdpo.dataset.candidates import Candidate
-from maskdpo.dataset.filters import apart, may_be_chosen, may_be_rejected
-from maskdpo.dataset.lots import lot
+from maskdpo.dataset.draw import draw
+from maskdpo.dataset.filters import differ_by_margin, may_be_chosen, may_be_rejected
 from maskdpo.dataset.options import PairOptions
 from maskdpo.registry import Registry
 
@@ -14,35 +14,38 @@ DEFAULT_K = 2
 
 
 class Proposal(NamedTuple):
-    """The better and the worse answer of what may become a pair; the better one always scores higher."""
+    """Two answers that may become a pair; the chosen one always scores higher."""
 
-    better: Candidate
-    worse: Candidate
+    chosen: Candidate
+    rejected: Candidate
 
     @property
     def id(self) -> str:
-        ids = (self.better.id, self.worse.id)
+        ids = (self.chosen.id, self.rejected.id)
         if not any("|" in id for id in ids):
             return "|".join(ids)
-        # else `a|b`, `c` and `a`, `b|c` were the same pair; "||" keeps apart from ids that hold %7C themselves
+        # else `a|b`, `c` and `a`, `b|c` would be the same pair; "||" marks an id that is escaped
         return "||".join(id.replace("%", "%25").replace("|", "%7C") for id in ids)
 
     @property
-    def rises(self) -> bool:
-        return self.better.score > self.worse.score
+    def chosen_scores_higher(self) -> bool:
+        return self.chosen.score > self.rejected.score
 
 
-class Pool(NamedTuple):
-    """The answers of one prompt, by what they may be. An answer with right and wrong sentences is mostly in both."""
+class Eligible(NamedTuple):
+    """The answers to one prompt that may be chosen, and those that may be rejected.
 
-    better: list[Candidate]
-    """May be chosen; the best first."""
-    worse: list[Candidate]
-    """May be rejected; the worst first."""
+    Most answers with right and wrong sentences are in both lists.
+    """
+
+    chosen: list[Candidate]
+    """The best first."""
+    rejected: list[Candidate]
+    """The worst first."""
 
     @classmethod
-    def of(cls, candidates: Iterable[Candidate], options: PairOptions) -> "Pool":
-        """Ties go to more right (more wrong) sentences, then to the id: the order of the input does not matter."""
+    def of(cls, candidates: Iterable[Candidate], options: PairOptions) -> "Eligible":
+        """Ties are broken by more right (more wrong) sentences, then by id; the order of the input does not matter."""
         answers = list(candidates)
         return cls(
             sorted((a for a in answers if may_be_chosen(a, options)), key=lambda a: (-a.score, -a.counts.right, a.id)),
@@ -50,40 +53,41 @@ class Pool(NamedTuple):
         )
 
 
-Strategy = Callable[[Pool, PairOptions], list[Proposal]]
-"""Both sides of the pool hold an answer at least; no proposals: no answer to choose beats one to reject."""
+Strategy = Callable[[Eligible, PairOptions], list[Proposal]]
+"""Called with at least one answer on both sides. Returns nothing where no answer to choose scores higher than one to
+reject."""
 
 
-def best_worst(pool: Pool, options: PairOptions) -> list[Proposal]:
-    """The paper's rule: the most and the least factual answer of a prompt."""
-    best = Proposal(pool.better[0], pool.worse[0])
-    return [best] if best.rises else []
+def best_worst(eligible: Eligible, options: PairOptions) -> list[Proposal]:
+    """The rule of the paper: the most and the least factual answer to a prompt."""
+    best = Proposal(eligible.chosen[0], eligible.rejected[0])
+    return [best] if best.chosen_scores_higher else []
 
 
-def every_two(pool: Pool, options: PairOptions) -> list[Proposal]:
-    """Every two answers of which one scores higher."""
-    both = (Proposal(better, worse) for better in pool.better for worse in pool.worse)
-    return [proposal for proposal in both if proposal.rises]
+def every_two(eligible: Eligible, options: PairOptions) -> list[Proposal]:
+    """Every two answers with different scores."""
+    proposals = (Proposal(chosen, rejected) for chosen in eligible.chosen for rejected in eligible.rejected)
+    return [proposal for proposal in proposals if proposal.chosen_scores_higher]
 
 
-def top_bottom(pool: Pool, options: PairOptions) -> list[Proposal]:
+def top_bottom(eligible: Eligible, options: PairOptions) -> list[Proposal]:
     """The best with the worst, the second best with the second worst, up to ``k``.
 
-    It ends where the two ranks meet, so no answer is used twice.
+    The pairs end where the two orders meet, so no answer is used twice.
     """
     k = options.k or DEFAULT_K
-    both = (Proposal(better, worse) for better, worse in zip(pool.better[:k], pool.worse[:k], strict=False))
-    return list(takewhile(lambda proposal: proposal.rises, both))
+    proposals = starmap(Proposal, zip(eligible.chosen[:k], eligible.rejected[:k], strict=False))
+    return list(takewhile(lambda proposal: proposal.chosen_scores_higher, proposals))
 
 
-def best_random(pool: Pool, options: PairOptions) -> list[Proposal]:
-    """The best answer with one drawn from all that are worse by the margin; with the worst where there is none."""
-    best = pool.better[0]
-    proposals = [Proposal(best, worse) for worse in pool.worse if apart(best, worse, options.min_margin)]
-    rising = [proposal for proposal in proposals if proposal.rises]
-    if not rising:
-        return best_worst(pool, options)
-    return [min(rising, key=lambda proposal: (lot(options.seed, "best-random", proposal.id), proposal.id))]
+def best_random(eligible: Eligible, options: PairOptions) -> list[Proposal]:
+    """The best answer with one drawn from all that are worse by the margin; without such answers, with the worst."""
+    best = eligible.chosen[0]
+    rejected = [answer for answer in eligible.rejected if differ_by_margin(best, answer, options.min_margin)]
+    proposals = [Proposal(best, answer) for answer in rejected if best.score > answer.score]
+    if not proposals:
+        return best_worst(eligible, options)
+    return [min(proposals, key=lambda proposal: (draw(options.seed, "best-random", proposal.id), proposal.id))]
 
 
 STRATEGIES: Registry[Strategy] = Registry(

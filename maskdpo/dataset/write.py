@@ -1,11 +1,11 @@
-"""Pairs onto the disk: the only place that knows what a pair record and a pairs file look like."""
+"""Writes pairs: the form of a pair record and of the files."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from maskdpo.dataset.lots import Split
-from maskdpo.dataset.reading import Text
+from maskdpo.dataset.answers import AnswerText
+from maskdpo.dataset.draw import Split
 from maskdpo.dataset.strategies import Proposal
 from maskdpo.errors import InputError
 from maskdpo.io import record_writer
@@ -19,7 +19,7 @@ def test_file(out: Path) -> Path:
 
 
 def own_test_file(out: Path) -> Path | None:
-    """The test file beside pairs where ``build-pairs`` has made them, by their record; another's file is none."""
+    """The test file beside pairs if their record says that ``build-pairs`` made both, else None."""
     file = test_file(out)
     if not file.exists():
         return None
@@ -29,10 +29,13 @@ def own_test_file(out: Path) -> Path | None:
 
 @contextmanager
 def pair_files(out: Path) -> Iterator[Callable[[Split, Pair], None]]:
-    """Write pairs one by one, as JSONL or, by the name, Parquet.
+    """Write pairs one by one, as JSONL or, by the suffix of ``out``, Parquet.
 
-    Both files appear whole when the block ends well, and nothing changes if it does not.
-    A test file of an earlier run goes where this run has no test pairs; one of somebody else is refused.
+    Both files appear at the end of the block, and only if it ends without an error. Where this run has no test pairs,
+    the test file of an earlier run is deleted.
+
+    Raises:
+        InputError: the test file exists and was not made by ``build-pairs``.
     """
     if test_file(out).exists() and own_test_file(out) is None:
         raise InputError(
@@ -53,10 +56,10 @@ def pair_files(out: Path) -> Iterator[Callable[[Split, Pair], None]]:
         test_file(out).unlink(missing_ok=True)
 
 
-def pair_record(prompt: Prompt, proposal: Proposal, chosen: Text, rejected: Text) -> Pair:
-    """Plain strings for answers that were sampled with ``--raw``, chat messages for all others."""
+def pair_record(prompt: Prompt, proposal: Proposal, chosen: AnswerText, rejected: AnswerText) -> Pair:
+    """A pair of plain strings for answers that were sampled with ``--raw``, else of chat messages."""
     shown: str | list[Message] = prompt.prompt
-    if isinstance(shown, str) and not proposal.better.raw:
+    if isinstance(shown, str) and not proposal.chosen.raw:
         shown = [Message(role="user", content=shown)]
     plain = isinstance(shown, str)
     return Pair(
@@ -68,8 +71,8 @@ def pair_record(prompt: Prompt, proposal: Proposal, chosen: Text, rejected: Text
         rejected=rejected.response if plain else [Message(role="assistant", content=rejected.response)],
         chosen_sentences=chosen.sentences,
         rejected_sentences=rejected.sentences,
-        chosen_score=round(proposal.better.score, 6),
-        rejected_score=round(proposal.worse.score, 6),
+        chosen_score=round(proposal.chosen.score, 6),
+        rejected_score=round(proposal.rejected.score, 6),
         chosen_finish_reason=chosen.finish_reason,
         rejected_finish_reason=rejected.finish_reason,
         chosen_reasoning=chosen.reasoning,

@@ -1,8 +1,8 @@
-"""How well labels agree with gold ones, sentence by sentence: in three classes, and over ANAH's four labels.
+"""Agreement with gold labels, sentence by sentence: in three classes, and over the four labels of ANAH.
 
-A gold ``hallucination`` does not say in which way a sentence is wrong, so first the wrong labels are one class. Where
-the gold labels do say it, the same figures follow over the four labels of ANAH (arXiv 2405.20315).
-Every figure but the coverage speaks of the sentences that were judged, so none means much without it.
+A gold ``hallucination`` does not say in which way a sentence is wrong, so the first figures take all wrong labels as
+one class. Where the gold labels say it, the same figures follow over the four labels of ANAH (arXiv 2405.20315).
+All figures but the coverage are of the sentences that were judged, so the coverage belongs to each of them.
 """
 
 from collections import Counter
@@ -22,13 +22,13 @@ ANAH_LABELS = ("no_hallucination", "contradictory", "unverifiable", "no_fact")
 RESAMPLES = 1000
 
 Tables = NDArray[np.float64]
-"""[..., gold, judged]: confusion tables, or [...]: a figure of each."""
+"""[..., gold, judged]: confusion tables; or [...]: one figure per table."""
 Pairs = list[tuple[str, str | None]]
-"""The gold class and the judged one of sentences; None: not judged."""
+"""Per sentence the gold class and the judged class; None: not judged."""
 
 
 class ClassFigures(NamedTuple):
-    """Of one class, over the judged sentences; NaN where there is nothing to divide by."""
+    """Figures of one class over the judged sentences; NaN where the divisor is 0."""
 
     precision: float
     recall: float
@@ -43,11 +43,11 @@ class ClassAgreement:
 
     classes: tuple[str, ...]
     figures: dict[str, Estimate]
-    """By the names of ``FIGURES``, with 95% bootstrap intervals over answers."""
-    always: str
+    """By name in ``FIGURES``, with 95% bootstrap intervals over answers."""
+    majority: str
     """The most frequent gold class of the judged sentences."""
     baseline: dict[str, float]
-    """What a judge would score that says ``always`` of each of them."""
+    """The figures of a judge that always gives the class ``majority``."""
     per_class: dict[str, ClassFigures]
     confusion: NDArray[np.int64]
     """[gold, judged] in the order of ``classes``; the last column: not judged."""
@@ -68,22 +68,23 @@ class ClassAgreement:
 
 @dataclass(frozen=True)
 class Agreement:
-    """All that gold labels say about others."""
+    """The agreement of labels with gold labels."""
 
     gold_answers: int
     not_annotated: int
-    """Gold answers without an annotation of this very text; their sentences count as not judged."""
+    """Gold answers without an annotation of the same text; their sentences count as not judged."""
     other_text: int
-    """Those of them whose id was annotated, but with another text."""
+    """Those of them whose id was annotated with another text."""
     three: ClassAgreement
     """Over ``CLASSES``."""
     four: ClassAgreement | None
-    """Over ``ANAH_LABELS``; None where no gold label says in which way a sentence is wrong, or none of these was
-    judged. A ``hallucination`` is none of the four: in gold it is left out, of the judge it counts as not judged."""
+    """Over ``ANAH_LABELS``; None where no gold label says in which way a sentence is wrong, or where none of these
+    sentences was judged. ``hallucination`` is not one of the four: as a gold label it is left out, as a label of the
+    judge it counts as not judged."""
 
 
 def agreement(annotations: Iterable[Annotation], gold: Mapping[str, Annotation], *, seed: int = 0) -> Agreement | None:
-    """Compare with gold labels by answer id; gold sentences that are cut otherwise are matched by overlap.
+    """Compare with gold labels by the id of the answer; sentences with other spans are matched by overlap.
 
     Returns:
         None where no gold sentence was judged.
@@ -128,7 +129,7 @@ def overlapping(sentences: Iterable[Sentence], wanted: Sentence) -> Sentence | N
 
 
 def _class_agreement(answers: Sequence[Pairs], classes: tuple[str, ...], seed: int) -> ClassAgreement | None:
-    """None where nothing was judged."""
+    """The agreement over ``classes``; None where nothing was judged."""
     from sklearn.metrics import precision_recall_fscore_support  # late: it takes two seconds
 
     if not answers:
@@ -140,15 +141,15 @@ def _class_agreement(answers: Sequence[Pairs], classes: tuple[str, ...], seed: i
     truth, found = zip(*(pair for answer in answers for pair in answer), strict=True)
     judged = [(t, f) for t, f in zip(truth, found, strict=True) if f is not None]
     count = Counter(t for t, _ in judged)
-    always = max(classes, key=lambda name: count[name])
+    majority = max(classes, key=lambda name: count[name])
     scores = precision_recall_fscore_support(*zip(*judged, strict=True), labels=classes, zero_division=np.nan)
     drawn = _draws(tables[:, :, :-1], seed)
     points = library_figures(truth, found, classes)
     return ClassAgreement(
         classes=classes,
         figures={name: Estimate.of(points[name], figure(drawn)) for name, figure in FIGURES.items()},
-        always=always,
-        baseline=library_figures([t for t, _ in judged], [always] * len(judged), classes),
+        majority=majority,
+        baseline=library_figures([t for t, _ in judged], [majority] * len(judged), classes),
         per_class={
             name: ClassFigures(float(p), float(r), float(f1), int(n))
             for name, p, r, f1, n in zip(classes, *scores, strict=True)
@@ -158,7 +159,7 @@ def _class_agreement(answers: Sequence[Pairs], classes: tuple[str, ...], seed: i
 
 
 def _confusion(pairs: Pairs, classes: tuple[str, ...]) -> NDArray[np.int64]:
-    """[gold, judged], with a last column for what was not judged."""
+    """[gold, judged], with a last column for sentences that were not judged."""
     count = Counter(pairs)
     return np.array([[count[gold, judged] for judged in (*classes, None)] for gold in classes], dtype=np.int64)
 
@@ -168,14 +169,15 @@ def library_figures(truth: Sequence[str], found: Sequence[str | None], classes: 
 
     - accuracy: judged sentences with the gold class / judged sentences.
     - kappa (Cohen 1960): (p - e) / (1 - e), where p is the accuracy and e = sum over classes of the share of the class
-      in gold times its share in the judge's labels: what two raters who toss coins of these shares agree on.
+      in gold times its share in the labels of the judge: the agreement of two raters who label at random with these
+      shares.
     - alpha (Krippendorff; nominal): 1 - observed / expected disagreement, where both raters are drawn from one pool of
-      labels. The units are the gold sentences. One that was not judged is missing data of the judge: with one label
-      left there is no pair to compare, so the unit drops out of both disagreements, and its gold label out of the pool.
-      So silence neither lowers nor raises alpha by itself; the coverage tells of it.
+      labels. The units are the gold sentences. A sentence that was not judged is missing data of the judge: one label
+      is no pair to compare, so the unit is left out of both disagreements, and its gold label out of the pool.
+      So missing verdicts neither lower nor raise alpha; the coverage shows them.
     - macro_f1: mean of F1 over the classes that occur in gold.
 
-    kappa and alpha are NaN where gold and judge say one and the same class throughout: nothing is left to agree on.
+    kappa and alpha are NaN where gold and judge have the same single class for all sentences.
     """
     from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
@@ -194,9 +196,9 @@ def library_figures(truth: Sequence[str], found: Sequence[str | None], classes: 
 
 
 def _draws(tables: NDArray[np.int64], seed: int) -> Tables:
-    """[RESAMPLES, gold, judged]: sums over answers drawn with replacement, since sentences of one depend on each other.
+    """[RESAMPLES, gold, judged]: sums over answers drawn with replacement: sentences of one answer are not independent.
 
-    Answers without a judged sentence say nothing here and are not drawn.
+    Answers without a judged sentence are not drawn.
     """
     some = tables[tables.any((1, 2))]
     n = len(some)
@@ -221,7 +223,7 @@ def _kappa(tables: Tables) -> Tables:
 
 
 def _alpha(tables: Tables) -> Tables:
-    """Two raters give 2N labels; with n_c of class c, 1 - (2N - 1) 2 (N - agreed) / ((2N)^2 - sum of n_c^2)."""
+    """Two raters give 2N labels, n_c of them of class c: 1 - (2N - 1) 2 (N - agreed) / ((2N)^2 - sum of n_c^2)."""
     total = tables.sum((-2, -1))
     pool = tables.sum(-1) + tables.sum(-2)
     differing = 2 * (total - _diagonal(tables).sum(-1))
@@ -240,5 +242,4 @@ FIGURES: dict[str, Callable[[Tables], Tables]] = {
     "alpha": _alpha,
     "macro_f1": _macro_f1,
 }
-"""The figures of ``library_figures`` as functions of confusion tables: the libraries take one list of labels at a time,
-too slow for the draws."""
+"""The figures of ``library_figures`` as functions of confusion tables: the libraries are too slow for all draws."""

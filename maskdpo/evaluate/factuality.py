@@ -1,7 +1,7 @@
 """How factual the answers of a file are: figures per answer, with intervals over topics.
 
-``1 - wrong/judged`` (ANAH's score) alone is won by a model that stops saying anything that can be checked, so it never
-stands alone: what was right, wrong, without a fact and not judged, and the length, are always beside it.
+A model that states nothing that can be checked has the best ``1 - wrong/judged`` (the score of ANAH). So this figure is
+never reported alone, but with the sentences that are right, wrong, without a fact and not judged, and with the length.
 """
 
 import math
@@ -18,7 +18,7 @@ from maskdpo.schemas import Annotation, Counts, Prompt
 FIELDS = ("answers", *Counts._fields, "known_end", "cut_off", "characters", "penalised")
 Sums = NDArray[np.float64]
 """[topics, FIELDS] or [FIELDS]: sums over answers."""
-Metrics = Mapping[str, Callable[[Sums], Sums]]
+Figures = Mapping[str, Callable[[Sums], Sums]]
 
 RESAMPLES = 2000
 
@@ -33,7 +33,7 @@ class Estimate:
 
     @classmethod
     def of(cls, value: float, samples: Sums) -> Self:
-        """The interval holds the middle 95% of the samples; those where the figure is undefined do not count."""
+        """The interval holds the middle 95% of the samples in which the figure is defined."""
         low, high = (np.nan, np.nan) if np.isnan(samples).all() else np.nanquantile(samples, [0.025, 0.975])
         return cls(float(value), float(low), float(high))
 
@@ -41,7 +41,7 @@ class Estimate:
         return f"{_short(self.value)} [{_short(self.low)}, {_short(self.high)}]" if not np.isnan(self.value) else "-"
 
     def signed(self) -> str:
-        """For a difference: with signs, and a star where the interval leaves out 0."""
+        """A difference as text: with signs, and a star where the interval does not contain 0."""
         if np.isnan(self.value):
             return "-"
         sure = self.low > 0 or self.high < 0
@@ -60,11 +60,11 @@ def _field(sums: Sums, *names: str) -> Sums:
 
 
 def ratio(above: Sums, below: Sums) -> Sums:
-    """NaN where there is nothing to divide by."""
+    """``above / below``; NaN where ``below`` is 0."""
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
-METRICS: Metrics = {
+FIGURES: Figures = {
     "right sentences / answer": lambda s: ratio(_field(s, "right"), _field(s, "answers")),
     "wrong sentences / answer": lambda s: ratio(_field(s, "wrong"), _field(s, "answers")),
     "no-fact sentences / answer": lambda s: ratio(_field(s, "no_fact"), _field(s, "answers")),
@@ -77,19 +77,19 @@ METRICS: Metrics = {
 }
 
 
-def _metrics(length_penalty: int | None) -> Metrics:
+def _figures(length_penalty: int | None) -> Figures:
     if length_penalty is None:
-        return METRICS
+        return FIGURES
     name = f"precision, length penalty {length_penalty}"
-    return {**METRICS, name: lambda s: ratio(_field(s, "penalised"), _field(s, "answers"))}
+    return {**FIGURES, name: lambda s: ratio(_field(s, "penalised"), _field(s, "answers"))}
 
 
 def penalised_precision(counts: Counts, gamma: int) -> float:
     """FActScore with its length penalty (Min et al. 2023, arXiv 2305.14251, and its authors' code) for one answer.
 
-    right / n, where n = right + wrong, times exp(1 - gamma / n) where n < gamma. Sentences stand for the atomic facts
-    that FActScore counts. Without a right or wrong sentence it is 0, the limit of the penalty for n -> 0: FActScore
-    leaves such answers out of its mean, and so is won by a model that answers only what it is sure of.
+    right / n, where n = right + wrong, times exp(1 - gamma / n) where n < gamma. Sentences take the place of the atomic
+    facts of FActScore. Without a right or wrong sentence the figure is 0, the limit of the penalty for n -> 0.
+    FActScore leaves such answers out of its mean, which favours a model that answers only what it is sure of.
     """
     facts = counts.right + counts.wrong
     return counts.right / facts * math.exp(min(0.0, 1 - gamma / facts)) if facts else 0.0
@@ -101,7 +101,7 @@ class Summary:
 
     answers: int
     topics: int
-    metrics: dict[str, Estimate]
+    figures: dict[str, Estimate]
 
 
 def _row(annotation: Annotation, length_penalty: int | None) -> Sums:
@@ -122,7 +122,7 @@ def _by_topic(
 
 
 def _draws(topics: int, seed: int) -> Sums:
-    """[RESAMPLES, topics] how often each topic is drawn: topics, not sentences, are what varies independently."""
+    """[RESAMPLES, topics]: how often each topic is drawn. Topics are independent of each other, sentences are not."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(topics, np.full(topics, 1 / topics), RESAMPLES).astype(np.float64)
 
@@ -134,23 +134,23 @@ def summarise(
     length_penalty: int | None = None,
     seed: int = 0,
 ) -> Summary:
-    """Figures of one file. Topics are those of the prompts; without prompts every prompt is its own topic.
+    """The figures of one file. Topics are those of the prompts; without ``prompts`` every prompt is its own topic.
 
     Args:
         length_penalty: gamma of ``penalised_precision``; None leaves the figure out.
     """
     table = np.stack(list(_by_topic(annotations, prompts, length_penalty).values()))
-    return _summary(table, _draws(len(table), seed) @ table, _metrics(length_penalty))
+    return _summary(table, _draws(len(table), seed) @ table, _figures(length_penalty))
 
 
-def _summary(table: Sums, resampled: Sums, metrics: Metrics) -> Summary:
-    figures = {name: Estimate.of(float(f(table.sum(0))), f(resampled)) for name, f in metrics.items()}
-    return Summary(int(table[:, 0].sum()), len(table), figures)
+def _summary(table: Sums, resampled: Sums, figures: Figures) -> Summary:
+    estimates = {name: Estimate.of(float(f(table.sum(0))), f(resampled)) for name, f in figures.items()}
+    return Summary(int(table[:, 0].sum()), len(table), estimates)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two files side by side over the topics that both have, and their paired difference."""
+    """The figures of two files over the topics that both have, and their paired differences."""
 
     before: Summary
     after: Summary
@@ -165,18 +165,18 @@ def compare(
     length_penalty: int | None = None,
     seed: int = 0,
 ) -> Comparison | None:
-    """``after`` minus ``before``, both drawn with the same topics; None where they share no topic."""
+    """``after`` minus ``before``, both resampled with the same topics. None where the files share no topic."""
     sums_a, sums_b = (_by_topic(file, prompts, length_penalty) for file in (before, after))
     shared = [topic for topic in sums_a if topic in sums_b]
     if not shared:
         return None
-    metrics = _metrics(length_penalty)
+    figures = _figures(length_penalty)
     tables = [np.stack([sums[topic] for topic in shared]) for sums in (sums_a, sums_b)]
     draws = _draws(len(shared), seed)
     resampled = [draws @ table for table in tables]
-    summaries = [_summary(table, drawn, metrics) for table, drawn in zip(tables, resampled, strict=True)]
+    summaries = [_summary(table, drawn, figures) for table, drawn in zip(tables, resampled, strict=True)]
     difference = {
         name: Estimate.of(float(f(tables[1].sum(0)) - f(tables[0].sum(0))), f(resampled[1]) - f(resampled[0]))
-        for name, f in metrics.items()
+        for name, f in figures.items()
     }
     return Comparison(summaries[0], summaries[1], difference)

@@ -1,6 +1,6 @@
-"""The report: answers with their labelled sentences as one self-contained HTML file.
+"""The page of answers and pairs with their labelled sentences: one self-contained HTML file.
 
-What the page can do is in ``templates/report/*.js``; here records become the JSON that it shows (``html``).
+This module makes the JSON that the scripts of the page (``templates/report/*.js``) show.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ from maskdpo.schemas import RIGHT, SIDES, WRONG, Annotation, Label, Pair, PairSe
 from maskdpo.schemas.training import Spans, TrainedTokens
 
 TRAINED: Mapping[Side, frozenset[Label]] = {"chosen": RIGHT | {Label.NO_FACT}, "rejected": WRONG}
-"""Which sentences take part in the loss under Mask-DPO's own masks; other tables are the trainer's choice."""
+"""The labels that take part in the loss under the masks of the Mask-DPO paper."""
 
 _NOTHING: Mapping[Side, Spans] = {"chosen": (), "rejected": ()}
 
@@ -31,7 +31,7 @@ SCRIPTS = (
     "inspector",
     "start",
 )
-"""The parts of the page's script, in the order in which they run."""
+"""The parts of the script of the page, in the order in which they run."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class PageStats:
     answers: int
     sentences: int
     unmatched: int
-    """Rows of a comparison with an answer on one side only."""
+    """Rows of a comparison that have an answer on one side only."""
     gold_sentences: int
-    """Sentences that a gold sentence could be set beside."""
+    """Sentences that have a gold label beside them."""
     bytes: int
 
     def counts(self) -> list[tuple[str, int]]:
-        """As the command prints them."""
+        """The figures that the command prints."""
         return [
             ("answers", self.answers),
             ("sentences", self.sentences),
@@ -71,12 +71,12 @@ def write_page(
     """Write the page for one annotations file, or for two side by side.
 
     Args:
-        out: the HTML file; it appears whole or not at all.
-        annotations: the answers, or the ones from before where ``compare`` is given.
+        out: the HTML file, written atomically.
+        annotations: the answers; with ``compare`` those of before.
         title: heading of the page.
-        prompts: by id, for questions, topics and references; without them the page shows ids.
-        compare: the answers from after; the k-th answer to a prompt is set beside the k-th before.
-        gold: human labels by the id of the answer that they belong to.
+        prompts: prompts by id, for questions, topics and references; without them the page shows ids.
+        compare: the answers of after; the k-th answer to a prompt stands beside the k-th one of before.
+        gold: human labels, by the id of their answer.
         summary: tables to show above the answers.
     """
     build = _Builder(prompts or {}, gold or {})
@@ -97,8 +97,11 @@ def write_pairs_page(
     prompts: Mapping[str, Prompt] | None = None,
     tokens: TrainedTokens | None = None,
 ) -> PageStats:
-    """Write the page for preference pairs, with what takes part in the loss marked: tokens where they are known, else
-    sentences by their labels."""
+    """Write the page for preference pairs.
+
+    The page marks what takes part in the loss: the text of the tokens where ``tokens`` is given, else whole sentences,
+    by their labels.
+    """
     build = _Builder(prompts or {}, {})
     for pair in pairs:
         trained = tokens(pair) if tokens else None
@@ -116,7 +119,7 @@ def write_pairs_page(
 def _matched(
     before: Iterable[Annotation], after: Iterable[Annotation]
 ) -> Iterator[tuple[Annotation | None, Annotation | None]]:
-    """The k-th answer to a prompt beside the k-th of the other file; what is left over comes with None."""
+    """The k-th answer to a prompt beside the k-th one of the other file; None where the other file has fewer."""
     waiting: dict[str, list[Annotation]] = defaultdict(list)
     for answer in after:
         waiting[answer.prompt_id].append(answer)
@@ -132,13 +135,13 @@ def _matched(
 
 @dataclass
 class _Builder:
-    """Collects the payload. Every prompt is stored once, however many answers it has."""
+    """Collects the data of the page. Every prompt is stored once, however many answers it has."""
 
     prompts: Mapping[str, Prompt]
     gold: Mapping[str, Annotation]
     items: list[Payload] = field(default_factory=list)
     used: dict[str, int] = field(default_factory=dict)
-    cards: list[Payload] = field(default_factory=list)
+    prompt_data: list[Payload] = field(default_factory=list)
     judges: dict[str, None] = field(default_factory=dict)
     answers: int = 0
     sentences: int = 0
@@ -153,22 +156,22 @@ class _Builder:
         topic: str | None = None,
         question: str | None = None,
     ) -> None:
-        """Add a row. Topic and question stand in where the prompt itself is not at hand."""
+        """Add a row. ``topic`` and ``question`` are used where the prompt itself is not known."""
         if prompt_id not in self.used:
-            self.used[prompt_id] = len(self.cards)
+            self.used[prompt_id] = len(self.prompt_data)
             prompt = self.prompts.get(prompt_id)
-            card = {
+            data = {
                 "id": prompt_id,
                 "q": prompt.question if prompt else question,
                 "topic": topic or (prompt.topic_or_id if prompt else prompt_id),
                 "ref": prompt.passages if prompt else [],
             }
-            self.cards.append(card)
+            self.prompt_data.append(data)
         self.unmatched += None in sides
         self.items.append({"id": item_id, "p": self.used[prompt_id], "a": list(sides)})
 
     def annotation(self, answer: Annotation) -> Payload:
-        """One answer with its sentences, and the gold labels where there are some for this very text."""
+        """One answer with its sentences, and with gold labels where they are of the same text."""
         gold = self.gold.get(answer.id)
         spans = gold.sentences if gold is not None and gold.response == answer.response else []
         if answer.judge is not None:
@@ -179,29 +182,29 @@ class _Builder:
             label = gold_label(sentence, spans)
             self.gold_sentences += label is not None
             extra = {"ev": sentence.evidence, "re": sentence.reason, "g": label, "st": sentence.status.value}
-            sentences.append(_lean(_span(sentence) | extra | {"k": sentence.kind.value}))
+            sentences.append(_without_defaults(_span(sentence) | extra | {"k": sentence.kind.value}))
         more = {"m": answer.model, "fin": answer.finish_reason, "r": answer.reasoning}
         return self._answer(answer.id, answer.response, sentences, **more)
 
     def pair_side(self, pair: Pair, side: Side, tokens: Spans | None) -> Payload:
-        """One side of a pair; ``tr`` marks the sentences that take part in the loss, ``tk`` the text that does."""
+        """One side of a pair. ``tr`` marks sentences that take part in the loss; ``tk`` is the text whose tokens do."""
         score = pair.chosen_score if side == "chosen" else pair.rejected_score
         sentences = []
         for sentence in pair.sentences(side):
             trained = sentence.label in TRAINED[side] if tokens is None else _touches(sentence, tokens)
-            sentences.append(_lean(_span(sentence) | {"tr": 1 if trained else None}))
+            sentences.append(_without_defaults(_span(sentence) | {"tr": 1 if trained else None}))
         more = {"fin": pair.finish_reason(side), "r": pair.reasoning(side), "score": score, "tk": tokens}
         return self._answer(f"{pair.id} {side}", pair.response(side), sentences, **more)
 
     def _answer(self, answer_id: str, text: str, sentences: list[Payload], **more: object) -> Payload:
         self.answers += 1
         self.sentences += len(sentences)
-        return _lean({"id": answer_id, "t": text, "s": sentences, **more})
+        return _without_defaults({"id": answer_id, "t": text, "s": sentences, **more})
 
     def write(self, out: Path, kind: str, title: str, summary: Sequence[SummaryTable]) -> PageStats:
         """Render and write the page."""
         data = {"kind": kind, "judges": list(self.judges), "gold": self.gold_sentences > 0}
-        payload = data | {"prompts": self.cards, "items": self.items}
+        payload = data | {"prompts": self.prompt_data, "items": self.items}
         page = render(
             "maskdpo.evaluate", "report.html.j2", [f"report/{name}" for name in SCRIPTS], payload, title, summary
         )
@@ -226,14 +229,14 @@ def _touches(sentence: PairSentence, tokens: Spans) -> bool:
     return any(begin < sentence.end and sentence.start < end for begin, end in tokens)
 
 
-def _lean(record: Payload) -> Payload:
-    """Without what stands at its default: the page puts it back."""
+def _without_defaults(record: Payload) -> Payload:
+    """A record without the fields that have their default values, which the page adds again."""
     defaults = {"st": "ok", "k": "prose"}
     return {key: value for key, value in record.items() if value is not None and defaults.get(key) != value}
 
 
 def gold_label(sentence: Sentence, gold: Sequence[Sentence]) -> Label | None:
-    """The gold label of a sentence: of the gold span that shares more than half of both, else None.
+    """The label of the gold sentence that shares more than half of both sentences, or None.
 
     Splitters differ, and a label says nothing about a small part of its sentence.
     """

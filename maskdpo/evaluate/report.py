@@ -1,4 +1,4 @@
-"""``maskdpo report``: files to a page."""
+"""``maskdpo report``: an HTML page for a file of records or for a training."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ def write_report(
 
     Args:
         file: annotations or pairs; or the folder of a training, or its metrics file.
-        compare: annotations from after, or another training.
-        tokens: which characters of a pair's answers train; without it sentences are marked, by their labels.
+        compare: the annotations of after, or another training.
+        tokens: which characters of the answers of a pair train; without it sentences are marked by their labels.
     """
     refuse_overwriting(out, file, compare, prompts, gold)
     if training := training_folder(file):
@@ -38,13 +38,13 @@ def write_report(
         return write_training_page(out, folders, title=title)
     if file.is_dir() and _is_no_dataset(file):
         raise InputError(f"is a folder, a file is needed, or the folder of a training with its {METRICS}", path=file)
-    known = read_prompts(prompts) if prompts else None
+    prompts_by_id = read_prompts(prompts) if prompts else None
     kind = record_type(file)
     if kind is Pair:
         if compare or gold:
             raise InputError("is a pairs file: `compare` and `gold` take annotations", path=file)
         pairs = read_records(file, Pair)
-        return write_pairs_page(out, pairs, title=title or file.stem, prompts=known, tokens=tokens)
+        return write_pairs_page(out, pairs, title=title or file.stem, prompts=prompts_by_id, tokens=tokens)
     if kind is not Annotation:
         raise InputError(
             f"holds {kind.__name__.lower()} records; report takes annotations, pairs or a training", path=file
@@ -55,7 +55,7 @@ def write_report(
         out,
         read_records(file, Annotation),
         title=title or (f"{file.stem} -> {compare.stem}" if compare else file.stem),
-        prompts=known,
+        prompts=prompts_by_id,
         compare=read_records(compare, Annotation) if compare else None,
         gold={record.id: record for record in read_records(gold, Annotation)} if gold else None,
         summary=evaluate_files(file, prompts=prompts, gold=gold, compared=compare, seed=seed).tables(),

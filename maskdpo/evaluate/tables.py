@@ -1,4 +1,4 @@
-"""Figures as tables, for the terminal and for the page alike, and as JSON for scripts."""
+"""Figures as tables, for the terminal and for the page, and as JSON for scripts."""
 
 import json
 import math
@@ -26,7 +26,7 @@ AGREEMENT_NAMES = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What ``maskdpo evaluate`` found; ``summary`` where one file is looked at, ``comparison`` where two are."""
+    """The figures of ``maskdpo evaluate``: a ``summary`` of one file, or a ``comparison`` of two."""
 
     annotations: Path
     compared: Path | None
@@ -46,10 +46,10 @@ class Evaluation:
         return tables
 
     def write_json(self, out: Path) -> None:
-        """The same figures: numbers in full, null where one is undefined; parts that were not asked for are null."""
+        """Write the figures as JSON: unrounded; null where a figure is undefined or was not asked for."""
         values = {
             "annotations": str(self.annotations),
-            "annotations_sha256": sha256_of(self.annotations),  # so that nobody takes them for figures of other labels
+            "annotations_sha256": sha256_of(self.annotations),  # so that they are not taken for figures of other labels
             "compare": str(self.compared) if self.compared else None,
             "gold": str(self.gold) if self.gold else None,
             "summary": _summary_values(self.summary) if self.summary else None,
@@ -69,16 +69,16 @@ def evaluate_files(
     length_penalty: int | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """All figures of a file; of two with ``compared`` (after); against human labels with ``gold``."""
-    known = read_prompts(prompts) if prompts else None
+    """All figures of a file, or of two with ``compared`` (after); with ``gold`` also the agreement with gold labels."""
+    prompts_by_id = read_prompts(prompts) if prompts else None
     summary = comparison = None
     if compared is None:
-        summary = summarise(_read(annotations, known), known, length_penalty=length_penalty, seed=seed)
+        summary = summarise(_read(annotations, prompts_by_id), prompts_by_id, length_penalty=length_penalty, seed=seed)
     else:
         judges: tuple[set[JudgeInfo | None], set[JudgeInfo | None]] = set(), set()
-        before = _noting(_read(annotations, known), judges[0])
-        after = _noting(_read(compared, known), judges[1])
-        comparison = compare(before, after, known, length_penalty=length_penalty, seed=seed)
+        before = _noting(_read(annotations, prompts_by_id), judges[0])
+        after = _noting(_read(compared, prompts_by_id), judges[1])
+        comparison = compare(before, after, prompts_by_id, length_penalty=length_penalty, seed=seed)
         if comparison is None:
             raise UserError(f"{annotations} and {compared} share no topic, so there is nothing to compare")
         if judges[0] != judges[1]:
@@ -88,22 +88,22 @@ def evaluate_files(
 
 
 def _noting(annotations: Iterable[Annotation], judges: set[JudgeInfo | None]) -> Iterator[Annotation]:
-    """Pass answers through, and note who has judged them."""
+    """Pass annotations through and collect their judges."""
     for annotation in annotations:
         judges.add(annotation.judge)
         yield annotation
 
 
 def _read(annotations: Path, prompts: dict[str, Prompt] | None) -> Iterator[Annotation]:
-    """With prompts, every answer must have one: a topic is never guessed."""
+    """With prompts, every answer must have a prompt: a topic is never guessed."""
     if prompts is None:
         return read_records(annotations, Annotation)
     return read_answers(annotations, Annotation, prompts)
 
 
 def _agreement(annotations: Path, gold: Path, seed: int) -> Agreement:
-    known = {record.id: record for record in read_records(gold, Annotation)}
-    result = agreement(read_records(annotations, Annotation), known, seed=seed)
+    gold_by_id = {record.id: record for record in read_records(gold, Annotation)}
+    result = agreement(read_records(annotations, Annotation), gold_by_id, seed=seed)
     if result is None:
         raise UserError(
             f"{annotations} and {gold} share no judged sentence: do the ids and the texts of the answers match?"
@@ -115,28 +115,28 @@ def _agreement(annotations: Path, gold: Path, seed: int) -> Agreement:
     return result
 
 
-def _summary_table(name: str, summary: Summary) -> SummaryTable:
+def _summary_table(file: str, summary: Summary) -> SummaryTable:
     """One file: every figure with its interval."""
-    rows = [(metric, str(estimate)) for metric, estimate in summary.metrics.items()]
-    title = f"{name}: {summary.answers:,} answers, {summary.topics:,} topics"
+    rows = [(name, str(estimate)) for name, estimate in summary.figures.items()]
+    title = f"{file}: {summary.answers:,} answers, {summary.topics:,} topics"
     return SummaryTable(title, ("with 95% intervals over topics", "value"), rows)
 
 
 def _comparison_table(names: str, result: Comparison) -> SummaryTable:
-    """Two files: both, and the paired difference; a star marks one whose interval leaves out 0."""
+    """Two files and their paired differences; a star marks a difference whose interval does not contain 0."""
     sizes = (
         f"{result.before.answers:,} and {result.after.answers:,} answers, the {result.before.topics:,} topics of both"
     )
     columns = ("with 95% intervals over topics", "before", "after", "after - before")
     rows = [
-        (name, str(result.before.metrics[name]), str(result.after.metrics[name]), difference.signed())
+        (name, str(result.before.figures[name]), str(result.after.figures[name]), difference.signed())
         for name, difference in result.difference.items()
     ]
     return SummaryTable(f"{names}: {sizes}", columns, rows)
 
 
 def _agreement_tables(names: str, result: Agreement) -> list[SummaryTable]:
-    """How far the labels agree with gold ones in three classes, and over four labels where gold has them."""
+    """The agreement with gold labels in three classes, and over four labels where the gold labels have them."""
     answers = [
         ("gold answers", f"{result.gold_answers:,}", ""),
         ("of them not annotated", f"{result.not_annotated:,}", ""),
@@ -150,7 +150,7 @@ def _agreement_tables(names: str, result: Agreement) -> list[SummaryTable]:
 
 
 def _class_tables(title: str, kind: str, head: list[tuple[str, str, str]], found: ClassAgreement) -> list[SummaryTable]:
-    """Figures beside those of always saying the most frequent class; the confusion matrix; figures of every class."""
+    """The figures, beside those of always giving the most frequent class; the confusion matrix; figures per class."""
     figures = [
         *head,
         ("gold sentences", f"{found.sentences:,}", ""),
@@ -161,7 +161,7 @@ def _class_tables(title: str, kind: str, head: list[tuple[str, str, str]], found
     confusion = [(name, *map(str, row)) for name, row in zip(found.classes, found.confusion, strict=True)]
     scores = [(name, *map(_decimal, row[:3]), f"{row.support:,}") for name, row in found.per_class.items()]
     return [
-        SummaryTable(title, ("with 95% intervals over answers", "value", f'always "{found.always}"'), figures),
+        SummaryTable(title, ("with 95% intervals over answers", "value", f'always "{found.majority}"'), figures),
         SummaryTable(f"confusion by {kind}", ("gold \\ judged", *found.classes, "not judged"), confusion),
         SummaryTable(f"by {kind}", ("of what was judged", "precision", "recall", "F1", "support"), scores),
     ]
@@ -182,7 +182,7 @@ def _estimates(figures: Mapping[str, Estimate]) -> dict[str, Any]:
 
 
 def _summary_values(summary: Summary) -> dict[str, Any]:
-    return {"answers": summary.answers, "topics": summary.topics, "figures": _estimates(summary.metrics)}
+    return {"answers": summary.answers, "topics": summary.topics, "figures": _estimates(summary.figures)}
 
 
 def _comparison_values(result: Comparison) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def _class_values(found: ClassAgreement) -> dict[str, Any]:
         "judged": found.judged,
         "coverage": found.coverage,
         "figures": _estimates(found.figures),
-        "baseline": {"always": found.always, **{name: _number(value) for name, value in found.baseline.items()}},
+        "baseline": {"always": found.majority, **{name: _number(value) for name, value in found.baseline.items()}},
         "per_class": {
             name: {"precision": _number(p), "recall": _number(r), "f1": _number(f1), "support": support}
             for name, (p, r, f1, support) in found.per_class.items()

@@ -19,13 +19,13 @@ from maskdpo.run_record import META_IN_FOLDER, RunMeta, read_meta
 from maskdpo.schemas.training import EVALS, METRICS, EvalStats, StepStats
 
 FILES = (METRICS, EVALS, META_IN_FOLDER)
-"""What is read of a training's folder."""
+"""The files of the folder of a training that the page is made of."""
 
 DRAWN = (
     "step", "loss", "margin", "accuracy", "reward_kept_chosen", "reward_kept_rejected", "reward_masked_chosen",
     "reward_masked_rejected", "tokens_per_s", "pairs_per_s", "peak_share", "memory_gb", "grad_norm", "lr", "seconds",
 )  # fmt: skip
-"""Figures that the page gets of a step or an evaluation, as far as there are any."""
+"""The figures of a step or an evaluation that the page shows, where they are known."""
 
 SCRIPTS = ("training/data", "training/axes", "training/panels", "training/start")
 
@@ -34,7 +34,7 @@ StatsT = TypeVar("StatsT", bound=EvalStats)
 
 @dataclass(frozen=True)
 class Training:
-    """A run as its files tell it."""
+    """The figures and the settings of a run, as its files have them."""
 
     name: str
     steps: list[StepStats]
@@ -54,7 +54,7 @@ class TrainingStats:
     bytes: int
 
     def counts(self) -> list[tuple[str, int]]:
-        """As the command prints them."""
+        """The figures that the command prints."""
         return [
             ("runs", self.runs),
             ("steps", self.steps),
@@ -64,14 +64,14 @@ class TrainingStats:
 
 
 def training_folder(path: Path) -> Path | None:
-    """The folder of a training that a path names, by itself or by its metrics file; None: it is something else."""
+    """The folder of a training, given the folder or its metrics file; None where the path is something else."""
     if path.name == METRICS:
         return path.parent
     return path if (path / METRICS).exists() else None
 
 
 def write_training_page(out: Path, folders: Sequence[Path], *, title: str | None = None) -> TrainingStats:
-    """Write the page for one training, or for several drawn over each other."""
+    """Write the page for one training, or for several whose curves share their axes."""
     runs = [read_training(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     payload: Payload = {"runs": [_payload(run) for run in runs]}
     tables = [_results(runs), *_settings(runs)]
@@ -101,7 +101,7 @@ def read_training(folder: Path, name: str) -> Training:
     """The figures of a run, which may still be under way.
 
     Raises:
-        InputError: there are no steps, or a line is none.
+        InputError: there are no steps, or a line is not valid.
     """
     steps = list(_rows(folder / METRICS, StepStats))
     if not steps:
@@ -112,7 +112,7 @@ def read_training(folder: Path, name: str) -> Training:
 
 
 def _rows(file: Path, model: type[StatsT]) -> Iterator[StatsT]:
-    """All whole lines: a last one without its end is being written right now."""
+    """All complete lines: a last line without a line break is still being written."""
     with open_input(file, as_is=True) as lines:
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
@@ -127,13 +127,13 @@ def _rows(file: Path, model: type[StatsT]) -> Iterator[StatsT]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Short and different: the folders' own names, or as they were given where two share one."""
+    """Different names for the runs: those of the folders, or the paths as they were given where two names are equal."""
     short = [folder.resolve().name for folder in folders]
     return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
 
 
 def _payload(run: Training) -> Payload:
-    """Columns instead of rows: a tenth of the size, and what a curve needs."""
+    """The figures by column: a tenth of the size of rows, and the form that curves need."""
     return {
         "name": run.name,
         "steps": _columns(run.steps),
@@ -147,12 +147,12 @@ def _columns(rows: Sequence[EvalStats]) -> Payload:
 
 
 def _short(value: float | None) -> float | None:
-    """Six digits, more than a curve shows."""
+    """Rounded to six digits, more than a curve shows."""
     return value if value is None or isinstance(value, int) else float(f"{value:.6g}")
 
 
 def _results(runs: Sequence[Training]) -> SummaryTable:
-    """What came out, one column per run; first -> last where both tell something."""
+    """The results, one column per run: the first and the last value, or one of them."""
     rows = [
         ("steps", [f"{run.steps[-1].step:,}{_state(run)}" for run in runs]),
         ("loss", [_change(run.steps, "loss") for run in runs]),
@@ -181,7 +181,7 @@ def _values(rows: Sequence[EvalStats], name: str) -> list[float]:
 
 
 def _value(row: EvalStats, name: str) -> float | None:
-    """A figure; None where the row does not have it, or where it is no finite number: a gap in its curve."""
+    """A figure; None, a gap in the curve, where the row has none or where it is not a finite number."""
     value: float | None = getattr(row, name, None)
     return value if value is not None and isfinite(value) else None
 
@@ -207,7 +207,7 @@ def _last(rows: Sequence[EvalStats], name: str, form: str) -> str:
 
 
 def _settings(runs: Sequence[Training]) -> Iterator[SummaryTable]:
-    """The settings that a record tells of; of several runs, those that differ."""
+    """The settings that are recorded; of several runs those that differ."""
     if not any(run.record for run in runs):
         return
     options = [run.record.options if run.record else {} for run in runs]

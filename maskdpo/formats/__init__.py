@@ -1,4 +1,4 @@
-"""Other tools' formats: one small module each, from or to our records; ``transfer`` reads and writes the files."""
+"""Formats of other tools: one module per format, to or from records; ``transfer`` reads and writes the files."""
 
 NOT_JUDGED = "not_judged"
-"""What a sentence without a verdict is called where a format needs a name."""
+"""The name of a sentence without a verdict, where a format needs one."""

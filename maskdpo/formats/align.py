@@ -1,19 +1,19 @@
-"""Sentence strings to spans of the answer that they were cut from."""
+"""Finds the spans of sentences in the answer that they were cut from."""
 
 from collections.abc import Sequence
 
 
 def align(text: str, sentences: Sequence[str]) -> list[tuple[int, int] | None]:
-    """Find the sentences in the text one after the other; only white space may differ.
+    """The spans of the sentences in the text, in their order. Only white space may differ.
 
-    Splitters strip sentences, or change a line break into a blank. So both sides are compared without white space, and
+    Splitters strip sentences, or change a line break into a space. So both sides are compared without white space, and
     a span reaches from the first to the last character of its sentence. A sentence of white space only has no span.
 
     Raises:
-        ValueError: a sentence is not there, or which of several places is meant cannot be told.
+        ValueError: a sentence is not in the text, or it may be at several places.
     """
-    places = [i for i, character in enumerate(text) if not character.isspace()]
-    solid = "".join(text[i] for i in places)
+    positions = [i for i, character in enumerate(text) if not character.isspace()]
+    solid = "".join(text[i] for i in positions)
     spans: list[tuple[int, int] | None] = []
     done = 0
     for i, sentence in enumerate(sentences):
@@ -27,7 +27,7 @@ def align(text: str, sentences: Sequence[str]) -> list[tuple[int, int] | None]:
         if at > done and solid.find(wanted, at + 1) >= 0:
             raise ValueError(f"sentence {i}, {_short(sentence)}, may be one of several places in the answer")
         done = at + len(wanted)
-        spans.append((places[at], places[done - 1] + 1))
+        spans.append((positions[at], positions[done - 1] + 1))
     return spans
 
 

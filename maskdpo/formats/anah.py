@@ -1,6 +1,6 @@
-"""The raw inputs of ANAH's annotator: ``{question, document, language}`` are prompts, ``{question, response}`` answers.
+"""The inputs of ANAH's annotator: ``{question, document, language}`` are prompts, ``{question, response}`` are answers.
 
-Its files know no ids; answers find their question by its text. So the id of a prompt is a hash of its question.
+These files have no ids: an answer repeats the text of its question. So the id of a prompt is a hash of its question.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from maskdpo.schemas import Prompt, Response
 
 
 class DocumentRow(BaseModel):
-    """A question with the text that answers it."""
+    """A question with the text that has the answer."""
 
     model_config = ConfigDict(extra="ignore")
 

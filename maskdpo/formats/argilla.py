@@ -1,6 +1,6 @@
-"""Argilla 2: records with the labels as suggestions of a span question, for ``dataset.records.from_json``.
+"""Argilla 2: records whose labels are suggestions of a span question, for ``dataset.records.from_json``.
 
-``docs/formats.md`` has the settings of a dataset that takes them.
+``docs/formats.md`` has the settings of a dataset for such records.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from maskdpo.schemas import Annotation, Prompt
 
 
 def to_argilla(annotation: Annotation, prompt: Prompt) -> dict[str, Any]:
-    """A record; the score of the suggestion is a list, a confidence a span, where the judge gave all of them."""
+    """A record. The score of its suggestion is a list of one confidence per span, if the judge gave all of them."""
     spans = [
         {"start": sentence.start, "end": sentence.end, "label": sentence.label.value if sentence.label else NOT_JUDGED}
         for sentence in annotation.sentences

@@ -1,4 +1,4 @@
-"""Label Studio: an answer with its labels as a task with a pre-annotation. It counts code points, as we do."""
+"""Label Studio: an answer with its labels is a task with a pre-annotation. Spans count code points, as in records."""
 
 from typing import Any
 
@@ -26,12 +26,12 @@ CONFIG = f"""<View>
   <Text name="reference" value="$reference"/>
 </View>
 """
-"""The labelling interface; the names are those that the tasks refer to."""
+"""The labelling interface. The tasks refer to its names."""
 
 
 def to_label_studio(annotation: Annotation, prompt: Prompt) -> dict[str, Any]:
-    """A task; evidence and reason stand in the note of a region, the judge's confidence is its score, reasoning before
-    the answer is in the task's ``meta``."""
+    """A task. Evidence and reason are the note of a region, the confidence of the judge is its score, and reasoning
+    before the answer is in the ``meta`` of the task."""
     judge = annotation.judge
     regions = [_region(annotation, i, sentence) for i, sentence in enumerate(annotation.sentences)]
     task: dict[str, Any] = {

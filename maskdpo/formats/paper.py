@@ -1,8 +1,9 @@
 """The training data of the Mask-DPO paper's own code (open-compass/ANAH, ``maskdpo/dataset.py``), from and to pairs.
 
-That code knows two types: in the chosen answer it leaves out ``hallucination``, in the rejected one
-``no_hallucination``; all else trains. It adds up the lengths of the sentences, so ours tile the answer. Our exact
-labels and spans, and all else that a pair holds, travel in further keys, which it does not read.
+That code knows two types of sentences: ``hallucination`` does not train in the chosen answer, ``no_hallucination`` does
+not train in the rejected one; all other sentences train. The code adds up the lengths of the sentences, so exported
+sentences cover the whole answer. The exact labels and spans, and the other fields of a pair, are in further keys, which
+that code does not read.
 """
 
 import hashlib
@@ -23,11 +24,11 @@ LABELS: dict[str, Label | None] = {
     "ok": Label.NO_HALLUCINATION,
     "notjudged": None,
 }
-"""Labels by the names that are in use, without case, blanks, ``_``, ``-`` and the ``<>`` of ANAH's prompts."""
+"""Labels by the names that are in use, in lower case and without spaces, ``_``, ``-`` and ``<>`` (ANAH's prompts)."""
 
 
 class Item(BaseModel):
-    """One answer's sentences; all but ``sents`` and ``type`` is there if maskdpo has written it."""
+    """The sentences of one answer. Only files that maskdpo wrote have more than ``sents`` and ``type``."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -39,7 +40,7 @@ class Item(BaseModel):
 
 
 class PaperRow(BaseModel):
-    """A row of the paper's data; what comes after the items is ours."""
+    """A row of the paper's data. The fields after the items are maskdpo's."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -63,7 +64,7 @@ class PaperRow(BaseModel):
 
 
 def to_paper(pair: Pair) -> dict[str, Any]:
-    """A pair as the paper's code reads it, with all that it does not read beside."""
+    """A pair in the form of the paper's code, with its other fields in keys that this code does not read."""
     row = pair.model_dump(mode="json", exclude={"chosen_sentences", "rejected_sentences"})
     return row | {f"{side}_item": _item(pair.response(side), pair.sentences(side)) for side in SIDES}
 
@@ -81,17 +82,17 @@ def _item(text: str, sentences: Sequence[PairSentence]) -> dict[str, Any]:
 
 
 def type_name(label: Label | None) -> str:
-    """The paper's code must see every kind of wrong sentence as ``hallucination``, or it would train on it."""
+    """The type of a label. Every wrong sentence is a ``hallucination``, or the paper's code would train on it."""
     if label is None:
         return NOT_JUDGED
     return Label.HALLUCINATION.value if label in WRONG else label.value
 
 
 def from_paper(row: PaperRow, line: int) -> Pair:
-    """A pair of ours. Without ids, the same prompt gets the same id, and is its own topic.
+    """The pair of a row. Without ids, equal prompts get the same id, and each prompt is its own topic.
 
     Raises:
-        ValueError: sentences and answer, or sentences and types, do not go together.
+        ValueError: the sentences do not fit the answer, or the types do not fit the sentences.
     """
     prompt_id = row.prompt_id or _id_of(row.prompt)
     made = Pair(
@@ -122,19 +123,19 @@ def _sentences(text: str, row: PaperRow, side: Side) -> list[PairSentence]:
     if len(item.sents) != len(item.type):
         raise ValueError(f"{side}_item: {len(item.sents)} sentences, but {len(item.type)} types")
     try:
-        labels, sure = _labels(item), _confidences(item)
+        labels, confidences = _labels(item), _confidences(item)
         spans = item.span if item.span and _tiled(text, item) else align(text, item.sents)
     except ValueError as error:
         raise ValueError(f"{side}_item: {error}") from None
     return [
         PairSentence(start=span[0], end=span[1], label=label, confidence=confidence)
-        for span, label, confidence in zip(spans, labels, sure, strict=True)
+        for span, label, confidence in zip(spans, labels, confidences, strict=True)
         if span is not None
     ]
 
 
 def _labels(item: Item) -> list[Label | None]:
-    """The types, or the more exact labels where these say the same."""
+    """The labels of the types, or the exact labels where they agree with the types."""
     labels = [_label(name) for name in item.type]
     exact = item.label if item.label and len(item.label) == len(labels) else labels
     return [
@@ -144,19 +145,19 @@ def _labels(item: Item) -> list[Label | None]:
 
 
 def _kept(item: Item) -> list[bool]:
-    """Whether each type still is that of the label that maskdpo has written beside it."""
+    """Whether each type is that of the label beside it, so that nobody has changed it since the export."""
     if item.label is None or len(item.label) != len(item.type):
         return [False] * len(item.type)
     return [name == type_name(label) for name, label in zip(item.type, item.label, strict=True)]
 
 
 def _as_written(item: Item) -> bool:
-    """Whether the score still is that of these labels: nobody has changed one."""
+    """Whether no type has changed since the export, so that the score is still that of the labels."""
     return item.label is not None and len(item.label) == len(item.type) and all(_kept(item))
 
 
 def _confidences(item: Item) -> list[float | None]:
-    """How sure the judge was; of a label that somebody has changed, nobody knows."""
+    """The confidences of the judge; None for a label that has been changed since the export."""
     given = item.confidence if item.confidence and len(item.confidence) == len(item.type) else [None] * len(item.type)
     return [confidence if kept else None for confidence, kept in zip(given, _kept(item), strict=True)]
 
@@ -172,7 +173,7 @@ def _label(name: str | None) -> Label | None:
 
 
 def _tiled(text: str, item: Item) -> bool:
-    """Whether the sentences still are what our export has written, so that its spans hold."""
+    """Whether no sentence has changed since the export, so that its spans are valid."""
     if item.span is None or len(item.span) != len(item.sents) or "".join(item.sents) != text:
         return False
     begin = 0

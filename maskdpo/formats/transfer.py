@@ -1,4 +1,4 @@
-"""``maskdpo export`` and ``import``: whole files, record by record; outputs appear by atomic rename."""
+"""``maskdpo export`` and ``import``: whole files, record by record, written atomically."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -58,7 +58,7 @@ EXPORTS: Registry[FromPairs | FromAnnotations] = Registry(
 
 
 class Reader(NamedTuple):
-    """How a row of another format is checked, and what record it becomes."""
+    """How a row of another format is validated, and converted to a record."""
 
     row: type[BaseModel]
     convert: Callable[[Any, int], FileRecord]
@@ -84,8 +84,8 @@ class ExportSettings(Settings):
         Field(alias="format"),
         named_in("maskdpo.formats.transfer:EXPORTS"),
         Option(
-            "From pairs: `trl` (prompt, chosen, rejected), `mask-dpo-paper` (the training data of the paper's code). From "
-            "annotations, with --prompts: `label-studio`, `argilla`. Or a format of your own."
+            "From pairs: `trl` (prompt, chosen, rejected), `mask-dpo-paper` (the training data of the paper's code). "
+            "From annotations, with --prompts: `label-studio`, `argilla`. Or a format of your own."
         ),
     ]
     out: Annotated[
@@ -103,8 +103,8 @@ class ImportSettings(Settings):
         Field(alias="format"),
         named_in("maskdpo.formats.transfer:IMPORTS"),
         Option(
-            "`mask-dpo-paper`: training data of the paper's code, to pairs. `anah`: {question, document} to prompts, or "
-            "{question, response} to responses. Or a format of your own."
+            "`mask-dpo-paper`: training data of the paper's code, to pairs. `anah`: {question, document} to prompts, "
+            "or {question, response} to responses. Or a format of your own."
         ),
     ]
     out: Annotated[Path, Option("The records: JSONL or, if the name ends in .parquet, Parquet.")]
@@ -124,7 +124,7 @@ class ExportStats:
 
 @dataclass
 class ImportStats:
-    """What was read. The first rejected rows are kept as errors, all are counted."""
+    """What was read. All rejected rows are counted, the first ones are kept as errors."""
 
     kind: str = ""
     records: int = 0
@@ -184,9 +184,9 @@ def config_file(out: Path) -> Path:
 
 
 def import_file(file: Path, out: Path, source: str, limit: int = 20) -> ImportStats:
-    """Make records out of another format: JSONL or, by the name of ``out``, Parquet.
+    """Convert the rows of another format to records: JSONL or, by the suffix of ``out``, Parquet.
 
-    Rows that do not fit are left out, counted and, up to ``limit``, kept as errors.
+    Rows that are not valid are left out, counted and, up to ``limit``, kept as errors.
 
     Raises:
         UserError: no row could be read.
@@ -267,9 +267,9 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 def _reader(values: dict[str, Any], source: str) -> Reader:
-    """The first row that fits decides what the file holds."""
-    for telling, reader in IMPORTS[source].items():
-        if telling in values:
+    """The reader for the rows of a file, by the fields of its first valid row."""
+    for field_name, reader in IMPORTS[source].items():
+        if field_name in values:
             return reader
     raise ValueError(f"no {source} data: it has none of the fields {', '.join(IMPORTS[source])}")
 
@@ -282,7 +282,7 @@ def write_lines(out: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def write_list(out: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """One JSON list, an element a line."""
+    """One JSON list, one element per line."""
     with atomic_write(out) as handle:
         begin = b"[\n"
         for row in rows:
@@ -292,7 +292,7 @@ def write_list(out: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _record(out: Path, command: str, name: str, inputs: dict[str, Path | None], counts: dict[str, Any]) -> None:
-    """The record for ``lineage``. It is always new: the output was replaced."""
+    """Write the run record for ``lineage``. It replaces an earlier one, because the output was replaced."""
     meta_file(out).unlink(missing_ok=True)
     given = {role: path for role, path in inputs.items() if path is not None}
     Run(meta_file(out), command, {"format": name}, given, restart="").finish(counts)

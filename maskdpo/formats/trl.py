@@ -1,4 +1,4 @@
-"""TRL's preference data: the columns that ``DPOTrainer`` takes. It has no place for labels: no mask."""
+"""TRL's preference data: the columns of ``DPOTrainer``. They have no labels, so they train without a mask."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from maskdpo.schemas import SIDES, Pair
 def to_trl(pair: Pair) -> dict[str, Any]:
     """Chat messages, or plain strings for answers that were sampled with ``--raw``.
 
-    Reasoning stands in the assistant's message, where chat templates look for it, and trains as the answer does.
+    Reasoning is in the message of the assistant, where chat templates expect it, and trains as the answer does.
     """
     row = pair.model_dump(mode="json", include={"prompt", "chosen", "rejected"})
     for side in SIDES:

@@ -1,1 +1,1 @@
-"""Pages in one file: the parts that all of them share."""
+"""What all HTML pages share: the frame, the style, and the writing of one self-contained file."""

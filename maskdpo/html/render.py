@@ -1,7 +1,7 @@
-"""Pages as text: one self-contained HTML file, whatever is on it.
+"""Renders a page as one self-contained HTML file.
 
-All data travels as one block of JSON that the page's script turns into text nodes; nothing from a record is ever parsed
-as markup. Style and script are inlined and allowed by their hashes; all else, the network too, is forbidden.
+All data are one block of JSON, which the script of the page turns into text nodes: nothing from a record is ever parsed
+as markup. Style and script are inlined and allowed by their hashes; everything else is forbidden, the network too.
 """
 
 import base64
@@ -21,14 +21,14 @@ from maskdpo import __version__
 Payload = dict[str, Any]
 
 SHARED = ("page/dom", "page/controls")
-"""The parts of every page's script, before its own."""
+"""The parts of the script that all pages share; they run before the parts of the page itself."""
 
 _UNSAFE = "<>&\u2028\u2029"
 
 
 @dataclass(frozen=True)
 class SummaryTable:
-    """A small table above the rest: every row has as many cells as there are columns."""
+    """A small table at the top of a page. Every row has as many cells as there are columns."""
 
     title: str
     columns: Sequence[str]
@@ -43,13 +43,13 @@ def render(
     title: str,
     summary: Sequence[SummaryTable] = (),
 ) -> bytes:
-    """A page.
+    """The bytes of a page.
 
     Args:
-        package: the package whose folder ``templates`` holds the page's own markup and scripts.
+        package: the package whose folder ``templates`` holds the markup and the scripts of this page.
         template: the markup, a file in that folder.
-        scripts: the parts of the script, in the order in which they run, after those of every page.
-        payload: what the script finds as ``DATA``.
+        scripts: the parts of the script, in the order in which they run, after ``SHARED``.
+        payload: the data, which the script has as ``DATA``.
     """
     source = partial(_source, package)
     css = source("page/page.css")
@@ -65,17 +65,17 @@ def render(
         title=title,
         version=__version__,
         summary=[asdict(table) for table in summary],
-        css=Markup(css),  # our own files, not data
+        css=Markup(css),  # files of the package, not data
         script=Markup(script),
-        data=Markup(to_json(payload)),  # escaped, for this very place
+        data=Markup(to_json(payload)),  # escaped for this place
     )
-    return text.encode(errors="replace")  # a lone surrogate becomes "?", one character: spans hold
+    return text.encode(errors="replace")  # a lone surrogate becomes "?", one character, so spans stay valid
 
 
 def to_json(payload: Payload) -> str:
-    """JSON that is safe inside a script element: nothing in it can end the element or open a comment."""
+    """JSON for a script element: escaped so that it cannot end the element or open a comment."""
     text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in _UNSAFE:  # these stand in strings only; on a page of megabytes translate() is far slower
+    for character in _UNSAFE:  # these occur in strings only; for megabytes, translate() is far slower
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 

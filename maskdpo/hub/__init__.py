@@ -1,1 +1,1 @@
-"""The Hugging Face Hub: what datasets and models need alike."""
+"""The Hugging Face Hub: what datasets and models share."""

@@ -1,4 +1,4 @@
-"""Datasets on the Hugging Face Hub: which files there are, and the files themselves. Errors are for people."""
+"""The client of the Hugging Face Hub: the files of datasets, and its errors as messages for people."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ class Snapshot(NamedTuple):
 
 @cache
 def snapshot(repo: str, revision: str | None) -> Snapshot:
-    """What a revision holds. Asked once: a command reads one state, however often and whatever is pushed meanwhile."""
+    """The files of a revision, looked up once: a command reads one state, whatever is pushed meanwhile."""
     extras.require("huggingface_hub", install=INSTALL, purpose="reading from the Hub")
     from huggingface_hub import HfApi
 
@@ -33,7 +33,7 @@ def snapshot(repo: str, revision: str | None) -> Snapshot:
 
 
 def download(where: Snapshot, file: str) -> Path:
-    """A file of that commit, out of the Hub's cache on this disk or, the first time, from the Hub."""
+    """A file of that commit, from the cache on this disk, or the first time from the Hub."""
     from huggingface_hub import hf_hub_download
 
     bars_on_terminals_only()
@@ -42,7 +42,7 @@ def download(where: Snapshot, file: str) -> Path:
 
 
 def bars_on_terminals_only() -> None:
-    """The client draws its bars into logs, too."""
+    """Switch the progress bars of the client off where they would be written to a log."""
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     if not err.is_terminal:
@@ -51,7 +51,7 @@ def bars_on_terminals_only() -> None:
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Turn the errors of the Hub's client into one line about ``what`` that says what to do."""
+    """Turn the errors of the client into a ``UserError`` about ``what``: one line that says what to do."""
     from huggingface_hub import errors
 
     http_error = http_errors()
@@ -74,7 +74,7 @@ def hub_errors(what: str) -> Iterator[None]:
     except errors.EntryNotFoundError:
         raise UserError(f"{what}: no such file") from None
     except http_error as error:
-        raise UserError(f"{what}: {_said(error)}") from None
+        raise UserError(f"{what}: {_message_of(error)}") from None
 
 
 def http_errors() -> type[Exception]:
@@ -95,8 +95,8 @@ MEANINGS = {
 }
 
 
-def _said(error: Exception) -> str:
-    """What the server said, or why there was no answer."""
+def _message_of(error: Exception) -> str:
+    """The message of the server, or why there was no answer."""
     response = getattr(error, "response", None)
     if response is None:
         return f"the Hub cannot be reached ({_first_line(error) or type(error).__name__}); repeat the command"
@@ -109,10 +109,10 @@ def _said(error: Exception) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """A file that is neither here nor to be had: the first failed request behind it tells why."""
+    """Why a file is neither in the cache nor can be downloaded: the failed request behind the error says it."""
     cause = error.__cause__
     if isinstance(cause, http_errors()):
-        return _said(cause)
+        return _message_of(cause)
     return "the Hub cannot be reached and the file is not in the cache"
 
 

@@ -71,8 +71,7 @@ def commit(
 
 @contextmanager
 def _upload_errors(repo: str) -> Iterator[None]:
-    """The client wraps what goes wrong in an upload, and what the Hub does not accept in a card, into errors of
-    Python."""
+    """Errors of an upload, and of a card that the Hub does not accept, which the client raises as errors of Python."""
     try:
         yield
     except RuntimeError as error:

@@ -1,6 +1,6 @@
 """Record files: validated streaming reads, durable appends, atomic writes. JSONL, Parquet, or a dataset on the Hub.
 
-A file appears either by append (long stages, so that a crash loses nothing) or by atomic rename (everything else).
+Long stages append to their output, so that a crash loses nothing; all other files appear by atomic rename.
 """
 
 from maskdpo.io.append import Appender, reorder

@@ -1,4 +1,4 @@
-"""Files that grow: durable appends that survive a kill, and the rewrite that puts them into order at the end."""
+"""Files that grow: durable appends that survive a kill, and the rewrite that sorts a file at the end."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from maskdpo.io.read import BOM, R, open_input, read_records
 from maskdpo.io.write import RECORD_BEGIN, atomic_write, sync_folder, to_line
 from maskdpo.schemas import FileRecord
 
-if sys.platform != "win32":  # there nobody watches over a second run
+if sys.platform != "win32":  # Windows has no such locks: a second run is not noticed
     import fcntl
 
 
@@ -27,15 +27,14 @@ LOCK_SUFFIX = ".lock"
 
 @contextmanager
 def sole_writer(path: Path) -> Iterator[None]:
-    """Nobody else who asks for it writes to ``path`` meanwhile; two runs on one output would both ask for all of it.
+    """Hold a lock on ``path``, so that two runs do not both do all the work of one output.
 
-    The lock is on a hidden file beside the output and not on the output itself, which is another file after the rename
-    that ends a run, and may not be there before. (It is inside of an output folder that is all that may be written to,
-    such as a mounted one.) The kernel releases the lock when a process dies; the file that it leaves then is taken over
-    by the next run, which removes it.
+    The lock is on a hidden file beside the output, because the output itself may not exist yet, and is replaced by
+    another file when a run ends. (If only an output folder may be written to, such as a mounted one, the hidden file is
+    inside.) The kernel releases the lock when a process dies; the next run takes over the hidden file and removes it.
 
     Raises:
-        UserError: if another process has it.
+        UserError: another process holds the lock.
     """
     if sys.platform == "win32":
         yield
@@ -47,12 +46,12 @@ def sole_writer(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        beside.unlink(missing_ok=True)  # before the lock is released: nobody else can have the file by then
+        beside.unlink(missing_ok=True)  # before the lock is released: no other process can have locked the file yet
         os.close(handle)
 
 
 def _lock(file: Path, output: Path) -> int:
-    """Take the lock on ``file``, which is made where it is missing; returns its descriptor."""
+    """Lock ``file``, which is created if it is missing. Returns its descriptor."""
     while True:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -80,18 +79,17 @@ def _is_open_as(handle: int, file: Path) -> bool:
 
 
 class Appender(Generic[R]):
-    """Append records durably, and know which ones an earlier run has left.
+    """Appends records durably to a file that an earlier run may have begun.
 
-    A torn last line (the run before was killed while it wrote) is cut off, a whole one that lacks its newline is kept;
-    any other bad line is an error.
-    ``on_existing`` sees every record that is already there.
+    A torn last line (of a run that was killed while it wrote) is cut off; a complete one without its newline is kept;
+    any other bad line is an error. ``on_existing`` is called with every record that the file has already.
     """
 
     def __init__(self, path: Path, model: type[R], on_existing: Callable[[R], Any]) -> None:
         self.path = path
         self._file: IO[bytes] | None = None
         if path.exists():
-            _mend_last_line(path, model)
+            _repair_last_line(path, model)
             if path.stat().st_size:
                 for record in read_records(path, model):
                     on_existing(record)
@@ -120,9 +118,9 @@ class Appender(Generic[R]):
             self._file.close()
 
 
-def _mend_last_line(path: Path, model: type[FileRecord]) -> None:
-    """See to what follows the last newline: a whole record gets its newline, one that was never finished is dropped,
-    and what did not begin as a record of ours is an error."""
+def _repair_last_line(path: Path, model: type[FileRecord]) -> None:
+    """Repair what follows the last newline: a complete record gets its newline, an unfinished one is dropped, and
+    anything that does not begin like a record is an error."""
     open_input(path).close()
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
@@ -155,14 +153,14 @@ def _is_record(line: bytes, model: type[FileRecord]) -> bool:
     return True
 
 
-_OUR_ID = re.compile(rb'\{"id":"([^"\\]+)"')
-"""How a line of ``to_line`` begins: its id is found without parsing the rest."""
+_FIRST_ID = re.compile(rb'\{"id":"([^"\\]+)"')
+"""The beginning of a line of ``to_line``: the id is found without parsing the rest."""
 
 
 def reorder(path: Path, model: type[R], order: Iterable[str], *, replacements: Path | None = None) -> None:
-    """Rewrite a file of valid records atomically in this order of ids; others follow as they were.
+    """Rewrite a file of valid records atomically in this order of ids; other records follow in their order.
 
-    Memory grows with the ids only: lines are copied by their place in the file.
+    Memory grows only with the ids: lines are copied by their offset in the file.
 
     Args:
         replacements: a file of records that replace those with the same id. It is deleted at the end; a crash before
@@ -171,26 +169,26 @@ def reorder(path: Path, model: type[R], order: Iterable[str], *, replacements: P
     with ExitStack() as stack:
         files = [file for file in (path, replacements) if file is not None and file.exists()]
         sources = [stack.enter_context(file.open("rb")) for file in files]
-        places = {record_id: place for source in sources for record_id, place in _places(source, model)}
-        first = [record_id for record_id in order if record_id in places]
+        offsets = {record_id: offset for source in sources for record_id, offset in _offsets(source, model)}
+        first = [record_id for record_id in order if record_id in offsets]
         listed = set(first)
         target = stack.enter_context(atomic_write(path))
-        for record_id in chain(first, (record_id for record_id in places if record_id not in listed)):
-            source, begin, length = places[record_id]
+        for record_id in chain(first, (record_id for record_id in offsets if record_id not in listed)):
+            source, begin, length = offsets[record_id]
             source.seek(begin)
             target.write(source.read(length))
     if replacements is not None:
-        sync_folder(path.resolve().parent)  # a power cut must not undo the rename and keep the deletion
+        sync_folder(path.resolve().parent)  # a power failure must not undo the rename but keep the deletion
         replacements.unlink()
 
 
-def _places(source: IO[bytes], model: type[FileRecord]) -> Iterator[tuple[str, tuple[IO[bytes], int, int]]]:
-    """Id, and file, begin and length of every line that is not blank."""
+def _offsets(source: IO[bytes], model: type[FileRecord]) -> Iterator[tuple[str, tuple[IO[bytes], int, int]]]:
+    """The id of every line that is not blank, with its file, its byte offset and its length."""
     begin = 0
     for line in source:
         record = line.removeprefix(BOM)
         if record.strip():
-            ours = _OUR_ID.match(record)
-            record_id = ours[1].decode() if ours else model.model_validate_json(record).id
+            found = _FIRST_ID.match(record)
+            record_id = found[1].decode() if found else model.model_validate_json(record).id
             yield record_id, (source, begin + len(line) - len(record), len(record))
         begin += len(line)

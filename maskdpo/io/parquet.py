@@ -1,10 +1,10 @@
-"""Records in Parquet: a column a field, so that ``datasets``, TRL and the Hub's viewer read them as they are.
+"""Records in Parquet, one column per field, so that ``datasets``, TRL and the viewer of the Hub read them.
 
-The columns follow from the record types. Three things have no column type of their own:
+The columns follow from the record types. Three kinds of fields have no column type of their own:
 
-- objects that hold what they like (``meta``, ``sampling``, ``template_options``) are JSON in a string column;
-- a text or a list of texts (``reference``) is a list, with a column ``reference_is_string`` that tells which it was;
-- a text or chat messages (``prompt``, ``chosen``, ``rejected``) is one of the two for a whole file.
+- objects with any keys (``meta``, ``sampling``, ``template_options``) are JSON in a string column;
+- a text or a list of texts (``reference``) is a list, with a column ``reference_is_string`` that says which it was;
+- a text or chat messages (``prompt``, ``chosen``, ``rejected``): one of the two in a whole file.
 """
 
 import types
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAGIC = b"PAR1"
-ROWS_A_GROUP = 1000
-"""Rows that are kept in memory while a file is written."""
-ROWS_A_BATCH = 200
-FLAG = "_is_string"
+ROWS_PER_GROUP = 1000
+"""Rows that are kept in memory while a file is written: one row group."""
+ROWS_PER_BATCH = 200
+STRING_FLAG = "_is_string"
 
 
 class Columns(NamedTuple):
-    """The fields of a record type that are stored in another way than as they are."""
+    """The fields of a record type that are converted for Parquet."""
 
     json: frozenset[str]
     text_or_texts: frozenset[str]
@@ -50,14 +50,14 @@ def arrow() -> "types.ModuleType":
 
 
 def is_parquet(path: Path) -> bool:
-    """By the first bytes of a regular file, whatever its name."""
+    """Whether a regular file begins as Parquet files do, whatever its name."""
     if not path.is_file():
         return False
     try:
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
-        return False  # the reader that comes next says why
+        return False  # the reader reports the error
 
 
 def schema_of(model: type[FileRecord], *, chat: bool) -> "pa.Schema":
@@ -67,7 +67,7 @@ def schema_of(model: type[FileRecord], *, chat: bool) -> "pa.Schema":
     for name, field in model.model_fields.items():
         columns.append((name, _arrow_type(field.annotation, chat=chat)))
         if name in columns_of(model).text_or_texts:
-            columns.append((name + FLAG, pa.bool_()))
+            columns.append((name + STRING_FLAG, pa.bool_()))
     return pa.schema(columns)
 
 
@@ -83,7 +83,7 @@ def columns_of(model: type[FileRecord]) -> Columns:
 
 
 def _choices(hint: Any) -> list[Any]:
-    """What a field may be besides None, without the constraints on it."""
+    """The types that a field may have besides None, without their constraints."""
     if get_origin(hint) is Annotated:
         return _choices(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
@@ -106,7 +106,7 @@ def _arrow_type(hint: Any, *, chat: bool) -> Any:
 
 
 def is_chat(record: FileRecord) -> bool:
-    """Whether a record with a prompt is in the form of chat messages."""
+    """Whether the prompt of a record is in the form of chat messages."""
     return any(not isinstance(getattr(record, name), str) for name in columns_of(type(record)).text_or_chat)
 
 
@@ -118,31 +118,31 @@ def to_row(record: FileRecord) -> dict[str, Any]:
         value = getattr(record, name)
         row[name] = None if value is None else _json(value)
     for name in columns.text_or_texts:
-        row[name + FLAG] = isinstance(row[name], str)
-        if row[name + FLAG]:
+        row[name + STRING_FLAG] = isinstance(row[name], str)
+        if row[name + STRING_FLAG]:
             row[name] = [row[name]]
     return row
 
 
 def _json(value: Any) -> str:
-    """As in a line of JSONL: what JSON has no number for is null."""
+    """JSON as in JSONL: NaN and infinity are null."""
     try:
         return to_json(value, inf_nan_mode="null").decode()
     except PydanticSerializationError:
-        return to_json(_whole(value), inf_nan_mode="null").decode()
+        return to_json(_without_surrogates(value), inf_nan_mode="null").decode()
 
 
-def _whole(value: Any) -> Any:
-    """Half a character, which no file can hold, becomes "?": spans stay right."""
+def _without_surrogates(value: Any) -> Any:
+    """The value with a "?" for every lone surrogate, which UTF-8 cannot hold; spans stay valid."""
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
     if isinstance(value, dict):
-        return {_whole(key): _whole(part) for key, part in value.items()}
-    return [_whole(part) for part in value] if isinstance(value, list) else value
+        return {_without_surrogates(key): _without_surrogates(part) for key, part in value.items()}
+    return [_without_surrogates(part) for part in value] if isinstance(value, list) else value
 
 
 def from_row(row: dict[str, Any], model: type[FileRecord]) -> dict[str, Any]:
-    """The fields of a record out of its columns.
+    """The fields of a record from its columns.
 
     Raises:
         ValueError: a JSON column does not hold JSON; the message begins with its name.
@@ -159,24 +159,24 @@ def from_row(row: dict[str, Any], model: type[FileRecord]) -> dict[str, Any]:
             and not model.model_fields[name].is_required()
             and model.model_fields[name].default_factory
         ):
-            del row[name]  # another tool's way to say nothing
+            del row[name]  # other tools write null for a missing field
     for name in columns.text_or_texts:
-        if row.pop(name + FLAG, False) and isinstance(row.get(name), list) and row[name]:
-            row[name] = row[name][0]  # what is no list is the reader's to refuse
+        if row.pop(name + STRING_FLAG, False) and isinstance(row.get(name), list) and row[name]:
+            row[name] = row[name][0]  # the reader refuses other values
     return row
 
 
 class TableWriter:
-    """Writes one Parquet file, a row group at a time. The first record decides the columns."""
+    """Writes one Parquet file by row groups. The first record decides the columns."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        arrow()  # a missing package is said before anything is written
+        arrow()  # a missing package is an error before anything is written
         self._file = file
         self._rows: list[dict[str, Any]] = []
         self._writer: Any = None
         self.count = 0
         self.bytes = 0
-        """Size of what was written, uncompressed."""
+        """Size of the written rows in memory, uncompressed, in bytes."""
 
     def write(self, record: FileRecord) -> None:
         if self.count == 0:
@@ -190,7 +190,7 @@ class TableWriter:
             )
         self._rows.append(to_row(record))
         self.count += 1
-        if len(self._rows) == ROWS_A_GROUP:
+        if len(self._rows) == ROWS_PER_GROUP:
             self._flush()
 
     def _flush(self) -> None:
@@ -198,7 +198,7 @@ class TableWriter:
         try:
             table = pa.Table.from_pylist(self._rows, schema=self.schema)
         except UnicodeEncodeError:
-            table = pa.Table.from_pylist(_whole(self._rows), schema=self.schema)
+            table = pa.Table.from_pylist(_without_surrogates(self._rows), schema=self.schema)
         if self._writer is None:
             self._writer = pa.parquet.ParquetWriter(self._file, self.schema, compression="zstd")
         self._writer.write_table(table)
@@ -206,7 +206,7 @@ class TableWriter:
         self._rows = []
 
     def close(self) -> None:
-        """Write what is left, and the footer without which the file is none."""
+        """Write the last row group, and the footer that makes the file valid."""
         if self.count == 0:
             raise UserError("there are no records to write, and a Parquet file without any would have no columns")
         if self._rows:
@@ -219,14 +219,18 @@ def column_names(path: Path) -> list[str]:
         return list(file.schema_arrow.names)
 
 
-def read_rows(path: Path, model: type[FileRecord], *, only: bool = False) -> Iterator[dict[str, Any] | ValueError]:
-    """The rows of a file as fields of ``model``, or what is wrong with one.
+def read_rows(
+    path: Path, model: type[FileRecord], *, own_columns: bool = False
+) -> Iterator[dict[str, Any] | ValueError]:
+    """The rows of a file as fields of ``model``, or the error of a row.
 
     Args:
-        only: read the columns of ``model`` alone; else a column that it does not know is its reader's to refuse.
+        own_columns: read only the columns of ``model``; otherwise unknown columns are an error of validation.
     """
     with _opened(path) as file:
-        names = [name for name in file.schema_arrow.names if name in schema_of(model, chat=True).names or not only]
+        names = [
+            name for name in file.schema_arrow.names if name in schema_of(model, chat=True).names or not own_columns
+        ]
         for row in _rows(file, names, path):
             try:
                 yield from_row(row, model)
@@ -235,8 +239,8 @@ def read_rows(path: Path, model: type[FileRecord], *, only: bool = False) -> Ite
 
 
 def _rows(file: Any, names: list[str], path: Path) -> Iterator[dict[str, Any]]:
-    """The footer may be whole where pages are damaged: that shows only when their rows are read."""
-    batches = file.iter_batches(batch_size=ROWS_A_BATCH, columns=names)
+    """All rows of a file. Pages may be damaged although the footer is whole, which shows only when they are read."""
+    batches = file.iter_batches(batch_size=ROWS_PER_BATCH, columns=names)
     done = 0
     while True:
         try:

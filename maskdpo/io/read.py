@@ -1,5 +1,4 @@
-"""Validated streaming reads. A reader never guesses: a line that is not a valid record is an ``InputError`` with file,
-line, field and reason."""
+"""Validated streaming reads. A line that is no valid record is an ``InputError`` with file, line, field and reason."""
 
 import json
 from collections.abc import Iterator
@@ -10,16 +9,16 @@ from typing import Generic, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from maskdpo.errors import InputError
-from maskdpo.io.sources import Tables, rows_of, spooled, tables_of, type_of
+from maskdpo.io.sources import Tables, as_json_lines, rows_of, tables_of, type_of
 from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt, Response
 
 R = TypeVar("R", bound=FileRecord)
 BOM = b"\xef\xbb\xbf"
-"""What some editors put before the first line."""
+"""The byte order mark that some editors write before the first line."""
 
 
 class Located(NamedTuple, Generic[R]):
-    """A record and the line that it came from, for errors about what it refers to."""
+    """A record and its line, for errors about what the record refers to."""
 
     record: R
     path: Path
@@ -30,7 +29,7 @@ class Located(NamedTuple, Generic[R]):
 
 
 def _first_problem(error: ValidationError, path: Path, line: int) -> InputError:
-    # what may be a string or a list fails as both; the problem with the list says more
+    # a value that may be a string or a list fails as both; the error about the list says more
     problems = [problem for problem in error.errors(include_url=False) if problem["loc"][1:] != ("str",)]
     problem = problems[0]
     parts = [str(part) for part in problem["loc"]]
@@ -52,10 +51,10 @@ def _first_problem(error: ValidationError, path: Path, line: int) -> InputError:
 
 
 def scan(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
-    """Yield every record of an input, or the error that stands in its place. Blank lines are passed over.
+    """Yield every record of an input, or the error of its line. Blank lines are skipped.
 
-    The input is a JSONL file, or one of the kinds that ``io.sources`` describes; there rows are counted as lines are.
-    Ids must be unique within it. Memory grows with the ids only.
+    The input is a JSONL file, or one of the kinds that ``io.sources`` describes, whose rows are counted as lines.
+    Ids must be unique within the input. Memory grows only with the ids.
     """
     seen: dict[str, int] = {}
     empty = True
@@ -133,11 +132,11 @@ KINDS: tuple[tuple[str, type[FileRecord]], ...] = (
     ("response", Response),
     ("prompt", Prompt),
 )
-"""A field that gives a record's type away, most telling first."""
+"""Fields that tell the type of a record; the first one that a record has decides."""
 
 
 def record_type(file: Path) -> type[FileRecord]:
-    """The type of an input's records, by the fields of the first line that is a JSON object, or by its columns."""
+    """The type of the records of an input, by the fields of the first line that is a JSON object, or by the columns."""
     tables = tables_of(file)
     if tables is not None:
         return type_of(file, tables, KINDS)
@@ -158,10 +157,14 @@ def record_type(file: Path) -> type[FileRecord]:
 
 
 def open_input(path: Path, *, as_is: bool = False) -> BufferedReader:
-    """Open for reading, with errors for people. What is no JSONL file reads as one, unless its bytes are wanted."""
+    """Open an input for reading as JSON lines. ``as_is``: open the bytes of the file, whatever its format.
+
+    Raises:
+        InputError: the file does not exist, is a folder, or may not be read.
+    """
     tables = None if as_is else tables_of(path)
     if tables is not None:
-        return spooled(tables, record_type(path))
+        return as_json_lines(tables, record_type(path))
     try:
         return path.open("rb")
     except (FileNotFoundError, NotADirectoryError):

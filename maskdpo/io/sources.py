@@ -1,4 +1,4 @@
-"""Inputs that are no JSONL file: a Parquet file, the folder of a dataset, a dataset on the Hub.
+"""Inputs other than JSONL files: a Parquet file, the folder of a dataset, a dataset on the Hub.
 
     data.parquet
     FOLDER                      a folder with pairs/train-*.parquet, as ``maskdpo push --dry-run`` writes it
@@ -6,7 +6,7 @@
     hub:user/name:test          another split than train; FOLDER:test
     hub:user/name:prompts:test  another config than what the command reads; FOLDER:prompts
 
-What is read follows from the record type that is asked for, unless the name says it.
+The name may leave the config out: the record type that a command reads decides.
 """
 
 import hashlib
@@ -23,20 +23,20 @@ from maskdpo.io.parquet import column_names, is_parquet, read_rows
 from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt, Response
 
 CONFIGS: dict[str, type[FileRecord]] = {"pairs": Pair, "annotations": Annotation, "prompts": Prompt}
-"""The configs of a dataset, the default one first."""
+"""The configs of a dataset with their record types, the default config first."""
 SPLITS = ("train", "test")
 HUB = "hub:"
 NAMED = re.compile(r"hub:(?P<repo>[^@:]+)(@(?P<revision>[^:]+))?(?P<parts>(:[^:]+)*)")
 
 
 class Dataset(NamedTuple):
-    """A folder or a dataset on the Hub, and what of it is meant."""
+    """A folder or a dataset on the Hub, with the part of it that a name refers to."""
 
     base: str
     """``hub:user/name``, or the folder."""
     revision: str | None
     config: str | None
-    """None: what the reader asks for."""
+    """None: the config of the record type that is read."""
     split: str
 
     @property
@@ -51,11 +51,11 @@ class Tables(NamedTuple):
     """Parquet files that hold the records of one input, in their order."""
 
     shown: Path
-    """What errors call them."""
+    """The name of the input in errors."""
     files: Callable[[], Iterator[Path]]
-    """Files of the Hub are fetched one by one, when their turn comes."""
-    only: bool
-    """Whether to read the asked record's columns alone, out of a larger record."""
+    """Files on the Hub are downloaded one by one, as they are read."""
+    own_columns: bool
+    """Whether to read only the columns of the record type, out of a larger record."""
 
 
 def is_on_hub(path: Path) -> bool:
@@ -63,7 +63,7 @@ def is_on_hub(path: Path) -> bool:
 
 
 def dataset_of(path: Path) -> Dataset | None:
-    """What a name stands for if it is a dataset; None: a plain file, or nothing at all."""
+    """The dataset that a name refers to; None for a plain file or a file that does not exist."""
     name = str(path)
     if is_on_hub(path):
         found = NAMED.fullmatch(name)
@@ -85,7 +85,7 @@ def _has_shape(path: Path) -> bool:
 
 
 def _parts(parts: list[str], name: str) -> tuple[str | None, str]:
-    """Config and split out of what follows the name: ``test``, ``prompts``, or ``prompts`` and ``test``."""
+    """Config and split from the parts after the name: ``test``, ``prompts``, or ``prompts`` and ``test``."""
     rest = list(parts)
     config = rest.pop(0) if rest and rest[0] in CONFIGS else None
     split = rest.pop(0) if rest and rest[0] in SPLITS else "train"
@@ -97,7 +97,7 @@ def _parts(parts: list[str], name: str) -> tuple[str | None, str]:
 
 
 def with_config(path: Path, config: str) -> Path:
-    """Say which config is meant where a dataset's name leaves it open; plain files stay what they are."""
+    """The path with a config, where it names a dataset without one; other paths are returned unchanged."""
     dataset = dataset_of(path)
     if dataset is None or dataset.config is not None:
         return path
@@ -111,20 +111,20 @@ def _name(dataset: Dataset) -> str:
 
 
 def tables_of(path: Path, model: type[FileRecord] | None = None) -> Tables | None:
-    """The Parquet files behind an input, or None where it is JSONL (or nothing).
+    """The Parquet files of an input, or None where it is JSONL (or does not exist).
 
     Args:
-        model: what is to be read; None: whatever the name says, or the first config that there is.
+        model: the record type to read; None: that of the config in the name, or of the first config that has files.
     """
     dataset = dataset_of(path)
     if dataset is None:
-        return Tables(path, lambda: iter([path]), only=False) if is_parquet(path) else None
+        return Tables(path, lambda: iter([path]), own_columns=False) if is_parquet(path) else None
     if dataset.config is None:
         dataset = dataset._replace(config=_config_for(dataset, model))
     config = cast(str, dataset.config)
-    # an answer that is to be judged anew is an annotation without its labels
-    only = model is Response and CONFIGS[config] is Annotation
-    if model is not None and CONFIGS[config] is not model and not only:
+    # published annotations can be read as responses, to be judged again: their labels are left out
+    own_columns = model is Response and CONFIGS[config] is Annotation
+    if model is not None and CONFIGS[config] is not model and not own_columns:
         raise InputError(f"holds {config}, {_plural(model)} are needed", path=path)
     names = _shards(dataset)
     if not names:
@@ -132,9 +132,9 @@ def tables_of(path: Path, model: type[FileRecord] | None = None) -> Tables | Non
     if dataset.on_hub:
         where = dataset.snapshot()
         shown = Path(f"{dataset.base}@{where.sha[:8]}") / _shown(names)
-        return Tables(shown, lambda: (client.download(where, name) for name in names), only)
+        return Tables(shown, lambda: (client.download(where, name) for name in names), own_columns)
     folder = Path(dataset.base)
-    return Tables(folder / _shown(names), lambda: (folder / name for name in names), only)
+    return Tables(folder / _shown(names), lambda: (folder / name for name in names), own_columns)
 
 
 def _plural(model: type[FileRecord]) -> str:
@@ -150,7 +150,7 @@ def _config_for(dataset: Dataset, model: type[FileRecord] | None) -> str:
 
 
 def _shards(dataset: Dataset) -> list[str]:
-    """Names of the files of one config and split, in their order."""
+    """The names of the files of one config and split, in their order."""
     prefix = f"{dataset.config}/{dataset.split}-"
     if dataset.on_hub:
         names = list(dataset.snapshot().files)
@@ -160,17 +160,17 @@ def _shards(dataset: Dataset) -> list[str]:
 
 
 def _shown(names: list[str]) -> str:
-    """One name for all shards of a split: their rows are counted through."""
+    """One name for all shards of a split, because their rows are counted without a break."""
     return names[0] if len(names) == 1 else f"{names[0].rsplit('-', 1)[0]}-*.parquet"
 
 
 def rows_of(tables: Tables, model: type[FileRecord]) -> Iterator[dict[str, Any] | ValueError]:
     for file in tables.files():
-        yield from read_rows(file, model, only=tables.only)
+        yield from read_rows(file, model, own_columns=tables.own_columns)
 
 
 def type_of(path: Path, tables: Tables, kinds: tuple[tuple[str, type[FileRecord]], ...]) -> type[FileRecord]:
-    """The record type of Parquet files, by the columns of the first."""
+    """The record type of Parquet files, by the columns of the first file."""
     names = column_names(next(tables.files()))
     for field, model in kinds:
         if field in names:
@@ -178,8 +178,8 @@ def type_of(path: Path, tables: Tables, kinds: tuple[tuple[str, type[FileRecord]
     raise InputError("no records that maskdpo knows: prompts, responses, annotations or pairs", path=path)
 
 
-def spooled(tables: Tables, model: type[FileRecord]) -> BufferedReader:
-    """All rows as JSON lines in a nameless file on the disk, for who reads lines again and in any order."""
+def as_json_lines(tables: Tables, model: type[FileRecord]) -> BufferedReader:
+    """All rows as JSON lines in a temporary file, for readers that read lines again and in any order."""
     from maskdpo.io.write import to_line
 
     file = cast(BufferedReader, tempfile.TemporaryFile("w+b"))  # noqa: SIM115 - closed by the reader
@@ -192,9 +192,9 @@ def spooled(tables: Tables, model: type[FileRecord]) -> BufferedReader:
 
 
 def identity(path: Path) -> str | None:
-    """What a dataset held when it was read: repository and commit, or the SHA-256 of a folder's sorted files.
+    """What identifies the contents of a dataset: repository and commit, or the SHA-256 of the sorted files of a folder.
 
-    None: a plain file, told by its own SHA-256.
+    None for a plain file, which its own SHA-256 identifies.
     """
     dataset = dataset_of(path)
     if dataset is None:

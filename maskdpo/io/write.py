@@ -1,5 +1,5 @@
-"""Files that are written whole: beside their place, synced, then renamed over it. A symbolic link stays one: what it
-points to is replaced."""
+"""Files that are written whole: beside their final path, synced, then renamed. Of a symbolic link the target is
+replaced."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from maskdpo.schemas import FileRecord
 
 
 def refuse_overwriting(out: Path, *inputs: Path | None) -> None:
-    """An output that is one of its own inputs would destroy it."""
+    """Refuse (``InputError``) an output that is one of the inputs, which would be lost."""
     for path in inputs:
         if path is not None and out.exists() and path.exists() and out.samefile(path):
             raise InputError("is an input of this command; name another `out`", path=out)
@@ -26,9 +26,9 @@ def refuse_overwriting(out: Path, *inputs: Path | None) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears whole or not at all: written beside its place, synced, then renamed over it.
+    """A file that appears whole or not at all: written beside its final path, synced, then renamed.
 
-    Where ``path`` is a symbolic link, its place is that of the file that the link points to.
+    Where ``path`` is a symbolic link, the file that the link points to is replaced.
     """
     if path.is_dir():
         raise InputError("is a folder, a file is needed", path=path)
@@ -52,7 +52,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 def move_into_place(file: Path, path: Path) -> None:
     """Rename a finished file over ``path``; where that is a symbolic link, its target gets the contents."""
-    if path.is_symlink():  # its target may lie on another disk, where no rename leads
+    if path.is_symlink():  # its target may be on another disk, where it cannot be renamed
         with atomic_write(path) as target, file.open("rb") as source:
             shutil.copyfileobj(source, target)
     else:
@@ -60,7 +60,7 @@ def move_into_place(file: Path, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, after a rename."""
+    """Wait until a rename in a folder is on the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -75,23 +75,23 @@ def _umask() -> int:
 
 
 def to_line(record: FileRecord) -> bytes:
-    """One JSON line. What stands at its default is left out: a reader puts it back."""
+    """One JSON line, without fields that have their default values."""
     try:
         return record.model_dump_json(exclude_defaults=True).encode() + b"\n"
-    except PydanticSerializationError:  # half a character, which no file can hold, becomes "?": spans stay right
+    except PydanticSerializationError:  # a lone surrogate, which UTF-8 cannot hold, becomes "?"; spans stay valid
         values = record.model_dump(mode="json", exclude_defaults=True)
         return json.dumps(values, ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
 RECORD_BEGIN = b'{"id":'
-"""How every line of ``to_line`` begins."""
+"""The beginning of every line of ``to_line``."""
 
 
 @contextmanager
 def record_writer(path: Path) -> Iterator[Callable[[FileRecord], object]]:
-    """Write records one by one: Parquet if the file is named ``.parquet``, else JSONL.
+    """A function that writes records one by one: Parquet if the path ends in ``.parquet``, else JSONL.
 
-    The file appears whole when the block ends well, and not at all if it does not.
+    The file appears at the end of the block, and only if it ends without an error.
     """
     with atomic_write(path) as file:
         if path.suffix == ".parquet":
@@ -103,7 +103,7 @@ def record_writer(path: Path) -> Iterator[Callable[[FileRecord], object]]:
 
 
 def write_records(path: Path, records: Iterable[FileRecord]) -> int:
-    """Write all records at once, atomically, as ``record_writer`` does; the number of them is returned."""
+    """Write all records as ``record_writer`` does. Returns their number."""
     count = 0
     with record_writer(path) as write:
         for record in records:

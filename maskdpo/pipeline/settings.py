@@ -16,8 +16,8 @@ class RunSettings(Settings):
         str | None,
         Field(alias="from"),
         Option(
-            "Begin at this stage: what was made before is taken as it is; this stage and all later ones are set aside and "
-            "made anew.",
+            "Begin at this stage: what was made before is taken as it is; this stage and all later ones are set "
+            "aside and made anew.",
             metavar="STAGE",
         ),
     ] = None

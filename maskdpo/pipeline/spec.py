@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from maskdpo.errors import InputError
-from maskdpo.public import line_without_secrets, without_secrets
+from maskdpo.redact import line_without_secrets, without_secrets
 from maskdpo.settings import (
     Settings,
     command_line,

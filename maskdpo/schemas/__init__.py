@@ -1,4 +1,4 @@
-"""The records that stages hand to each other. One JSON object a line; see docs/records.md."""
+"""The records that stages exchange, one JSON object per line; see docs/records.md."""
 
 from maskdpo.schemas.labels import RIGHT, WRONG, Counts, Group, Kind, Label, Status, group_of
 from maskdpo.schemas.records import (

@@ -1,4 +1,4 @@
-"""What can be said of a sentence. The taxonomy is ANAH's (arXiv 2405.20315)."""
+"""The labels and statuses of a sentence. The taxonomy is that of ANAH (arXiv 2405.20315)."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -11,11 +11,11 @@ class Label(StrEnum):
     NO_HALLUCINATION = "no_hallucination"
     """Every claim of the sentence is supported by the reference."""
     CONTRADICTORY = "contradictory"
-    """The reference says otherwise."""
+    """The reference contradicts a claim of the sentence."""
     UNVERIFIABLE = "unverifiable"
-    """The reference neither supports nor contradicts it."""
+    """The reference neither supports nor contradicts a claim of the sentence."""
     HALLUCINATION = "hallucination"
-    """Wrong, from a source that does not say in which way (human labels, mostly)."""
+    """Wrong, from a source that does not say in which way (mostly human labels)."""
     NO_FACT = "no_fact"
     """Nothing to check: an opinion, a question, a transition."""
 
@@ -27,14 +27,14 @@ Group = Literal["right", "wrong", "no_fact", "not_judged"]
 
 
 def group_of(label: Label | None) -> Group:
-    """The four groups in which sentences are counted and compared; None stands for a sentence without a verdict."""
+    """The group of a label: sentences are counted and compared in four groups. None: a sentence without a verdict."""
     if label is None:
         return "not_judged"
     return "right" if label in RIGHT else "wrong" if label in WRONG else "no_fact"
 
 
 class Counts(NamedTuple):
-    """Sentences by group."""
+    """Number of sentences per group."""
 
     right: int = 0
     wrong: int = 0
@@ -52,21 +52,21 @@ class Counts(NamedTuple):
 
 
 class Status(StrEnum):
-    """Whether there is a verdict at all. Anything but ``ok`` means: no label, and no part in training."""
+    """Whether there is a verdict. A sentence with another status than ``ok`` has no label and does not train."""
 
     OK = "ok"
     REFUSED = "refused"
     """The judge declined to answer."""
     PARSE_ERROR = "parse_error"
-    """The judge answered something that is not one of the offered verdicts."""
+    """The reply of the judge is none of the offered verdicts."""
     API_ERROR = "api_error"
-    """The call failed for good, after retries."""
+    """The call failed, after retries."""
     TRUNCATED = "truncated"
-    """The judge's reply was cut off, or its input does not fit into its context."""
+    """The reply of the judge was cut off, or its input does not fit into its context."""
 
 
 class Kind(StrEnum):
-    """What a span is in the Markdown of the answer."""
+    """The kind of Markdown block that a span is in."""
 
     PROSE = "prose"
     HEADING = "heading"

@@ -20,7 +20,7 @@ SIDES: tuple[Side, Side] = ("chosen", "rejected")
 
 
 class Span(NamedTuple):
-    """A piece of a response: code points ``start <= i < end``."""
+    """A part of a response: code points ``start <= i < end``."""
 
     start: int
     end: int
@@ -28,13 +28,13 @@ class Span(NamedTuple):
 
 
 class Record(BaseModel):
-    """Base of all records: unknown fields are an error, except under ``meta`` where a record has one."""
+    """Base of all records. Unknown fields are an error, except under ``meta`` where a record has it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class FileRecord(Record):
-    """A record that is a line of a file; its id is unique there."""
+    """A record that is a line of a file. Its id is unique within the file."""
 
     id: Id
 
@@ -47,14 +47,14 @@ class Message(Record):
 
 
 class Prompt(FileRecord):
-    """A question, with what is known to be true about its topic."""
+    """A prompt, with a reference that its answers are judged against."""
 
     prompt: str | Annotated[list[Message], Field(min_length=1)]
-    """A string (one user turn; with ``--raw`` the very text to continue) or chat messages."""
+    """A string (one user turn; with ``--raw`` the text to continue) or chat messages."""
     reference: str | list[str] | None = None
     """The text that answers are judged against, whole or in passages."""
     topic: Id | None = None
-    """What the prompt is about; train/test splits and intervals go by topic. None: the prompt is its own topic."""
+    """What the prompt is about: splits and intervals are by topic. None: the prompt is its own topic."""
     language: Language | None = None
     meta: dict[str, Any] = Field(default_factory=dict)
 
@@ -71,7 +71,7 @@ class Prompt(FileRecord):
 
     @property
     def question(self) -> str:
-        """The text that is asked: the prompt itself, or the last user turn."""
+        """The text of the question: the prompt itself, or the last user turn."""
         if isinstance(self.prompt, str):
             return self.prompt
         return next((m.content for m in reversed(self.prompt) if m.role == "user"), self.prompt[-1].content)
@@ -83,16 +83,16 @@ class Response(FileRecord):
     prompt_id: Id
     response: str
     reasoning: str | None = None
-    """What a reasoning model wrote before its answer, without the markers around it: neither judged nor trained."""
+    """What a reasoning model wrote before its answer, without its markers. It is neither judged nor trained."""
     model: str | None = None
     sampling: dict[str, Any] | None = None
     finish_reason: FinishReason | None = None
-    """``stop``: the model ended its answer; ``length``: it was cut off at the token limit; None: unknown."""
+    """``stop``: the model ended its answer; ``length``: the answer was cut off at the token limit; None: unknown."""
     meta: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _says_how_it_was_prompted(self) -> Self:
-        """What a pair takes from ``sampling``."""
+        """Check the values of ``sampling`` that pairs use."""
         said = self.sampling or {}
         written, told = said.get("prompt_date"), said.get("template_options")
         if written is not None and (not isinstance(written, str) or not DAY.fullmatch(written)):
@@ -122,7 +122,7 @@ class Sentence(_LabelledSpan):
 
     status: Status = Status.OK
     evidence: str | None = None
-    """What in the reference the verdict rests on."""
+    """The part of the reference that the verdict is based on."""
     reason: str | None = None
     kind: Kind = Kind.PROSE
 
@@ -137,7 +137,7 @@ class Sentence(_LabelledSpan):
 
 
 class JudgeInfo(Record):
-    """Who gave the labels, and how; labels of different judges are never mixed in one file."""
+    """The judge that gave the labels, and how. Labels of different judges are never mixed in one file."""
 
     name: str
     model: str | None = None
@@ -145,16 +145,16 @@ class JudgeInfo(Record):
     protocol: str | None = None
     protocol_hash: str | None = None
     votes: int = 1
-    """Verdicts sampled for each label."""
+    """Verdicts sampled per label."""
     splitter: str | None = None
     template_options: str | None = None
-    """What the chat template of the judge's model was told beside the messages: JSON, its keys sorted."""
+    """The options of the chat template of the judge's model, as JSON with sorted keys."""
     version: str = "1"
-    """Of what the judge does, not of its package: another version may give other verdicts."""
+    """Version of the judge, not of its package: another version may give other verdicts."""
 
 
 def _check_spans(spans: Sequence[_LabelledSpan], text: str) -> None:
-    """Spans lie inside the text, in order, without overlap."""
+    """Check that spans are inside the text, in order, and do not overlap."""
     end_before = 0
     for i, span in enumerate(spans):
         if span.end > len(text):
@@ -167,7 +167,7 @@ def _check_spans(spans: Sequence[_LabelledSpan], text: str) -> None:
 
 
 class Annotation(Response):
-    """A response with its labelled sentences. A gold file is the same record, without a judge."""
+    """A response with its labelled sentences. The records of a gold file have no judge."""
 
     sentences: list[Sentence]
     judge: JudgeInfo | None = None
@@ -183,11 +183,11 @@ class Annotation(Response):
 
 
 class PairSentence(_LabelledSpan):
-    """A sentence inside a pair; a null label means that it was not judged."""
+    """A sentence of a pair. ``label`` is null where the sentence was not judged."""
 
 
 class Pair(FileRecord):
-    """Two answers to one prompt, in either of TRL's forms: chat messages, or plain strings (``--raw``)."""
+    """Two answers to one prompt, in one of TRL's two forms: chat messages, or plain strings (``--raw``)."""
 
     prompt_id: Id
     topic: Id
@@ -203,11 +203,11 @@ class Pair(FileRecord):
     chosen_reasoning: str | None = None
     rejected_reasoning: str | None = None
     template_options: dict[str, Any] | None = None
-    """What the chat template was told beside the messages when the answers were sampled."""
+    """The options of the chat template with which the answers were sampled."""
     prompt_date: date | None = None
-    """The date that the chat template wrote into the prompt, where it writes one."""
+    """The date that the chat template wrote into the prompt, if it writes one."""
     weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
-    """Factor on this pair's loss."""
+    """Factor on the loss of this pair."""
 
     @model_validator(mode="after")
     def _one_form_and_spans_fit(self) -> Self:
@@ -224,7 +224,7 @@ class Pair(FileRecord):
         return self
 
     def response(self, side: Side) -> str:
-        """The answer's text, whatever the form of the pair."""
+        """The text of an answer, in both forms of pairs."""
         answer = self.chosen if side == "chosen" else self.rejected
         return answer if isinstance(answer, str) else answer[0].content
 

@@ -47,8 +47,9 @@ class EncodeSettings(Settings):
         named_in("maskdpo.train.data.weights:METHODS"),
         Option(
             "`mask-dpo`: right sentences of the chosen answer, wrong sentences of the rejected answer. `dpo`: all "
-            "sentences. `chosen-only`, `rejected-only`: only that side is masked. `strict`: as mask-dpo, but sentences "
-            "without a fact count as wrong. `soft`: as mask-dpo, times the confidence of the label. Or a mask of your own.",
+            "sentences. `chosen-only`, `rejected-only`: only that side is masked. `strict`: as mask-dpo, but "
+            "sentences without a fact count as wrong. `soft`: as mask-dpo, times the confidence of the label. Or a "
+            "mask of your own.",
             METHOD,
         ),
     ] = "mask-dpo"
@@ -67,7 +68,7 @@ class EncodeSettings(Settings):
         KeyValues,
         Field(alias="template_option"),
         Option(
-            f"{TEMPLATE_OPTION_HELP} Only for pairs that do not record what the template was told when they were sampled.",
+            f"{TEMPLATE_OPTION_HELP} Only for pairs that do not record what theirs was told.",
             METHOD,
             metavar="KEY=VALUE",
         ),
@@ -81,10 +82,10 @@ class TrainConfig(EncodeSettings):
         str,
         named_in("maskdpo.train.losses:LOSSES"),
         Option(
-            "`sigmoid`: DPO. `sigmoid-norm`: log ratios per token. `ipo`, `hinge`: other shapes. `conservative` (cDPO), "
-            "`robust` (rDPO): some pairs are the wrong way round. `simpo`: without a reference model; wants `--beta` 2 or "
-            "more. `ld-dpo`: less weight on what only the longer answer has. `fdpo-margin`: a margin from the scores of "
-            "the pair. Or a loss of your own.",
+            "`sigmoid`: DPO. `sigmoid-norm`: log ratios per token. `ipo`, `hinge`: other shapes. `conservative` "
+            "(cDPO), `robust` (rDPO): some pairs are the wrong way round. `simpo`: without a reference model; wants "
+            "`--beta` 2 or more. `ld-dpo`: less weight on what only the longer answer has. `fdpo-margin`: a margin "
+            "from the scores of the pair. Or a loss of your own.",
             LOSS,
         ),
     ] = "sigmoid"

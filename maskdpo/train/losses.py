@@ -4,8 +4,8 @@
     d       = r(x, y_chosen) - r(x, y_rejected)
     L       = f(d)                                               LOSSES, by the name that ``--loss`` takes
 
-Losses that are ``averaged`` divide r by sum_t w_t first; those that are ``reference_free`` leave out log pi_ref. docs/method.md has
-every formula with its source.
+Losses that are ``averaged`` divide r by sum_t w_t first; ``reference_free`` ones leave out log pi_ref. docs/method.md
+has every formula with its source.
 Shape letters: N predicted tokens of all answers of a batch, A answers (pair i: chosen 2i, rejected 2i + 1), B pairs.
 """
 

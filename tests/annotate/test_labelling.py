@@ -733,15 +733,15 @@ def test_a_resumed_bar_starts_where_the_run_before_ended(
     run: Run, failed: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
     seen: list[tuple[int, int | None]] = []
-    original = console.Ticker.advance
+    original = console.ProgressBar.advance
     shown = Console(file=io.StringIO(), force_terminal=terminal, width=200)
     monkeypatch.setattr(console, "err", shown)
 
-    def advance(self: console.Ticker, count: int = 1, note: str | None = None) -> None:
+    def advance(self: console.ProgressBar, count: int = 1, note: str | None = None) -> None:
         seen.append((self.done, self.total))
         original(self, count, note)
 
-    monkeypatch.setattr(console.Ticker, "advance", advance)
+    monkeypatch.setattr(console.ProgressBar, "advance", advance)
     run("a.jsonl", Scripted(healed=True), retry_failed=True)
     assert seen == [(5, 10)]  # 8 were there, 3 of them are asked again
     assert isinstance(shown.file, io.StringIO)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskdpo.dataset.candidates import Candidate, normalised
-from maskdpo.dataset.filters import DroppedAnswer, DroppedPair, alike, answer_problem, pair_problem
+from maskdpo.dataset.filters import DroppedAnswer, DroppedPair, answer_problem, pair_problem, too_similar
 from maskdpo.dataset.options import PairOptions
 from maskdpo.schemas import Counts
 
@@ -75,10 +75,10 @@ def test_normalised(one: str, other: str, same: bool) -> None:
 )
 def test_alike_at_the_limit(limit: float, too_much: bool) -> None:
     """One of ten characters differs: 2 edits (out, in) on 20 characters, so 0.9."""
-    assert alike("abcdefghij", "abcdeXghij", limit) is too_much
+    assert too_similar("abcdefghij", "abcdeXghij", limit) is too_much
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.floats(0, 1))
 def test_alike_does_not_depend_on_the_order(one: str, other: str, limit: float) -> None:
-    assert alike(one, other, limit) == alike(other, one, limit)
-    assert not (alike(one, other, 1.0))
+    assert too_similar(one, other, limit) == too_similar(other, one, limit)
+    assert not (too_similar(one, other, 1.0))

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskdpo.dataset.candidates import Candidate
+from maskdpo.dataset.draw import draw, split_of
 from maskdpo.dataset.filters import may_be_chosen, may_be_rejected
-from maskdpo.dataset.lots import lot, split_of
 from maskdpo.dataset.options import PairOptions
-from maskdpo.dataset.strategies import STRATEGIES, Pool, Proposal
+from maskdpo.dataset.strategies import STRATEGIES, Eligible, Proposal
 from maskdpo.schemas import Counts
 
 
@@ -21,7 +21,7 @@ def candidate(name: str, score: float, right: int = 1, wrong: int = 1, no_fact: 
 
 def ids(candidates: list[Candidate], **options: object) -> list[str]:
     chosen = PairOptions(**options)  # type: ignore[arg-type]
-    return [proposal.id for proposal in STRATEGIES[chosen.strategy](Pool.of(candidates, chosen), chosen)]
+    return [proposal.id for proposal in STRATEGIES[chosen.strategy](Eligible.of(candidates, chosen), chosen)]
 
 
 FIVE = [candidate(name, score) for name, score in zip("abcde", (0.9, 0.7, 0.5, 0.3, 0.1), strict=True)]
@@ -99,26 +99,26 @@ def test_what_holds_for_every_strategy(
     candidates: list[Candidate], strategy: str, min_right: int, rng: random.Random
 ) -> None:
     options = PairOptions(strategy=strategy, min_right=min_right, k=3 if strategy == "top-bottom" else None)
-    pool = Pool.of(candidates, options)
-    if not (pool.better and pool.worse):
+    eligible = Eligible.of(candidates, options)
+    if not (eligible.chosen and eligible.rejected):
         return
-    proposals = STRATEGIES[strategy](pool, options)
+    proposals = STRATEGIES[strategy](eligible, options)
     for better, worse in proposals:
         assert better.score > worse.score
         assert better.counts.right >= min_right
         assert worse.counts.wrong
     assert len({p.id for p in proposals}) == len(proposals)
-    assert bool(proposals) == (pool.better[0].score > pool.worse[0].score)
+    assert bool(proposals) == (eligible.chosen[0].score > eligible.rejected[0].score)
     shuffled = rng.sample(candidates, len(candidates))
-    assert STRATEGIES[strategy](Pool.of(shuffled, options), options) == proposals
+    assert STRATEGIES[strategy](Eligible.of(shuffled, options), options) == proposals
 
 
 @given(candidate_lists, st.integers(1, 5))
 def test_top_bottom_uses_no_answer_twice(candidates: list[Candidate], k: int) -> None:
     options = PairOptions(strategy="top-bottom", k=k)
-    pool = Pool.of(candidates, options)
-    if pool.better and pool.worse:
-        used = [answer.id for proposal in STRATEGIES["top-bottom"](pool, options) for answer in proposal]
+    eligible = Eligible.of(candidates, options)
+    if eligible.chosen and eligible.rejected:
+        used = [answer.id for proposal in STRATEGIES["top-bottom"](eligible, options) for answer in proposal]
         assert len(used) == len(set(used)) <= 2 * k
 
 
@@ -130,15 +130,15 @@ def test_all_means_every_two(candidates: list[Candidate]) -> None:
         for b in candidates
         if a.score > b.score and may_be_chosen(a, PairOptions()) and may_be_rejected(b)
     }
-    pool = Pool.of(candidates, PairOptions())
-    assert set(STRATEGIES["all"](pool, PairOptions())) == expected
+    eligible = Eligible.of(candidates, PairOptions())
+    assert set(STRATEGIES["all"](eligible, PairOptions())) == expected
 
 
 def test_lots_are_even_and_of_their_own() -> None:
-    lots = [lot(0, "x", str(i)) for i in range(2000)]
+    lots = [draw(0, "x", str(i)) for i in range(2000)]
     assert sum(lots) / len(lots) == pytest.approx(0.5, abs=0.03)
-    assert len({lot(0, "x"), lot(1, "x"), lot(0, "x", "y"), lot(0, "xy")}) == 4
-    assert lot(0, "t") == lot(0, "t")
+    assert len({draw(0, "x"), draw(1, "x"), draw(0, "x", "y"), draw(0, "xy")}) == 4
+    assert draw(0, "t") == draw(0, "t")
 
 
 def test_the_share_of_held_out_topics_and_the_seed() -> None:

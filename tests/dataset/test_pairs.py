@@ -12,12 +12,12 @@ import pytest
 
 from maskdpo.cli import main
 from maskdpo.dataset import strategies
+from maskdpo.dataset.answers import open_answer_texts
 from maskdpo.dataset.filters import DroppedAnswer, DroppedPair, NoPair
 from maskdpo.dataset.options import PairOptions
 from maskdpo.dataset.pairs import build_pairs
-from maskdpo.dataset.reading import open_texts
 from maskdpo.dataset.stats import PairStats
-from maskdpo.dataset.strategies import Pool, Proposal, best_worst
+from maskdpo.dataset.strategies import Eligible, Proposal, best_worst
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
 from maskdpo.run_record import RunMeta, meta_file
@@ -334,9 +334,9 @@ def test_a_file_that_changes_between_the_passes(files: Files, monkeypatch: pytes
         lines = path.read_bytes().splitlines(keepends=True)
         new = {"other answer": lines[::-1], "shorter": lines[:1], "torn": [lines[0], lines[1][:50]]}[change]
         path.write_bytes(b"".join(new))
-        return open_texts(path)
+        return open_answer_texts(path)
 
-    monkeypatch.setattr("maskdpo.dataset.pairs.open_texts", changed)
+    monkeypatch.setattr("maskdpo.dataset.pairs.open_answer_texts", changed)
     with pytest.raises(InputError, match=r"a\.jsonl:\d: has changed while it was read"):
         files.build([prompt()], [answer("a", "r"), answer("b", "w")])
     assert not files.out.exists()
@@ -498,8 +498,9 @@ def test_a_summary_that_would_overwrite_something(files: Files, name: str, messa
 
 
 def test_a_strategy_is_a_function_and_a_line(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    def neighbours(pool: Pool, options: PairOptions) -> list[Proposal]:
-        return [Proposal(b, w) for b, w in zip(pool.better, pool.worse[::-1], strict=False) if b.score > w.score]
+    def neighbours(eligible: Eligible, options: PairOptions) -> list[Proposal]:
+        both = zip(eligible.chosen, eligible.rejected[::-1], strict=False)
+        return [Proposal(chosen, rejected) for chosen, rejected in both if chosen.score > rejected.score]
 
     monkeypatch.setitem(strategies.STRATEGIES.ours, "neighbours", neighbours)
     answers = [answer("a", "r"), answer("b", "rw"), answer("c", "w")]

@@ -114,7 +114,7 @@ def test_a_confusion_table_by_hand() -> None:
 
 def test_the_baseline_says_the_most_frequent_gold_class_throughout() -> None:
     three = compared("rwnru", "rhhnh").three
-    assert three.always == "wrong"
+    assert three.majority == "wrong"
     # pool: 3 + 5 wrong, 1 right, 1 no fact
     assert three.baseline == pytest.approx(
         {"accuracy": 3 / 5, "kappa": 0.0, "alpha": 1 - 9 * 4 / (100 - 66), "macro_f1": 2 * 3 / (3 + 5) / 3}
@@ -123,7 +123,7 @@ def test_the_baseline_says_the_most_frequent_gold_class_throughout() -> None:
 
 def test_the_baseline_is_over_what_was_judged() -> None:
     three = compared("??rw", "rrhh").three
-    assert (three.always, three.baseline["accuracy"]) == ("wrong", 1.0)
+    assert (three.majority, three.baseline["accuracy"]) == ("wrong", 1.0)
 
 
 def test_whole_answers_are_drawn() -> None:

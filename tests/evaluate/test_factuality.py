@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from maskdpo.evaluate.factuality import METRICS, compare, penalised_precision, summarise
+from maskdpo.evaluate.factuality import FIGURES, compare, penalised_precision, summarise
 from maskdpo.schemas import Annotation, Counts, FinishReason, Label, Prompt, Sentence, Status
 
 LABELS = {"r": Label.NO_HALLUCINATION, "w": Label.CONTRADICTORY, "h": Label.HALLUCINATION, "n": Label.NO_FACT}
@@ -29,12 +29,12 @@ def answer(labels: str, prompt_id: str = "p", number: int = 0, finish: FinishRea
 
 
 def metric(part: str) -> str:
-    (name,) = [name for name in METRICS if name.startswith(part)]
+    (name,) = [name for name in FIGURES if name.startswith(part)]
     return name
 
 
 def values(*answers: Annotation) -> dict[str, float]:
-    return {name: estimate.value for name, estimate in summarise(answers).metrics.items()}
+    return {name: estimate.value for name, estimate in summarise(answers).figures.items()}
 
 
 def test_every_figure_by_hand() -> None:
@@ -63,8 +63,8 @@ def test_saying_nothing_wins_one_figure_only() -> None:
 
 def test_a_figure_without_a_denominator_is_shown_as_a_dash() -> None:
     summary = summarise([answer("?")])
-    assert str(summary.metrics[metric("right / (right")]) == "-"
-    assert str(summary.metrics[metric("1 - wrong")]) == "-"
+    assert str(summary.figures[metric("right / (right")]) == "-"
+    assert str(summary.figures[metric("1 - wrong")]) == "-"
 
 
 def test_answers_cut_off_are_counted_among_those_whose_end_is_known() -> None:
@@ -73,10 +73,10 @@ def test_answers_cut_off_are_counted_among_those_whose_end_is_known() -> None:
     answers = [answer("r", f"p{i}", finish=end) for i, end in enumerate(ends)]
     assert values(*answers)[name] == pytest.approx(1 / 3)
     unknown = answers[3:]
-    assert str(summarise(unknown).metrics[name]) == "-"
+    assert str(summarise(unknown).figures[name]) == "-"
     result = compare(unknown, [answer("r", f"p{i}") for i in range(5)])
     assert result is not None
-    assert (str(result.after.metrics[name]), result.difference[name].signed()) == ("0.000 [0.000, 0.000]", "-")
+    assert (str(result.after.figures[name]), result.difference[name].signed()) == ("0.000 [0.000, 0.000]", "-")
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_the_length_penalty_is_a_mean_over_answers_and_silence_counts() -> None:
     answers = [answer("rrwn", "p", 0), answer("rrrrrw", "p", 1), answer("nnnnnn", "q"), answer("", "r")]
     summary = summarise(answers, length_penalty=4)
     name = "precision, length penalty 4"
-    assert summary.metrics[name].value == pytest.approx((2 / 3 * math.exp(-1 / 3) + 5 / 6) / 4)
-    assert summary.metrics[name].low == 0.0  # q and r alone
-    assert set(summary.metrics) - {name} == set(METRICS) == set(summarise(answers).metrics)
+    assert summary.figures[name].value == pytest.approx((2 / 3 * math.exp(-1 / 3) + 5 / 6) / 4)
+    assert summary.figures[name].low == 0.0  # q and r alone
+    assert set(summary.figures) - {name} == set(FIGURES) == set(summarise(answers).figures)
 
 
 def test_the_length_penalty_is_compared_in_pairs() -> None:
@@ -125,18 +125,18 @@ def test_the_interval_holds_the_value_and_is_the_same_for_the_same_seed() -> Non
     rng = np.random.default_rng(0)
     answers = [answer("r" * rng.integers(0, 4) + "w" * rng.integers(0, 4), f"p{i}") for i in range(60)]
     first, again, other = summarise(answers), summarise(answers), summarise(answers, seed=1)
-    assert first.metrics == again.metrics
+    assert first.figures == again.figures
     name = metric("right / (right")
-    estimate = first.metrics[name]
+    estimate = first.figures[name]
     assert estimate.low < estimate.value < estimate.high
-    assert other.metrics[name].value == estimate.value
-    assert (other.metrics[name].low, other.metrics[name].high) != (estimate.low, estimate.high)
+    assert other.figures[name].value == estimate.value
+    assert (other.figures[name].low, other.figures[name].high) != (estimate.low, estimate.high)
 
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
     rng = np.random.default_rng(1)
     numbers = rng.integers(0, 9, size=300)
-    estimate = summarise([answer("r" * n, f"p{i}") for i, n in enumerate(numbers)]).metrics[metric("right sentences")]
+    estimate = summarise([answer("r" * n, f"p{i}") for i, n in enumerate(numbers)]).figures[metric("right sentences")]
     half = 1.96 * numbers.std() / math.sqrt(len(numbers))
     assert estimate.low == pytest.approx(numbers.mean() - half, abs=0.15 * half)
     assert estimate.high == pytest.approx(numbers.mean() + half, abs=0.15 * half)
@@ -149,12 +149,12 @@ def test_answers_of_one_topic_are_one_piece_of_evidence() -> None:
     once = summarise([answer(text, f"p{i}") for i, text in enumerate(labels)])
     often = summarise([answer(text, f"p{i}", k) for i, text in enumerate(labels) for k in range(10)])
     name = metric("right / all")
-    assert often.metrics[name].low == pytest.approx(once.metrics[name].low)
-    assert often.metrics[name].high == pytest.approx(once.metrics[name].high)
+    assert often.figures[name].low == pytest.approx(once.figures[name].low)
+    assert often.figures[name].high == pytest.approx(once.figures[name].high)
 
 
 def test_one_topic_has_an_interval_of_no_width() -> None:
-    estimate = summarise([answer("rw")]).metrics[metric("right / all")]
+    estimate = summarise([answer("rw")]).figures[metric("right / all")]
     assert (estimate.low, estimate.value, estimate.high) == (0.5, 0.5, 0.5)
 
 
@@ -165,7 +165,7 @@ def test_a_comparison_is_over_the_topics_that_both_have() -> None:
     assert result is not None
     assert (result.before.topics, result.after.topics) == (2, 2)
     name = metric("right / all")
-    assert (result.before.metrics[name].value, result.after.metrics[name].value) == (0.5, 0.75)
+    assert (result.before.figures[name].value, result.after.figures[name].value) == (0.5, 0.75)
     assert result.difference[name].value == pytest.approx(0.25)
     assert (result.before.answers, result.after.answers) == (2, 2)
     assert compare(before[2:], after) is None
@@ -178,5 +178,5 @@ def test_a_paired_difference_is_surer_than_two_intervals() -> None:
     result = compare(before, after)
     assert result is not None
     name = metric("right / all")
-    assert result.before.metrics[name].high > result.after.metrics[name].low
+    assert result.before.figures[name].high > result.after.figures[name].low
     assert (result.difference[name].low, result.difference[name].high) == pytest.approx((0.05, 0.05))

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from architectures import build
-from forks import forks
+from attempts import attempt
 from plain import all_logps, load_plain
 from safetensors.numpy import load_file
 from torch import Tensor
@@ -149,9 +149,10 @@ class Bench:
             UserError: it is refused.
         """
         out = self.folder / name
-        found, said = forks().attempt(self.pairs_file, self.config(), self._cache(name), out=str(out), **job)
+        job["out"] = str(out)
+        found, said = attempt(self.pairs_file, self.config(), job, MASKDPO_CACHE=str(self._cache(name)))
         if found != codes and set(found) == {2}:
-            raise UserError(said)
+            raise UserError(" ".join(said.split()))
         assert found == codes, said
         return out
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from attempts import draw_no_curves
 from bench import Bench
-from forks import draw_no_curves
 from transformers.utils import logging
 
 

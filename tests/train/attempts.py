@@ -1,30 +1,24 @@
-"""Runs of ``train`` in processes of their own, which may be killed, or share one run.
+"""Runs of ``train`` in processes of their own, all forked from one, which may be killed or share a run."""
 
-Every process is forked from one that has only imported: ``python attempts.py '[pairs, config, attempts]'`` makes the
-attempts one after the other and prints the exit codes of each one's ranks as JSON.
-"""
-
-import json
 import os
 import resource
 import signal
 import socket
-import subprocess
-import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from forking import Forks
 from transformers import PreTrainedTokenizerBase
 
 from maskdpo import console
 from maskdpo.errors import UserError
 from maskdpo.train import ranks as processes
 from maskdpo.train.config import RunOptions, TrainConfig
-from maskdpo.train.run import checkpoint
+from maskdpo.train.run import checkpoint, record
 from maskdpo.train.run import train as run
 from maskdpo.train.step import Trainer
 
@@ -40,34 +34,35 @@ PLACES: dict[str, tuple[Any, str, bool]] = {
 
 
 def interrupted(
-    command: list[str],
+    arguments: list[str],
     out: Path,
     *,
     after_steps: int,
     signals: Sequence[signal.Signals] = (signal.SIGINT,),
     meanwhile: Callable[[], object] = lambda: None,
-    **more: Any,
 ) -> tuple[int, str]:
-    """Start a command, send it signals when it has done so many steps; its exit code, and what it said in one line.
+    """Start ``maskdpo train``, send it signals when it has done so many steps; its exit code, and what it said in one
+    line.
 
     Args:
         meanwhile: called before the signals are sent.
     """
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **more)
+    child = forks().start("maskdpo.cli:main", argv=["maskdpo", "train", *arguments])
     metrics = out / "metrics.jsonl"
+    deadline = time.monotonic() + 90
     try:
-        deadline = time.monotonic() + 90
         while not (metrics.exists() and metrics.read_text().count("\n") >= after_steps):
-            assert process.poll() is None, process.communicate()[1]
+            assert not child.has_ended(), child.done()
             assert time.monotonic() < deadline
             time.sleep(0.05)
         meanwhile()
-        for number in signals:
-            process.send_signal(number)
-        errors = " ".join(process.communicate(timeout=60)[1].split())
-    finally:
-        process.terminate()
-    return process.returncode, errors
+    except BaseException:
+        os.kill(child.pid, signal.SIGKILL)
+        raise
+    for number in signals:
+        os.kill(child.pid, number)
+    done = child.done()
+    return done.code, " ".join(done.err.split())
 
 
 def act_at(place: str, call: int, what: str) -> None:
@@ -100,66 +95,51 @@ def _act(what: str, args: tuple[Any, ...]) -> None:
             os.kill(os.getpid(), getattr(signal, name))
 
 
-def attempt(pairs: str, config: dict[str, Any], job: dict[str, Any]) -> list[int]:
-    """One run, or one attempt at it, in as many processes as it asks for."""
-    ranks = job.get("ranks", 1)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    children = []
-    for rank in range(ranks):
-        child = os.fork()
-        if not child:
-            if ranks > 1:
-                os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank)}
-                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            _run(pairs, config | job.get("config", {}), job, rank)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
-def _run(pairs: str, config: dict[str, Any], job: dict[str, Any], rank: int) -> None:
-    code = 99
+def run_rank(pairs: str, config: dict[str, Any], job: dict[str, Any], rank: int) -> None:
+    """One attempt at a run, or one rank's part in it."""
+    processes.PATIENCE_S = 0.5
+    torch.set_num_threads(1)
+    draw_no_curves()
+    if job.get("plan") and rank == job.get("rank", 0):
+        act_at(*job["plan"])
     try:
-        if job.get("plan") and rank == job.get("rank", 0):
-            act_at(*job["plan"])
         run.train(
             Path(pairs),
             Path(job["out"]),
-            TrainConfig(**config),
+            TrainConfig(**config | job.get("config", {})),
             RunOptions(save_every=job.get("save_every", 3), use_cache=job.get("use_cache", True)),
         )
-        code = 0
     except UserError as error:
         console.fail(str(error))
-        code = 2
-    except SystemExit as end:
-        code = int(str(end.code))
-    except BaseException:  # noqa: BLE001  # it must not go on as the parent
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+        raise SystemExit(2) from None
+
+
+def draw_no_curves() -> None:
+    """It takes longer than the few steps of these runs."""
+    record.draw_curves = lambda *_: None
+
+
+@cache
+def forks() -> Forks:
+    return Forks("attempts", "transformers.models.llama.modeling_llama", env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def attempt(pairs: Path, config: TrainConfig, job: dict[str, Any], **env: str) -> tuple[list[int], str]:
+    """Train in as many processes as the job asks for: their exit codes, and what they said."""
+    ranks = job.get("ranks", 1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    children = []
+    for rank in range(ranks):
+        of_rank = {"RANK": str(rank), "LOCAL_RANK": str(rank)} | shared if ranks > 1 else {}
+        arguments = (str(pairs), config.model_dump(), job, rank)
+        children.append(forks().start("attempts:run_rank", *arguments, env=os.environ | env | of_rank))
+    done = [child.done() for child in children]
+    return [ended.code for ended in done], "".join(ended.err for ended in done)
 
 
 def attempts(pairs: Path, config: TrainConfig, jobs: list[dict[str, Any]]) -> tuple[list[list[int]], str]:
-    """The exit codes of the ranks of each job, and what all of them said."""
-    done = subprocess.run(
-        [sys.executable, __file__, json.dumps([str(pairs), config.model_dump(), jobs])],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    codes: list[list[int]] = json.loads(done.stdout.splitlines()[-1])
-    return codes, done.stderr
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    processes.PATIENCE_S = 0.5
-    torch.set_num_threads(1)
-    pairs_file, settings, planned = json.loads(sys.argv[1])
-    print(json.dumps([attempt(pairs_file, settings, job) for job in planned]))
+    """The exit codes of the ranks of each job, one job after the other, and what all of them said."""
+    done = [attempt(pairs, config, job) for job in jobs]
+    return [codes for codes, _ in done], "".join(said for _, said in done)

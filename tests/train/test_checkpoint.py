@@ -1,9 +1,7 @@
 """Checkpoints: what they hold, and what of a run survives kills, Ctrl-C and a full disk."""
 
-import os
 import random
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +193,8 @@ def test_a_changed_configuration_does_not_go_on(
 def test_a_signal_saves_and_says_how_to_go_on(sent: str, tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     signals = [signal.Signals[name] for name in sent.split()]
-    command = [sys.executable, "-m", "maskdpo", "train", str(pairs_file), "--out", str(out), "--model", tiny_model]
-    command += ["--epochs", "100000", "--batch-size", "2", "--dtype", "float32"]
+    arguments = [str(pairs_file), "--out", str(out), "--model", tiny_model]
+    arguments += ["--epochs", "100000", "--batch-size", "2", "--dtype", "float32"]
 
     def start_another() -> None:
         with pytest.raises(UserError, match=r"out: another maskdpo run is writing to it; wait .* or use another --out"):
@@ -204,8 +202,7 @@ def test_a_signal_saves_and_says_how_to_go_on(sent: str, tiny_model: str, pairs_
         with pytest.raises(UserError, match="another maskdpo run"):
             train(pairs_file, out, config_for(tiny_model), RunOptions(restart=True))
 
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    code, errors = interrupted(command, out, after_steps=3, signals=signals, meanwhile=start_another, env=environment)
+    code, errors = interrupted(arguments, out, after_steps=3, signals=signals, meanwhile=start_another)
     steps = len(metrics_of(out))
     assert code == 128 + signals[0], errors
     assert not list(tmp_path.glob(".*.lock"))

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,7 +187,7 @@ def test_a_gradient_that_is_not_finite_ends_all_alike(runs: Outcome) -> None:
 
 
 def test_a_bug_on_one_rank_keeps_its_traceback_and_no_other(runs: Outcome) -> None:
-    assert sorted(runs.codes["bug"][0]) == [2, 99]
+    assert sorted(runs.codes["bug"][0]) == [1, 2]
     assert runs.said.count("Traceback") == 1, runs.said
 
 
@@ -224,11 +223,12 @@ def test_every_rank_makes_as_many_passes_and_every_pair_counts_once(number: int)
     assert all(counts for _, counts in passes(pairs, 60, "shared", ALONE))
 
 
-def command_for(model: str, pairs: Path, out: Path, *more: str) -> list[str]:
+def arguments_for(model: str, pairs: Path, out: Path, *more: str) -> list[str]:
     config: TrainConfig = config_for(model)
-    command = [sys.executable, "-m", "maskdpo", "train", str(pairs), "--out", str(out), "--model", model]
-    command += ["--epochs", "100000", "--batch-size", str(config.batch_size), "--dtype", "float32", *more]
-    return command
+    return [
+        str(pairs), "--out", str(out), "--model", model, "--epochs", "100000",
+        "--batch-size", str(config.batch_size), "--dtype", "float32", *more,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
@@ -237,8 +237,8 @@ def test_nproc_starts_interrupts_and_goes_on(
 ) -> None:
     """The signal reaches only the process that was started; its children save, and say so once."""
     out = tmp_path / "out"
-    command = command_for(tiny_model, uneven_pairs, out, "--nproc", "2", "--save-every", "1000000")
-    code, errors = interrupted(command, out, after_steps=3, signals=[sent])
+    arguments = arguments_for(tiny_model, uneven_pairs, out, "--nproc", "2", "--save-every", "1000000")
+    code, errors = interrupted(arguments, out, after_steps=3, signals=[sent])
     assert code == 128 + sent, errors
     steps = len(metrics_of(out))
     assert errors.count(f"step {steps} is saved. Repeat the same command to go on") == 1, errors

@@ -52,6 +52,7 @@ def letters(text: str) -> str:
     return "".join(letter for letter in text if letter.isprintable() and not letter.isspace())
 
 
+@pytest.mark.curves
 def test_a_look_before_during_and_after(tiny_model: str, files: tuple[Path, Path], tmp_path: Path) -> None:
     result = run(tiny_model, files, tmp_path / "out", max_steps=5)
     rows = rows_of(tmp_path / "out" / "eval.jsonl")

@@ -29,10 +29,7 @@ def get_judge(
     Raises:
         UserError: there is no such judge, it cannot be made, or its options are not valid.
     """
-    found = JUDGES[name]
-    judge = (
-        registry.make("judge", name, found, options, on_demand={"backend": make_backend}) if callable(found) else found
-    )
+    judge: Judge = registry.make("judge", name, JUDGES[name], options, on_demand={"backend": make_backend})
     if not hasattr(judge, "judge") or not hasattr(judge, "info"):
         raise UserError(
             f"`judge` {name}: {type(judge).__name__} is no judge: it needs 'info' and 'judge' (maskdpo.annotate.judge)"

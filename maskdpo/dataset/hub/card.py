@@ -1,6 +1,6 @@
-"""The card of a dataset: a YAML head that the Hub reads, and a generated part between two marks.
+"""The card of a dataset: a YAML header that the Hub reads, and a generated part between two marks.
 
-Building it again replaces what lies between the marks and the keys that are ours; all else stays as people wrote it.
+Building it again replaces the text between the marks and the keys that maskdpo writes; all else stays as it is.
 """
 
 import json
@@ -12,10 +12,10 @@ from typing import Any
 from maskdpo.dataset.hub import features
 from maskdpo.dataset.hub.data import Contents
 from maskdpo.dataset.hub.figures import histogram
-from maskdpo.dataset.hub.history import Origin
+from maskdpo.dataset.hub.origin import Origin
 from maskdpo.errors import InputError
 from maskdpo.hub.card import CARD, card_template, join_card, split_card
-from maskdpo.public import line_without_paths, without_paths
+from maskdpo.redact import line_without_paths, without_paths
 from maskdpo.run_record import sha256_of
 from maskdpo.schemas import JudgeInfo, Label, Status
 
@@ -41,10 +41,11 @@ def build_card(
     before: str, *, repo: str, license: str, contents: Contents, origin: Origin, agreement: Mapping[str, Any] | None,
     folder: Path,
 ) -> str:  # fmt: skip
-    """The README.md for the data in ``folder``, made of an earlier one (or of nothing).
+    """The README.md for the data in ``folder``.
 
     Args:
-        agreement: what ``read_agreement`` has found.
+        before: the earlier card, or an empty text.
+        agreement: the result of ``read_agreement``.
     """
     head, body = split_card(before)
     head |= {
@@ -62,7 +63,7 @@ def build_card(
 
 
 def read_agreement(file: Path, annotations: Path) -> dict[str, Any]:
-    """How well these labels agree with human ones, out of what ``maskdpo evaluate --gold GOLD --json FILE`` wrote."""
+    """The agreement of these labels with human ones, from what ``maskdpo evaluate --gold GOLD --json FILE`` wrote."""
     try:
         found = json.loads(file.read_bytes())
         three = found["agreement"]["three_classes"]
@@ -82,7 +83,7 @@ def read_agreement(file: Path, annotations: Path) -> dict[str, Any]:
 
 
 def read_card(file: Path, *, shown: str | None = None) -> str:
-    """A card that may have been written by people; ``shown``: what errors call it."""
+    """A card that people may have edited; ``shown``: its name in errors."""
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -101,7 +102,7 @@ def _place(body: str, generated: str, *, title: str) -> str:
 
 
 def _listed(head: Mapping[str, Any], key: str, kind: type) -> list[Any]:
-    """What others have written under a key of ours: one, a list, or nothing."""
+    """The values that the card has under a key that maskdpo writes: one, a list, or none."""
     found = head.get(key)
     listed = found if isinstance(found, list) else [] if found is None else [found]
     if not all(isinstance(value, kind) for value in listed):
@@ -111,13 +112,13 @@ def _listed(head: Mapping[str, Any], key: str, kind: type) -> list[Any]:
 
 
 def _joined(head: Mapping[str, Any], key: str, ours: Iterable[str]) -> list[str]:
-    """What others have listed, then what of ours is missing."""
+    """The values that the card lists, then those of maskdpo that are missing."""
     listed = _listed(head, key, str)
     return [*listed, *(value for value in ours if value not in listed)]
 
 
 def _by_config(head: Mapping[str, Any], key: str, ours: list[dict[str, Any]] | dict[str, Any]) -> list[dict[str, Any]]:
-    """Ours, then the configs that others have added."""
+    """The configs of maskdpo, then those that others have added to the card."""
     made = ours if isinstance(ours, list) else [ours]
     names = [config["config_name"] for config in made]
     return [*made, *(config for config in _listed(head, key, dict) if config.get("config_name") not in names)]
@@ -157,7 +158,7 @@ def _judge(judge: JudgeInfo | None) -> dict[str, Any]:
 
 
 def _cell(value: object) -> str:
-    """Text inside a Markdown table: nothing in it ends the cell or begins markup."""
+    """Text for a cell of a Markdown table, escaped so that it neither ends the cell nor begins markup."""
     if value is None:
         return "-"
     text = " ".join(str(value).split())
@@ -173,7 +174,7 @@ def _figure(found: Mapping[str, float | None]) -> str:
 
 
 def _fenced(text: str, language: str = "") -> str:
-    """A code block that nothing in the text can end; a comment in it is none, for marks are looked for as text."""
+    """A code block that the text cannot end, with comments broken up, because marks are searched for as text."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     shown = text.replace("<!--", "<!\u200b--")

@@ -1,4 +1,4 @@
-"""The Parquet files of a dataset, written in one pass over each input while what the card says of them is counted."""
+"""The Parquet files of a dataset, written in one pass over each input that also counts the figures of the card."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -7,24 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from maskdpo.console import Ticker, progress, warn
+from maskdpo.console import ProgressBar, progress, warn
+from maskdpo.dataset.draw import Split, split_of
 from maskdpo.dataset.hub.figures import Figures
-from maskdpo.dataset.lots import Split, split_of
 from maskdpo.dataset.write import own_test_file, test_file
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import CONFIGS, Located, read_located
 from maskdpo.io.parquet import TableWriter, is_chat
 from maskdpo.io.sources import dataset_of
-from maskdpo.public import without_paths
+from maskdpo.redact import without_paths
 from maskdpo.run_record import meta_file, read_meta
 from maskdpo.schemas import Annotation, Pair, Prompt
 
 SHARD_BYTES = 256 * 1024 * 1024
-"""A file that has grown to this size is followed by another."""
+"""A file of at least this size is followed by another one."""
 
 
 class Files(NamedTuple):
-    """What is published."""
+    """The files to publish."""
 
     prompts: Path
     annotations: Path
@@ -32,32 +32,32 @@ class Files(NamedTuple):
 
     @property
     def test_pairs(self) -> Path | None:
-        """None, too, for a file of that name that ``build-pairs`` has not made together with the pairs."""
+        """The pairs of held-out topics, if ``build-pairs`` made them together with the pairs."""
         return own_test_file(self.pairs)
 
 
-class Known(NamedTuple):
-    """What others need to know of a prompt."""
+class PromptInfo(NamedTuple):
+    """What is kept of a prompt, for the records that refer to it."""
 
     split: Split
     language: str | None
 
 
 @dataclass
-class Part:
-    """One config: what was written."""
+class ConfigSummary:
+    """What was written of one config."""
 
     chat: bool = False
     rows: dict[Split, int] = field(default_factory=dict)
     bytes: dict[Split, int] = field(default_factory=dict)
-    """Uncompressed."""
+    """Size in memory, uncompressed, in bytes."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """All that was written, and what the card says of it."""
+    """What was written, and the figures of the card."""
 
-    parts: dict[str, Part]
+    parts: dict[str, ConfigSummary]
     figures: Figures
 
     @property
@@ -69,24 +69,24 @@ Write = Callable[[Split, Located[Any]], None]
 
 
 def write_data(folder: Path, files: Files) -> Contents:
-    """Write ``CONFIG/SPLIT-*.parquet`` for all configs into a folder. Memory grows with ids and topics only."""
+    """Write ``CONFIG/SPLIT-*.parquet`` for all configs into a folder. Memory grows only with ids and topics."""
     for file in files:
         if dataset_of(file) is not None:
             raise InputError("is a dataset already; push takes JSONL or Parquet files", path=file)
     left_out = test_file(files.pairs)
     if left_out.exists() and files.test_pairs is None:
         warn(f"{left_out.name} is left out: no record beside {files.pairs.name} says that build-pairs has made both")
-    parts = {config: Part() for config in CONFIGS}
+    parts = {config: ConfigSummary() for config in CONFIGS}
     figures = Figures()
     topics = _topics(files)
     known = {
-        prompt.record.id: Known(topics(prompt.record.topic_or_id), prompt.record.language)
+        prompt.record.id: PromptInfo(topics(prompt.record.topic_or_id), prompt.record.language)
         for prompt in read_located(files.prompts, Prompt)
     }
     with progress("push: writing", None, "records") as bar:
         with shards(folder, "pairs", parts["pairs"], bar) as write:
             for split, pair in _pairs(files):
-                _check_known(pair, known)
+                _check_prompt_id(pair, known)
                 write(split, pair)
                 figures.add_pair(pair.record)
         with shards(folder, "prompts", parts["prompts"], bar) as write:
@@ -95,14 +95,14 @@ def write_data(folder: Path, files: Files) -> Contents:
                 figures.add_prompt(prompt.record)
         with shards(folder, "annotations", parts["annotations"], bar) as write:
             for answer in _without_paths(read_located(files.annotations, Annotation)):
-                _check_known(answer, known)
+                _check_prompt_id(answer, known)
                 write(known[answer.record.prompt_id].split, answer)
                 figures.add_annotation(answer.record, known[answer.record.prompt_id].language)
     return Contents(parts, figures)
 
 
 def _without_paths(answers: Iterator[Located[Annotation]]) -> Iterator[Located[Annotation]]:
-    """Models as strangers may read them: not where they lie on this machine."""
+    """Answers with the names of models that are public: without the paths of this machine."""
     found: dict[str, set[str]] = {}
     for answer in answers:
         record, judge = answer.record, answer.record.judge
@@ -116,7 +116,7 @@ def _without_paths(answers: Iterator[Located[Annotation]]) -> Iterator[Located[A
         yield answer._replace(record=record.model_copy(update={"model": without_paths(record.model), "judge": judge}))
 
 
-def _check_known(item: Located[Pair] | Located[Annotation], known: dict[str, Known]) -> None:
+def _check_prompt_id(item: Located[Pair] | Located[Annotation], known: dict[str, PromptInfo]) -> None:
     if item.record.prompt_id not in known:
         raise item.error("prompt_id", f"no prompt has the id {item.record.prompt_id!r}")
 
@@ -128,9 +128,9 @@ def _pairs(files: Files) -> Iterator[tuple[Split, Located[Pair]]]:
 
 
 def _topics(files: Files) -> Callable[[str], Split]:
-    """The split of a topic: that of its pairs; without pairs, the lot that ``build-pairs`` drew, if it is recorded.
+    """The split of a topic: that of its pairs; without pairs, the draw of ``build-pairs``, if its options are recorded.
 
-    So nothing about a held-out topic is in any config's train split.
+    So no train split of any config has a record of a held-out topic.
     """
     if files.test_pairs is None:
         return lambda topic: "train"
@@ -148,8 +148,8 @@ def _topics(files: Files) -> Callable[[str], Split]:
 
 
 @contextmanager
-def shards(folder: Path, config: str, part: Part, bar: Ticker) -> Iterator[Write]:
-    """Write the records of a config; a file that is large enough is followed by the next."""
+def shards(folder: Path, config: str, part: ConfigSummary, bar: ProgressBar) -> Iterator[Write]:
+    """A function that writes the records of a config, into several files where one grows too large."""
     (folder / config).mkdir(parents=True, exist_ok=True)
     opened: dict[Split, tuple[IO[bytes], TableWriter]] = {}
     numbers: Counter[Split] = Counter()
@@ -165,7 +165,7 @@ def shards(folder: Path, config: str, part: Part, bar: Ticker) -> Iterator[Write
             if not part.rows:
                 part.chat = is_chat(item.record)
             elif part.chat != is_chat(item.record):
-                raise item.error("prompt", _two_forms(config, part.chat))
+                raise item.error("prompt", _mixed_forms(config, part.chat))
             if split not in opened:
                 name = f"{split}-{numbers[split]:05}.parquet"
                 new: IO[bytes] = stack.enter_context((folder / config / name).open("wb"))
@@ -181,17 +181,17 @@ def shards(folder: Path, config: str, part: Part, bar: Ticker) -> Iterator[Write
         yield write
         for split in list(opened):
             close(split)
-    _in_order(part)
+    _sort_splits(part)
 
 
-def _in_order(part: Part) -> None:
-    """Train before test, whichever came first."""
+def _sort_splits(part: ConfigSummary) -> None:
+    """Train before test, whichever was written first."""
     part.rows = dict(sorted(part.rows.items(), reverse=True))
     if "train" not in part.rows:
         raise UserError("all of it is held out for the test: there is nothing in the train split")
 
 
-def _two_forms(config: str, chat: bool) -> str:
+def _mixed_forms(config: str, chat: bool) -> str:
     if config == "prompts":
         here, before = ("a text", "chat messages") if chat else ("chat messages", "texts")
         return (

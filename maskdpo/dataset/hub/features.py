@@ -1,4 +1,4 @@
-"""What ``datasets`` is told about the columns, so that it guesses nothing."""
+"""The columns as the package ``datasets`` describes them, so that it infers no types."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,14 +19,14 @@ def require_datasets() -> None:
 
 
 def features_of(config: str, *, chat: bool) -> "datasets.Features":
-    """The columns of a config; ``chat``: prompts and answers are messages, else plain strings."""
+    """The columns of a config. ``chat``: prompts and answers are messages, else plain strings."""
     import datasets
 
     return datasets.Features.from_arrow_schema(schema_of(CONFIGS[config], chat=chat))
 
 
 def dataset_info(contents: Contents, folder: Path) -> list[dict[str, Any]]:
-    """The card's ``dataset_info``: columns, rows and bytes of every config. ``datasets`` checks the rows on loading."""
+    """The ``dataset_info`` of the card: columns, rows and bytes per config. ``datasets`` checks the rows on loading."""
     import datasets
     from datasets.info import DatasetInfosDict
     from datasets.splits import SplitDict, SplitInfo
@@ -49,7 +49,7 @@ def dataset_info(contents: Contents, folder: Path) -> list[dict[str, Any]]:
 
 
 def configs(contents: Contents) -> list[dict[str, Any]]:
-    """The card's ``configs``: which files are which split. The first is what loads without a name."""
+    """The ``configs`` of the card: the files of every split. The first config loads where none is named."""
     return [
         {
             "config_name": config,
@@ -61,7 +61,7 @@ def configs(contents: Contents) -> list[dict[str, Any]]:
 
 
 def differences(old: Any, new: Mapping[str, Any]) -> list[str]:
-    """How the columns of an Arrow schema differ from features, one short text each."""
+    """The differences between the columns of an Arrow schema and features, one short text each."""
     import datasets
 
     before = datasets.Features.from_arrow_schema(old)

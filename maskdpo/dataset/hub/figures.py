@@ -1,4 +1,4 @@
-"""What the card says about the data, counted while it is written."""
+"""The figures of the card, counted while the data are written."""
 
 import json
 from collections import Counter
@@ -18,14 +18,14 @@ class Figures:
     """Counts. Memory grows with the topics, and with distinct models, languages, judges and scores."""
 
     languages: Counter[str] = field(default_factory=Counter)
-    """Prompts by language, where it is said."""
+    """Prompts by language, where they name it."""
     topics: set[str] = field(default_factory=set)
     labels: dict[tuple[str, str], Counter[Label]] = field(default_factory=dict)
     """Sentences by (language, model) and label."""
     statuses: dict[tuple[str, str], Counter[Status]] = field(default_factory=dict)
     """The same sentences by status."""
     judges: Counter[JudgeInfo | None] = field(default_factory=Counter)
-    """Answers by judge; None: labels without one, by people."""
+    """Answers by judge; None: labelled by people."""
     samplings: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Answers by model and sampling options."""
     scores: dict[Side, Counter[float]] = field(default_factory=lambda: {side: Counter() for side in SIDES})
@@ -55,7 +55,7 @@ class Figures:
         return sum(counts.total() for counts in self.statuses.values())
 
     def not_judged(self) -> Counter[Status]:
-        """Sentences without a label, by why."""
+        """Sentences without a label, by status."""
         total: Counter[Status] = sum(self.statuses.values(), Counter())
         del total[Status.OK]
         return total
@@ -70,7 +70,7 @@ def _cut(value: Any) -> Any:
 
 
 def histogram(scores: dict[Side, Counter[float]]) -> list[str]:
-    """Lines of text: a bin, the numbers of chosen and rejected answers in it, and a bar of each."""
+    """Lines of text per bin: its range, the number of chosen and of rejected answers in it, and a bar for each."""
     values = [score for counts in scores.values() for score in counts]
     if not values:
         return []
@@ -78,7 +78,7 @@ def histogram(scores: dict[Side, Counter[float]]) -> list[str]:
     bins = {side: [0] * BINS for side in scores}
     for side, counts in scores.items():
         for score, number in counts.items():
-            # 0.3 * 10 is 2.9999999999999996; the greatest score belongs to the last bin
+            # 0.3 * 10 is 2.9999999999999996; the greatest score is in the last bin
             bins[side][min(BINS - 1, int((score - low) / (high - low) * BINS + 1e-6))] += number
     most = max(max(numbers) for numbers in bins.values())
     edges = [low + (high - low) * i / BINS for i in range(BINS + 1)]

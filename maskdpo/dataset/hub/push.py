@@ -1,4 +1,4 @@
-"""``maskdpo push``: data and card in one commit, so that a card never describes other data than what lies beside it."""
+"""``maskdpo push``: data and card in one commit, so that a card always describes the data beside it."""
 
 import hashlib
 import shutil
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from maskdpo.dataset.hub import features
 from maskdpo.dataset.hub.card import BEGIN, build_card, read_agreement, read_card
 from maskdpo.dataset.hub.data import Contents, Files, write_data
-from maskdpo.dataset.hub.history import origin_of
+from maskdpo.dataset.hub.origin import origin_of
+from maskdpo.dataset.hub.settings import PushSettings
 from maskdpo.errors import InputError, UserError
 from maskdpo.hub import client
 from maskdpo.hub.card import CARD
@@ -22,55 +23,43 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CARD_ASIDE = ".README.md.before"
-"""The card that was there, while the data are replaced: it may hold what people wrote."""
-DATA = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".jsonl.gz", ".json.gz", ".tar", ".zip")
+"""Where the earlier card is kept while the data are replaced, because people may have edited it."""
+DATA_SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".jsonl.gz", ".json.gz", ".tar", ".zip")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be pushed, and how."""
-
-    repo: str
-    files: Files
-    license: str
-    agreement: Path | None = None
-    private: bool | None = None
-    """None: a new dataset is private, one that is there stays as it is."""
-    overwrite_schema: bool = False
-
-
-@dataclass(frozen=True)
-class Remote:
+class RemoteDataset:
     """A dataset as it is on the Hub now."""
 
     sha: str
     private: bool
     files: dict[str, str]
-    """Path to SHA-256, or to git's hash of files that are no LFS files."""
+    """From path to SHA-256, or to the git hash of a file that is not stored by LFS."""
     card: str
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """What came of it."""
+class PushResult:
+    """What was pushed."""
 
     repo: str
     contents: Contents
     private: bool
     commit: str | None
-    """URL of the commit; None: nothing had changed."""
+    """URL of the commit; None: nothing has changed."""
     sent: int
-    """Files that were new or changed."""
+    """Number of files that were new or changed."""
     deleted: int
 
 
-def write_folder(wanted: Wanted, folder: Path) -> Contents:
-    """Write the folder that would be pushed. One that is there must be such a folder; a card in it is built on.
+def write_folder(settings: PushSettings, folder: Path) -> Contents:
+    """Write the folder that would be pushed.
 
-    A run that is killed leaves no card beside data that it does not describe; the next one builds on it nonetheless.
+    An existing folder must be one that this function wrote; what people wrote into its card is kept, also by the next
+    run after one that was killed. No card ever lies beside data that it does not describe.
     """
     features.require_datasets()
-    check_name(wanted.repo, "`repo`")
+    check_name(settings.repo, "`repo`")
     card, aside = folder / CARD, folder / CARD_ASIDE
     before = next((read_card(file) for file in (card, aside) if file.is_file()), "")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and BEGIN not in before)):
@@ -78,7 +67,7 @@ def write_folder(wanted: Wanted, folder: Path) -> Contents:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         made = Path(temporary)
-        contents = _build(wanted, made, before)
+        contents = _build(settings, made, before)
         folder.mkdir(exist_ok=True)
         if card.exists():
             card.replace(aside)
@@ -90,29 +79,29 @@ def write_folder(wanted: Wanted, folder: Path) -> Contents:
     return contents
 
 
-def push(wanted: Wanted) -> Pushed:
-    """Write the data beside, compare with what is on the Hub, and commit what differs.
+def push(settings: PushSettings) -> PushResult:
+    """Write the data into a temporary folder, compare them with those on the Hub, and commit the differences.
 
-    What was uploaded before a failure lies on the Hub unseen, and is not uploaded again when the command is repeated.
+    Files that were uploaded before a failure are not uploaded again when the command is repeated.
     """
     features.require_datasets()
     from huggingface_hub import HfApi
 
     api = HfApi()
-    repo = full_name(wanted.repo, "`repo`")
+    repo = full_name(settings.repo, "`repo`")
     remote = _remote(api, repo)
     if remote is not None:
-        _check_visibility(repo, remote, wanted.private)
+        _check_visibility(repo, remote, settings.private)
     with tempfile.TemporaryDirectory(prefix="maskdpo-push-") as temporary:
         folder = Path(temporary)
-        contents = _build(wanted, folder, remote.card if remote else "", repo=repo)
-        if remote is not None and not wanted.overwrite_schema:
+        contents = _build(settings, folder, remote.card if remote else "", repo=repo)
+        if remote is not None and not settings.overwrite_schema:
             _check_schema(repo, remote, contents)
         files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
         there = remote.files if remote else {}
         changed = {name: file for name, file in files.items() if there.get(name) not in _hashes(file)}
-        stale = [name for name in there if name not in files and _is_ours(name)]
-        private = remote.private if remote else wanted.private is not False
+        stale = [name for name in there if name not in files and _is_pushed_shard(name)]
+        private = remote.private if remote else settings.private is not False
         url = None
         if changed or stale:
             if remote is None:
@@ -122,17 +111,18 @@ def push(wanted: Wanted) -> Pushed:
                 assert remote is not None
             message = "Data and card, with maskdpo push"
             url = commit(repo, changed, stale, repo_type="dataset", parent=remote.sha, message=message)
-    return Pushed(repo, contents, private, url, len(changed), len(stale))
+    return PushResult(repo, contents, private, url, len(changed), len(stale))
 
 
-def _build(wanted: Wanted, folder: Path, before: str, *, repo: str | None = None) -> Contents:
-    agreement = read_agreement(wanted.agreement, wanted.files.annotations) if wanted.agreement else None
-    origin = origin_of(wanted.files)
-    contents = write_data(folder, wanted.files)
+def _build(settings: PushSettings, folder: Path, before: str, *, repo: str | None = None) -> Contents:
+    data = Files(settings.prompts, settings.annotations, settings.pairs)
+    agreement = read_agreement(settings.agreement, data.annotations) if settings.agreement else None
+    origin = origin_of(data)
+    contents = write_data(folder, data)
     card = build_card(
         before,
-        repo=repo or wanted.repo,
-        license=wanted.license,
+        repo=repo or settings.repo,
+        license=settings.license,
         contents=contents,
         origin=origin,
         agreement=agreement,
@@ -142,8 +132,8 @@ def _build(wanted: Wanted, folder: Path, before: str, *, repo: str | None = None
     return contents
 
 
-def _remote(api: "HfApi", repo: str) -> Remote | None:
-    """None where there is no such dataset (or where this token may not know of it)."""
+def _remote(api: "HfApi", repo: str) -> RemoteDataset | None:
+    """The dataset on the Hub; None where there is none (or where this token may not see it)."""
     from huggingface_hub.errors import RepositoryNotFoundError
     from huggingface_hub.hf_api import RepoFile
 
@@ -158,10 +148,10 @@ def _remote(api: "HfApi", repo: str) -> Remote | None:
     card = ""
     if CARD in files:
         card = read_card(client.download(client.Snapshot(repo, sha, ()), CARD), shown=f"hub:{repo}: {CARD}")
-    return Remote(sha, bool(info.private), files, card)
+    return RemoteDataset(sha, bool(info.private), files, card)
 
 
-def _check_visibility(repo: str, remote: Remote, private: bool | None) -> None:
+def _check_visibility(repo: str, remote: RemoteDataset, private: bool | None) -> None:
     if private is not None and private != remote.private:
         state, flag = ("private", "--public") if remote.private else ("public", "--private")
         raise UserError(
@@ -169,19 +159,21 @@ def _check_visibility(repo: str, remote: Remote, private: bool | None) -> None:
         )
 
 
-def _check_schema(repo: str, remote: Remote, contents: Contents) -> None:
-    """Who loads the dataset relies on its columns: they change only if that is meant."""
+def _check_schema(repo: str, remote: RemoteDataset, contents: Contents) -> None:
+    """Refuse to change the columns of a dataset, which others rely on, unless that is asked for."""
     from huggingface_hub import HfFileSystem
 
     from maskdpo.io.parquet import arrow
 
     hint = "push to another name, or replace them with `overwrite_schema`"
     if BEGIN not in remote.card:
-        others = [name for name in remote.files if name.endswith(DATA)]
+        others = [name for name in remote.files if name.endswith(DATA_SUFFIXES)]
         if others:
             raise UserError(f"{repo} holds data that maskdpo did not push ({others[0]}); {hint}")
     for config, part in contents.parts.items():
-        shard = next((name for name in sorted(remote.files) if name.startswith(f"{config}/") and _is_ours(name)), None)
+        shard = next(
+            (name for name in sorted(remote.files) if name.startswith(f"{config}/") and _is_pushed_shard(name)), None
+        )
         if shard is None:
             continue
         with hub_errors(f"hub:{repo}: {shard}"), HfFileSystem().open(f"datasets/{repo}@{remote.sha}/{shard}") as file:
@@ -191,14 +183,14 @@ def _check_schema(repo: str, remote: Remote, contents: Contents) -> None:
             raise UserError(f"{repo} has other columns in {config} ({', '.join(found)}); {hint}")
 
 
-def _is_ours(name: str) -> bool:
-    """A shard that a push has written; all else in a repository is other people's."""
+def _is_pushed_shard(name: str) -> bool:
+    """Whether a push wrote this file; other files of a repository are never deleted."""
     config, _, file = name.partition("/")
     return config in CONFIGS and "/" not in file and file.endswith(".parquet") and file.startswith(("train-", "test-"))
 
 
 def _hashes(file: Path) -> tuple[str, str]:
-    """SHA-256 (LFS files), and what git calls the content (others)."""
+    """The SHA-256 of a file (for LFS files), and its git hash (for others)."""
     with file.open("rb") as handle:
         large = hashlib.file_digest(handle, "sha256").hexdigest()
     small = ""

@@ -56,7 +56,7 @@ def get_splitter(
     """
     if name.startswith("spacy:"):
         name, options = "spacy", {**options, "pipeline": name.removeprefix("spacy:")}
-    splitter = registry.make("splitter", name, SPLITTERS[name], options, sample=sample)
+    splitter: Splitter = registry.make("splitter", name, SPLITTERS[name], options, sample=sample)
     if not hasattr(splitter, "split") or not hasattr(splitter, "name"):
         raise UserError(f"`splitter` {name}: {type(splitter).__name__} is no splitter: it needs 'name' and 'split'")
     return splitter

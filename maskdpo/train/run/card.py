@@ -9,7 +9,7 @@ import yaml
 
 from maskdpo.hub.card import CARD, card_template, join_card
 from maskdpo.io import is_on_hub
-from maskdpo.public import HUB_NAMES, shown_model, shown_settings, without_paths
+from maskdpo.redact import HUB_NAMES, shown_model, shown_settings, without_paths
 from maskdpo.run_record import RunMeta, holds, meta_file, read_meta
 from maskdpo.schemas.training import EVALS, METRICS, SETTINGS
 from maskdpo.train.config import TrainConfig

@@ -14,7 +14,7 @@ from maskdpo.console import say, warn
 from maskdpo.hub.client import INSTALL, hub_errors
 from maskdpo.hub.push import commit, full_name
 from maskdpo.identity import model_files
-from maskdpo.public import shown_settings
+from maskdpo.redact import shown_settings
 from maskdpo.run_record import META_IN_FOLDER
 from maskdpo.schemas.training import ANSWERS, SETTINGS
 

@@ -16,7 +16,7 @@ import torch
 
 from maskdpo.console import say, show, warn
 from maskdpo.io import atomic_write
-from maskdpo.public import shown_settings
+from maskdpo.redact import shown_settings
 from maskdpo.schemas.training import ANSWERS, CHECKPOINTS, CURVES, EVALS, METRICS, StepStats
 from maskdpo.train.config import RunOptions
 from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoint, save_checkpoint, step_of

@@ -313,10 +313,11 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
 
 
 @contextmanager
-def serve() -> Iterator[Hub]:
+def serve(port: int = 0) -> Iterator[Hub]:
+    """An empty Hub, at any free port or this one."""
     hub = Hub()
     handler = type("Bound", (Handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -12,9 +12,9 @@ from huggingface_hub import DatasetCard
 
 from maskdpo.cli import main
 from maskdpo.dataset.hub.card import BEGIN, END, read_agreement
-from maskdpo.dataset.hub.data import Files
 from maskdpo.dataset.hub.figures import histogram
-from maskdpo.dataset.hub.push import Wanted, write_folder
+from maskdpo.dataset.hub.push import write_folder
+from maskdpo.dataset.hub.settings import PushSettings
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
 from maskdpo.run_record import meta_file, sha256_of
@@ -26,8 +26,12 @@ def files(tmp_path: Path) -> RecordFiles:
     return make_files(tmp_path / "in")
 
 
+def settings_for(files: RecordFiles, **more: Any) -> PushSettings:
+    return PushSettings(**{**files._asdict(), "repo": "me/facts", "license": "cc-by-4.0", **more})
+
+
 def card_of(files: RecordFiles, folder: Path, **more: Any) -> str:
-    write_folder(Wanted("me/facts", Files(*files), "cc-by-4.0", **more), folder)
+    write_folder(settings_for(files, **more), folder)
     return (folder / "README.md").read_text()
 
 
@@ -281,7 +285,7 @@ def test_a_dry_run_touches_no_folder_of_others(files: RecordFiles, tmp_path: Pat
         card_of(files, folder)
     assert [path.name for path in folder.iterdir()] == ["README.md"]
     with pytest.raises(UserError, match=r"--repo a b: Repo id must use alphanumeric"):
-        write_folder(Wanted("a b", Files(*files), "mit"), tmp_path / "out")
+        write_folder(settings_for(files, repo="a b"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

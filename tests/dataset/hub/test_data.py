@@ -132,7 +132,7 @@ def test_columns_are_what_is_declared_and_what_datasets_infers(tmp_path: Path) -
 
 def test_large_data_goes_into_several_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "SHARD_BYTES", 1)
-    monkeypatch.setattr("maskdpo.io.parquet.ROWS_A_GROUP", 7)
+    monkeypatch.setattr("maskdpo.io.parquet.ROWS_PER_GROUP", 7)
     files = make_files(tmp_path / "in", test_size=0)
     write_data(tmp_path / "out", Files(*files))
     names = sorted(file.name for file in (tmp_path / "out" / "prompts").iterdir())

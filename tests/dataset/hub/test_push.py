@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from forking import Done, Forks
 from hub_files import RecordFiles, make_files
 from hub_server import READER, WRITER, Fault, Hub, serve
 
@@ -17,33 +18,47 @@ from maskdpo.io import read_records, write_records
 from maskdpo.schemas import Pair, Prompt
 
 
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
+class Place:
+    """Where all Hubs of these tests are, one after the other, and a process that has imported their clients.
+
+    The clients read the address of the Hub, and where their caches lie, when they are imported.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with serve() as hub:
+            url = hub.url
+        self.port, self.home = int(url.rpartition(":")[2]), folder / "home"
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+        self.env = clean | {
+            "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(self.home), "HF_TOKEN": WRITER,
+            "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        modules = ("maskdpo.cli", "maskdpo.dataset.hub.push", "maskdpo.hub.client", "datasets", "pyarrow.parquet")
+        self.forks = Forks(*modules, env=self.env)
 
 
 class World:
     """The Hub, a folder, and what a user types."""
 
-    def __init__(self, hub: Hub, folder: Path) -> None:
-        self.hub, self.folder = hub, folder
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
-        self.env = clean | {
-            "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(folder / "home"), "HF_TOKEN": WRITER,
-            "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
-
-    def python(self, *arguments: str, **env: str | None) -> Done:
-        wanted = {key: value for key, value in (self.env | env).items() if value is not None}
-        run = subprocess.run(
-            [sys.executable, *arguments], env=wanted, cwd=self.folder, capture_output=True, text=True, check=False
-        )
-        assert WRITER not in run.stdout + run.stderr
-        return Done(run.returncode, run.stdout, run.stderr)
+    def __init__(self, hub: Hub, folder: Path, place: Place) -> None:
+        self.hub, self.folder, self.env, self.forks = hub, folder, place.env, place.forks
 
     def maskdpo(self, *arguments: str, **env: str | None) -> Done:
-        return self.python("-m", "maskdpo", *arguments, **env)
+        wanted = {key: value for key, value in (self.env | env).items() if value is not None}
+        if env.keys() <= {"HF_TOKEN"}:
+            done = self.forks.run("maskdpo.cli:main", argv=["maskdpo", *arguments], cwd=self.folder, env=wanted)
+        else:
+            run = subprocess.run(
+                [sys.executable, "-m", "maskdpo", *arguments],
+                env=wanted, cwd=self.folder, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            done = Done(run.returncode, run.stdout, run.stderr)
+        assert WRITER not in done.out + done.err
+        return done
+
+    def python(self, code: str) -> None:
+        done = self.forks.run("forking:run_code", code, cwd=self.folder, env=self.env)
+        assert done.code == 0, done.err
 
     def push(self, files: RecordFiles, *more: str, repo: str = "me/facts", **env: str | None) -> Done:
         return self.maskdpo("push", *files.arguments, "--repo", repo, "--license", "cc-by-4.0", *more, **env)
@@ -62,14 +77,22 @@ class World:
         return line.removeprefix("error: ")
 
     def check(self, code: str) -> None:
-        done = self.python("-c", f"import datasets\n{code}")
-        assert done.code == 0, done.err
+        self.python(f"import datasets\n{code}")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    place = Place(tmp_path_factory.mktemp("place"))
+    yield place
+    place.forks.stop()
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with serve() as hub:
-        yield World(hub, tmp_path)
+def world(place: Place, tmp_path: Path) -> Iterator[World]:
+    """Nothing is in the caches yet."""
+    shutil.rmtree(place.home, ignore_errors=True)
+    with serve(place.port) as hub:
+        yield World(hub, tmp_path, place)
 
 
 @pytest.fixture
@@ -125,19 +148,17 @@ def test_reasoning_and_how_an_answer_was_prompted_come_back_from_the_hub(world: 
         rows = [json.loads(line) | more for line in file.read_text().splitlines()]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     world.pushes(files, repo="facts")
-    (world.folder / "read.py").write_text(
-        "import datetime, sys\n"
+    world.python(
+        "import datetime\n"
         "from pathlib import Path\n"
         "from maskdpo.io import read_records\n"
         "from maskdpo.schemas import Annotation, Pair\n"
         "pairs = list(read_records(Path('hub:me/facts:pairs'), Pair))\n"
-        "assert pairs == list(read_records(Path(sys.argv[1]), Pair))\n"
+        f"assert pairs == list(read_records(Path({str(files.pairs)!r}), Pair))\n"
         "assert {p.prompt_date for p in pairs} == {datetime.date(2026, 1, 31)}\n"
         "answers = list(read_records(Path('hub:me/facts:annotations'), Annotation))\n"
         "assert {a.reasoning is None for a in answers} == {True, False}\n"
     )
-    done = world.python("read.py", str(files.pairs))
-    assert done.code == 0, done.err
 
 
 def test_commands_read_the_hub_and_record_its_commit(world: World, files: RecordFiles) -> None:
@@ -342,14 +363,14 @@ def test_a_folder_of_a_dry_run_is_what_is_pushed_and_reads_the_same(world: World
     assert broken.err.startswith("error: out/annotations/train-00000.parquet: cannot be read as Parquet")
 
 
-def test_help_loads_neither_datasets_nor_pyarrow(world: World) -> None:
+def test_help_loads_neither_datasets_nor_pyarrow() -> None:
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom maskdpo.cli import app\n"
         "assert CliRunner().invoke(app, ['push', '--help']).exit_code == 0\n"
         "print([m for m in ('datasets', 'huggingface_hub', 'pyarrow', 'torch') if m in sys.modules])"
     )
-    done = world.python("-c", code)
-    assert done.out.strip() == "[]", done
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done
 
 
 @pytest.mark.parametrize(("status", "message"), [(410, "the Hub answered 410"), (None, "the Hub cannot be reached")])

@@ -1,4 +1,4 @@
-"""What pairing needs to know of the answers, without their texts; and the texts again, one by one."""
+"""Reads answers twice: first what pairing needs of all of them, then the texts of single ones."""
 
 import hashlib
 import json
@@ -16,26 +16,26 @@ from maskdpo.console import progress
 from maskdpo.dataset.candidates import Candidate, normalised, template_settings
 from maskdpo.dataset.filters import DroppedAnswer, answer_problem
 from maskdpo.dataset.options import PairOptions
-from maskdpo.dataset.score import Tally, by_confidence, score_of
+from maskdpo.dataset.score import WeightedCounts, by_confidence, score_of
 from maskdpo.dataset.stats import PairStats
 from maskdpo.errors import InputError
 from maskdpo.io import open_input, read_located, read_records
 from maskdpo.schemas import Annotation, FinishReason, PairSentence, Prompt
 
 KEPT_TEXTS = 2048
-"""Answers kept in memory: an answer may be in several pairs of its topic, and each pair is looked at twice."""
+"""Texts kept in memory: an answer may be in several pairs of its topic, and each pair is read twice."""
 
 
-def read_prompts_slim(file: Path) -> dict[str, Prompt]:
+def read_prompts_without_references(file: Path) -> dict[str, Prompt]:
     """All prompts by id, without what pairs do not need: references may be long."""
-    slim: dict[str, Any] = {"reference": None, "meta": {}}
-    return {prompt.id: prompt.model_copy(update=slim) for prompt in read_records(file, Prompt)}
+    left_out: dict[str, Any] = {"reference": None, "meta": {}}
+    return {prompt.id: prompt.model_copy(update=left_out) for prompt in read_records(file, Prompt)}
 
 
 def read_candidates(
     file: Path, prompts: Mapping[str, Prompt], options: PairOptions, stats: PairStats
 ) -> dict[str, list[Candidate]]:
-    """First pass: the candidates of every prompt that has answers; what is dropped is counted."""
+    """First pass: the candidates of every prompt that has answers. Dropped answers are counted in ``stats``."""
     found: dict[str, list[Candidate]] = {}
     with progress("build-pairs: reading", None, "answers") as bar:
         for item in read_located(file, Annotation):
@@ -57,8 +57,8 @@ def read_candidates(
 
 def _candidate(answer: Annotation, prompt_id: str, line: int, options: PairOptions) -> Candidate | DroppedAnswer:
     counts = answer.counts
-    tally = by_confidence(answer.sentences) if options.confidence_weighted else Tally(*counts)
-    score = score_of(tally, options.score)
+    weighted = by_confidence(answer.sentences) if options.confidence_weighted else WeightedCounts(*counts)
+    score = score_of(weighted, options.score)
     problem = answer_problem(counts, score, options)
     if problem is not None:
         return problem
@@ -76,8 +76,8 @@ def _candidate(answer: Annotation, prompt_id: str, line: int, options: PairOptio
     )
 
 
-class Text(NamedTuple):
-    """What a pair record takes from an answer."""
+class AnswerText(NamedTuple):
+    """The parts of an answer that a pair record holds."""
 
     response: str
     normalised: str
@@ -88,22 +88,22 @@ class Text(NamedTuple):
     """``template_settings``."""
 
 
-class Texts:
-    """Second pass: the text of a candidate, read from its line; the file is read in any order."""
+class AnswerTexts:
+    """Second pass: reads the text of a candidate from its line. The file may be read in any order."""
 
     def __init__(self, path: Path, file: BufferedReader) -> None:
         self._path, self._file = path, file
-        self._begins = array("Q", [0])  # line i goes from number i - 1 to number i
+        self._begins = array("Q", [0])  # byte offsets: line i has the bytes from offset i - 1 to offset i
         for line in file:
             self._begins.append(self._begins[-1] + len(line))
         self.of = lru_cache(KEPT_TEXTS)(self._of)
 
-    def _of(self, candidate: Candidate) -> Text:
+    def _of(self, candidate: Candidate) -> AnswerText:
         answer = self._read(candidate)
         sentences = [
             PairSentence(start=s.start, end=s.end, label=s.label, confidence=s.confidence) for s in answer.sentences
         ]
-        return Text(
+        return AnswerText(
             answer.response,
             normalised(answer.response),
             sentences,
@@ -129,6 +129,6 @@ class Texts:
 
 
 @contextmanager
-def open_texts(path: Path) -> Iterator[Texts]:
+def open_answer_texts(path: Path) -> Iterator[AnswerTexts]:
     with open_input(path) as file:
-        yield Texts(path, file)
+        yield AnswerTexts(path, file)

@@ -1,4 +1,4 @@
-"""How the published files were made, out of the records beside them."""
+"""How the published files were made, from the run records beside them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from maskdpo.run_record import RunMeta, meta_file, read_meta, sha256_of
 
 @dataclass(frozen=True)
 class Origin:
-    """What is recorded of the files."""
+    """What the run records say about the files."""
 
     steps: list[tuple[str, RunMeta]]
     """Name of the output and record of its run, in the order of the pipeline."""
     unrecorded: list[str]
     """Files without a record."""
     dropped: list[tuple[str, str, int]]
-    """What left no pair: of what, why, how many."""
+    """What made no pair: answers, prompts or pairs, the reason, and the number."""
     notes: list[str]
-    """What does not fit together."""
+    """Files that do not fit together."""
 
 
 def origin_of(files: Files) -> Origin:
-    """Follow the records from the pairs back to the prompts.
+    """Follow the run records from the pairs back to the prompts.
 
     Raises:
-        UserError: the run that makes one of the files is not finished.
+        UserError: the run that writes one of the files is not finished.
     """
     steps: dict[Path, tuple[str, RunMeta]] = {}
     for file in files:
@@ -59,7 +59,7 @@ def _rank(command: str) -> int:
 
 
 def _records(file: Path) -> Iterator[tuple[Path, RunMeta]]:
-    """The record of a file and those of its inputs that are still what the run has read."""
+    """The record of a file, and the records of those of its inputs that have not changed since."""
     meta = read_meta(meta_file(file))
     if meta is None:
         return
@@ -72,7 +72,7 @@ def _records(file: Path) -> Iterator[tuple[Path, RunMeta]]:
 
 
 def _notes(files: Files) -> Iterator[str]:
-    """Where the published files are not those that the others were made from."""
+    """Published files that are not the ones that the others were made from."""
     for output, inputs in ((files.annotations, {"prompts": files.prompts}), (files.pairs, files._asdict())):
         meta = read_meta(meta_file(output))
         for role, file in inputs.items():

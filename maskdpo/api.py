@@ -1,0 +1,391 @@
+"""The stages as Python functions; ``import maskdpo`` offers them. docs/python.md is a walk through all of them.
+
+Records are given as a path, or as an iterable of records. A function with ``out`` writes files as its command does,
+resumable, and returns what the run did; without ``out`` the function returns records. Further settings are those of the
+command by their Python names, such as ``max_tokens=64``: ``maskdpo COMMAND --help`` and the settings models list them.
+Every function raises ``UserError`` for what the caller can put right, in words that name parameters and fields.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+
+from maskdpo import io
+from maskdpo.errors import UserError
+from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt, Response
+from maskdpo.settings import load_settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from maskdpo.annotate.judge import Judge
+    from maskdpo.annotate.stats import AnnotateStats
+    from maskdpo.backends.base import Backend
+    from maskdpo.dataset.hub.push import PushResult
+    from maskdpo.dataset.stats import PairStats
+    from maskdpo.evaluate.page import PageStats
+    from maskdpo.evaluate.tables import Evaluation
+    from maskdpo.evaluate.training import TrainingStats
+    from maskdpo.sample import SampleStats
+    from maskdpo.text.splitters import Splitter
+    from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
+    from maskdpo.train.run.train import TrainResult
+
+R = TypeVar("R", bound=FileRecord)
+File = str | Path
+
+
+class BuiltPairs(NamedTuple):
+    """What ``build_pairs`` makes in memory."""
+
+    train: list[Pair]
+    test: list[Pair]
+    """Pairs of held-out topics."""
+    stats: "PairStats"
+
+
+def read_records(file: File, kind: type[R]) -> Iterator[R]:
+    """The records of a file, one by one, checked.
+
+    Args:
+        file: JSONL, Parquet, a dataset folder, or ``hub:user/name``.
+        kind: ``Prompt``, ``Response``, ``Annotation`` or ``Pair``.
+    """
+    return io.read_records(Path(file), kind)
+
+
+def write_records(file: File, records: Iterable[FileRecord]) -> None:
+    """Write records as JSONL or, if the name ends in ``.parquet``, as Parquet. The file appears whole or not at all."""
+    io.write_records(Path(file), records)
+
+
+def make_backend(model: str, backend: str = "transformers", **settings: Any) -> "Backend":
+    """What runs a model: this process (``transformers``, ``vllm``) or a server (``openai``). Models are loaded late.
+
+    Args:
+        settings: of ``backends.settings.BackendSettings``, such as ``api_base`` or ``batch_size``.
+    """
+    from maskdpo.backends import make_backend as make
+    from maskdpo.backends.settings import BackendSettings
+
+    return make(model, load_settings(BackendSettings, {"backend": backend, **settings}))
+
+
+def make_judge(judge: str, **settings: Any) -> "Judge":
+    """A judge by its name: ``lexical``, ``llm`` (with ``model``), or one of your own.
+
+    Args:
+        settings: of ``annotate.settings.JudgeSettings``, such as ``model``, ``protocol``, ``backend`` or ``api_base``.
+    """
+    from maskdpo.annotate.settings import JudgeSettings
+
+    return load_settings(JudgeSettings, {"judge": judge, **settings}).make_judge()
+
+
+def make_splitter(splitter: str = "markdown", **options: Any) -> "Splitter":
+    """A sentence splitter by its name: ``markdown``, ``spacy``, ``nltk``, or one of your own with its options."""
+    from maskdpo.text.splitters import get_splitter
+
+    return get_splitter(splitter, options=options)
+
+
+@overload
+def sample_responses(
+    prompts: File | Iterable[Prompt], *, model: "str | Backend", out: None = None, **settings: Any
+) -> Iterator[Response]: ...
+@overload
+def sample_responses(
+    prompts: File | Iterable[Prompt], *, model: "str | Backend", out: File, **settings: Any
+) -> "SampleStats": ...
+def sample_responses(
+    prompts: File | Iterable[Prompt], *, model: "str | Backend", out: File | None = None, **settings: Any
+) -> "Iterator[Response] | SampleStats":
+    """Sample several answers to every prompt: ``maskdpo sample``.
+
+    Args:
+        model: a name, or a backend that is there already.
+        out: response records, appended as they come; the same call continues an interrupted run.
+        settings: of ``sample.SampleSettings``, such as ``n``, ``max_tokens``, ``temperature`` or ``backend``.
+
+    Returns:
+        What the run did; without ``out`` the responses, in the order in which they come.
+    """
+    from maskdpo.backends import make_backend as make
+    from maskdpo.sample import SampleSettings, sample, stream_responses
+
+    name = model if isinstance(model, str) else model.model
+    given = {"prompts": "-", "out": "-", "model": name, **settings}
+    loaded = load_settings(SampleSettings, given)
+    backend = make(name, loaded) if isinstance(model, str) else model
+    if out is None:
+        return stream_responses(_records(prompts, Prompt), backend, loaded.sampling(), raw=loaded.raw)
+    with _file(prompts, Path(f"{out}.prompts.jsonl")) as file:
+        return sample(file, Path(out), backend, loaded.sampling(), raw=loaded.raw, restart=loaded.restart)
+
+
+@overload
+def annotate_responses(
+    prompts: File | Iterable[Prompt],
+    responses: File | Iterable[Response],
+    *,
+    judge: "str | Judge",
+    splitter: "str | Splitter" = "markdown",
+    out: None = None,
+    **settings: Any,
+) -> Iterator[Annotation]: ...
+@overload
+def annotate_responses(
+    prompts: File | Iterable[Prompt],
+    responses: File | Iterable[Response],
+    *,
+    judge: "str | Judge",
+    splitter: "str | Splitter" = "markdown",
+    out: File,
+    **settings: Any,
+) -> "AnnotateStats": ...
+def annotate_responses(
+    prompts: File | Iterable[Prompt],
+    responses: File | Iterable[Response],
+    *,
+    judge: "str | Judge",
+    splitter: "str | Splitter" = "markdown",
+    out: File | None = None,
+    **settings: Any,
+) -> "Iterator[Annotation] | AnnotateStats":
+    """Split every answer into sentences and have each labelled against the reference: ``maskdpo annotate``.
+
+    Args:
+        judge: a name, or a judge that is there already.
+        splitter: a name, or a splitter that is there already.
+        out: annotation records, appended as they come; the same call continues an interrupted run.
+        settings: of ``annotate.settings.AnnotateSettings``, such as ``model``, ``protocol`` or ``retry_failed``.
+
+    Returns:
+        What the run did; without ``out`` the annotations, in the order in which the judge is done with them.
+    """
+    from maskdpo.annotate.labelling import annotate, stream_annotations
+    from maskdpo.annotate.settings import AnnotateSettings
+
+    names = {
+        "judge": judge if isinstance(judge, str) else "lexical",
+        "splitter": splitter if isinstance(splitter, str) else "markdown",
+    }
+    with ExitStack() as files:
+        at = Path(f"{out}") if out is not None else Path(files.enter_context(tempfile.TemporaryDirectory())) / "memory"
+        read = files.enter_context(_file(responses, at.with_name(f"{at.name}.responses.jsonl")))
+        given = {"prompts": "-", "responses": read, "out": at, **names, **settings}
+        loaded = load_settings(AnnotateSettings, given)
+        made = loaded.make_judge() if isinstance(judge, str) else judge
+        cut = loaded.make_splitter() if isinstance(splitter, str) else splitter
+        if out is not None:
+            asked = files.enter_context(_file(prompts, at.with_name(f"{at.name}.prompts.jsonl")))
+            return annotate(
+                asked, read, at, made, cut, restart=loaded.restart, retry_failed=loaded.retry_failed,
+                summary=loaded.summary, options=loaded.own_options(),
+            )  # fmt: skip
+        known = {prompt.id: prompt for prompt in _records(prompts, Prompt)}
+        kept = list(io.read_records(read, Response))
+    return stream_annotations(known, kept, made, cut)
+
+
+@overload
+def build_pairs(
+    prompts: File | Iterable[Prompt], annotations: File | Iterable[Annotation], *, out: None = None, **settings: Any
+) -> BuiltPairs: ...
+@overload
+def build_pairs(
+    prompts: File | Iterable[Prompt], annotations: File | Iterable[Annotation], *, out: File, **settings: Any
+) -> "PairStats": ...
+def build_pairs(
+    prompts: File | Iterable[Prompt],
+    annotations: File | Iterable[Annotation],
+    *,
+    out: File | None = None,
+    **settings: Any,
+) -> "BuiltPairs | PairStats":
+    """Build preference pairs that keep the labels of their sentences: ``maskdpo build-pairs``.
+
+    Args:
+        out: pair records; pairs of held-out topics go to ``NAME.test.jsonl`` beside this file.
+        settings: of ``dataset.options.PairOptions``, such as ``strategy``, ``score``, ``min_margin`` or ``test_size``.
+
+    Returns:
+        Counts of everything that was kept and dropped; without ``out`` also the pairs themselves.
+    """
+    from maskdpo.dataset.options import PairOptions
+    from maskdpo.dataset.pairs import build_pairs as build
+    from maskdpo.dataset.write import test_file
+
+    options = load_settings(PairOptions, settings)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as files:
+        memory = Path(folder)
+        asked = files.enter_context(_file(prompts, memory / "prompts.jsonl"))
+        labelled = files.enter_context(_file(annotations, memory / "annotations.jsonl"))
+        pairs = memory / "pairs.jsonl" if out is None else Path(out)
+        stats = build(asked, labelled, pairs, options)
+        if out is not None:
+            return stats
+        train, test = (list(io.read_records(file, Pair)) if file.exists() else [] for file in (pairs, test_file(pairs)))
+        return BuiltPairs(train, test, stats)
+
+
+def train_model(pairs: File | Iterable[Pair], out: File, *, model: str, **settings: Any) -> "TrainResult | None":
+    """Train a model on pairs with Mask-DPO or another method: ``maskdpo train``.
+
+    Args:
+        pairs: records in memory are kept as ``OUT.pairs.jsonl`` beside ``out``, so that the run can be resumed.
+        out: folder for the trained model; the same call continues an interrupted run.
+        model: ``smollm2``, a model folder, or a Hub id.
+        settings: of ``train.config.TrainConfig`` and ``RunOptions``, such as ``method``, ``lr`` or ``eval_file``.
+
+    Returns:
+        What was done, with the figures of every step; None where ``out`` already holds the finished run.
+    """
+    from maskdpo.train.config import TrainSettings
+    from maskdpo.train.run.train import train
+
+    kept = Path(f"{out}.pairs.jsonl")
+    if not isinstance(pairs, str | Path):
+        write_records(kept, pairs)
+        pairs = kept
+    loaded = load_settings(TrainSettings, {"pairs": pairs, "out": out, "model": model, **settings})
+    if loaded.nproc > 1 or loaded.dry_run or loaded.push:
+        raise UserError("`nproc`, `dry_run` and `push` are for the command `maskdpo train`; use torchrun for processes")
+    return train(loaded.pairs, loaded.out, loaded.config(), loaded)
+
+
+def encode_pair(
+    pair: Pair, tokenizer: "PreTrainedTokenizerBase", *, method: str = "mask-dpo", **settings: Any
+) -> "EncodedPair | Drop":
+    """The token ids and the exact weights of both sides of a pair, for a trainer of one's own.
+
+    Args:
+        tokenizer: a fast tokenizer; for conversational pairs with a chat template.
+        method: which sentences train (``train.data.weights.METHODS``), or a mask of your own.
+        settings: of ``train.config.EncodeSettings``: ``eos``, ``max_length``, ``reasoning``, ``template_options``.
+
+    Returns:
+        ``prompt_ids`` int64 [P], and for ``chosen`` and ``rejected`` ``ids`` int64 [T] and ``weights`` float32 [T]:
+        the w_t of Mask-DPO (arXiv 2503.02846, eq. 4), 0 for tokens that do not train. Or why there are none, as a
+        member of ``Drop``: a mask is never guessed.
+    """
+    from maskdpo.train.config import EncodeSettings
+
+    given = {"model": tokenizer.name_or_path, "method": method, **settings}
+    return _encoder(tokenizer, load_settings(EncodeSettings, given).model_dump_json()).encode(pair)
+
+
+@lru_cache(maxsize=8)
+def _encoder(tokenizer: "PreTrainedTokenizerBase", settings: str) -> "Encoder":
+    """Kept, as an encoder learns once what a chat template writes around answers."""
+    from maskdpo.train.config import EncodeSettings
+    from maskdpo.train.data.read import encoder_for
+
+    return encoder_for(EncodeSettings.model_validate_json(settings), tokenizer)
+
+
+def evaluate_annotations(
+    annotations: File | Iterable[Annotation],
+    *,
+    prompts: File | Iterable[Prompt] | None = None,
+    gold: File | Iterable[Annotation] | None = None,
+    compare: File | Iterable[Annotation] | None = None,
+    length_penalty: int | None = None,
+    seed: int = 0,
+) -> "Evaluation":
+    """Count right, wrong, no-fact and not-judged sentences per answer: ``maskdpo evaluate``.
+
+    Args:
+        prompts: for the topics, over which the intervals are drawn.
+        gold: annotations with human labels, with which the labels are compared.
+        compare: annotations of another model (after), to set beside these (before).
+        length_penalty: gamma of FActScore's precision (arXiv 2305.14251); None leaves the figure out.
+
+    Returns:
+        ``tables()`` to print, and all figures as ``values()``.
+    """
+    from maskdpo.evaluate.tables import evaluate_files
+
+    with _files(annotations, prompts, gold, compare) as (ours, asked, human, after):
+        assert ours is not None
+        return evaluate_files(ours, prompts=asked, gold=human, compared=after, length_penalty=length_penalty, seed=seed)
+
+
+def write_report(
+    records: File | Iterable[Annotation] | Iterable[Pair],
+    out: File,
+    *,
+    prompts: File | Iterable[Prompt] | None = None,
+    gold: File | Iterable[Annotation] | None = None,
+    compare: File | Iterable[Annotation] | None = None,
+    model: str | None = None,
+    method: str = "mask-dpo",
+    title: str | None = None,
+    seed: int = 0,
+) -> "PageStats | TrainingStats":
+    """Write one self-contained HTML page: ``maskdpo report``.
+
+    Args:
+        records: annotations or pairs, or the path of a training: its folder, or its metrics.jsonl.
+        model: for pairs: mark the very tokens that train with the tokenizer of this model.
+    """
+    from maskdpo.evaluate.report import write_report as write
+
+    tokens = None
+    if model is not None:
+        from maskdpo.train.data.trained_tokens import trained_tokens
+
+        tokens = trained_tokens(model, method)
+    with _files(records, prompts, gold, compare) as (shown, asked, human, after):
+        assert shown is not None
+        return write(shown, Path(out), compare=after, prompts=asked, gold=human, tokens=tokens, title=title, seed=seed)
+
+
+def push_dataset(
+    prompts: File | Iterable[Prompt],
+    annotations: File | Iterable[Annotation],
+    pairs: File | Iterable[Pair],
+    *,
+    repo: str,
+    license: str,
+    **settings: Any,
+) -> "PushResult":
+    """Publish labelled data as a dataset on the Hugging Face Hub, with a card: ``maskdpo push``.
+
+    Args:
+        repo: ``user/name``, or ``name`` for your own account.
+        license: by its id on the Hub, such as ``cc-by-4.0``.
+        settings: ``agreement``, ``private`` and ``overwrite_schema``.
+    """
+    from maskdpo.dataset.hub.push import push
+    from maskdpo.dataset.hub.settings import PushSettings
+
+    with _files(prompts, annotations, pairs) as (asked, labelled, built):
+        files = {"prompts": asked, "annotations": labelled, "pairs": built}
+        return push(load_settings(PushSettings, {**files, "repo": repo, "license": license, **settings}))
+
+
+def _records(given: File | Iterable[R], kind: type[R]) -> Iterable[R]:
+    return read_records(given, kind) if isinstance(given, str | Path) else given
+
+
+@contextmanager
+def _file(given: File | Iterable[FileRecord], memory: Path) -> Iterator[Path]:
+    """The path of records that are in a file, else of a file that holds them while it is needed."""
+    if isinstance(given, str | Path):
+        yield Path(given)
+        return
+    write_records(memory, given)
+    yield memory
+
+
+@contextmanager
+def _files(*given: File | Iterable[FileRecord] | None) -> Iterator[list[Path | None]]:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        yield [
+            None if one is None else stack.enter_context(_file(one, Path(folder) / f"memory-{i}.jsonl"))
+            for i, one in enumerate(given)
+        ]
