@@ -224,7 +224,7 @@ def test_a_result_is_computed_once(tmp_path: Path) -> None:
 
 
 def test_cells_run_from_end_to_end_and_are_skipped_when_there(tmp_path: Path) -> None:
-    folder = Folder(tmp_path, Setting(12, 4, pretrain_steps=160, samples=6, epochs=1, eval_samples=2))
+    folder = Folder(tmp_path, Setting(8, 3, pretrain_steps=80, samples=6, epochs=1, eval_samples=2))
     make_base(folder, 1)
     make_pool(folder, Pool(1))
     cell = Cell(Pool(1), "mask-dpo", 1e-3)
