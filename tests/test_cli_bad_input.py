@@ -383,13 +383,13 @@ def test_an_output_below_a_file(world: World, command: str) -> None:
 )
 def test_an_output_that_is_an_input(world: World, command: str, role: str) -> None:
     world.values["out"] = str(world.files[role])
-    assert world.fails(COMMANDS[command]) == f"{role}.jsonl: is an input of this command; name another --out"
+    assert world.fails(COMMANDS[command]) == f"{role}.jsonl: is an input of this command; name another output"
 
 
 @pytest.mark.parametrize(
     ("summary", "message"),
     [
-        ("{prompts}", "prompts.jsonl: is an input of this command; name another --out"),
+        ("{prompts}", "prompts.jsonl: is an input of this command; name another output"),
         ("{out}", "result: is the output, or a file beside it; name another --summary"),
         ("{out}.meta.json", "result.meta.json: is the output, or a file beside it; name another --summary"),
         ("{prompts}/summary", "prompts.jsonl/summary: cannot be written: prompts.jsonl is no folder"),

@@ -157,7 +157,7 @@ def test_on_mps_the_type_is_float32_unless_bfloat16_is_asked_for(monkeypatch: py
     monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: True)
     assert compute_type("bfloat16", "mps:0") == "bfloat16"
     monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: False)
-    with pytest.raises(UserError, match="--dtype bfloat16: on mps torch computes in it from macOS 14 on"):
+    with pytest.raises(UserError, match="`dtype` bfloat16: on mps torch computes in it from macOS 14 on"):
         compute_type("bfloat16", "mps:0")
 
 

@@ -356,7 +356,7 @@ def test_passwords_are_neither_shown_nor_recorded(world: World, capsys: pytest.C
         ("sample", "n", "many", "sample.n: Input should be a valid integer, unable to parse string as an integer"),
         ("sample", "backend", "pigeon", "sample.backend: unknown backend 'pigeon'; known: transformers, vllm, openai"),
         ("sample", "out", "x", "sample.out: cannot be set here: the pipeline sets it"),
-        ("train", "restart", True, "train.restart: cannot be set here: use --from"),
+        ("train", "restart", True, "train.restart: cannot be set here: use `start`"),
         ("annotate", "judge", None, "annotate.judge: is missing"),
         ("build-pairs", "test_size", 1, "build-pairs.test-size: Input should be less than or equal to 0.99"),
     ],
@@ -432,7 +432,7 @@ def test_labels_of_a_changed_judge_are_not_mixed(world: World) -> None:
     record.write_text(record.read_text().replace('"name": "lexical"', '"name": "lexical-old"'))
     with (world.folder / "prompts.jsonl").open("a") as file:
         file.write('{"id": "Oslo", "prompt": "Oslo?", "reference": "It is not."}\n')
-    with pytest.raises(UserError, match=r"^annotate: .*name: 'lexical-old' -> 'lexical'.* --from annotate$"):
+    with pytest.raises(UserError, match=r"^annotate: .*name: 'lexical-old' -> 'lexical'.* `start` annotate$"):
         world.run()
     assert world.run("annotate")["annotate"] == "anew"
 
@@ -470,7 +470,7 @@ def test_edited_settings_train_anew(world: World) -> None:
 
 
 def test_no_such_stage(world: World) -> None:
-    with pytest.raises(UserError, match=r"^--from sampel: no such stage; the file has: sample, annotate, "):
+    with pytest.raises(UserError, match=r"^`start` sampel: no such stage; the file has: sample, annotate, "):
         world.run("sampel")
 
 

@@ -221,7 +221,7 @@ def test_changed_settings_are_refused_by_name(
     with pytest.raises(UserError) as error:
         sample(prompts, out, backend, sampling, raw=raw)
     assert what in str(error.value)
-    assert "--restart" in str(error.value)
+    assert "`restart`" in str(error.value)
     assert backend.asked == []
     assert out.read_bytes() == before
 
@@ -247,7 +247,7 @@ def test_raw_sends_strings_as_they_are_and_takes_no_messages(jsonl: Any, tmp_pat
     sample(jsonl("p.jsonl", [{"id": "a", "prompt": "The sky is"}]), tmp_path / "r.jsonl", backend, SAMPLING, raw=True)
     assert backend.requests[0].prompt == "The sky is"
     chat = jsonl("c.jsonl", [{"id": "a", "prompt": "x"}, {"id": "b", "prompt": [{"role": "user", "content": "?"}]}])
-    with pytest.raises(InputError, match=r"c\.jsonl:2: prompt: --raw sends the prompt as it is"):
+    with pytest.raises(InputError, match=r"c\.jsonl:2: prompt: `raw` sends the prompt as it is"):
         sample(chat, tmp_path / "c.out", Scripted(), SAMPLING, raw=True)
     assert not (tmp_path / "c.out").exists()
 
@@ -327,7 +327,7 @@ def test_template_options_are_recorded_and_hold_for_a_resumed_run(prompts: Path,
     with pytest.raises(UserError, match=r"template_options: \{'enable_thinking': False\} -> None"):
         sample(prompts, out, Scripted(), SAMPLING)
     raw = jsonl_prompt(tmp_path)
-    with pytest.raises(UserError, match="--template-option is for a chat template, and --raw uses none"):
+    with pytest.raises(UserError, match="`template_options` is for a chat template, and `raw` uses none"):
         sample(raw, tmp_path / "raw.jsonl", told, SAMPLING, raw=True)
 
 

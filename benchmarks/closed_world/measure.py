@@ -32,7 +32,7 @@ def figures(annotations: Sequence[Annotation], prompts: Mapping[str, Prompt]) ->
     summary = summarise(annotations, prompts)
     reasons = Counter(sentence.reason for annotation in annotations for sentence in annotation.sentences)
     answers = len(annotations)
-    found = {ours: summary.metrics[theirs].value for ours, theirs in FROM_EVALUATE.items()}
+    found = {ours: summary.figures[theirs].value for ours, theirs in FROM_EVALUATE.items()}
     return found | {
         "sentences": sum(len(annotation.sentences) for annotation in annotations) / answers,
         "malformed": reasons[MALFORMED] / answers,

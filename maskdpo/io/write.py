@@ -21,7 +21,7 @@ def refuse_overwriting(out: Path, *inputs: Path | None) -> None:
     """Refuse (``InputError``) an output that is one of the inputs, which would be lost."""
     for path in inputs:
         if path is not None and out.exists() and path.exists() and out.samefile(path):
-            raise InputError("is an input of this command; name another `out`", path=out)
+            raise InputError("is an input of this command; name another output", path=out)
 
 
 @contextmanager

@@ -265,7 +265,7 @@ def test_another_judge_or_splitter_is_refused_by_name(
     with pytest.raises(UserError) as error:
         annotate(prompts, responses, out, judge, get_splitter(splitter, lambda: ["One. Two."]))
     assert what in str(error.value)
-    assert "--restart" in str(error.value)
+    assert "`restart`" in str(error.value)
     assert judge.asked == []
     assert (out.read_bytes(), meta_file(out).read_bytes()) == before
 
@@ -307,7 +307,7 @@ def test_an_output_without_its_meta_file_is_not_continued_by_another_judge(
     with pytest.raises(InputError) as error:
         annotate(prompts, responses, out, judge, SPLITTER)
     assert f"a.jsonl: 'r0' has its labels from another {what}" in str(error.value)
-    assert "use another --out or --restart" in str(error.value)
+    assert "use another `out` or `restart`" in str(error.value)
     assert (judge.asked, out.read_bytes(), meta_file(out).exists()) == ([], before, False)
     assert annotate(prompts, responses, out, Scripted(), SPLITTER).already_there == 10  # the same judge goes on
 
@@ -429,7 +429,7 @@ def test_a_judge_of_ones_own(run: Run, own: str, attribute: str) -> None:
     ("name", "message"),
     [
         ("oracle", "unknown judge 'oracle'; known: lexical, llm, or package.module:factory"),
-        ("no_such_module:make", "--judge no_such_module:make: cannot be imported"),
+        ("no_such_module:make", "`judge` no_such_module:make: cannot be imported"),
         ("own_judge_for_test:nothing", "cannot be imported"),
         ("own_judge_for_test:not_a_judge", "dict is no judge: it needs 'info' and 'judge'"),
         (":make", "cannot be imported"),

@@ -67,7 +67,7 @@ def test_the_hash_changes_with_every_file_and_with_nothing_else(folder: Path) ->
 
 
 def test_no_such_protocol() -> None:
-    with pytest.raises(UserError, match=r"--protocol nonsense: neither a built-in protocol .*single.* nor a folder"):
+    with pytest.raises(UserError, match=r"`protocol` nonsense: neither a built-in protocol .*single.* nor a folder"):
         load_protocol("nonsense")
 
 

@@ -174,7 +174,7 @@ def test_reasoning_is_kept_apart_however_a_server_sends_it(
 def test_reasoning_alone_is_a_failure(server: FaultServer, answer: dict[str, Any]) -> None:
     server.script = lambda asked: Answer(answer)
     found = failure(one(server, sampling=Sampling(max_tokens=9)))
-    used = "its 9 tokens were used up; raise --max-tokens"
+    used = "its 9 tokens were used up; raise `max_tokens`"
     assert found == Failure(Status.TRUNCATED, f"the answer consists of reasoning only: {used}")
 
 
@@ -182,7 +182,7 @@ def test_an_answer_that_ends_within_its_reasoning_names_stop_texts_as_a_cause(se
     server.queue.append(Answer(chat("<think>Hm.")))
     found = failure(one(server, sampling=Sampling(stop=("\n",))))
     assert found.status is Status.PARSE_ERROR
-    assert "a --stop text occurs in it" in found.message
+    assert "a `stop` text occurs in it" in found.message
 
 
 def test_one_answer_of_reasoning_alone_does_not_lose_the_others(server: FaultServer) -> None:
@@ -223,7 +223,7 @@ def test_a_server_that_takes_no_template_options_is_one_line(server: FaultServer
     with pytest.raises(UserError) as caught:
         one(server, template_options={"enable_thinking": False})
     assert "takes no options for the chat template" in str(caught.value)
-    assert "Leave --template-option out" in str(caught.value)
+    assert "Leave `template_options` out" in str(caught.value)
     assert len(server.asked) == 1
 
 
@@ -792,7 +792,7 @@ def test_no_server_at_all() -> None:
         (problem(401, f"Incorrect API key provided: {KEY}"), "Set OPENAI_API_KEY"),
         (problem(402, "Insufficient balance"), "quota"),
         (problem(403, "not allowed"), "permissions"),
-        (problem(404, "The model `m` does not exist"), "Check --model"),
+        (problem(404, "The model `m` does not exist"), "Check `model`"),
         (problem(429, "You exceeded your current quota", code="insufficient_quota"), "quota"),
     ],
 )

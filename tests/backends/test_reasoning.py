@@ -39,7 +39,7 @@ def test_a_template_option_turns_the_reasoning_off(thinking_model: str) -> None:
 
 @pytest.mark.parametrize("tokens", [1, 4, 12])
 def test_a_budget_that_the_reasoning_used_up_is_a_failure(thinking_model: str, tokens: int) -> None:
-    used = f"its {tokens} tokens were used up; raise --max-tokens"
+    used = f"its {tokens} tokens were used up; raise `max_tokens`"
     expected = Failure(Status.TRUNCATED, f"the answer consists of reasoning only: {used}")
     assert answered(thinking_model, max_tokens=tokens) == expected
 
@@ -188,7 +188,7 @@ def test_nothing_behind_reasoning_is_a_failure(answer: str | None) -> None:
     ended = free_answer(REQUEST, "Hm.", answer, "stop")
     assert isinstance(ended, Failure)
     assert ended.status is Status.PARSE_ERROR
-    assert "a --stop text occurs in it" in ended.message
+    assert "a `stop` text occurs in it" in ended.message
 
 
 def test_an_answer_without_reasoning_may_be_empty_as_before() -> None:
@@ -208,4 +208,4 @@ def test_an_option_that_the_template_does_not_read_is_said(tiny_model: str, caps
     )
     assert not backend.writes_date()
     said = " ".join(capsys.readouterr().err.split())
-    assert "does not read enable_thinkin: --template-option has no effect there" in said
+    assert "does not read enable_thinkin: `template_options` has no effect" in said

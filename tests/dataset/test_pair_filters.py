@@ -19,7 +19,7 @@ BAD = Candidate("b", "q", 2, 0.2, Counts(1, 3), 100, b"b", False)
     ("counts", "options", "problem"),
     [
         (Counts(), {}, DroppedAnswer.SENTENCES),
-        (Counts(), {"min_sentences": 0}, DroppedAnswer.SENTENCES),
+        (Counts(), {}, DroppedAnswer.SENTENCES),
         (Counts(2, 1), {"min_sentences": 4}, DroppedAnswer.SENTENCES),
         (Counts(2, 1), {"min_sentences": 3}, None),
         (Counts(not_judged=5), {"min_coverage": 0.0}, DroppedAnswer.UNJUDGED),

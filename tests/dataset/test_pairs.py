@@ -22,6 +22,7 @@ from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
 from maskdpo.run_record import RunMeta, meta_file
 from maskdpo.schemas import Message, Pair
+from maskdpo.settings import load_settings
 
 LABELS = {"r": "no_hallucination", "w": "contradictory", "u": "unverifiable", "n": "no_fact", "?": None}
 
@@ -48,7 +49,7 @@ class Files:
 
     def build(self, prompts: list[Any], answers: list[Any], **options: Any) -> PairStats:
         summary = options.pop("summary", None)
-        chosen = PairOptions(**({"test_size": 0.0} | options))
+        chosen = load_settings(PairOptions, {"test_size": 0.0} | options)
         files = self._jsonl("p.jsonl", prompts), self._jsonl("a.jsonl", answers)
         return build_pairs(*files, self.out, chosen, summary_file=summary)
 
@@ -393,7 +394,7 @@ def test_a_test_file_of_somebody_else_stays(files: Files, record: str | None, te
         meta_file(files.out).write_text(json.dumps(meta | {"command": record}))
     files.test_out.write_text("mine\n")
     before = {file: file.read_bytes() for file in files.out.parent.glob("pairs*")}
-    with pytest.raises(InputError, match=r"pairs\.test\.jsonl: is where test pairs go, .* name another --out"):
+    with pytest.raises(InputError, match=r"pairs\.test\.jsonl: is where test pairs go, .* name another `out`"):
         files.build(prompts, answers, test_size=test_size)
     assert {file: file.read_bytes() for file in files.out.parent.glob("pairs*")} == before
 
@@ -450,16 +451,16 @@ def test_raw_answers_and_chat_prompts_keep_their_forms(files: Files) -> None:
             {"score": "bleu"},
             "unknown score 'bleu'; known: right-of-all, right-of-judged, precision, anah, diff",
         ),
-        (two(0), {"k": 2}, "--k goes with --strategy top-bottom"),
+        (two(0), {"k": 2}, "`k` goes with `strategy` top-bottom"),
         (two(0), {"min_margin": 1.5}, "`min_margin` is 1.5, but must lie between 0 and 1"),
-        (two(0), {"min_margin": float("nan")}, "--min-margin is nan, but must lie between 0 and 1"),
-        (two(0), {"max_length_ratio": float("nan")}, "--max-length-ratio is nan, but must lie between 1 and inf"),
+        (two(0), {"min_margin": float("nan")}, "`min_margin`: Input should be greater than or equal to 0"),
+        (two(0), {"max_length_ratio": float("nan")}, "`max_length_ratio`: Input should be greater than or equal to 1"),
         (
             two(0),
             {"min_margin": 3.0, "score": "difference"},
             "no pair could be built (1 prompts: no answers; 1 prompts:",
         ),
-        (two(0), {"test_size": 0.99}, "all 1 pairs fell to the test split; lower --test-size"),
+        (two(0), {"test_size": 0.99}, "all 1 pairs fell to the test split; lower `test_size`"),
         (two(1), {}, "a.jsonl:1: prompt_id: no prompt has the id 'q1'"),
     ],
 )
@@ -485,9 +486,9 @@ def test_a_failed_run_leaves_the_pairs_of_an_earlier_one(files: Files) -> None:
     [
         ("a.jsonl", "is an input of this command"),
         ("p.jsonl", "is an input of this command"),
-        ("pairs.jsonl", "is written by this command already; name another --summary"),
-        ("pairs.test.jsonl", "is written by this command already; name another --summary"),
-        ("pairs.jsonl.meta.json", "is written by this command already; name another --summary"),
+        ("pairs.jsonl", "is written by this command already; name another `summary`"),
+        ("pairs.test.jsonl", "is written by this command already; name another `summary`"),
+        ("pairs.jsonl.meta.json", "is written by this command already; name another `summary`"),
         (".", "is a folder, a file is needed"),
     ],
 )

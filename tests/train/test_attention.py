@@ -144,5 +144,5 @@ def test_compiled_layers_compute_the_same(tiny_model: str) -> None:
 
 def test_without_a_compiler_one_line_says_so(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match=r"--compile: no C\+\+ compiler 'no-such-compiler' is installed"):
+    with pytest.raises(UserError, match=r"`compile`: no C\+\+ compiler 'no-such-compiler' is installed"):
         load_policy(TrainConfig(model=tiny_model, compile=True), PAIRS[:1], "cpu")

@@ -180,7 +180,7 @@ def test_a_changed_configuration_does_not_go_on(
     with pytest.raises(UserError, match="stopped"):
         train(pairs_file, out, config_for(tiny_model, max_steps=6), RunOptions(save_every=2))
     monkeypatch.undo()
-    with pytest.raises(UserError, match=r"lr: 0\.001 -> 0\.002.*--restart"):
+    with pytest.raises(UserError, match=r"lr: 0\.001 -> 0\.002.*`restart`"):
         train(pairs_file, out, config_for(tiny_model, max_steps=6, lr=2e-3), RunOptions(save_every=2))
     assert [path.name for path in checkpoints(out / "checkpoints")] == ["step-00000002"]
     result = train(pairs_file, out, config_for(tiny_model, max_steps=6), RunOptions(save_every=2))
@@ -197,7 +197,7 @@ def test_a_signal_saves_and_says_how_to_go_on(sent: str, tiny_model: str, pairs_
     arguments += ["--epochs", "100000", "--batch-size", "2", "--dtype", "float32"]
 
     def start_another() -> None:
-        with pytest.raises(UserError, match=r"out: another maskdpo run is writing to it; wait .* or use another --out"):
+        with pytest.raises(UserError, match=r"out: another maskdpo run is writing to it; wait .* or use another `out`"):
             train(pairs_file, out, config_for(tiny_model))
         with pytest.raises(UserError, match="another maskdpo run"):
             train(pairs_file, out, config_for(tiny_model), RunOptions(restart=True))

@@ -32,7 +32,7 @@ KINDS = ["llama", "gpt2", "bloom", "mpt", "falcon", "opt", "gemma2", "gpt_oss", 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_layers_are_found_whatever_their_name(kind: str) -> None:
-    layers = decoder_layers(random_model(kind), "--compile")
+    layers = decoder_layers(random_model(kind), "`compile`")
     assert len(layers) == 2
     assert len({type(layer) for layer in layers}) == 1
     assert type(layers[0]).__name__.endswith(("Layer", "Block"))
@@ -40,7 +40,7 @@ def test_the_layers_are_found_whatever_their_name(kind: str) -> None:
 
 def test_experts_are_no_layers() -> None:
     model = random_model("jamba", num_experts=4, use_mamba_kernels=False, attn_layer_period=2, attn_layer_offset=1)
-    assert [type(layer).__name__ for layer in decoder_layers(model, "--nproc")] == [
+    assert [type(layer).__name__ for layer in decoder_layers(model, "`nproc`")] == [
         "JambaMambaDecoderLayer",
         "JambaAttentionDecoderLayer",
     ]
@@ -49,8 +49,8 @@ def test_experts_are_no_layers() -> None:
 def test_a_decoder_without_a_list_of_layers_is_refused_by_the_option_that_needs_it() -> None:
     model = random_model()
     model.model.layers = nn.Sequential(*model.model.layers)
-    with pytest.raises(UserError, match="--compile: the layers of llama cannot be told apart"):
-        decoder_layers(model, "--compile")
+    with pytest.raises(UserError, match="`compile`: the layers of llama cannot be told apart"):
+        decoder_layers(model, "`compile`")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "gemma3n_text"])
@@ -143,7 +143,7 @@ def test_pairs_that_are_too_long_for_the_model_are_named(config: Any, limit: int
     check_lengths(config, [fits], "m")
     beyond = [pair_of(f"p{i}", 10, 3, limit - 9 + i) for i in range(5)]
     expected = rf"m: prompt and answer of 5 of 6 pairs \(p0, p1, p2 and others\) have more than {limit} tokens, up to "
-    with pytest.raises(UserError, match=rf"{expected}{limit + 5}; .*{why}.*--max-length {limit}"):
+    with pytest.raises(UserError, match=rf"{expected}{limit + 5}; .*{why}.*`max_length` {limit}"):
         check_lengths(config, [fits, *beyond], "m")
 
 

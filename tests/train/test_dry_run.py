@@ -79,7 +79,7 @@ def test_the_plan_counts_both_rows_of_a_pair_where_prompts_repeat(
 def test_pairs_beyond_the_positions_stop_a_plan_too(windowed_model: str, tmp_path: Path) -> None:
     pairs = [make_pair([("A. " * n, RIGHT)], [("B.", WRONG)], id=f"p{n}") for n in (1, 400)]
     write_records(tmp_path / "pairs.jsonl", pairs)
-    with pytest.raises(UserError, match=r"1 of 2 pairs \(p400\) have more than 256 tokens.*--max-length 256"):
+    with pytest.raises(UserError, match=r"1 of 2 pairs \(p400\) have more than 256 tokens.*`max_length` 256"):
         plan_run(tmp_path / "pairs.jsonl", config_for(windowed_model))
 
 

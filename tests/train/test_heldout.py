@@ -188,8 +188,8 @@ def test_its_reference_is_kept_too(
 @pytest.mark.parametrize(
     ("settings", "options", "message"),
     [
-        ({"keep_best": True}, RunOptions(), "--keep-best needs held-out pairs: --eval PAIRS"),
-        ({}, RunOptions(show_answers=2), "--show-answers needs held-out pairs: --eval PAIRS"),
+        ({"keep_best": True}, RunOptions(), "`keep_best` needs held-out pairs: `eval_file` PAIRS"),
+        ({}, RunOptions(show_answers=2), "`show_answers` needs held-out pairs: `eval_file` PAIRS"),
         ({}, RunOptions(eval_file=Path("nowhere.jsonl")), "nowhere.jsonl: no such file"),
     ],
 )

@@ -199,7 +199,7 @@ def test_named_targets(tiny_model: str, pairs_file: Path, tmp_path: Path) -> Non
 
 
 def test_targets_that_are_none(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--lora-targets qq_proj: Target modules .*not found"):
+    with pytest.raises(UserError, match=r"`lora_targets` qq_proj: Target modules .*not found"):
         train(pairs_file, tmp_path / "out", lora_config(tiny_model, lora_targets="qq_proj"))
     assert not (tmp_path / "out").exists()
 
@@ -266,12 +266,12 @@ def test_a_missing_peft_is_named_before_anything_is_loaded(
 
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(
-        UserError, match=r"--lora-r needs the package peft. Install it with: pip install 'maskdpo\[lora"
+        UserError, match=r"`lora_r` needs the package peft. Install it with: pip install 'maskdpo\[lora"
     ):
         train(pairs_file, tmp_path / "out", lora_config("./no-such-model-yet"))
 
 
 @pytest.mark.parametrize("setting", [{"lora_alpha": 8}, {"lora_dropout": 0.1}, {"merge": False}])
 def test_settings_of_an_adapter_want_one(setting: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="only with --lora-r"):
+    with pytest.raises(ValueError, match="goes with `lora_r`"):
         config_for("m", **setting)

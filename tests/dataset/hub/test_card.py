@@ -284,7 +284,7 @@ def test_a_dry_run_touches_no_folder_of_others(files: RecordFiles, tmp_path: Pat
     with pytest.raises(InputError, match="no dataset folder of maskdpo"):
         card_of(files, folder)
     assert [path.name for path in folder.iterdir()] == ["README.md"]
-    with pytest.raises(UserError, match=r"--repo a b: Repo id must use alphanumeric"):
+    with pytest.raises(UserError, match=r"`repo` a b: Repo id must use alphanumeric"):
         write_folder(settings_for(files, repo="a b"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -153,7 +153,7 @@ def test_chat_and_raw_pairs_are_no_one_dataset(tmp_path: Path) -> None:
     mixed = [train[0], next(iter(read_records(raw.pairs, Pair))).model_copy(update={"id": "other"})]
     write_records(chat.pairs, mixed)
     message = (
-        "prompt: this one is plain text (--raw), those before it are chat messages; a column of pairs has one type"
+        "prompt: this one is plain text (`raw`), those before it are chat messages; a column of pairs has one type"
     )
     assert fails(chat, tmp_path).startswith(f"chat/pairs.jsonl:2: {message}")
     write_records(chat.pairs, train)
