@@ -223,6 +223,7 @@ def test_a_result_is_computed_once(tmp_path: Path) -> None:
     assert len(calls) == 1 and found["x"] == 1.0 and "cpu_seconds" in found
 
 
+@pytest.mark.slow
 def test_cells_run_from_end_to_end_and_are_skipped_when_there(tmp_path: Path) -> None:
     folder = Folder(tmp_path, Setting(8, 3, pretrain_steps=80, samples=6, epochs=1, eval_samples=2))
     make_base(folder, 1)

@@ -15,7 +15,10 @@ from maskdpo.schemas import Annotation, Pair, Response
 DATA = Path(os.environ.get("MASKDPO_DATA") or Path(__file__).parents[2] / "shared" / "data" / "factcheck_bench")
 PROMPTS, RESPONSES, GOLD = (DATA / f"{name}.jsonl" for name in ("prompts", "responses", "gold"))
 
-pytestmark = pytest.mark.skipif(not GOLD.is_file(), reason="no Factcheck-Bench here; $MASKDPO_DATA names its folder")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not GOLD.is_file(), reason="no Factcheck-Bench here; $MASKDPO_DATA names its folder"),
+]
 
 
 def maskdpo(*arguments: object) -> None:
@@ -132,7 +135,6 @@ def smollm2() -> str:
     return "smollm2"
 
 
-@pytest.mark.slow
 def test_inspect_shows_masks_that_lie_on_the_labelled_text(pairs: Path, tmp_path: Path) -> None:
     from maskdpo.models import load_tokenizer
 
@@ -153,7 +155,6 @@ def test_inspect_shows_masks_that_lie_on_the_labelled_text(pairs: Path, tmp_path
                 assert text[sentence.start : sentence.end].strip() in on
 
 
-@pytest.mark.slow
 def test_one_step_of_training_starts_at_log_2_and_is_not_done_twice(pairs: Path, tmp_path: Path) -> None:
     model = smollm2()
     shortest = sorted(read_records(pairs, Pair), key=lambda p: len(p.response("chosen")) + len(p.response("rejected")))

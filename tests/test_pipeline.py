@@ -25,6 +25,8 @@ from maskdpo.run_record import meta_file, read_meta
 from maskdpo.sample import SampleSettings
 from maskdpo.settings import Settings, settings_model
 
+pytestmark = pytest.mark.slow
+
 CITIES = ("Paris", "London", "Rome", "Berlin", "Madrid")
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

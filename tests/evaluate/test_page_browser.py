@@ -14,6 +14,8 @@ from maskdpo.schemas import Annotation, Label, Pair, PairSentence, Prompt, Sente
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 Labels = list[Label | Status]
 RIGHT, WRONG, BAD = Label.NO_HALLUCINATION, Label.CONTRADICTORY, Label.HALLUCINATION
 

@@ -15,6 +15,8 @@ from maskdpo.evaluate.report import write_report
 from maskdpo.evaluate.training import DRAWN, TrainingStats, write_training_page
 from maskdpo.schemas.training import StepStats
 
+pytestmark = pytest.mark.slow
+
 
 def data(page: Path) -> dict[str, Any]:
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)

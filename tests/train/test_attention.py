@@ -131,6 +131,7 @@ def test_a_policy_on_the_cpu_has_it_and_does_not_write_it_down(tiny_model: str, 
     assert NAME not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
 
 
+@pytest.mark.slow
 def test_compiled_layers_compute_the_same(tiny_model: str) -> None:
     found = []
     for compiled in (False, True):

@@ -115,6 +115,7 @@ def test_a_damaged_checkpoint_is_named(damage: str, tmp_path: Path) -> None:
         load_checkpoint(path, model, optimizer)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     jobs: list[dict[str, Any]] = [
@@ -130,6 +131,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tiny_model: str, pairs_file: P
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000003"]
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_runs_end_with_the_same_bits(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
     """Every attempt is a process of its own; 30 steps, a checkpoint every 3, a dozen kills at random places."""
     rng = random.Random()
@@ -189,6 +191,7 @@ def test_a_changed_configuration_does_not_go_on(
     assert "resuming from step 2 of 6" in said(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM SIGTERM"])  # as a scheduler sends it, and a launcher passes it on
 def test_a_signal_saves_and_says_how_to_go_on(sent: str, tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

@@ -20,6 +20,8 @@ from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import parts, passes
 from maskdpo.train.ranks import ALONE, Ranks
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["cache_folder"]
 
 STEPS = 6

@@ -22,6 +22,8 @@ from maskdpo.train.run.dry_run import plan_run
 from maskdpo.train.run.train import train
 from maskdpo.train.step import Trainer
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["cache_folder", "pairs_file"]  # fixtures
 
 

@@ -30,6 +30,8 @@ from maskdpo.train.run.train import train
 sys.path.insert(0, str(Path(__file__).parents[1] / "dataset" / "hub"))
 import hub_server
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["cache_folder", "pairs_file"]  # fixtures
 
 

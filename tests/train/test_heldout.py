@@ -20,6 +20,8 @@ from maskdpo.train.run.record import Recorder
 from maskdpo.train.run.train import TrainResult, train
 from maskdpo.train.step import Trainer
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["cache_folder"]  # a fixture that every test here uses
 
 

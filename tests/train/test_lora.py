@@ -22,6 +22,8 @@ from maskdpo.train.run import train as run
 from maskdpo.train.run.train import train
 from maskdpo.train.step import Trainer
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["cache_folder"]  # a fixture that every test here uses
 
 

@@ -253,6 +253,7 @@ def test_gradient_checkpointing_changes_nothing(tiny_model: str, pairs_file: Pat
     assert [row["loss"] for row in with_] == pytest.approx([row["loss"] for row in without], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_reference_is_computed_once_for_every_lr_and_mask(
     tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

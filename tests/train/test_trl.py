@@ -25,6 +25,8 @@ from maskdpo.train.step import Trainer
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
 
+pytestmark = pytest.mark.slow
+
 RIGHT, WRONG = Label.NO_HALLUCINATION, Label.CONTRADICTORY
 BETA, LR, STEPS = 0.4, 1e-3, 6
 CITIES = ("Paris", "London", "Rome", "Zürich", "北京")

@@ -17,6 +17,8 @@ from maskdpo.dataset import write
 from maskdpo.io import read_records, write_records
 from maskdpo.schemas import Pair, Prompt
 
+pytestmark = pytest.mark.slow
+
 
 class Place:
     """Where all Hubs of these tests are, one after the other, and a process that has imported their clients.
