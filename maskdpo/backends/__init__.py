@@ -1,4 +1,4 @@
-"""Text generation behind one protocol (``base.Backend``), for ``sample`` and for judges that ask a model.
+"""Text generation behind one interface (``base.Backend``), for ``sample`` and for judges that ask a model.
 
 To add a backend: a class in its own module, and a line in ``BACKENDS``.
 """

@@ -1,4 +1,4 @@
-"""What every text-generation backend does, for ``sample`` and for LLM judges alike."""
+"""The interface of text-generation backends, for ``sample`` and for LLM judges."""
 
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ class Sampling:
     n: int = 1
     seed: int = 0
     stop: tuple[str, ...] = ()
-    """Texts that end an answer; they are not part of it, and reasoning before it is none of it."""
+    """Texts that end an answer. They are not part of the answer, and are not searched for in reasoning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class Request:
     """One prompt for the model.
 
     ``prompt`` is a conversation to answer (the chat template is applied), or a string to continue as it is.
-    ``choices``: the reply is constrained to one of these texts for every slot (structured output where the server has
-    it, scored by likelihood in transformers).
-    ``reply``: what the prompt asks for beside choices. ``word`` is one choice for the one slot, and the completion's
-    text is the choice itself; ``object`` is a JSON object from each slot, however many, to its choice.
+    ``choices``: the reply is constrained to one of these texts per slot (by structured output on servers, by likelihood
+    in transformers).
+    ``reply``: the form of the reply to a prompt with choices. ``word``: one choice for the only slot, which is also the
+    text of the completion. ``object``: a JSON object from each slot to its choice.
     """
 
     key: Hashable
@@ -51,23 +51,23 @@ class Pick:
 
     choice: str
     probability: float | None = None
-    """Of this choice among the offered ones (given the slots before it), where the backend gives it."""
+    """Probability of this choice among the offered ones, given the slots before; None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One text that the model gave; with ``choices`` also what it says, a pick for every slot."""
+    """One text of the model; with ``choices`` also one pick per slot."""
 
     text: str
     finish_reason: FinishReason
     picks: tuple[Pick, ...] = ()
     reasoning: str | None = None
-    """What a reasoning model wrote before ``text``, without the markers around it."""
+    """What a reasoning model wrote before ``text``, without its markers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no text: a status that is never a label."""
+    """Why there is no text: a status, never a label."""
 
     status: Status
     message: str
@@ -75,17 +75,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back for the request with this key: its completions, or a failure.
-
-    There are ``Sampling.n`` completions, less those in ``failed``.
-    """
+    """The reply to the request with this key: ``Sampling.n`` completions, without those in ``failed``; or a failure."""
 
     key: Hashable
     completions: tuple[Completion, ...] = ()
     failure: Failure | None = None
     """Why there is no completion at all."""
     failed: Mapping[int, Failure] = field(default_factory=dict)
-    """Where there are some: why the others are missing, each by its place among the ``Sampling.n``."""
+    """Where some completions are missing: why, by their index among the ``Sampling.n``."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -93,21 +90,21 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """How much a model reads."""
+    """The context length of a model."""
 
     limit: int | None
-    """Prompt and reply together, in tokens; None: unknown."""
+    """Most tokens of prompt and reply together; None: unknown."""
     count: Callable[[str], int]
-    """The tokens of a text by the model's own tokenizer, without special ones."""
+    """Counts the tokens of a text by the tokenizer of the model, without special tokens."""
 
 
 def request_seed(seed: int, key: Hashable) -> int:
-    """The seed of one request: no two share their noise, and neither order nor batching changes it."""
+    """The seed of one request: it differs per key, and does not depend on order or batching."""
     return (seed + zlib.crc32(repr(key).encode())) & 0x7FFFFFFF
 
 
 def gather(request: Request, outcomes: Sequence[Completion | Failure]) -> Reply:
-    """The reply to a request of several completions: those that are usable, or why there is none."""
+    """The reply to a request for several completions: the usable ones, or why there is none."""
     good = tuple(each for each in outcomes if isinstance(each, Completion))
     failed = {i: each for i, each in enumerate(outcomes) if isinstance(each, Failure)}
     if good or not failed:
@@ -116,23 +113,23 @@ def gather(request: Request, outcomes: Sequence[Completion | Failure]) -> Reply:
 
 
 class Backend(Protocol):
-    """A model that answers.
+    """A model that generates text.
 
-    ``generate`` consumes the requests lazily, a bounded window ahead, from the calling thread, and yields one reply a
-    request in the order of completion. A request that fails comes back as a ``Failure``; what makes every request
-    fail (no server, unknown model) raises ``UserError``.
+    ``generate`` consumes the requests lazily, a bounded window ahead, from the calling thread, and yields one reply per
+    request in the order of completion. A failed request is a ``Failure``; an error that concerns every request (no
+    server, unknown model) raises ``UserError``.
     """
 
     model: str
     """The model's name as the user gave it."""
     template_options: Mapping[str, Any]
-    """What the chat template is told beside the messages."""
+    """Options of the chat template beside the messages."""
     today: date | None
-    """The date that a chat template writes into prompts, where it writes one. None: that of the day. It is set before
-    the first request (``prompt_date.fix_date``)."""
+    """The date for chat templates that write one into prompts. None: today. ``prompt_date.fix_date`` sets it before the
+    first request."""
 
     def writes_date(self) -> bool:
-        """Whether the chat template writes the date into prompts; False where nobody can know it (a server)."""
+        """Whether the chat template writes the date into prompts; False where that cannot be known (a server)."""
         ...
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]: ...

@@ -1,8 +1,8 @@
-"""Constrained choices in transformers: the probability of each offered text at each slot, and a pick by it.
+"""Constrained choices in transformers: the probability of each offered text at each slot, and a pick from them.
 
-At every point where the offered texts part, the model's probabilities of the next tokens that some of them allows,
-renormalised; the product along the way is the probability of a text. That is what constrained decoding samples from.
-Requests that begin alike (all sentences of one answer) read their common beginning once.
+Where the offered texts differ in the next token, the probabilities of the possible tokens are renormalised; the product
+over these positions is the probability of a text. Constrained decoding samples from the same distribution. Requests
+with the same beginning (all sentences of one answer) read it once.
 """
 
 import copy
@@ -16,25 +16,25 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from maskdpo.backends.rows import forget_longest, forward, own_cache, states, turns_by_longest
+from maskdpo.backends.rows import forward, model_cache, recurrent_states, reset_rotation, rotates_by_longest
 
 TOKENS_PER_PASS = 8192
-"""Rows times their length, the cached beginning included: judge prompts carry whole references."""
+"""Rows times their length, with the cached prefix: prompts of judges may hold whole references."""
 WORTH_SHARING = 64
-"""Tokens that two prompts must have in common before they share a cache."""
+"""The least number of tokens that two prompts must begin with in common to share a cache."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for a choice: token ids that come before it, and the choices', none the beginning of another."""
+    """A slot for a choice: the token ids before it, and those of the choices, none of which begins another one."""
 
     lead: tuple[int, ...]
     choices: tuple[tuple[int, ...], ...]
 
 
 @dataclass
-class Path:
-    """One reply in the making to one prompt."""
+class PartialReply:
+    """One reply to one prompt that is being generated."""
 
     prompt: int
     """Index of its prompt."""
@@ -43,52 +43,52 @@ class Path:
     """None takes the most probable choice."""
     temperature: float = 1.0
     ids: tuple[int, ...] = ()
-    """What is said so far."""
+    """Token ids so far."""
     picks: list[tuple[int, float]] = field(default_factory=list)
-    """For every slot so far the index of its choice and its probability."""
+    """Per slot so far the index of its choice and the probability of the choice."""
 
 
 @torch.inference_mode()
 def fill_slots(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], paths: Sequence[Path], batch_size: int
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], replies: Sequence[PartialReply], batch_size: int
 ) -> None:
-    """Pick a choice at every slot of every path, in place."""
-    of_prompt: dict[int, list[Path]] = defaultdict(list)
-    for path in paths:
-        of_prompt[path.prompt].append(path)
+    """Pick a choice for every slot of every reply, in place."""
+    of_prompt: dict[int, list[PartialReply]] = defaultdict(list)
+    for reply in replies:
+        of_prompt[reply.prompt].append(reply)
     for members, shared in _groups(model, prompts, of_prompt, batch_size):
-        reader = _Reader(model, list(prompts[members[0]][:shared]), batch_size)
-        mine = [path for i in members for path in of_prompt[i]]
-        for depth in range(max(len(path.slots) for path in mine)):
-            going = [path for path in mine if depth < len(path.slots)]
-            rests = [(*prompts[path.prompt][shared:], *path.ids, *path.slots[depth].lead) for path in going]
-            offered = [path.slots[depth].choices for path in going]
-            for path, shares in zip(going, _shares(reader, rests, offered), strict=True):
-                _pick(path, shares, depth)
+        reader = _CachedPrefix(model, list(prompts[members[0]][:shared]), batch_size)
+        mine = [reply for i in members for reply in of_prompt[i]]
+        for depth in range(max(len(reply.slots) for reply in mine)):
+            going = [reply for reply in mine if depth < len(reply.slots)]
+            rests = [(*prompts[reply.prompt][shared:], *reply.ids, *reply.slots[depth].lead) for reply in going]
+            offered = [reply.slots[depth].choices for reply in going]
+            for reply, shares in zip(going, _shares(reader, rests, offered), strict=True):
+                _pick(reply, shares, depth)
 
 
-def _pick(path: Path, shares: Sequence[float], depth: int) -> None:
-    slot = path.slots[depth]
-    if path.random is None:
+def _pick(reply: PartialReply, shares: Sequence[float], depth: int) -> None:
+    slot = reply.slots[depth]
+    if reply.random is None:
         best = max(range(len(shares)), key=shares.__getitem__)
     else:
-        weights = np.power(np.maximum(shares, 1e-12), 1 / path.temperature)
-        best = int(path.random.choice(len(shares), p=weights / weights.sum()))
-    path.picks.append((best, shares[best]))
-    path.ids = (*path.ids, *slot.lead, *slot.choices[best])
+        weights = np.power(np.maximum(shares, 1e-12), 1 / reply.temperature)
+        best = int(reply.random.choice(len(shares), p=weights / weights.sum()))
+    reply.picks.append((best, shares[best]))
+    reply.ids = (*reply.ids, *slot.lead, *slot.choices[best])
 
 
 def _groups(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], of_prompt: Mapping[int, Sequence[Path]], most: int
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], of_prompt: Mapping[int, Sequence[PartialReply]], most: int
 ) -> Iterator[tuple[list[int], int]]:
-    """Prompts that are worked on together, and the length of the beginning that is read once for all of them.
+    """Groups of prompts that are read together, and the length of the prefix that is read once per group.
 
-    A prompt with several slots is read once for these; neighbours share a beginning that is worth it. What is left, and
-    all prompts where the model cannot go on from a cache, goes together by length.
+    A prompt with several slots is read once for all of them; neighbouring prompts share a long common prefix. The other
+    prompts, and all prompts of a model that cannot continue from a cache, are grouped by length.
     """
     alone = list(of_prompt)
     longest = max(_reach(prompts[i], mine) for i, mine in of_prompt.items())
-    if not turns_by_longest(model, longest) and goes_on_from_cache(model):
+    if not rotates_by_longest(model, longest) and continues_from_cache(model):
         long = [i for i, mine in of_prompt.items() if len(mine[0].slots) > 1]
         yield from (([i], len(prompts[i]) - 1) for i in long)
         alone = []
@@ -114,31 +114,33 @@ def _alike(prompts: Sequence[Sequence[int]], wanted: Sequence[int], most: int) -
         yield group
 
 
-def _reach(prompt: Sequence[int], paths: Sequence[Path]) -> int:
-    """The most tokens that the prompt and what is said of its paths can come to."""
-    return len(prompt) + max(sum(len(slot.lead) + max(map(len, slot.choices)) for slot in path.slots) for path in paths)
+def _reach(prompt: Sequence[int], replies: Sequence[PartialReply]) -> int:
+    """The most tokens that the prompt and one of its replies can have together."""
+    return len(prompt) + max(
+        sum(len(slot.lead) + max(map(len, slot.choices)) for slot in reply.slots) for reply in replies
+    )
 
 
 def _common_length(a: Sequence[int], b: Sequence[int]) -> int:
-    """Tokens that both begin with; at least one of each is left over, for the model to read."""
+    """Number of tokens that both begin with, leaving at least one token of each for the model to read."""
     most = min(len(a), len(b)) - 1
     return next((i for i in range(most) if a[i] != b[i]), max(most, 0))
 
 
-class _Reader:
-    """The model behind a beginning that is read once."""
+class _CachedPrefix:
+    """The model with a cached prefix, which is read once."""
 
-    def __init__(self, model: PreTrainedModel, beginning: list[int], batch_size: int) -> None:
+    def __init__(self, model: PreTrainedModel, prefix: list[int], batch_size: int) -> None:
         self._model = model
-        self._length = len(beginning)
+        self._length = len(prefix)
         self._rows = batch_size
         self._cache: DynamicCache | None = None
-        if beginning:
-            ids = torch.tensor([beginning], device=model.device)
-            self._cache = own_cache(model, forward(model, ids, use_cache=True))
+        if prefix:
+            ids = torch.tensor([prefix], device=model.device)
+            self._cache = model_cache(model, forward(model, ids, use_cache=True))
 
     def next_logits(self, rests: Sequence[Sequence[int]]) -> list[Tensor]:
-        """For every continuation the [V] float32 logits of the token behind it."""
+        """Per continuation the [V] float32 logits of the next token."""
         longest = max(len(rest) for rest in rests)
         rows = max(1, min(self._rows, TOKENS_PER_PASS // (self._length + longest)))
         order = sorted(range(len(rests)), key=lambda i: len(rests[i]))
@@ -148,22 +150,21 @@ class _Reader:
             some = [
                 i
                 for i in order[:rows]
-                if len(rests[i]) == len(first) or not turns_by_longest(self._model, len(rests[i]))
+                if len(rests[i]) == len(first) or not rotates_by_longest(self._model, len(rests[i]))
             ]
             order = order[len(some) :]
             found |= zip(some, self._pass([rests[i] for i in some]), strict=True)
         return [found[i] for i in range(len(rests))]
 
     def _pass(self, rests: Sequence[Sequence[int]]) -> Tensor:
-        """[R, V]. Rows are padded on their right, where no token of theirs sees it: whatever the layers are, causal
-        ones read no padding, and the cache is thrown away."""
+        """[R, V]. Rows are padded on the right, which causal layers of every kind ignore; the cache is discarded."""
         model, width = self._model, max(len(rest) for rest in rests)
         last_R = torch.tensor([len(rest) - 1 for rest in rests], device=model.device)
         ids_RT = torch.tensor([[*rest, *[rest[-1]] * (width - len(rest))] for rest in rests], device=model.device)
         positions_RT = torch.arange(self._length, self._length + width, device=model.device).expand_as(ids_RT)
         cache = self._copy(len(rests))
-        if turns_by_longest(model, self._length + width):
-            forget_longest(model, ids_RT)
+        if rotates_by_longest(model, self._length + width):
+            reset_rotation(model, ids_RT)
         row_R = torch.arange(len(rests), device=model.device)
         with _head_reads(model, row_R, last_R):
             output = forward(
@@ -173,7 +174,7 @@ class _Reader:
         return (logits[:, 0] if logits.shape[1] == 1 else logits[row_R, last_R]).float()
 
     def _copy(self, rows: int) -> DynamicCache | None:
-        """Reading appends to a cache, and every pass needs the bare beginning."""
+        """The cache of the prefix for ``rows`` rows. It is copied, because a forward pass appends to its cache."""
         cache = copy.deepcopy(self._cache)
         if cache is not None:
             cache.reorder_cache(torch.zeros(rows, dtype=torch.long, device=self._model.device))
@@ -182,7 +183,7 @@ class _Reader:
 
 @contextmanager
 def _head_reads(model: PreTrainedModel, row_R: Tensor, last_R: Tensor) -> Iterator[None]:
-    """The model's head sees one token of each row: logits of all would take far more memory than the model."""
+    """Pass one token of each row to the output layer: the logits of all would take far more memory than the model."""
     head = model.get_output_embeddings()
     if head is None:
         yield
@@ -195,12 +196,12 @@ def _head_reads(model: PreTrainedModel, row_R: Tensor, last_R: Tensor) -> Iterat
 
 
 @torch.inference_mode()
-def goes_on_from_cache(model: PreTrainedModel) -> bool:
-    """Whether a text of several tokens can be read behind a cached beginning. Plain attention can; recurrent layers of
-    some models (Mamba, Jamba) would begin anew there, without a word."""
+def continues_from_cache(model: PreTrainedModel) -> bool:
+    """Whether the model can read several tokens after a cached prefix. Attention can; recurrent layers of some models
+    (Mamba, Jamba) would silently start again there."""
     one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-    cache = own_cache(model, forward(model, one, use_cache=True))
-    return cache is not None and not any(states(layer) for layer in cache.layers)
+    cache = model_cache(model, forward(model, one, use_cache=True))
+    return cache is not None and not any(recurrent_states(layer) for layer in cache.layers)
 
 
 _Node = tuple[int, tuple[int, ...], list[int]]
@@ -208,9 +209,9 @@ _Node = tuple[int, tuple[int, ...], list[int]]
 
 
 def _shares(
-    reader: _Reader, rests: Sequence[tuple[int, ...]], offered: Sequence[Sequence[tuple[int, ...]]]
+    reader: _CachedPrefix, rests: Sequence[tuple[int, ...]], offered: Sequence[Sequence[tuple[int, ...]]]
 ) -> list[list[float]]:
-    """For every row the probabilities of its choices behind it; they sum to 1. Equal rows are read once."""
+    """Per row the probabilities of its choices, which sum to 1. Equal rows are read once."""
     keys = [(rest, tuple(choices)) for rest, choices in zip(rests, offered, strict=True)]
     unique = list(dict.fromkeys(keys))
     shares = [[1.0] * len(choices) for _, choices in unique]
@@ -231,7 +232,7 @@ def _shares(
 
 
 def _next_branch(node: _Node, choices: Sequence[tuple[int, ...]]) -> _Node | None:
-    """Follow the only possible token until the choices part; None where a single one is left."""
+    """Follow the only possible token until the choices differ; None where a single choice is left."""
     i, prefix, members = node
     while len(members) > 1:
         tokens = {choices[m][len(prefix)] for m in members}

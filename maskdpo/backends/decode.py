@@ -1,7 +1,7 @@
-"""A decoding loop with a KV cache: the prompt is read once for all its samples, finished rows leave the batch, and
-every row draws from its own random stream, so that its batch does not change a sample (but for rounding).
+"""A decoding loop with a KV cache. The prompt is read once for all its samples, finished rows leave the batch, and
+every row draws from its own random stream, so that a sample does not depend on its batch (except for rounding).
 
-Why not ``model.generate``: on two CPU cores it was several times slower for many samples of one prompt (docs/log.md).
+``model.generate`` was several times slower on two CPU cores for many samples of one prompt (docs/log.md).
 Shape letters: R rows still decoding, V vocabulary.
 """
 
@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from maskdpo.backends.rows import Rows, alike
+from maskdpo.backends.rows import TokenRows, readable_together
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 COMPACT_BELOW = 0.75
-"""Finished rows are taken out of the cache once fewer than this share of its rows are still decoding."""
+"""Finished rows leave the cache once fewer than this share of its rows are still decoding."""
 
 
 @dataclass
 class Row:
-    """One sample in the making."""
+    """One sample that is being generated."""
 
     prompt: int
     """Index of its prompt."""
@@ -50,20 +50,20 @@ def decode(
         prompts: token ids, each at least one.
         rows: the samples, sorted by ``row.prompt``; every prompt has the same number of them.
         temperature: 0 takes the most probable token.
-        is_finished: called with a row after each of its new tokens.
+        is_finished: whether a row is finished; called after each new token of the row.
     """
-    for members in alike(model, prompts, max_tokens):
+    for members in readable_together(model, prompts, max_tokens):
         own = [row for row in rows if row.prompt in members]
         longest = max(len(prompts[i]) for i in members) + max_tokens
-        read = Rows(model, [prompts[i] for i in members], longest)
+        read = TokenRows(model, [prompts[i] for i in members], longest)
         _decode(read, own, len(own) // len(members), max_tokens, temperature, top_p, is_finished)
 
 
 def _decode(
-    read: Rows, rows: Sequence[Row], each: int, max_tokens: int, temperature: float, top_p: float,
+    read: TokenRows, rows: Sequence[Row], each: int, max_tokens: int, temperature: float, top_p: float,
     is_finished: Callable[[Row], bool],
 ) -> None:  # fmt: skip
-    """``decode`` of prompts that go together, ``each`` times."""
+    """``decode`` for prompts that are read together, with ``each`` samples per prompt."""
     logits_RV = read.next_logits()
     if each > 1:
         of_prompt_R = torch.arange(len(logits_RV), device=logits_RV.device).repeat_interleave(each)
@@ -91,7 +91,7 @@ def _decode(
 
 
 def pick(logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p: float) -> Tensor:
-    """Draw a token a row by inverting the cumulative distribution at ``uniform_R``; [R] int64."""
+    """[R] int64: one token per row, drawn by inverting the cumulative distribution at ``uniform_R`` (in [0, 1))."""
     if temperature == 0:
         return logits_RV.argmax(-1)
     probs_RV = (logits_RV / temperature).softmax(-1)
@@ -105,7 +105,7 @@ def pick(logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p: float)
 
 
 def end_ids(model: PreTrainedModel, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """Tokens that end an answer: the tokenizer's, and those that the model's generation config names."""
+    """The tokens that end an answer: that of the tokenizer, and those in the generation config of the model."""
     named = getattr(model.generation_config, "eos_token_id", None)
     listed = named if isinstance(named, list | tuple) else [named]
     return {token for token in (tokenizer.eos_token_id, *listed) if token is not None}

@@ -1,4 +1,5 @@
-"""Any OpenAI-compatible server. The caller's thread asks and reads; an event loop on another thread calls."""
+"""Any OpenAI-compatible server. The calling thread submits requests and reads replies; an event loop on another thread
+makes the calls."""
 
 import asyncio
 import os
@@ -40,7 +41,7 @@ class OpenAIBackend:
         )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
-        """Yield one reply a request in the order of completion; see ``Backend``."""
+        """Yield one reply per request in the order of completion; see ``Backend``."""
         import openai  # late: it takes a moment
 
         key = _key_from_environment(self.api_base)
@@ -50,7 +51,7 @@ class OpenAIBackend:
             client = openai.AsyncOpenAI(
                 api_key=key or "none",  # servers that need no key get a dummy
                 base_url=self.api_base,
-                max_retries=0,  # the session's own share the pace and know what is hopeless
+                max_retries=0,  # the retries of the session share the rate limit and stop at fatal errors
                 timeout=openai.Timeout(self.settings.timeout, connect=min(CONNECT_TIMEOUT_S, self.settings.timeout)),
             )
             session = Session(self, self._state, openai, client, key)
@@ -73,11 +74,11 @@ class OpenAIBackend:
                 asyncio.run_coroutine_threadsafe(session.close(), loop).result()
 
     def writes_date(self) -> bool:
-        """See ``Backend``: the server's template is not known here."""
+        """See ``Backend``: the template of the server is not known."""
         return False
 
     def context(self) -> Context:
-        """See ``Backend``: what the server says, or the user."""
+        """See ``Backend``: the limit that the user set, or that of the server."""
         key = _key_from_environment(self.api_base)
         return server_context(self.api_base, self.model, key, self.settings)
 

@@ -1,6 +1,7 @@
-"""How much a model behind an OpenAI-compatible server reads, and in whose tokens.
+"""The context length of a model on an OpenAI-compatible server, and how its tokens are counted.
 
-OpenAI's own API tells neither. vLLM and its kin report ``max_model_len`` in ``/models`` and count at ``/tokenize``.
+The API of OpenAI reports neither. vLLM and similar servers report ``max_model_len`` in ``/models`` and count tokens at
+``/tokenize``.
 """
 
 import http.client
@@ -15,12 +16,12 @@ from maskdpo.backends.settings import BackendSettings
 from maskdpo.models import load_tokenizer
 
 BYTES_PER_TOKEN = 2.5
-"""An estimate on the safe side for English and Chinese, where nobody counts."""
+"""A conservative estimate for English and Chinese, where tokens cannot be counted."""
 TIMEOUT_S = 30.0
 
 
 def server_context(api_base: str, model: str, key: str | None, settings: BackendSettings) -> Context:
-    """The server's limit and counter, or the ones that the user named; a limit that nobody knows is None."""
+    """The limit and the counter of the server, or those that the user set. The limit is None where it is unknown."""
     ask = _Server(api_base, key)
     limit = settings.max_model_len or _limit(ask("/models"), model)
     if settings.tokenizer is not None:
@@ -41,7 +42,7 @@ def _limit(models: Any, model: str) -> int | None:
 
 
 class _Counter:
-    """The server's count, and the estimate from its first failure on: a stuck one would cost a time-out a text."""
+    """The count of the server; after its first failure the estimate, because each failure may cost a time-out."""
 
     def __init__(self, ask: Callable[..., Any], model: str) -> None:
         self._ask, self._model = ask, model
@@ -59,18 +60,18 @@ class _Counter:
 
 
 class _SameServer(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect to another server: the key would go along."""
+    """Follows no redirect to another server, which would get the key."""
 
     def redirect_request(self, req: urllib.request.Request, *arguments: Any) -> urllib.request.Request | None:
         there = urlsplit(arguments[-1])  # resolved against the first address
         here = urlsplit(req.full_url)
         if (there.scheme, there.netloc) != (here.scheme, here.netloc):
-            return None  # which is an HTTPError
+            return None  # urllib raises HTTPError then
         return super().redirect_request(req, *arguments)
 
 
 class _Server:
-    """Plain JSON questions; whatever goes wrong is no answer: these are conveniences, the run itself reports errors."""
+    """JSON requests whose failures are None: their results are optional, and the run itself reports errors."""
 
     def __init__(self, api_base: str, key: str | None) -> None:
         self._base = api_base

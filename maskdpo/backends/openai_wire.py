@@ -1,4 +1,4 @@
-"""What goes to an OpenAI-compatible server and what its answer means: plain data in, plain data out."""
+"""Requests to an OpenAI-compatible server and its answers, as plain data."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskdpo.backends.base import Completion, Failure, Reply, Request, gather, request_seed
 from maskdpo.backends.probability import ScoredToken
-from maskdpo.backends.reasoning import PLAIN, free_answer
+from maskdpo.backends.reasoning import PLAIN, text_completion
 from maskdpo.backends.structured import one_line, read_object, read_word, verdict_schema
 from maskdpo.schemas import Status
 
@@ -20,11 +20,11 @@ TOP_LOGPROBS_RAW = 5
 CUT_REASONS = frozenset({"length", "max_tokens"})
 REFUSED_REASONS = frozenset({"content_filter", "refusal", "safety"})
 NO_ANSWER_REASONS = frozenset({"tool_calls", "function_call", "error", "abort"})
-"""Any other reason is taken for an end: servers have their own words for it, or none."""
+"""Any other reason counts as the end of the answer: servers have their own names for it, or none."""
 OPTIONAL_FIELDS = ("top_logprobs", "logprobs", "seed", "response_format", "temperature", "top_p", "n")
-"""What a request can do without, at a price. Without ``n`` it asks for each completion on its own."""
-OPENING = 100
-"""Letters of an error message that name a field; further down it may quote the input."""
+"""Fields that can be left out if a server rejects them. Without ``n`` each completion needs a request of its own."""
+BEGINNING = 100
+"""Characters of an error message that are searched for the name of a field; the rest may quote the input."""
 NOT_SUPPORTED = re.compile(r"support|default|deprecat|permitted|allowed|unrecogni[sz]ed|unexpected|unknown|both", re.I)
 TOO_LONG = re.compile(
     r"context[ _](length|window|size)|max_model_len|maximum model length|(prompt|input) (is )?too long", re.I
@@ -41,11 +41,11 @@ class FewerCompletions(ValueError):
     """The server gave fewer completions than it was asked for."""
 
 
-class _Wire(BaseModel):
+class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
-class _TopToken(_Wire):
+class _TopToken(_Body):
     token: str
     logprob: float
     octets: list[Annotated[int, Field(ge=0, le=255)]] | None = Field(default=None, alias="bytes")
@@ -58,40 +58,40 @@ class _Token(_TopToken):
     top_logprobs: list[_TopToken] | None = None
 
 
-class _Logprobs(_Wire):
+class _Logprobs(_Body):
     content: list[_Token] | None = None
     tokens: list[str] | None = None
     token_logprobs: list[float | None] | None = None
     top_logprobs: list[dict[str, float] | None] | None = None
 
 
-class _Message(_Wire):
+class _Message(_Body):
     content: str | None = None
     refusal: str | None = None
-    reasoning_content: Any = None  # older vLLM, SGLang, DeepSeek; a good answer may come with an odd one
+    reasoning_content: Any = None  # older vLLM, SGLang, DeepSeek; of any type, so that an unexpected one is no error
     reasoning: Any = None  # newer vLLM, OpenRouter
 
 
-class _Choice(_Wire):
+class _Choice(_Body):
     index: int = 0
     finish_reason: str | None = None
     message: _Message | None = None
     text: str | None = None
     logprobs: Any = None
-    """Read apart: a good answer may come with odd numbers."""
+    """Validated separately: invalid log-probabilities are no reason to drop an answer."""
 
 
-class _Cached(_Wire):
+class _Cached(_Body):
     cached_tokens: int | None = None
 
 
-class _Usage(_Wire):
+class _Usage(_Body):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _Cached | None = None
 
 
-class _Answer(_Wire):
+class _Answer(_Body):
     choices: list[_Choice] = Field(min_length=1)
     usage: _Usage | None = None
 
@@ -102,7 +102,7 @@ def request_body(
     """The JSON body for the chat endpoint (a conversation) or the completions endpoint (a string).
 
     Args:
-        template_options: for the chat template, in the field of vLLM and SGLang.
+        template_options: for the chat template, in the field that vLLM and SGLang read.
         unsupported: names of optional fields that this server has rejected.
     """
     sampling = request.sampling
@@ -119,7 +119,7 @@ def request_body(
     if isinstance(request.prompt, str):
         body["prompt"] = request.prompt
         if request.choices is not None:
-            # vLLM's own field; where a server ignores it, other texts come back as parse errors
+            # a field of vLLM; where a server ignores it, other texts are parse errors
             schema = {"json": verdict_schema(request.choices, request.slots)}
             constraint = {"choice": list(request.choices)} if request.reply == "word" else schema
             body |= {"logprobs": TOP_LOGPROBS_RAW, "extra_body": {"structured_outputs": constraint}}
@@ -141,8 +141,8 @@ def read_answer(request: Request, text: str) -> Reply:
     """Turn the body of a 200 answer into a reply: its completions, or the reason why there are none.
 
     Raises:
-        UnreadableAnswer: the body is no completion at all; asking again may help.
-        FewerCompletions: the server ignores ``n``; asking for each on its own helps.
+        UnreadableAnswer: the body is no completion; a retry may help.
+        FewerCompletions: the server ignores ``n``; each completion needs a request of its own.
     """
     try:
         answer = _Answer.model_validate_json(text)
@@ -166,12 +166,12 @@ def read_answer(request: Request, text: str) -> Reply:
 
 
 def single_requests(request: Request) -> list[Request]:
-    """One request a completion. The keys differ, and so do the seeds."""
+    """One request per completion. Their keys differ, and so do their seeds."""
     sampling = replace(request.sampling, n=1)
     return [replace(request, key=(request.key, i), sampling=sampling) for i in range(request.sampling.n)]
 
 
-def joined(request: Request, parts: Sequence[Reply]) -> Reply:
+def join_replies(request: Request, parts: Sequence[Reply]) -> Reply:
     """The reply to a request whose completions were asked for one by one."""
     outcomes: list[Completion | Failure] = []
     for part in parts:
@@ -193,7 +193,7 @@ def _completion(request: Request, choice: _Choice) -> Completion | Failure:
     if request.choices is None:
         if reason in NO_ANSWER_REASONS:
             return Failure(Status.API_ERROR, f"unexpected finish_reason {choice.finish_reason!r}")
-        return free_answer(request, *_split(request, message, text), "length" if reason in CUT_REASONS else "stop")
+        return text_completion(request, *_split(request, message, text), "length" if reason in CUT_REASONS else "stop")
     if reason in CUT_REASONS:
         return Failure(Status.TRUNCATED, f"the judge's reply was cut off at {request.sampling.max_tokens} tokens")
     tokens = _scored_tokens(choice.logprobs)
@@ -208,7 +208,7 @@ def _completion(request: Request, choice: _Choice) -> Completion | Failure:
 
 
 def _split(request: Request, message: _Message, text: str) -> tuple[str | None, str | None]:
-    """Reasoning and answer, apart already or still to be parted; a plain string is continued without reasoning."""
+    """Reasoning and answer, as the server separates them or split here; continued strings have no reasoning."""
     given = [each for each in (message.reasoning_content, message.reasoning) if isinstance(each, str) and each]
     if given or isinstance(request.prompt, str):
         return (given[0] if given else None), text
@@ -216,7 +216,7 @@ def _split(request: Request, message: _Message, text: str) -> tuple[str | None, 
 
 
 def _scored_tokens(given: Any) -> list[ScoredToken]:
-    """Log-probabilities in the chat form or the older one of the completions endpoint; none where they are odd."""
+    """Log-probabilities in the form of the chat or of the completions endpoint; empty where they are invalid."""
     try:
         logprobs = _Logprobs.model_validate(given)
     except ValidationError:
@@ -246,10 +246,10 @@ def is_too_long(status: int, code: str | None, message: str) -> bool:
 
 
 def is_refusal(status: int, code: str | None, message: str) -> bool:
-    """Whether a 4xx answer says that the server does not want to read this input."""
+    """Whether a 4xx answer says that the server refuses this input."""
     if status not in (400, 403):
         return False
-    # a flagged account is refused whatever it sends
+    # a flagged account is refused whatever its input
     return code in REFUSAL_CODES or (REFUSAL.search(message) is not None and "account" not in message.lower())
 
 
@@ -257,20 +257,20 @@ def rejected_field(status: int, error: Any, body: dict[str, Any]) -> str | None:
     """The field of the request that the server rejects and that the next attempt can do without.
 
     Args:
-        error: the ``error`` object of the answer, or the whole of it where the server has another form.
+        error: the ``error`` object of the answer, or the whole answer where it has another form.
     """
     message, param = _error_text(error)
     if status not in (400, 403, 422) or is_too_long(status, None, message):
         return None
-    if "max_completion_tokens" in message[: 2 * OPENING] and "max_completion_tokens" not in body:
-        return "max_tokens"  # newer OpenAI models want it under the other name
+    if "max_completion_tokens" in message[: 2 * BEGINNING] and "max_completion_tokens" not in body:
+        return "max_tokens"  # newer OpenAI models take it under this name
     named = [param] if param in body else [name for name in OPTIONAL_FIELDS if _names(message, name)]
-    return next((name for name in named if name in body and _can_go(name, body, message)), None)
+    return next((name for name in named if name in body and _may_be_left_out(name, body, message)), None)
 
 
-def _can_go(name: str, body: dict[str, Any], message: str) -> bool:
-    if name in ("temperature", "top_p"):  # a value out of range is the user's to correct
-        return NOT_SUPPORTED.search(message[: 2 * OPENING]) is not None
+def _may_be_left_out(name: str, body: dict[str, Any], message: str) -> bool:
+    if name in ("temperature", "top_p"):  # a value out of range must be corrected by the user
+        return NOT_SUPPORTED.search(message[: 2 * BEGINNING]) is not None
     return name in OPTIONAL_FIELDS and (name != "n" or body["n"] > 1)
 
 
@@ -284,14 +284,15 @@ def _error_text(error: Any) -> tuple[str, str]:
 
 
 def _names(message: str, name: str) -> bool:
-    """Whether an error message is about this field. Judged text, which it may quote, can have the same word in it."""
-    if paths := re.findall(r"""["']loc["']: [(\[](.*?)[)\]]""", message):  # pydantic's, as vLLM and FastAPI send them
+    """Whether an error message is about this field. The message may quote judged text that has the same word."""
+    # errors of vLLM and FastAPI have the form of pydantic
+    if paths := re.findall(r"""["']loc["']: [(\[](.*?)[)\]]""", message):
         return any(re.search(rf"""["']{name}["']""", path) for path in paths)
-    opening = message[:OPENING]
+    beginning = message[:BEGINNING]
     quoted = rf"""[`"']{name}[`"']"""
     path = rf"\A(?:body[./ ]|\$\.)?{name}(?![\w-])"
     announced = rf"\b(?:argument|parameter|field|property)s?(?: \w+)?: {name}(?![\w-])"
-    if re.search(f"{quoted}|{path}|{announced}", opening) is not None:
+    if re.search(f"{quoted}|{path}|{announced}", beginning) is not None:
         return True
-    # no word of any text but these
-    return name in ("logprobs", "top_logprobs", "response_format") and re.search(rf"\b{name}\b", opening) is not None
+    # other names may be words of a text
+    return name in ("logprobs", "top_logprobs", "response_format") and re.search(rf"\b{name}\b", beginning) is not None

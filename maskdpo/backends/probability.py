@@ -1,9 +1,8 @@
-"""How likely a choice was among the offered ones, from the log-probabilities that a server reports.
+"""The probability of a choice among the offered ones, from the log-probabilities that a server reports.
 
-A reply spells its choice in tokens. At every token the offered choices are either all still possible or some
-drop out; the probability of the chosen one is the product, over the tokens where some drop out, of its share
-among the offered. Servers report a few alternatives a token only. Where what they leave out could matter, the
-probability is None.
+A reply spells its choice in tokens. Each token either fits all choices that are still possible, or excludes some.
+The probability of the chosen one is the product of its shares at the tokens that exclude others. Servers report
+only a few alternatives per token. Where the alternatives that they leave out could matter, the probability is None.
 """
 
 import math
@@ -11,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 TOLERANCE = 0.02
-"""The largest share of a step's probability that may be in doubt."""
+"""The largest share of the probability at a token that may be unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredToken:
-    """A token of a reply: its bytes, its log-probability, and the likeliest tokens at its place."""
+    """A token of a reply: its bytes, its log-probability, and the most probable tokens at its position."""
 
     text: bytes
     logprob: float
@@ -26,19 +25,19 @@ class ScoredToken:
 def choice_probability(
     tokens: Sequence[ScoredToken], options: Sequence[bytes], chosen: bytes, *, head: int | None = None
 ) -> float | None:
-    """The probability of ``chosen`` among ``options``, or None where the tokens do not tell.
+    """The probability of ``chosen`` among ``options``, or None where the tokens do not determine it.
 
     Args:
-        tokens: the reply's tokens, from its first one on.
-        options: the texts that the reply could have begun with, one per offered choice.
-        chosen: the one it does begin with.
-        head: for JSON, where so many bytes, the same for all, come before the choice, and a delimiter ends it,
-            so that a token may run past an option's end (``y"}`` for ``y"``); the probability is that of the choice
-            after this head. None: the options are bare texts.
+        tokens: the tokens of the reply, from the first one.
+        options: the texts that the reply could begin with, one per offered choice.
+        chosen: the text that it begins with.
+        head: for JSON, the number of bytes before the choice, which are the same for all options. A delimiter ends the
+            choice, so a token may reach beyond the end of an option (``y"}`` for ``y"``). The probability is that of
+            the choice after this head. None: the options are plain texts.
     """
     closed = head is not None
     if not closed and any(option != chosen and option.startswith(chosen) for option in options):
-        return None  # what follows decides between the two, and it is not among the reply's tokens
+        return None  # the text after it would decide between the two, and no token shows it
     probability, done = 1.0, b""
     for token in tokens:
         live = frozenset(option for option in options if option.startswith(done))
@@ -57,7 +56,7 @@ def choice_probability(
 def _share(
     token: ScoredToken, live: frozenset[bytes], chosen: bytes, done: bytes, closed: bool, in_head: bool
 ) -> float | None:
-    """The token's share among the tokens that go on with an offered choice."""
+    """The share of a token among the tokens that continue an offered choice."""
     path = _fitting(live, done + token.text, closed)
     if chosen not in path:
         return None
@@ -68,11 +67,11 @@ def _share(
         covered |= fitting
         if fitting == path and (text == token.text or path == {chosen} or in_head):
             same += math.exp(logprob)
-        elif chosen in fitting:  # other tokens on the way to the same choice: what would have followed is unknown
+        elif chosen in fitting:  # another token that begins the chosen option: what would have followed is unknown
             doubtful += math.exp(logprob)
         elif fitting:
             other += math.exp(logprob)
-    # a choice that no reported token begins is at most as likely as the last reported one
+    # a choice that no reported token begins is at most as probable as the last reported one
     least = math.exp(min(token.top.values())) if token.top else 1.0
     seen = sum(math.exp(logprob) for logprob in {token.text: token.logprob, **token.top}.values())
     unseen = min(len(live - covered) * least, max(0.0, 1.0 - seen))

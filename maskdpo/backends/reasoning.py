@@ -1,4 +1,4 @@
-"""What a model in this process is sent, and where in its text the reasoning ends and the answer begins."""
+"""What a model in this process reads for a request, and how its text is split into reasoning and answer."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PLAIN = Turn("", "", None, None)
-"""Of a template that says nothing about reasoning: it is looked for between ``<think>`` and ``</think>``."""
+"""The turn of a template without reasoning: reasoning is searched for between ``<think>`` and ``</think>``."""
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
-"""What the response templates of transformers call it."""
+"""The names of the reasoning in the response templates of transformers."""
 
 
-class Reader:
-    """Writes prompts of a chat format, and reads the texts that a model wrote behind them."""
+class ChatReader:
+    """Encodes prompts in a chat format, and reads the texts that a model wrote after them."""
 
     def __init__(self, chat: ChatFormat) -> None:
         self.chat = chat
@@ -36,18 +36,18 @@ class Reader:
 
     @cached_property
     def keeps_special_tokens(self) -> bool:
-        """Whether texts have to be decoded with their special tokens: those of some models are the markers."""
+        """Whether texts must be decoded with special tokens, because those of some models are the markers."""
         if self._response_template is not None:
             return True
         markers = f"{self.turn.lead}{self.turn.before_reasoning}{self.turn.after_reasoning}"
         return any(token in markers for token in self._special_tokens)
 
     def encode(self, request: Request) -> list[int] | Failure:
-        """The token ids behind which the model writes, or why it cannot be asked.
+        """The token ids that the model continues, or why the request cannot be sent.
 
-        Choices are read where an answer begins, as in training: behind the header that the model writes itself
-        (gpt-oss), and with the reasoning closed where the prompt has begun it. Blanks at the end of that stay out:
-        tokenizers have them in the first token of the answer.
+        Choices are scored where an answer begins, as in training: after the header that the model writes itself
+        (gpt-oss), and after the end of the reasoning if the prompt has begun it. Spaces at its end are left out:
+        tokenizers join them with the first token of the answer.
         """
         try:
             prompt = self.chat.encode_prompt(request.prompt)
@@ -84,7 +84,7 @@ class Reader:
     def _parsed(self, text: str, prompt: str) -> dict[str, Any]:
         try:
             return dict(self.chat.tokenizer.parse_response(text, prefix=prompt))
-        except ValueError:  # such as a call of a tool that is no JSON: then there is only the text itself
+        except ValueError:  # such as a tool call that is not JSON: then only the text itself is known
             return {}
 
     @cached_property
@@ -98,8 +98,8 @@ class Reader:
         return text
 
 
-def readers(model: str, template_options: Mapping[str, Any]) -> Callable[[date | None], Reader]:
-    """The reader of a model for each date that its chat template may write; the tokenizer is loaded with the first."""
+def readers(model: str, template_options: Mapping[str, Any]) -> Callable[[date | None], ChatReader]:
+    """A function from the date that a chat template writes to a reader. The first call loads the tokenizer."""
 
     @cache
     def tokenizer() -> "PreTrainedTokenizerBase":
@@ -109,19 +109,19 @@ def readers(model: str, template_options: Mapping[str, Any]) -> Callable[[date |
             warn(f"the chat template of {model} does not read {', '.join(unread)}: `template_options` has no effect")
         return loaded
 
-    return cache(lambda today: Reader(ChatFormat(tokenizer(), template_options, today)))
+    return cache(lambda today: ChatReader(ChatFormat(tokenizer(), template_options, today)))
 
 
 def stop_at(answer: str, reasoning: str | None, stop: tuple[str, ...]) -> int | None:
-    """Where the first stop text begins. The white space between reasoning and answer is part of neither."""
+    """The position of the first stop text. White space between reasoning and answer is part of neither."""
     begin = 0 if reasoning is None else len(answer) - len(answer.lstrip())
     return min((at for text in stop if (at := answer.find(text, begin)) >= 0), default=None)
 
 
-def free_answer(
+def text_completion(
     request: Request, reasoning: str | None, answer: str | None, finish_reason: FinishReason
 ) -> Completion | Failure:
-    """The completion of a request without choices, cut at the first stop text; reasoning alone is no answer."""
+    """The completion of a request without choices, cut at the first stop text; a failure if there is only reasoning."""
     cut = None if answer is None else stop_at(answer, reasoning, request.sampling.stop)
     text = (answer or "")[:cut]
     if (reasoning is None and answer is not None) or text.strip():

@@ -1,9 +1,9 @@
-"""Rows of tokens, and the cache that the model itself makes of those that it has read.
+"""Rows of tokens, and the cache that the model makes of the tokens that it has read.
 
-What a batch may hold depends on the model. Attention leaves padding out where a mask says so; a recurrent layer may
-carry it in its state; some models count it as positions; and rotary scalings that depend on length (longrope, dynamic
-NTK) turn all rows by the longest one. So rows of different lengths are padded only where padding leaves no trace, which
-is looked up in the model's own cache.
+Which rows may be in one batch depends on the model. Attention ignores masked padding; a recurrent layer may keep
+padding in its state; some models count padding as positions; and rotary scalings that depend on length (longrope,
+dynamic NTK) rotate all rows by the longest one. So rows of different lengths are padded only where padding has no
+effect, which is tested with the cache of the model.
 
 Shape letters: R rows, T tokens, V vocabulary.
 """
@@ -19,17 +19,17 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from maskdpo.models import rotary_settings
 
 PROBE_TOKENS = 8
-"""Padding that is read to see whether it leaves a trace; more than the width of usual convolutions."""
+"""Tokens of padding that the test for its effect reads: more than the width of usual convolutions."""
 
 
-class Rows:
-    """Token rows behind which the model is asked for the next one.
+class TokenRows:
+    """Rows of tokens that grow by the tokens that are sampled after them.
 
-    Where a model makes no cache whose rows can be picked (RWKV, xLSTM, MiniMax, RecurrentGemma), all tokens are read
-    again for every new one: slow, and right.
+    Where the cache of a model does not allow picking rows (RWKV, xLSTM, MiniMax, RecurrentGemma), all tokens are read
+    again for every new token: slow, but correct.
 
     Args:
-        longest: tokens that the longest row can come to have.
+        longest: the most tokens that a row can reach.
     """
 
     def __init__(self, model: PreTrainedModel, rows: Sequence[Sequence[int]], longest: int) -> None:
@@ -41,14 +41,15 @@ class Rows:
         self._read = 0
         self._switch = rotation_switch(model)
         self._rereads = self._switch is not None and _has_rope(model, "longrope")
-        if turns_by_longest(model, longest):
-            forget_longest(model, self._ids_RT)
+        if rotates_by_longest(model, longest):
+            reset_rotation(model, self._ids_RT)
 
     def next_logits(self) -> Tensor:
-        """[R, V] float32: of the token that follows each row."""
+        """[R, V] float32 logits of the next token of each row."""
         tokens = self._ids_RT.shape[1]
         if self._rereads and self._switch is not None and self._read <= self._switch < tokens:
-            self._read, self._cache = 0, None  # as transformers' Phi-3 does: keys were turned by the short factors
+            # as Phi-3 in transformers does: the cached keys were rotated by the short factors
+            self._read, self._cache = 0, None
         positions_RT = (self._mask_RT.cumsum(1) - 1).clamp(min=0)
         output = forward(
             self._model,
@@ -59,14 +60,14 @@ class Rows:
             use_cache=self._caches,
         )
         if self._caches and self._cache is None:
-            self._cache = own_cache(self._model, output)
+            self._cache = model_cache(self._model, output)
             self._caches = self._cache is not None
         self._read = tokens if self._caches else 0
         logits_RV: Tensor = output.logits[:, -1].float()
         return logits_RV
 
     def pick(self, index_R: Tensor) -> None:
-        """Go on with these rows: some may be left out, some may stand there more than once."""
+        """Continue with these rows only; a row may be repeated."""
         self._ids_RT, self._mask_RT = self._ids_RT[index_R], self._mask_RT[index_R]
         if self._cache is not None:
             self._cache.reorder_cache(index_R)
@@ -86,7 +87,7 @@ def forward(
     use_cache: bool = False,
     keep_last: bool = True,
 ) -> Any:
-    """The model's output, by those of the arguments that it knows."""
+    """The output of the model, called with those arguments that its forward method has."""
     names = inspect.signature(model.forward).parameters
     cache_name = "cache" if "cache" in names else "past_key_values"  # renamed during version 5 of transformers
     optional = {"attention_mask": mask, "position_ids": positions, cache_name: cache}
@@ -96,68 +97,70 @@ def forward(
     return model(input_ids=ids_RT, use_cache=use_cache, **given)
 
 
-def own_cache(model: PreTrainedModel, output: Any) -> DynamicCache | None:
-    """The cache that the model has made, if its rows can be picked and it holds all that the model remembers."""
+def model_cache(model: PreTrainedModel, output: Any) -> DynamicCache | None:
+    """The cache that the model made, if rows can be picked from it and it holds the whole state of the model."""
     cache: Any = getattr(output, "cache", None) or getattr(output, "past_key_values", None)
-    if type(cache) is not DynamicCache:  # a class of the model's own may hold more than ``reorder_cache`` moves
+    if type(cache) is not DynamicCache:  # another class may hold state that ``reorder_cache`` does not move
         return None
-    elsewhere = getattr(model, "_is_stateful", False) and not any(states(layer) for layer in cache.layers)
+    elsewhere = getattr(model, "_is_stateful", False) and not any(recurrent_states(layer) for layer in cache.layers)
     return None if elsewhere else cache
 
 
-def states(layer: Any) -> list[Tensor]:
-    """What a layer of a cache holds beside keys and values: recurrent and convolution states, indexers."""
+def recurrent_states(layer: Any) -> list[Tensor]:
+    """The tensors in a layer of a cache beside keys and values: recurrent and convolution states, indexers."""
     held = [value for name, value in vars(layer).items() if name not in ("keys", "values")]
     flat = [x for value in held for x in (value.values() if isinstance(value, dict) else [value])]
     return [x for x in flat if isinstance(x, Tensor) and x.ndim]
 
 
 @torch.inference_mode()
-def pads_without_trace(model: PreTrainedModel) -> bool:
-    """Whether a row that begins with masked padding is read as if the padding were not there.
+def ignores_padding(model: PreTrainedModel) -> bool:
+    """Whether masked padding at the beginning of a row has no effect.
 
-    Positions must be told to the model, and a row of nothing but padding must leave all states at zero, where they
-    start. Keys and values are masked by attention itself.
+    The model must take positions, and a row of only padding must leave all recurrent states at zero, their start.
+    Attention masks keys and values itself.
     """
     if not {"position_ids", "attention_mask"} <= inspect.signature(model.forward).parameters.keys():
         return False
     if getattr(model.config.get_text_config(), "attention_chunk_size", None):
-        return False  # chunks (Llama 4), and scales by position, are counted along the row, padding included
+        return False  # chunks (Llama 4) and scales by position count the padding of a row
     ids_RT = torch.zeros(2, PROBE_TOKENS, dtype=torch.long, device=model.device)
     mask_RT = torch.tensor([[1], [0]], device=model.device).expand_as(ids_RT)
     output = forward(model, ids_RT, mask=mask_RT, positions=(mask_RT.cumsum(1) - 1).clamp(min=0), use_cache=True)
-    cache = own_cache(model, output)
-    return cache is not None and not any(bool(state[1].any()) for layer in cache.layers for state in states(layer))
+    cache = model_cache(model, output)
+    return cache is not None and not any(
+        bool(state[1].any()) for layer in cache.layers for state in recurrent_states(layer)
+    )
 
 
-def alike(model: PreTrainedModel, rows: Sequence[Sequence[int]], room: int) -> Iterator[list[int]]:
-    """Indexes of rows that may be read together: all of them, else those of the same length.
+def readable_together(model: PreTrainedModel, rows: Sequence[Sequence[int]], growth: int) -> Iterator[list[int]]:
+    """Groups of indices of rows that may be read in one batch: all rows, or those of the same length.
 
     Args:
-        room: tokens that a row may grow by.
+        growth: tokens by which a row may grow.
     """
     by_length: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
         by_length.setdefault(len(row), []).append(i)
-    if len(by_length) == 1 or (not turns_by_longest(model, max(by_length) + room) and pads_without_trace(model)):
+    if len(by_length) == 1 or (not rotates_by_longest(model, max(by_length) + growth) and ignores_padding(model)):
         yield list(range(len(rows)))
     else:
         yield from by_length.values()
 
 
-def turns_by_longest(model: PreTrainedModel, longest: int) -> bool:
-    """Whether a row of so many tokens changes how the rows beside it are rotated."""
+def rotates_by_longest(model: PreTrainedModel, longest: int) -> bool:
+    """Whether a row of ``longest`` tokens changes the rotary positions of the other rows."""
     switch = rotation_switch(model)
-    return switch is not None and longest >= switch  # at the switch itself dynamic NTK is not reset
+    return switch is not None and longest >= switch  # at exactly this length dynamic NTK is not reset
 
 
-def forget_longest(model: PreTrainedModel, ids_RT: Tensor) -> None:
-    """Dynamic NTK goes on from the longest row that it has seen, until it sees a short one."""
+def reset_rotation(model: PreTrainedModel, ids_RT: Tensor) -> None:
+    """Reset dynamic NTK, which keeps the scaling of the longest row so far until it reads a short one."""
     forward(model, ids_RT[:1, :1])
 
 
 def rotation_switch(model: PreTrainedModel) -> int | None:
-    """Tokens beyond which a rotary scaling depends on the longest row; None where none does."""
+    """The length from which on a rotary scaling depends on the longest row; None where none does."""
     if not (_has_rope(model, "longrope") or _has_rope(model, "dynamic")):
         return None
     config = model.config.get_text_config()
@@ -173,7 +176,7 @@ def _has_rope(model: PreTrainedModel, kind: str) -> bool:
 def left_pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """[R, T] ids and [R, T] mask (1 for real tokens), padded on the left so that all rows end together.
 
-    A row is padded with its own first token, which the model's vocabulary is sure to have.
+    A row is padded with its own first token, which is in every vocabulary.
     """
     width = max(len(row) for row in rows)
     ids_RT = torch.tensor([[row[0]] * (width - len(row)) + list(row) for row in rows])

@@ -1,4 +1,4 @@
-"""Structured replies: the JSON schema that is asked for, and what a reply says; anything else is a parse error."""
+"""Structured replies: the JSON schema of a request, and how its reply is read; any other reply is a parse error."""
 
 import json
 import re
@@ -14,7 +14,7 @@ _AROUND_A_WORD = " \t\r\n.\"'`*<>"
 
 
 def verdict_schema(choices: Sequence[str], slots: Sequence[str]) -> dict[str, Any]:
-    """An object with exactly these keys, each with one of the choices."""
+    """The schema of an object with exactly these keys, whose values are choices."""
     return {
         "type": "object",
         "properties": {slot: {"type": "string", "enum": list(choices)} for slot in slots},
@@ -29,7 +29,7 @@ def read_object(
     """The picks of a reply that should be an object of ``verdict_schema``.
 
     Args:
-        or_word: a bare choice will do as well: the prompt asks for one, and servers may ignore the schema.
+        or_word: a plain choice is accepted too: the prompt asks for one, and servers may ignore the schema.
     """
     if or_word and (word := _choice(text.strip(_AROUND_A_WORD), choices)) is not None:
         return (Pick(word),)
@@ -50,7 +50,7 @@ def read_object(
 
 
 def read_word(text: str, tokens: Sequence[ScoredToken], choices: Sequence[str]) -> tuple[Pick, ...] | Failure:
-    """The pick of a reply that should be a bare choice."""
+    """The pick of a reply that should be a plain choice."""
     named = text if text in choices else _choice(text.strip(), choices)
     if named is None:
         return Failure(Status.PARSE_ERROR, f"none of the choices: {one_line(text)!r}")
@@ -59,7 +59,7 @@ def read_word(text: str, tokens: Sequence[ScoredToken], choices: Sequence[str]) 
 
 
 def _choice(said: Any, choices: Sequence[str]) -> str | None:
-    """The choice that a text names: as it stands, or the only one that differs in nothing but case."""
+    """The choice that a text names: exactly, or the only one that differs just in case."""
     if not isinstance(said, str):
         return None
     alike = [choice for choice in choices if choice.casefold() == said.casefold()]
@@ -67,14 +67,14 @@ def _choice(said: Any, choices: Sequence[str]) -> str | None:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as it stands, so that a key that comes twice shows."""
+    """A JSON object as a list of pairs, which shows repeated keys."""
 
 
 def _probabilities(
     tokens: Sequence[ScoredToken], choices: Sequence[str], slots: Sequence[str], said: Sequence[str]
 ) -> list[float | None]:
-    """For every slot the probability of what it says at its place; None from where the tokens do not tell, and where
-    it says a choice in other letters, which are not those that the choices are compared by.
+    """Per slot the probability of its choice; None from the first slot that is not found in the tokens, and for a
+    choice whose case differs, because its bytes are not those of the offered choice.
     """
     whole = b"".join(token.text for token in tokens)
     ends = [0]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request, Sampling, gather
-from maskdpo.backends.reasoning import Reader, free_answer, readers, stop_at
+from maskdpo.backends.reasoning import ChatReader, readers, stop_at, text_completion
 from maskdpo.backends.settings import DEFAULTS, BackendSettings
 from maskdpo.models import compute_type, load_model, pick_device
 from maskdpo.schemas import Status
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from maskdpo.backends.choices import Slot
 
 WINDOW = 4
-"""Batches that are read ahead and sorted by length, so that rows of a batch need little padding."""
+"""Batches that are read ahead and sorted by length, so that their rows need little padding."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class _Encoded:
     request: Request
     ids: list[int]
     slots: "list[Slot]"
-    """Where its choices go; none for a free answer."""
+    """The slots of its choices; empty for an answer without choices."""
 
-    def room(self) -> int:
+    def longest_reply(self) -> int:
         """The most tokens that the reply can have."""
         if not self.slots:
             return self.request.sampling.max_tokens
@@ -63,13 +63,13 @@ class TransformersBackend:
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
-        """See ``Backend``. A prompt that leaves no room for its reply fails as ``truncated``."""
+        """See ``Backend``. A prompt that leaves no space for its reply fails as ``truncated``."""
         stream = iter(requests)
         first = next(stream, None)
         if first is None:
             return
         stream = itertools.chain([first], stream)
-        while window := list(itertools.islice(stream, self._prompts_a_batch(first.sampling) * WINDOW)):
+        while window := list(itertools.islice(stream, self._prompts_per_batch(first.sampling) * WINDOW)):
             encoded = []
             for request in window:
                 item = self._encode(request)
@@ -80,13 +80,13 @@ class TransformersBackend:
             yield from self._choose([item for item in encoded if item.request.choices])
             free = sorted((item for item in encoded if not item.request.choices), key=lambda item: len(item.ids))
             for sampling in dict.fromkeys(item.request.sampling for item in free):
-                alike = [item for item in free if item.request.sampling == sampling]
-                size = self._prompts_a_batch(sampling)
-                for start in range(0, len(alike), size):
-                    yield from self._sample(alike[start : start + size], sampling)
+                same = [item for item in free if item.request.sampling == sampling]
+                size = self._prompts_per_batch(sampling)
+                for start in range(0, len(same), size):
+                    yield from self._sample(same[start : start + size], sampling)
 
-    def _prompts_a_batch(self, sampling: Sampling) -> int:
-        """Every sample of a prompt is a row."""
+    def _prompts_per_batch(self, sampling: Sampling) -> int:
+        """The number of prompts in a batch, in which every sample is a row."""
         return max(1, self._batch_size // sampling.n)
 
     def context(self) -> Context:
@@ -100,7 +100,7 @@ class TransformersBackend:
         return self._reader.chat.writes_date
 
     @property
-    def _reader(self) -> Reader:
+    def _reader(self) -> ChatReader:
         return self._reader_on(self.today)
 
     def _parts(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
@@ -120,16 +120,16 @@ class TransformersBackend:
         if isinstance(ids, Failure):
             return Reply(request.key, failure=ids)
         item = _Encoded(request, ids, _slots(tokenizer, request) if request.choices else [])
-        failure = self._too_long(ids, item.room())
+        failure = self._too_long(ids, item.longest_reply())
         return item if failure is None else Reply(request.key, failure=failure, prompt_tokens=len(ids))
 
-    def _too_long(self, ids: Sequence[int], room: int) -> Failure | None:
+    def _too_long(self, ids: Sequence[int], longest_reply: int) -> Failure | None:
         limit = self.context().limit
-        if limit is None or len(ids) + room <= limit:
+        if limit is None or len(ids) + longest_reply <= limit:
             return None
         return Failure(
             Status.TRUNCATED,
-            f"the prompt has {len(ids)} tokens, with {room} to come the model's limit is {limit}",
+            f"the prompt has {len(ids)} tokens, with {longest_reply} to come the model's limit is {limit}",
         )
 
     def _sample(self, batch: Sequence[_Encoded], sampling: Sampling) -> Iterator[Reply]:
@@ -163,20 +163,20 @@ class TransformersBackend:
         """Reasoning and answer in the new tokens, up to the end of turn or the first stop text."""
         ended = bool(new_ids) and new_ids[-1] in ends
         reasoning, answer = self._split(item, new_ids[:-1] if ended else new_ids)
-        return free_answer(item.request, reasoning, answer, "stop" if ended else "length")
+        return text_completion(item.request, reasoning, answer, "stop" if ended else "length")
 
     def _split(self, item: _Encoded, new_ids: list[int]) -> tuple[str | None, str | None]:
-        """Reasoning and answer; a plain string is continued, and has no reasoning."""
+        """Reasoning and answer; the continuation of a plain string has no reasoning."""
         raw, reader = isinstance(item.request.prompt, str), self._reader
         tokenizer, clean = reader.chat.tokenizer, raw or not reader.keeps_special_tokens
-        # Some tokenizers drop the space at the beginning of what they decode, so the text is decoded behind its prompt.
+        # Some tokenizers drop a space at the beginning of a text, so the text is decoded together with its prompt.
         before = str(tokenizer.decode(item.ids, skip_special_tokens=clean))
         whole = str(tokenizer.decode(item.ids + new_ids, skip_special_tokens=clean))
         text = whole.removeprefix(before)
         return (None, text) if raw else reader.split(text, before)
 
     def _has_stop(self, item: _Encoded, ids: list[int]) -> bool:
-        """Whether a stop text has just appeared, and in the answer: reasoning goes on over it."""
+        """Whether a stop text has just appeared in the answer; in reasoning it does not count."""
         stop = item.request.sampling.stop
         if not _has_stop(self._reader.chat.tokenizer, ids, stop):
             return False
@@ -184,32 +184,33 @@ class TransformersBackend:
         return answer is not None and stop_at(answer, reasoning, stop) is not None
 
     def _choose(self, items: Sequence[_Encoded]) -> Iterator[Reply]:
-        from maskdpo.backends.choices import Path, fill_slots
+        from maskdpo.backends.choices import PartialReply, fill_slots
 
         model, _ = self._parts()
-        paths: list[list[Path]] = []
+        replies: list[list[PartialReply]] = []
         for i, item in enumerate(items):
             sampling = item.request.sampling
             draws = [_random(sampling.seed, item.request.key, k) for k in range(sampling.n)]
             randoms = draws if sampling.temperature > 0 else [None] * sampling.n
-            paths.append([Path(i, item.slots, random, sampling.temperature) for random in randoms])
+            replies.append([PartialReply(i, item.slots, random, sampling.temperature) for random in randoms])
         prompts = [item.ids for item in items]
         for start in range(0, len(items), self._batch_size):
             some = slice(start, start + self._batch_size)
-            flat = [path for mine in paths[some] for path in mine]
+            flat = [reply for mine in replies[some] for reply in mine]
             fill_slots(model, prompts, flat, self._batch_size)
-            for item, mine in zip(items[some], paths[some], strict=True):
+            for item, mine in zip(items[some], replies[some], strict=True):
                 yield Reply(
                     item.request.key,
-                    tuple(_filled(item.request, path.picks) for path in mine),
+                    tuple(_filled(item.request, reply.picks) for reply in mine),
                     prompt_tokens=len(item.ids),
-                    completion_tokens=sum(len(path.ids) for path in mine),
+                    completion_tokens=sum(len(reply.ids) for reply in mine),
                 )
 
 
 def _slots(tokenizer: "PreTrainedTokenizerBase", request: Request) -> "list[Slot]":
-    """A bare choice with the end of turn behind it, or the pieces of a JSON object; either way a closing token keeps
-    every choice from being the beginning of another.
+    """The slots of a request: a plain choice followed by the end of the turn, or the choices of a JSON object.
+
+    The token after each choice ensures that no choice is the beginning of another one.
     """
     from maskdpo.backends.choices import Slot
 
@@ -234,12 +235,12 @@ def _filled(request: Request, chosen: Sequence[tuple[int, float]]) -> Completion
 
 
 def _random(seed: int, key: Hashable, i: int) -> np.random.Generator:
-    """The random stream of sample ``i`` of a request: it follows from the seed and the request's key alone."""
+    """The random stream of sample ``i`` of a request, which depends only on the seed and on the key of the request."""
     return np.random.default_rng([seed, zlib.crc32(str(key).encode()), i])
 
 
 def _has_stop(tokenizer: "PreTrainedTokenizerBase", ids: list[int], stop: Sequence[str]) -> bool:
-    """Whether a stop text has just appeared. A text of k characters has at most 4 k tokens; a few more cost little."""
+    """Whether a stop text has just appeared. A text of k characters has at most 4 k tokens; a few more are decoded."""
     if not stop:
         return False
     tail = tokenizer.decode(ids[-4 * max(len(s) for s in stop) - 4 :])

@@ -1,4 +1,4 @@
-"""vLLM inside this process: windows of requests, a shared prefix cache, constrained decoding for choices."""
+"""vLLM in this process: windows of requests, a shared prefix cache, constrained decoding for choices."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskdpo.backends.base import Completion, Context, Failure, Reply, Request, gather, request_seed
 from maskdpo.backends.probability import ScoredToken
-from maskdpo.backends.reasoning import Reader, free_answer, readers
+from maskdpo.backends.reasoning import ChatReader, readers, text_completion
 from maskdpo.backends.settings import DEFAULTS, BackendSettings
 from maskdpo.backends.structured import read_object, read_word, verdict_schema
 from maskdpo.errors import UserError
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from vllm import LLM, CompletionOutput, SamplingParams
 
 WINDOW = 4096
-"""Requests handed over at once: enough to keep a large batch full, little enough to save progress often."""
+"""Requests that are passed to vLLM at once: enough for a full batch, few enough to save progress often."""
 TOP_LOGPROBS = 20
-"""The most that vLLM reports by default."""
+"""The most log-probabilities per token that vLLM reports by default."""
 
 
 class VLLMBackend:
-    """A model that vLLM runs here. It is loaded with the first request and stays.
+    """A model that vLLM runs in this process. It is loaded at the first request and stays in memory.
 
     Args:
         model: a model folder, a Hub id, or ``smollm2``.
@@ -43,7 +43,7 @@ class VLLMBackend:
         self._loaded: LLM | None = None
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
-        """Yield one reply a request, a window at a time; see ``Backend``."""
+        """Yield one reply per request, a window at a time; see ``Backend``."""
         waiting = iter(requests)
         while window := list(islice(waiting, WINDOW)):
             yield from self._run(window)
@@ -61,7 +61,7 @@ class VLLMBackend:
         return self._reader.chat.writes_date
 
     @property
-    def _reader(self) -> Reader:
+    def _reader(self) -> ChatReader:
         return self._reader_on(self.today)
 
     def _run(self, window: list[Request]) -> Iterator[Reply]:
@@ -89,7 +89,7 @@ class VLLMBackend:
             )
 
     def _encode(self, llm: "LLM", request: Request) -> list[int] | Failure:
-        """The prompt's token ids: vLLM would stop the whole window at one that does not fit."""
+        """The token ids of a prompt. One that does not fit would make vLLM stop the whole window."""
         limit = llm.model_config.max_model_len
         ids = self._reader.encode(request)
         if isinstance(ids, Failure):
@@ -106,11 +106,11 @@ class VLLMBackend:
         reasoning, answer = None, output.text
         if not isinstance(request.prompt, str):
             reasoning, answer = self._reader.split(output.text, str(self._reader.chat.tokenizer.decode(ids)))
-        return free_answer(request, reasoning, answer, output.finish_reason)
+        return text_completion(request, reasoning, answer, output.finish_reason)
 
     def _llm(self) -> "LLM":
         if self._loaded is None:
-            # its log goes to stdout at INFO otherwise, between our tables
+            # else its log goes to stdout at level INFO, between the tables
             os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
             os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
             vllm = require("vllm", install="'maskdpo[vllm]'", purpose="`backend` vllm")
@@ -130,11 +130,11 @@ class VLLMBackend:
 
 
 def _cpu_settings() -> dict[str, Any]:
-    """What keeps vLLM 0.32 right on a CPU.
+    """Settings with which vLLM 0.32 works correctly on a CPU.
 
-    Prompts read in chunks kill the engine where the request has a seed. The compiled model is not the model:
-    its greedy answers differ from those of transformers, where the eager one's agree. vLLM takes 16 bits by itself, and
-    on a processor without bfloat16 a matrix product in it took fifty times as long as one in float32.
+    With chunked prefill, requests with a seed kill the engine. The compiled model gives other greedy answers than
+    transformers, and the eager model the same. vLLM computes in 16 bits by default, and on a processor without bfloat16
+    a matrix product in bfloat16 took fifty times as long as one in float32.
     """
     from vllm.platforms import current_platform
 
@@ -143,7 +143,7 @@ def _cpu_settings() -> dict[str, Any]:
     return {"enable_chunked_prefill": False, "enforce_eager": True, "dtype": compute_type("auto", "cpu")}
 
 
-def _sampling_params(request: Request, reader: Reader) -> "SamplingParams":
+def _sampling_params(request: Request, reader: ChatReader) -> "SamplingParams":
     from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
     sampling = request.sampling
@@ -152,7 +152,7 @@ def _sampling_params(request: Request, reader: Reader) -> "SamplingParams":
     settings: dict[str, Any] = {"stop": list(sampling.stop) or None}
     if request.choices is None and not isinstance(request.prompt, str):
         settings["skip_special_tokens"] = not reader.keeps_special_tokens
-        if reader.turn.after_reasoning:  # vLLM would end the reasoning there; the answer is cut when it is whole
+        if reader.turn.after_reasoning:  # vLLM would end the reasoning there; the answer is cut when it is complete
             settings["stop"] = None
     if request.choices is not None:
         settings["logprobs"] = TOP_LOGPROBS
@@ -166,7 +166,7 @@ def _sampling_params(request: Request, reader: Reader) -> "SamplingParams":
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
-        # greedy decoding draws nothing, and a seed of its own costs a request a place in the fast path
+        # greedy decoding draws nothing, and requests with a seed are slower
         seed=request_seed(sampling.seed, request.key) if sampling.temperature > 0 else None,
         **settings,
     )
@@ -179,7 +179,7 @@ def _picked(request: Request, choices: tuple[str, ...], output: "CompletionOutpu
         if output.finish_reason == "length":
             return cut
         picks = read_object(text, tokens, choices, request.slots)
-    # a choice that is complete is one, even where the limit fell on its last token
+    # a complete choice counts, even where the limit was reached at its last token
     elif output.finish_reason == "length" and (text not in choices or _begins_another(text, choices)):
         return cut
     else:
@@ -192,10 +192,10 @@ def _begins_another(text: str, choices: tuple[str, ...]) -> bool:
 
 
 def _scored_tokens(output: "CompletionOutput") -> list[ScoredToken]:
-    """The model's own log-probabilities: vLLM reports them as they were before the constraint."""
+    """The log-probabilities of the model before the constraint, which vLLM reports."""
     scored = []
     for token_id, place in zip(output.token_ids, output.logprobs or (), strict=False):
-        # beside the likeliest ones, vLLM lists the drawn token whatever its rank
+        # vLLM lists the most probable tokens, and the drawn token whatever its rank
         top = {
             (each.decoded_token or "").encode(): each.logprob
             for each in place.values()
@@ -207,7 +207,7 @@ def _scored_tokens(output: "CompletionOutput") -> list[ScoredToken]:
 
 
 def _one_line(error: Exception) -> str:
-    """vLLM's errors span many lines; pydantic's begin with a count, the reason stands below."""
+    """The reason in an error of vLLM, which has many lines; errors of pydantic begin with a count, not the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = next((line for line in lines if "error for" not in line and "errors for" not in line and " " in line), "")
     return (reason or type(error).__name__)[:300]

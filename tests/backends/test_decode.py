@@ -10,9 +10,9 @@ from architectures import CONFIGS, model_of
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from maskdpo.backends import rows as rows_module
-from maskdpo.backends.choices import Path, Slot, fill_slots
+from maskdpo.backends.choices import PartialReply, Slot, fill_slots
 from maskdpo.backends.decode import Row, decode, end_ids
-from maskdpo.backends.rows import alike, pads_without_trace
+from maskdpo.backends.rows import ignores_padding, readable_together
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend
 
@@ -82,7 +82,7 @@ def shares(model: PreTrainedModel, ids: list[int]) -> list[float]:
 def test_choices_have_the_probabilities_of_a_forward_pass_without_a_cache(name: str) -> None:
     model, prompts = model_of(name), PROMPTS + ALIKE
     several = [1, 3, len(PROMPTS)]  # the others of ALIKE share a beginning, and their ends differ in length
-    paths = [Path(i, SLOTS if i in several else SLOTS[:1]) for i in range(len(prompts))]
+    paths = [PartialReply(i, SLOTS if i in several else SLOTS[:1]) for i in range(len(prompts))]
     fill_slots(model, prompts, paths, 8)
     for path in paths:
         ids = list(prompts[path.prompt])
@@ -99,7 +99,7 @@ APART = {"bloom", "mamba", "mamba2", "recurrent_gemma", "rwkv", "minimax", "bart
 
 @pytest.mark.parametrize("name", NAMES)
 def test_prompts_of_different_lengths_go_together_where_padding_leaves_no_trace(name: str) -> None:
-    assert pads_without_trace(model_of(name)) == (name not in APART)
+    assert ignores_padding(model_of(name)) == (name not in APART)
 
 
 def test_padding_that_a_recurrent_layer_remembers_is_noticed() -> None:
@@ -108,17 +108,17 @@ def test_padding_that_a_recurrent_layer_remembers_is_noticed() -> None:
     mixer = model.model.layers[0].mamba
     mixer.in_proj.bias = torch.nn.Parameter(torch.full((mixer.in_proj.out_features,), 0.1))
     try:
-        assert not pads_without_trace(model)
-        assert list(alike(model, [[1, 2], [3], [4, 5]], 4)) == [[0, 2], [1]]
+        assert not ignores_padding(model)
+        assert list(readable_together(model, [[1, 2], [3], [4, 5]], 4)) == [[0, 2], [1]]
     finally:
         mixer.in_proj.bias = None
-    assert list(alike(model, [[1, 2], [3], [4, 5]], 4)) == [[0, 1, 2]]
+    assert list(readable_together(model, [[1, 2], [3], [4, 5]], 4)) == [[0, 1, 2]]
 
 
 def test_beyond_a_rotary_switch_only_equal_lengths_go_together() -> None:
     for name in ("phi3_long", "llama_dynamic"):
-        assert list(alike(model_of(name), [[1] * 3, [1] * 4], 11)) == [[0, 1]]
-        assert list(alike(model_of(name), [[1] * 3, [1] * 4], 12)) == [[0], [1]]
+        assert list(readable_together(model_of(name), [[1] * 3, [1] * 4], 11)) == [[0, 1]]
+        assert list(readable_together(model_of(name), [[1] * 3, [1] * 4], 12)) == [[0], [1]]
 
 
 def test_a_prompt_is_read_once_for_all_its_samples_and_a_token_after_that(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from maskdpo.backends.base import Completion, Failure, Request, Sampling
-from maskdpo.backends.reasoning import Reader, free_answer
+from maskdpo.backends.reasoning import ChatReader, text_completion
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.chat import ChatFormat
@@ -75,13 +75,13 @@ QWEN3 = [
 @pytest.mark.parametrize(("text", "reasoning", "answer"), QWEN3)
 def test_qwen3(tokenizer: Any, text: str, reasoning: str | None, answer: str | None) -> None:
     tokenizer.chat_template = trl_template("qwen3")
-    reader = Reader(ChatFormat(tokenizer))
+    reader = ChatReader(ChatFormat(tokenizer))
     assert not reader.keeps_special_tokens
     assert reader.split(text, "") == (reasoning, answer)
 
 
 def test_a_closing_marker_alone_is_text_to_a_model_whose_template_knows_no_reasoning(tokenizer: Any) -> None:
-    reader = Reader(ChatFormat(tokenizer))
+    reader = ChatReader(ChatFormat(tokenizer))
     assert reader.split("Use </think> in HTML? No.", "") == (None, "Use </think> in HTML? No.")
     assert reader.split("<think>Hm.</think>No.", "") == ("Hm.", "No.")
 
@@ -97,7 +97,7 @@ GPT_OSS = [
 def test_gpt_oss(tokenizer: Any, text: str, reasoning: str | None, answer: str | None) -> None:
     tokenizer.chat_template = trl_template("gptoss")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|channel|>", "<|message|>", "<|start|>", "<|end|>"]})
-    reader = Reader(ChatFormat(tokenizer))
+    reader = ChatReader(ChatFormat(tokenizer))
     assert reader.keeps_special_tokens
     assert reader.split(text, "") == (reasoning, answer)
 
@@ -111,7 +111,7 @@ def test_a_response_template_finds_what_the_chat_template_has_no_place_for(token
             "content": {"close_pattern": r"<\|im_end\|>|$"},
         },
     }
-    reader = Reader(ChatFormat(tokenizer))
+    reader = ChatReader(ChatFormat(tokenizer))
     prompt = "<|im_start|>user\n?<|im_end|>\n<|im_start|>assistant\n"
     assert reader.keeps_special_tokens
     assert reader.split("<|thought|>Hm.<|said|>Yes.", prompt) == ("Hm.", "Yes.")
@@ -132,7 +132,7 @@ TEMPLATES = [
 @pytest.mark.parametrize("reply", ["word", "object"])
 def test_choices_are_read_where_an_answer_begins(tokenizer: Any, name: str, asked: str, lead: str, reply: Any) -> None:
     tokenizer.chat_template = trl_template(name)
-    reader = Reader(ChatFormat(tokenizer))
+    reader = ChatReader(ChatFormat(tokenizer))
     conversation = [Message(role="user", content=QUESTION)]
     free = reader.encode(Request(0, conversation))
     chosen = reader.encode(Request(0, conversation, ("yes", "no"), reply=reply))
@@ -146,7 +146,7 @@ def test_choices_are_read_where_an_answer_begins(tokenizer: Any, name: str, aske
 
 def test_choices_of_a_plain_string_go_on_where_it_ends(tokenizer: Any) -> None:
     tokenizer.chat_template = trl_template("gptoss")
-    reader = Reader(ChatFormat(tokenizer))
+    reader = ChatReader(ChatFormat(tokenizer))
     assert reader.encode(Request(0, QUESTION, ("yes", "no"))) == reader.chat.encode_prompt(QUESTION).ids
 
 
@@ -154,7 +154,7 @@ def test_a_blank_before_the_answer_is_left_to_the_choices(tokenizer: Any) -> Non
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}" + (
         "{% if add_generation_prompt %}assistant:{% endif %}"
     )
-    reader = Reader(ChatFormat(tokenizer))
+    reader = ChatReader(ChatFormat(tokenizer))
     assert reader.turn.lead == " "
     conversation = [Message(role="user", content=QUESTION)]
     assert reader.encode(Request(0, conversation, ("yes", "no"))) == reader.encode(Request(0, conversation))
@@ -182,17 +182,17 @@ REQUEST = Request(0, [Message(role="user", content="?")], sampling=Sampling(max_
 
 @pytest.mark.parametrize("answer", [None, "", " \n", "X and so on"])
 def test_nothing_behind_reasoning_is_a_failure(answer: str | None) -> None:
-    cut = free_answer(REQUEST, "Hm.", answer, "length")
+    cut = text_completion(REQUEST, "Hm.", answer, "length")
     assert isinstance(cut, Failure)
     assert cut.status is Status.TRUNCATED
-    ended = free_answer(REQUEST, "Hm.", answer, "stop")
+    ended = text_completion(REQUEST, "Hm.", answer, "stop")
     assert isinstance(ended, Failure)
     assert ended.status is Status.PARSE_ERROR
     assert "a `stop` text occurs in it" in ended.message
 
 
 def test_an_answer_without_reasoning_may_be_empty_as_before() -> None:
-    assert free_answer(REQUEST, None, "", "stop") == Completion("", "stop")
+    assert text_completion(REQUEST, None, "", "stop") == Completion("", "stop")
 
 
 def test_an_option_that_would_not_reach_the_template_is_refused(tokenizer: Any) -> None:
