@@ -155,7 +155,7 @@ def _judge_all(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, output: Ann
 def _check_summary(summary: Path, out: Path) -> None:
     """A summary that cannot be written at the end is an error at the start."""
     if summary.resolve() in (out.resolve(), meta_file(out).resolve(), retry_file(out).resolve()):
-        raise InputError("is the output, or a file beside it; name another `summary`", path=summary)
+        raise InputError("is a file that this command writes already; give `summary` another name", path=summary)
     if summary.is_dir():
         raise InputError("is a folder, a file is needed", path=summary)
     above = next(folder for folder in summary.parents if folder.exists())
@@ -219,11 +219,13 @@ def _judged(tasks: Iterable[Task], judge: Judge, info: JudgeInfo) -> Iterator[An
     for task, verdicts in judge.judge(noted()):
         answer = task.response.id
         if answer not in open_tasks:
-            raise UserError(f"the judge {info.name} returned the answer {answer!r} twice, or was never given it")
+            raise UserError(
+                f"the judge {info.name} returned the answer {answer!r} twice, or an answer that it was not given"
+            )
         open_tasks.remove(answer)
         if len(verdicts) != len(task.spans):
             counts = f"{len(verdicts)} verdicts for the {len(task.spans)} sentences of the answer {answer!r}"
-            raise UserError(f"the judge {info.name} gave {counts}; one each is needed")
+            raise UserError(f"the judge {info.name} gave {counts}; a judge must give one verdict per sentence")
         try:
             yield _annotation(task, verdicts, info)
         except ValidationError as error:

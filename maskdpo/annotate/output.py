@@ -75,8 +75,11 @@ class AnnotationFile:
             )
         response = self.responses.get(record.id)  # None: no longer in the file; its annotation stays
         if response is not None and response.digest != _digest(record.response):
-            message = f"{record.id!r} is annotated here with another text; use another `out` or `restart`"
-            raise InputError(message, path=self.path)
+            raise InputError(
+                f"{record.id!r} was annotated here with another text of the answer; name another `out`, or set this "
+                "file aside with `restart`",
+                path=self.path,
+            )
         if response is not None and response.prompt_id != record.prompt_id:
             raise InputError(
                 f"{record.id!r} is annotated here as an answer to the prompt {record.prompt_id!r}, and now it answers "

@@ -46,7 +46,7 @@ class Turn(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.reply == "word" and (self.otherwise or len(self.words) < 2):
-            raise ValueError("a constrained reply needs at least two words, and has no 'otherwise'")
+            raise ValueError("a turn with `reply: word` needs at least two words and must not have `otherwise`")
         return self
 
 
@@ -62,10 +62,12 @@ class ProtocolSettings(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.asks == "answer" and (len(self.turns) > 1 or self.turns[0].reply != "word"):
-            raise ValueError("asks: answer takes exactly one turn, with reply: word")
+            raise ValueError("a protocol with `asks: answer` must have exactly one turn, with `reply: word`")
         last = self.turns[-1]
         if "next" in last.words.values() or last.otherwise:
-            raise ValueError("the last turn has no next one: all its words must stand for labels")
+            raise ValueError(
+                "no turn follows the last one, so all words of the last turn must stand for labels, not for `next`"
+            )
         return self
 
 
@@ -154,7 +156,7 @@ class _Loader:
             shown = dict.fromkeys(NAMES, "x") | {"sentences": [{"id": "1", "text": "x"}]}
             template.render(shown | {"replies": dict.fromkeys(self._turns, "x")})
         except FileNotFoundError:
-            raise InputError("the protocol lacks this template", path=file) from None
+            raise InputError("this template is missing: protocol.yaml names it", path=file) from None
         except (TemplateError, UnicodeDecodeError, TypeError, ArithmeticError) as error:
             raise InputError(f"not a valid template: {error}", path=file) from None
         if unknown := used - set(NAMES):

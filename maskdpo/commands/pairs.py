@@ -27,7 +27,7 @@ def _show(stats: "PairStats", out: Path) -> None:
     summary = stats.summary()
     sides = summary["sentences_per_pair"]
     console.table(
-        "sentences a pair",
+        "sentences per pair",
         ("", "chosen", "rejected"),
         [(group.replace("_", " "), sides["chosen"][group], sides["rejected"][group]) for group in sides["chosen"]],
     )
@@ -36,7 +36,7 @@ def _show(stats: "PairStats", out: Path) -> None:
         "characters, rejected": summary["characters"]["rejected"],
         "characters, chosen / rejected": summary["length_ratio"],
         "margin of the scores": summary["margin"],
-        "pairs a topic": summary["pairs_per_topic"],
+        "pairs per topic": summary["pairs_per_topic"],
     }
     console.table(
         "spread over the pairs",

@@ -113,7 +113,9 @@ class AnswerTexts:
         )
 
     def _read(self, candidate: Candidate) -> Annotation:
-        changed = InputError("has changed while it was read", path=self._path, line=candidate.line)
+        changed = InputError(
+            "was changed while this command read it; repeat the command", path=self._path, line=candidate.line
+        )
         if candidate.line >= len(self._begins):
             raise changed
         begin, end = self._begins[candidate.line - 1], self._begins[candidate.line]

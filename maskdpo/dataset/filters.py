@@ -15,7 +15,7 @@ class DroppedAnswer(StrEnum):
     SENTENCES = "fewer sentences than `min_sentences`"
     UNJUDGED = "no sentence was judged"
     COVERAGE = "a smaller share of sentences judged than `min_coverage`"
-    NO_SCORE = "`score` says nothing of it (no right or wrong sentence)"
+    NO_SCORE = "`score` is undefined for the answer (no right or wrong sentence)"
 
 
 class NoPair(StrEnum):
@@ -24,8 +24,8 @@ class NoPair(StrEnum):
     NO_ANSWERS = "no answers"
     TOO_FEW = "fewer than two usable answers"
     NO_CHOSEN = "no answer has enough right sentences to be chosen"
-    NO_REJECTED = "no answer has a wrong sentence to unlearn"
-    EVEN = "no answer to choose scores higher than one to reject"
+    NO_REJECTED = "no answer has a wrong sentence, so none can be rejected"
+    EVEN = "no answer that may be chosen scores higher than one that may be rejected"
     DROPPED = "all its pairs were dropped"
 
 
@@ -33,7 +33,7 @@ class DroppedPair(StrEnum):
     """Why two answers that a strategy proposed are no pair."""
 
     SAME_TEXT = "the same text"
-    FORMS = "one was sampled with `raw`, the other without"
+    FORMS = "one answer was sampled with `raw`, the other without"
     TEMPLATES = "their prompts differ: the chat template was told other options, or wrote another date"
     MARGIN = "scores closer than `min_margin`"
     LENGTH = "lengths further apart than `max_length_ratio`"

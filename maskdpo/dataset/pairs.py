@@ -76,7 +76,7 @@ def _check_outputs(inputs: tuple[Path, Path], out: Path, summary_file: Path | No
     for output in outputs:
         refuse_overwriting(output, *inputs)
     if summary_file and summary_file.absolute() in {file.absolute() for file in (*outputs[:2], meta_file(out))}:
-        raise InputError("is written by this command already; name another `summary`", path=summary_file)
+        raise InputError("is a file that this command writes already; give `summary` another name", path=summary_file)
 
 
 def _by_topic(

@@ -82,7 +82,10 @@ def evaluate_files(
         if comparison is None:
             raise UserError(f"{annotations} and {compared} share no topic, so there is nothing to compare")
         if judges[0] != judges[1]:
-            warn(f"{annotations} and {compared} have their labels from different judges; differences may be theirs")
+            warn(
+                f"{annotations} and {compared} have their labels from different judges; differences may come from the "
+                "judges"
+            )
     agreed = _agreement(annotations, gold, seed) if gold else None
     return Evaluation(annotations, compared, gold, summary, comparison, agreed)
 
@@ -111,7 +114,10 @@ def _agreement(annotations: Path, gold: Path, seed: int) -> Agreement:
     if result.other_text:
         warn(f"{result.other_text} gold answers have another text in {annotations}; they count as not annotated")
     if result.three.coverage < 0.95:
-        warn(f"only {result.three.coverage:.0%} of the gold sentences were judged; the figures speak of those alone")
+        warn(
+            f"only {result.three.coverage:.0%} of the gold sentences were judged; the figures describe these "
+            "sentences only"
+        )
     return result
 
 

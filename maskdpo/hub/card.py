@@ -29,7 +29,7 @@ def split_card(card: str) -> tuple[dict[str, Any], str]:
     except yaml.YAMLError:
         header = None
     if not isinstance(header, dict):
-        raise InputError("the YAML between the first --- and the next cannot be read; put it right", path=CARD)
+        raise InputError("the YAML between the first --- and the next cannot be read; correct it", path=CARD)
     return header, card[found.end() :]
 
 

@@ -101,7 +101,7 @@ def test_missing_and_broken_templates(folder: Path) -> None:
     with pytest.raises(UserError, match=r"en/verdict\.j2: not a valid template"):
         load_protocol(str(folder))
     (folder / "en" / "verdict.j2").unlink()
-    with pytest.raises(UserError, match=r"en/verdict\.j2: the protocol lacks this template"):
+    with pytest.raises(UserError, match=r"en/verdict\.j2: this template is missing: protocol.yaml names it"):
         load_protocol(str(folder))
     shutil.rmtree(folder / "en")
     shutil.rmtree(folder / "zh")

@@ -74,5 +74,6 @@ def test_reasons_by_name_in_the_order_of_their_declaration() -> None:
 def test_why_none_names_the_most_frequent_reason_first() -> None:
     stats = PairStats(no_pair=Counter({NoPair.TOO_FEW: 1, NoPair.EVEN: 2}))
     assert stats.drop_reasons() == (
-        "2 prompts: no answer to choose scores higher than one to reject; 1 prompts: fewer than two usable answers"
+        "2 prompts: no answer that may be chosen scores higher than one that may be rejected; "
+        "1 prompts: fewer than two usable answers"
     )

@@ -338,7 +338,7 @@ def test_a_file_that_changes_between_the_passes(files: Files, monkeypatch: pytes
         return open_answer_texts(path)
 
     monkeypatch.setattr("maskdpo.dataset.pairs.open_answer_texts", changed)
-    with pytest.raises(InputError, match=r"a\.jsonl:\d: has changed while it was read"):
+    with pytest.raises(InputError, match=r"a\.jsonl:\d: was changed while this command read it; repeat the command"):
         files.build([prompt()], [answer("a", "r"), answer("b", "w")])
     assert not files.out.exists()
 
@@ -486,9 +486,9 @@ def test_a_failed_run_leaves_the_pairs_of_an_earlier_one(files: Files) -> None:
     [
         ("a.jsonl", "is an input of this command"),
         ("p.jsonl", "is an input of this command"),
-        ("pairs.jsonl", "is written by this command already; name another `summary`"),
-        ("pairs.test.jsonl", "is written by this command already; name another `summary`"),
-        ("pairs.jsonl.meta.json", "is written by this command already; name another `summary`"),
+        ("pairs.jsonl", "is a file that this command writes already; give `summary` another name"),
+        ("pairs.test.jsonl", "is a file that this command writes already; give `summary` another name"),
+        ("pairs.jsonl.meta.json", "is a file that this command writes already; give `summary` another name"),
         (".", "is a folder, a file is needed"),
     ],
 )

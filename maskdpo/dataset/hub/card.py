@@ -87,7 +87,7 @@ def read_card(file: Path, *, shown: str | None = None) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise InputError("is not UTF-8; put it right", path=shown or file) from None
+        raise InputError("is not UTF-8 text; save it as UTF-8", path=shown or file) from None
 
 
 def _place(body: str, generated: str, *, title: str) -> str:

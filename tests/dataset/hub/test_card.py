@@ -214,7 +214,7 @@ def test_a_card_without_marks_gets_the_generated_part_at_its_end(files: RecordFi
         (b"dataset_info: 3", "README.md: dataset_info: must be a list of mappings in the YAML"),
         (b"tags: [1]", "README.md: tags: must be a list of texts in the YAML"),
         (b"task_categories: {a: b}", "README.md: task_categories: must be a list of texts in the YAML"),
-        (b"pretty_name: caf\xe9", "README.md: is not UTF-8; put it right"),
+        (b"pretty_name: caf\xe9", "README.md: is not UTF-8 text; save it as UTF-8"),
     ],
 )
 def test_a_head_that_is_not_what_it_should_be_is_named(

@@ -256,7 +256,7 @@ def test_a_card_on_the_hub_that_cannot_be_read_is_named(world: World, files: Rec
     there, repo = world.hub.files("me/facts"), world.hub.repos["me/facts"]
     card = there["README.md"]
     repo.commit(there | {"README.md": card + b"caf\xe9\n"})
-    assert world.refuses(files) == "hub:me/facts: README.md: is not UTF-8; put it right"
+    assert world.refuses(files) == "hub:me/facts: README.md: is not UTF-8 text; save it as UTF-8"
     repo.commit(there | {"README.md": b"---\nconfigs: [a]\n" + card[card.index(b"---", 3) :]})
     assert world.refuses(files).startswith("README.md: configs: must be a list of mappings in the YAML")
 
