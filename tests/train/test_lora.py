@@ -223,7 +223,7 @@ def test_all_linear_are_all_that_an_adapter_can_be_put_into(
 ) -> None:
     model = random_model(kind, **settings)
     for name in sorted(left_out):
-        with pytest.raises(UserError, match=f"--lora-targets {name}: .*does not use its {name} as a plain linear"):
+        with pytest.raises(UserError, match=f"`lora_targets` {name}: .*does not use its {name} as a plain linear"):
             add_adapter(model, lora_config("m", lora_targets=f"q_proj, {name}"))
     add_adapter(model, lora_config("m"))
     layers = adapter_layers(model)
