@@ -104,5 +104,5 @@ def test_no_pairs_in_either_file(fails: Fails, tiny_model: str, tmp_path: Path) 
 
 def test_options_that_do_not_go_together(fails: Fails, tiny_model: str) -> None:
     assert fails(tiny_model, "--keep-best") == "--keep-best needs held-out pairs: --eval PAIRS"
-    assert fails(tiny_model, "--lora-alpha", "8") == "command line: lora_alpha: only with --lora-r"
+    assert fails(tiny_model, "--lora-alpha", "8") == "--lora-alpha goes with --lora-r"
     assert fails(tiny_model, "--lora-r", "4", "--lora-targets", "nothing").startswith("--lora-targets nothing: ")

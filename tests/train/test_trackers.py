@@ -109,6 +109,6 @@ def test_a_missing_package_is_named_before_anything_is_loaded(
     with pytest.raises(UserError) as error:
         train(pairs_file, tmp_path / "out", config_for("no-such-model"), RunOptions(track=name))
     assert str(error.value) == (
-        f"--track {name} needs the package {name}. Install it with: pip install 'maskdpo[{name}]'"
+        f"`track` {name} needs the package {name}. Install it with: pip install 'maskdpo[{name}]'"
     )
     assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from train_helpers import SPECIAL, TOKENIZERS, fast_tokenizer, spans
 from weight_oracle import TABLES, expected_weights
 
 from maskdpo.models import load_tokenizer
-from maskdpo.schemas import Label, PairSentence, Side
+from maskdpo.schemas import SIDES, Label, PairSentence, Side
 from maskdpo.train.data.weights import METHODS, Rendered, desensitise, exact_offsets, token_weights
 
 RIGHT, WRONG, NO_FACT = Label.NO_HALLUCINATION, Label.CONTRADICTORY, Label.NO_FACT
@@ -76,7 +76,7 @@ def weights_of(
     text: str, offsets: list[tuple[int, int]], sentences: list[PairSentence], side: Side = "chosen"
 ) -> list[float]:
     """Of a response that is the whole text."""
-    return token_weights(Rendered(text, 0, len(text)), offsets, sentences, METHODS["mask-dpo"][side]).tolist()
+    return token_weights(Rendered(text, 0, len(text)), offsets, sentences, METHODS["mask-dpo"].row(side)).tolist()
 
 
 @pytest.mark.parametrize("name", [*TOKENIZERS, "smollm2"])
@@ -93,14 +93,14 @@ def test_weights_follow_the_definition(name: str) -> None:
         method = data.draw(st.sampled_from(sorted(TABLES)))
         soft, table = method == "soft", TABLES[method][side]
         expected = expected_weights(text, rendered.start, rendered.end, start, offsets, sentences, table, soft)
-        row = METHODS[method][side]
+        row = METHODS[method].row(side)
         assert token_weights(rendered, offsets, sentences, row, by_confidence=soft).tolist() == expected
 
     check()
 
 
 def test_the_methods_are_the_tables_of_the_design() -> None:
-    assert METHODS == TABLES
+    assert {name: {side: METHODS[name].row(side) for side in SIDES} for name in METHODS} == TABLES
     assert [name for name in METHODS if METHODS[name].by_confidence] == ["soft"]
 
 
@@ -114,7 +114,7 @@ def test_soft_weights_are_the_confidence_where_kept() -> None:
     ]
     offsets = [(0, 1), (1, 3), (3, 4), (4, 6), (6, 8), (8, 9)]
     for soft, expected in ((True, [0.5, 0.5, 1, 0, 0.25, 1]), (False, [1, 1, 1, 0, 1, 1])):
-        row = METHODS["soft"]["chosen"]
+        row = METHODS["soft"].row("chosen")
         rendered = Rendered("a.b.c.d.e", 0, 9)
         assert token_weights(rendered, offsets, sentences, row, by_confidence=soft).tolist() == expected
 
@@ -131,7 +131,7 @@ def test_dpo_gives_every_answer_token_weight_one() -> None:
     text, offsets = "Q A b.", [(0, 1), (1, 3), (3, 5), (5, 6)]
     sentences = spans([("A b.", None)])
     for side in ("chosen", "rejected"):
-        weights = token_weights(Rendered(text, 2, 6), offsets, sentences, METHODS["dpo"][side])
+        weights = token_weights(Rendered(text, 2, 6), offsets, sentences, METHODS["dpo"].row(side))
         assert weights.tolist() == [0, 1, 1, 1]
 
 
@@ -174,13 +174,13 @@ def test_text_outside_every_sentence_counts_as_no_fact() -> None:
 def test_a_token_that_reaches_out_of_the_response_has_no_weight() -> None:
     rendered = Rendered("Q:A.<e>", 2, 4)
     offsets = [(0, 1), (1, 3), (3, 5), (5, 7)]
-    weights = token_weights(rendered, offsets, spans([("A.", RIGHT)]), METHODS["mask-dpo"]["chosen"])
+    weights = token_weights(rendered, offsets, spans([("A.", RIGHT)]), METHODS["mask-dpo"].row("chosen"))
     assert weights.tolist() == [0, 0, 0, 0]
     assert weights.dtype == np.float32
 
 
 def test_an_empty_response_gives_the_white_space_around_it_no_weight() -> None:
-    assert token_weights(Rendered("  ", 1, 1), [(0, 2)], [], METHODS["dpo"]["chosen"]).tolist() == [0]
+    assert token_weights(Rendered("  ", 1, 1), [(0, 2)], [], METHODS["dpo"].row("chosen")).tolist() == [0]
 
 
 OWN_BYTES = {
