@@ -26,28 +26,11 @@ QUESTION = [Message(role="user", content="The question of the probe?")]
 THINK, END_THINK = "<think>", "</think>"
 ANCHORS = ("\n", ".", "a", " ")
 """Texts to encode a continuation after, where it would share a token with its prompt: the first that shares none."""
-NO_OPTIONS = frozenset(
-    [
-        "self",
-        "conversation",
-        "messages",
-        "tools",
-        "documents",
-        "chat_template",
-        "add_generation_prompt",
-        "continue_final_message",
-        "tokenize",
-        "sanitize_control_tokens",
-        "padding",
-        "truncation",
-        "max_length",
-        "return_tensors",
-        "return_dict",
-        "return_assistant_tokens_mask",
-        "tokenizer_kwargs",
-        "kwargs",
-    ]
-)
+NO_OPTIONS = frozenset({
+    "self", "conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt",
+    "continue_final_message", "tokenize", "sanitize_control_tokens", "padding", "truncation", "max_length",
+    "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "kwargs",
+})  # fmt: skip
 """Parameters of ``PreTrainedTokenizerBase.apply_chat_template``, and the conversation, as templates name it."""
 EMPTY_THINKING = re.compile(r"\s*<think>\s*</think>\s*")
 

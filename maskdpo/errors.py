@@ -1,5 +1,10 @@
 """Errors for people: one line that says what, where, why and what to do. Commands print the line and exit with 2."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class UserError(Exception):
     """An error that the user can correct: bad input, a wrong option, a missing package. Never a bug of maskdpo."""
@@ -19,3 +24,16 @@ class InputError(UserError):
     def __init__(self, message: str, *, path: object, line: int | None = None, field: str | None = None) -> None:
         where = f"{path}:{line}" if line is not None else f"{path}"
         super().__init__(f"{where}: {field}: {message}" if field else f"{where}: {message}")
+
+
+def first_problem(error: "ValidationError") -> tuple[str | None, str]:
+    """The field and the message of the first problem that pydantic found."""
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    return field or None, problem["msg"].removeprefix("Value error, ")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, or its type where it has no text."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

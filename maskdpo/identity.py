@@ -9,8 +9,8 @@ from typing import Any
 
 from maskdpo.console import warn
 from maskdpo.errors import UserError
-from maskdpo.io import atomic_write
-from maskdpo.models import SMOLLM2, cache_dir, resolve_model, sha256
+from maskdpo.io import atomic_write, sha256
+from maskdpo.models import SMOLLM2, cache_dir, resolve_model
 
 CONFIGS = ("config.json", "generation_config.json", "adapter_config.json", "tokenizer_config.json")
 PROCESSOR_FILES = (

@@ -1,6 +1,5 @@
 """Loads models by name: ``smollm2`` is in a PyPI wheel, any other name is a path or a Hub id."""
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import platformdirs
 
 from maskdpo.console import say
-from maskdpo.errors import UserError
+from maskdpo.errors import UserError, first_line
 from maskdpo.extras import require
+from maskdpo.io import sha256
 
 if TYPE_CHECKING:
     import torch
@@ -196,9 +196,8 @@ def pick_device(name: str | None) -> str:
 
 
 def _cannot_load(name: str, what: str, error: Exception) -> UserError:
-    first_line = str(error).strip().split("\n")[0]
     return UserError(
-        f"cannot load the {what} of {name!r}: {first_line} "
+        f"cannot load the {what} of {name!r}: {first_line(error)} "
         f"Name a model folder, a Hub id such as org/model, or {SMOLLM2!r}"
     )
 
@@ -264,8 +263,3 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     files = [file for file in folder.iterdir() if file.suffix in {".safetensors", ".json"}]
     (folder / "sha256.json").write_text(json.dumps({file.name: sha256(file) for file in files}))
     folder.chmod(0o755)
-
-
-def sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

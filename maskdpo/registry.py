@@ -26,7 +26,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 
-from maskdpo.errors import UserError
+from maskdpo.errors import UserError, first_problem
 
 T = TypeVar("T")
 
@@ -192,10 +192,8 @@ def checked_options(kind: str, name: str, model: type[BaseModel], options: Mappi
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        raise UserError(f"`{kind}` {name}: {where}: {message}") from None
+        field, message = first_problem(error)
+        raise UserError(f"`{kind}` {name}: {field or ''}: {message}") from None
 
 
 def _load(target: str, name: str, kind: str) -> Any:

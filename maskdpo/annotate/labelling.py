@@ -24,7 +24,7 @@ from maskdpo.annotate.output import (
 )
 from maskdpo.annotate.stats import AnnotateStats, usage_since
 from maskdpo.console import progress
-from maskdpo.errors import InputError, UserError
+from maskdpo.errors import InputError, UserError, first_problem
 from maskdpo.io import (
     Appender,
     atomic_write,
@@ -229,7 +229,7 @@ def _judged(tasks: Iterable[Task], judge: Judge, info: JudgeInfo) -> Iterator[An
         try:
             yield _annotation(task, verdicts, info)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            _, problem = first_problem(error)
             raise UserError(f"the judge {info.name} gave a wrong verdict on the answer {answer!r}: {problem}") from None
 
 

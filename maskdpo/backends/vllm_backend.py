@@ -180,15 +180,13 @@ def _picked(request: Request, choices: tuple[str, ...], output: "CompletionOutpu
             return cut
         picks = read_object(text, tokens, choices, request.slots)
     # a complete choice counts, even where the limit was reached at its last token
-    elif output.finish_reason == "length" and (text not in choices or _begins_another(text, choices)):
+    elif output.finish_reason == "length" and (
+        text not in choices or any(choice != text and choice.startswith(text) for choice in choices)
+    ):
         return cut
     else:
         picks = read_word(text, tokens, choices)
     return picks if isinstance(picks, Failure) else Completion(text, "stop", picks)
-
-
-def _begins_another(text: str, choices: tuple[str, ...]) -> bool:
-    return any(choice != text and choice.startswith(text) for choice in choices)
 
 
 def _scored_tokens(output: "CompletionOutput") -> list[ScoredToken]:

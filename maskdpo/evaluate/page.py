@@ -191,7 +191,10 @@ class _Builder:
         score = pair.chosen_score if side == "chosen" else pair.rejected_score
         sentences = []
         for sentence in pair.sentences(side):
-            trained = sentence.label in TRAINED[side] if tokens is None else _touches(sentence, tokens)
+            if tokens is None:
+                trained = sentence.label in TRAINED[side]
+            else:
+                trained = any(begin < sentence.end and sentence.start < end for begin, end in tokens)
             sentences.append(_without_defaults(_span(sentence) | {"tr": 1 if trained else None}))
         more = {"fin": pair.finish_reason(side), "r": pair.reasoning(side), "score": score, "tk": tokens}
         return self._answer(f"{pair.id} {side}", pair.response(side), sentences, **more)
@@ -223,10 +226,6 @@ class _Builder:
 def _span(sentence: Sentence | PairSentence) -> Payload:
     label = sentence.label.value if sentence.label is not None else None
     return {"b": sentence.start, "e": sentence.end, "l": label, "c": sentence.confidence}
-
-
-def _touches(sentence: PairSentence, tokens: Spans) -> bool:
-    return any(begin < sentence.end and sentence.start < end for begin, end in tokens)
 
 
 def _without_defaults(record: Payload) -> Payload:

@@ -36,7 +36,7 @@ def write_report(
         folders = [training, *_other_training(compare)]
         refuse_overwriting(out, *(folder / name for folder in folders for name in FILES))
         return write_training_page(out, folders, title=title)
-    if file.is_dir() and _is_no_dataset(file):
+    if file.is_dir() and not any((file / config).is_dir() for config in CONFIGS):
         raise InputError(f"is a folder, a file is needed, or the folder of a training with its {METRICS}", path=file)
     prompts_by_id = read_prompts(prompts) if prompts else None
     kind = record_type(file)
@@ -69,7 +69,3 @@ def _other_training(compare: Path | None) -> list[Path]:
     if folder is None:
         raise InputError(f"is no training: it has no {METRICS}, and a training is compared with another", path=compare)
     return [folder]
-
-
-def _is_no_dataset(folder: Path) -> bool:
-    return not any((folder / config).is_dir() for config in CONFIGS)

@@ -12,7 +12,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from maskdpo.console import warn
-from maskdpo.errors import InputError
+from maskdpo.errors import InputError, first_problem
 from maskdpo.html.render import Payload, SummaryTable, render
 from maskdpo.io import atomic_write, open_input
 from maskdpo.run_record import META_IN_FOLDER, RunMeta, read_meta
@@ -120,10 +120,9 @@ def _rows(file: Path, model: type[StatsT]) -> Iterator[StatsT]:
             try:
                 yield model.model_validate_json(line)
             except ValidationError as error:
-                first = error.errors()[0]
-                field = ".".join(str(part) for part in first["loc"])
-                message = f"{first['msg']}; this is no line that maskdpo train writes"
-                raise InputError(message, path=file, line=number, field=field or None) from None
+                field, message = first_problem(error)
+                message += "; this is no line that maskdpo train writes"
+                raise InputError(message, path=file, line=number, field=field) from None
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -212,11 +211,7 @@ def _settings(runs: Sequence[Training]) -> Iterator[SummaryTable]:
         return
     options = [run.record.options if run.record else {} for run in runs]
     names = list(dict.fromkeys(name for of_run in options for name in of_run))
-    rows = [(name, *(_setting(of_run.get(name)) for of_run in options)) for name in names]
+    rows = [(name, *("" if of_run.get(name) is None else str(of_run[name]) for of_run in options)) for name in names]
     rows = [row for row in rows if any(row[1:])] if len(runs) == 1 else [row for row in rows if len(set(row[1:])) > 1]
     title = "Settings" if len(runs) == 1 else "Settings that differ"
     yield SummaryTable(title, ("", *(run.name for run in runs)), rows or [("none", *("" for _ in runs))])
-
-
-def _setting(value: object) -> str:
-    return "" if value is None else str(value)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
-from maskdpo.errors import InputError, UserError
+from maskdpo.errors import InputError, UserError, first_problem
 from maskdpo.formats.anah import AnswerRow, DocumentRow, to_prompt, to_response
 from maskdpo.formats.argilla import to_argilla
 from maskdpo.formats.label_studio import CONFIG, to_label_studio
@@ -232,9 +232,8 @@ def _imported(file: Path, source: str, stats: ImportStats, limit: int) -> Iterat
             if first != line:
                 raise ValueError(f"the same as line {first}: both would get the id {record.id}")
         except ValidationError as problem:  # pydantic's, a ValueError too
-            detail = problem.errors(include_url=False)[0]
-            where = ".".join(map(str, detail["loc"])) or None
-            reason = error(detail["msg"].removeprefix("Value error, "), field=where)
+            name, message = first_problem(problem)
+            reason = error(message, field=name)
         except ValueError as problem:
             reason = error(str(problem))
         else:

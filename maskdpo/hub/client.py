@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from maskdpo import extras
 from maskdpo.console import err
-from maskdpo.errors import UserError
+from maskdpo.errors import UserError, first_line
 
 INSTALL = "'maskdpo[hub]'"
 
@@ -58,7 +58,7 @@ def hub_errors(what: str) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError as error:
-        raise UserError(f"{what}: {_first_line(error)}") from None
+        raise UserError(f"{what}: {first_line(error)}") from None
     except errors.LocalTokenNotFoundError:
         raise UserError(f"{what}: no token; {LOGIN}") from None
     except errors.OfflineModeIsEnabled:
@@ -99,11 +99,11 @@ def _message_of(error: Exception) -> str:
     """The message of the server, or why there was no answer."""
     response = getattr(error, "response", None)
     if response is None:
-        return f"the Hub cannot be reached ({_first_line(error) or type(error).__name__}); repeat the command"
+        return f"the Hub cannot be reached ({first_line(error)}); repeat the command"
     status = response.status_code
     if status in MEANINGS:
         return MEANINGS[status]
-    message = getattr(error, "server_message", None) or response.headers.get("X-Error-Message") or _first_line(error)
+    message = getattr(error, "server_message", None) or response.headers.get("X-Error-Message") or first_line(error)
     again = "; repeat the command" if status >= 500 else ""
     return f"the Hub answered {status} ({' '.join(str(message).split())}){again}"
 
@@ -114,8 +114,3 @@ def _cause(error: BaseException) -> str:
     if isinstance(cause, http_errors()):
         return _message_of(cause)
     return "the Hub cannot be reached and the file is not in the cache"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else ""

@@ -17,7 +17,7 @@ from maskdpo.io.read import (
     record_type,
     scan,
 )
-from maskdpo.io.sources import CONFIGS, SPLITS, identity, is_on_hub, with_config
+from maskdpo.io.sources import CONFIGS, SPLITS, identity, is_on_hub, sha256, with_config
 from maskdpo.io.write import RECORD_BEGIN, atomic_write, record_writer, refuse_overwriting, to_line, write_records
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "refuse_overwriting",
     "reorder",
     "scan",
+    "sha256",
     "to_line",
     "with_config",
     "write_records",

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from maskdpo import extras
-from maskdpo.errors import InputError, UserError
+from maskdpo.errors import InputError, UserError, first_line
 from maskdpo.schemas import FileRecord, Message
 
 if TYPE_CHECKING:
@@ -249,14 +249,10 @@ def _rows(file: Any, names: list[str], path: Path) -> Iterator[dict[str, Any]]:
             return
         except (OSError, ValueError, arrow().ArrowException) as error:
             raise InputError(
-                f"cannot be read from this row on ({_first_line(error)})", path=path, line=done + 1
+                f"cannot be read from this row on ({first_line(error)})", path=path, line=done + 1
             ) from None
         yield from rows
         done += len(rows)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _opened(path: Path) -> Any:
@@ -264,4 +260,4 @@ def _opened(path: Path) -> Any:
     try:
         return pa.parquet.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot be read as Parquet ({_first_line(error)})", path=path) from None
+        raise InputError(f"cannot be read as Parquet ({first_line(error)})", path=path) from None

@@ -125,7 +125,7 @@ def tables_of(path: Path, model: type[FileRecord] | None = None) -> Tables | Non
     # published annotations can be read as responses, to be judged again: their labels are left out
     own_columns = model is Response and CONFIGS[config] is Annotation
     if model is not None and CONFIGS[config] is not model and not own_columns:
-        raise InputError(f"holds {config}, {_plural(model)} are needed", path=path)
+        raise InputError(f"holds {config}, {model.__name__.lower()}s are needed", path=path)
     names = _shards(dataset)
     if not names:
         raise InputError(f"holds no {config}/{dataset.split}-*.parquet", path=path)
@@ -135,10 +135,6 @@ def tables_of(path: Path, model: type[FileRecord] | None = None) -> Tables | Non
         return Tables(shown, lambda: (client.download(where, name) for name in names), own_columns)
     folder = Path(dataset.base)
     return Tables(folder / _shown(names), lambda: (folder / name for name in names), own_columns)
-
-
-def _plural(model: type[FileRecord]) -> str:
-    return f"{model.__name__.lower()}s"
 
 
 def _config_for(dataset: Dataset, model: type[FileRecord] | None) -> str:
@@ -204,6 +200,11 @@ def identity(path: Path) -> str | None:
     digest = hashlib.sha256()
     configs = [dataset.config] if dataset.config else list(CONFIGS)
     for name in sorted(name for config in configs for name in _shards(dataset._replace(config=config))):
-        with Path(dataset.base, name).open("rb") as file:
-            digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{name} {sha256(Path(dataset.base, name))}\n".encode())
     return digest.hexdigest()
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of the bytes of a file."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

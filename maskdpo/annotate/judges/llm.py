@@ -110,7 +110,7 @@ class LLMJudge:
         """A conversation for every question that has not been asked yet; a question that does not fit fails here."""
         for task in tasks:
             number = pending.add(task)
-            language = self._language(task)
+            language = self._protocol.language(task.prompt.language or detect_language(task.response.response))
             for indices, texts, related in self._questions(task):
                 question = self._digest(language, texts)
                 if not pending.must_ask(question, (number, indices)):
@@ -157,9 +157,6 @@ class LLMJudge:
                 self._passages.popitem(last=False)
         self._passages.move_to_end(key)
         return passages
-
-    def _language(self, task: Task) -> str:
-        return self._protocol.language(task.prompt.language or detect_language(task.response.response))
 
     def _digest(self, language: str, texts: dict[str, Any]) -> bytes:
         """Digest of what the protocol's templates read: where they do not show the answer, equal sentences of different

@@ -11,6 +11,8 @@ from maskdpo.errors import UserError
 from maskdpo.io import is_on_hub
 from maskdpo.run_record import RunMeta, meta_file, read_meta, sha256_of
 
+ORDER = {"sample": 0, "annotate": 1, "build-pairs": 2}
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -44,18 +46,11 @@ def origin_of(files: Files) -> Origin:
         warn(note)
     pairs = steps.get(files.pairs.resolve())
     return Origin(
-        steps=sorted(steps.values(), key=lambda step: (_rank(step[1].command), step[1].begun, step[0])),
+        steps=sorted(steps.values(), key=lambda step: (ORDER.get(step[1].command, -1), step[1].begun, step[0])),
         unrecorded=[file.name for file in files if file.resolve() not in steps],
         dropped=list(_dropped(pairs[1].counts if pairs else {})),
         notes=notes,
     )
-
-
-ORDER = ("sample", "annotate", "build-pairs")
-
-
-def _rank(command: str) -> int:
-    return ORDER.index(command) if command in ORDER else -1
 
 
 def _records(file: Path) -> Iterator[tuple[Path, RunMeta]]:

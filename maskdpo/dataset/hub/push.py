@@ -17,7 +17,7 @@ from maskdpo.hub import client
 from maskdpo.hub.card import CARD
 from maskdpo.hub.client import hub_errors
 from maskdpo.hub.push import check_name, commit, full_name
-from maskdpo.io import CONFIGS
+from maskdpo.io import CONFIGS, sha256
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -191,10 +191,7 @@ def _is_pushed_shard(name: str) -> bool:
 
 def _hashes(file: Path) -> tuple[str, str]:
     """The SHA-256 of a file (for LFS files), and its git hash (for others)."""
-    with file.open("rb") as handle:
-        large = hashlib.file_digest(handle, "sha256").hexdigest()
-    small = ""
-    if file.name == CARD:
-        content = file.read_bytes()
-        small = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    return large, small
+    if file.name != CARD:
+        return sha256(file), ""
+    content = file.read_bytes()
+    return sha256(file), hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

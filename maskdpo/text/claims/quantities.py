@@ -51,10 +51,6 @@ class Quantity:
         return "date" if self.date or self.unit == "year" else "number"
 
 
-def _day(text: str) -> int:
-    return int(re.sub(r"\D", "", text))
-
-
 def parse_date(form: str, text: str) -> Quantity | None:
     """A date from the text of the group ``form`` of ``DATE``; None where there is no such day."""
     words = [w for w in re.split(r"[\s,./年月日-]+", text) if w and w != "of"]
@@ -65,7 +61,7 @@ def parse_date(form: str, text: str) -> Quantity | None:
         fields = dict(zip(form, words, strict=True))
         year = int(fields.get("y", 0))
         month = MONTHS.get(fields["m"], 0)
-        day = _day(fields["d"]) if "d" in fields else 0
+        day = int(re.sub(r"\D", "", fields["d"])) if "d" in fields else 0
     if month > 12 or day > 31:
         return None
     return Quantity(text, year, year, year, "year", (year, month, day))
