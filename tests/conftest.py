@@ -1,5 +1,6 @@
 """What several test modules need: nothing from the Hub, JSONL files, a model folder that costs nothing, a browser."""
 
+import functools
 import gc
 import json
 import os
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from browser import CHROMIUM, DRIVER, MISSING, Browser, chromium
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # A background job may start us with SIGINT ignored, and children inherit that: Ctrl-C tests would never end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Each call of the application in this process would build all its commands anew, in a tenth of a second.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -41,7 +41,11 @@ def test_import_contracts_hold() -> None:
             "maskdpo.pipeline.execute",
             ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.commands"],
         ),
-        ("maskdpo.train.run.train", ["spacy", "sentencex", "nltk", "maskdpo.annotate", "maskdpo.backends"]),
+        pytest.param(
+            "maskdpo.train.run.train",
+            ["spacy", "sentencex", "nltk", "maskdpo.annotate", "maskdpo.backends"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_stage_loads_only_what_it_needs(module: str, unwanted: list[str]) -> None:

@@ -108,6 +108,7 @@ def pairs(draw: Any, chat: bool) -> Pair:
     return Pair.model_validate(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("kind", [prompts, responses, annotations, pairs])
 def test_every_record_is_the_same_after_jsonl_and_parquet(

@@ -413,6 +413,7 @@ sample(Path(sys.argv[1]), Path(sys.argv[2]), Slow(window=7), SAMPLING)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_ends_in_the_same_file(jsonl: Any, tmp_path: Path) -> None:
     prompts = jsonl("p.jsonl", [{"id": f"q{i}", "prompt": "?"} for i in range(60)])
     whole, out = tmp_path / "whole.jsonl", tmp_path / "r.jsonl"

@@ -799,6 +799,7 @@ def test_nltk_learns_from_the_responses_where_no_model_is_installed(
     assert {record.judge.splitter for record in records(out) if record.judge} == {expected}
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_ids_only(
     jsonl: Any, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -872,6 +873,7 @@ def kill_until_done(arguments: list[str], *, kills: int, within: float, seed: in
     return killed
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_ends_in_the_same_file(jsonl: Any, prompts: Path, tmp_path: Path) -> None:
     responses = jsonl("r.jsonl", failing_rows(300))
     whole, out = tmp_path / "whole.jsonl", tmp_path / "a.jsonl"
@@ -880,6 +882,7 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_file(jsonl: Any,
     assert out.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_while_it_asks_again_and_merges(jsonl: Any, prompts: Path, tmp_path: Path) -> None:
     responses = jsonl("r.jsonl", failing_rows(150))
     whole, out = tmp_path / "whole.jsonl", tmp_path / "a.jsonl"

@@ -16,6 +16,8 @@ from maskdpo.backends.rows import ignores_padding, readable_together
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [np.random.default_rng(i).integers(3, 60, length).tolist() for i, length in enumerate((5, 11, 11, 2))]
 """With 8 new tokens, some of them pass the window and the rotary switch of the models that have one."""
 NAMES = list(CONFIGS)

@@ -1,8 +1,10 @@
 """The OpenAI backend against a server that misbehaves on command."""
 
+import functools
 import json
 import logging
 import math
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ from tests.backends.fault_server import Answer, Asked, FaultServer, chat, proble
 
 KEY = "sk-very-secret-0123456789"
 CHOICES = ("supported", "contradicted", "unknown")
+read_certificates = functools.cache(ssl.create_default_context)
+"""Every client reads them anew, which takes longer than most answers of the server here."""
 
 
 @pytest.fixture
@@ -34,6 +38,7 @@ def server() -> Iterator[FaultServer]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssl.create_default_context", read_certificates)
     monkeypatch.setattr(openai_session, "FIRST_DELAY_S", 0.01)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)

@@ -21,6 +21,8 @@ from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.errors import UserError
 from maskdpo.schemas import Message, Status
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ("The river", "Which city does the river cross?", "你好", "x", "Paris Paris Paris Paris Paris Paris", "no")
 
 
@@ -424,7 +426,6 @@ def test_an_unknown_model_is_one_clear_line(name: str) -> None:
 # --- the real small model --------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_smollm2_answers_as_generate_does_and_knows_a_capital() -> None:
     pytest.importorskip("gguf")
     from maskdpo.models import resolve_model

@@ -62,6 +62,7 @@ def parts_in_order(result: str, reference: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(references, statements, st.integers(0, 700), counters)
 @example(["😀"], [], 3, "bytes")  # not even one character fits

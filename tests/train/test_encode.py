@@ -149,6 +149,7 @@ def trained_text(tokenizer: PreTrainedTokenizerFast, encoded: EncodedPair | Drop
     return "".join(text for text, weight in tokens(tokenizer, encoded, side) if weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TOKENIZERS, "smollm2"])
 @pytest.mark.parametrize("template", [*TEMPLATES, "raw"])
 def test_whole_pairs_follow_the_definition(name: str, template: str) -> None:

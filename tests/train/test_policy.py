@@ -26,6 +26,8 @@ from maskdpo.train.data.encode import EncodedPair
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.step import Trainer
 
+pytestmark = pytest.mark.slow
+
 RANDOM_IN_TRAINING: dict[str, dict[str, Any]] = {
     "opt": {"dropout": 0.3, "attention_dropout": 0.3, "layerdrop": 0.3},
     "starcoder2": {"residual_dropout": 0.3, "embedding_dropout": 0.3, "attention_dropout": 0.3},
