@@ -27,10 +27,15 @@ if TYPE_CHECKING:
     )
     from maskdpo.errors import UserError
     from maskdpo.schemas import Annotation, Label, Message, Pair, PairSentence, Prompt, Response, Sentence, Status
+    from maskdpo.train.data.encode import Drop, EncodedPair
+
+_RECORDS = ("Annotation", "Label", "Message", "Pair", "PairSentence", "Prompt", "Response", "Sentence", "Status")
 
 __all__ = [
     "Annotation",
     "BuiltPairs",
+    "Drop",
+    "EncodedPair",
     "Label",
     "Message",
     "Pair",
@@ -56,16 +61,19 @@ __all__ = [
 ]
 
 
+_ELSEWHERE = {
+    "UserError": "maskdpo.errors",
+    "Drop": "maskdpo.train.data.encode",
+    "EncodedPair": "maskdpo.train.data.encode",
+    **dict.fromkeys(_RECORDS, "maskdpo.schemas"),
+}
+
+
 def __getattr__(name: str) -> Any:
     """Imported when asked for, so that ``import maskdpo`` is quick."""
     if name not in __all__:
         raise AttributeError(f"module 'maskdpo' has no attribute {name!r}")
-    places = ("maskdpo.errors",) if name == "UserError" else ("maskdpo.schemas", "maskdpo.api")
-    for place in places:
-        module = importlib.import_module(place)
-        if hasattr(module, name):
-            return getattr(module, name)
-    raise AttributeError(name)
+    return getattr(importlib.import_module(_ELSEWHERE.get(name, "maskdpo.api")), name)
 
 
 def __dir__() -> list[str]:
