@@ -30,12 +30,12 @@ PLAIN_INTERVAL_S = 30.0
 
 
 _flags: dict[str, str] = {}
-"""How the running command spells its settings; empty where no command runs, as in a notebook."""
+"""The spelling of settings on the command line; empty where no command runs, as in a notebook."""
 
 
 def call_settings(flags: Mapping[str, str]) -> None:
-    """From now on show settings by these names: errors and warnings call a setting `` `max_tokens` ``, and whoever has
-    typed ``--max-tokens`` is to read that."""
+    """Show settings by these names from now on: the library writes `` `max_tokens` `` in its messages, and users of the
+    command line read ``--max-tokens``."""
     _flags.clear()
     _flags.update(flags)
 
@@ -49,7 +49,7 @@ def say(message: str) -> None:
 
 
 def show(text: str) -> None:
-    """Print somebody else's text as it is."""
+    """Print a text unchanged, such as an answer of a model."""
     err.print(Text(text), soft_wrap=True)
 
 

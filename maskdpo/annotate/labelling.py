@@ -66,11 +66,11 @@ def annotate(
     At the end the file has the order of ``responses_file``.
 
     Args:
-        restart: set an earlier output aside and begin anew.
+        restart: set an earlier output aside and start again.
         retry_failed: judge the sentences of ``out`` that have no verdict again, and no others.
         summary: where to write the figures of the run as JSON.
-        options: what judge and splitter were told beside what ``judge.info`` and the splitter's name say; recorded, so
-            that a run with other options refuses to continue this one.
+        options: options of the judge and the splitter that ``judge.info`` and the name of the splitter do not contain.
+            They are recorded, so that a run with other options does not continue this one.
 
     Raises:
         UserError: bad input, an output that may not be continued, or a judge that cannot work.

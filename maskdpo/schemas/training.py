@@ -5,7 +5,7 @@
     answers.jsonl   one line per answer that was shown
     curves.png      a picture of both, at the end
     train.yaml      the settings
-    checkpoints/    what an interrupted run goes on from
+    checkpoints/    from which an interrupted run continues
 
 A reward is beta times the log ratio log pi - log pi_ref of an answer (without a reference: log pi), in nats, summed
 over its tokens.

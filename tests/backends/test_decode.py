@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from architectures import CONFIGS, model_of
+from tiny_models import CONFIGS, model_of
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from maskdpo.backends import rows as rows_module
