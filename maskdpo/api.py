@@ -248,12 +248,13 @@ def train_model(pairs: File | Iterable[Pair], out: File, *, model: str, **settin
     from maskdpo.train.run.train import train
 
     kept = Path(f"{out}.pairs.jsonl")
-    if not isinstance(pairs, str | Path):
-        write_records(kept, pairs)
-        pairs = kept
-    loaded = load_settings(TrainSettings, {"pairs": pairs, "out": out, "model": model, **settings})
+    in_memory = not isinstance(pairs, str | Path)
+    file = kept if in_memory else pairs
+    loaded = load_settings(TrainSettings, {"pairs": file, "out": out, "model": model, **settings})
     if loaded.nproc > 1 or loaded.dry_run or loaded.push:
         raise UserError("`nproc`, `dry_run` and `push` are for the command `maskdpo train`; use torchrun for processes")
+    if not isinstance(pairs, str | Path):
+        write_records(kept, pairs)
     return train(loaded.pairs, loaded.out, loaded.config(), loaded)
 
 
@@ -275,12 +276,13 @@ def encode_pair(
     from maskdpo.train.config import EncodeSettings
 
     given = {"model": tokenizer.name_or_path, "method": method, **settings}
-    return _encoder(tokenizer, load_settings(EncodeSettings, given).model_dump_json()).encode(pair)
+    template = str(tokenizer.chat_template)
+    return _encoder(tokenizer, template, load_settings(EncodeSettings, given).model_dump_json()).encode(pair)
 
 
 @lru_cache(maxsize=8)
-def _encoder(tokenizer: "PreTrainedTokenizerBase", settings: str) -> "Encoder":
-    """Kept, as an encoder learns once what a chat template writes around answers."""
+def _encoder(tokenizer: "PreTrainedTokenizerBase", template: str, settings: str) -> "Encoder":
+    """Kept, as an encoder learns once what a chat template (``template``) writes around answers."""
     from maskdpo.train.config import EncodeSettings
     from maskdpo.train.data.read import encoder_for
 
@@ -305,13 +307,21 @@ def evaluate_annotations(
         length_penalty: gamma of FActScore's precision (arXiv 2305.14251); None leaves the figure out.
 
     Returns:
-        ``tables()`` to print, and all figures as ``values()``.
+        ``tables()`` to print; ``summary``, ``comparison`` and ``agreement`` have the figures as numbers.
     """
+    from maskdpo.evaluate.settings import EvaluateSettings
     from maskdpo.evaluate.tables import evaluate_files
 
-    with _files(annotations, prompts, gold, compare) as (ours, asked, human, after):
-        assert ours is not None
-        return evaluate_files(ours, prompts=asked, gold=human, compared=after, length_penalty=length_penalty, seed=seed)
+    with _files(annotations=annotations, prompts=prompts, gold=gold, compare=compare) as files:
+        loaded = load_settings(EvaluateSettings, {**files, "length_penalty": length_penalty, "seed": seed})
+        return evaluate_files(
+            loaded.annotations,
+            prompts=loaded.prompts,
+            gold=loaded.gold,
+            compared=loaded.compare,
+            length_penalty=loaded.length_penalty,
+            seed=loaded.seed,
+        )
 
 
 def write_report(
@@ -333,15 +343,25 @@ def write_report(
         model: for pairs: mark the very tokens that train with the tokenizer of this model.
     """
     from maskdpo.evaluate.report import write_report as write
+    from maskdpo.evaluate.settings import ReportSettings
 
     tokens = None
     if model is not None:
         from maskdpo.train.data.trained_tokens import trained_tokens
 
         tokens = trained_tokens(model, method)
-    with _files(records, prompts, gold, compare) as (shown, asked, human, after):
-        assert shown is not None
-        return write(shown, Path(out), compare=after, prompts=asked, gold=human, tokens=tokens, title=title, seed=seed)
+    with _files(annotations=records, prompts=prompts, gold=gold, compare=compare) as files:
+        loaded = load_settings(ReportSettings, {**files, "out": out, "title": title, "seed": seed})
+        return write(
+            loaded.annotations,
+            loaded.out,
+            compare=loaded.compare,
+            prompts=loaded.prompts,
+            gold=loaded.gold,
+            tokens=tokens,
+            title=loaded.title,
+            seed=loaded.seed,
+        )
 
 
 def push_dataset(
@@ -363,8 +383,9 @@ def push_dataset(
     from maskdpo.dataset.hub.push import push
     from maskdpo.dataset.hub.settings import PushSettings
 
-    with _files(prompts, annotations, pairs) as (asked, labelled, built):
-        files = {"prompts": asked, "annotations": labelled, "pairs": built}
+    if "dry_run" in settings:
+        raise UserError("`dry_run` is for the command `maskdpo push`")
+    with _files(prompts=prompts, annotations=annotations, pairs=pairs) as files:
         return push(load_settings(PushSettings, {**files, "repo": repo, "license": license, **settings}))
 
 
@@ -374,7 +395,7 @@ def _records(given: File | Iterable[R], kind: type[R]) -> Iterable[R]:
 
 @contextmanager
 def _file(given: File | Iterable[FileRecord], memory: Path) -> Iterator[Path]:
-    """The path of records that are in a file, else of a file that holds them while it is needed."""
+    """The path of records that are in a file, or else of the file ``memory``, into which they are written."""
     if isinstance(given, str | Path):
         yield Path(given)
         return
@@ -383,9 +404,10 @@ def _file(given: File | Iterable[FileRecord], memory: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _files(*given: File | Iterable[FileRecord] | None) -> Iterator[list[Path | None]]:
+def _files(**given: File | Iterable[FileRecord] | None) -> Iterator[dict[str, Path | None]]:
+    """Paths by role; records in memory are in files of that name meanwhile."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        yield [
-            None if one is None else stack.enter_context(_file(one, Path(folder) / f"memory-{i}.jsonl"))
-            for i, one in enumerate(given)
-        ]
+        yield {
+            role: None if one is None else stack.enter_context(_file(one, Path(folder) / f"{role}.jsonl"))
+            for role, one in given.items()
+        }

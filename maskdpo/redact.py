@@ -1,5 +1,6 @@
 """Commands, options and model names for other people: without secrets, and without paths of this machine."""
 
+import hashlib
 import re
 import shlex
 from collections.abc import Mapping
@@ -10,6 +11,9 @@ HUB_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Names on the Hub of models that a package contains."""
 
 URL = re.compile(r"(?P<scheme>\w://)(?P<authority>[^/?#\s]*)(?P<path>[^?\s]*)(?P<query>\?\S*)?")
+SECRET = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)
+"""Names of options of plug-ins whose values are secrets."""
+SECRET_WORD = re.compile(r"\b(?P<key>(\w*_)?(key|token|secret|password))=.+", re.IGNORECASE)
 PATH = re.compile(r"(?P<before>([^\s/~=]+=)*)(file:(//[^/\s]*)?/|/|~[^/\s]*/)(?P<path>[^\n/]*/+[^\n]+)")
 SHORT_OPTION = re.compile(r"(?P<option>-[A-Za-z])(?P<value>[/~f].*)")
 
@@ -19,8 +23,15 @@ def without_secrets(value: Any) -> Any:
     if isinstance(value, str):
         return URL.sub(_clean_url, value)
     if isinstance(value, dict):
-        return {key: without_secrets(one) for key, one in value.items()}
+        return {key: _hidden(one) if SECRET.search(str(key)) else without_secrets(one) for key, one in value.items()}
     return [without_secrets(one) for one in value] if isinstance(value, list) else value
+
+
+def _hidden(value: Any) -> Any:
+    """A secret as its hash, which still tells whether two secrets are the same."""
+    if not isinstance(value, str):
+        return without_secrets(value)
+    return value if value.startswith("sha256:") else f"sha256:{hashlib.sha256(value.encode()).hexdigest()[:12]}"
 
 
 def _clean_url(url: re.Match[str]) -> str:
@@ -31,10 +42,11 @@ def _clean_url(url: re.Match[str]) -> str:
 
 def line_without_secrets(line: str) -> str:
     """A command line without secrets. It is split into words, so that a URL ends with its word, not at a quote."""
-    if "://" not in line:
+    if "://" not in line and not SECRET_WORD.search(line):
         return line
     try:
-        return shlex.join(without_secrets(shlex.split(line)))
+        words = without_secrets(shlex.split(line))
+        return shlex.join(SECRET_WORD.sub(lambda found: f"{found['key']}=***", word) for word in words)
     except ValueError:  # not a valid line of a shell
         return str(without_secrets(line))
 

@@ -76,7 +76,7 @@ class Registry(Generic[T]):
             found = self.ours[name]
             return typing.cast(T, _load(found, name, self.kind) if isinstance(found, str) else found)
         offered = self.offered()
-        found = offered[name].load() if name in offered else _load(name, name, self.kind)
+        found = _load(offered[name].value if name in offered else name, name, self.kind, in_folder=True)
         if problem := self.check(found):
             raise UserError(f"`{self.kind}` {name}: {problem}")
         return typing.cast(T, found)
@@ -104,6 +104,11 @@ class Registry(Generic[T]):
             Plugin(self.kind, name, point.dist.name if point.dist else point.value)
             for name, point in self.offered().items()
         ]
+
+
+def problem_of_a_function(found: Any) -> str | None:
+    """The check of a registry of functions."""
+    return None if inspect.isroutine(found) else f"is no function, but {type(found).__name__}"
 
 
 def named_in(registry: str) -> AfterValidator:
@@ -196,20 +201,29 @@ def checked_options(kind: str, name: str, model: type[BaseModel], options: Mappi
         raise UserError(f"`{kind}` {name}: {field or ''}: {message}") from None
 
 
-def _load(target: str, name: str, kind: str) -> Any:
-    """Import ``package.module:object`` or ``./file.py:object``."""
+def _load(target: str, name: str, kind: str, *, in_folder: bool = False) -> Any:
+    """Import ``package.module:object`` or ``./file.py:object``. What goes wrong inside keeps its traceback.
+
+    Args:
+        in_folder: whether the module may lie in the current folder.
+    """
     module_name, _, attribute = target.rpartition(":")
     try:
         if module_name.endswith(".py"):
             module = _module_of(Path(module_name))
         else:
-            if "" not in sys.path:
-                sys.path.append("")  # a module of one's own may lie in the current folder
+            if in_folder and "" not in sys.path:
+                sys.path.append("")
             module = importlib.import_module(module_name)
-        return getattr(module, attribute)
-    except (ImportError, AttributeError, ValueError, OSError, SyntaxError) as error:
-        hint = "" if module_name.endswith(".py") else " Is its folder on PYTHONPATH?"
-        raise UserError(f"`{kind}` {name}: cannot be imported: {error}.{hint}") from None
+    except ModuleNotFoundError as error:
+        if not module_name.startswith(error.name or "?"):
+            raise  # the module is there; something that it imports is not
+        raise UserError(f"`{kind}` {name}: cannot be imported: {error}. Is its folder on PYTHONPATH?") from None
+    except (FileNotFoundError, SyntaxError, ValueError, TypeError) as error:
+        raise UserError(f"`{kind}` {name}: cannot be imported: {error}") from None
+    if not hasattr(module, attribute):
+        raise UserError(f"`{kind}` {name}: {module_name} has no {attribute!r}")
+    return getattr(module, attribute)
 
 
 def _module_of(file: Path) -> Any:
@@ -219,7 +233,7 @@ def _module_of(file: Path) -> Any:
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, path)
         if spec is None or spec.loader is None or not path.is_file():
-            raise ImportError(f"there is no file {file}")
+            raise FileNotFoundError(f"there is no file {path}")
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         try:

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.backends.settings import BackendSettings
@@ -37,6 +37,7 @@ class SampleSettings(BackendSettings):
     ] = 256
     stop: Annotated[
         tuple[Annotated[str, AfterValidator(lambda text: text.replace("\\n", "\n"))], ...],
+        BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
         Option(r"A text that ends an answer; repeat the option for more. \n is a newline.", metavar="TEXT"),
     ] = ()
     raw: Annotated[

@@ -149,14 +149,18 @@ SummaryFile = Annotated[Path | None, Option("Also write the figures of the run t
 
 
 def _key_values(given: Any) -> Any:
-    """A mapping, out of texts of the form KEY=VALUE. VALUE is JSON, or else a text."""
+    """A mapping of JSON values, out of texts of the form KEY=VALUE. VALUE is JSON, or else a text."""
+    if isinstance(given, Mapping):
+        if wrong := [key for key in given if not str(key).isidentifier()]:
+            raise ValueError(f"{wrong[0]!r} is no name of an option")
+        return json.loads(json.dumps({str(key): value for key, value in given.items()}, default=str))
     if not isinstance(given, list | tuple):
         return given
     values: dict[str, Any] = {}
     for one in given:
         key, equals, value = str(one).partition("=")
         if not equals or not key.isidentifier():
-            raise ValueError(f"{one!r} is not of the form KEY=VALUE, such as enable_thinking=false")
+            raise ValueError(f"{one!r} is not of the form KEY=VALUE")
         if key in values:
             raise ValueError(f"{key} is given twice")
         try:
@@ -176,7 +180,7 @@ class MissingSetting(UserError):
     """A setting without a default is not given. ``key`` is its name as files spell it."""
 
     def __init__(self, setting: SettingInfo) -> None:
-        super().__init__(f"`{setting.name}` is missing: give it as an option or in the file of settings")
+        super().__init__(f"`{setting.name}` is missing")
         self.setting = setting
 
 
@@ -187,20 +191,19 @@ def load_settings(model: type[S], given: Mapping[str, Any], file: Path | None = 
         MissingSetting: a setting without a default is neither given nor in the file.
         UserError: an unknown key (with the nearest known one), a value of the wrong type or out of its bounds.
     """
-    values = named(read_yaml(file), file) if file else {}
-    names = {setting.key: setting.name for setting in settings_of(model)}
+    values = of_model(named(read_yaml(file), file), model, file) if file else {}
     try:
-        return model.model_validate({names.get(key, key): value for key, value in values.items()} | dict(given))
+        return model.model_validate(values | dict(given))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = str(first["loc"][0]) if first["loc"] else ""
         setting = next((one for one in settings_of(model) if key in (one.name, one.key)), None)
         if first["type"] == "missing" and setting is not None and len(first["loc"]) == 1:
             raise MissingSetting(setting) from None
-        if file is not None and key not in given:
+        if file is not None and key in values and key not in given:
             raise input_error(error, model, file) from None
         if setting is None and key:
-            raise UserError(f"{key}: {_unknown(key, names.values())}") from None
+            raise UserError(f"{key}: {_unknown(key, model.model_fields)}") from None
         raise UserError(f"`{setting.name}`: {_message(first)}" if setting else _message(first)) from None
 
 
@@ -221,6 +224,25 @@ def input_error(error: ValidationError, model: type[BaseModel], file: Path, sect
         message = message.replace("setting", "key").replace("_", "-") if in_pipeline else message
     where = ".".join(part for part in (section, key) if part)
     return InputError(message, path=file, field=where or None)
+
+
+def of_model(values: Mapping[str, Any], model: type[Settings], file: Path, section: str = "") -> dict[str, Any]:
+    """What a file of settings says, by field names.
+
+    Raises:
+        InputError: a setting is there under both of its names, or is a file that the command takes by its place.
+    """
+    found: dict[str, Any] = {}
+    by_key = {setting.key: setting for setting in settings_of(model)}
+    for key, value in values.items():
+        name = by_key[key].name if key in by_key else key
+        where = ".".join(part for part in (section, key) if part)
+        if name in found:
+            raise InputError(f"is there twice, the other time as {name}", path=file, field=where)
+        if not section and key in by_key and by_key[key].option.argument:
+            raise InputError("is given on the command line, not in a file of settings", path=file, field=where)
+        found[name] = value
+    return found
 
 
 def _unknown(key: str, known: Iterable[str]) -> str:

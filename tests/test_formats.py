@@ -414,11 +414,11 @@ def test_what_an_export_needs(jsonl: WriteJsonl, tmp_path: Path) -> None:
     pairs_file = jsonl("pairs.jsonl", [PAIR.model_dump(mode="json")])
     annotations = jsonl("annotations.jsonl", [ANNOTATION.model_dump(mode="json")])
     out = tmp_path / "out"
-    with pytest.raises(UserError, match="`to` argilla needs `prompts`"):
+    with pytest.raises(UserError, match="`format` argilla needs `prompts`"):
         export_file(annotations, out, "argilla")
-    with pytest.raises(InputError, match="holds annotation records, but `to` trl is made of pair records"):
+    with pytest.raises(InputError, match="holds annotation records, but `format` trl is made of pair records"):
         export_file(annotations, out, "trl")
-    with pytest.raises(InputError, match="holds pair records, but `to` label-studio is made of annotation records"):
+    with pytest.raises(InputError, match="holds pair records, but `format` label-studio is made of annotation records"):
         export_file(pairs_file, out, "label-studio", pairs_file)
     with pytest.raises(InputError, match="is an input of this command"):
         export_file(pairs_file, pairs_file, "trl")
@@ -456,7 +456,7 @@ def test_the_format_says_which_part_of_a_dataset_is_exported(tmp_path: Path) -> 
         write_records(folder / config / "train-00000.parquet", [record])
     assert export_file(folder, tmp_path / "a.json", "argilla", folder).records == 1
     assert export_file(folder, tmp_path / "t.jsonl", "trl").records == 1
-    with pytest.raises(InputError, match="holds annotation records, but `to` trl"):
+    with pytest.raises(InputError, match="holds annotation records, but `format` trl"):
         export_file(Path(f"{folder}:annotations"), tmp_path / "t.jsonl", "trl")
 
 

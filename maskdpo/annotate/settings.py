@@ -15,6 +15,7 @@ from maskdpo.backends.base import Backend
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.errors import UserError
 from maskdpo.io import read_records
+from maskdpo.redact import without_secrets
 from maskdpo.registry import named_in
 from maskdpo.schemas import Response
 from maskdpo.settings import KeyValues, Option, PromptsFile, Restart, SummaryFile
@@ -96,7 +97,7 @@ class AnnotateSettings(JudgeSettings):
     def own_options(self) -> dict[str, Any]:
         """What judge and splitter are told, where they are told anything: part of what decides the labels."""
         told = {"judge_options": self.judge_options, "splitter_options": self.splitter_options}
-        return {name: options for name, options in told.items() if options}
+        return {name: without_secrets(options) for name, options in told.items() if options}
 
     def make_splitter(self) -> Splitter:
         return get_splitter(self.splitter, self._sample, self.splitter_options)

@@ -1,6 +1,6 @@
 """The settings of who runs a model, and how: the same for every command that generates text."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -77,10 +77,6 @@ class BackendSettings(Settings):
         Field(alias="backend_option"),
         Option("KEY=VALUE for a backend of your own; repeat the option for more.", PANEL, metavar="KEY=VALUE"),
     ] = {}
-
-    def of_backend(self) -> dict[str, Any]:
-        """These settings alone, by name, without those of the command that has them."""
-        return {name: getattr(self, name) for name in BackendSettings.model_fields}
 
 
 DEFAULTS = BackendSettings()

@@ -8,14 +8,14 @@ def export(settings: ExportSettings) -> None:
     """Write records in another tool's format. docs/formats.md says what each can hold."""
     from maskdpo.formats.transfer import config_file, export_file
 
-    stats = export_file(settings.file, settings.out, settings.to, settings.prompts)
+    stats = export_file(settings.file, settings.out, settings.format, settings.prompts)
     rows: list[tuple[str, object]] = [("records", stats.records), ("sentences not judged", stats.not_judged)]
     console.table(f"export -> {settings.out}", ("", "count"), rows)
-    if settings.to == "label-studio":
+    if settings.format == "label-studio":
         console.say(f"the labelling interface is in {config_file(settings.out)}")
-    if settings.to == "mask-dpo-paper" and stats.plain:
+    if settings.format == "mask-dpo-paper" and stats.plain:
         console.warn(f"{stats.plain} pairs are plain strings (--raw); the paper's code takes chat messages only")
-    if settings.to == "mask-dpo-paper" and stats.not_judged:
+    if settings.format == "mask-dpo-paper" and stats.not_judged:
         console.warn(f"{stats.not_judged} sentences were not judged; the paper's code trains on them, maskdpo does not")
 
 
@@ -30,7 +30,7 @@ def import_(settings: ImportSettings) -> None:
         raise InputError(
             f"build-pairs made it together with {test.name}; name another `out`, or move both", path=settings.out
         )
-    stats = import_file(settings.file, settings.out, settings.source, settings.limit)
+    stats = import_file(settings.file, settings.out, settings.format, settings.limit)
     for error in stats.errors:
         console.warn(f"rejected: {error}")
     rows: list[tuple[str, object]] = [(f"{stats.kind} records", stats.records)]

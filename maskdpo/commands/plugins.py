@@ -1,6 +1,5 @@
 """``maskdpo plugins``."""
 
-from importlib.util import find_spec
 from typing import Any
 
 from rich.markup import escape
@@ -25,6 +24,7 @@ def plugins(settings: PluginsSettings) -> None:
     from maskdpo.dataset.strategies import STRATEGIES
     from maskdpo.formats.transfer import EXPORTS, IMPORTS
     from maskdpo.text.splitters import SPLITTERS
+    from maskdpo.train.config import LOSSES
     from maskdpo.train.data.weights import METHODS
 
     chosen_by: dict[str, Registry[Any]] = {
@@ -33,14 +33,11 @@ def plugins(settings: PluginsSettings) -> None:
         "annotate --splitter": SPLITTERS,
         "build-pairs --strategy": STRATEGIES,
         "build-pairs --score": SCORES,
-        "train --method": METHODS,
+        "train, inspect, report --method": METHODS,
+        "train --loss": LOSSES,
         "export --format": EXPORTS,
         "import --format": IMPORTS,
     }
-    if find_spec("torch"):
-        from maskdpo.train.losses import LOSSES
-
-        chosen_by["train --loss"] = LOSSES
     for option, found in chosen_by.items():
         listed = found.list()
         names = (p.name if p.origin == "maskdpo" else f"{p.name} ({p.origin})" for p in listed)

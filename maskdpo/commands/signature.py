@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_origin
 import typer
 
 from maskdpo import console
+from maskdpo.errors import UserError
 from maskdpo.settings import MissingSetting, SettingInfo, load_settings, settings_model, settings_of
 
 ConfigFile = Annotated[
@@ -27,9 +28,10 @@ def register(app: typer.Typer, name: str, command: Callable[[Any], None]) -> Non
         try:
             loaded = load_settings(model, told, config)
         except MissingSetting as error:
+            flag = error.setting.flags[0]
             if config is None:
-                context.fail(f"Missing option '{error.setting.flags[0]}'.")
-            raise
+                context.fail(f"Missing option '{flag}'.")
+            raise UserError(f"{flag} is missing: give it as an option or in {config}") from None
         command(loaded)
 
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
@@ -51,7 +53,7 @@ def _parameter(setting: SettingInfo) -> inspect.Parameter:
             help=setting.option.help, show_default=False, metavar=setting.option.metavar or setting.name.upper()
         )
         return inspect.Parameter(setting.name, kind, annotation=Annotated[setting.type, argument])
-    shown = setting.default not in (None, False, {}, ()) and not setting.required
+    shown = not (setting.default is None or setting.default is False or setting.default in ({}, ()))
     number = setting.type in (int, float)
     option = typer.Option(
         "/".join(setting.flags) if setting.type is bool else setting.flags[0],

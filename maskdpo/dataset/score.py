@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from maskdpo.registry import Registry
+from maskdpo.registry import Registry, problem_of_a_function
 from maskdpo.schemas import Sentence, group_of
 
 
@@ -41,6 +41,7 @@ SCORES: Registry[Score] = Registry(
         "anah": lambda c: _share(c.judged - c.wrong, c.judged),  # 1 - wrong/judged
         "difference": lambda c: c.right - c.wrong,
     },
+    check=problem_of_a_function,
 )
 """To add a score: a function and a line here."""
 

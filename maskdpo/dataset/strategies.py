@@ -8,7 +8,7 @@ from maskdpo.dataset.candidates import Candidate
 from maskdpo.dataset.draw import draw
 from maskdpo.dataset.filters import differ_by_margin, may_be_chosen, may_be_rejected
 from maskdpo.dataset.options import PairOptions
-from maskdpo.registry import Registry
+from maskdpo.registry import Registry, problem_of_a_function
 
 DEFAULT_K = 2
 
@@ -93,5 +93,6 @@ def best_random(eligible: Eligible, options: PairOptions) -> list[Proposal]:
 STRATEGIES: Registry[Strategy] = Registry(
     "strategy",
     {"best-worst": best_worst, "all": every_two, "top-bottom": top_bottom, "best-random": best_random},
+    check=problem_of_a_function,
 )
 """To add a strategy: a function and a line here."""

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from maskdpo.registry import named_in
 from maskdpo.settings import AnnotationsFile, Option, OptionalPrompts, Seed, Settings
 
 
@@ -53,7 +54,9 @@ class ReportSettings(Settings):
         Option("For pairs: mark the very tokens that train with the tokenizer of this model, not whole sentences."),
     ] = None
     method: Annotated[
-        str | None, Option("With `--model`: which tokens train; see `maskdpo train --help`. [default: mask-dpo]")
+        str | None,
+        named_in("maskdpo.train.data.weights:METHODS"),
+        Option("With `--model`: which tokens train; see `maskdpo train --help`. [default: mask-dpo]"),
     ] = None
     title: Annotated[str | None, Option("Heading of the page.")] = None
     seed: Seed = 0

@@ -79,9 +79,8 @@ class ExportSettings(Settings):
     """What ``maskdpo export`` can be told."""
 
     file: Annotated[Path, Option("Pair or annotation records (JSONL, Parquet, a dataset).", argument=True)]
-    to: Annotated[
+    format: Annotated[
         str,
-        Field(alias="format"),
         named_in("maskdpo.formats.transfer:EXPORTS"),
         Option(
             "From pairs: `trl` (prompt, chosen, rejected), `mask-dpo-paper` (the training data of the paper's code). "
@@ -98,9 +97,8 @@ class ImportSettings(Settings):
     """What ``maskdpo import`` can be told."""
 
     file: Annotated[Path, Option("The file in the other format (JSONL).", argument=True)]
-    source: Annotated[
+    format: Annotated[
         str,
-        Field(alias="format"),
         named_in("maskdpo.formats.transfer:IMPORTS"),
         Option(
             "`mask-dpo-paper`: training data of the paper's code, to pairs. `anah`: {question, document} to prompts, "
@@ -147,12 +145,12 @@ def export_file(file: Path, out: Path, to: str, prompts_file: Path | None = None
     file = with_config(file, "pairs" if from_pairs else "annotations")
     wanted = Pair if from_pairs else Annotation
     if (found := record_type(file)) is not wanted:
-        raise InputError(f"holds {_named(found)}, but `to` {to} is made of {_named(wanted)}", path=file)
+        raise InputError(f"holds {_named(found)}, but `format` {to} is made of {_named(wanted)}", path=file)
     stats = ExportStats()
     if isinstance(exporter, FromPairs):
         write_lines(out, (exporter.row(pair) for pair in _counted_pairs(file, stats)))
     elif prompts_file is None:
-        raise UserError(f"`to` {to} needs `prompts`: it shows the question and the reference beside the answer")
+        raise UserError(f"`format` {to} needs `prompts`: it shows the question and the reference beside the answer")
     else:
         prompts = read_prompts(prompts_file)
         annotations = _counted_annotations(file, prompts, stats)

@@ -14,6 +14,7 @@ from maskdpo.settings import (
     command_line,
     input_error,
     named,
+    of_model,
     read_yaml,
     settings_model,
     settings_of,
@@ -115,18 +116,20 @@ def load_pipeline(file: Path, commands: Mapping[str, Command]) -> list[Stage]:
 
 
 def _stage(wired: _Wired, call: Command, file: Path) -> Stage:
-    for key in sorted({*wired.fixed, "restart"} & wired.section.keys()):
-        hint = "use `start`" if key == "restart" else "the pipeline sets it"
-        raise InputError(f"cannot be set here: {hint}", path=file, field=f"{wired.name}.{key.replace('_', '-')}")
     model = settings_model(call)
-    names = {setting.key: setting.name for setting in settings_of(model)}
-    section = {names.get(key, key): value for key, value in wired.section.items()}
-    more = section.pop("config", None)
-    if more is not None:
-        section = {names.get(key, key): v for key, v in named(read_yaml(Path(str(more))), file).items()} | section
+    section = of_model(wired.section, model, file, wired.name)
+    more = Path(str(section.pop("config"))) if section.get("config") is not None else None
+    apart = of_model(named(read_yaml(more), more), model, more) if more is not None else {}
+    for key in sorted({*wired.fixed, "restart"} & (section.keys() | apart.keys())):
+        hint = "use `start`" if key == "restart" else "the pipeline sets it"
+        where, field = (file, f"{wired.name}.{key.replace('_', '-')}") if key in section else (more, key)
+        raise InputError(f"cannot be set here: {hint}", path=where, field=field)
     try:
-        return Stage(wired.name, wired.command, call, model.model_validate(section | wired.fixed))
+        return Stage(wired.name, wired.command, call, model.model_validate(apart | section | wired.fixed))
     except ValidationError as error:
+        key = str((error.errors(include_url=False)[0]["loc"] or ("",))[0])
+        if more is not None and key in apart and key not in section:
+            raise input_error(error, model, more) from None
         raise input_error(error, model, file, wired.name) from None
 
 

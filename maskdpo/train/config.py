@@ -1,13 +1,12 @@
 """The settings of a training: what decides its result (``TrainConfig``), and everything else (``TrainSettings``)."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from maskdpo.errors import UserError
 from maskdpo.models import Dtype
-from maskdpo.registry import checked_options, named_in
+from maskdpo.registry import Registry, checked_options, named_in
 from maskdpo.settings import (
     DEVICE_HELP,
     INPUT,
@@ -19,6 +18,9 @@ from maskdpo.settings import (
     Settings,
     records,
 )
+
+if TYPE_CHECKING:
+    from maskdpo.train.losses import Loss
 
 IN_AND_OUT = "Input and output"
 METHOD = "Method: which tokens train"
@@ -36,6 +38,39 @@ ReasoningPolicy = Literal["keep", "drop"]
 Positive = Field(gt=0, allow_inf_nan=False)
 NotNegative = Field(ge=0, allow_inf_nan=False)
 Count = Field(ge=1)
+
+
+LOSS_PARAMETERS: dict[str, tuple[float, tuple[str, ...]]] = {
+    "label_smoothing": (0.1, ("conservative", "robust")),
+    "simpo_gamma": (0.5, ("simpo",)),
+    "ld_alpha": (0.5, ("ld-dpo",)),
+    "margin_gamma": (10.0, ("fdpo-margin",)),
+}
+"""Settings that belong to some of our losses only: their default, and which losses."""
+
+
+def _problem_of_a_loss(found: Any) -> str | None:
+    from maskdpo.train.losses import Loss
+
+    return None if isinstance(found, Loss) else f"is no maskdpo.train.losses.Loss, but {type(found).__name__}"
+
+
+LOSSES: "Registry[Loss]" = Registry(
+    "loss",
+    {
+        "sigmoid": "maskdpo.train.losses:sigmoid",
+        "ipo": "maskdpo.train.losses:ipo",
+        "hinge": "maskdpo.train.losses:hinge",
+        "conservative": "maskdpo.train.losses:conservative",
+        "robust": "maskdpo.train.losses:robust",
+        "simpo": "maskdpo.train.losses:simpo",
+        "sigmoid-norm": "maskdpo.train.losses:sigmoid_norm",
+        "ld-dpo": "maskdpo.train.losses:ld_dpo",
+        "fdpo-margin": "maskdpo.train.losses:fdpo_margin",
+    },
+    check=_problem_of_a_loss,
+)
+"""By name; imported when used, so that settings are read without torch."""
 
 
 class EncodeSettings(Settings):
@@ -80,7 +115,7 @@ class TrainConfig(EncodeSettings):
 
     loss: Annotated[
         str,
-        named_in("maskdpo.train.losses:LOSSES"),
+        named_in("maskdpo.train.config:LOSSES"),
         Option(
             "`sigmoid`: DPO. `sigmoid-norm`: log ratios per token. `ipo`, `hinge`: other shapes. `conservative` "
             "(cDPO), `robust` (rDPO): some pairs are the wrong way round. `simpo`: without a reference model; wants "
@@ -179,21 +214,21 @@ class TrainConfig(EncodeSettings):
     @model_validator(mode="before")
     @classmethod
     def _default_parameters_of_the_loss(cls, values: dict[str, Any]) -> dict[str, Any]:
-        try:
-            fields = _loss_fields(values.get("loss", "sigmoid"))
-        except UserError:  # an unknown name, which the check of the field names
-            return values
-        defaults = {name: field.default for name, field in fields.items() if name in cls.model_fields}
-        return values | {name: value for name, value in defaults.items() if values.get(name) is None}
+        loss = values.get("loss", "sigmoid")  # of any type: not checked yet
+        defaults = {name: default for name, (default, losses) in LOSS_PARAMETERS.items() if loss in losses}
+        return values | {name: default for name, default in defaults.items() if values.get(name) is None}
 
     @model_validator(mode="after")
     def _no_parameters_of_other_losses(self) -> Self:
-        for name in LOSS_PARAMETERS:
-            if getattr(self, name) is not None and name not in _loss_fields(self.loss):
+        for name, (_, losses) in LOSS_PARAMETERS.items():
+            if getattr(self, name) is not None and self.loss not in losses:
                 raise ValueError(
-                    f"`{name}` is only for `loss` {' or '.join(_losses_with(name))}; `loss` {self.loss} does not use it"
+                    f"`{name}` is only for `loss` {' or '.join(losses)}; `loss` {self.loss} does not use it"
                 )
-        self.loss_parameters()
+        if self.loss in LOSSES and self.loss_options:
+            raise ValueError(f"`loss` {self.loss} takes no `loss_options`: its parameters are settings of their own")
+        if self.loss not in LOSSES:
+            self.loss_parameters()
         return self
 
     @model_validator(mode="after")
@@ -203,33 +238,14 @@ class TrainConfig(EncodeSettings):
                 raise ValueError(f"`{name}` goes with `lora_r`")
         return self
 
-    def loss_parameters(self) -> BaseModel:
-        """The parameters of the loss itself, as its own model has them.
+    def loss_parameters(self) -> "BaseModel":
+        """What the function of the loss is given: these settings, or the checked options of a loss of one's own.
 
         Raises:
             UserError: ``loss_options`` do not fit.
         """
-        from maskdpo.train.losses import LOSSES
-
-        model = LOSSES[self.loss].options
-        own = {name: getattr(self, name) for name in LOSS_PARAMETERS if name in model.model_fields}
-        return checked_options("loss", self.loss, model, own | self.loss_options)
-
-
-LOSS_PARAMETERS = ("label_smoothing", "simpo_gamma", "ld_alpha", "margin_gamma")
-"""Parameters of built-in losses, which are settings of their own."""
-
-
-def _loss_fields(loss: str) -> dict[str, Any]:
-    from maskdpo.train.losses import LOSSES
-
-    return dict(LOSSES[loss].options.model_fields)
-
-
-def _losses_with(parameter: str) -> list[str]:
-    from maskdpo.train.losses import LOSSES
-
-    return [name for name in LOSSES.ours if parameter in _loss_fields(name)]
+        options = LOSSES[self.loss].options
+        return self if options is None else checked_options("loss", self.loss, options, self.loss_options)
 
 
 class RunOptions(Settings):

@@ -18,8 +18,7 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from maskdpo.registry import Registry
-from maskdpo.train.config import TrainConfig
+from maskdpo.train.config import LOSSES, TrainConfig
 
 
 def sum_per_answer(values_N: Tensor, answer_N: Tensor, answers: int) -> Tensor:
@@ -34,7 +33,7 @@ def masked_log_ratios(
     """r(x, y): the weighted sum of log pi - log pi_ref over the tokens of every answer, in nats.
 
     Args:
-        logps_N, ref_logps_N, weights_N: float32, one entry a token.
+        logps_N, ref_logps_N, weights_N: float32, one entry per token.
         answer_N: int64, the answer (0 <= i < answers) that the token belongs to.
 
     Returns:
@@ -84,34 +83,14 @@ def factuality_margin(score_gap_B: Tensor) -> Tensor:
     return score_gap_B.clamp(min=0)
 
 
-class NoParameters(BaseModel):
-    """Of a loss that has none beside beta."""
-
-
-class LabelSmoothing(BaseModel):
-    label_smoothing: float = 0.1
-
-
-class SimPOGamma(BaseModel):
-    simpo_gamma: float = 0.5
-
-
-class LDAlpha(BaseModel):
-    ld_alpha: float = 0.5
-
-
-class MarginGamma(BaseModel):
-    margin_gamma: float = 10.0
-
-
 @dataclass(frozen=True)
 class Loss:
     """A loss over pairs. One of your own is such an object in a file: ``--loss ./file.py:object``."""
 
     function: Callable[[Tensor, Tensor, float, Any], Tensor]
     """(differences d [B], chosen score - rejected score [B], beta, parameters) -> [B] losses."""
-    options: type[BaseModel] = NoParameters
-    """The parameters of the loss, with their defaults: what ``--loss-option`` gives."""
+    options: type[BaseModel] | None = None
+    """The parameters of the loss, with their defaults: what ``--loss-option`` gives. None: those in ``TrainConfig``."""
     averaged: bool = False
     """Whether log ratios are per token with weight, r / sum_t w_t."""
     reference_free: bool = False
@@ -120,38 +99,22 @@ class Loss:
     """Whether a pair needs the scores of both answers."""
 
 
-LOSSES: Registry[Loss] = Registry(
-    "loss",
-    {
-        "sigmoid": Loss(lambda d_B, gap_B, beta, p: sigmoid_loss(beta * d_B)),
-        # for IPO, averaging is TRL's reading, which the authors of IPO confirmed there
-        "ipo": Loss(lambda d_B, gap_B, beta, p: ipo_loss(d_B, beta), averaged=True),
-        "hinge": Loss(lambda d_B, gap_B, beta, p: hinge_loss(beta * d_B)),
-        "conservative": Loss(
-            lambda d_B, gap_B, beta, p: conservative_loss(beta * d_B, p.label_smoothing), LabelSmoothing
-        ),
-        "robust": Loss(lambda d_B, gap_B, beta, p: robust_loss(beta * d_B, p.label_smoothing), LabelSmoothing),
-        # SimPO (Meng et al. 2024, arXiv 2405.14734, eq. 6)
-        "simpo": Loss(
-            lambda d_B, gap_B, beta, p: sigmoid_loss(beta * d_B - p.simpo_gamma),
-            SimPOGamma,
-            averaged=True,
-            reference_free=True,
-        ),
-        "sigmoid-norm": Loss(lambda d_B, gap_B, beta, p: sigmoid_loss(beta * d_B), averaged=True),
-        # LD-DPO (Liu et al. 2024, arXiv 2409.06411) is in the weights: weights.desensitise
-        "ld-dpo": Loss(lambda d_B, gap_B, beta, p: sigmoid_loss(beta * d_B), LDAlpha),
-        "fdpo-margin": Loss(
-            lambda d_B, gap_B, beta, p: sigmoid_loss(beta * (d_B - p.margin_gamma * factuality_margin(gap_B))),
-            MarginGamma,
-            needs_scores=True,
-        ),
-    },
-    check=lambda found: (
-        None if isinstance(found, Loss) else f"is no maskdpo.train.losses.Loss, but {type(found).__name__}"
-    ),
+sigmoid = Loss(lambda d_B, gap_B, beta, p: sigmoid_loss(beta * d_B))
+# for IPO, averaging is TRL's reading, which the authors of IPO confirmed there
+ipo = Loss(lambda d_B, gap_B, beta, p: ipo_loss(d_B, beta), averaged=True)
+hinge = Loss(lambda d_B, gap_B, beta, p: hinge_loss(beta * d_B))
+conservative = Loss(lambda d_B, gap_B, beta, p: conservative_loss(beta * d_B, p.label_smoothing))
+robust = Loss(lambda d_B, gap_B, beta, p: robust_loss(beta * d_B, p.label_smoothing))
+# SimPO (Meng et al. 2024, arXiv 2405.14734, eq. 6)
+simpo = Loss(lambda d_B, gap_B, beta, p: sigmoid_loss(beta * d_B - p.simpo_gamma), averaged=True, reference_free=True)
+sigmoid_norm = Loss(lambda d_B, gap_B, beta, p: sigmoid_loss(beta * d_B), averaged=True)
+# LD-DPO (Liu et al. 2024, arXiv 2409.06411) is in the weights: weights.desensitise
+ld_dpo = Loss(lambda d_B, gap_B, beta, p: sigmoid_loss(beta * d_B))
+fdpo_margin = Loss(
+    lambda d_B, gap_B, beta, p: sigmoid_loss(beta * (d_B - p.margin_gamma * factuality_margin(gap_B))),
+    needs_scores=True,
 )
-"""The losses. Another one is one more line here, and its formula in docs/method.md."""
+# Another loss is one more object here, its name in ``config.LOSSES``, and its formula in docs/method.md.
 
 
 def pair_losses(chosen_B: Tensor, rejected_B: Tensor, score_gap_B: Tensor, config: TrainConfig) -> Tensor:
@@ -176,6 +139,6 @@ def sft_loss(logps_A: Tensor, weight_A: Tensor) -> Tensor:
         logps_A: weighted sums of log pi of all answers; ``weight_A``: sums of their weights.
 
     Returns:
-        [B] nats a token.
+        [B] nats per token.
     """
     return -logps_A[0::2] / weight_A[0::2]

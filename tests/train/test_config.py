@@ -9,10 +9,19 @@ from typer.testing import CliRunner
 from maskdpo.cli import app
 from maskdpo.errors import UserError
 from maskdpo.settings import load_settings
-from maskdpo.train.config import IN_AND_OUT, LOGGING, LOSS, LOSS_PARAMETERS, METHOD, OPTIMISER, SPEED, TrainConfig
-from maskdpo.train.losses import LOSSES
+from maskdpo.train.config import (
+    IN_AND_OUT,
+    LOGGING,
+    LOSS,
+    LOSS_PARAMETERS,
+    LOSSES,
+    METHOD,
+    OPTIMISER,
+    SPEED,
+    TrainConfig,
+)
 
-WITH = {name: [loss for loss in LOSSES if name in LOSSES[loss].options.model_fields] for name in LOSS_PARAMETERS}
+WITH = {name: losses for name, (_, losses) in LOSS_PARAMETERS.items()}
 
 
 def make(**given: Any) -> TrainConfig:
@@ -41,7 +50,7 @@ def test_names_that_nobody_knows(tmp_path: Path, key: str, name: str) -> None:
 
 @pytest.mark.parametrize(("name", "loss"), [(name, loss) for name, losses in WITH.items() for loss in losses])
 def test_parameters_of_a_loss_have_a_default_where_it_uses_them(name: str, loss: str) -> None:
-    default = LOSSES[loss].options.model_fields[name].default
+    default = LOSS_PARAMETERS[name][0]
     assert getattr(make(loss=loss), name) == getattr(make(loss=loss).loss_parameters(), name) == default
     assert getattr(make(loss=loss, **{name: 0.25}).loss_parameters(), name) == 0.25
 
@@ -51,7 +60,7 @@ def test_parameters_of_a_loss_have_a_default_where_it_uses_them(name: str, loss:
 def test_a_parameter_of_another_loss_is_refused_in_one_line(name: str, loss: str) -> None:
     if loss in WITH[name]:
         return
-    default = LOSSES[WITH[name][0]].options.model_fields[name].default
+    default = LOSS_PARAMETERS[name][0]
     with pytest.raises(UserError) as caught:  # the default, too: who gives it believes that it counts
         make(loss=loss, **{name: default})
     line = f"`{name}` is only for `loss` {' or '.join(WITH[name])}; `loss` {loss} does not use it"
@@ -75,3 +84,15 @@ def test_the_help_of_train_stands_in_panels() -> None:
     shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "120"}).output
     places = [shown.index(f"─ {title} ─") for title in (IN_AND_OUT, METHOD, LOSS, OPTIMISER, SPEED, LOGGING)]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize(("loss", "option"), [("robust", {"label_smoothing": 0.5}), ("ld-dpo", {"ld_alpha": 0.1})])
+def test_parameters_of_our_losses_are_no_loss_options(loss: str, option: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=f"`loss` {loss} takes no `loss_options`"):
+        make(loss=loss, loss_options=option)
+
+
+@pytest.mark.parametrize("value", ["5", "null", "[sigmoid]"])
+def test_a_loss_that_is_no_text(tmp_path: Path, value: str) -> None:
+    with pytest.raises(UserError, match=r"train\.yaml: loss: "):
+        from_yaml(tmp_path, f"model: a\nloss: {value}\n")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskdpo.train.config import TrainConfig
+from maskdpo.train.config import LOSSES, TrainConfig
 from maskdpo.train.data.batch import Batch
-from maskdpo.train.losses import LOSSES, masked_log_ratios, pair_losses, sft_loss
+from maskdpo.train.losses import masked_log_ratios, pair_losses, sft_loss
 from maskdpo.train.run.figures import pair_figures
 from maskdpo.train.step import with_losses
 

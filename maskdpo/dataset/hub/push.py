@@ -153,9 +153,10 @@ def _remote(api: "HfApi", repo: str) -> RemoteDataset | None:
 
 def _check_visibility(repo: str, remote: RemoteDataset, private: bool | None) -> None:
     if private is not None and private != remote.private:
-        state, flag = ("private", "--public") if remote.private else ("public", "--private")
+        state = "private" if remote.private else "public"
         raise UserError(
-            f"{repo} is {state} already, and {flag} changes no dataset that is there: do it in its settings"
+            f"{repo} is {state} already, and `private` is for new datasets only: change who can see it in its settings "
+            "on the Hub"
         )
 
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from maskdpo.console import warn
 from maskdpo.io import read_records
 from maskdpo.schemas import Pair
-from maskdpo.train.config import EncodeSettings, TrainConfig
+from maskdpo.train.config import LOSSES, EncodeSettings, TrainConfig
 from maskdpo.train.data.encode import EncodedPairs, Encoder, encode_pairs
-from maskdpo.train.losses import LOSSES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

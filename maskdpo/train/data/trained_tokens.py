@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair, Side
 from maskdpo.schemas.training import Spans, TrainedTokens
+from maskdpo.settings import load_settings
 from maskdpo.train.config import EncodeSettings
 from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def trained_tokens(model: str, method: str) -> TrainedTokens:
     """For a pair: the characters of each answer whose tokens have weight, or why the pair is not trained on."""
     tokenizer = load_tokenizer(model)
-    encoder = Encoder(tokenizer, EncodeSettings(model=model, method=method))
+    encoder = Encoder(tokenizer, load_settings(EncodeSettings, {"model": model, "method": method}))
 
     def of(pair: Pair) -> dict[Side, Spans] | str:
         encoded = encoder.encode(pair)

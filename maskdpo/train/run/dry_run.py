@@ -11,11 +11,10 @@ import torch
 
 from maskdpo.console import say
 from maskdpo.models import load_tokenizer, meta_model, pick_device
-from maskdpo.train.config import TrainConfig
+from maskdpo.train.config import LOSSES, TrainConfig
 from maskdpo.train.data.batch import Layout, micro_batches, pass_tokens
 from maskdpo.train.data.encode import Drop, EncodedPair
 from maskdpo.train.data.read import read_pairs
-from maskdpo.train.losses import LOSSES
 from maskdpo.train.model.adapter import add_adapter, weight_type
 from maskdpo.train.model.decoder import freeze_the_rest, may_share_prompts
 from maskdpo.train.model.flops import model_shape, step_flops

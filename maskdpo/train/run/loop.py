@@ -9,9 +9,8 @@ import numpy as np
 
 from maskdpo.errors import UserError
 from maskdpo.schemas.training import StepStats
-from maskdpo.train.config import TrainConfig
+from maskdpo.train.config import LOSSES, TrainConfig
 from maskdpo.train.data.encode import EncodedPair
-from maskdpo.train.losses import LOSSES
 from maskdpo.train.model.flops import device_peak, model_shape, step_flops
 from maskdpo.train.run.figures import kept_tokens, masked_rewards, mean_figures, peak_memory_gb
 from maskdpo.train.step import Trainer
@@ -86,5 +85,5 @@ def _check_first_margin(margin: float, compute: str) -> None:
     if abs(margin) > FIRST_MARGIN_TOLERANCE[compute]:
         raise UserError(
             f"before the first step the margin must be 0, it is {margin:.3g}: the reference log-probs do not belong to "
-            "this model. Turn `use_cache` off, and report this as a bug"
+            "this model. Train once without the cache (`use_cache`), and report this as a bug"
         )

@@ -17,8 +17,8 @@ from maskdpo.console import progress
 from maskdpo.identity import fingerprint
 from maskdpo.io import atomic_write
 from maskdpo.models import cache_dir
+from maskdpo.train.config import LOSSES
 from maskdpo.train.data.encode import EncodedPair
-from maskdpo.train.losses import LOSSES
 from maskdpo.train.model.adapter import adapter_off
 from maskdpo.train.ranks import Ranks
 from maskdpo.train.step import Reference, Trainer
