@@ -281,7 +281,7 @@ def test_validate_shows_all_errors_up_to_the_limit(world: World) -> None:
         ("train {pairs} --model ./nowhere --out {out}", "./nowhere: no such model folder"),
         (
             "train {pairs} --out {out} --config {yaml}",
-            "--model is missing: give it as an option or in the file of settings",
+            "--model is missing: give it as an option or in ",
         ),
         ("train {pairs} --model {model} --out {out} --beta -1", "--beta: Input should be greater than 0"),
         ("train {pairs} --model {model} --out {out} --config {prompts}", "prompts.jsonl:"),

@@ -103,8 +103,8 @@ def test_options_of_a_plug_in_are_part_of_what_decides_the_labels(
 @pytest.mark.parametrize(
     ("option", "code", "message"),
     [
-        ("--judge ./none.py:x", "", "--judge ./none.py:x: cannot be imported: there is no file none.py"),
-        ("--judge ./own.py:x", "", "--judge ./own.py:x: cannot be imported: module"),
+        ("--judge ./none.py:x", "", "--judge ./none.py:x: cannot be imported: there is no file /"),
+        ("--judge ./own.py:x", "", "--judge ./own.py:x: ./own.py has no 'x'"),
         ("--judge ./own.py:x", "x = (", "--judge ./own.py:x: cannot be imported: '(' was never closed"),
         ("--judge ./own.py:x", "def x(colour): ...", "--judge ./own.py:x: its factory has a parameter 'colour'; known"),
         ("--judge ./own.py:x", "x = 3", "--judge ./own.py:x: int is no judge: it needs 'info' and 'judge'"),
@@ -155,3 +155,29 @@ def test_what_an_installed_package_offers_is_found_by_name(
     line = "maskdpo annotate prompts.jsonl responses.jsonl --judge yes-no --model smollm2 --out a.jsonl"
     assert run(line, tiny_model, monkeypatch) == 0, capsys.readouterr().err
     assert rows(folder / "a.jsonl")[0]["judge"]["name"] == "yes-no"
+
+
+def test_secrets_among_options_are_written_nowhere(
+    folder: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "own.py").write_text(
+        "from pydantic import BaseModel\n"
+        "from maskdpo.annotate.judges.lexical import LexicalJudge\n"
+        "class Options(BaseModel):\n    api_key: str\n"
+        "def judge(options: Options):\n    assert options.api_key.startswith('sk-')\n    return LexicalJudge()\n"
+    )
+    line = "maskdpo annotate prompts.jsonl responses.jsonl --judge ./own.py:judge --out a.jsonl --judge-option api_key="
+    assert run(f"{line}sk-SECRET", tiny_model, monkeypatch) == 0
+    assert run(f"{line}sk-OTHER", tiny_model, monkeypatch) == 2  # another account may judge otherwise
+    said = capsys.readouterr()
+    assert "judge_options: " in said.err
+    written = "".join(file.read_text() for file in folder.glob("a.jsonl*"))
+    assert not any(secret in said.out + said.err + written for secret in ("sk-SECRET", "sk-OTHER"))
+
+
+def test_what_goes_wrong_inside_a_plug_in_keeps_its_traceback(
+    folder: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "own.py").write_text("import os\nos.nope\n")
+    with pytest.raises(AttributeError, match="nope"):
+        run("maskdpo annotate prompts.jsonl responses.jsonl --judge ./own.py:x --out a.jsonl", tiny_model, monkeypatch)

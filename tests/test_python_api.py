@@ -77,6 +77,12 @@ def test_judges_and_splitters_may_be_objects() -> None:
         (lambda: maskdpo.make_backend("m", colour="red"), "colour"),
         (lambda: maskdpo.sample_responses(PROMPTS, model="m", n=0), "`n`: Input should be"),
         (lambda: maskdpo.build_pairs(PROMPTS, [], score="best"), "`score`: unknown score 'best'"),
+        (lambda: maskdpo.evaluate_annotations([], length_penalty=-1), "`length_penalty`: Input should be"),
+        (lambda: maskdpo.write_report([], "r.html", model="m", method="nope"), "nope"),
+        (
+            lambda: maskdpo.push_dataset([], [], [], repo="a/b", license="mit", dry_run="x"),
+            "`dry_run` is for the command `maskdpo push`",
+        ),
         (lambda: maskdpo.train_model([], "out", model="m", method="ppo"), "`method`: unknown method 'ppo'"),
         (
             lambda: list(maskdpo.annotate_responses([], RESPONSES, judge="lexical")),

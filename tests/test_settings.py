@@ -33,6 +33,7 @@ class Cut(Settings):
     file: Annotated[Path, Option("File to cut.", argument=True)]
     out: Annotated[Path, Option("File to write.")]
     width: Annotated[int, Field(ge=1, le=200), Option("Characters per line.", panel="Layout")] = 80
+    seed: Annotated[int, Option("Of the draws.")] = 0
     ratio: Annotated[float | None, Field(gt=0), Option("Share to keep.")] = None
     side: Annotated[Literal["left", "right"], Option("Which side.")] = "left"
     quick: Annotated[bool, Option("Quickly.")] = False
@@ -92,6 +93,12 @@ def test_a_file_of_settings_is_overridden_by_options(tmp_path: Path) -> None:
     assert load_settings(Cut, {"file": "f"}, yaml(tmp_path, "out: o\noptions: [a=1]\n")).options == {"a": 1}
 
 
+def test_values_of_a_mapping_are_json(tmp_path: Path) -> None:
+    settings = called(["f", "--config", str(yaml(tmp_path, "out: o\noption: {day: 2024-07-26, n: [1]}\n"))])
+    assert settings.options == {"day": "2024-07-26", "n": [1]}
+    assert called(command_words("cut", settings)[1:]) == settings
+
+
 def test_help_shows_types_bounds_defaults_and_panels() -> None:
     app = typer.Typer()
 
@@ -100,7 +107,15 @@ def test_help_shows_types_bounds_defaults_and_panels() -> None:
 
     register(app, "cut", cut)
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "140"}).output
-    for part in ("Cut a file.", "Characters per line.", "1<=x<=200", "[default: 80]", "─ Layout ─", "[required]"):
+    for part in (
+        "Cut a file.",
+        "Characters per line.",
+        "1<=x<=200",
+        "[default: 80]",
+        "[default: 0]",
+        "─ Layout ─",
+        "[required]",
+    ):
         assert part in shown, part
     for flag in ("--no-clean", "--private", "--from", "--config"):
         assert flag in shown
@@ -121,6 +136,9 @@ def test_help_shows_types_bounds_defaults_and_panels() -> None:
         ("on: 1", r"cut.yaml: "),
         ("null: 1", r"cut.yaml: "),
         ("option: [a]", r"cut.yaml: option: 'a' is not of the form KEY=VALUE"),
+        ("option: {a-b: 1}", r"cut.yaml: option: 'a-b' is no name of an option"),
+        ("option: {a: 1}\noptions: {b: 2}", r"cut.yaml: options: is there twice, the other time as options"),
+        ("file: f", r"cut.yaml: file: is given on the command line, not in a file of settings"),
     ],
 )
 def test_bad_files_of_settings(tmp_path: Path, text: str, message: str) -> None:
@@ -129,7 +147,7 @@ def test_bad_files_of_settings(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingSetting, match="`out` is missing: give it as an option or in the file of settings"):
+    with pytest.raises(MissingSetting, match="`out` is missing"):
         load_settings(Cut, {"file": "f"}, yaml(tmp_path, ""))
     with pytest.raises(UserError, match="no such file"):
         load_settings(Cut, {}, tmp_path / "none.yaml")
