@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def trained_tokens(model: str, method: str) -> TrainedTokens:
     """For a pair: the characters of each answer whose tokens have weight, or why the pair is not trained on."""
+    settings = load_settings(EncodeSettings, {"model": model, "method": method})
     tokenizer = load_tokenizer(model)
-    encoder = Encoder(tokenizer, load_settings(EncodeSettings, {"model": model, "method": method}))
+    encoder = Encoder(tokenizer, settings)
 
     def of(pair: Pair) -> dict[Side, Spans] | str:
         encoded = encoder.encode(pair)
