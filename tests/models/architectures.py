@@ -419,6 +419,15 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
 }  # fmt: skip
 
+CORE = {
+    "llama", "llama4-text", "qwen2.5-vl", "qwen3-moe", "qwen3.5", "gemma3-text", "gemma3n-text", "gpt-oss",
+    "mistral-sliding", "mixtral", "deepseek-v3", "phi", "phi3-longrope", "glm4", "cohere2", "olmo2", "granite-hybrid",
+    "lfm2", "jamba", "nemotron-h", "falcon-alibi", "mamba", "starcoder2", "opt", "gpt2", "gptj", "bloom", "mpt",
+    "smollm3", "stablelm", "exaone4", "ernie4.5", "hunyuan", "seed-oss", "bamba", "minimax",
+    *(name for name, architecture in ARCHITECTURES.items() if architecture.refused),
+}  # fmt: skip
+"""What CI tests: a row of every family, of every kind of layer and position, and all that is refused."""
+
 
 def build(name: str, folder: Path) -> str:
     """The model of this architecture, as a model folder."""

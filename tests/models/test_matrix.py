@@ -1,7 +1,7 @@
 """Every architecture times everything that maskdpo does with a model: right to rounding, or refused in words."""
 
 import pytest
-from architectures import ARCHITECTURES
+from architectures import ARCHITECTURES, CORE
 from bench import Bench
 from checks import CHECKS
 from page import PAGE, page_of, renew, row, rows_of
@@ -31,7 +31,9 @@ def cell(check: str, bench: Bench) -> str:
     return "refused"
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in CORE else [pytest.mark.slow]) for name in ARCHITECTURES]
+)
 def test_right_or_refused(name: str, bench: Bench, subtests: pytest.Subtests, request: pytest.FixtureRequest) -> None:
     """One test an architecture, because the checks share its runs; each check fails on its own."""
     cells: dict[str, str] = {}
