@@ -390,8 +390,11 @@ def test_an_output_that_is_an_input(world: World, command: str, role: str) -> No
     ("summary", "message"),
     [
         ("{prompts}", "prompts.jsonl: is an input of this command; name another output"),
-        ("{out}", "result: is the output, or a file beside it; name another --summary"),
-        ("{out}.meta.json", "result.meta.json: is the output, or a file beside it; name another --summary"),
+        ("{out}", "result: is a file that this command writes already; give --summary another name"),
+        (
+            "{out}.meta.json",
+            "result.meta.json: is a file that this command writes already; give --summary another name",
+        ),
         ("{prompts}/summary", "prompts.jsonl/summary: cannot be written: prompts.jsonl is no folder"),
         ("{folder}/sub", "sub: is a folder, a file is needed"),
     ],
