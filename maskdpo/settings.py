@@ -150,6 +150,8 @@ SummaryFile = Annotated[Path | None, Option("Also write the figures of the run t
 
 def _key_values(given: Any) -> Any:
     """A mapping of JSON values, out of texts of the form KEY=VALUE. VALUE is JSON, or else a text."""
+    if given is None:
+        return {}
     if isinstance(given, Mapping):
         if wrong := [key for key in given if not str(key).isidentifier()]:
             raise ValueError(f"{wrong[0]!r} is no name of an option")
