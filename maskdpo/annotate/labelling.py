@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
@@ -240,16 +240,7 @@ def _annotation(task: Task, verdicts: list[Verdict], info: JudgeInfo) -> Annotat
 
 
 def _sentence(span: Span, verdict: Verdict) -> Sentence:
-    return Sentence(
-        start=span.start,
-        end=span.end,
-        kind=span.kind,
-        label=verdict.label,
-        status=verdict.status,
-        confidence=verdict.confidence,
-        evidence=verdict.evidence,
-        reason=verdict.reason,
-    )
+    return Sentence(**span._asdict(), **asdict(verdict))
 
 
 def _batches(annotations: Iterable[Annotation]) -> Iterator[list[Annotation]]:

@@ -95,25 +95,11 @@ def from_paper(row: PaperRow, line: int) -> Pair:
         ValueError: the sentences do not fit the answer, or the types do not fit the sentences.
     """
     prompt_id = row.prompt_id or _id_of(row.prompt)
-    made = Pair(
-        id=row.id or f"{prompt_id}-{line}",
-        prompt_id=prompt_id,
-        topic=row.topic or prompt_id,
-        prompt=row.prompt,
-        chosen=row.chosen,
-        rejected=row.rejected,
-        chosen_sentences=[],
-        rejected_sentences=[],
-        chosen_score=row.chosen_score if _as_written(row.chosen_item) else None,
-        rejected_score=row.rejected_score if _as_written(row.rejected_item) else None,
-        chosen_finish_reason=row.chosen_finish_reason,
-        rejected_finish_reason=row.rejected_finish_reason,
-        chosen_reasoning=row.chosen_reasoning,
-        rejected_reasoning=row.rejected_reasoning,
-        template_options=row.template_options,
-        prompt_date=row.prompt_date,
-        weight=row.weight,
-    )
+    shared = {name: getattr(row, name) for name in PaperRow.model_fields.keys() & Pair.model_fields.keys()}
+    ids = {"id": row.id or f"{prompt_id}-{line}", "prompt_id": prompt_id, "topic": row.topic or prompt_id}
+    items = zip(SIDES, (row.chosen_item, row.rejected_item), strict=True)
+    outdated: dict[str, Any] = {f"{side}_score": None for side, item in items if not _as_written(item)}
+    made = Pair(**shared | ids | outdated, chosen_sentences=[], rejected_sentences=[])
     found = {f"{side}_sentences": _sentences(made.response(side), row, side) for side in SIDES}
     return Pair(**dict(made) | found)
 

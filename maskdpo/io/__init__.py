@@ -5,10 +5,7 @@ Long stages append to their output, so that a crash loses nothing; all other fil
 
 from maskdpo.io.append import Appender, reorder
 from maskdpo.io.read import (
-    KINDS,
-    AnswerT,
     Located,
-    R,
     open_input,
     read_answers,
     read_located,
@@ -17,18 +14,13 @@ from maskdpo.io.read import (
     record_type,
     scan,
 )
-from maskdpo.io.sources import CONFIGS, SPLITS, identity, is_on_hub, sha256, with_config
-from maskdpo.io.write import RECORD_BEGIN, atomic_write, record_writer, refuse_overwriting, to_line, write_records
+from maskdpo.io.sources import CONFIGS, identity, is_on_hub, sha256, with_config
+from maskdpo.io.write import atomic_write, record_writer, refuse_overwriting, to_line, write_records
 
 __all__ = [
     "CONFIGS",
-    "KINDS",
-    "RECORD_BEGIN",
-    "SPLITS",
-    "AnswerT",
     "Appender",
     "Located",
-    "R",
     "atomic_write",
     "identity",
     "is_on_hub",

@@ -1,6 +1,6 @@
 """The records that stages exchange, one JSON object per line; see docs/records.md."""
 
-from maskdpo.schemas.labels import RIGHT, WRONG, Counts, Group, Kind, Label, Status, group_of
+from maskdpo.schemas.labels import RIGHT, WRONG, Counts, Kind, Label, Status, group_of
 from maskdpo.schemas.records import (
     SIDES,
     Annotation,
@@ -26,7 +26,6 @@ __all__ = [
     "Counts",
     "FileRecord",
     "FinishReason",
-    "Group",
     "JudgeInfo",
     "Kind",
     "Label",

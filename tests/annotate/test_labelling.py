@@ -825,7 +825,7 @@ def test_memory_grows_with_the_ids_only(
 
 # --- killed ----------------------------------------------------------------------------------------
 
-NURSERY = """
+ANNOTATE_PROCESSES = """
 import os, sys, time
 from pathlib import Path
 from maskdpo.annotate import labelling
@@ -852,7 +852,7 @@ def kill_until_done(arguments: list[str], *, kills: int, within: float, seed: in
     """Kill the command ``kills`` times at random moments of its work, then at later and later ones until it ends."""
     rng, killed, code = random.Random(seed), 0, ""
     with subprocess.Popen(
-        [sys.executable, "-c", NURSERY, *arguments],
+        [sys.executable, "-c", ANNOTATE_PROCESSES, *arguments],
         cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
