@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +243,7 @@ def test_new_pairs_never_stand_beside_an_old_record(labelled: tuple[Path, Path],
     out.with_name("pairs.test.jsonl").unlink()
     with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("maskdpo.run_record.Run.finish", interrupt)
-        build_pairs(*labelled, out, replace(PAIR_OPTIONS, seed=1))
+        build_pairs(*labelled, out, PAIR_OPTIONS.model_copy(update={"seed": 1}))
     meta = read_meta(meta_file(out))
     assert meta is not None
     assert out.exists()

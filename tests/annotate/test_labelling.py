@@ -283,7 +283,7 @@ def test_an_answer_whose_text_changed_since_is_an_error(jsonl: Any, prompts: Pat
     out = tmp_path / "a.jsonl"
     annotate(prompts, jsonl("r.jsonl", response_rows(2)), out, Scripted(), SPLITTER)
     changed = [row | {"response": "Other text."} for row in response_rows(2)]
-    with pytest.raises(InputError, match=r"a\.jsonl: 'r0' is annotated here with another text"):
+    with pytest.raises(InputError, match=r"a\.jsonl: 'r0' was annotated here with another text"):
         annotate(prompts, jsonl("r.jsonl", changed), out, Scripted(), SPLITTER)
 
 
@@ -428,9 +428,9 @@ def test_a_judge_of_ones_own(run: Run, own: str, attribute: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("oracle", "unknown judge 'oracle'; known: lexical, llm, or package.module:factory"),
+        ("oracle", "unknown judge 'oracle'; known: lexical, llm, and package.module:object"),
         ("no_such_module:make", "`judge` no_such_module:make: cannot be imported"),
-        ("own_judge_for_test:nothing", "cannot be imported"),
+        ("own_judge_for_test:nothing", "own_judge_for_test has no 'nothing'"),
         ("own_judge_for_test:not_a_judge", "dict is no judge: it needs 'info' and 'judge'"),
         (":make", "cannot be imported"),
     ],

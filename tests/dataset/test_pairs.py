@@ -49,8 +49,8 @@ class Files:
 
     def build(self, prompts: list[Any], answers: list[Any], **options: Any) -> PairStats:
         summary = options.pop("summary", None)
-        chosen = load_settings(PairOptions, {"test_size": 0.0} | options)
         files = self._jsonl("p.jsonl", prompts), self._jsonl("a.jsonl", answers)
+        chosen = load_settings(PairOptions, {"test_size": 0.0} | options)
         return build_pairs(*files, self.out, chosen, summary_file=summary)
 
     def ids(self, answers: list[Any], **options: Any) -> list[str]:
@@ -124,7 +124,7 @@ def test_weighted_by_confidence(files: Files) -> None:
     sure, unsure = answer("a", "rrw"), answer("b", "rrw")
     for place, (one, other) in enumerate([(1.0, 0.5), (1.0, 0.5), (0.5, 1.0)]):
         sure["sentences"][place]["confidence"], unsure["sentences"][place]["confidence"] = one, other
-    with pytest.raises(InputError, match="no answer to choose scores higher"):
+    with pytest.raises(InputError, match="no answer that may be chosen scores higher"):
         files.build([prompt()], [sure, unsure])
     assert files.ids([sure, unsure], confidence_weighted=True) == ["a|b"]
     (pair,) = files.pairs()

@@ -54,7 +54,7 @@ def get_splitter(
     Raises:
         UserError: there is no such splitter, or what it needs is not installed.
     """
-    if name.startswith("spacy:"):
+    if name.startswith("spacy:") and name != "spacy:":
         name, options = "spacy", {**options, "pipeline": name.removeprefix("spacy:")}
     splitter: Splitter = registry.make("splitter", name, SPLITTERS[name], options, sample=sample)
     if not hasattr(splitter, "split") or not hasattr(splitter, "name"):
