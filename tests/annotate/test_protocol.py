@@ -77,7 +77,10 @@ def test_no_such_protocol() -> None:
         ("turns: 1", "protocol.yaml: not a valid protocol: turns: Input should be a valid list"),
         ("turns: []", "turns: List should have at least 1 item"),
         ("turns: [{template: verdict, words: [a, b]}]", "turns.0.words: Input should be a valid dict"),
-        ("turns: [{template: verdict, words: {a: no_fact}}]", "turns.0: a turn with `reply: word` needs at least two words"),
+        (
+            "turns: [{template: verdict, words: {a: no_fact}}]",
+            "turns.0: a turn with `reply: word` needs at least two words",
+        ),
         ("turns: [{template: verdict, words: {yes: no_fact, no: no_fact}}]", "words: True is no text; put yes, no"),
         ("turns: [{template: verdict, words: {a: right, b: no_fact}}]", "turns.0.words.a"),
         ("turns: [{template: verdict, words: {a: next, b: no_fact}}]", "no turn follows the last one"),
