@@ -13,7 +13,7 @@ HUB_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 URL = re.compile(r"(?P<scheme>\w://)(?P<authority>[^/?#\s]*)(?P<path>[^?\s]*)(?P<query>\?\S*)?")
 SECRET = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)
 """Names of options of plug-ins whose values are secrets."""
-SECRET_WORD = re.compile(r"\b(?P<key>(\w*_)?(key|token|secret|password))=.+", re.IGNORECASE)
+SECRET_WORD = re.compile(r"(?<![?&;])\b(?P<key>(\w*_)?(key|token|secret|password))=.+", re.IGNORECASE)
 PATH = re.compile(r"(?P<before>([^\s/~=]+=)*)(file:(//[^/\s]*)?/|/|~[^/\s]*/)(?P<path>[^\n/]*/+[^\n]+)")
 SHORT_OPTION = re.compile(r"(?P<option>-[A-Za-z])(?P<value>[/~f].*)")
 
