@@ -135,7 +135,7 @@ def test_the_base_install_compares_with_gold_labels(installed: Installed) -> Non
     [
         ("train pairs.jsonl --model org/model --out model", "torch", "train"),
         ("sample prompts.jsonl --model org/model --out sampled.jsonl", "transformers", "transformers"),
-        ("inspect pairs.jsonl --model org/model", "torch", "train"),
+        ("inspect pairs.jsonl --model org/model", "transformers", "transformers"),
         ("report pairs.jsonl --model org/model --out tokens.html", "transformers", "transformers"),
         (
             "annotate prompts.jsonl responses.jsonl --judge llm --model org/model --out labels2.jsonl",

@@ -146,6 +146,7 @@ def test_a_model_that_repeats_itself_takes_no_long_time(unit: str) -> None:
     assert time.process_time() - start < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("around", [("", ""), ("Yes. ", " The end.")])
 @pytest.mark.parametrize(
     "unit",

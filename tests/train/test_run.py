@@ -28,6 +28,8 @@ from maskdpo.train.run.loop import run_steps
 from maskdpo.train.run.train import TrainResult, train
 from maskdpo.train.step import Trainer
 
+pytestmark = pytest.mark.slow
+
 RIGHT, WRONG = Label.NO_HALLUCINATION, Label.CONTRADICTORY
 CITIES = ("Paris", "London", "Rome", "Zürich", "北京")
 MEASURED = ("seconds", "pairs_per_s", "tokens_per_s", "peak_share", "memory_gb")
@@ -253,7 +255,6 @@ def test_gradient_checkpointing_changes_nothing(tiny_model: str, pairs_file: Pat
     assert [row["loss"] for row in with_] == pytest.approx([row["loss"] for row in without], rel=1e-5)
 
 
-@pytest.mark.slow
 def test_the_reference_is_computed_once_for_every_lr_and_mask(
     tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
