@@ -13,6 +13,8 @@ import pytest
 import typer
 from browser import CHROMIUM, DRIVER, MISSING, Browser, chromium
 
+from maskdpo import console
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 # A background job may start us with SIGINT ignored, and children inherit that: Ctrl-C tests would never end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -122,3 +124,10 @@ def browser(shared_browser: Browser) -> Iterator[Browser]:
     yield shared_browser
     assert shared_browser.complaints() == []
     assert shared_browser.js("return performance.getEntriesByType('resource').length") == 0
+
+
+@pytest.fixture(autouse=True)
+def _settings_by_their_names_in_python() -> Iterator[None]:
+    """A command that a test has run leaves behind how it spells settings, as the process ends with a command."""
+    yield
+    console.call_settings({})

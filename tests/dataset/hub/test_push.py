@@ -337,7 +337,7 @@ def test_columns_of_a_published_dataset_change_only_if_that_is_meant(world: Worl
         "type); push to another name, or replace them with --overwrite-schema"
     )
     public = world.refuses(files, "--public")
-    assert public.startswith("me/facts is private already, and --public changes no dataset that is there")
+    assert public.startswith("me/facts is private already, and --private is for new datasets only")
     assert world.hub.commits("me/facts") == 2
     world.pushes(raw, "--overwrite-schema")
     world.check("assert datasets.load_dataset('me/facts')['train'].features['chosen'] == datasets.Value('string')")
