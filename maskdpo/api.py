@@ -8,13 +8,13 @@ Every function raises ``UserError`` for what the caller can put right, in words 
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from maskdpo import io
 from maskdpo.errors import UserError
+from maskdpo.io.memory import File, as_file, as_files, checked, kept_as_file
 from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt, Response
 from maskdpo.settings import load_settings
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from maskdpo.train.run.train import TrainResult
 
 R = TypeVar("R", bound=FileRecord)
-File = str | Path
 
 
 class BuiltPairs(NamedTuple):
@@ -58,8 +57,8 @@ def read_records(file: File, kind: type[R]) -> Iterator[R]:
 
 
 def write_records(file: File, records: Iterable[FileRecord]) -> None:
-    """Write records as JSONL or, if the name ends in ``.parquet``, as Parquet. The file appears whole or not at all."""
-    io.write_records(Path(file), records)
+    """Write records of one kind as JSONL, or as Parquet if the name ends in ``.parquet``: the file appears whole."""
+    io.write_records(Path(file), checked(records, Prompt, Response, Annotation, Pair))
 
 
 def make_backend(model: str, backend: str = "transformers", **settings: Any) -> "Backend":
@@ -122,8 +121,8 @@ def sample_responses(
     backend = make(name, loaded) if isinstance(model, str) else model
     if out is None:
         return stream_responses(_records(prompts, Prompt), backend, loaded.sampling(), raw=loaded.raw)
-    with _file(prompts, Path(f"{out}.prompts.jsonl")) as file:
-        return sample(file, Path(out), backend, loaded.sampling(), raw=loaded.raw, restart=loaded.restart)
+    file = kept_as_file(prompts, Prompt, Path(f"{out}.prompts.jsonl"))
+    return sample(file, Path(out), backend, loaded.sampling(), raw=loaded.raw, restart=loaded.restart)
 
 
 @overload
@@ -173,22 +172,29 @@ def annotate_responses(
         "judge": judge if isinstance(judge, str) else "lexical",
         "splitter": splitter if isinstance(splitter, str) else "markdown",
     }
-    with ExitStack() as files:
-        at = Path(f"{out}") if out is not None else Path(files.enter_context(tempfile.TemporaryDirectory())) / "memory"
-        read = files.enter_context(_file(responses, at.with_name(f"{at.name}.responses.jsonl")))
-        given = {"prompts": "-", "responses": read, "out": at, **names, **settings}
+    if out is None or not isinstance(responses, str | Path):
+        responses = list(_records(responses, Response))
+    with as_file(responses, Response, name="responses") as read:  # a splitter may learn from them
+        given = {"prompts": "-", "responses": read, "out": out or "-", **names, **settings}
         loaded = load_settings(AnnotateSettings, given)
         made = loaded.make_judge() if isinstance(judge, str) else judge
         cut = loaded.make_splitter() if isinstance(splitter, str) else splitter
-        if out is not None:
-            asked = files.enter_context(_file(prompts, at.with_name(f"{at.name}.prompts.jsonl")))
-            return annotate(
-                asked, read, at, made, cut, restart=loaded.restart, retry_failed=loaded.retry_failed,
-                summary=loaded.summary, options=loaded.own_options(),
-            )  # fmt: skip
+    if out is None:
+        if loaded.summary or loaded.retry_failed or loaded.restart:
+            raise UserError("`summary`, `retry_failed` and `restart` go with `out`")
         known = {prompt.id: prompt for prompt in _records(prompts, Prompt)}
-        kept = list(io.read_records(read, Response))
-    return stream_annotations(known, kept, made, cut)
+        return stream_annotations(known, _records(responses, Response), made, cut)
+    return annotate(
+        kept_as_file(prompts, Prompt, Path(f"{out}.prompts.jsonl")),
+        kept_as_file(responses, Response, Path(f"{out}.responses.jsonl")),
+        Path(out),
+        made,
+        cut,
+        restart=loaded.restart,
+        retry_failed=loaded.retry_failed,
+        summary=loaded.summary,
+        options=loaded.own_options(),
+    )
 
 
 @overload
@@ -220,11 +226,12 @@ def build_pairs(
     from maskdpo.dataset.write import test_file
 
     options = load_settings(PairOptions, settings)
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as files:
-        memory = Path(folder)
-        asked = files.enter_context(_file(prompts, memory / "prompts.jsonl"))
-        labelled = files.enter_context(_file(annotations, memory / "annotations.jsonl"))
-        pairs = memory / "pairs.jsonl" if out is None else Path(out)
+    with (
+        as_file(prompts, Prompt, name="prompts") as asked,
+        as_file(annotations, Annotation, name="annotations") as labelled,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        pairs = Path(folder) / "pairs.jsonl" if out is None else Path(out)
         stats = build(asked, labelled, pairs, options)
         if out is not None:
             return stats
@@ -239,22 +246,20 @@ def train_model(pairs: File | Iterable[Pair], out: File, *, model: str, **settin
         pairs: records in memory are kept as ``OUT.pairs.jsonl`` beside ``out``, so that the run can be resumed.
         out: folder for the trained model; the same call continues an interrupted run.
         model: ``smollm2``, a model folder, or a Hub id.
-        settings: of ``train.config.TrainConfig`` and ``RunOptions``, such as ``method``, ``lr`` or ``eval_file``.
+        settings: of ``train.config.TrainConfig`` and ``train.settings.RunOptions``, such as ``method`` or ``lr``.
 
     Returns:
         What was done, with the figures of every step; None where ``out`` already holds the finished run.
     """
-    from maskdpo.train.config import TrainSettings
     from maskdpo.train.run.train import train
+    from maskdpo.train.settings import TrainSettings
 
     kept = Path(f"{out}.pairs.jsonl")
-    in_memory = not isinstance(pairs, str | Path)
-    file = kept if in_memory else pairs
+    file = pairs if isinstance(pairs, str | Path) else kept
     loaded = load_settings(TrainSettings, {"pairs": file, "out": out, "model": model, **settings})
     if loaded.nproc > 1 or loaded.dry_run or loaded.push:
         raise UserError("`nproc`, `dry_run` and `push` are for the command `maskdpo train`; use torchrun for processes")
-    if not isinstance(pairs, str | Path):
-        write_records(kept, pairs)
+    kept_as_file(pairs, Pair, kept)
     return train(loaded.pairs, loaded.out, loaded.config(), loaded)
 
 
@@ -312,15 +317,14 @@ def evaluate_annotations(
     from maskdpo.evaluate.settings import EvaluateSettings
     from maskdpo.evaluate.tables import evaluate_files
 
-    with _files(annotations=annotations, prompts=prompts, gold=gold, compare=compare) as files:
-        loaded = load_settings(EvaluateSettings, {**files, "length_penalty": length_penalty, "seed": seed})
+    with as_files(
+        annotations=(annotations, Annotation),
+        prompts=(prompts, Prompt),
+        gold=(gold, Annotation),
+        compare=(compare, Annotation),
+    ) as files:
         return evaluate_files(
-            loaded.annotations,
-            prompts=loaded.prompts,
-            gold=loaded.gold,
-            compared=loaded.compare,
-            length_penalty=loaded.length_penalty,
-            seed=loaded.seed,
+            load_settings(EvaluateSettings, {**files, "length_penalty": length_penalty, "seed": seed})
         )
 
 
@@ -350,18 +354,13 @@ def write_report(
         from maskdpo.train.data.trained_tokens import trained_tokens
 
         tokens = trained_tokens(model, method)
-    with _files(annotations=records, prompts=prompts, gold=gold, compare=compare) as files:
-        loaded = load_settings(ReportSettings, {**files, "out": out, "title": title, "seed": seed})
-        return write(
-            loaded.annotations,
-            loaded.out,
-            compare=loaded.compare,
-            prompts=loaded.prompts,
-            gold=loaded.gold,
-            tokens=tokens,
-            title=loaded.title,
-            seed=loaded.seed,
-        )
+    with as_files(
+        annotations=(records, Annotation, Pair),
+        prompts=(prompts, Prompt),
+        gold=(gold, Annotation),
+        compare=(compare, Annotation),
+    ) as files:
+        return write(load_settings(ReportSettings, {**files, "out": out, "title": title, "seed": seed}), tokens)
 
 
 def push_dataset(
@@ -385,29 +384,9 @@ def push_dataset(
 
     if "dry_run" in settings:
         raise UserError("`dry_run` is for the command `maskdpo push`")
-    with _files(prompts=prompts, annotations=annotations, pairs=pairs) as files:
+    with as_files(prompts=(prompts, Prompt), annotations=(annotations, Annotation), pairs=(pairs, Pair)) as files:
         return push(load_settings(PushSettings, {**files, "repo": repo, "license": license, **settings}))
 
 
 def _records(given: File | Iterable[R], kind: type[R]) -> Iterable[R]:
-    return read_records(given, kind) if isinstance(given, str | Path) else given
-
-
-@contextmanager
-def _file(given: File | Iterable[FileRecord], memory: Path) -> Iterator[Path]:
-    """The path of records that are in a file, or else of the file ``memory``, into which they are written."""
-    if isinstance(given, str | Path):
-        yield Path(given)
-        return
-    write_records(memory, given)
-    yield memory
-
-
-@contextmanager
-def _files(**given: File | Iterable[FileRecord] | None) -> Iterator[dict[str, Path | None]]:
-    """Paths by role; records in memory are in files of that name meanwhile."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        yield {
-            role: None if one is None else stack.enter_context(_file(one, Path(folder) / f"{role}.jsonl"))
-            for role, one in given.items()
-        }
+    return read_records(given, kind) if isinstance(given, str | Path) else checked(given, kind)

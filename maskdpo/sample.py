@@ -100,12 +100,18 @@ def sample(
         options = _options(backend, sampling, raw) | {"model_files": files()}
         options |= {} if raw else fix_date(backend, meta_file(out))
         inputs = {"prompts": prompts_file}
+        before = recorded_option(meta_file(out), "max_tokens")
         # an answer that was cut off in its reasoning is sampled again with the same seed: more tokens may complete it
         run = Run(meta_file(out), "sample", options, inputs, restart=restart_hint, may_grow="max_tokens")
         done: set[str] = set()
         appender = Appender(out, Response, lambda response: done.add(response.id))
         missing = [p for p in prompts.values() if any(response_id(p.id, i) not in done for i in range(sampling.n))]
         stats = SampleStats(prompts=len(prompts), already_there=len(prompts) - len(missing))
+        if done and sampling.max_tokens > (before or sampling.max_tokens):
+            warn(
+                f"`max_tokens` was {before} when this output was begun: its answers stay as they are, also those that "
+                "were cut off. `restart` samples all of them anew"
+            )
         if not missing and run.previous and run.previous.status == "complete":
             return stats
         started = time.monotonic()

@@ -127,6 +127,64 @@ def test_plug_ins_that_are_none(
     assert not (folder / "a.jsonl").exists()
 
 
+OWN_SPLITTER = """
+from maskdpo.schemas import Kind, Span
+class x:
+    name = "own"
+    def split(self, text, language): return %s
+"""
+OWN_JUDGE = """
+from maskdpo.schemas import JudgeInfo
+class x:
+    info = JudgeInfo(name="own")
+    def judge(self, tasks):
+        for task in tasks: yield task, ["right"] * len(task.spans)
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "message"),
+    [
+        (
+            "--judge lexical --splitter ./own.py:x",
+            OWN_SPLITTER % "[(0, 5)]",
+            "the splitter own gave (0, 5) for the answer",
+        ),
+        (
+            "--judge lexical --splitter ./own.py:x",
+            OWN_SPLITTER % "[Span(0, 9, Kind.PROSE), Span(8, 12, Kind.PROSE)]",
+            "the splitter own gave Span(start=8, end=12",
+        ),
+        ("--judge lexical --splitter ./own.py:x", OWN_SPLITTER % "[Span(0, 999, Kind.PROSE)]", "within the text"),
+        ("--judge lexical --splitter ./own.py:x", OWN_SPLITTER % "[Span(3, 3, Kind.PROSE)]", "not empty"),
+        ("--judge ./own.py:x", OWN_JUDGE, "the judge own gave 'right' on the answer 'q-0'; a Verdict is needed"),
+    ],
+)
+def test_what_plug_ins_return_is_looked_at(
+    folder: Path,
+    tiny_model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    code: str,
+    message: str,
+) -> None:
+    (folder / "own.py").write_text(code)
+    assert run(f"maskdpo annotate prompts.jsonl responses.jsonl --out a.jsonl {option}", tiny_model, monkeypatch) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "rows", ["[1, 0], [0, 1]", "row_of(right=-1, no_fact=0, wrong=0, not_judged=0), {}", "{None: 1.0}, {None: 1.0}"]
+)
+def test_masks_that_are_none(
+    folder: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rows: str
+) -> None:
+    (folder / "own.py").write_text(f"from maskdpo.train.data.weights import Method, row_of\nx = Method({rows})\n")
+    assert run("maskdpo inspect pairs.jsonl --model smollm2 --method ./own.py:x", tiny_model, monkeypatch) == 2
+    assert "--method ./own.py:x: chosen and rejected must be rows" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--loss ./own.py:x", "--method ./own.py:x"])
 def test_losses_and_methods_are_what_they_say(
     folder: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import maskdpo
-from maskdpo import Label, Prompt, Response, UserError
+from maskdpo import Annotation, Label, Prompt, Response, Sentence, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = [Prompt(id="q", prompt="Which river?", reference="The Seine crosses Paris.")]
@@ -95,3 +95,51 @@ def test_errors_name_parameters(call: Any, message: str, tmp_path: Path, monkeyp
     with pytest.raises(UserError, match=message) as caught:
         call()
     assert "--" not in str(caught.value)
+
+
+ANNOTATIONS = [
+    Annotation(**dict(response), sentences=[Sentence(start=0, end=len(response.response), label=label)])
+    for response, label in zip(RESPONSES, (Label.NO_HALLUCINATION, Label.CONTRADICTORY), strict=True)
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: list(maskdpo.annotate_responses(PROMPTS, PROMPTS, judge="lexical")), "record 0 is of the type Prompt"),
+        (lambda: list(maskdpo.annotate_responses([{"id": "q"}], RESPONSES, judge="lexical")), "of the type dict"),
+        (lambda: list(maskdpo.annotate_responses(PROMPTS, RESPONSES * 2, judge="lexical")), "duplicate id 'q-0'"),
+        (lambda: maskdpo.build_pairs(ANNOTATIONS, PROMPTS), "of the type Annotation; records of the type Prompt are"),
+        (lambda: maskdpo.train_model(PROMPTS, "m", model="m"), "records of the type Pair are needed"),
+        (lambda: maskdpo.write_records("mixed.jsonl", [*PROMPTS, *RESPONSES]), "record 1 is of the type Response"),
+        (lambda: maskdpo.evaluate_annotations(ANNOTATIONS, gold=PROMPTS), "records of the type Annotation are needed"),
+        (
+            lambda: list(maskdpo.annotate_responses(PROMPTS, RESPONSES, judge="lexical", retry_failed=True)),
+            "`retry_failed` and `restart` go with `out`",
+        ),
+    ],
+)
+def test_records_of_another_kind_are_refused(
+    call: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_records_in_memory_are_kept_beside_the_output_and_never_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    for _ in range(2):  # the second call finds nothing left to do
+        stats = maskdpo.annotate_responses(iter(PROMPTS), iter(RESPONSES), judge="lexical", out=out)
+        assert stats.responses == 2
+    kept = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    assert len(list(maskdpo.read_records(f"{out}.responses.jsonl", Response))) == 2
+    with pytest.raises(UserError, match=r"a\.jsonl\.responses\.jsonl: holds the other records of an earlier run"):
+        maskdpo.annotate_responses(PROMPTS, RESPONSES[:1], judge="lexical", out=out)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == kept
+    (tmp_path / "m.pairs.jsonl").write_text("mine\n")
+    pair = maskdpo.build_pairs(PROMPTS, ANNOTATIONS, test_size=0).train
+    with pytest.raises(UserError, match="holds the other records"):
+        maskdpo.train_model(pair, tmp_path / "m", model="smollm2")
+    assert (tmp_path / "m.pairs.jsonl").read_text() == "mine\n"

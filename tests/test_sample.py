@@ -235,6 +235,20 @@ def test_restart_sets_the_earlier_output_aside(prompts: Path, tmp_path: Path) ->
     assert {response.model for response in read_records(out, Response)} == {"other"}
 
 
+def test_more_tokens_change_no_answer_that_is_there_and_that_is_said(
+    prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.jsonl"
+    sample(prompts, out, Scripted(), SAMPLING)
+    before = out.read_bytes()
+    sample(prompts, out, Scripted(), SAMPLING)
+    assert "max_tokens" not in capsys.readouterr().err
+    sample(prompts, out, Scripted(), replace(SAMPLING, max_tokens=99))
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert f"`max_tokens` was {SAMPLING.max_tokens} when this output was begun: its answers stay as they are" in said
+    assert out.read_bytes() == before
+
+
 def test_changed_prompts_are_pointed_out(jsonl: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "r.jsonl"
     sample(jsonl("p.jsonl", [{"id": "q0", "prompt": "?"}]), out, Scripted(), SAMPLING)

@@ -22,8 +22,9 @@ from maskdpo.dataset.pairs import build_pairs
 from maskdpo.io import atomic_write, read_prompts, read_records, write_records
 from maskdpo.sample import sample
 from maskdpo.schemas import Annotation, Pair, Prompt
-from maskdpo.train.config import RunOptions, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.run.train import train
+from maskdpo.train.settings import RunOptions
 
 ROWS = 600
 """Answers that are sampled together."""

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import chain, islice
@@ -203,8 +203,21 @@ def _tasks(responses: Iterable[Response], prompts: Mapping[str, Prompt], splitte
     for response in responses:
         prompt = prompts[response.prompt_id]
         spans = splitter.split(response.response, prompt.language or detect_language(response.response))
+        _check_spans(spans, response, splitter)
         given = tuple(_sentence(span, Verdict(Label.NO_FACT)) for span in spans if span.kind in WITHOUT_CLAIM)
         yield Task(prompt, response, [span for span in spans if span.kind not in WITHOUT_CLAIM], given)
+
+
+def _check_spans(spans: Sequence[Span], response: Response, splitter: Splitter) -> None:
+    """A custom splitter may not keep to the interface."""
+    end = 0
+    for span in spans:
+        if not isinstance(span, Span) or not end <= span.start < span.end <= len(response.response):
+            raise UserError(
+                f"the splitter {splitter.name} gave {span!r} for the answer {response.id!r}; spans must be of the type "
+                "maskdpo.schemas.Span, in order, not empty, not overlapping, and within the text"
+            )
+        end = span.end
 
 
 def _judged(tasks: Iterable[Task], judge: Judge, info: JudgeInfo) -> Iterator[Annotation]:
@@ -226,6 +239,8 @@ def _judged(tasks: Iterable[Task], judge: Judge, info: JudgeInfo) -> Iterator[An
         if len(verdicts) != len(task.spans):
             counts = f"{len(verdicts)} verdicts for the {len(task.spans)} sentences of the answer {answer!r}"
             raise UserError(f"the judge {info.name} gave {counts}; a judge must give one verdict per sentence")
+        if wrong := [verdict for verdict in verdicts if not isinstance(verdict, Verdict)]:
+            raise UserError(f"the judge {info.name} gave {wrong[0]!r} on the answer {answer!r}; a Verdict is needed")
         try:
             yield _annotation(task, verdicts, info)
         except ValidationError as error:

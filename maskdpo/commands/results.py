@@ -15,14 +15,7 @@ def evaluate(settings: EvaluateSettings) -> None:
 
     if settings.json_file:
         refuse_overwriting(settings.json_file, settings.annotations, settings.prompts, settings.gold, settings.compare)
-    found = evaluate_files(
-        settings.annotations,
-        prompts=settings.prompts,
-        gold=settings.gold,
-        compared=settings.compare,
-        length_penalty=settings.length_penalty,
-        seed=settings.seed,
-    )
+    found = evaluate_files(settings)
     if settings.json_file:
         found.write_json(settings.json_file)
     for table in found.tables():
@@ -40,16 +33,7 @@ def report(settings: ReportSettings) -> None:
         tokens = trained_tokens(settings.model, settings.method or "mask-dpo")
     elif settings.method is not None:
         raise UserError("`method` goes with `model`, whose tokenizer says what the tokens are")
-    stats = write_report(
-        settings.annotations,
-        settings.out,
-        compare=settings.compare,
-        prompts=settings.prompts,
-        gold=settings.gold,
-        tokens=tokens,
-        title=settings.title,
-        seed=settings.seed,
-    )
+    stats = write_report(settings, tokens)
     console.table(f"report -> {settings.out}", ("", "count"), stats.counts())
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from maskdpo import console
 from maskdpo.schemas import SIDES
 from maskdpo.settings import command_words
-from maskdpo.train.config import InspectSettings, TrainSettings
+from maskdpo.train.settings import InspectSettings, TrainSettings
 
 if TYPE_CHECKING:
     from maskdpo.train.run.dry_run import Plan

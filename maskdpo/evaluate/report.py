@@ -4,6 +4,7 @@ from pathlib import Path
 
 from maskdpo.errors import InputError
 from maskdpo.evaluate.page import PageStats, write_page, write_pairs_page
+from maskdpo.evaluate.settings import EvaluateSettings, ReportSettings
 from maskdpo.evaluate.tables import evaluate_files
 from maskdpo.evaluate.training import FILES, TrainingStats, training_folder, write_training_page
 from maskdpo.io import CONFIGS, read_prompts, read_records, record_type, refuse_overwriting
@@ -11,24 +12,14 @@ from maskdpo.schemas import Annotation, Pair
 from maskdpo.schemas.training import METRICS, TrainedTokens
 
 
-def write_report(
-    file: Path,
-    out: Path,
-    *,
-    compare: Path | None = None,
-    prompts: Path | None = None,
-    gold: Path | None = None,
-    tokens: TrainedTokens | None = None,
-    title: str | None = None,
-    seed: int = 0,
-) -> PageStats | TrainingStats:
+def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) -> PageStats | TrainingStats:
     """Write the page for an annotations file, for two of them (before and after), for a pairs file, or for a training.
 
     Args:
-        file: annotations or pairs; or the folder of a training, or its metrics file.
-        compare: the annotations of after, or another training.
         tokens: which characters of the answers of a pair train; without it sentences are marked by their labels.
     """
+    file, out, title = settings.annotations, settings.out, settings.title
+    compare, prompts, gold = settings.compare, settings.prompts, settings.gold
     refuse_overwriting(out, file, compare, prompts, gold)
     if training := training_folder(file):
         if prompts or gold or tokens:
@@ -51,6 +42,7 @@ def write_report(
         )
     if tokens:
         raise InputError("holds annotations: `model` is for pairs, to mark the tokens that train", path=file)
+    evaluated = EvaluateSettings(annotations=file, prompts=prompts, gold=gold, compare=compare, seed=settings.seed)
     return write_page(
         out,
         read_records(file, Annotation),
@@ -58,7 +50,7 @@ def write_report(
         prompts=prompts_by_id,
         compare=read_records(compare, Annotation) if compare else None,
         gold={record.id: record for record in read_records(gold, Annotation)} if gold else None,
-        summary=evaluate_files(file, prompts=prompts, gold=gold, compared=compare, seed=seed).tables(),
+        summary=evaluate_files(evaluated).tables(),
     )
 
 

@@ -11,6 +11,7 @@ from maskdpo.console import warn
 from maskdpo.errors import UserError
 from maskdpo.evaluate.agreement import Agreement, ClassAgreement, agreement
 from maskdpo.evaluate.factuality import Comparison, Estimate, Summary, compare, summarise
+from maskdpo.evaluate.settings import EvaluateSettings
 from maskdpo.html.render import SummaryTable
 from maskdpo.io import atomic_write, read_answers, read_prompts, read_records
 from maskdpo.run_record import sha256_of
@@ -60,17 +61,11 @@ class Evaluation:
             file.write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
-def evaluate_files(
-    annotations: Path,
-    *,
-    prompts: Path | None = None,
-    gold: Path | None = None,
-    compared: Path | None = None,
-    length_penalty: int | None = None,
-    seed: int = 0,
-) -> Evaluation:
-    """All figures of a file, or of two with ``compared`` (after); with ``gold`` also the agreement with gold labels."""
-    prompts_by_id = read_prompts(prompts) if prompts else None
+def evaluate_files(settings: EvaluateSettings) -> Evaluation:
+    """All figures of a file, or of two with ``compare`` (after); with ``gold`` also the agreement with gold labels."""
+    annotations, compared, gold, seed = settings.annotations, settings.compare, settings.gold, settings.seed
+    length_penalty = settings.length_penalty
+    prompts_by_id = read_prompts(settings.prompts) if settings.prompts else None
     summary = comparison = None
     if compared is None:
         summary = summarise(_read(annotations, prompts_by_id), prompts_by_id, length_penalty=length_penalty, seed=seed)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from maskdpo.errors import InputError
+from maskdpo.io.yaml_file import read_yaml
 from maskdpo.redact import line_without_secrets, without_secrets
 from maskdpo.settings import (
     Settings,
@@ -15,7 +16,6 @@ from maskdpo.settings import (
     input_error,
     named,
     of_model,
-    read_yaml,
     settings_model,
     settings_of,
 )

@@ -1,6 +1,5 @@
-"""The settings of a training: what decides its result (``TrainConfig``), and everything else (``TrainSettings``)."""
+"""What decides the result of a training: how pairs become tokens, and the rest of ``TrainConfig``."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
@@ -8,15 +7,11 @@ from pydantic import BaseModel, Field, model_validator
 from maskdpo.models import Dtype
 from maskdpo.registry import Registry, checked_options, named_in
 from maskdpo.settings import (
-    DEVICE_HELP,
-    INPUT,
     MODEL_HELP,
     TEMPLATE_OPTION_HELP,
     KeyValues,
     Option,
-    PairsFile,
     Settings,
-    records,
 )
 
 if TYPE_CHECKING:
@@ -246,73 +241,3 @@ class TrainConfig(EncodeSettings):
         """
         options = LOSSES[self.loss].options
         return self if options is None else checked_options("loss", self.loss, options, self.loss_options)
-
-
-class RunOptions(Settings):
-    """How a run is kept, watched and computed: what does not change the trained weights."""
-
-    restart: Annotated[bool, Option("Set an earlier run aside (.bak) and begin anew.", IN_AND_OUT)] = False
-    use_cache: Annotated[
-        bool, Field(alias="cache"), Option("Keep the log-probs of the reference model on disk for the next run.", SPEED)
-    ] = True
-    device: Annotated[str | None, Option(DEVICE_HELP, SPEED)] = None
-    save_every: Annotated[int, Field(ge=0), Option("Optimiser steps between checkpoints; 0: none.", LOGGING)] = 100
-    keep: Annotated[int, Count, Option("How many of the newest checkpoints to keep.", LOGGING)] = 2
-    track: Annotated[
-        Literal["tensorboard", "wandb", "trackio"] | None,
-        Option("Send the figures there, too; metrics.jsonl and curves.png are always written.", LOGGING),
-    ] = None
-    eval_file: Annotated[
-        Path | None,
-        Field(alias="eval"),
-        records("pairs"),
-        Option(f"Held-out pairs, such as `pairs.test.jsonl`: {INPUT}.", EVAL, metavar="PAIRS"),
-    ] = None
-    show_answers: Annotated[
-        int,
-        Field(ge=0),
-        Option("Held-out prompts that are answered at every evaluation; also in answers.jsonl.", EVAL),
-    ] = 0
-
-
-class TrainSettings(RunOptions, TrainConfig):
-    """What ``maskdpo train`` can be told."""
-
-    pairs: PairsFile
-    out: Annotated[Path, Option("Folder for the trained model (Hugging Face format).", IN_AND_OUT)]
-    dry_run: Annotated[
-        bool, Option("Only show what the run would do, need and take; nothing is written.", IN_AND_OUT)
-    ] = False
-    nproc: Annotated[
-        int,
-        Count,
-        Option(
-            "Processes on this machine, one per GPU, that share model and pairs; for several machines: `torchrun`, see "
-            "docs/scale.md.",
-            SPEED,
-        ),
-    ] = 1
-    push: Annotated[
-        str | None,
-        Option(
-            "Send the model to the Hub, as a private one: `user/name`, or `name` for your own account.",
-            EXPORT,
-            metavar="NAME",
-        ),
-    ] = None
-
-    def config(self) -> TrainConfig:
-        """What decides the result, alone."""
-        return TrainConfig(**{name: getattr(self, name) for name in TrainConfig.model_fields})
-
-
-class InspectSettings(EncodeSettings):
-    """What ``maskdpo inspect`` can be told."""
-
-    pairs: PairsFile
-    json_file: Annotated[
-        Path | None,
-        Field(alias="json"),
-        Option("Write pair, side, input_ids and weights of all pairs as JSON lines to this file."),
-    ] = None
-    show: Annotated[int, Field(ge=0), Option("Pairs to print.")] = 3

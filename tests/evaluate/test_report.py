@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
+from maskdpo.api import evaluate_annotations, write_report
 from maskdpo.cli import main
 from maskdpo.errors import UserError
-from maskdpo.evaluate.report import write_report
-from maskdpo.evaluate.tables import evaluate_files
 from maskdpo.html.render import SummaryTable
 
 
@@ -85,17 +84,17 @@ def cells(table: SummaryTable) -> dict[str, Sequence[str]]:
 
 
 def test_a_table_of_one_file(before: Path, prompts: Path) -> None:
-    (table,) = evaluate_files(before, prompts=prompts).tables()
+    (table,) = evaluate_annotations(before, prompts=prompts).tables()
     assert table.title == "before.jsonl: 3 answers, 1 topics"
     assert cells(table)["wrong sentences / answer"] == ("0.333 [0.333, 0.333]",)
     assert cells(table)["characters / answer"][0].startswith("10")
     assert not any("penalty" in name for name in cells(table))
-    (table,) = evaluate_files(before, prompts=prompts, length_penalty=1).tables()
+    (table,) = evaluate_annotations(before, prompts=prompts, length_penalty=1).tables()
     assert cells(table)["precision, length penalty 1"] == ("0.333 [0.333, 0.333]",)
 
 
 def test_a_table_of_two_files_marks_what_is_certain(before: Path, after: Path, prompts: Path, jsonl: Any) -> None:
-    (table,) = evaluate_files(before, compared=after, prompts=prompts, length_penalty=1).tables()
+    (table,) = evaluate_annotations(before, compare=after, prompts=prompts, length_penalty=1).tables()
     assert table.title == "before.jsonl -> after.jsonl: 3 and 3 answers, the 1 topics of both"
     found = cells(table)
     assert found["wrong sentences / answer"][2].startswith("-0.333 [")
@@ -105,11 +104,11 @@ def test_a_table_of_two_files_marks_what_is_certain(before: Path, after: Path, p
     assert found["precision, length penalty 1"][2] == "+0.667 [+0.667, +0.667] *"
     elsewhere = jsonl("e.jsonl", [row | {"prompt_id": "z"} for row in rows(("no_fact",))])
     with pytest.raises(UserError, match="share no topic, so there is nothing to compare"):
-        evaluate_files(before, compared=elsewhere)
+        evaluate_annotations(before, compare=elsewhere)
 
 
 def test_tables_of_agreement(before: Path, after: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, figures, confusion, scores, *four = evaluate_files(before, gold=before).tables()
+    _, figures, confusion, scores, *four = evaluate_annotations(before, gold=before).tables()
     assert figures.columns[2] == 'always "right"'
     assert cells(figures) == {
         "gold answers": ("3", ""),
@@ -137,7 +136,7 @@ def test_tables_of_agreement(before: Path, after: Path, capsys: pytest.CaptureFi
     assert cells(four[2])["unverifiable"] == ("-", "-", "-", "0")
     assert capsys.readouterr().err == ""
     with pytest.raises(UserError, match="share no judged sentence: do the ids and the texts of the answers match"):
-        evaluate_files(before, gold=after)
+        evaluate_annotations(before, gold=after)
 
 
 def test_gold_answers_that_were_not_annotated_are_shown_and_warned_of(
@@ -145,7 +144,7 @@ def test_gold_answers_that_were_not_annotated_are_shown_and_warned_of(
 ) -> None:
     gold = rows(("no_hallucination", "hallucination", "unverifiable", "no_fact"))
     gold[1]["response"] = "Two is so."
-    _, figures, _, _, four, *_ = evaluate_files(before, gold=jsonl("gold.jsonl", gold)).tables()
+    _, figures, _, _, four, *_ = evaluate_annotations(before, gold=jsonl("gold.jsonl", gold)).tables()
     shown = cells(figures)
     assert (shown["gold answers"][0], shown["of them not annotated"][0], shown["coverage"][0]) == ("4", "2", "0.500")
     assert four.title.endswith("four labels (1 sentences with the gold label hallucination are left out)")
@@ -223,9 +222,9 @@ def test_a_prompt_id_without_a_prompt_is_an_error_where_prompts_are_given(
     some = jsonl("some.jsonl", [{"id": "q0", "prompt": "?"}])
     message = r"before\.jsonl:2: prompt_id: no prompt has the id 'q1'"
     with pytest.raises(UserError, match=message):
-        evaluate_files(before, prompts=some)
+        evaluate_annotations(before, prompts=some)
     with pytest.raises(UserError, match=message):
-        evaluate_files(before, compared=after, prompts=some)
+        evaluate_annotations(before, compare=after, prompts=some)
     with pytest.raises(UserError, match=message):
         write_report(before, tmp_path / "r.html", prompts=some)
     assert not (tmp_path / "r.html").exists()
@@ -235,7 +234,7 @@ def test_labels_of_different_judges_are_compared_with_a_warning(
     before: Path, jsonl: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     judged = [row | {"judge": {"name": "other", "version": "1"}} for row in rows(("no_hallucination",) * 3)]
-    evaluate_files(before, compared=jsonl("other.jsonl", judged))
+    evaluate_annotations(before, compare=jsonl("other.jsonl", judged))
     assert "have their labels from different judges" in " ".join(capsys.readouterr().err.split())
-    evaluate_files(before, compared=before)
+    evaluate_annotations(before, compare=before)
     assert capsys.readouterr().err == ""

@@ -9,9 +9,9 @@ import pytest
 from browser import Browser
 from training_files import evaluation, step, write_training
 
+from maskdpo.api import write_report
 from maskdpo.cli import main
 from maskdpo.errors import UserError
-from maskdpo.evaluate.report import write_report
 from maskdpo.evaluate.training import DRAWN, TrainingStats, write_training_page
 from maskdpo.schemas.training import StepStats
 

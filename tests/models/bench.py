@@ -21,9 +21,10 @@ from transformers import AutoTokenizer, PreTrainedModel
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.schemas import Label, Pair
-from maskdpo.train.config import RunOptions, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encode import EncodedPair, Encoder, encode_pairs
 from maskdpo.train.run.train import train
+from maskdpo.train.settings import RunOptions
 
 STEPS = 2
 BATCH = 3

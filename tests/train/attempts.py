@@ -17,9 +17,10 @@ from transformers import PreTrainedTokenizerBase
 from maskdpo import console
 from maskdpo.errors import UserError
 from maskdpo.train import ranks as processes
-from maskdpo.train.config import RunOptions, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.run import checkpoint, record
 from maskdpo.train.run import train as run
+from maskdpo.train.settings import RunOptions
 from maskdpo.train.step import Trainer
 
 PLACES: dict[str, tuple[Any, str, bool]] = {

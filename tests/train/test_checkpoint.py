@@ -13,10 +13,10 @@ from test_run import cache_folder, config_for, metrics_of, pairs_file, said
 from train_helpers import random_model
 
 from maskdpo.errors import UserError
-from maskdpo.train.config import RunOptions
 from maskdpo.train.run import train as run
 from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from maskdpo.train.run.train import train
+from maskdpo.train.settings import RunOptions
 
 __all__ = ["cache_folder", "pairs_file"]
 

@@ -21,11 +21,12 @@ from maskdpo.models import load_tokenizer
 from maskdpo.run_record import Run, meta_file
 from maskdpo.schemas import Prompt
 from maskdpo.settings import load_settings
-from maskdpo.train.config import RunOptions, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.run.export import export, moved_in_last_config
 from maskdpo.train.run.push import published
 from maskdpo.train.run.train import train
+from maskdpo.train.settings import RunOptions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "dataset" / "hub"))
 import hub_server

@@ -14,10 +14,10 @@ from train_helpers import make_pair
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.schemas.training import EvalStats
-from maskdpo.train.config import RunOptions
 from maskdpo.train.run import record, reference
 from maskdpo.train.run.record import Recorder
 from maskdpo.train.run.train import TrainResult, train
+from maskdpo.train.settings import RunOptions
 from maskdpo.train.step import Trainer
 
 pytestmark = pytest.mark.slow

@@ -9,10 +9,10 @@ from transformers import AutoTokenizer
 
 from maskdpo.io import write_records
 from maskdpo.schemas import Label
-from maskdpo.train.config import InspectSettings
 from maskdpo.train.data.encode import EncodedPair
 from maskdpo.train.data.inspect import inspect_pairs
 from maskdpo.train.data.weights import METHODS
+from maskdpo.train.settings import InspectSettings
 
 
 @pytest.mark.parametrize("method", METHODS)

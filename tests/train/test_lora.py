@@ -13,13 +13,13 @@ from train_helpers import make_pair, random_model
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.models import load_model
-from maskdpo.train.config import RunOptions
 from maskdpo.train.data.batch import collate
 from maskdpo.train.model.adapter import adapter_layers, adapter_off, add_adapter
 from maskdpo.train.model.logps import token_logps
 from maskdpo.train.run import checkpoint
 from maskdpo.train.run import train as run
 from maskdpo.train.run.train import train
+from maskdpo.train.settings import RunOptions
 from maskdpo.train.step import Trainer
 
 pytestmark = pytest.mark.slow

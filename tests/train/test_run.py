@@ -20,12 +20,13 @@ from maskdpo.io import write_records
 from maskdpo.models import load_model
 from maskdpo.schemas import Label
 from maskdpo.schemas.training import StepStats
-from maskdpo.train.config import RunOptions, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.ranks import Ranks
 from maskdpo.train.run import reference
 from maskdpo.train.run import train as run
 from maskdpo.train.run.loop import run_steps
 from maskdpo.train.run.train import TrainResult, train
+from maskdpo.train.settings import RunOptions
 from maskdpo.train.step import Trainer
 
 pytestmark = pytest.mark.slow

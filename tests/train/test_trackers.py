@@ -9,8 +9,8 @@ import pytest
 from test_run import cache_folder, config_for, metrics_of, pairs_file
 
 from maskdpo.errors import UserError
-from maskdpo.train.config import RunOptions
 from maskdpo.train.run.train import train
+from maskdpo.train.settings import RunOptions
 from maskdpo.train.step import Trainer
 
 __all__ = ["cache_folder", "pairs_file"]  # fixtures

@@ -14,9 +14,9 @@ from rich.text import Text
 from maskdpo.io import atomic_write, read_records, refuse_overwriting
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair
-from maskdpo.train.config import InspectSettings
 from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
 from maskdpo.train.data.read import encoder_for
+from maskdpo.train.settings import InspectSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,17 @@ class Method(NamedTuple):
         return self.chosen if side == "chosen" else self.rejected
 
 
+def _problem_of_a_method(found: object) -> str | None:
+    if not isinstance(found, Method):
+        return f"is no Method, but {type(found).__name__}"
+    for row in (found.chosen, found.rejected):
+        if not (
+            isinstance(row, Mapping) and set(row) == set(ALL) and all(0 <= weight < inf for weight in row.values())
+        ):
+            return "chosen and rejected must be rows as row_of makes them, with finite weights of 0 or more"
+    return None
+
+
 METHODS: Registry[Method] = Registry(
     "method",
     {
@@ -67,7 +79,7 @@ METHODS: Registry[Method] = Registry(
         "strict": Method(STRICTLY_RIGHT, NOT_RIGHT),
         "soft": Method(RIGHT_ONLY, WRONG_ONLY, by_confidence=True),
     },
-    check=lambda found: None if isinstance(found, Method) else f"is no Method, but {type(found).__name__}",
+    check=_problem_of_a_method,
 )
 """The methods, each a table of weights by side and label. Another table is another method.
 

@@ -18,11 +18,11 @@ from maskdpo.console import say, show, warn
 from maskdpo.io import atomic_write
 from maskdpo.redact import shown_settings
 from maskdpo.schemas.training import ANSWERS, CHECKPOINTS, CURVES, EVALS, METRICS, StepStats
-from maskdpo.train.config import RunOptions
 from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoint, save_checkpoint, step_of
 from maskdpo.train.run.curves import draw_curves
 from maskdpo.train.run.heldout import HeldOut, answer_prompts, different_prompts, evaluate
 from maskdpo.train.run.trackers import Log, tracker
+from maskdpo.train.settings import RunOptions
 from maskdpo.train.step import Trainer
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from maskdpo.models import load_tokenizer, pick_device
 from maskdpo.prompt_date import recorded_date
 from maskdpo.run_record import META_IN_FOLDER, Run, RunMeta, read_meta, set_aside
 from maskdpo.schemas.training import CHECKPOINTS, StepStats
-from maskdpo.train.config import RunOptions, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encode import Drop, EncodedPairs
 from maskdpo.train.data.read import read_pairs
 from maskdpo.train.model.adapter import require_peft, seed_dropout
@@ -35,6 +35,7 @@ from maskdpo.train.run.loop import run_steps, total_steps
 from maskdpo.train.run.record import Recorder
 from maskdpo.train.run.reference import find_reference
 from maskdpo.train.run.trackers import require_tracker
+from maskdpo.train.settings import RunOptions
 from maskdpo.train.step import Trainer
 
 PAIRS_AS_SAMPLED = 2
