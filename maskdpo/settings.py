@@ -197,7 +197,7 @@ def load_settings(model: type[S], given: Mapping[str, Any], file: Path | None = 
     try:
         return model.model_validate(values | dict(given))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        first = _first_of(error)
         key = str(first["loc"][0]) if first["loc"] else ""
         setting = next((one for one in settings_of(model) if key in (one.name, one.key)), None)
         if first["type"] == "missing" and setting is not None and len(first["loc"]) == 1:
@@ -215,7 +215,7 @@ def input_error(error: ValidationError, model: type[BaseModel], file: Path, sect
     Args:
         section: of a pipeline's file, whose keys are spelled with ``-``; empty for the file as a whole.
     """
-    first = error.errors(include_url=False)[0]
+    first = _first_of(error)
     keys = {name: field.alias or name for name, field in model.model_fields.items()}
     key = ".".join(keys.get(str(part), str(part)) for part in first["loc"])
     in_pipeline = section is not None
@@ -245,6 +245,12 @@ def of_model(values: Mapping[str, Any], model: type[Settings], file: Path, secti
             raise InputError("is given on the command line, not in a file of settings", path=file, field=where)
         found[name] = value
     return found
+
+
+def _first_of(error: ValidationError) -> Any:
+    """The problem to speak of: an unknown key first, for it may be a setting that seems to be missing."""
+    problems = error.errors(include_url=False)
+    return next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
 
 
 def _unknown(key: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from maskdpo.commands import COMMANDS
 from maskdpo.commands.signature import register
-from maskdpo.errors import UserError
+from maskdpo.errors import Interrupted, UserError
 from maskdpo.settings import (
     KeyValues,
     MissingSetting,
@@ -151,6 +151,22 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         load_settings(Cut, {"file": "f"}, yaml(tmp_path, ""))
     with pytest.raises(UserError, match="no such file"):
         load_settings(Cut, {}, tmp_path / "none.yaml")
+
+
+def test_an_unknown_key_is_named_before_what_it_seems_to_lack(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cut.yaml: ouut: unknown setting; did you mean 'out'\?"):
+        load_settings(Cut, {"file": "f"}, yaml(tmp_path, "ouut: o\n"))
+
+
+def test_an_interrupted_command_says_how_to_go_on() -> None:
+    def stop(settings: Cut) -> None:
+        raise KeyboardInterrupt
+
+    app = typer.Typer()
+    register(app, "cut", stop)
+    result = CliRunner().invoke(app, ["f", "--out", "o"])
+    assert isinstance(result.exception, Interrupted)
+    assert (str(result.exception), result.exception.exit_code) == ("interrupted; repeat the same command to go on", 130)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,6 +1,7 @@
 """Typer reads the options of a command from its signature: here a settings model becomes that signature."""
 
 import inspect
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -8,12 +9,12 @@ from typing import Annotated, Any, Literal, get_origin
 import typer
 
 from maskdpo import console
-from maskdpo.errors import UserError
+from maskdpo.errors import Interrupted, UserError
 from maskdpo.settings import MissingSetting, SettingInfo, load_settings, settings_model, settings_of
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(help="YAML file with settings, such as `seed: 1`; options override it.", show_default=False),
+    typer.Option(help="YAML file with settings, by the names of the options; options override it.", show_default=False),
 ]
 
 
@@ -32,7 +33,10 @@ def register(app: typer.Typer, name: str, command: Callable[[Any], None]) -> Non
             if config is None:
                 context.fail(f"Missing option '{flag}'.")
             raise UserError(f"{flag} is missing: give it as an option or in {config}") from None
-        command(loaded)
+        try:
+            command(loaded)
+        except KeyboardInterrupt:  # Typer would end without a word
+            raise Interrupted("interrupted; repeat the same command to go on", signal.SIGINT) from None
 
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, annotation=ConfigFile, default=None)

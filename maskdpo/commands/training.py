@@ -26,12 +26,12 @@ def train(settings: TrainSettings) -> None:
     Repeat the same command to continue an interrupted run from its last checkpoint. Figures of every step go to
     `metrics.jsonl` in the output folder; `docs/training.md` is the guide, `docs/method.md` has the formulas.
     """
-    from maskdpo.train.run.dry_run import plan_run
     from maskdpo.train.run.launch import is_launched, launch
     from maskdpo.train.run.push import check_push, push_model
-    from maskdpo.train.run.train import train as run
 
     if settings.dry_run:
+        from maskdpo.train.run.dry_run import plan_run
+
         _show_plan(plan_run(settings.pairs, settings.config(), device=settings.device), settings.pairs)
         return
     if settings.push:
@@ -39,6 +39,8 @@ def train(settings: TrainSettings) -> None:
     if settings.nproc > 1 and not is_launched():
         launch(command_words("train", settings), settings.nproc)
         return
+    from maskdpo.train.run.train import train as run  # late: the launching process needs none of it
+
     result = run(settings.pairs, settings.out, settings.config(), settings)
     if result is not None and result.steps:
         _show(result, settings.out)

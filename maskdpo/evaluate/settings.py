@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from maskdpo.registry import named_in
-from maskdpo.settings import AnnotationsFile, Option, OptionalPrompts, Seed, Settings
+from maskdpo.settings import AnnotationsFile, Option, OptionalPrompts, Settings
 
 
 class EvaluateSettings(Settings):
@@ -32,7 +32,7 @@ class EvaluateSettings(Settings):
     json_file: Annotated[Path | None, Field(alias="json"), Option("Also write the figures to this file, as JSON.")] = (
         None
     )
-    seed: Seed = 0
+    seed: Annotated[int, Field(ge=0), Option("Seed of the draws behind the intervals.")] = 0
 
 
 class ReportSettings(Settings):
@@ -59,4 +59,4 @@ class ReportSettings(Settings):
         Option("With `--model`: which tokens train; see `maskdpo train --help`. [default: mask-dpo]"),
     ] = None
     title: Annotated[str | None, Option("Heading of the page.")] = None
-    seed: Seed = 0
+    seed: Annotated[int, Field(ge=0), Option("Seed of the draws behind the intervals.")] = 0

@@ -163,7 +163,7 @@ class TrainConfig(EncodeSettings):
     batch_size: Annotated[int, Count, Option("Pairs per optimiser step.", OPTIMISER)] = 16
     epochs: Annotated[int, Count, Option("Passes over the pairs.", OPTIMISER)] = 1
     max_steps: Annotated[
-        int | None, Count, Option("Stop after this many optimiser steps, whatever `--epochs` says.", OPTIMISER)
+        int | None, Count, Option("At most this many optimiser steps, also where `--epochs` asks for more.", OPTIMISER)
     ] = None
     seed: Annotated[int, Field(ge=0), Option("Seed of the order of the pairs and of dropout.", OPTIMISER)] = 0
     lora_r: Annotated[int, Field(ge=0), Option("Rank of the adapter; 0 trains all weights.", LORA)] = 0
