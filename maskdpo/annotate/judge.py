@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Sentence, Span, Status
+from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Sentence, Span, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on one sentence. ``label`` is None exactly where ``status`` is not ``ok``."""
+    """The verdict on one sentence. ``label`` is None exactly where ``status`` is not ``ok``.
+
+    A judge that gives ``scores`` (probabilities of labels, at most 1 together) may leave out ``confidence``, which is
+    then the score of the label.
+    """
 
     label: Label | None
     status: Status = Status.OK
     confidence: float | None = None
+    scores: Scores | None = None
     evidence: str | None = None
     reason: str | None = None
 

@@ -37,7 +37,7 @@ from maskdpo.io import (
 from maskdpo.io.append import sole_writer
 from maskdpo.prompt_date import Dated, fix_date
 from maskdpo.run_record import Run, meta_file, set_aside
-from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Prompt, Response, Sentence, Span, Status
+from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Kind, Label, Prompt, Response, Sentence, Span
 from maskdpo.text.language import detect_language
 from maskdpo.text.splitters import Splitter
 
@@ -195,7 +195,7 @@ def _retry_tasks(output: AnnotationFile, prompts: dict[str, Prompt]) -> Iterator
             output.stats.file.remove(record)
             response = Response(**{name: getattr(record, name) for name in Response.model_fields})
             spans = [Span(sentence.start, sentence.end, sentence.kind) for sentence in failed_sentences(record)]
-            given = tuple(sentence for sentence in record.sentences if sentence.status is Status.OK)
+            given = tuple(sentence for sentence in record.sentences if sentence.status not in FAILED)
             yield Task(prompts[record.prompt_id], response, spans, given)
 
 

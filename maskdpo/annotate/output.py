@@ -9,7 +9,7 @@ from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
 from maskdpo.io import Appender, reorder
 from maskdpo.run_record import recorded_option
-from maskdpo.schemas import Annotation, JudgeInfo, Response, Sentence, Status
+from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Response, Sentence
 
 
 class ResponseDigest(NamedTuple):
@@ -29,8 +29,8 @@ def _digest(text: str) -> bytes:
 
 
 def failed_sentences(record: Annotation) -> list[Sentence]:
-    """The sentences without a verdict."""
-    return [sentence for sentence in record.sentences if sentence.status is not Status.OK]
+    """The sentences that the judge has not answered."""
+    return [sentence for sentence in record.sentences if sentence.status in FAILED]
 
 
 def retry_file(out: Path) -> Path:

@@ -50,19 +50,39 @@ class Turn(BaseModel):
         return self
 
 
+class PassageSettings(BaseModel):
+    """The passages of a protocol with ``asks: passage``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    words: Annotated[int, Field(ge=20)] = 150
+    """The length of a passage, of six bytes a word; a passage ends where a sentence ends."""
+    most: Annotated[int, Field(ge=1)] = 3
+    """Passages per sentence: those that bear most on the sentence."""
+
+
 class ProtocolSettings(BaseModel):
     """``protocol.yaml``."""
 
     model_config = ConfigDict(extra="forbid")
 
-    asks: Literal["sentence", "answer"] = "sentence"
-    """``sentence``: one conversation per sentence. ``answer``: one call judges all sentences of an answer."""
+    asks: Literal["sentence", "answer", "passage"] = "sentence"
+    """``sentence``: one conversation per sentence. ``answer``: one call judges all sentences of an answer. ``passage``:
+    every turn is a question of its own. The last turn is asked about each passage, and the passage that supports the
+    sentence most counts; the turns before it are asked about the sentence alone."""
+    passages: PassageSettings | None = None
     turns: Annotated[list[Turn], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.asks == "answer" and (len(self.turns) > 1 or self.turns[0].reply != "word"):
             raise ValueError("a protocol with `asks: answer` must have exactly one turn, with `reply: word`")
+        if self.asks == "passage" and any(turn.reply != "word" for turn in self.turns):
+            raise ValueError("with `asks: passage` every turn must have `reply: word`")
+        if self.asks == "passage" and Label.NO_HALLUCINATION not in self.turns[-1].words.values():
+            raise ValueError("with `asks: passage` the last turn needs a word for no_hallucination")
+        if self.passages and self.asks != "passage":
+            raise ValueError("`passages` goes with `asks: passage`")
         last = self.turns[-1]
         if "next" in last.words.values() or last.otherwise:
             raise ValueError(
@@ -88,6 +108,16 @@ class Protocol:
     def turns(self) -> list[Turn]:
         return self.settings.turns
 
+    @property
+    def passages(self) -> PassageSettings | None:
+        """None where a question sees the whole reference."""
+        return (self.settings.passages or PassageSettings()) if self.settings.asks == "passage" else None
+
+    @property
+    def labels(self) -> frozenset[Label]:
+        """The labels that the protocol can give."""
+        return frozenset(m for turn in self.turns for m in turn.words.values() if m != "next")
+
     def neutral(self, text: str) -> str:
         """Judged text without anything that reads as markup or as a verdict (``neutralise``)."""
         return neutralise(text, [word for turn in self.turns for word in turn.words])
@@ -96,11 +126,11 @@ class Protocol:
         """The language to ask in: the wanted one, if the protocol has it, else its first one."""
         return wanted if wanted in self.templates else next(iter(self.templates))
 
-    def opening(self, language: str, texts: Mapping[str, Any]) -> list[Message]:
-        """The system message, where the protocol has one, and the first turn's question."""
+    def opening(self, language: str, texts: Mapping[str, Any], turn: int = 0) -> list[Message]:
+        """The system message, where the protocol has one, and the question of the turn."""
         system = self.templates[language].get("system")
         start = [Message(role="system", content=system.render(texts))] if system else []
-        return [*start, self.question(language, 0, texts)]
+        return [*start, self.question(language, turn, texts)]
 
     def question(self, language: str, turn: int, texts: Mapping[str, Any]) -> Message:
         template = self.templates[language][self.turns[turn].template]

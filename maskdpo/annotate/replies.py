@@ -1,13 +1,13 @@
 """What a judge's reply means. A reply that does not clearly say one of the offered words is a parse error."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from maskdpo.annotate.protocol import Meaning, Turn
-from maskdpo.backends.base import Completion, Reply
-from maskdpo.schemas import Status
+from maskdpo.backends.base import Completion, Pick, Reply
+from maskdpo.schemas import Label, Status
 
 _IGNORED = re.compile(r"[\s_<>＜＞【】\[\]“”\"'`*.。!！]+")
 _INTRODUCTION = re.compile(
@@ -22,11 +22,20 @@ class Outcome:
 
     meaning: Meaning | None
     share: float | None = None
-    """The share of the votes, or the probability of the word; None where the backend reports none."""
+    """The share of the votes, or the probability of the words that mean this; None where the backend reports none."""
+    scores: Mapping[Meaning, float] = field(default_factory=dict)
+    """The same for every meaning, as far as it is known."""
     status: Status = Status.OK
     reason: str | None = None
     text: str = ""
     """The reply, for the next turn of the conversation."""
+    evidence: str | None = None
+    """The part of the reference that the meaning is based on."""
+
+    @property
+    def points(self) -> Mapping[Meaning, float]:
+        """The scores, or all probability on the meaning where the backend reports none."""
+        return self.scores or ({self.meaning: 1.0} if self.meaning else {})
 
 
 def outcomes(turn: Turn, reply: Reply, votes: int, sentences: int) -> list[Outcome]:
@@ -37,7 +46,7 @@ def outcomes(turn: Turn, reply: Reply, votes: int, sentences: int) -> list[Outco
         return [_majority([_text_vote(turn, completion) for completion in reply.completions], votes, reply.completions)]
     return [
         _majority(
-            [(turn.words[c.picks[i].choice], c.picks[i].probability, c.picks[i].choice) for c in reply.completions],
+            [_word_vote(turn, c.picks[i]) for c in reply.completions],
             votes,
             reply.completions,
         )
@@ -45,14 +54,45 @@ def outcomes(turn: Turn, reply: Reply, votes: int, sentences: int) -> list[Outco
     ]
 
 
+def _word_vote(turn: Turn, pick: Pick) -> "_Vote":
+    scores: dict[Meaning, float] = defaultdict(float)
+    for word, probability in pick.probabilities.items() if pick.probability is not None else ():
+        scores[turn.words[word]] += probability
+    return turn.words[pick.choice], scores, pick.choice
+
+
 def _text_vote(turn: Turn, completion: Completion) -> "_Vote":
     """A reply that was cut off has no meaning, except as evidence: it might have gone on to say something else."""
     whole = completion.finish_reason == "stop" or turn.otherwise
-    return (read_text(turn, completion.text) if whole else None), None, completion.text
+    return (read_text(turn, completion.text) if whole else None), {}, completion.text
 
 
-_Vote = tuple[Meaning | None, float | None, str]
-"""The meaning, its probability, and the words of the reply."""
+_Vote = tuple[Meaning | None, Mapping[Meaning, float], str]
+"""The meaning, the probability of every meaning that is known, and the words of the reply."""
+
+
+def combined(first: Sequence[Outcome], last: Sequence[Outcome]) -> Outcome:
+    """One outcome for a sentence out of those of its questions (``asks: passage``).
+
+    Args:
+        first: of the turns that the sentence is asked about alone. What they leave to ``next`` is for the last turn.
+        last: of the last turn, one for each passage. The passage that supports the sentence most counts.
+    """
+    outcomes = [*first, *last]
+    if failure := next((outcome for outcome in outcomes if outcome.meaning is None), None):
+        return failure
+    best = max(last, key=lambda outcome: outcome.points.get(Label.NO_HALLUCINATION, 0.0))
+    scores: dict[Meaning, float] = defaultdict(float)
+    left = 1.0
+    for outcome in [*first, best]:
+        for meaning, share in outcome.points.items():
+            if meaning != "next":
+                scores[meaning] += left * share
+        left *= outcome.points.get("next", 0.0)
+    label = max(scores, key=scores.__getitem__)
+    if not all(outcome.scores for outcome in outcomes):
+        return Outcome(label, evidence=best.evidence)
+    return Outcome(label, scores[label], scores, evidence=best.evidence)
 
 
 def _majority(given: Sequence[_Vote], votes: int, completions: Sequence[Completion]) -> Outcome:
@@ -66,8 +106,10 @@ def _majority(given: Sequence[_Vote], votes: int, completions: Sequence[Completi
     if others and others[0][1] == most:
         shares = ", ".join(f"{meaning} {count}" for meaning, count in counts.most_common())
         return Outcome(None, status=Status.PARSE_ERROR, reason=f"no majority among {votes} votes: {shares}")
-    probability, text = next((p, text) for meaning, p, text in given if meaning == winner)
-    return Outcome(winner, most / votes if votes > 1 else probability, text=text)
+    scores, text = next((scores, text) for meaning, scores, text in given if meaning == winner)
+    if votes > 1:
+        scores = {meaning: count / votes for meaning, count in counts.items()}
+    return Outcome(winner, scores.get(winner), scores, text=text)
 
 
 def read_text(turn: Turn, text: str) -> Meaning | None:

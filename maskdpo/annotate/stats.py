@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from maskdpo.annotate.judge import Usage
-from maskdpo.schemas import Annotation, Label, Status, group_of
+from maskdpo.schemas import FAILED, Annotation, Label, Status, group_of
 
 
 @dataclass
@@ -33,8 +33,8 @@ class SentenceCounts:
 
     @property
     def failed(self) -> int:
-        """Sentences without a verdict."""
-        return self.sentences - self.statuses[Status.OK]
+        """Sentences that the judge has not answered."""
+        return sum(self.statuses[status] for status in FAILED)
 
 
 @dataclass
@@ -68,7 +68,7 @@ class AnnotateStats:
         rate = self.run_sentences / max(1e-9, time.monotonic() - started)
         return (
             f"{rate:,.0f} sentences/s: {groups['right']:,} right, {groups['wrong']:,} wrong, "
-            f"{groups['no_fact']:,} no fact, {self.file.failed:,} not judged"
+            f"{groups['no_fact']:,} no fact, {self.file.statuses[Status.UNSURE]:,} unsure, {self.file.failed:,} failed"
         )
 
     def summary(self) -> dict[str, Any]:

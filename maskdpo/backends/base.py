@@ -50,8 +50,13 @@ class Pick:
     """The choice that the model made for one slot."""
 
     choice: str
-    probability: float | None = None
-    """Probability of this choice among the offered ones, given the slots before; None where it is not known."""
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    """The probability of the offered choices, given the slots before. A choice is missing where it is not known."""
+
+    @property
+    def probability(self) -> float | None:
+        """That of the choice that was made."""
+        return self.probabilities.get(self.choice)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,8 @@ class PartialReply:
     temperature: float = 1.0
     ids: tuple[int, ...] = ()
     """Token ids so far."""
-    picks: list[tuple[int, float]] = field(default_factory=list)
-    """Per slot so far the index of its choice and the probability of the choice."""
+    picks: list[tuple[int, Sequence[float]]] = field(default_factory=list)
+    """Per slot so far the index of its choice, and the probabilities of all its choices."""
 
 
 @torch.inference_mode()
@@ -74,7 +74,7 @@ def _pick(reply: PartialReply, shares: Sequence[float], depth: int) -> None:
     else:
         weights = np.power(np.maximum(shares, 1e-12), 1 / reply.temperature)
         best = int(reply.random.choice(len(shares), p=weights / weights.sum()))
-    reply.picks.append((best, shares[best]))
+    reply.picks.append((best, shares))
     reply.ids = (*reply.ids, *slot.lead, *slot.choices[best])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from maskdpo.backends.base import Failure, Pick
-from maskdpo.backends.probability import ScoredToken, choice_probability
+from maskdpo.backends.probability import ScoredToken, choice_probabilities
 from maskdpo.schemas import Status
 
 _FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
@@ -46,7 +46,7 @@ def read_object(
     if len(values) < len(said):
         return Failure(Status.PARSE_ERROR, f"none of the choices: {one_line(text)!r}")
     probabilities = _probabilities(tokens, choices, slots, said)
-    return tuple(Pick(value, p) for value, p in zip(values, probabilities, strict=True))
+    return tuple(Pick(value, found) for value, found in zip(values, probabilities, strict=True))
 
 
 def read_word(text: str, tokens: Sequence[ScoredToken], choices: Sequence[str]) -> tuple[Pick, ...] | Failure:
@@ -54,8 +54,8 @@ def read_word(text: str, tokens: Sequence[ScoredToken], choices: Sequence[str]) 
     named = text if text in choices else _choice(text.strip(), choices)
     if named is None:
         return Failure(Status.PARSE_ERROR, f"none of the choices: {one_line(text)!r}")
-    probability = choice_probability(tokens, [choice.encode() for choice in choices], named.encode())
-    return (Pick(named, probability),)
+    found = choice_probabilities(tokens, [choice.encode() for choice in choices], named.encode())
+    return (Pick(named, {text.decode(): share for text, share in found.items()}),)
 
 
 def _choice(said: Any, choices: Sequence[str]) -> str | None:
@@ -72,28 +72,29 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _probabilities(
     tokens: Sequence[ScoredToken], choices: Sequence[str], slots: Sequence[str], said: Sequence[str]
-) -> list[float | None]:
-    """Per slot the probability of its choice; None from the first slot that is not found in the tokens, and for a
-    choice whose case differs, because its bytes are not those of the offered choice.
+) -> list[dict[str, float]]:
+    """Per slot the probabilities of the choices; none from the first slot on that is not found in the tokens, and none
+    for a choice whose case differs, because its bytes are not those of the offered choice.
     """
     whole = b"".join(token.text for token in tokens)
     ends = [0]
     for token in tokens:
         ends.append(ends[-1] + len(token.text))
-    found: list[float | None] = []
+    found: list[dict[str, float]] = []
     at = 0
     for slot, value in zip(slots, said, strict=True):
         head = re.compile(rb"\s*[{,]\s*" + re.escape(_quoted(slot)) + rb'\s*:\s*"').match(whole, at)
         if head is None:
-            return found + [None] * (len(slots) - len(found))
+            return found + [{} for _ in slots[len(found) :]]
         at = head.end() + len(_quoted(value)) - 1
         if value not in choices:
-            found.append(None)
+            found.append({})
             continue
         first = next(i for i in range(len(tokens)) if ends[i + 1] > head.end() or i == len(tokens) - 1)
         shared = whole[ends[first] : head.end()]  # a token may hold the quote and the first letters
         options = {choice: shared + _quoted(choice)[1:] for choice in choices}
-        found.append(choice_probability(tokens[first:], list(options.values()), options[value], head=len(shared)))
+        shares = choice_probabilities(tokens[first:], list(options.values()), options[value], head=len(shared))
+        found.append({choice: shares[text] for choice, text in options.items() if text in shares})
     return found
 
 

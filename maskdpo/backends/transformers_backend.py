@@ -225,9 +225,9 @@ def _slots(tokenizer: "PreTrainedTokenizerBase", request: Request) -> "list[Slot
     return [Slot(ids(f'{", " if i else "{"}"{slot}": "'), choices) for i, slot in enumerate(request.slots)]
 
 
-def _filled(request: Request, chosen: Sequence[tuple[int, float]]) -> Completion:
+def _filled(request: Request, chosen: Sequence[tuple[int, Sequence[float]]]) -> Completion:
     choices = request.choices or ()
-    picks = tuple(Pick(choices[i], probability) for i, probability in chosen)
+    picks = tuple(Pick(choices[i], dict(zip(choices, shares, strict=True))) for i, shares in chosen)
     if request.reply == "word":
         return Completion(picks[0].choice, "stop", picks)
     said = {slot: pick.choice for slot, pick in zip(request.slots, picks, strict=True)}

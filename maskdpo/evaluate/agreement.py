@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from maskdpo.evaluate.factuality import Estimate, ratio
 from maskdpo.schemas import Annotation, Label, Sentence, group_of
+from maskdpo.verdicts.gold import overlapping
 
 CLASSES = ("right", "wrong", "no_fact")
 ANAH_LABELS = ("no_hallucination", "contradictory", "unverifiable", "no_fact")
@@ -116,16 +117,6 @@ def _by_class(labels: Iterable[tuple[Label, Label | None]]) -> Pairs:
 
 def _by_label(labels: Iterable[tuple[Label, Label | None]]) -> Pairs:
     return [(gold, judged if judged in ANAH_LABELS else None) for gold, judged in labels if gold in ANAH_LABELS]
-
-
-def overlapping(sentences: Iterable[Sentence], wanted: Sentence) -> Sentence | None:
-    """The sentence that shares most characters with ``wanted``, if it shares any."""
-    best, most = None, 0
-    for sentence in sentences:
-        shared = min(sentence.end, wanted.end) - max(sentence.start, wanted.start)
-        if shared > most:
-            best, most = sentence, shared
-    return best
 
 
 def _class_agreement(answers: Sequence[Pairs], classes: tuple[str, ...], seed: int) -> ClassAgreement | None:

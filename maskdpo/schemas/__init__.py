@@ -1,6 +1,6 @@
 """The records that stages exchange, one JSON object per line; see docs/records.md."""
 
-from maskdpo.schemas.labels import RIGHT, WRONG, Counts, Kind, Label, Status, group_of
+from maskdpo.schemas.labels import FAILED, RIGHT, WRONG, Counts, Kind, Label, Status, group_of
 from maskdpo.schemas.records import (
     SIDES,
     Annotation,
@@ -13,12 +13,14 @@ from maskdpo.schemas.records import (
     Prompt,
     Record,
     Response,
+    Scores,
     Sentence,
     Side,
     Span,
 )
 
 __all__ = [
+    "FAILED",
     "RIGHT",
     "SIDES",
     "WRONG",
@@ -35,6 +37,7 @@ __all__ = [
     "Prompt",
     "Record",
     "Response",
+    "Scores",
     "Sentence",
     "Side",
     "Span",

@@ -52,7 +52,7 @@ class Counts(NamedTuple):
 
 
 class Status(StrEnum):
-    """Whether there is a verdict. A sentence with another status than ``ok`` has no label and does not train."""
+    """Whether there is a label. A sentence with another status than ``ok`` has none and does not train."""
 
     OK = "ok"
     REFUSED = "refused"
@@ -63,6 +63,12 @@ class Status(StrEnum):
     """The call failed, after retries."""
     TRUNCATED = "truncated"
     """The reply of the judge was cut off, or its input does not fit into its context."""
+    UNSURE = "unsure"
+    """The judge has answered (``scores``), but too weakly for a label, by its calibration or a least confidence."""
+
+
+FAILED = frozenset(Status) - {Status.OK, Status.UNSURE}
+"""The judge has not answered: asking again may help."""
 
 
 class Kind(StrEnum):

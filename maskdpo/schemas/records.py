@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from maskdpo.schemas.labels import Counts, Kind, Label, Status
 
@@ -13,6 +13,23 @@ DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 Id = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Score = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _without_none(scores: Any) -> Any:
+    """Columns of Parquet hold null for a label that has no score."""
+    return {k: v for k, v in scores.items() if v is not None} if isinstance(scores, dict) else scores
+
+
+def _at_most_one(scores: dict[Label, float]) -> dict[Label, float]:
+    if not scores or sum(scores.values()) > 1 + 1e-6:
+        raise ValueError(
+            f"probabilities of labels must be at least one, and sum to at most 1, not {sum(scores.values()):g}"
+        )
+    return {label: scores[label] for label in Label if label in scores}
+
+
+Scores = Annotated[dict[Label, Fraction], BeforeValidator(_without_none), AfterValidator(_at_most_one)]
+"""The probability of each label. A sum below 1 leaves the rest unassigned: nothing is known of the other labels."""
 FinishReason = Literal["stop", "length"]
 Language = Literal["en", "zh"]
 Side = Literal["chosen", "rejected"]
@@ -121,6 +138,8 @@ class Sentence(_LabelledSpan):
     """A labelled sentence of a response. ``label`` is null exactly where ``status`` is not ``ok``."""
 
     status: Status = Status.OK
+    scores: Scores | None = None
+    """The probabilities of the labels as the judge gave them, before any calibration."""
     evidence: str | None = None
     """The part of the reference that the verdict is based on."""
     reason: str | None = None
@@ -149,6 +168,10 @@ class JudgeInfo(Record):
     splitter: str | None = None
     template_options: str | None = None
     """The options of the chat template of the judge's model, as JSON with sorted keys."""
+    calibration: str | None = None
+    """The hash of the calibration (``verdicts.calibration``) that made labels and confidences out of the scores."""
+    min_confidence: Fraction | None = None
+    """The least confidence of a label; weaker verdicts are ``unsure``."""
     version: str = "1"
     """Version of the judge, not of its package: another version may give other verdicts."""
 

@@ -16,6 +16,7 @@ from maskdpo.text.language import detect_language
 from maskdpo.text.splitters import markdown
 
 CountTokens = Callable[[str], int]
+BYTES_PER_WORD = 6
 PIECE_BYTES = 600  # in UTF-8: about 100 English words or 200 Chinese characters
 GAP = "\n[...]\n"  # stands where pieces of a passage are left out
 _SEPARATOR = "\n\n"  # between passages
@@ -49,13 +50,25 @@ class Passages:
     """A reference in pieces that can be ranked. It is split and indexed only when a cut first needs the pieces.
 
     ``text`` is the whole reference. Token counts of pieces are kept for the last ``count`` function that was passed.
+
+    Args:
+        piece_bytes: the most bytes of a piece.
     """
 
-    def __init__(self, passages: Sequence[str]) -> None:
+    def __init__(self, passages: Sequence[str], *, piece_bytes: int = PIECE_BYTES) -> None:
+        self._piece_bytes = piece_bytes
         self.text = _SEPARATOR.join(passages)
         self._passages = tuple(passages)
         self._counts: dict[str, int] = {}
         self._counter: CountTokens | None = None
+
+    def best(self, sentence: str, most: int) -> list[str]:
+        """The pieces that bear most on a sentence (BM25), the best first; the first piece where none has a word of it.
+
+        Without a reference the only piece is empty.
+        """
+        pieces = [self._pieces[i].text for i in self._ranking(sentence)[:most]]
+        return pieces or [self._pieces[0].text if self._pieces else ""]
 
     def cut(self, sentences: Sequence[str], budget: int, count: CountTokens) -> CutReference | None:
         """The whole reference if it has at most ``budget`` tokens, else its most relevant pieces in their order.
@@ -118,7 +131,7 @@ class Passages:
         pieces = []
         for number, passage in enumerate(self._passages):
             end = 0
-            for part in _split(passage, detect_language(passage[:5000])):
+            for part in _split(passage, detect_language(passage[:5000]), self._piece_bytes):
                 start = end + len(part) - len(part.lstrip())
                 end += len(part)
                 if text := part.strip():
@@ -173,20 +186,20 @@ _PARAGRAPHS = _at(r"""\n\s*\n|[.!?。！？…][”’"')」』】]*\s*\n""")
 _LEVELS = (_PARAGRAPHS, _sentences, _at(r"\n"), _at(r"\s+|[，、；：]"), _at(r"(?s:.)"))
 
 
-def _split(text: str, language: str, level: int = 0) -> Iterator[str]:
-    """Pieces that make up the text, each of at most ``PIECE_BYTES``; small neighbouring parts stay together."""
-    if level == len(_LEVELS) or len(text.encode()) <= PIECE_BYTES:
+def _split(text: str, language: str, most: int, level: int = 0) -> Iterator[str]:
+    """Pieces that make up the text, each of at most ``most`` bytes; small neighbouring parts stay together."""
+    if level == len(_LEVELS) or len(text.encode()) <= most:
         yield text
         return
-    piece, left = "", PIECE_BYTES
+    piece, left = "", most
     for start, end in pairwise([0, *_LEVELS[level](text, language), len(text)]):
         size = len((part := text[start:end]).encode())
         if piece and size > left:
-            yield from _split(piece, language, level + 1)
-            piece, left = "", PIECE_BYTES
+            yield from _split(piece, language, most, level + 1)
+            piece, left = "", most
         piece += part
         left -= size
-    yield from _split(piece, language, level + 1)
+    yield from _split(piece, language, most, level + 1)
 
 
 def _shorten(text: str, budget: int, count: CountTokens) -> str | None:

@@ -30,7 +30,7 @@ from maskdpo.annotate.labelling import annotate
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records, write_records
 from maskdpo.run_record import RunMeta, meta_file
-from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Status
+from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Kind, Label, Status
 from maskdpo.text.splitters import get_splitter
 from maskdpo.text.splitters.nltk_splitter import nltk_splitter
 
@@ -212,7 +212,7 @@ def test_a_torn_last_line_is_judged_again(run: Run) -> None:
     assert out.read_bytes() == whole
 
 
-@pytest.mark.parametrize("status", [s for s in Status if s is not Status.OK])
+@pytest.mark.parametrize("status", sorted(FAILED))
 def test_a_failure_becomes_a_status_and_never_a_label(
     jsonl: Any, prompts: Path, tmp_path: Path, status: Status
 ) -> None:
@@ -677,7 +677,7 @@ def test_the_summary_keeps_the_whole_file_and_this_run_apart(run: Run, failed: P
             "sentences": 28,
             "not_judged": 4,
             "labels": {"no_hallucination": 14, "contradictory": 10, **no_fact},
-            "statuses": {"ok": 24, "refused": 0, "parse_error": 0, "api_error": 4, "truncated": 0},
+            "statuses": {"ok": 24, "refused": 0, "parse_error": 0, "api_error": 4, "truncated": 0, "unsure": 0},
         },
         "this_run": {
             "responses": 2,
@@ -723,7 +723,7 @@ def test_plain_lines_appear_while_the_judge_is_slow(
     assert sum(line.startswith("annotate: 0/10 responses, 0 responses/s") for line in lines) >= 3
     assert re.fullmatch(
         r"annotate: 4/10 responses, [\d.]+ responses/s, eta 0:00:0\d  "
-        r"\d+ sentences/s: 4 right, 4 wrong, 0 no fact, 0 not judged",
+        r"\d+ sentences/s: 4 right, 4 wrong, 0 no fact, 0 unsure, 0 failed",
         next(line for line in lines if " 4/10 " in line),
     )
 

@@ -19,7 +19,7 @@ CHOICES = ("supported", "contradicted", "unverifiable", "no_fact")
 
 
 def says(word: str, probability: float | None = None) -> Completion:
-    return Completion(word, "stop", (Pick(word, probability),))
+    return Completion(word, "stop", (Pick(word, {} if probability is None else {word: probability}),))
 
 
 def supported(sentence: str) -> Completion | Failure:
@@ -210,7 +210,7 @@ def test_what_the_calls_cost_is_added_up() -> None:
 
 def all_slots(word: str) -> Callable[[Request], Reply]:
     def script(request: Request) -> Reply:
-        picks = tuple(Pick(word, 0.1 * int(slot)) for slot in request.slots)
+        picks = tuple(Pick(word, {word: 0.1 * int(slot)}) for slot in request.slots)
         return Reply(request.key, (Completion("{}", "stop", picks),))
 
     return script
@@ -220,7 +220,9 @@ def test_joint_asks_once_an_answer_and_every_sentence_gets_the_verdict_of_its_nu
     def script(request: Request) -> Reply:
         listed = text_of(request).split("<sentences>\n")[1].split("\n</sentences>")[0].splitlines()
         said = {line.split(": ")[0]: "contradicted" if "not" in line else "supported" for line in listed}
-        return Reply(request.key, (Completion("{}", "stop", tuple(Pick(said[s], 0.5) for s in request.slots)),))
+        return Reply(
+            request.key, (Completion("{}", "stop", tuple(Pick(said[s], {said[s]: 0.5}) for s in request.slots)),)
+        )
 
     backend = Scripted(script=script)
     found = judge(

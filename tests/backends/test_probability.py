@@ -4,7 +4,13 @@ import math
 
 import pytest
 
-from maskdpo.backends.probability import ScoredToken, choice_probability
+from maskdpo.backends.probability import ScoredToken, choice_probabilities
+
+
+def choice_probability(
+    tokens: list[ScoredToken], options: list[bytes], chosen: bytes, *, head: int | None = None
+) -> float | None:
+    return choice_probabilities(tokens, options, chosen, head=head).get(chosen)
 
 
 def step(text: str, **top: float) -> ScoredToken:
@@ -23,6 +29,16 @@ def test_choices_that_part_late_multiply() -> None:
     options = [b"no_fact", b"no_hallucination", b"wrong"]
     tokens = [step("no", no=0.6, wrong=0.2), step("_", _=1.0), step("fact", fact=0.25, hall=0.75)]
     assert choice_probability(tokens, options, b"no_fact") == pytest.approx(0.75 * 0.25)
+
+
+def test_the_other_choices_get_what_leads_to_them_alone() -> None:
+    options = [b"no_fact", b"no_hallucination", b"wrong"]
+    tokens = [step("no", no=0.6, wrong=0.2), step("_", _=1.0), step("fact", fact=0.25, hall=0.75)]
+    found = choice_probabilities(tokens, options, b"no_fact")
+    assert found == pytest.approx({b"no_fact": 0.75 * 0.25, b"no_hallucination": 0.75 * 0.75, b"wrong": 0.25})
+    assert sum(found.values()) == pytest.approx(1)
+    tokens = [step("wrong", no=0.6, wrong=0.4)]  # "no" begins two choices
+    assert choice_probabilities(tokens, options, b"wrong") == pytest.approx({b"wrong": 0.4})
 
 
 def test_several_tokens_that_begin_only_the_chosen_one_count_together() -> None:

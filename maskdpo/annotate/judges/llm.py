@@ -3,23 +3,23 @@
 import hashlib
 import json
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field
 
 from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges.context import ContextBudget, QuestionTooLong
-from maskdpo.annotate.judges.pending import PendingTasks
-from maskdpo.annotate.protocol import Protocol, load_protocol
-from maskdpo.annotate.replies import Outcome, outcomes
+from maskdpo.annotate.judges.pending import Part, PendingTasks
+from maskdpo.annotate.protocol import Meaning, Protocol, load_protocol
+from maskdpo.annotate.replies import Outcome, combined, outcomes
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint
 from maskdpo.schemas import JudgeInfo, Message, Prompt, Status
 from maskdpo.text.language import detect_language
-from maskdpo.text.passages import Passages
+from maskdpo.text.passages import BYTES_PER_WORD, PIECE_BYTES, Passages
 
 VERSION = "0.1.0"
 """The version of maskdpo that last changed the verdicts of this judge. Labels of different versions are not mixed, so
@@ -30,6 +30,20 @@ REFERENCES_KEPT = 512
 """References that are kept split and indexed, the ones used last."""
 TOKENS_PER_SLOT = 24
 """Enough for a number, a word, quotes and the white space that some servers put between them."""
+
+
+class _Question(NamedTuple):
+    """One question of a task, or the first one of a conversation."""
+
+    parts: tuple[int, ...]
+    """The indices of the parts of the task that the question is about."""
+    texts: dict[str, Any]
+    """The variables of the templates."""
+    passages: Passages
+    """The reference, of which the question sees what fits."""
+    related: list[str]
+    """The sentences whose questions should see the same part of the reference."""
+    turn: int = 0
 
 
 @dataclass
@@ -44,7 +58,10 @@ class _Conversation:
     """Number of sentences that the conversation is about."""
     messages: list[Message] = field(default_factory=list)
     turn: int = 0
-    confidence: float | None = 1.0
+    left: float | None = 1.0
+    """The probability of all turns so far leading to the next one; None where a turn reports none."""
+    scores: dict[Meaning, float] = field(default_factory=dict)
+    """The probability of the labels that earlier turns could have given."""
     evidence: str | None = None
 
 
@@ -87,6 +104,10 @@ class LLMJudge:
         continued: deque[_Conversation] = deque()
         new = self._new_conversations(tasks, pending)
 
+        def finished() -> Iterator[tuple[Task, list[Verdict]]]:
+            for task, parts, found in pending.finished():
+                yield task, [_verdict(outcome) for outcome in self._of_sentences(parts, found)]
+
         def requests() -> Iterator[Request]:
             """Conversations that have begun come first, so that few are open at a time."""
             while conversation := continued.popleft() if continued else next(new, None):
@@ -96,84 +117,112 @@ class LLMJudge:
         while True:
             for reply in self.backend.generate(requests()):
                 conversation = asked.pop(reply.key)
-                verdicts = self._take_reply(conversation, reply)
-                if verdicts is None:
+                decided = self._take_reply(conversation, reply)
+                if decided is None:
                     continued.append(conversation)
                 else:
-                    pending.add_verdicts(conversation.question, verdicts)
-                yield from pending.finished()
-            yield from pending.finished()
+                    pending.add_outcomes(conversation.question, decided)
+                yield from finished()
+            yield from finished()
             if not continued:  # else the last replies have led to further turns
                 return
 
     def _new_conversations(self, tasks: Iterable[Task], pending: PendingTasks) -> Iterator[_Conversation]:
         """A conversation for every question that has not been asked yet; a question that does not fit fails here."""
         for task in tasks:
-            number = pending.add(task)
+            parts, questions = self._questions(task)
+            number = pending.add(task, parts)
             language = self._protocol.language(task.prompt.language or detect_language(task.response.response))
-            for indices, texts, related in self._questions(task):
-                question = self._digest(language, texts)
-                if not pending.must_ask(question, (number, indices)):
-                    self.usage.repeats += len(indices)
+            for asked in questions:
+                question = self._digest(language, asked)
+                if not pending.must_ask(question, (number, asked.parts)):
+                    self.usage.repeats += len(asked.parts)
                     continue
-                conversation = _Conversation(question, language, texts, len(indices))
-                failure = self._cut_reference(conversation, self._reference(task.prompt), related)
+                conversation = _Conversation(question, language, asked.texts, len(asked.parts), turn=asked.turn)
+                failure = self._cut_reference(conversation, asked.passages, asked.related)
                 if failure is None:
-                    conversation.messages = self._protocol.opening(language, conversation.texts)
+                    conversation.messages = self._protocol.opening(language, conversation.texts, asked.turn)
                     yield conversation
                 else:
-                    pending.add_verdicts(question, [failure] * len(indices))
+                    pending.add_outcomes(question, [failure] * len(asked.parts))
 
-    def _questions(self, task: Task) -> Iterator[tuple[tuple[int, ...], dict[str, Any], list[str]]]:
-        """Per question: the indices of the sentences that it is about, the variables of the templates, and the
-        sentences whose questions should see the same part of the reference.
-        """
-        if not task.spans:
-            return
+    def _questions(self, task: Task) -> tuple[list[Part], Iterator[_Question]]:
+        """The parts of a task, and the questions about them."""
+        reference = self._reference(task.prompt)
         shared = {
-            "reference": self._reference(task.prompt).text,
+            "reference": reference.text,
             "question": self._protocol.neutral(task.prompt.question),
             "answer": self._protocol.neutral(task.response.response),
+            "sentence": "",
+            "sentences": [],
             "replies": {},
         }
         sentences = [self._protocol.neutral(task.sentence(i)) for i in range(len(task.spans))]
+        if self._protocol.passages is not None:
+            parts = self._parts(sentences, reference, self._protocol.passages.most)
+            return parts, self._about_passages(parts, sentences, shared)
+        parts = [Part(i) for i in range(len(sentences))]
         if self._protocol.settings.asks == "sentence":
-            for i, sentence in enumerate(sentences):
-                yield (i,), shared | {"sentence": sentence, "sentences": []}, sentences
-            return
+            single = (shared | {"sentence": sentence} for sentence in sentences)
+            return parts, (_Question((i,), texts, reference, sentences) for i, texts in enumerate(single))
+        return parts, self._about_answer(sentences, reference, shared)
+
+    def _parts(self, sentences: list[str], reference: Passages, most: int) -> list[Part]:
+        """Every turn but the last is asked once for each sentence, the last one for each of its best passages.
+
+        Questions about one passage stand together, so that the model can read the passage once.
+        """
+        last = len(self._protocol.turns) - 1
+        alone = [Part(i, turn) for turn in range(last) for i in range(len(sentences))]
+        wanted = [
+            Part(i, last, text) for i, sentence in enumerate(sentences) for text in reference.best(sentence, most)
+        ]
+        order = {text: rank for rank, text in enumerate(dict.fromkeys(part.passage for part in wanted))}
+        return [*alone, *sorted(wanted, key=lambda part: order[part.passage])]
+
+    def _about_passages(self, parts: list[Part], sentences: list[str], shared: dict[str, Any]) -> Iterator[_Question]:
+        passages = {text: Passages([text]) for text in {part.passage or "" for part in parts}}
+        for i, (sentence, turn, passage) in enumerate(parts):
+            texts = shared | {"sentence": sentences[sentence], "reference": passage or ""}
+            yield _Question((i,), texts, passages[passage or ""], [sentences[sentence]], turn)
+
+    def _about_answer(self, sentences: list[str], reference: Passages, shared: dict[str, Any]) -> Iterator[_Question]:
         for start in range(0, len(sentences), SENTENCES_PER_CALL):
             indices = tuple(range(start, min(start + SENTENCES_PER_CALL, len(sentences))))
             # on one line each: a line break in a sentence could pretend to be the next number
             lines = [" ".join(sentences[i].split()) for i in indices]
             numbered = [{"id": str(k), "text": line} for k, line in enumerate(lines, 1)]
-            yield indices, shared | {"sentence": "", "sentences": numbered}, lines
+            yield _Question(indices, shared | {"sentences": numbered}, reference, lines)
 
     def _reference(self, prompt: Prompt) -> Passages:
         key = tuple(prompt.passages)
         passages = self._passages.get(key)
         if passages is None:
-            passages = self._passages[key] = Passages([self._protocol.neutral(text) for text in key])
+            neutral = [self._protocol.neutral(text) for text in key]
+            size = self._protocol.passages.words * BYTES_PER_WORD if self._protocol.passages else PIECE_BYTES
+            passages = self._passages[key] = Passages(neutral, piece_bytes=size)
             if len(self._passages) > REFERENCES_KEPT:
                 self._passages.popitem(last=False)
         self._passages.move_to_end(key)
         return passages
 
-    def _digest(self, language: str, texts: dict[str, Any]) -> bytes:
+    def _digest(self, language: str, asked: _Question) -> bytes:
         """Digest of what the protocol's templates read: where they do not show the answer, equal sentences of different
         answers are the same question.
         """
-        read = [language, *(f"{name}={texts[name]!r}" for name in sorted(self._protocol.uses - {"replies"}))]
+        texts = (f"{name}={asked.texts[name]!r}" for name in sorted(self._protocol.uses - {"replies"}))
+        read = [language, str(asked.turn), *texts]
         return hashlib.blake2b("\0".join(read).encode(errors="replace"), digest_size=16).digest()
 
-    def _cut_reference(self, conversation: _Conversation, passages: Passages, related: list[str]) -> Verdict | None:
-        """Cut the reference to what fits into the model's context; a verdict without a label where nothing fits."""
+    def _cut_reference(self, conversation: _Conversation, passages: Passages, related: list[str]) -> Outcome | None:
+        """Cut the reference to what fits into the model's context; the failure where nothing fits."""
         if self._budget is None:
             self._budget = ContextBudget(self.backend.context(), self._protocol, reply_tokens=self._reply_tokens)
         asked = [conversation.texts["sentence"]] if conversation.texts["sentence"] else related
         try:
             reference = self._budget.cut_reference(conversation.language, conversation.texts, passages, related, asked)
         except QuestionTooLong as error:
-            return Verdict(None, Status.TRUNCATED, reason=str(error))
+            return Outcome(None, status=Status.TRUNCATED, reason=str(error))
         if reference is not None:
             self.usage.references_cut += 1
             conversation.texts = conversation.texts | {"reference": reference}
@@ -181,7 +230,7 @@ class LLMJudge:
 
     def _reply_tokens(self, turn: int, sentences: int) -> int:
         settings = self._protocol.turns[turn]
-        return settings.max_tokens if self._protocol.settings.asks == "sentence" else 16 + TOKENS_PER_SLOT * sentences
+        return 16 + TOKENS_PER_SLOT * sentences if self._protocol.settings.asks == "answer" else settings.max_tokens
 
     def _request(self, conversation: _Conversation) -> Request:
         turn = self._protocol.turns[conversation.turn]
@@ -196,7 +245,7 @@ class LLMJudge:
         if turn.reply == "text":
             return request
         request = replace(request, choices=tuple(turn.words))
-        if self._protocol.settings.asks == "sentence":
+        if self._protocol.settings.asks != "answer":
             return request
         return replace(
             request, slots=tuple(sentence["id"] for sentence in conversation.texts["sentences"]), reply="object"
@@ -206,36 +255,70 @@ class LLMJudge:
         """Votes decide between words; a free text that only leads to the next turn needs one completion."""
         return 1 if self._protocol.turns[turn].otherwise else self._votes
 
-    def _take_reply(self, conversation: _Conversation, reply: Reply) -> list[Verdict] | None:
-        """The verdicts, or None where the conversation has another turn."""
+    def _take_reply(self, conversation: _Conversation, reply: Reply) -> list[Outcome] | None:
+        """The outcomes, or None where the conversation has another turn."""
         self.usage.prompt_tokens += reply.prompt_tokens
         self.usage.cached_tokens += reply.cached_tokens
         self.usage.completion_tokens += reply.completion_tokens
         turn = self._protocol.turns[conversation.turn]
         found = outcomes(turn, reply, self._votes_for(conversation.turn), conversation.count)
-        if turn.evidence and found[0].meaning == "next":
-            conversation.evidence = found[0].text.strip()
-        decides = found[0].meaning != "next"
-        if decides or turn.reply == "word":  # a free text that leads to the next turn leaves the confidence as it is
-            share = found[0].share
-            conversation.confidence = (
-                None if share is None or conversation.confidence is None else conversation.confidence * share
-            )
-        if decides:
-            return [self._verdict(conversation, outcome) for outcome in found]
+        if self._protocol.passages is not None:
+            passage = conversation.texts["reference"] or None
+            return [replace(outcome, evidence=passage) for outcome in found]
+        if conversation.count > 1:
+            return found
+        first = found[0]
+        if first.meaning != "next":
+            return [_decided(conversation, first)]
+        if turn.evidence:
+            conversation.evidence = first.text.strip()
+        if turn.reply == "word":  # a free text that leads to the next turn leaves the probability as it is
+            _note_scores(conversation, first)
         conversation.texts = conversation.texts | {
-            "replies": conversation.texts["replies"] | {turn.template: self._protocol.neutral(found[0].text)}
+            "replies": conversation.texts["replies"] | {turn.template: self._protocol.neutral(first.text)}
         }
         conversation.turn += 1
         question = self._protocol.question(conversation.language, conversation.turn, conversation.texts)
-        conversation.messages = [*conversation.messages, Message(role="assistant", content=found[0].text), question]
+        conversation.messages = [*conversation.messages, Message(role="assistant", content=first.text), question]
         return None
 
-    def _verdict(self, conversation: _Conversation, outcome: Outcome) -> Verdict:
-        if outcome.meaning is None or outcome.meaning == "next":
-            return Verdict(None, outcome.status, reason=outcome.reason)
-        confidence = outcome.share if conversation.count > 1 else conversation.confidence
-        return Verdict(outcome.meaning, confidence=confidence, evidence=conversation.evidence)
+    def _of_sentences(self, parts: Sequence[Part], found: list[Outcome]) -> list[Outcome]:
+        """One outcome per sentence."""
+        if self._protocol.passages is None:
+            return found
+        last = len(self._protocol.turns) - 1
+        of_sentence: dict[int, tuple[list[Outcome], list[Outcome]]] = {}
+        for part, outcome in zip(parts, found, strict=True):
+            of_sentence.setdefault(part.sentence, ([], []))[part.turn == last].append(outcome)
+        return [combined(*of_sentence[i]) for i in sorted(of_sentence)]
+
+
+def _note_scores(conversation: _Conversation, outcome: Outcome) -> None:
+    """Add what a turn says about the labels; what is left goes to the next turn."""
+    left = conversation.left
+    if left is None or outcome.share is None:
+        conversation.left = None
+        return
+    for meaning, share in outcome.scores.items():
+        if meaning != "next":
+            conversation.scores[meaning] = conversation.scores.get(meaning, 0.0) + left * share
+    conversation.left = left * outcome.scores.get("next", 0.0)
+
+
+def _decided(conversation: _Conversation, outcome: Outcome) -> Outcome:
+    """The outcome of the last turn, with the probabilities of all turns."""
+    if outcome.meaning is None:
+        return outcome
+    _note_scores(conversation, outcome)
+    scores = conversation.scores if conversation.left is not None else {}
+    return replace(outcome, share=scores.get(outcome.meaning), scores=scores, evidence=conversation.evidence)
+
+
+def _verdict(outcome: Outcome) -> Verdict:
+    if outcome.meaning is None or outcome.meaning == "next":
+        return Verdict(None, outcome.status, reason=outcome.reason)
+    scores = {label: min(score, 1.0) for label, score in outcome.scores.items() if label != "next"}
+    return Verdict(outcome.meaning, confidence=outcome.share, scores=scores or None, evidence=outcome.evidence)
 
 
 class LLMOptions(BaseModel):

@@ -1,0 +1,1 @@
+"""``maskdpo train-judge``: a judge of one's own out of labelled sentences."""
