@@ -5,7 +5,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import platformdirs
@@ -72,11 +74,30 @@ def load_model(name: str, *, dtype: "torch.dtype", device: str, trust_remote_cod
     Raises:
         UserError: the model cannot be loaded, is an encoder-decoder, or its files lack weights.
     """
+    loader, options = _model_class(_decoder_config(name, trust_remote_code))
+    return load_pretrained(
+        name, loader, dtype=dtype, device=device, trust_remote_code=trust_remote_code, options=options
+    )
+
+
+def load_pretrained(
+    name: str,
+    loader: Any,
+    *,
+    dtype: "torch.dtype",
+    device: str,
+    trust_remote_code: bool = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> "PreTrainedModel":
+    """A model of any class of transformers (``loader``), from safetensors only, with all its weights.
+
+    Raises:
+        UserError: the model cannot be loaded, or its files lack weights.
+    """
     from safetensors import SafetensorError
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    loader, options = _model_class(_load_config(name, trust_remote_code))
     try:
         model, info = loader.from_pretrained(
             resolve_model(name),
@@ -103,7 +124,7 @@ def meta_model(name: str, *, dtype: "torch.dtype", trust_remote_code: bool = Fal
     """
     import torch
 
-    config = _load_config(name, trust_remote_code)
+    config = _decoder_config(name, trust_remote_code)
     loader, options = _model_class(config)
     try:
         with torch.device("meta"):
@@ -114,13 +135,22 @@ def meta_model(name: str, *, dtype: "torch.dtype", trust_remote_code: bool = Fal
     return cast("PreTrainedModel", model)
 
 
-def _load_config(name: str, trust_remote_code: bool) -> Any:
+def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
+    """The config of a model of any kind.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise _cannot_load(name, "model", error) from None
+
+
+def _decoder_config(name: str, trust_remote_code: bool) -> Any:
+    config = load_config(name, trust_remote_code=trust_remote_code)
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"{name}: {config.model_type} is an encoder-decoder; only decoder language models are supported"
