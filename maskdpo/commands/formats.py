@@ -23,7 +23,7 @@ def import_(settings: ImportSettings) -> None:
     """Make records out of another format; rows that do not fit are left out, with the reason, and counted."""
     from maskdpo.dataset.write import own_test_file
     from maskdpo.errors import InputError
-    from maskdpo.formats.transfer import import_file
+    from maskdpo.formats.transfer import IMPORTS, import_file, prompts_file
 
     test = own_test_file(settings.out)
     if test is not None:
@@ -37,3 +37,5 @@ def import_(settings: ImportSettings) -> None:
     rows += [("sentences", stats.sentences)] if stats.kind == "pair" else []
     rows += [("rows rejected", stats.rejected)]
     console.table(f"import -> {settings.out}", ("", "count"), rows)
+    if any(reader.prompt for reader in IMPORTS[settings.format].values()):
+        console.say(f"their prompts, with the references, are in {prompts_file(settings.out)}")

@@ -22,16 +22,25 @@ class Example:
     prompt: Prompt
     topic: str
     """What is held out together: the topic of the prompt or, where it has none, its reference."""
-    before: str
-    """The answer before the sentence."""
+    answer: str
+    """The whole answer."""
+    span: tuple[int, int]
+    """Where the sentence stands in it."""
     sentence: str
+    """Its text; of a changed sentence the new one."""
     label: Label
     scores: Scores | None = None
     """Probabilities to learn instead of the label."""
     weight: float = 1.0
     """Factor on the loss."""
+    earlier: tuple[int, ...] = ()
+    """Where the sentences before it begin."""
     changed: str | None = None
     """What was changed in a right sentence to make this wrong one (``augment``)."""
+
+    @property
+    def answer_id(self) -> str:
+        return self.id.rpartition("#")[0]
 
 
 @dataclass
@@ -81,6 +90,7 @@ def _of_file(file: Path, prompts: Mapping[str, Prompt], count: FileCounts, prefi
     for annotation in read_answers(file, Annotation, dict(prompts)):
         prompt = prompts[annotation.prompt_id]
         topic = topics.setdefault(prompt.id, topic_of(prompt))
+        starts = [sentence.start for sentence in annotation.sentences if sentence.kind not in NOT_JUDGED_KINDS]
         for i, sentence in enumerate(annotation.sentences):
             if reason := _left_out(sentence, prompt):
                 count.left_out[reason] += 1
@@ -93,11 +103,13 @@ def _of_file(file: Path, prompts: Mapping[str, Prompt], count: FileCounts, prefi
                 id=f"{prefix}{annotation.id}#{i}",
                 prompt=prompt,
                 topic=topic,
-                before=annotation.response[: sentence.start],
+                answer=annotation.response,
+                span=(sentence.start, sentence.end),
                 sentence=annotation.response[sentence.start : sentence.end],
                 label=sentence.label,
                 scores=sentence.scores,
                 weight=count.weight,
+                earlier=tuple(start for start in starts if start < sentence.start),
             )
 
 

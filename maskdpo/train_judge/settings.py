@@ -97,10 +97,10 @@ class TrainJudgeConfig(Settings):
             INPUTS,
         ),
     ] = 2
-    before: Annotated[
+    context: Annotated[
         int,
         Field(ge=0),
-        Option("Words of the answer before the sentence that the model reads too, because of pronouns.", INPUTS),
+        Option("Sentences of the answer before the judged one that the model reads too, because of pronouns.", INPUTS),
     ] = 0
     max_length: Annotated[int, Field(ge=32), Option("Longest input in tokens; the passage is cut.", INPUTS)] = 512
     lr: Annotated[
