@@ -200,7 +200,7 @@ class LLMJudge:
         if passages is None:
             neutral = [self._protocol.neutral(text) for text in key]
             size = self._protocol.passages.words * BYTES_PER_WORD if self._protocol.passages else PIECE_BYTES
-            passages = self._passages[key] = Passages(neutral, piece_bytes=size)
+            passages = self._passages[key] = Passages(neutral, piece_size=size)
             if len(self._passages) > REFERENCES_KEPT:
                 self._passages.popitem(last=False)
         self._passages.move_to_end(key)
