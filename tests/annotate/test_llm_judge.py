@@ -685,7 +685,9 @@ def test_yes_no_a_failed_passage_is_the_status_of_its_sentence_alone() -> None:
         return about_passages(request)
 
     first, second = judge(
-        Scripted(script=script), task("Paris lies on a river. Rome lies on a river.", reference=RIVERS), protocol="yes-no"
+        Scripted(script=script),
+        task("Paris lies on a river. Rome lies on a river.", reference=RIVERS),
+        protocol="yes-no",
     )["r"]
     assert first.status is Status.OK
     assert (second.label, second.status, second.reason) == (None, Status.API_ERROR, "down")
