@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _VARIABLE = re.compile(r"\{([a-z]+)\}")
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 
 class InputTooLong(Exception):
@@ -86,6 +87,25 @@ def encode(spec: ClassifierSpec, tokenizer: "PreTrainedTokenizerBase", item: Ite
         encoded = _encode(spec, tokenizer, _with_last(item, last))
         over = len(encoded.ids) - spec.max_length
     return Encoded(encoded.ids, encoded.type_ids, encoded.answer_offsets, cut=True)
+
+
+def measure(spec: ClassifierSpec, tokenizer: "PreTrainedTokenizerBase") -> Callable[[str], int]:
+    """The size of a text in the unit of the spec's chunks; in tokens where the spec has no chunks."""
+    if spec.chunk is not None and spec.chunk.unit == "words":
+        return lambda text: max(len(text.split()), len(_CJK.findall(text)) // 2)
+    return lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def room(spec: ClassifierSpec, tokenizer: "PreTrainedTokenizerBase", item: Item) -> int:
+    """The tokens of reference that fit beside the rest of an item.
+
+    Raises:
+        InputTooLong: none fit.
+    """
+    bare = len(_encode(spec, tokenizer, _neutral(_with_last(item, ""), tokenizer)).ids)
+    if bare >= spec.max_length:
+        raise InputTooLong(f"it takes {bare} tokens without a reference, the model has room for {spec.max_length}")
+    return spec.max_length - bare
 
 
 def _with_last(item: Item, last: str) -> Item:

@@ -25,7 +25,7 @@ from maskdpo.backends.rows import forward
 from maskdpo.classifier.inputs import Encoded
 from maskdpo.classifier.spec import ClassifierSpec
 from maskdpo.errors import UserError
-from maskdpo.models import load_config, load_model, load_pretrained, load_tokenizer
+from maskdpo.models import Dtype, compute_type, load_config, load_model, load_pretrained, load_tokenizer
 
 _LOADERS: dict[str, Any] = {
     "sequence-classification": AutoModelForSequenceClassification,
@@ -46,8 +46,11 @@ class Classifier:
         self.label_ids = label_ids(self.spec, self.tokenizer)
 
 
-def load_classifier(name: str, spec: ClassifierSpec, *, dtype: torch.dtype, device: str) -> Classifier:
+def load_classifier(name: str, spec: ClassifierSpec, *, device: str, dtype: Dtype = "auto") -> Classifier:
     """The model of a folder or a Hub id, from safetensors, without code from its repository.
+
+    Args:
+        dtype: to compute in; ``auto`` is bfloat16 where the hardware computes in it.
 
     Raises:
         UserError: the model cannot be loaded, or the labels of its config are not those of the spec.
@@ -55,11 +58,12 @@ def load_classifier(name: str, spec: ClassifierSpec, *, dtype: torch.dtype, devi
     tokenizer = load_tokenizer(name)
     if not tokenizer.is_fast:
         raise UserError(f"{name}: has only a slow tokenizer, which does not say where its tokens are in a text")
+    kind: torch.dtype = getattr(torch, compute_type(dtype, device))
     if spec.head == "likelihood":
-        model = load_model(name, dtype=dtype, device=device)
+        model = load_model(name, dtype=kind, device=device)
     else:
         check_labels(spec, load_config(name), name)
-        model = load_pretrained(name, _LOADERS[spec.head], dtype=dtype, device=device)
+        model = load_pretrained(name, _LOADERS[spec.head], dtype=kind, device=device)
     return Classifier(spec, model.eval(), tokenizer)
 
 

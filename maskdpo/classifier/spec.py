@@ -88,7 +88,7 @@ class Chunk(_Part):
 
     size: Annotated[int, Field(ge=16)]
     unit: Literal["words", "tokens"] = "tokens"
-    """Words between white space (Chinese, Japanese and Thai: three characters), or tokens of the model."""
+    """Words between white space (of Chinese and Japanese: two characters), or tokens of the model."""
 
 
 class Published(_Part):
