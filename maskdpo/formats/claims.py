@@ -2,8 +2,9 @@
 
     {"id": "1", "reference": "...", "sentence": "...", "label": "no_hallucination", "context": "..."}
 
-Every row becomes a prompt with this reference, and an annotation of one sentence. What stands before the sentence in its
-text (``context``) becomes the beginning of the answer. Rows without a topic share one with all rows of their reference.
+Every row becomes a prompt with this reference, and an annotation of one sentence. What stands before the sentence in
+its text (``context``) becomes the beginning of the answer. Rows without a topic share one with all rows of their
+reference.
 """
 
 import hashlib

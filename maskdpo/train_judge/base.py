@@ -14,7 +14,7 @@ from maskdpo.classifier.model import Classifier, load_classifier
 from maskdpo.classifier.spec import SPEC_FILE, Chunk, ClassifierSpec, Input, LabelSpec, load_spec, presets
 from maskdpo.errors import UserError
 from maskdpo.extras import require
-from maskdpo.models import load_config, load_model, load_pretrained, load_tokenizer
+from maskdpo.models import load_model, load_pretrained, load_tokenizer
 from maskdpo.schemas import Label
 from maskdpo.train_judge.settings import TrainJudgeConfig
 from maskdpo.train_judge.targets import Classes
@@ -105,13 +105,13 @@ def new_spec(
     common: dict[str, Any] = {
         "max_length": config.max_length,
         "chunk": Chunk(size=config.passage_words, unit="words"),
+        "chunks": config.passages,
         "context": config.context,
     }
     if kind == "encoder":
-        pair = "{context} {sentence}" if config.context else "{sentence}"
         return ClassifierSpec(
             head="sequence-classification",
-            input=Input(text="{reference}", pair=pair),
+            input=Input(text="{reference}", pair="{sentence}"),
             labels=tuple(LabelSpec(label=label, name=label.value) for label in classes),
             **common,
         )
@@ -199,7 +199,7 @@ def load_base(
     """
     torch.manual_seed(config.seed)  # of a new head and an adapter
     if not fresh:
-        classifier = load_classifier(config.model, spec, dtype=torch.float32, device=device)
+        classifier = load_classifier(config.model, spec, dtype="float32", device=device)
     elif spec.head == "likelihood":
         model = load_model(config.model, dtype=torch.float32, device=device, trust_remote_code=config.trust_remote_code)
         classifier = Classifier(spec, model, tokenizer)

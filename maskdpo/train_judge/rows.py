@@ -1,24 +1,29 @@
 """Sentences as the model reads them: the texts of the spec, as in judging, and their tokens."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, partial
 
 from transformers import PreTrainedTokenizerBase
 
-from maskdpo.classifier.inputs import Encoded, InputTooLong, Item, encode, measure
+from maskdpo.classifier.inputs import (
+    Encoded,
+    InputTooLong,
+    Item,
+    beside_chunk,
+    encode,
+    reference_chunks,
+    sentence_item,
+)
 from maskdpo.classifier.spec import ClassifierSpec
 from maskdpo.console import progress
-from maskdpo.schemas import WRONG, Label
 from maskdpo.text.language import detect_language
-from maskdpo.text.passages import Passages
 from maskdpo.text.splitters import markdown
 from maskdpo.train_judge.examples import Example
 from maskdpo.train_judge.step import Row
 from maskdpo.train_judge.targets import Classes, target_of
 
-WITHOUT_CHUNKS = 400
-"""Words of a passage for a base whose spec has no chunks: what does not fit is cut."""
+REFERENCES_KEPT = 256
 
 
 class Reader:
@@ -26,30 +31,27 @@ class Reader:
 
     def __init__(self, spec: ClassifierSpec, tokenizer: PreTrainedTokenizerBase) -> None:
         self.spec, self.tokenizer = spec, tokenizer
-        self._passages = lru_cache(maxsize=256)(self._split)
+        self._chunks = lru_cache(maxsize=REFERENCES_KEPT)(partial(reference_chunks, spec, tokenizer))
 
-    def _split(self, reference: tuple[str, ...]) -> Passages:
-        chunk = self.spec.chunk
-        if chunk is None:
-            return Passages(reference, piece_size=WITHOUT_CHUNKS, measure=lambda text: len(text.split()))
-        return Passages(reference, piece_size=chunk.size, measure=measure(self.spec, self.tokenizer))
-
-    def inputs(self, example: Example, most: int) -> list[Encoded]:
-        """The sentence beside each of the passages that bear most on it (BM25), the best first.
+    def input(self, example: Example) -> Encoded:
+        """The sentence beside the chunk that bears most on it (BM25).
 
         Raises:
             InputTooLong: it does not fit into the model.
         """
-        passages = self._passages(tuple(example.prompt.passages)).best(example.sentence, most)
-        context = last_sentences(example.before, self.spec.context) if self.spec.context else None
-        return [
-            encode(
-                self.spec,
-                self.tokenizer,
-                Item(passage, example.sentence, context=context, question=example.prompt.question),
-            )
-            for passage in passages
-        ]
+        before = context_of(example, self.spec.context) if self.spec.context else ""
+        item = sentence_item(self.spec, example.sentence, before, example.prompt.question)
+        longest = item if self.spec.chunk is None else Item("")
+        chunk = self._chunks(tuple(example.prompt.passages), longest).best(example.sentence, 1)[0]
+        return encode(self.spec, self.tokenizer, beside_chunk(self.spec, item, chunk))
+
+
+def context_of(example: Example, count: int) -> str:
+    """The sentences before the sentence: those of the answer's spans; where it has none, what its text tells."""
+    before = example.answer[: example.span[0]]
+    if example.earlier:
+        return before[example.earlier[-count:][0] :].strip()
+    return last_sentences(before, count)
 
 
 def last_sentences(text: str, count: int) -> str:
@@ -72,14 +74,9 @@ def make_rows(
                 left_out[f"{example.label.value}: no class of this judge"] += 1
                 continue
             try:
-                encoded = reader.inputs(example, 1)[0]
+                encoded = reader.input(example)
             except InputTooLong:
                 left_out["too long for `max_length`"] += 1
                 continue
             rows.append(Row(example.id, encoded, target, example.label, example.weight))
     return rows
-
-
-def speaks_of(label: Label, classes: Iterable[Label]) -> bool:
-    """Whether a judge of these classes can agree with a gold label."""
-    return label in classes or (label in WRONG and bool(WRONG & set(classes)))

@@ -164,8 +164,8 @@ def scores_of(labels: Sequence[Label], probabilities: Sequence[float]) -> dict[L
 
 def _figures(scores: Sequence[dict[Label, float]], labels: Sequence[Label]) -> tuple[float | None, float | None]:
     groups = ("right", "wrong", "no_fact")
-    gold = np.array([groups.index(group_of(label)) for label in labels])  # type: ignore[arg-type]
-    said = np.array([groups.index(group_of(max(one, key=one.__getitem__))) for one in scores])  # type: ignore[arg-type]
+    gold = np.array([groups.index(group_of(label)) for label in labels])
+    said = np.array([groups.index(group_of(max(one, key=one.__getitem__))) for one in scores])
     table = np.zeros((3, 3))
     np.add.at(table, (gold, said), 1)
     two = [i for i, label in enumerate(labels) if group_of(label) != "no_fact"]

@@ -11,7 +11,6 @@ which is the cross-entropy for single classes, and the marginal likelihood of th
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from maskdpo.errors import UserError
 from maskdpo.schemas import RIGHT, WRONG, Label, Scores
@@ -91,6 +90,6 @@ def target_of(label: Label, scores: Scores | None, classes: Classes) -> Target |
     return tuple((share / total, meant) for meant, share in shares.items()) if total > 1e-6 else None
 
 
-def hard(example: Example) -> Example:
-    """The same sentence with its label alone."""
-    return replace(example, scores=None)
+def speaks_of(label: Label, classes: Iterable[Label]) -> bool:
+    """Whether a judge of these classes can agree with a label."""
+    return bool(_meant(label, classes))

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -15,12 +15,22 @@ from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges.evidence import decided, of_chunks, of_tokens
 from maskdpo.annotate.judges.filler import why_filler
 from maskdpo.backends.settings import BackendSettings
-from maskdpo.classifier.inputs import Encoded, InputTooLong, Item, encode, measure, room
+from maskdpo.classifier.inputs import (
+    Encoded,
+    InputTooLong,
+    Item,
+    beside_chunk,
+    encode,
+    measure,
+    reference_chunks,
+    room,
+    sentence_item,
+)
 from maskdpo.classifier.spec import load_spec
 from maskdpo.identity import fingerprint
 from maskdpo.models import pick_device
-from maskdpo.schemas import JudgeInfo, Kind, Label, Prompt, Status
-from maskdpo.text.passages import Passages, split_sentences
+from maskdpo.schemas import JudgeInfo, Kind, Label, Prompt, Sentence, Span, Status
+from maskdpo.text.passages import Passages
 
 if TYPE_CHECKING:
     from maskdpo.classifier.model import Classifier
@@ -44,7 +54,7 @@ class ClassifierOptions(BaseModel):
     spec: str | None = None
     """A YAML file that says how the model is asked, or the id of a preset, for a model that is a copy of it."""
     chunks: Annotated[int | None, Field(ge=1)] = None
-    """Chunks of the reference per sentence: those that bear most on it (BM25). None: all."""
+    """Chunks of the reference per sentence: those that bear most on it (BM25). None: as the spec says."""
     context: Annotated[int | None, Field(ge=0)] = None
     """Sentences of the answer that are shown before the judged one, because of pronouns. None: as the spec says."""
     filler: bool = True
@@ -80,12 +90,13 @@ class ClassifierJudge:
         name, self._spec = load_spec(model, options.spec)
         self._model, self._settings, self._options = model, settings, options
         self._context = self._spec.context if options.context is None else options.context
+        self._chunks = self._spec.chunks if options.chunks is None else options.chunks
         self._device = None if settings.device is None else pick_device(settings.device)
         self._loaded: Classifier | None = None
         self._references: OrderedDict[tuple[object, ...], Passages] = OrderedDict()
         self.usage = Usage()
         files = fingerprint(model)
-        told = {"chunks": options.chunks, "context": self._context, "filler": options.filler}
+        told = {"chunks": self._chunks, "context": self._context, "filler": options.filler}
         self.info = JudgeInfo(
             name="classifier",
             model=model,
@@ -165,13 +176,12 @@ class ClassifierJudge:
         wanted = [self._wanted(passages, task.sentence(i), pending.chunks) for i in range(len(task.spans))]
         # chunk by chunk: a causal model reads what neighbouring items begin with once
         for c, chunk in enumerate(pending.chunks):
-            text = self._joined(chunk)
             for i, item in enumerate(shown):
                 asked = pending.asked[i]
                 if isinstance(asked, Verdict) or c not in wanted[i]:
                     continue
                 try:
-                    asked.append((c, self._index(replace(item, reference=text), items)))
+                    asked.append((c, self._index(beside_chunk(self._spec, item, chunk), items)))
                 except InputTooLong as error:
                     pending.asked[i] = _too_long(error)
         return pending
@@ -223,42 +233,30 @@ class ClassifierJudge:
         return Verdict(Label.NO_FACT, reason=reason) if reason else None
 
     def _shown(self, task: Task, i: int) -> Item:
-        """The sentence with what is shown before it, as an item without a reference.
-
-        A template without a place for the context gets it as a part of the sentence.
-        """
+        """The sentence with what is shown before it, as an item without a reference."""
         start = task.spans[i].start
-        others = [(s.start, s.kind) for s in task.spans] + [(s.start, s.kind) for s in task.given]
-        before_it = sorted(at for at, kind in others if at < start and kind not in (Kind.HEADING, Kind.CODE))
-        earlier = before_it[-self._context :] if self._context else []
+        parts: list[Span | Sentence] = [*task.spans, *task.given]
+        others = [part.start for part in parts if part.kind not in (Kind.HEADING, Kind.CODE)]
+        earlier = sorted(other for other in others if other < start)[-self._context :] if self._context else []
         before = task.response.response[earlier[0] : start].strip() if earlier else ""
-        sentence, question = task.sentence(i), task.prompt.question if self._spec.input.uses("question") else None
-        if self._spec.input.uses("context"):
-            return Item("", sentence, before or None, question)
-        return Item("", f"{before} {sentence}" if before else sentence, None, question)
+        return sentence_item(self._spec, task.sentence(i), before, task.prompt.question)
 
     def _passages(self, prompt: Prompt, longest: Item) -> Passages:
-        """The reference in chunks. Short passages stand in one chunk; without a size of chunks, as much as fits."""
+        """The reference in chunks (``reference_chunks``), kept for its other answers."""
         spec, tokenizer = self._spec, self._classifier.tokenizer
-        size = spec.chunk.size if spec.chunk else room(spec, tokenizer, longest)
-        key = (size, *prompt.passages)
+        key = (room(spec, tokenizer, longest) if spec.chunk is None else None, *prompt.passages)
         if key not in self._references:
-            whole = "\n\n".join(prompt.passages)
-            self._references[key] = Passages([whole], piece_size=size, measure=measure(spec, tokenizer))
+            self._references[key] = reference_chunks(spec, tokenizer, prompt.passages, longest)
             if len(self._references) > REFERENCES_KEPT:
                 self._references.popitem(last=False)
         self._references.move_to_end(key)
         return self._references[key]
 
     def _wanted(self, passages: Passages, sentence: str, chunks: Sequence[str]) -> set[int]:
-        if self._options.chunks is None or len(chunks) <= self._options.chunks:
+        if self._chunks is None or len(chunks) <= self._chunks:
             return set(range(len(chunks)))
-        best = set(passages.best(sentence, self._options.chunks))
+        best = set(passages.best(sentence, self._chunks))
         return {c for c, chunk in enumerate(chunks) if chunk in best}
-
-    def _joined(self, chunk: str) -> str:
-        between = self._spec.input.joined_by
-        return chunk if between is None else between.join(split_sentences(chunk))
 
     @property
     def _classifier(self) -> "Classifier":
