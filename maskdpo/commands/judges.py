@@ -31,7 +31,7 @@ def train_judge(settings: TrainJudgeSettings) -> None:
 
 
 def _show(result: "JudgeResult") -> None:
-    from maskdpo.train_judge.figures import SHOWN
+    from maskdpo.train_judge.figures import SHOWN, shown
 
     rows: list[tuple[str, object]] = [("sentences trained on", result.data.rows)]
     rows += [("of them changed", result.data.changed)] if result.data.changed else []
@@ -44,11 +44,11 @@ def _show(result: "JudgeResult") -> None:
     rows += [("weights of step", result.best)] if result.best is not None else []
     console.table(f"train-judge -> {result.out}", ("", "value"), rows)
     if result.held_out is not None:
-        shown = [(title, str(result.held_out.before.get(key, "-"))) for key, title in SHOWN.items()]
-        console.table(f"{result.held_out.sentences} sentences of held-out topics", ("", "before calibration"), shown)
+        held = [(title, shown(result.held_out.before.get(key))) for key, title in SHOWN.items()]
+        console.table(f"{result.held_out.sentences} sentences of held-out topics", ("", "before calibration"), held)
     if result.gold is not None:
         after = result.gold.after or {}
-        both = [(title, str(result.gold.before.get(k, "-")), str(after.get(k, "-"))) for k, title in SHOWN.items()]
+        both = [(title, shown(result.gold.before.get(k)), shown(after.get(k))) for k, title in SHOWN.items()]
         console.table(f"{result.gold.sentences} gold sentences", ("", "before calibration", "after"), both)
     with_calibration = f" --calibration {shlex.quote(str(result.calibration))}" if result.calibration else ""
     console.say(

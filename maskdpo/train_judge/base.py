@@ -106,7 +106,7 @@ def new_spec(
         "max_length": config.max_length,
         "chunk": Chunk(size=config.passage_words, unit="words"),
         "chunks": config.passages,
-        "context": config.context,
+        "context": config.preceding,
     }
     if kind == "encoder":
         return ClassifierSpec(
@@ -117,7 +117,7 @@ def new_spec(
         )
     chat = bool(tokenizer.chat_template)
     words = _words(classes, tokenizer, chat)
-    question = (WITH_CONTEXT if config.context else QUESTION) + _answers(classes, words)
+    question = (WITH_CONTEXT if config.preceding else QUESTION) + _answers(classes, words)
     return ClassifierSpec(
         head="likelihood",
         input=Input(text=question if chat else f"{question}\nAnswer:", chat=chat),

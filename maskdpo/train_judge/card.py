@@ -14,10 +14,9 @@ from maskdpo.run_folder import from_anywhere
 from maskdpo.run_record import META_IN_FOLDER, RunMeta
 from maskdpo.schemas.training import SETTINGS
 from maskdpo.train_judge.examples import FileCounts
-from maskdpo.train_judge.figures import SHOWN, JudgeFigures
+from maskdpo.train_judge.figures import SHOWN, JudgeFigures, shown
 from maskdpo.train_judge.settings import TrainJudgeConfig
 from maskdpo.train_judge.targets import Classes
-from maskdpo.verdicts.estimate import Estimate
 
 CALIBRATION = "calibration.json"
 
@@ -61,7 +60,7 @@ def judge_card(name: str, config: TrainJudgeConfig, run: RunMeta, told: Told) ->
     if config.model in HUB_NAMES or not Path(config.model).expanduser().exists():
         head |= {"base_model": base, "base_model_relation": "finetune"}
     head["tags"] = ["maskdpo", "hallucination", "factuality", "judge"]
-    filters = {"cell": _cell, "figure": _figure}
+    filters = {"cell": _cell, "figure": shown}
     digests = [run.inputs.get(role, "") for role in roles(len(told.files))]
     text = card_template("maskdpo.train_judge", "judge_card.md", filters).render(
         name=name,
@@ -121,12 +120,6 @@ def published(folder: Path) -> dict[str, Path | bytes]:
 def _cell(value: object) -> str:
     """Text inside a Markdown table: nothing in it ends the cell."""
     return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
-def _figure(value: Estimate | None) -> str:
-    if value is None:
-        return "-"
-    return str(value) if value.low == value.low else f"{value.value:.3f}"  # NaN: it has no interval
 
 
 __all__ = ["CALIBRATION", "CARD", "DataCounts", "Told", "judge_card", "published", "roles", "settings_text"]

@@ -1,5 +1,6 @@
 """How good the finished judge is: its scores on sentences, its calibration, and the figures of both."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,13 @@ def judge_examples(
         for example, verdict in zip(many, of_answer, strict=True)
     }
     return info, [found[example.id] for example in examples]
+
+
+def shown(figure: Estimate | None) -> str:
+    """A figure with its interval, where it has one."""
+    if figure is None or math.isnan(figure.value):
+        return "-"
+    return f"{figure.value:.3f}" if math.isnan(figure.low) else str(figure)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class TrainJudgeConfig(Settings):
             INPUTS,
         ),
     ] = 2
-    context: Annotated[
+    preceding: Annotated[
         int,
         Field(ge=0),
         Option("Sentences of the answer before the judged one that the model reads too, because of pronouns.", INPUTS),
