@@ -235,9 +235,7 @@ def _cannot_load(name: str, what: str, error: Exception, loader: str | None = No
     if what == "tokenizer" and ("tiktoken" in said or "sentencepiece" in said.lower()):
         # without sentencepiece, transformers tries to read a sentencepiece file as one of tiktoken, and names that
         missing = "tiktoken" if importlib.util.find_spec("sentencepiece") else "sentencepiece protobuf"
-        return UserError(
-            f"{name}: has no tokenizer.json, and to make one of its tokenizer takes more packages: pip install {missing}"
-        )
+        return UserError(f"{name}: has no tokenizer.json, and to make one takes more packages: pip install {missing}")
     if loader and "safetensors" in said and not isinstance(error, RuntimeError):
         code = (
             f"from transformers import {loader} as M, AutoTokenizer as T; "

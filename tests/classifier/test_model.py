@@ -70,7 +70,7 @@ def test_scores_are_those_of_one_item_at_a_time_whatever_the_batch(kind: str, ma
             np.testing.assert_allclose(share, alone[i], atol=3e-6)
     flat = np.concatenate([share.reshape(-1, share.shape[-1]) for share in alone.values()])
     np.testing.assert_allclose(flat.sum(-1), 1, atol=1e-5)
-    assert flat.std(0).min() > 0.01  # else the comparison says nothing
+    assert np.log(flat[:, 0] / flat[:, 1]).std() > 0.05  # else the comparison says nothing
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -172,5 +172,5 @@ def test_a_tokenizer_that_needs_a_package_says_so(tmp_path: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "DebertaV2Tokenizer"}')
     (folder / "spm.model").write_bytes(b"\n\x0e\n\x05<unk>")
-    with pytest.raises(UserError, match="has no tokenizer.json.*pip install sentencepiece protobuf"):
+    with pytest.raises(UserError, match=r"has no tokenizer\.json.*pip install sentencepiece protobuf"):
         load_classifier(str(folder), spec(), device="cpu")
