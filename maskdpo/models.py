@@ -112,7 +112,7 @@ def load_pretrained(
             **options,
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise _cannot_load(name, "model", error) from None
+        raise _cannot_load(name, "model", error, loader.__name__) from None
     body = f"{model.base_model_prefix}."
     missing = sorted(
         key for key in info["missing_keys"] if not new_head or (key.startswith(body) and ".pooler." not in key)
@@ -233,7 +233,26 @@ def pick_device(name: str | None) -> str:
     return name
 
 
-def _cannot_load(name: str, what: str, error: Exception) -> UserError:
+def _cannot_load(name: str, what: str, error: Exception, loader: str | None = None) -> UserError:
+    said = str(error)
+    if "trust_remote_code" in said or "custom code" in said:
+        return UserError(
+            f"{name}: its {what} needs code from its repository, which runs only where a command has "
+            "`trust_remote_code` and it is set"
+        )
+    if what == "tokenizer" and ("tiktoken" in said or "sentencepiece" in said.lower()):
+        # without sentencepiece, transformers tries to read a sentencepiece file as one of tiktoken, and names that
+        missing = "tiktoken" if importlib.util.find_spec("sentencepiece") else "sentencepiece protobuf"
+        return UserError(f"{name}: has no tokenizer.json, and to make one takes more packages: pip install {missing}")
+    if loader and "safetensors" in said and not isinstance(error, RuntimeError):
+        code = (
+            f"from transformers import {loader} as M, AutoTokenizer as T; "
+            f"[c.from_pretrained('{name}').save_pretrained('FOLDER') for c in (M, T)]"
+        )
+        return UserError(
+            f"cannot load the {what} of {name!r}: {first_line(error)} Only safetensors are loaded. If you trust the "
+            f'repository, convert its weights once, and name the folder: python -c "{code}"'
+        )
     return UserError(
         f"cannot load the {what} of {name!r}: {first_line(error)} "
         f"Name a model folder, a Hub id such as org/model, or {SMOLLM2!r}"

@@ -156,14 +156,17 @@ class ClassifierSpec(_Part):
 
     @property
     def hash(self) -> str:
-        """Of everything that decides scores."""
-        decides = self.model_dump(mode="json", exclude={"licence", "published", "safetensors", "notes"})
+        """Of everything that decides how a model is asked and what its outputs mean."""
+        decides = self.model_dump(mode="json", exclude=_FACTS)
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def knows_filler(self) -> bool:
         """Whether the model has a class for sentences without a fact."""
         return any(each.label is Label.NO_FACT for each in self.labels)
+
+
+_FACTS = {"model", "revision", "licence", "published", "safetensors", "notes"}
 
 
 def presets() -> dict[str, ClassifierSpec]:

@@ -6,7 +6,7 @@ from maskdpo.schemas import Kind
 from maskdpo.text.claims.claims import find_claims
 from maskdpo.text.claims.tokens import tokenize
 
-MOST_WORDS = 3
+MOST_WORDS = 2
 """A remark ("Oh, good!") has at most so many words."""
 _QUESTION = re.compile(r"[^.!?。！？]*[?？][\s\"”’)」』]*")
 _TELLS = re.compile(r"\W*(did|do) you know\b", re.IGNORECASE)
@@ -17,7 +17,7 @@ def why_filler(sentence: str, kind: Kind) -> str | None:
     """Why a sentence states no fact, or None.
 
     Two rules, for sentences without a name, a number or a date: the sentence is one question, or it is prose of at most
-    three words, in a script with capitals. A list item of three words ("Heavy rain") may answer the question.
+    two words, in a script with capitals. A list item ("Heavy rain") may be the answer.
     """
     tokens = tokenize(sentence)
     if any(not claim.weak for claim in find_claims(tokens, (), ())):

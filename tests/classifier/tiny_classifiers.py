@@ -1,5 +1,6 @@
 """Tiny random classifiers of the classes that the presets have, with tokenizers that write their special tokens."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,18 @@ def tokenizer(begin: str, end: str, *, metaspace: bool = False, pairs: bool = Tr
     )  # fmt: skip
 
 
+@cache
+def words_of(kind: str) -> T.PreTrainedTokenizerFast:
+    """The tokenizer of a kind of model."""
+    made: T.PreTrainedTokenizerFast = _MODELS[kind]["tokenizer"]()
+    return made
+
+
 def save(folder: Path, kind: str, labels: int = 2, names: dict[int, str] | None = None) -> Path:
     """A random model with its tokenizer as a folder: deberta, roberta, t5, modernbert, llama."""
     torch.manual_seed(0)
     made: Any = _MODELS[kind]
-    words = made["tokenizer"]()
+    words = words_of(kind)
     common = {"vocab_size": len(words), "pad_token_id": words.pad_token_id, "num_labels": labels}
     if names is not None:
         common["id2label"], common["label2id"] = names, {name: index for index, name in names.items()}
@@ -83,7 +91,7 @@ _MODELS: dict[str, dict[str, Any]] = {
         "model": T.T5ForConditionalGeneration,
         "config": lambda num_labels, **more: T.T5Config(
             **more, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu",
-            decoder_start_token_id=0, initializer_factor=3.0, tie_word_embeddings=False,
+            decoder_start_token_id=0, initializer_factor=0.8, tie_word_embeddings=False,
         ),
     },
     "modernbert": {
