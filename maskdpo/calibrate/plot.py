@@ -36,7 +36,7 @@ def draw_reliability(path: Path, calibration: Calibration) -> None:
     axis.set_ylabel("share right in gold, with 95% intervals over topics")
     axis.set_aspect("equal")
     axis.grid(alpha=0.3)
-    axis.legend()
+    axis.legend(loc="upper left", fontsize=8)
     with atomic_write(path) as file:
         figure.savefig(file, dpi=150, format=path.suffix.lower()[1:], bbox_inches="tight")
 
