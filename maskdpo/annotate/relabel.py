@@ -11,7 +11,7 @@ from maskdpo.annotate.stats import SentenceCounts
 from maskdpo.console import progress
 from maskdpo.errors import UserError
 from maskdpo.io import atomic_write, read_located, record_writer, refuse_overwriting
-from maskdpo.run_record import Run, meta_file
+from maskdpo.run_record import Run, meta_file, refuse_replacing
 from maskdpo.schemas import Annotation, Status
 from maskdpo.verdicts.decision import Rule
 
@@ -56,8 +56,10 @@ def relabel(
     """
     inputs = {"annotations": annotations} | ({"calibration": calibration} if calibration else {})
     refuse_overwriting(out, *inputs.values())
+    refuse_replacing(out, "relabel")
     if summary is not None:
         refuse_overwriting(summary, *inputs.values())
+        refuse_replacing(summary)
     options = {
         "calibration": rule.calibration.hash if rule.calibration else None,
         "min_confidence": rule.min_confidence,

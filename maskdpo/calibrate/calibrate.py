@@ -14,7 +14,7 @@ from maskdpo.calibrate.settings import CalibrateSettings
 from maskdpo.console import warn
 from maskdpo.errors import InputError
 from maskdpo.io import atomic_write, refuse_overwriting
-from maskdpo.run_record import Run, meta_file
+from maskdpo.run_record import Run, meta_file, refuse_replacing
 from maskdpo.schemas import Label, group_of
 from maskdpo.verdicts import confusion
 from maskdpo.verdicts.confusion import Tables
@@ -80,9 +80,11 @@ def calibrate(settings: CalibrateSettings) -> Calibrated:
     for out in (settings.out, settings.plot):
         if out is not None:
             refuse_overwriting(out, *inputs.values())
+    refuse_replacing(settings.out, "calibrate")
     if settings.plot is not None:
         from maskdpo.calibrate.plot import check_plot
 
+        refuse_replacing(settings.plot)
         check_plot(settings.plot)
     found = read_cases(settings)
     scored, aim = found.scored, parse_aim(settings.aim)

@@ -57,11 +57,12 @@ def annotate(settings: AnnotateSettings) -> None:
     from maskdpo.annotate.labelling import annotate as run
 
     rule = read_rule(settings.calibration, settings.min_confidence)
+    judge = settings.make_judge()
     stats = run(
         settings.prompts,
         settings.responses,
         settings.out,
-        settings.make_judge(),
+        judge,
         settings.make_splitter(),
         restart=settings.restart,
         retry_failed=settings.retry_failed,
@@ -70,6 +71,8 @@ def annotate(settings: AnnotateSettings) -> None:
         rule=rule,
     )
     console.table(f"annotate -> {settings.out}", ("", "count"), _annotate_rows(stats))
+    for note in getattr(judge, "notes", list)():
+        console.say(f"note: {note}")
     if stats.file.failed:
         console.warn(
             f"{stats.file.failed} sentences could not be judged; they carry a status, no label, and do not train; "
@@ -83,7 +86,7 @@ def label_rows(file: "SentenceCounts") -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [(f"  {label.value}", n) for label, n in file.labels.most_common() if n]
     rows += [("  unsure", file.statuses[Status.UNSURE])] if file.statuses[Status.UNSURE] else []
     return rows + [
-        (f"  failed: {status.value}", n) for status, n in file.statuses.most_common() if n and status in FAILED
+        (f"  not judged: {status.value}", n) for status, n in file.statuses.most_common() if n and status in FAILED
     ]
 
 

@@ -32,8 +32,8 @@ def relabel(settings: RelabelSettings) -> None:
     rows: list[tuple[str, object]] = [("answers", stats.file.annotations), ("sentences", stats.file.sentences)]
     rows += [
         *label_rows(stats.file),
-        ("labels that are new", stats.changed),
-        ("labels taken back: unsure", stats.now_unsure),
+        ("sentences with another label than before", stats.changed),
+        ("unsure that had a label before", stats.now_unsure),
     ]
     console.table(f"relabel -> {settings.out}", ("", "count"), rows)
     warn_of_labels(stats.file, rule)

@@ -1,6 +1,7 @@
 """``maskdpo calibrate``: what distorts a judge is undone, and the figures are those of topics not fitted to."""
 
 import json
+import random
 from statistics import mean
 
 import numpy as np
@@ -62,13 +63,14 @@ def test_the_same_seed_gives_the_same_file(raw: World) -> None:
     )
 
 
+@pytest.mark.slow
 def test_labels_at_random_are_at_chance_on_held_out_topics_whatever_they_seem_in_sample() -> None:
-    """A judge that knows nothing, on 60 sentences of 30 topics: thresholds that seem to make it precise do not."""
+    """A judge that knows nothing, on 120 sentences of 60 topics: thresholds that seem to make it precise do not."""
     seeming, honest, balanced = [], [], []
-    for seed in range(20):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
-        given = rng.random(60).tolist()
-        gold = [RIGHT if value < 0.5 else WRONG for value in rng.random(60)]
+        given = rng.random(120).tolist()
+        gold = [RIGHT if value < 0.5 else WRONG for value in rng.random(120)]
         cases = [
             Case(f"t{i // 2}", g, None, {RIGHT: p, WRONG: 1 - p})
             for i, (g, p) in enumerate(zip(gold, given, strict=True))
@@ -80,7 +82,7 @@ def test_labels_at_random_are_at_chance_on_held_out_topics_whatever_they_seem_in
         labels = [one.label for one in cross_validated(cases, Aim(None), abstain=0.0, votes=1, seed=0)]
         balanced += [c.gold is label for c, label in zip(cases, labels, strict=True)]
     assert mean(seeming) >= 0.65
-    assert mean(honest) == pytest.approx(0.5, abs=0.05)
+    assert mean(honest) == pytest.approx(0.5, abs=0.06)
     assert mean(balanced) == pytest.approx(0.5, abs=0.05)
 
 
@@ -113,6 +115,10 @@ def test_precision_and_abstention_leave_sentences_unsure(raw: World) -> None:
 
 
 def test_a_class_that_no_threshold_makes_precise_enough_is_said(raw: World) -> None:
+    gold = raw.rows("gold.jsonl")
+    for row in gold[::2]:
+        row["sentences"][0]["label"] = random.Random(row["id"]).choice(["hallucination", "no_hallucination"])
+    raw.write("gold.jsonl", gold)
     ended = raw.run(*CALIBRATE, "--aim", "precision=0.999")
     thresholds = read_calibration(raw.path("c.json")).parameters.thresholds or {}
     never = [name for name, threshold in thresholds.items() if threshold is None]
