@@ -261,7 +261,7 @@ def relabel_annotations(
             raise UserError("`summary` goes with `out`")
         return stream_relabelled(_records(annotations, Annotation), rule)
     with as_file(annotations, Annotation, name="annotations") as file:
-        return relabel(file, Path(out), rule, calibration=loaded.calibration, summary=loaded.summary)
+        return relabel(file, Path(out), rule, summary=loaded.summary)
 
 
 @overload

@@ -9,7 +9,7 @@ from maskdpo.verdicts.decision import Rule, decide, own_verdict, read_calibratio
 
 def read_rule(calibration: Path | None, min_confidence: float | None) -> Rule:
     """The rule that the settings of a command name."""
-    return Rule(read_calibration(calibration) if calibration else None, min_confidence)
+    return Rule(read_calibration(calibration) if calibration else None, min_confidence, calibration)
 
 
 def under(rule: Rule, judge: JudgeInfo) -> JudgeInfo:

@@ -40,21 +40,18 @@ class RelabelStats:
         return {"whole_file": self.file.summary(), "changed": self.changed, "now_unsure": self.now_unsure}
 
 
-def relabel(
-    annotations: Path, out: Path, rule: Rule, *, calibration: Path | None = None, summary: Path | None = None
-) -> RelabelStats:
+def relabel(annotations: Path, out: Path, rule: Rule, *, summary: Path | None = None) -> RelabelStats:
     """Write the annotations with the labels that a rule gives their scores; scores and all else stay as they are.
 
     The result does not depend on rules that were applied before.
 
     Args:
-        calibration: the file of the rule's calibration, for the record of the run.
         summary: where to write the figures as JSON.
 
     Raises:
         UserError: annotations without a judge, or of another judge than the calibration is for.
     """
-    inputs = {"annotations": annotations} | ({"calibration": calibration} if calibration else {})
+    inputs = {"annotations": annotations} | ({"calibration": rule.source} if rule.source else {})
     refuse_overwriting(out, *inputs.values())
     refuse_replacing(out, "relabel")
     if summary is not None:

@@ -198,6 +198,13 @@ def doubts(calibration: Calibration, scored: Sequence[Case]) -> Iterator[str]:
             f"little gold: {len(scored)} sentences with scores ({count['right']} right, {count['wrong']} wrong) of "
             f"{calibration.gold_topics} topics{_how_much_more(calibration, len(scored))}"
         )
+    auroc = calibration.before.figures.get("auroc") if calibration.before else None
+    if auroc is not None and auroc.low is not None and auroc.low <= 0.5:
+        yield (
+            "on this gold the scores tell right from wrong no better than chance would (the interval of the AUROC "
+            f"begins at {auroc.low:.2f}), and no calibration mends that: take another protocol or a stronger judge, or "
+            "label more gold"
+        )
     for name, threshold in (calibration.parameters.thresholds or {}).items():
         if threshold is None:
             yield (

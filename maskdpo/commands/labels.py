@@ -28,7 +28,7 @@ def relabel(settings: RelabelSettings) -> None:
     from maskdpo.annotate.relabel import relabel as run
 
     rule = read_rule(settings.calibration, settings.min_confidence)
-    stats = run(settings.annotations, settings.out, rule, calibration=settings.calibration, summary=settings.summary)
+    stats = run(settings.annotations, settings.out, rule, summary=settings.summary)
     rows: list[tuple[str, object]] = [("answers", stats.file.annotations), ("sentences", stats.file.sentences)]
     rows += [
         *label_rows(stats.file),

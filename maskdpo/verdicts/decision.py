@@ -169,6 +169,8 @@ class Rule:
 
     calibration: Calibration | None = None
     min_confidence: float | None = None
+    source: Path | None = None
+    """The file of the calibration, for the records of runs."""
 
 
 class Decision(NamedTuple):
