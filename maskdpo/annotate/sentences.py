@@ -8,7 +8,6 @@ from maskdpo.console import progress
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Span
 from maskdpo.settings import load_settings
 
-
 Answers = Sequence[tuple[Prompt, Response, list[Span]]]
 """Answers with the spans to judge; the answers have ids of their own."""
 
