@@ -24,6 +24,7 @@ from maskdpo.io import read_records
 from maskdpo.schemas import Annotation, Label, Prompt, Response
 from maskdpo.settings import load_settings
 from maskdpo.train_judge import run, step
+from maskdpo.train_judge.card import published
 from maskdpo.train_judge.loop import learning_rate
 from maskdpo.train_judge.run import JudgeResult, train_judge
 from maskdpo.train_judge.settings import TrainJudgeConfig, TrainJudgeSettings
@@ -114,6 +115,11 @@ def test_a_language_model_becomes_a_judge_that_annotate_takes_as_it_is(tiny_mode
     assert str(tmp_path) not in card
     assert (tmp_path / "judge" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "judge" / "checkpoints").exists()
+    sent = published(tmp_path / "judge")
+    assert {"model.safetensors", "classifier.yaml", "calibration.json", "README.md", "train.yaml"} <= sent.keys()
+    assert "maskdpo_run.json" not in sent
+    texts = [one if isinstance(one, bytes) else one.read_bytes() for one in sent.values()]
+    assert not any(str(tmp_path).encode() in text or tiny_model.encode() in text for text in texts)
     command("report", tmp_path / "judge", "--out", tmp_path / "page.html")
     assert b"loss" in (tmp_path / "page.html").read_bytes()
 
