@@ -133,8 +133,13 @@ def topic_of(prompt: Prompt) -> str:
     return "reference " + hashlib.sha256("\n\n".join(prompt.passages).encode(errors="replace")).hexdigest()[:16]
 
 
-def split_topics(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+def split_topics(
+    examples: Sequence[Example], share: float, seed: int, most: int | None = None
+) -> tuple[list[Example], list[Example]]:
     """(to train on, held out): a share of the topics, at least one, chosen by a hash of seed and topic.
+
+    Args:
+        most: no further topic is held out once so many sentences are.
 
     Raises:
         UserError: there is a share to hold out, and only one topic.
@@ -147,7 +152,12 @@ def split_topics(examples: Sequence[Example], share: float, seed: int) -> tuple[
             "all sentences are about one topic, so that none can be held out: label sentences about other topics, or "
             "`heldout` 0 for training without early stopping and calibration"
         )
-    held = set(topics[: max(1, round(share * len(topics)))])
+    sizes = Counter(example.topic for example in examples)
+    held, count = set[str](), 0
+    for topic in topics[: max(1, round(share * len(topics)))]:
+        if most is None or count < most:
+            held.add(topic)
+            count += sizes[topic]
     return [e for e in examples if e.topic not in held], [e for e in examples if e.topic in held]
 
 

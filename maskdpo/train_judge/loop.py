@@ -20,9 +20,6 @@ from maskdpo.train_judge.checkpoint import State, load_best, load_newest, save_b
 from maskdpo.train_judge.settings import TrainJudgeConfig
 from maskdpo.train_judge.step import HeldOutFigures, Row, Trainer
 
-MOST_EVALUATED = 1000
-"""Held-out sentences of one evaluation during the training; the calibration uses all."""
-
 
 def total_steps(rows: int, config: TrainJudgeConfig) -> int:
     steps = config.epochs * math.ceil(rows / config.batch_size)
@@ -30,8 +27,8 @@ def total_steps(rows: int, config: TrainJudgeConfig) -> int:
 
 
 def eval_every(rows: int, config: TrainJudgeConfig) -> int:
-    """Steps between evaluations: by default four in a pass over the rows."""
-    return config.eval_every or max(1, math.ceil(rows / config.batch_size / 4))
+    """Steps between evaluations: by default two in a pass over the rows."""
+    return config.eval_every or max(1, math.ceil(rows / config.batch_size / 2))
 
 
 def learning_rate(step: int, total: int, config: TrainJudgeConfig) -> float:
@@ -58,12 +55,14 @@ class Loop:
     def __init__(self, out: Path, trainer: Trainer, rows: Sequence[Row], held_out: Sequence[Row], save_every: int):
         self.out, self.trainer, self.config = out, trainer, trainer.config
         self.rows = rows
-        self.held_out = list(held_out)[:MOST_EVALUATED]
+        self.held_out = held_out
         self.save_every = save_every
         self.folder = out / CHECKPOINTS
         self.total = total_steps(len(rows), self.config)
         self.every = eval_every(len(rows), self.config)
         self.state = State()
+        self.saved = 0
+        """The step of the newest checkpoint."""
         self.files: dict[str, IO[str]] = {}
 
     def run(self, signalled: Callable[[], int]) -> State:
@@ -74,7 +73,7 @@ class Loop:
         """
         model, config = self.trainer.base.model, self.config
         self.state = state = load_newest(self.folder, model, self.trainer.optimizer)
-        first = state.step
+        first = self.saved = state.step
         if first:
             say(f"resuming from step {first} of {self.total}")
         with ExitStack() as stack:
@@ -98,7 +97,7 @@ class Loop:
                     raise Interrupted(
                         f"interrupted; step {state.step} is saved. Repeat the same command to go on from there", stop
                     )
-            if self.save_every and state.step > first:
+            if self.save_every and state.step > self.saved:
                 self._save()  # what follows takes a while, too
         if self.held_out and state.best is not None and state.best != state.step:
             load_best(self.folder, state.best, model)
@@ -146,6 +145,7 @@ class Loop:
             file.flush()
             os.fsync(file.fileno())
         save_checkpoint(self.folder, self.state, self.trainer.base.model, self.trainer.optimizer)
+        self.saved = self.state.step
 
     def _write(self, name: str, row: dict[str, Any]) -> None:
         self.files[name].write(json.dumps(row) + "\n")

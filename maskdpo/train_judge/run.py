@@ -1,9 +1,8 @@
 """``maskdpo train-judge``: from labelled sentences to the folder of a judge; resumable by the same command."""
 
-import random
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,23 @@ from maskdpo.errors import InputError, UserError
 from maskdpo.identity import fingerprint
 from maskdpo.io import atomic_write
 from maskdpo.io.append import LOCK_SUFFIX, sole_writer
-from maskdpo.models import load_config, pick_device
+from maskdpo.models import pick_device
 from maskdpo.run_folder import moved_in_last_config, read_rows, remove_all, stop_between_steps
 from maskdpo.run_record import META_IN_FOLDER, Run, read_meta, set_aside
 from maskdpo.schemas.training import CHECKPOINTS, CURVES, EVALS, METRICS, SETTINGS
-from maskdpo.train_judge.augment import augmented
-from maskdpo.train_judge.base import judge_already, kind_of, load_base, load_tokenizer_of, new_spec
+from maskdpo.train_judge.base import load_base
 from maskdpo.train_judge.card import CALIBRATION, CARD, DataCounts, Told, judge_card, roles, settings_text
 from maskdpo.train_judge.checkpoint import State
 from maskdpo.train_judge.curves import draw_curves
-from maskdpo.train_judge.examples import Example, FileCounts, read_examples, read_gold, split_topics
+from maskdpo.train_judge.data import Data, read_data
+from maskdpo.train_judge.examples import FileCounts
 from maskdpo.train_judge.figures import JudgeFigures, ScoreSentences, fit_calibration, judge_examples, judge_figures
 from maskdpo.train_judge.loop import Loop
 from maskdpo.train_judge.rows import Reader, make_rows
 from maskdpo.train_judge.settings import TrainJudgeConfig, TrainJudgeSettings
-from maskdpo.train_judge.step import Row, Trainer
-from maskdpo.train_judge.targets import Classes, choose_classes, speaks_of
+from maskdpo.train_judge.step import Trainer
+from maskdpo.train_judge.targets import Classes, speaks_of
 from maskdpo.verdicts.decision import read_calibration
-
-MOST_TO_CALIBRATE = 2000
-"""Held-out sentences that the finished judge is calibrated with."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +47,6 @@ class JudgeResult:
     held_out: JudgeFigures | None
     gold: JudgeFigures | None
     calibration: Path | None
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What is trained on, before tokens."""
-
-    train: list[Example]
-    held_out: list[Example]
-    gold: list[Example]
-    files: list[FileCounts]
-    spec: ClassifierSpec
-    classes: Classes
-    fresh: bool
-    tokenizer: Any
 
 
 def train_judge(settings: TrainJudgeSettings, score: ScoreSentences) -> JudgeResult | None:
@@ -96,7 +78,7 @@ def _train_judge(settings: TrainJudgeSettings, score: ScoreSentences) -> JudgeRe
     if run and run.previous and run.previous.status == "complete":
         say(f"{out}: this very run is complete; nothing to do (`restart` trains it again)")
         return None
-    data = _read(settings, config)
+    data = read_data(settings, config)
     reader, left_out = Reader(data.spec, data.tokenizer), Counter[str]()
     rows, held_out = (
         make_rows(some, reader, data.classes, soft=config.soft, left_out=left_out)
@@ -109,7 +91,7 @@ def _train_judge(settings: TrainJudgeSettings, score: ScoreSentences) -> JudgeRe
         set_aside(out)
         run = _record(settings, recorded)
     run.begin({"model_files": fingerprint(config.model, files)})
-    loop = Loop(out, Trainer(base, config), rows, _drawn(held_out, config.seed), settings.save_every)
+    loop = Loop(out, Trainer(base, config), rows, held_out, settings.save_every)
     with stop_between_steps() as signalled:
         state = loop.run(signalled)
     _export(base.merged(), data.spec, config, out)
@@ -147,39 +129,6 @@ def _record(settings: TrainJudgeSettings, recorded: dict[str, Any]) -> Run:
     )
 
 
-def _read(settings: TrainJudgeSettings, config: TrainJudgeConfig) -> _Data:
-    """All sentences, split and augmented, and the spec of the judge."""
-    examples, files = read_examples(settings.labelled, settings.prompts, config.weights)
-    gold = []
-    if settings.eval_file:
-        asked = [*settings.prompts, *([settings.eval_prompts] if settings.eval_prompts else [])]
-        gold = read_gold(settings.eval_file, [settings.eval_prompts] if settings.eval_prompts else asked)
-    if settings.calibration:
-        corrected = read_calibration(settings.calibration)
-        examples = [replace(e, scores=corrected.apply(e.scores)) if e.scores else e for e in examples]
-    train, held_out = split_topics(examples, config.heldout, config.seed)
-    if config.augment:
-        train += augmented(train, config.augment, config.seed)
-    tokenizer = load_tokenizer_of(config)
-    spec = judge_already(config.model)
-    fresh = spec is None
-    if spec is None:
-        kind = kind_of(config.model, load_config(config.model, trust_remote_code=config.trust_remote_code))
-        classes = choose_classes(config.classes, train, soft=config.soft)
-        spec = new_spec(kind, classes, tokenizer, config)
-    else:
-        if config.classes != "auto":
-            raise UserError(f"{config.model}: is a judge already and keeps its labels; leave `classes` at auto")
-        classes = tuple(dict.fromkeys(each.label for each in spec.labels))
-        choose_classes("auto", [e for e in train if speaks_of(e.label, classes)], soft=config.soft)
-    return _Data(train, held_out, gold, files, spec, classes, fresh, tokenizer)
-
-
-def _drawn(rows: Sequence[Row], seed: int) -> list[Row]:
-    """In a seeded order, because an evaluation may take the first ones only."""
-    return random.Random(seed).sample(list(rows), len(rows))
-
-
 def _export(classifier: Classifier, spec: ClassifierSpec, config: TrainJudgeConfig, out: Path) -> None:
     """Model, tokenizer and spec, as the folder that judges."""
     with moved_in_last_config(out) as folder:
@@ -198,7 +147,7 @@ _OF_THE_BASE: dict[str, Any] = {
 def _measured(
     settings: TrainJudgeSettings,
     score: ScoreSentences,
-    data: _Data,
+    data: Data,
     counts: DataCounts,
     state: State,
     total: int,
@@ -206,7 +155,6 @@ def _measured(
     """The finished judge on the held-out topics, its calibration, and its figures on gold."""
     out, seed = settings.out, settings.seed
     held_out = [e for e in data.held_out if speaks_of(e.label, data.classes)]
-    held_out = random.Random(seed).sample(held_out, min(len(held_out), MOST_TO_CALIBRATE))
     calibration, of_held_out, of_gold = None, None, None
     if held_out:
         info, judged = judge_examples(score, str(out), held_out, settings.device)
@@ -238,7 +186,7 @@ def _measured(
 
 
 def _write_texts(
-    settings: TrainJudgeSettings, config: TrainJudgeConfig, run: Run, data: _Data, result: JudgeResult
+    settings: TrainJudgeSettings, config: TrainJudgeConfig, run: Run, data: Data, result: JudgeResult
 ) -> None:
     out = settings.out
     told = Told(

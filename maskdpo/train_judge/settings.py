@@ -76,15 +76,20 @@ class TrainJudgeConfig(Settings):
         Field(ge=0, le=0.5),
         Option("Share of the topics that are not trained on: they choose the best weights and calibrate.", HELD_OUT),
     ] = 0.1
+    heldout_most: Annotated[
+        int,
+        Field(ge=20),
+        Option("No further topics are held out once so many sentences are: every evaluation reads them all.", HELD_OUT),
+    ] = 400
     best_by: Annotated[
         Literal["loss", "auroc"], Option("What is best on the held-out topics, and worth keeping.", HELD_OUT)
     ] = "loss"
     eval_every: Annotated[
-        int | None, Count, Option("Steps between evaluations. [default: four in a pass over the rows]", HELD_OUT)
+        int | None, Count, Option("Steps between evaluations. [default: two in a pass over the rows]", HELD_OUT)
     ] = None
     patience: Annotated[
         int, Field(ge=0), Option("Stop after so many evaluations without a better one; 0: never.", HELD_OUT)
-    ] = 4
+    ] = 3
     passage_words: Annotated[
         int, Field(ge=20), Option("Length of the passage of the reference that the model reads.", INPUTS)
     ] = 150

@@ -73,6 +73,9 @@ def test_no_topic_is_on_both_sides_of_the_split(tmp_path: Path) -> None:
     assert split_topics(examples, 0.25, seed=3) == (train, held_out)
     assert split_topics(examples, 0.25, seed=4)[1] != held_out
     assert split_topics(examples, 0.0, seed=3) == (examples, [])
+    few = split_topics(examples, 0.25, seed=3, most=15)[1]
+    assert few == [e for e in held_out if e in few]
+    assert len({e.topic for e in few}) == 2  # a topic has ten sentences
 
 
 def test_prompts_about_one_reference_are_one_topic() -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig
 
 import maskdpo
+from maskdpo import api
 from maskdpo.annotate.sentences import by_classifier
 from maskdpo.classifier.spec import read_spec
 from maskdpo.cli import main
@@ -231,19 +232,19 @@ def test_augmented_sentences_are_counted_and_said_in_the_card(encoder: str, tmp_
     for i in range(40):
         text = "The mill was built in 1834." if i % 2 == 0 else "Zebras quack."
         reference = "The mill was built in 1834. The bridge was opened in 1790."
-        prompts.append({"id": f"p{i}", "prompt": "?", "reference": reference, "topic": f"t{i // 2 % 8}"})
+        prompts.append({"id": f"p{i}", "prompt": "?", "reference": reference, "topic": f"t{i // 2 % 10}"})
         label = "no_hallucination" if i % 2 == 0 else "hallucination"
         sentences = [{"start": 0, "end": len(text), "label": label}]
         annotations.append({"id": f"a{i}", "prompt_id": f"p{i}", "response": text, "sentences": sentences})
     files = tmp_path / "a.jsonl", tmp_path / "p.jsonl"
     for file, rows in zip(files, (annotations, prompts), strict=True):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = trained(encoder, files, tmp_path / "judge", augment=1.0, epochs=1)
+    result = trained(encoder, files, tmp_path / "judge", augment=1.0, epochs=1, heldout=0.2)
     assert result is not None
-    assert result.data.changed == 15  # of 20 right sentences a quarter is held out
-    assert result.data.rows == 45
-    assert result.data.held_out == 10
-    assert "**Augmented:** 15 of the sentences" in (tmp_path / "judge" / "README.md").read_text()
+    assert result.data.changed == 16  # of 20 right sentences a fifth is held out
+    assert result.data.rows == 48
+    assert result.data.held_out == 8
+    assert "**Augmented:** 16 of the sentences" in (tmp_path / "judge" / "README.md").read_text()
 
 
 def weights(judge: Path) -> dict[str, Any]:
@@ -342,11 +343,11 @@ def test_settings_come_from_a_file_and_are_written_for_the_next_run(encoder: str
 def test_the_python_function_takes_records(encoder: str, tmp_path: Path) -> None:
     labelled, prompts = write_data(tmp_path, BOTH, 32)
     records = list(read_records(labelled, Annotation)), list(read_records(prompts, Prompt))
-    result = maskdpo.api.train_judge(*records, tmp_path / "judge", model=encoder, epochs=1, heldout=0.25)
+    result = api.train_judge(*records, tmp_path / "judge", model=encoder, epochs=1, heldout=0.25)
     assert result is not None
-    assert result.data.rows == 24
+    assert result.data.rows + result.data.held_out == 32
     assert (tmp_path / "judge.labelled.jsonl").exists()
-    again = maskdpo.api.train_judge([labelled], [prompts], tmp_path / "other", model=encoder, epochs=1, heldout=0.25)
+    again = api.train_judge([labelled], [prompts], tmp_path / "other", model=encoder, epochs=1, heldout=0.25)
     assert again is not None
     assert same(tmp_path / "judge", tmp_path / "other")
 
@@ -376,7 +377,7 @@ def test_a_base_without_a_tokenizer_is_refused(encoder: str, tmp_path: Path) -> 
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(Path(encoder) / name, bare / name)
-    with pytest.raises(UserError, match="cannot load the tokenizer of"):
+    with pytest.raises(UserError, match="has no tokenizer, or one to which every word is unknown"):
         trained(str(bare), write_data(tmp_path, BOTH, 16), tmp_path / "judge")
 
 
