@@ -14,8 +14,8 @@ import krippendorff
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdpo.evaluate.factuality import Estimate, ratio
 from maskdpo.schemas import Annotation, Label, Sentence, group_of
+from maskdpo.verdicts.estimate import Estimate, ratio
 from maskdpo.verdicts.gold import overlapping
 
 CLASSES = ("right", "wrong", "no_fact")

@@ -8,60 +8,22 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskdpo.schemas import Annotation, Counts, Prompt
+from maskdpo.verdicts.estimate import Estimate, ratio, topic_draws
 
 FIELDS = ("answers", *Counts._fields, "known_end", "cut_off", "characters", "penalised")
 Sums = NDArray[np.float64]
 """[topics, FIELDS] or [FIELDS]: sums over answers."""
 Figures = Mapping[str, Callable[[Sums], Sums]]
 
-RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95% bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, value: float, samples: Sums) -> Self:
-        """The interval holds the middle 95% of the samples in which the figure is defined."""
-        low, high = (np.nan, np.nan) if np.isnan(samples).all() else np.nanquantile(samples, [0.025, 0.975])
-        return cls(float(value), float(low), float(high))
-
-    def __str__(self) -> str:
-        return f"{_short(self.value)} [{_short(self.low)}, {_short(self.high)}]" if not np.isnan(self.value) else "-"
-
-    def signed(self) -> str:
-        """A difference as text: with signs, and a star where the interval does not contain 0."""
-        if np.isnan(self.value):
-            return "-"
-        sure = self.low > 0 or self.high < 0
-        return f"{_short(self.value, '+')} [{_short(self.low, '+')}, {_short(self.high, '+')}]{' *' if sure else ''}"
-
-
-def _short(value: float, sign: str = "") -> str:
-    """Three decimals for shares, fewer for larger figures."""
-    decimals = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 0
-    return f"{value:{sign}.{decimals}f}"
-
 
 def _field(sums: Sums, *names: str) -> Sums:
     total: Sums = sum((sums[..., FIELDS.index(name)] for name in names), np.zeros(sums.shape[:-1]))
     return total
-
-
-def ratio(above: Sums, below: Sums) -> Sums:
-    """``above / below``; NaN where ``below`` is 0."""
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
 FIGURES: Figures = {
@@ -121,12 +83,6 @@ def _by_topic(
     return dict(sums)
 
 
-def _draws(topics: int, seed: int) -> Sums:
-    """[RESAMPLES, topics]: how often each topic is drawn. Topics are independent of each other, sentences are not."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(topics, np.full(topics, 1 / topics), RESAMPLES).astype(np.float64)
-
-
 def summarise(
     annotations: Iterable[Annotation],
     prompts: Mapping[str, Prompt] | None = None,
@@ -140,7 +96,7 @@ def summarise(
         length_penalty: gamma of ``penalised_precision``; None leaves the figure out.
     """
     table = np.stack(list(_by_topic(annotations, prompts, length_penalty).values()))
-    return _summary(table, _draws(len(table), seed) @ table, _figures(length_penalty))
+    return _summary(table, topic_draws(len(table), seed) @ table, _figures(length_penalty))
 
 
 def _summary(table: Sums, resampled: Sums, figures: Figures) -> Summary:
@@ -172,7 +128,7 @@ def compare(
         return None
     figures = _figures(length_penalty)
     tables = [np.stack([sums[topic] for topic in shared]) for sums in (sums_a, sums_b)]
-    draws = _draws(len(shared), seed)
+    draws = topic_draws(len(shared), seed)
     resampled = [draws @ table for table in tables]
     summaries = [_summary(table, drawn, figures) for table, drawn in zip(tables, resampled, strict=True)]
     difference = {

@@ -10,12 +10,13 @@ from typing import Any
 from maskdpo.console import warn
 from maskdpo.errors import UserError
 from maskdpo.evaluate.agreement import Agreement, ClassAgreement, agreement
-from maskdpo.evaluate.factuality import Comparison, Estimate, Summary, compare, summarise
+from maskdpo.evaluate.factuality import Comparison, Summary, compare, summarise
 from maskdpo.evaluate.settings import EvaluateSettings
 from maskdpo.html.render import SummaryTable
 from maskdpo.io import atomic_write, read_answers, read_prompts, read_records
 from maskdpo.run_record import sha256_of
 from maskdpo.schemas import Annotation, JudgeInfo, Prompt
+from maskdpo.verdicts.estimate import Estimate
 
 AGREEMENT_NAMES = {
     "accuracy": "accuracy",
