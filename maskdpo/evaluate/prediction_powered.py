@@ -47,8 +47,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdpo.errors import UserError
-from maskdpo.evaluate.factuality import Estimate
+from maskdpo.evaluate.factuality import PRECISION, RIGHT_OF_ALL
 from maskdpo.schemas import Annotation, Sentence, group_of
+from maskdpo.verdicts.estimate import Estimate
 from maskdpo.verdicts.gold import overlapping
 
 FIELDS = (
@@ -65,7 +66,7 @@ FIELDS = (
 )
 """Sums over the sentences of a topic: of the judge over all; over gold their number, w and w^2; weighted with w, the
 gold labels and the labels that the judge gave to these sentences."""
-FIGURES = ("right / all sentences", "right / (right + wrong)")
+FIGURES = (RIGHT_OF_ALL, PRECISION)
 Drawn = Literal["recorded", "random"]
 
 TopicSums = Mapping[str, NDArray[np.float64]]
@@ -208,7 +209,7 @@ def _slope(ratio: _Ratio) -> Array:
 
 def _ratio(table: Array, name: str) -> _Ratio:
     n, right, wrong, gold, w, w_squared, gold_right, gold_wrong, said_right, said_wrong = table.T
-    whole = name == "right / all sentences"
+    whole = name == RIGHT_OF_ALL
     truth = np.stack([gold_right, w if whole else gold_right + gold_wrong])
     said = np.stack([said_right, w if whole else said_right + said_wrong])
     judge = np.stack([right, n if whole else right + wrong])
