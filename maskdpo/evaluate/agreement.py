@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdpo.schemas import Annotation, Label, Sentence, group_of
-from maskdpo.verdicts.estimate import Estimate, ratio
+from maskdpo.verdicts import confusion
+from maskdpo.verdicts.confusion import Tables
+from maskdpo.verdicts.estimate import Estimate
 from maskdpo.verdicts.gold import overlapping
 
 CLASSES = ("right", "wrong", "no_fact")
 ANAH_LABELS = ("no_hallucination", "contradictory", "unverifiable", "no_fact")
 RESAMPLES = 1000
 
-Tables = NDArray[np.float64]
-"""[..., gold, judged]: confusion tables; or [...]: one figure per table."""
 Pairs = list[tuple[str, str | None]]
 """Per sentence the gold class and the judged class; None: not judged."""
 
@@ -126,8 +126,8 @@ def _class_agreement(answers: Sequence[Pairs], classes: tuple[str, ...], seed: i
     if not answers:
         return None
     tables = np.stack([_confusion(answer, classes) for answer in answers])
-    confusion = tables.sum(0)
-    if not confusion[:, :-1].any():
+    whole = tables.sum(0)
+    if not whole[:, :-1].any():
         return None
     truth, found = zip(*(pair for answer in answers for pair in answer), strict=True)
     judged = [(t, f) for t, f in zip(truth, found, strict=True) if f is not None]
@@ -145,7 +145,7 @@ def _class_agreement(answers: Sequence[Pairs], classes: tuple[str, ...], seed: i
             name: ClassFigures(float(p), float(r), float(f1), int(n))
             for name, p, r, f1, n in zip(classes, *scores, strict=True)
         },
-        confusion=confusion,
+        confusion=whole,
     )
 
 
@@ -199,38 +199,10 @@ def _draws(tables: NDArray[np.int64], seed: int) -> Tables:
     return np.stack(drawn).reshape(RESAMPLES, *some.shape[1:]).astype(np.float64)
 
 
-def _diagonal(tables: Tables) -> Tables:
-    return np.diagonal(tables, axis1=-2, axis2=-1)
-
-
-def _accuracy(tables: Tables) -> Tables:
-    return ratio(_diagonal(tables).sum(-1), tables.sum((-2, -1)))
-
-
-def _kappa(tables: Tables) -> Tables:
-    total = tables.sum((-2, -1))
-    chance = ratio((tables.sum(-1) * tables.sum(-2)).sum(-1), total**2)
-    return ratio(_accuracy(tables) - chance, 1 - chance)
-
-
-def _alpha(tables: Tables) -> Tables:
-    """Two raters give 2N labels, n_c of them of class c: 1 - (2N - 1) 2 (N - agreed) / ((2N)^2 - sum of n_c^2)."""
-    total = tables.sum((-2, -1))
-    pool = tables.sum(-1) + tables.sum(-2)
-    differing = 2 * (total - _diagonal(tables).sum(-1))
-    return 1 - ratio((2 * total - 1) * differing, (2 * total) ** 2 - (pool**2).sum(-1))
-
-
-def _macro_f1(tables: Tables) -> Tables:
-    gold, said = tables.sum(-1), tables.sum(-2)
-    f1 = np.where(gold > 0, ratio(2 * _diagonal(tables), gold + said), 0)
-    return ratio(f1.sum(-1), (gold > 0).sum(-1).astype(np.float64))
-
-
 FIGURES: dict[str, Callable[[Tables], Tables]] = {
-    "accuracy": _accuracy,
-    "kappa": _kappa,
-    "alpha": _alpha,
-    "macro_f1": _macro_f1,
+    "accuracy": confusion.accuracy,
+    "kappa": confusion.kappa,
+    "alpha": confusion.alpha,
+    "macro_f1": confusion.macro_f1,
 }
 """The figures of ``library_figures`` as functions of confusion tables: the libraries are too slow for all draws."""

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from maskdpo.errors import InputError, UserError, first_problem
 from maskdpo.io import open_input
-from maskdpo.schemas import WRONG, JudgeInfo, Label, Record, Status, group_of
+from maskdpo.schemas import WRONG, JudgeInfo, Label, Record, Sentence, Status, group_of
 
 Class = Literal["right", "wrong", "no_fact"]
 CLASSES: tuple[Class, ...] = ("right", "wrong", "no_fact")
@@ -250,3 +250,16 @@ def refuse_other_judge(calibration: Calibration, judge: JudgeInfo, path: object)
         raise UserError(
             f"{path}: was made for another judge ({'; '.join(differ)}); calibrate this one with `maskdpo calibrate`"
         )
+
+
+def own_verdict(sentence: Sentence, judge: JudgeInfo) -> tuple[Label | None, float | None]:
+    """Label and confidence of a sentence as its judge gave them, before any rule.
+
+    Where a rule has replaced them, the likeliest label by the scores and its score. This is what the judge gave, except
+    where the turns of a protocol (``staged``) led elsewhere. Without scores, what is there.
+    """
+    replaced = sentence.status is Status.UNSURE or judge.calibration is not None
+    if not replaced or not sentence.scores:
+        return sentence.label, sentence.confidence
+    label = likeliest(sentence.scores)
+    return label, sentence.scores[label]

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdpo.schemas import RIGHT, WRONG, Label
-from maskdpo.verdicts.estimate import Estimate, Floats, topic_draws
+from maskdpo.verdicts.estimate import Estimate, Floats, ratio, topic_draws
 
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 Figure = Callable[[Floats, Bools, Floats | None], float]
 
 BINS = 10
@@ -47,20 +48,20 @@ def brier(probability: Floats, right: Bools, weights: Floats | None = None) -> f
     return float(np.average((probability - right) ** 2, weights=weights))
 
 
-def ece(probability: Floats, right: Bools, weights: Floats | None = None) -> float:
+def ece(probability: Floats, right: Bools, weights: Floats | None = None, bins: Ints | None = None) -> float:
     """The expected calibration error: the mean over bins, by their sentences, of |mean probability - share right|.
 
     Bins of equal mass (Nixon et al. 2019, arXiv 1904.01685): ``bins_of``. The figure is above 0 even for perfect
-    probabilities where bins are small.
+    probabilities where bins are small, and more so in draws of the bootstrap: its interval is too high, if anything.
     """
     weights = np.ones(len(probability)) if weights is None else weights
     if not weights.any():
         return np.nan
-    gaps = np.bincount(bins_of(probability), weights * (probability - right))
+    gaps = np.bincount(bins_of(probability) if bins is None else bins, weights * (probability - right))
     return float(np.abs(gaps).sum() / weights.sum())
 
 
-def bins_of(probability: Floats) -> NDArray[np.int64]:
+def bins_of(probability: Floats) -> Ints:
     """[n]: the bin of each sentence. Bins hold about equally many sentences, and equal probabilities share a bin."""
     count = max(1, min(BINS, len(probability) // PER_BIN))
     edges = np.unique(np.quantile(probability, np.arange(1, count) / count, method="higher"))
@@ -80,21 +81,18 @@ class Bin(NamedTuple):
 def reliability(probability: Floats, right: Bools, topics: Sequence[str], *, seed: int = 0) -> list[Bin]:
     """The bins of ``ece``, from the least probability to the greatest, with intervals over topics."""
     bins = bins_of(probability)
-    draws = _sentence_draws(topics, seed)
-    found = []
-    for i in range(int(bins.max()) + 1):
-        inside = bins == i
-        drawn = [_share(right[inside], weights[inside]) for weights in draws]
-        share = Estimate.of(float(right[inside].mean()), np.array(drawn))
-        found.append(Bin(float(probability[inside].mean()), share, int(inside.sum())))
-    return found
+    names, topic = np.unique(np.asarray(topics), return_inverse=True)
+    count = np.zeros((2, len(names), int(bins.max()) + 1))
+    np.add.at(count, (right.astype(int), topic, bins), 1)
+    draws = topic_draws(len(names), seed)
+    drawn = ratio(draws @ count[1], draws @ count.sum(0))
+    return [
+        Bin(float(probability[bins == i].mean()), Estimate.of(right[bins == i].mean(), drawn[:, i]), int(n))
+        for i, n in enumerate(count.sum((0, 1)))
+    ]
 
 
-def _share(right: Bools, weights: Floats) -> float:
-    return float(np.average(right, weights=weights)) if weights.any() else np.nan
-
-
-FIGURES: Mapping[str, Figure] = {"auroc": auroc, "brier": brier, "ece": ece}
+FIGURES: dict[str, Figure] = {"auroc": auroc, "brier": brier, "ece": ece}
 
 
 def probability_figures(
@@ -105,18 +103,12 @@ def probability_figures(
     Args:
         topics: [n], the topic of each sentence.
     """
-    draws = _sentence_draws(topics, seed)
-    return {
-        name: Estimate.of(figure(probability, right, None), _over(partial(figure, probability, right), draws))
-        for name, figure in FIGURES.items()
-    }
-
-
-def _over(figure: Callable[[Floats], float], draws: Floats) -> Floats:
-    return np.array([figure(weights) for weights in draws])
-
-
-def _sentence_draws(topics: Sequence[str], seed: int) -> Floats:
-    """[RESAMPLES, n]: how often each sentence counts."""
     names, topic = np.unique(np.asarray(topics), return_inverse=True)
-    return topic_draws(len(names), seed)[:, topic]
+    draws = topic_draws(len(names), seed)[:, topic]
+    figures = FIGURES | {"ece": partial(ece, bins=bins_of(probability))}
+    return {
+        name: Estimate.of(
+            figure(probability, right, None), np.array([figure(probability, right, weights) for weights in draws])
+        )
+        for name, figure in figures.items()
+    }

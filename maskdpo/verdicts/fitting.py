@@ -1,0 +1,155 @@
+"""Fits the parameters of a calibration (``verdicts.decision``) to gold labels."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from maskdpo.errors import UserError
+from maskdpo.schemas import Label, group_of
+from maskdpo.verdicts.decision import CLASSES, ROUNDING, Class, Parameters, classes, compatible
+from maskdpo.verdicts.estimate import Floats
+
+OFFSET_SPREAD = 2.0
+"""Standard deviation of the prior of an offset, in log-odds."""
+TEMPERATURE_SPREAD = 1.0
+"""Standard deviation of the prior of log(temperature). 50 sentences outweigh both priors where they speak clearly."""
+FLOOR = 1e-6
+LEAST_GIVEN = 5
+"""A threshold rests on at least so many gold sentences."""
+
+
+class Example(NamedTuple):
+    """A sentence with the scores of the judge and its gold label."""
+
+    scores: Mapping[Label, float]
+    gold: Label
+
+
+class Aim(NamedTuple):
+    """What labels are decided for."""
+
+    precision: float | None
+    """The least precision of right and of wrong; None: balanced accuracy is to be greatest."""
+
+    def __str__(self) -> str:
+        return "balanced" if self.precision is None else f"precision={self.precision:g}"
+
+
+def parse_aim(text: str) -> Aim:
+    """``balanced``, or ``precision=P`` with 0.5 < P < 1.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text == "balanced":
+        return Aim(None)
+    name, _, number = text.partition("=")
+    try:
+        precision = float(number) if name == "precision" else -1.0
+    except ValueError:
+        precision = -1.0
+    if not 0.5 < precision < 1:
+        raise ValueError(f"{text!r} is neither balanced nor precision=P with a P between 0.5 and 1")
+    return Aim(precision)
+
+
+def fit(examples: Sequence[Example], aim: Aim, *, abstain: float = 0.0, votes: int = 1) -> Parameters:
+    """The parameters for a judge, with what its labels are decided by.
+
+    Args:
+        votes: of the judge. A label without a vote of N has the score 1 / 2N.
+
+    Raises:
+        UserError: no example has a gold label that any score speaks of.
+    """
+    fitted = _fit_probabilities(examples, FLOOR if votes == 1 else 1 / (2 * votes))
+    if aim.precision is None:
+        return fitted.model_copy(update={"weights": _balancing(examples), "abstain": abstain})
+    return fitted.model_copy(update={"thresholds": _thresholds(examples, fitted, aim.precision), "abstain": abstain})
+
+
+def _fit_probabilities(examples: Sequence[Example], floor: float) -> Parameters:
+    """Temperature and offsets by penalised maximum likelihood.
+
+    The likelihood of a gold label is the probability of all labels that are compatible with it; where the scores do not
+    speak of any, it is the unassigned probability. Where there is none of that either, the example says nothing.
+    The priors are normal, around what changes nothing: log T ~ N(0, 1), b_l ~ N(0, 2).
+    """
+    from scipy.optimize import minimize
+    from scipy.special import logsumexp
+
+    labels = [label for label in Label if any(label in example.scores for example in examples)]
+    logs, fits = _tables(examples, labels, floor)
+    told = fits.any(1)
+    if not told.any():
+        raise UserError("the judge gives no score to any label that gold has, so there is nothing to calibrate it with")
+    logs, fits = logs[told], fits[told]
+
+    def loss(values: Floats) -> float:
+        offsets = np.append(values[1:], 0.0)  # the last outcome: unassigned
+        z = logs / np.exp(values[0]) + offsets
+        likelihood = logsumexp(np.where(fits, z, -np.inf), axis=1) - logsumexp(z, axis=1)
+        prior = (values[0] / TEMPERATURE_SPREAD) ** 2 + ((values[1:] / OFFSET_SPREAD) ** 2).sum()
+        return float(prior / 2 - likelihood.sum())
+
+    values = minimize(loss, np.zeros(1 + len(labels)), method="L-BFGS-B").x
+    offsets = {label: float(value) for label, value in zip(labels, values[1:], strict=True)}
+    return Parameters(temperature=float(np.exp(values[0])), offsets=offsets, floor=floor)
+
+
+def _tables(examples: Sequence[Example], labels: Sequence[Label], floor: float) -> tuple[Floats, Floats]:
+    """[examples, labels + unassigned], twice: log scores (-inf: not spoken of), and what is compatible with gold."""
+    logs = np.full((len(examples), len(labels) + 1), -np.inf)
+    fits = np.zeros(logs.shape, dtype=bool)
+    for i, (scores, gold) in enumerate(examples):
+        left = 1.0 - sum(scores.values())
+        known = [label for label in labels if label in scores or left <= ROUNDING]
+        for label in known:
+            logs[i, labels.index(label)] = np.log(max(scores.get(label, 0.0), floor))
+        if left > ROUNDING:
+            logs[i, -1] = np.log(left)
+        agree = compatible(gold, known)
+        for label in agree:
+            fits[i, labels.index(label)] = True
+        fits[i, -1] = not agree and left > ROUNDING
+    return logs, fits
+
+
+def _balancing(examples: Sequence[Example]) -> dict[Class, float]:
+    """1 / the share of each class in gold: the greatest p / share maximises balanced accuracy, the mean recall of the
+    classes, where p are the true probabilities. A class without gold sentences gets the least of these weights."""
+    count = Counter(group_of(example.gold) for example in examples)
+    weights = {name: len(examples) / count[name] for name in CLASSES if count[name]}
+    return {name: weights.get(name, min(weights.values())) for name in CLASSES}
+
+
+def _thresholds(examples: Sequence[Example], fitted: Parameters, precision: float) -> dict[Class, float | None]:
+    """For right and for wrong the least probability from which on the precision is as great as is wanted."""
+    found: dict[Class, list[tuple[float, bool]]] = {"right": [], "wrong": []}
+    for example in examples:
+        of_class = classes(fitted.apply(example.scores))
+        best = max(of_class, key=of_class.__getitem__)
+        if best in found:
+            found[best].append((of_class[best], group_of(example.gold) == best))
+    return {name: least_threshold(given, precision) for name, given in found.items()}
+
+
+def least_threshold(given: Sequence[tuple[float, bool]], precision: float) -> float | None:
+    """The least probability p such that of all sentences with at least p the wanted share has the class in gold.
+
+    Args:
+        given: probability of the class, and whether gold agrees.
+
+    Returns:
+        None where there is none that leaves ``LEAST_GIVEN`` sentences.
+    """
+    least, agreeing = None, 0
+    ordered = sorted(given, key=lambda one: -one[0])
+    for count, (probability, agrees) in enumerate(ordered, 1):
+        agreeing += agrees
+        last_of_equals = count == len(ordered) or ordered[count][0] < probability
+        if last_of_equals and count >= LEAST_GIVEN and agreeing / count >= precision:
+            least = probability
+    return least
