@@ -39,7 +39,7 @@ from 30 gold sentences and a judge with 20% one-sided errors covered the truth i
 or by stratum, four shares of classes), with it in 95% or more.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -50,7 +50,7 @@ from maskdpo.errors import UserError
 from maskdpo.evaluate.factuality import PRECISION, RIGHT_OF_ALL
 from maskdpo.schemas import Annotation, Sentence, group_of
 from maskdpo.verdicts.estimate import Estimate
-from maskdpo.verdicts.gold import overlapping
+from maskdpo.verdicts.gold import Match, matches, overlapping
 
 FIELDS = (
     "sentences",
@@ -87,6 +87,17 @@ class Powered:
     """lam of each figure: 0 is gold alone, 1 trusts the judge to know all differences between sentences."""
 
 
+@dataclass(frozen=True)
+class PoweredComparison:
+    """The prediction-powered figures of two files over the topics that both have."""
+
+    before: Powered | str
+    after: Powered | str
+    """Or why there are none."""
+    difference: dict[str, Estimate] | None
+    """``after`` minus ``before``, by name in ``FIGURES``; None where one of the two has no figures."""
+
+
 class _Ratio(NamedTuple):
     """A figure with what intervals need."""
 
@@ -119,24 +130,21 @@ def topic_sums(
         row = sums.setdefault(topics.get(annotation.prompt_id, annotation.prompt_id), np.zeros(len(FIELDS)))
         counts = annotation.counts
         row[:3] += len(annotation.sentences), counts.right, counts.wrong
-        answer = gold.get(annotation.id)
-        if answer is None or answer.response != annotation.response:
-            continue
-        for judged, sentence in _pairs(annotation.sentences, answer.sentences):
+        for judged, sentence in _once(matches([annotation], gold)):
             probability = 1.0 if drawn == "random" else sentence.inclusion
             if probability is not None:
                 row[3:] += _gold_row(judged, sentence, 1 / probability)
     return sums
 
 
-def _pairs(sentences: list[Sentence], gold: list[Sentence]) -> list[tuple[Sentence, Sentence]]:
-    """Every judged sentence that a gold label speaks of, once: with the gold sentence that shares most with it."""
+def _once(matched: Iterable[Match]) -> Iterator[tuple[Sentence, Sentence]]:
+    """Every judged sentence of an answer that gold speaks of, once: with the gold sentence that shares most with it."""
     found: dict[int, tuple[Sentence, list[Sentence]]] = {}
-    for sentence in gold:
-        judged = overlapping(sentences, sentence) if sentence.label is not None else None
+    for _, judged, gold, _ in matched:
         if judged is not None:
-            found.setdefault(judged.start, (judged, []))[1].append(sentence)
-    return [(judged, overlapping(labelled, judged) or labelled[0]) for judged, labelled in found.values()]
+            found.setdefault(judged.start, (judged, []))[1].append(gold)
+    for judged, labelled in found.values():
+        yield judged, overlapping(labelled, judged) or labelled[0]
 
 
 def _gold_row(judged: Sentence, gold: Sentence, w: float) -> Array:
@@ -174,7 +182,10 @@ def powered(sums: TopicSums) -> Powered | str:
     _, _, _, gold, *_ = table.T
     topics = int((gold > 0).sum())
     if topics < 2:
-        return f"no prediction-powered estimates: the gold sentences are of {topics} topic(s), at least 2 are needed"
+        return (
+            f"no prediction-powered estimates: the gold sentences of known probability are of {topics} topics, "
+            "at least 2 are needed"
+        )
     ratios = {name: _ratio(table, name) for name in FIGURES}
     return Powered(
         int(gold.sum()),
@@ -184,8 +195,17 @@ def powered(sums: TopicSums) -> Powered | str:
     )
 
 
-def powered_difference(before: TopicSums, after: TopicSums) -> dict[str, Estimate]:
-    """``after`` minus ``before`` over the same topics in the same order, both with gold in two topics at least.
+def compare_powered(before: TopicSums, after: TopicSums) -> PoweredComparison:
+    """The figures of two files over the topics of both, and their differences."""
+    shared = [topic for topic in before if topic in after]
+    before, after = ({topic: sums[topic] for topic in shared} for sums in (before, after))
+    old, new = powered(before), powered(after)
+    both = not isinstance(old, str) and not isinstance(new, str)
+    return PoweredComparison(old, new, _differences(before, after) if both else None)
+
+
+def _differences(before: TopicSums, after: TopicSums) -> dict[str, Estimate]:
+    """``after`` minus ``before``, both [topics, FIELDS] over the same topics in the same order.
 
     The influences of both are linearised to those of the ratio, (phi_A - theta phi_B) / B, and subtracted topic by
     topic, so that what both share in a topic cancels.
@@ -199,7 +219,7 @@ def powered_difference(before: TopicSums, after: TopicSums) -> dict[str, Estimat
         variance += sum(_slope(ratio) @ ratio.rare @ _slope(ratio) for ratio in (old, new))
         half = _quantile(topics) * float(np.sqrt(variance))
         value = new.theta - old.theta
-        result[name] = Estimate(value, max(-1.0, value - half), min(1.0, value + half))
+        result[name] = Estimate(value, float(np.maximum(-1, value - half)), float(np.minimum(1, value + half)))
     return result
 
 
@@ -224,7 +244,8 @@ def _ratio(table: Array, name: str) -> _Ratio:
 
 def _influence(sums: Array, size: Array) -> Array:
     """[2, topics]: what each topic adds to two means over ``size``; sums to 0."""
-    return (sums - size * (sums.sum(1, keepdims=True) / size.sum())) / size.sum()
+    influence: Array = (sums - size * (sums.sum(1, keepdims=True) / size.sum())) / size.sum()
+    return influence
 
 
 def _tuned(mean_truth: Array, by_gold: Array, by_judge: Array) -> float:

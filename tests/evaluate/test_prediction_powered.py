@@ -12,8 +12,8 @@ from maskdpo.evaluate.prediction_powered import (
     FIELDS,
     FIGURES,
     check_drawn,
+    compare_powered,
     powered,
-    powered_difference,
     topic_sums,
 )
 from maskdpo.schemas import Annotation, Label, Sentence, Status
@@ -158,7 +158,9 @@ def test_the_interval_of_a_difference_holds_the_truth(design: str) -> None:
         old = sums_of(before, before, chosen(rng, design, exact))
         new = sums_of(after, judged, chosen(rng, design, judged))
         plain.append((judged == 0).mean() - (before == 0).mean())
-        for name, estimate in powered_difference(old, new).items():
+        difference = compare_powered(old, new).difference
+        assert difference is not None
+        for name, estimate in difference.items():
             held[name] += estimate.low <= 0 <= estimate.high
     assert min(held.values()) / draws >= 0.93
     assert np.mean(plain) == pytest.approx(0.07, abs=0.01)
@@ -209,3 +211,17 @@ def test_gold_must_say_how_it_was_drawn() -> None:
     one = powered(topic_sums([answer("rw", "a")], by_id(answer("rw", "a")), {}, "random"))
     assert isinstance(one, str)
     assert "at least 2" in one
+
+
+def test_a_difference_needs_gold_on_both_sides_and_is_over_the_topics_of_both() -> None:
+    before = [answer("rw", f"a{i}") for i in range(4)]
+    after = [answer("rr", f"b{i}", prompt_id=f"a{i}") for i in range(3)]
+    gold = by_id(*(answer("rw", f"a{i}") for i in range(4)), *(answer("rr", f"b{i}") for i in range(3)))
+    sums = [topic_sums(file, gold, {}, "random") for file in (before, after)]
+    found = compare_powered(*sums)
+    assert not isinstance(found.before, str) and not isinstance(found.after, str)
+    assert (found.before.gold_topics, found.after.gold_topics) == (3, 3)
+    assert found.difference is not None
+    assert found.difference[ALL].value == pytest.approx(0.5)
+    one_side = compare_powered(sums[0], topic_sums(after, {}, {}, "random"))
+    assert isinstance(one_side.after, str) and one_side.difference is None and not isinstance(one_side.before, str)
