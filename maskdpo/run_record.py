@@ -190,6 +190,18 @@ def record_of(path: Path) -> Path | None:
     return beside if not meta.outputs or path.name in meta.outputs else None
 
 
+def refuse_replacing(out: Path, command: str | None = None) -> None:
+    """Refuse (``InputError``) an output that another command has made, as the record beside it says.
+
+    Args:
+        command: the one that is about to write; None where its outputs have no records.
+    """
+    record = record_of(out) if out.is_file() else None
+    meta = read_meta(record) if record else None
+    if record is not None and meta is not None and meta.command != command:
+        raise InputError(f"is an output of `maskdpo {meta.command}` (by {record.name}); name another output", path=out)
+
+
 def recorded_model(meta: RunMeta) -> tuple[str, str | None] | None:
     """The model of a run, and the fingerprint of its files or None. Records of ``annotate`` have it as ``revision``."""
     name = meta.options.get("model")
@@ -286,6 +298,8 @@ def _write(file: Path, record: str) -> None:
 
 def _check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, changed_inputs: list[str]) -> None:
     """Refuse to continue an output that was made with other options, or from other inputs that may not change."""
+    if before.command != now.command:
+        raise InputError(f"records an output of `maskdpo {before.command}`; name another output", path=file)
     keys = sorted(before.options.keys() | now.options.keys())
     changed = [
         f"{key}: {before.options.get(key)!r} -> {now.options.get(key)!r}"
@@ -293,6 +307,6 @@ def _check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, changed
         if before.options.get(key) != now.options.get(key)
     ]
     changed += [f"the {role} file has changed" for role in changed_inputs]
-    if before.command != now.command or changed:
-        what = "; ".join(changed) or f"it was made by {before.command!r}"
+    if changed:
+        what = "; ".join(changed)
         raise OtherSettings(f"{file}: an earlier run with other settings is recorded here ({what}). {restart}")

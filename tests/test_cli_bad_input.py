@@ -485,3 +485,23 @@ def test_as_a_process(tmp_path: Path, arguments: list[str], code: int, message: 
     assert process.stderr.startswith(message)
     assert process.stderr.count("\n") == (1 if message else 0)
     assert [file.name for file in tmp_path.iterdir()] == ["bad.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        COMMANDS["build-pairs"],
+        COMMANDS["report"],
+        COMMANDS["evaluate"] + " --json {out}",
+        COMMANDS["inspect"],
+        COMMANDS["annotate"],
+        "export {annotations} --prompts {prompts} --format argilla --out {out}",
+    ],
+)
+def test_an_output_never_replaces_that_of_another_command(world: World, command: str) -> None:
+    assert world.run(COMMANDS["sample"]).code == 0
+    before = (world.folder / "result").read_bytes()
+    message = world.fails(command)
+    assert "an output of `maskdpo sample`" in message
+    assert message.startswith(("result: ", "result.meta.json: "))
+    assert (world.folder / "result").read_bytes() == before

@@ -63,9 +63,10 @@ class Judge(Protocol):
     that concerns one sentence is the ``status`` of its verdict; only a failure that concerns all sentences raises
     ``UserError``.
 
-    A judge may have three more attributes: ``needs_reference`` (true: a prompt without a reference is an error before
-    anything is judged), ``usage`` (a ``Usage`` that grows, for the summary of the run) and ``backend`` (the
-    ``backends.base.Backend`` that it asks: where the chat template writes a date, all prompts of a run get the same).
+    A judge may have four more attributes: ``needs_reference`` (true: a prompt without a reference is an error before
+    anything is judged), ``usage`` (a ``Usage`` that grows, for the summary of the run) ``backend`` (the
+    ``backends.base.Backend`` that it asks: where the chat template writes a date, all prompts of a run get the same),
+    and ``notes`` (a function without arguments, called after a run: lines that tell users what to make of the labels).
     """
 
     info: JudgeInfo

@@ -53,11 +53,12 @@ def annotate(settings: AnnotateSettings) -> None:
     """
     from maskdpo.annotate.labelling import annotate as run
 
+    judge = settings.make_judge()
     stats = run(
         settings.prompts,
         settings.responses,
         settings.out,
-        settings.make_judge(),
+        judge,
         settings.make_splitter(),
         restart=settings.restart,
         retry_failed=settings.retry_failed,
@@ -65,6 +66,8 @@ def annotate(settings: AnnotateSettings) -> None:
         options=settings.own_options(),
     )
     console.table(f"annotate -> {settings.out}", ("", "count"), _annotate_rows(stats))
+    for note in getattr(judge, "notes", list)():
+        console.say(f"note: {note}")
     if stats.file.failed:
         console.warn(
             f"{stats.file.failed} sentences could not be judged; they carry a status, no label, and do not train; "

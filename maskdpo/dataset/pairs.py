@@ -21,7 +21,7 @@ from maskdpo.dataset.strategies import STRATEGIES, Eligible, Proposal
 from maskdpo.dataset.write import pair_files, pair_record, test_file
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import atomic_write, refuse_overwriting
-from maskdpo.run_record import Run, meta_file
+from maskdpo.run_record import Run, meta_file, refuse_replacing
 from maskdpo.schemas import Prompt
 
 DEFAULTS = PairOptions()
@@ -75,6 +75,7 @@ def _check_outputs(inputs: tuple[Path, Path], out: Path, summary_file: Path | No
     outputs = [out, test_file(out), *([summary_file] if summary_file else [])]
     for output in outputs:
         refuse_overwriting(output, *inputs)
+        refuse_replacing(output, "build-pairs")
     if summary_file and summary_file.absolute() in {file.absolute() for file in (*outputs[:2], meta_file(out))}:
         raise InputError("is a file that this command writes already; give `summary` another name", path=summary_file)
 

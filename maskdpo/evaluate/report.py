@@ -8,6 +8,7 @@ from maskdpo.evaluate.page import PageStats, write_page, write_pairs_page
 from maskdpo.evaluate.settings import EvaluateSettings, ReportSettings
 from maskdpo.evaluate.training import FILES, TrainingStats, training_folder, write_training_page
 from maskdpo.io import CONFIGS, read_prompts, read_records, record_type, refuse_overwriting
+from maskdpo.run_record import refuse_replacing
 from maskdpo.schemas import Annotation, Pair
 from maskdpo.schemas.training import METRICS, TrainedTokens
 
@@ -21,6 +22,7 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
     file, out, title = settings.annotations, settings.out, settings.title
     compare, prompts, gold = settings.compare, settings.prompts, settings.gold
     refuse_overwriting(out, file, compare, prompts, gold)
+    refuse_replacing(out)
     if training := training_folder(file):
         if prompts or gold or tokens:
             raise InputError("is a training: `prompts`, `gold` and `model` are for answers and pairs", path=file)

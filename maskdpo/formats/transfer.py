@@ -28,7 +28,7 @@ from maskdpo.io import (
 )
 from maskdpo.io.read import BOM
 from maskdpo.registry import Registry, named_in
-from maskdpo.run_record import Run, meta_file
+from maskdpo.run_record import Run, meta_file, refuse_replacing
 from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt
 from maskdpo.settings import Option, OptionalPrompts, Settings
 
@@ -164,6 +164,7 @@ def export_file(file: Path, out: Path, to: str, prompts_file: Path | None = None
 
 def _check_outputs(out: Path, to: str, *inputs: Path | None) -> None:
     refuse_overwriting(out, *inputs)
+    refuse_replacing(out, "export")
     if out.suffix == ".parquet":
         raise InputError("is named as Parquet, but export writes JSON; name another `out`", path=out)
     if to == "label-studio":
@@ -190,6 +191,7 @@ def import_file(file: Path, out: Path, source: str, limit: int = 20) -> ImportSt
         UserError: no row could be read.
     """
     refuse_overwriting(out, file)
+    refuse_replacing(out, "import")
     stats = ImportStats()
     with record_writer(out) as write:
         for record in _imported(file, source, stats, limit):

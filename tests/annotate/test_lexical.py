@@ -338,3 +338,21 @@ def test_mixed_up_pieces_get_a_verdict(sentence: list[str], reference: list[str]
 @given(st.sampled_from(FRANCE))
 def test_the_reference_supports_itself(sentence: str) -> None:
     assert about_france(sentence).label in (RIGHT, NO_FACT)
+
+
+def test_free_prose_is_noticed_and_plain_statements_are_not() -> None:
+    def notes(reference: str) -> list[str]:
+        judge = LexicalJudge()
+        answer = Response(id="r", prompt_id="q", response="Paris is large.")
+        list(judge.judge([Task(Prompt(id="q", prompt="?", reference=reference), answer, [Span(0, 15)])]))
+        return judge.notes()
+
+    plain = "Paris is the capital of France. Paris lies on the Seine. " * 3
+    prose = (
+        "Although it had been a settlement of fishermen long before the Romans came, Paris, which lies on both banks "
+        "of the Seine, grew into the capital of the kingdom only under the Capetians. "
+    )
+    assert notes(plain) == LexicalJudge().notes() == []
+    (note,) = notes(prose)
+    assert "free prose (33 words per sentence)" in note
+    assert notes(plain + prose) == []

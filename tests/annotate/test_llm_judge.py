@@ -583,3 +583,120 @@ def test_a_reference_that_changes_under_the_same_id_is_read_anew() -> None:
     for reference in ("First.", "Second."):
         list(made.judge([task("It is so.", reference=reference)]))
     assert [reference_of(request) for request in backend.requests] == ["First.", "Second."]
+
+
+# --- probabilities ----------------------------------------------------------------------------------
+
+
+def shares(**probabilities: float) -> Completion:
+    word = max(probabilities, key=probabilities.__getitem__)
+    return Completion(word, "stop", (Pick(word, probabilities),))
+
+
+def test_the_scores_are_the_probabilities_of_all_words() -> None:
+    words = {"supported": 0.5, "contradicted": 0.3, "no_fact": 0.1}  # the server left one out
+    (verdict,) = judge(Scripted(lambda _: shares(**words)), task("One is so."))["r"]
+    assert verdict.scores == {Label.NO_HALLUCINATION: 0.5, Label.CONTRADICTORY: 0.3, Label.NO_FACT: 0.1}
+    assert (verdict.label, verdict.confidence) == (Label.NO_HALLUCINATION, 0.5)
+
+
+def test_the_scores_of_votes_are_their_shares() -> None:
+    def script(request: Request) -> Reply:
+        words = ["supported", "supported", "contradicted"]
+        return Reply(
+            request.key, tuple(shares(**{word: 0.9}) for word in words), failed={3: Failure(Status.REFUSED, "")}
+        )
+
+    (verdict,) = judge(Scripted(script=script), task("One is so."), votes=4)["r"]
+    assert verdict.scores == {Label.NO_HALLUCINATION: 0.5, Label.CONTRADICTORY: 0.25}
+    assert verdict.confidence == 0.5
+
+
+def test_staged_multiplies_the_turns_and_leaves_unassigned_what_it_did_not_ask() -> None:
+    def script(turn: int, request: Request, sentence: str) -> Completion:
+        if turn == 1:
+            return shares(fact=0.3, no_fact=0.7) if "opinion" in sentence else shares(fact=0.8, no_fact=0.2)
+        return Completion("First.", "stop") if turn == 2 else shares(supported=0.6, contradicted=0.3, unverifiable=0.1)
+
+    opinion, fact = judge(Scripted(script=by_turn(script)), task("An opinion is here. It is so."), protocol="staged")[
+        "r"
+    ]
+    assert opinion.scores == {Label.NO_FACT: 0.7}
+    assert fact.scores == pytest.approx(
+        {Label.NO_FACT: 0.2, Label.NO_HALLUCINATION: 0.48, Label.CONTRADICTORY: 0.24, Label.UNVERIFIABLE: 0.08}
+    )
+    assert fact.confidence == pytest.approx(0.48)
+
+
+# --- yes or no, passage by passage ------------------------------------------------------------------
+
+RIVERS = ["Paris lies on the Seine. " * 30, "Rome lies on the Tiber. " * 30, "Bees make honey. " * 40]
+
+
+def about_passages(request: Request) -> Reply:
+    text = text_of(request)
+    if "<reference>" not in text:
+        return Reply(request.key, (shares(no=0.9, yes=0.1) if "Well" in text else shares(yes=0.75, no=0.25),))
+    river = "Seine" in text.split("</reference>")[0]
+    return Reply(request.key, (shares(yes=0.8, no=0.2) if river else shares(yes=0.4, no=0.6),))
+
+
+def test_yes_no_takes_the_most_supporting_passage_and_asks_apart_whether_there_is_a_fact() -> None:
+    backend = Scripted(script=about_passages)
+    fact, filler = judge(backend, task("Paris lies on a river. Well, well.", reference=RIVERS), protocol="yes-no")["r"]
+    assert fact.scores == pytest.approx({Label.NO_FACT: 0.25, Label.NO_HALLUCINATION: 0.6, Label.HALLUCINATION: 0.15})
+    assert (fact.label, fact.confidence) == (Label.NO_HALLUCINATION, pytest.approx(0.6))
+    assert fact.evidence is not None
+    assert fact.evidence.startswith("Paris lies on the Seine.")
+    assert len(fact.evidence.encode()) <= 900
+    assert filler.label is Label.NO_FACT
+    alone = [request for request in backend.requests if "<reference>" not in text_of(request)]
+    assert len(alone) == 2
+    assert all(request.choices == ("yes", "no") for request in backend.requests)
+    assert all("whole" not in text_of(request) for request in backend.requests)
+
+
+def test_yes_no_asks_about_one_passage_after_the_other_so_that_each_is_read_once() -> None:
+    backend = Scripted(script=about_passages)
+    judge(backend, task("Paris lies on the Seine. Rome and Paris lie on rivers.", reference=RIVERS), protocol="yes-no")
+    seen = [text_of(r).split("<reference>\n")[1][:4] for r in backend.requests if "<reference>" in text_of(r)]
+    assert len(seen) == 4
+    assert seen == sorted(seen, key=seen.index)
+
+
+def test_yes_no_without_probabilities_has_labels_and_no_scores() -> None:
+    def script(request: Request) -> Reply:
+        text = text_of(request)
+        word = "yes" if "<reference>" not in text or "Seine" in text.split("</reference>")[0] else "no"
+        return Reply(request.key, (says(word),))
+
+    right, wrong = judge(
+        Scripted(script=script), task("Paris lies on a river. Bees make honey.", reference=RIVERS), protocol="yes-no"
+    )["r"]
+    assert (right.label, right.scores, right.confidence) == (Label.NO_HALLUCINATION, None, None)
+    assert (wrong.label, wrong.scores) == (Label.HALLUCINATION, None)
+
+
+def test_yes_no_a_failed_passage_is_the_status_of_its_sentence_alone() -> None:
+    def script(request: Request) -> Reply:
+        text = text_of(request)
+        if "Tiber" in text.split("</reference>")[0] and "Rome" in text.split("<sentence>")[1]:
+            return Reply(request.key, failure=Failure(Status.API_ERROR, "down"))
+        return about_passages(request)
+
+    first, second = judge(
+        Scripted(script=script),
+        task("Paris lies on a river. Rome lies on a river.", reference=RIVERS),
+        protocol="yes-no",
+    )["r"]
+    assert first.status is Status.OK
+    assert (second.label, second.status, second.reason) == (None, Status.API_ERROR, "down")
+
+
+def test_a_protocol_says_which_labels_it_lacks() -> None:
+    (note,) = llm_judge(Scripted(), LLMOptions(protocol="yes-no")).notes()
+    assert note == (
+        "the protocol yes-no has no word for contradictory and unverifiable: a wrong sentence gets the label "
+        "hallucination"
+    )
+    assert llm_judge(Scripted(), LLMOptions(protocol="staged")).notes() == []

@@ -47,6 +47,15 @@ def test_the_built_in_protocols_show_every_text_once_and_explain_their_words_in_
             assert all(word in said for word in expected)
 
 
+def test_yes_no_asks_about_a_fact_without_the_reference_and_about_support_with_it_in_both_languages() -> None:
+    protocol = load_protocol("yes-no")
+    assert protocol.labels == {Label.NO_FACT, Label.NO_HALLUCINATION, Label.HALLUCINATION}
+    for language in ("en", "zh"):
+        asked = [protocol.opening(language, TEXTS, turn)[-1].content for turn in range(2)]
+        assert [[text.count(part) for part in ("R1", "S1")] for text in asked] == [[0, 1], [1, 1]]
+        assert all("yes" in text and "no" in text for text in asked)
+
+
 def test_a_folder_of_ones_own_is_used_and_named(folder: Path) -> None:
     (folder / "en" / "verdict.j2").write_text("Is {{ sentence }} so?")
     protocol = load_protocol(str(folder))

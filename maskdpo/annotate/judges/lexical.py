@@ -32,6 +32,8 @@ PASSAGE_SHARE = 0.5
 """Least share of the words of a sentence without claims that one passage must have to support it."""
 PASSAGE_MIN_WORDS = 5
 """A sentence with fewer words is not supported by its words alone."""
+PROSE_WORDS = 15
+"""Words per sentence from which on references are free prose: those of the demo have 10, web pages 20."""
 VERDICTS_KEPT = 4096
 """Per prompt, so that the memory of a long run stays bounded."""
 
@@ -55,6 +57,18 @@ class LexicalJudge:
         self.info = JudgeInfo(name="lexical", version=VERSION)
         self._cache: OrderedDict[str, _CachedReference] = OrderedDict()
         self._cache_size = cache_size
+        self._reference_words = self._reference_sentences = 0
+
+    def notes(self) -> list[str]:
+        """What the labels are worth where the references are free prose."""
+        if self._reference_words < PROSE_WORDS * self._reference_sentences or not self._reference_sentences:
+            return []
+        mean = self._reference_words / self._reference_sentences
+        return [
+            f"the references are free prose ({mean:.0f} words per sentence), where the lexical judge is little better "
+            "than chance (balanced accuracy 0.52 on Factcheck-Bench): do not train on these labels. docs/judges.md "
+            "says which judge to take"
+        ]
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
         """See ``Judge``. A prompt without a reference raises ``UserError``."""
@@ -73,6 +87,8 @@ class LexicalJudge:
                 )
             known = _CachedReference(key, Reference(prompt.passages, prompt.topic or ""))
             self._cache[prompt.id] = known
+            self._reference_sentences += len(known.reference.sentences)
+            self._reference_words += sum(len(sentence.text.split()) for sentence in known.reference.sentences)
             if len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(prompt.id)

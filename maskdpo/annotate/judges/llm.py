@@ -17,7 +17,7 @@ from maskdpo.annotate.replies import Outcome, combined, outcomes
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint
-from maskdpo.schemas import JudgeInfo, Message, Prompt, Status
+from maskdpo.schemas import JudgeInfo, Label, Message, Prompt, Status
 from maskdpo.text.language import detect_language
 from maskdpo.text.passages import BYTES_PER_WORD, PIECE_BYTES, Passages
 
@@ -96,6 +96,16 @@ class LLMJudge:
             template_options=json.dumps(options, sort_keys=True) if options else None,
             version=VERSION,
         )
+
+    def notes(self) -> list[str]:
+        """What the protocol cannot say."""
+        missing = sorted(set(Label) - self._protocol.labels - {Label.HALLUCINATION})
+        if not missing:
+            return []
+        wrong = (
+            ": a wrong sentence gets the label hallucination" if Label.HALLUCINATION in self._protocol.labels else ""
+        )
+        return [f"the protocol {self._protocol.name} has no word for {' and '.join(missing)}{wrong}"]
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
         """See ``Judge``. A task is yielded as soon as its last verdict has arrived."""

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from maskdpo.io import atomic_write, read_records, refuse_overwriting
 from maskdpo.models import load_tokenizer
+from maskdpo.run_record import refuse_replacing
 from maskdpo.schemas import SIDES, Pair
 from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
 from maskdpo.train.data.read import encoder_for
@@ -49,6 +50,7 @@ def inspect_pairs(settings: InspectSettings) -> tuple[InspectStats, list[Text]]:
     """
     if settings.json_file is not None:
         refuse_overwriting(settings.json_file, settings.pairs)
+        refuse_replacing(settings.json_file)
     tokenizer = load_tokenizer(settings.model)
     encoder = encoder_for(settings, tokenizer)
     stats = InspectStats()
