@@ -182,6 +182,8 @@ class _Builder:
             label = gold_label(sentence, spans)
             self.gold_sentences += label is not None
             extra = {"ev": sentence.evidence, "re": sentence.reason, "g": label, "st": sentence.status.value}
+            if sentence.scores:
+                extra["sc"] = {name.value: round(score, 4) for name, score in sentence.scores.items()}
             sentences.append(_without_defaults(_span(sentence) | extra | {"k": sentence.kind.value}))
         more = {"m": answer.model, "fin": answer.finish_reason, "r": answer.reasoning}
         return self._answer(answer.id, answer.response, sentences, **more)
