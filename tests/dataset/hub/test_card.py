@@ -87,7 +87,7 @@ def test_figures_are_those_of_the_data(files: RecordFiles, tmp_path: Path) -> No
     assert "Not judged: 14 of 80 sentences (17.50%): refused 14." in labels
     for label in ("no_hallucination", "contradictory", "unverifiable", "hallucination", "no_fact"):
         assert f"| `{label}` |" in labels
-    assert "| llm | org/judge | - | single | abc123 | 1 | - | 1 | 40 |" in card
+    assert "| llm | org/judge | - | single | abc123 | 1 | - | - | - | 1 | 40 |" in card
     row = json.loads(re.search(r"```json\n(.*?)\n```", card, re.DOTALL)[1])  # type: ignore[index]
     assert Pair.model_validate(row) == next(read_records(files.pairs, Pair))
     made = section(card, "How it was made")
