@@ -181,7 +181,7 @@ class _Builder:
         for sentence in answer.sentences:
             label = gold_label(sentence, spans)
             self.gold_sentences += label is not None
-            extra = {"ev": sentence.evidence, "re": sentence.reason, "g": label, "st": sentence.status.value}
+            extra: Payload = {"ev": sentence.evidence, "re": sentence.reason, "g": label, "st": sentence.status.value}
             if sentence.scores:
                 extra["sc"] = {name.value: round(score, 4) for name, score in sentence.scores.items()}
             sentences.append(_without_defaults(_span(sentence) | extra | {"k": sentence.kind.value}))
