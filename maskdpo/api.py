@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from maskdpo.annotate.judge import Judge
+    from maskdpo.annotate.relabel import RelabelStats
     from maskdpo.annotate.stats import AnnotateStats
     from maskdpo.backends.base import Backend
     from maskdpo.dataset.hub.push import PushResult
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from maskdpo.text.splitters import Splitter
     from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
     from maskdpo.train.run.train import TrainResult
+    from maskdpo.verdicts.decision import Calibration
 
 R = TypeVar("R", bound=FileRecord)
 
@@ -165,6 +167,7 @@ def annotate_responses(
     Returns:
         What the run did; without ``out`` the annotations, in the order in which the judge is done with them.
     """
+    from maskdpo.annotate.deciding import read_rule
     from maskdpo.annotate.labelling import annotate, stream_annotations
     from maskdpo.annotate.settings import AnnotateSettings
 
@@ -179,11 +182,12 @@ def annotate_responses(
         loaded = load_settings(AnnotateSettings, given)
         made = loaded.make_judge() if isinstance(judge, str) else judge
         cut = loaded.make_splitter() if isinstance(splitter, str) else splitter
+    rule = read_rule(loaded.calibration, loaded.min_confidence)
     if out is None:
         if loaded.summary or loaded.retry_failed or loaded.restart:
             raise UserError("`summary`, `retry_failed` and `restart` go with `out`")
         known = {prompt.id: prompt for prompt in _records(prompts, Prompt)}
-        return stream_annotations(known, _records(responses, Response), made, cut)
+        return stream_annotations(known, _records(responses, Response), made, cut, rule=rule)
     return annotate(
         kept_as_file(prompts, Prompt, Path(f"{out}.prompts.jsonl")),
         kept_as_file(responses, Response, Path(f"{out}.responses.jsonl")),
@@ -194,7 +198,70 @@ def annotate_responses(
         retry_failed=loaded.retry_failed,
         summary=loaded.summary,
         options=loaded.own_options(),
+        rule=rule,
     )
+
+
+def calibrate_annotations(
+    annotations: File | Iterable[Annotation],
+    *,
+    gold: File | Iterable[Annotation],
+    out: File | None = None,
+    prompts: File | Iterable[Prompt] | None = None,
+    **settings: Any,
+) -> "Calibration":
+    """Fit what turns the scores of a judge into labels to gold labels: ``maskdpo calibrate``.
+
+    Args:
+        gold: annotations with human labels of some of the answers.
+        out: the calibration as a file (JSON), for ``annotate_responses`` and ``relabel_annotations``.
+        prompts: for the topics, over which the figures are cross-validated.
+        settings: of ``calibrate.settings.CalibrateSettings``, such as ``aim`` or ``abstain``.
+
+    Returns:
+        The calibration, with its figures ``before`` and, on ``held_out`` topics, after.
+    """
+    from maskdpo.calibrate.calibrate import calibrate
+    from maskdpo.calibrate.settings import CalibrateSettings
+
+    with (
+        as_files(annotations=(annotations, Annotation), gold=(gold, Annotation), prompts=(prompts, Prompt)) as files,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        written = Path(folder) / "calibration.json" if out is None else out
+        return calibrate(load_settings(CalibrateSettings, {**files, "out": written, **settings})).calibration
+
+
+@overload
+def relabel_annotations(
+    annotations: File | Iterable[Annotation], *, out: None = None, **settings: Any
+) -> Iterator[Annotation]: ...
+@overload
+def relabel_annotations(annotations: File | Iterable[Annotation], *, out: File, **settings: Any) -> "RelabelStats": ...
+def relabel_annotations(
+    annotations: File | Iterable[Annotation], *, out: File | None = None, **settings: Any
+) -> "Iterator[Annotation] | RelabelStats":
+    """Decide labels anew from the scores that annotations hold: ``maskdpo relabel``. No judge is asked.
+
+    Args:
+        out: annotation records.
+        settings: of ``annotate.settings.RelabelSettings``: ``calibration``, ``min_confidence`` and ``summary``.
+
+    Returns:
+        What has changed; without ``out`` the annotations.
+    """
+    from maskdpo.annotate.deciding import read_rule
+    from maskdpo.annotate.relabel import relabel, stream_relabelled
+    from maskdpo.annotate.settings import RelabelSettings
+
+    loaded = load_settings(RelabelSettings, {"annotations": "-", "out": out or "-", **settings})
+    rule = read_rule(loaded.calibration, loaded.min_confidence)
+    if out is None:
+        if loaded.summary:
+            raise UserError("`summary` goes with `out`")
+        return stream_relabelled(_records(annotations, Annotation), rule)
+    with as_file(annotations, Annotation, name="annotations") as file:
+        return relabel(file, Path(out), rule, summary=loaded.summary)
 
 
 @overload

@@ -54,7 +54,8 @@ def read_cases(settings: CalibrateSettings) -> Cases:
     _refuse_own_labels(gold, judge, settings.gold)
     if not found:
         raise UserError(
-            f"{settings.annotations} and {settings.gold} share no sentence: do the ids and the texts of the answers match?"
+            f"{settings.annotations} and {settings.gold} share no sentence: do the ids and the texts of the answers "
+            "match?"
         )
     cases = Cases(judge, [_case(match, judge) for match in found])
     _refuse_too_little(cases, settings)

@@ -24,8 +24,8 @@ class CalibrateSettings(Settings):
         str,
         AfterValidator(_aim),
         Option(
-            "`balanced`: labels with the greatest balanced accuracy. `precision=P`: right and wrong are given only where "
-            "a share P of such sentences has the label in gold; the others are `unsure`."
+            "`balanced`: the greatest balanced accuracy. `precision=P`: right and wrong are given only where a share P "
+            "of such sentences agrees with gold; the others are `unsure`."
         ),
     ] = "balanced"
     abstain: Annotated[

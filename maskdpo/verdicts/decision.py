@@ -169,6 +169,8 @@ class Rule:
 
     calibration: Calibration | None = None
     min_confidence: float | None = None
+    source: Path | None = None
+    """The file of the calibration, for the records of runs."""
 
 
 class Decision(NamedTuple):
@@ -236,7 +238,7 @@ def scoring_judge(judge: JudgeInfo) -> JudgeInfo:
     return JudgeInfo(**{name: getattr(judge, name) for name in SCORES_DEPEND_ON})
 
 
-def refuse_other_judge(calibration: Calibration, judge: JudgeInfo, path: object) -> None:
+def refuse_other_judge(calibration: Calibration, judge: JudgeInfo) -> None:
     """Refuse (``UserError``) a calibration that was made for another judge. One model may be in differently named
     folders."""
     made_for = calibration.judge
@@ -248,7 +250,8 @@ def refuse_other_judge(calibration: Calibration, judge: JudgeInfo, path: object)
     ]
     if differ:
         raise UserError(
-            f"{path}: was made for another judge ({'; '.join(differ)}); calibrate this one with `maskdpo calibrate`"
+            f"the calibration was made for another judge ({'; '.join(differ)}); make one for this judge with "
+            "`maskdpo calibrate`"
         )
 
 

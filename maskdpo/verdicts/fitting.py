@@ -10,6 +10,7 @@ from maskdpo.errors import UserError
 from maskdpo.schemas import Label, group_of
 from maskdpo.verdicts.decision import CLASSES, ROUNDING, Class, Parameters, classes, compatible
 from maskdpo.verdicts.estimate import Floats
+from maskdpo.verdicts.figures import Bools
 
 OFFSET_SPREAD = 2.0
 """Standard deviation of the prior of an offset, in log-odds."""
@@ -78,28 +79,41 @@ def _fit_probabilities(examples: Sequence[Example], floor: float) -> Parameters:
     The priors are normal, around what changes nothing: log T ~ N(0, 1), b_l ~ N(0, 2).
     """
     from scipy.optimize import minimize
-    from scipy.special import logsumexp
 
     labels = [label for label in Label if any(label in example.scores for example in examples)]
     logs, fits = _tables(examples, labels, floor)
     told = fits.any(1)
     if not told.any():
         raise UserError("the judge gives no score to any label that gold has, so there is nothing to calibrate it with")
-    logs, fits = logs[told], fits[told]
-
-    def loss(values: Floats) -> float:
-        offsets = np.append(values[1:], 0.0)  # the last outcome: unassigned
-        z = logs / np.exp(values[0]) + offsets
-        likelihood = logsumexp(np.where(fits, z, -np.inf), axis=1) - logsumexp(z, axis=1)
-        prior = (values[0] / TEMPERATURE_SPREAD) ** 2 + ((values[1:] / OFFSET_SPREAD) ** 2).sum()
-        return float(prior / 2 - likelihood.sum())
-
-    values = minimize(loss, np.zeros(1 + len(labels)), method="L-BFGS-B").x
+    start = np.zeros(1 + len(labels))
+    values = minimize(_loss, start, (logs[told], fits[told]), method="L-BFGS-B", jac=True).x
     offsets = {label: float(value) for label, value in zip(labels, values[1:], strict=True)}
     return Parameters(temperature=float(np.exp(values[0])), offsets=offsets, floor=floor)
 
 
-def _tables(examples: Sequence[Example], labels: Sequence[Label], floor: float) -> tuple[Floats, Floats]:
+def _loss(values: Floats, logs: Floats, fits: Bools) -> tuple[float, Floats]:
+    """Negative log posterior of (log T, b_1 ... b_labels), and its gradient: p(outcome) - p(outcome | it fits gold)."""
+    scale = np.exp(-values[0])
+    z = logs * scale + np.append(values[1:], 0.0)  # the last outcome: unassigned
+    log_all, share = _softmax(z)
+    log_fitting, share_fitting = _softmax(np.where(fits, z, -np.inf))
+    by_z = share - share_fitting
+    spread = np.array([TEMPERATURE_SPREAD, *[OFFSET_SPREAD] * (len(values) - 1)])
+    by_scale = (by_z * np.where(np.isfinite(logs), logs, 0.0)).sum()
+    gradient = np.append(-scale * by_scale, by_z[:, :-1].sum(0)) + values / spread**2
+    loss = (log_all - log_fitting).sum() + ((values / spread) ** 2).sum() / 2
+    return float(loss), gradient
+
+
+def _softmax(z: Floats) -> tuple[Floats, Floats]:
+    """log(sum(exp(z))) [n] and softmax(z) [n, outcomes]."""
+    top = z.max(1, keepdims=True)
+    weight = np.exp(z - top)
+    total = weight.sum(1, keepdims=True)
+    return (top + np.log(total))[:, 0], weight / total
+
+
+def _tables(examples: Sequence[Example], labels: Sequence[Label], floor: float) -> tuple[Floats, Bools]:
     """[examples, labels + unassigned], twice: log scores (-inf: not spoken of), and what is compatible with gold."""
     logs = np.full((len(examples), len(labels) + 1), -np.inf)
     fits = np.zeros(logs.shape, dtype=bool)
