@@ -22,6 +22,7 @@ from maskdpo.evaluate.settings import EvaluateSettings
 from maskdpo.html.render import SummaryTable
 from maskdpo.io import read_answers, read_prompts, read_records
 from maskdpo.schemas import Annotation, JudgeInfo, Prompt
+from maskdpo.verdicts.decision import scoring_judge
 
 Gold = Mapping[str, Annotation]
 """By id."""
@@ -120,7 +121,7 @@ def _read_gold(file: Path, judged: Path, judges: Mapping[Path, set[JudgeInfo | N
         raise InputError(f"is the file whose labels it is to check; {own}", path=file)
     gold = {record.id: record for record in read_records(file, Annotation)}
     named = {record.judge for record in gold.values() if record.judge is not None}
-    if named & judges[judged]:
+    if {scoring_judge(judge) for judge in named} & {scoring_judge(judge) for judge in judges[judged] if judge}:
         raise InputError(f"has its labels from the very judge of {judged}; {own}", path=file)
     for name in sorted({judge.name for judge in named}):
         warn(f"{file}: labels of the judge {name} are taken as gold; the figures say how well it is imitated")
