@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from maskdpo.backends.base import Backend
     from maskdpo.dataset.hub.push import PushResult
     from maskdpo.dataset.stats import PairStats
+    from maskdpo.evaluate.evaluation import Evaluation
     from maskdpo.evaluate.page import PageStats
-    from maskdpo.evaluate.tables import Evaluation
     from maskdpo.evaluate.training import TrainingStats
     from maskdpo.sample import SampleStats
     from maskdpo.text.splitters import Splitter
@@ -413,7 +413,9 @@ def evaluate_annotations(
     *,
     prompts: File | Iterable[Prompt] | None = None,
     gold: File | Iterable[Annotation] | None = None,
+    gold_drawn: str = "recorded",
     compare: File | Iterable[Annotation] | None = None,
+    compare_gold: File | Iterable[Annotation] | None = None,
     length_penalty: int | None = None,
     seed: int = 0,
 ) -> "Evaluation":
@@ -422,24 +424,27 @@ def evaluate_annotations(
     Args:
         prompts: for the topics, over which the intervals are drawn.
         gold: annotations with human labels, with which the labels are compared.
+        gold_drawn: how they were drawn, for prediction-powered estimates: ``recorded``, with the probability in
+            ``inclusion`` of each sentence, or ``random``, all with the same probability.
         compare: annotations of another model (after), to set beside these (before).
+        compare_gold: human labels of ``compare``; without it those of ``gold``, by id and text.
         length_penalty: gamma of FActScore's precision (arXiv 2305.14251); None leaves the figure out.
 
     Returns:
-        ``tables()`` to print; ``summary``, ``comparison`` and ``agreement`` have the figures as numbers.
+        ``tables()`` to print; ``summary``, ``comparison``, ``agreement`` and ``powered`` have the figures as numbers.
     """
+    from maskdpo.evaluate.evaluation import evaluate_files
     from maskdpo.evaluate.settings import EvaluateSettings
-    from maskdpo.evaluate.tables import evaluate_files
 
     with as_files(
         annotations=(annotations, Annotation),
         prompts=(prompts, Prompt),
         gold=(gold, Annotation),
         compare=(compare, Annotation),
+        compare_gold=(compare_gold, Annotation),
     ) as files:
-        return evaluate_files(
-            load_settings(EvaluateSettings, {**files, "length_penalty": length_penalty, "seed": seed})
-        )
+        given = {"gold_drawn": gold_drawn, "length_penalty": length_penalty, "seed": seed}
+        return evaluate_files(load_settings(EvaluateSettings, {**files, **given}))
 
 
 def write_report(
@@ -448,6 +453,7 @@ def write_report(
     *,
     prompts: File | Iterable[Prompt] | None = None,
     gold: File | Iterable[Annotation] | None = None,
+    gold_drawn: str = "recorded",
     compare: File | Iterable[Annotation] | None = None,
     model: str | None = None,
     method: str = "mask-dpo",
@@ -458,6 +464,7 @@ def write_report(
 
     Args:
         records: annotations or pairs, or the path of a training: its folder, or its metrics.jsonl.
+        gold_drawn: as for ``evaluate_annotations``.
         model: for pairs: mark the very tokens that train with the tokenizer of this model.
     """
     from maskdpo.evaluate.report import write_report as write
@@ -474,7 +481,8 @@ def write_report(
         gold=(gold, Annotation),
         compare=(compare, Annotation),
     ) as files:
-        return write(load_settings(ReportSettings, {**files, "out": out, "title": title, "seed": seed}), tokens)
+        given = {"out": out, "gold_drawn": gold_drawn, "title": title, "seed": seed}
+        return write(load_settings(ReportSettings, {**files, **given}), tokens)
 
 
 def push_dataset(

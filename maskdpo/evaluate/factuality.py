@@ -1,7 +1,8 @@
 """How factual the answers of a file are: figures per answer, with intervals over topics.
 
 A model that states nothing that can be checked has the best ``1 - wrong/judged`` (the score of ANAH). So this figure is
-never reported alone, but with the sentences that are right, wrong, without a fact and not judged, and with the length.
+never reported alone, but with the sentences that are right, wrong, without a fact and not judged, with the length, and
+with the names, numbers and dates per answer, which are counted without a judge.
 """
 
 import math
@@ -13,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdpo.schemas import Annotation, Counts, Prompt
+from maskdpo.text.claims.count import ClaimCounts, count_claims
 from maskdpo.verdicts.estimate import Estimate, ratio, topic_draws
 
-FIELDS = ("answers", *Counts._fields, "known_end", "cut_off", "characters", "penalised")
+FIELDS = ("answers", *Counts._fields, "known_end", "cut_off", "characters", "penalised", *ClaimCounts._fields)
 Sums = NDArray[np.float64]
 """[topics, FIELDS] or [FIELDS]: sums over answers."""
 Figures = Mapping[str, Callable[[Sums], Sums]]
@@ -26,16 +28,23 @@ def _field(sums: Sums, *names: str) -> Sums:
     return total
 
 
+RIGHT_OF_ALL, PRECISION = "right / all sentences", "right / (right + wrong)"
+CLAIMS = "names, numbers, dates / answer"
+
 FIGURES: Figures = {
     "right sentences / answer": lambda s: ratio(_field(s, "right"), _field(s, "answers")),
     "wrong sentences / answer": lambda s: ratio(_field(s, "wrong"), _field(s, "answers")),
     "no-fact sentences / answer": lambda s: ratio(_field(s, "no_fact"), _field(s, "answers")),
     "not judged / answer": lambda s: ratio(_field(s, "not_judged"), _field(s, "answers")),
-    "right / all sentences": lambda s: ratio(_field(s, "right"), _field(s, "right", "wrong", "no_fact", "not_judged")),
-    "right / (right + wrong)": lambda s: ratio(_field(s, "right"), _field(s, "right", "wrong")),
+    RIGHT_OF_ALL: lambda s: ratio(_field(s, "right"), _field(s, "right", "wrong", "no_fact", "not_judged")),
+    PRECISION: lambda s: ratio(_field(s, "right"), _field(s, "right", "wrong")),
     "1 - wrong / judged (ANAH)": lambda s: 1 - ratio(_field(s, "wrong"), _field(s, "right", "wrong", "no_fact")),
     "answers cut off": lambda s: ratio(_field(s, "cut_off"), _field(s, "known_end")),
     "characters / answer": lambda s: ratio(_field(s, "characters"), _field(s, "answers")),
+    "names / answer": lambda s: ratio(_field(s, "names"), _field(s, "answers")),
+    "numbers / answer": lambda s: ratio(_field(s, "numbers"), _field(s, "answers")),
+    "dates / answer": lambda s: ratio(_field(s, "dates"), _field(s, "answers")),
+    CLAIMS: lambda s: ratio(_field(s, *ClaimCounts._fields), _field(s, "answers")),
 }
 
 
@@ -70,7 +79,9 @@ def _row(annotation: Annotation, length_penalty: int | None) -> Sums:
     counts = annotation.counts
     known_end, cut_off = annotation.finish_reason is not None, annotation.finish_reason == "length"
     penalised = penalised_precision(counts, length_penalty) if length_penalty is not None else 0.0
-    return np.array([1, *counts, known_end, cut_off, len(annotation.response), penalised], dtype=np.float64)
+    claims = count_claims(annotation.response[s.start : s.end] for s in annotation.sentences)
+    values = [1, *counts, known_end, cut_off, len(annotation.response), penalised, *claims]
+    return np.array(values, dtype=np.float64)
 
 
 def _by_topic(
@@ -111,6 +122,14 @@ class Comparison:
     before: Summary
     after: Summary
     difference: dict[str, Estimate]
+
+    @property
+    def won_by_filler(self) -> list[str]:
+        """The shares of right sentences that have risen while answers name fewer names, numbers and dates, both with
+        intervals that leave out 0: the model may have become right by saying less."""
+        if not self.difference[CLAIMS].high < 0:
+            return []
+        return [name for name in (RIGHT_OF_ALL, PRECISION) if self.difference[name].low > 0]
 
 
 def compare(

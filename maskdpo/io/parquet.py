@@ -5,6 +5,8 @@ The columns follow from the record types. Three kinds of fields have no column t
 - objects with any keys (``meta``, ``sampling``, ``template_options``) are JSON in a string column;
 - a text or a list of texts (``reference``) is a list, with a column ``reference_is_string`` that says which it was;
 - a text or chat messages (``prompt``, ``chosen``, ``rejected``): one of the two in a whole file.
+
+Probabilities by label (``scores``) are one column per label; null: the label has none.
 """
 
 import types

@@ -29,11 +29,11 @@ class Estimate:
     def __str__(self) -> str:
         return f"{_short(self.value)} [{_short(self.low)}, {_short(self.high)}]" if not np.isnan(self.value) else "-"
 
-    def signed(self) -> str:
+    def signed(self, *, star: bool = True) -> str:
         """A difference as text: with signs, and a star where the interval does not contain 0."""
         if np.isnan(self.value):
             return "-"
-        sure = self.low > 0 or self.high < 0
+        sure = star and (self.low > 0 or self.high < 0)
         return f"{_short(self.value, '+')} [{_short(self.low, '+')}, {_short(self.high, '+')}]{' *' if sure else ''}"
 
 

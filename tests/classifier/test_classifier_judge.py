@@ -145,6 +145,7 @@ def test_rules_for_filler(sentence: str, kind: Kind, filler: bool) -> None:
 # --- the judge --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HEADS)
 def test_verdicts_do_not_depend_on_batches_and_companions(kind: str, make: Make) -> None:
     answers = [ANSWER, "Bridge 8 is blue. " * 3, ANSWER, "Nothing crosses the river at all. Bridge 9 fell down."]
@@ -310,6 +311,7 @@ def test_a_model_without_a_spec(folders: dict[str, Path]) -> None:
 # --- the command ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_spec_is_a_judge_of_the_command(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """What the presets have their models read, letter by letter, beside what their authors' code writes."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,17 @@ def test_the_hash_is_that_of_what_decides_scores() -> None:
     assert made.hash == spec(licence="MIT", notes="x", published=[{"figure": "x", "source": "y"}]).hash
     assert made.hash != spec(threshold=0.6).hash
     assert len({each.hash for each in presets().values()}) == len(presets()) - 1  # the two of LettuceDetect ask alike
+
+
+def test_the_docs_have_every_preset_with_its_licence_and_figures() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "classifiers.md").read_text(encoding="utf-8")
+    rows = {row[1].strip(" `"): row for line in page.splitlines() if len(row := line.split("|")) == 7}
+    for model, found in presets().items():
+        _, _, _, licence, figure, weights, _ = (cell.strip() for cell in rows[model])
+        assert licence == found.licence
+        assert weights == ("safetensors" if found.safetensors else "to convert")
+        assert len(found.published) == 1
+        assert found.published[0].source in page
+        numbers = re.findall(r"0\.\d{3}", found.published[0].figure)
+        assert numbers
+        assert re.findall(r"0\.\d{3}", figure) == numbers

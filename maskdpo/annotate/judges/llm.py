@@ -251,7 +251,9 @@ class LLMJudge:
             n=votes,
         )
         self.usage.calls += 1
-        request = Request(conversation.question, conversation.messages, sampling=sampling)
+        messages = conversation.messages
+        prompt = messages[-1].content if self._protocol.settings.raw else messages
+        request = Request(conversation.question, prompt, sampling=sampling)
         if turn.reply == "text":
             return request
         request = replace(request, choices=tuple(turn.words))
