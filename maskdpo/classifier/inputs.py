@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from maskdpo.chat import ChatFormat
+from maskdpo.chat import ChatFormat, TemplateRefusal
 from maskdpo.classifier.spec import ClassifierSpec
+from maskdpo.errors import UserError
 from maskdpo.schemas import Message
 from maskdpo.text.passages import Passages, split_sentences
 
@@ -162,7 +163,12 @@ def _encode(spec: ClassifierSpec, tokenizer: "PreTrainedTokenizerBase", item: It
     text, pair = render(spec, item)
     if spec.input.chat:
         system = [Message(role="system", content=spec.input.system)] if spec.input.system is not None else []
-        return Encoded(ChatFormat(tokenizer).encode_prompt([*system, Message(role="user", content=text)]).ids)
+        try:
+            return Encoded(ChatFormat(tokenizer).encode_prompt([*system, Message(role="user", content=text)]).ids)
+        except TemplateRefusal as error:
+            raise UserError(
+                f"{tokenizer.name_or_path}: its chat template refuses the input of the spec: {error}"
+            ) from None
     wants_offsets = spec.head == "token-classification"
     encoding = tokenizer(text, pair, verbose=False, return_offsets_mapping=wants_offsets)
     offsets = None

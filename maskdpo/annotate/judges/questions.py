@@ -18,12 +18,11 @@ from maskdpo.classifier.inputs import (
     room,
     sentence_item,
 )
-from maskdpo.classifier.spec import ClassifierSpec
 from maskdpo.schemas import Kind, Label, Prompt, Status
 from maskdpo.text.passages import Passages
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from maskdpo.classifier.model import Classifier
 
 REFERENCES_KEPT = 256
 """References that are kept split and indexed, the ones used last."""
@@ -53,8 +52,7 @@ class Questions:
         filler: whether rules decide what states no fact.
     """
 
-    spec: ClassifierSpec
-    tokenizer: "PreTrainedTokenizerBase"
+    classifier: "Classifier"
     chunks: int | None
     context: int
     filler: bool
@@ -74,7 +72,7 @@ class Questions:
         if all(verdicts):
             return Asked(task, sentences=[verdict or [] for verdict in verdicts])
         try:
-            if self.spec.head == "token-classification":
+            if self.classifier.spec.head == "token-classification":
                 return self._about_answer(task, verdicts)
             return self._about_sentences(task, verdicts)
         except InputTooLong as error:
@@ -92,7 +90,7 @@ class Questions:
                 if isinstance(places, Verdict) or c not in wanted[i]:
                     continue
                 try:
-                    places.append((c, self._index(beside_chunk(self.spec, item, chunk))))
+                    places.append((c, self._index(beside_chunk(self.classifier.spec, item, chunk))))
                 except InputTooLong as error:
                     asked.sentences[i] = _too_long(error)
         return asked
@@ -109,7 +107,7 @@ class Questions:
 
     def _groups(self, prompt: Prompt, whole: Item) -> list[list[str]]:
         """The passages of a reference in groups that fit beside the answer; a passage that does not fit is split."""
-        spec, tokenizer = self.spec, self.tokenizer
+        spec, tokenizer = self.classifier.spec, self.classifier.tokenizer
         size, left = measure(spec, tokenizer), 0
         space = room(spec, tokenizer, whole)
         if spec.chunk is not None:
@@ -128,11 +126,11 @@ class Questions:
         if item in self.items:
             self.repeats += 1
         else:
-            self.items[item] = (len(self.items), encode(self.spec, self.tokenizer, item))
+            self.items[item] = (len(self.items), encode(self.classifier.spec, self.classifier.tokenizer, item))
         return self.items[item][0]
 
     def _filler(self, task: Task, i: int) -> Verdict | None:
-        if not self.filler or self.spec.knows_filler:
+        if not self.filler or self.classifier.spec.knows_filler:
             return None
         reason = why_filler(task.sentence(i), task.spans[i].kind)
         return Verdict(Label.NO_FACT, reason=reason) if reason else None
@@ -144,11 +142,11 @@ class Questions:
         before_it = sorted(at for at, kind in others if at < start and kind not in (Kind.HEADING, Kind.CODE))
         earlier = before_it[-self.context :] if self.context else []
         before = task.response.response[earlier[0] : start].strip() if earlier else ""
-        return sentence_item(self.spec, task.sentence(i), before, task.prompt.question)
+        return sentence_item(self.classifier.spec, task.sentence(i), before, task.prompt.question)
 
     def _passages(self, prompt: Prompt, longest: Item) -> Passages:
         """The reference in chunks (``reference_chunks``), kept for its other answers."""
-        spec, tokenizer = self.spec, self.tokenizer
+        spec, tokenizer = self.classifier.spec, self.classifier.tokenizer
         key = (room(spec, tokenizer, longest) if spec.chunk is None else None, *prompt.passages)
         if key not in self._references:
             self._references[key] = reference_chunks(spec, tokenizer, prompt.passages, longest)
