@@ -80,7 +80,7 @@ def fit_calibration(
     scored = [(example, scores) for example, (_, scores) in zip(examples, judged, strict=True) if scores]
     if len(scored) < LEAST_TO_CALIBRATE or not {"right", "wrong"} <= {group_of(example.label) for example, _ in scored}:
         return None
-    aim = Aim(None)
+    aim = Aim("balanced")
     return Calibration(
         judge=judge,
         aim=str(aim),
