@@ -193,8 +193,8 @@ def test_gold_that_says_too_little(raw: World) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--aim", "best"), "'best' is none of balanced, right-wrong, and precision=P"),
-        (("--aim", "precision=0.3"), "'precision=0.3' is none of balanced, right-wrong, and precision=P"),
+        (("--aim", "best"), "'best' is neither balanced nor precision=P"),
+        (("--aim", "precision=0.3"), "'precision=0.3' is neither balanced nor precision=P"),
         (("--abstain", "1"), "less than 1"),
         (("--plot", "p.txt"), "p.txt: the name must end in .png, .svg, .pdf"),
         (("--out", "gold.jsonl"), "is an input of this command"),
