@@ -5,7 +5,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import platformdirs
@@ -72,11 +74,30 @@ def load_model(name: str, *, dtype: "torch.dtype", device: str, trust_remote_cod
     Raises:
         UserError: the model cannot be loaded, is an encoder-decoder, or its files lack weights.
     """
+    loader, options = _model_class(_decoder_config(name, trust_remote_code))
+    return load_pretrained(
+        name, loader, dtype=dtype, device=device, trust_remote_code=trust_remote_code, options=options
+    )
+
+
+def load_pretrained(
+    name: str,
+    loader: Any,
+    *,
+    dtype: "torch.dtype",
+    device: str,
+    trust_remote_code: bool = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> "PreTrainedModel":
+    """A model of any class of transformers (``loader``), from safetensors only, with all its weights.
+
+    Raises:
+        UserError: the model cannot be loaded, or its files lack weights.
+    """
     from safetensors import SafetensorError
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    loader, options = _model_class(_load_config(name, trust_remote_code))
     try:
         model, info = loader.from_pretrained(
             resolve_model(name),
@@ -87,7 +108,7 @@ def load_model(name: str, *, dtype: "torch.dtype", device: str, trust_remote_cod
             **options,
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise _cannot_load(name, "model", error) from None
+        raise _cannot_load(name, "model", error, loader.__name__) from None
     if missing := sorted(info["missing_keys"]):
         raise UserError(
             f"{name}: its files lack {len(missing)} weights that {type(model).__name__} has: {missing[0]} ..."
@@ -103,7 +124,7 @@ def meta_model(name: str, *, dtype: "torch.dtype", trust_remote_code: bool = Fal
     """
     import torch
 
-    config = _load_config(name, trust_remote_code)
+    config = _decoder_config(name, trust_remote_code)
     loader, options = _model_class(config)
     try:
         with torch.device("meta"):
@@ -114,13 +135,22 @@ def meta_model(name: str, *, dtype: "torch.dtype", trust_remote_code: bool = Fal
     return cast("PreTrainedModel", model)
 
 
-def _load_config(name: str, trust_remote_code: bool) -> Any:
+def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
+    """The config of a model of any kind.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise _cannot_load(name, "model", error) from None
+
+
+def _decoder_config(name: str, trust_remote_code: bool) -> Any:
+    config = load_config(name, trust_remote_code=trust_remote_code)
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"{name}: {config.model_type} is an encoder-decoder; only decoder language models are supported"
@@ -195,7 +225,26 @@ def pick_device(name: str | None) -> str:
     return name
 
 
-def _cannot_load(name: str, what: str, error: Exception) -> UserError:
+def _cannot_load(name: str, what: str, error: Exception, loader: str | None = None) -> UserError:
+    said = str(error)
+    if "trust_remote_code" in said or "custom code" in said:
+        return UserError(
+            f"{name}: its {what} needs code from its repository, which runs only where a command has "
+            "`trust_remote_code` and it is set"
+        )
+    if what == "tokenizer" and ("tiktoken" in said or "sentencepiece" in said.lower()):
+        # without sentencepiece, transformers tries to read a sentencepiece file as one of tiktoken, and names that
+        missing = "tiktoken" if importlib.util.find_spec("sentencepiece") else "sentencepiece protobuf"
+        return UserError(f"{name}: has no tokenizer.json, and to make one takes more packages: pip install {missing}")
+    if loader and "safetensors" in said and not isinstance(error, RuntimeError):
+        code = (
+            f"from transformers import {loader} as M, AutoTokenizer as T; "
+            f"[c.from_pretrained('{name}').save_pretrained('FOLDER') for c in (M, T)]"
+        )
+        return UserError(
+            f"cannot load the {what} of {name!r}: {first_line(error)} Only safetensors are loaded. If you trust the "
+            f'repository, convert its weights once, and name the folder: python -c "{code}"'
+        )
     return UserError(
         f"cannot load the {what} of {name!r}: {first_line(error)} "
         f"Name a model folder, a Hub id such as org/model, or {SMOLLM2!r}"

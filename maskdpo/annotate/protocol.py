@@ -70,6 +70,9 @@ class ProtocolSettings(BaseModel):
     """``sentence``: one conversation per sentence. ``answer``: one call judges all sentences of an answer. ``passage``:
     every turn is a question of its own. The last turn is asked about each passage, and the passage that supports the
     sentence most counts; the turns before it are asked about the sentence alone."""
+    raw: bool = False
+    """The template is the whole text that the model continues, with the control tokens of its chat template: for judges
+    whose chat template takes more than messages."""
     passages: PassageSettings | None = None
     turns: Annotated[list[Turn], Field(min_length=1)]
 
@@ -83,6 +86,8 @@ class ProtocolSettings(BaseModel):
             raise ValueError("with `asks: passage` the last turn needs a word for no_hallucination")
         if self.passages and self.asks != "passage":
             raise ValueError("`passages` goes with `asks: passage`")
+        if self.raw and len(self.turns) > 1:
+            raise ValueError("a protocol with `raw` must have exactly one turn")
         last = self.turns[-1]
         if "next" in last.words.values() or last.otherwise:
             raise ValueError(

@@ -32,11 +32,11 @@ class JudgeSettings(BackendSettings):
         str,
         named_in("maskdpo.annotate.judges:JUDGES"),
         Option(
-            "`lexical` (needs no model), `llm`, or a judge of your own: `package.module:factory` or "
-            "`./file.py:factory`."
+            "`lexical` (needs no model), `classifier` (a small model that scores sentences), `llm`, or a judge of your "
+            "own: `package.module:factory` or `./file.py:factory`."
         ),
     ]
-    model: Annotated[str | None, Option("The model that judges, for `--judge llm`.")] = None
+    model: Annotated[str | None, Option("The model that judges, for `--judge llm` and `--judge classifier`.")] = None
     protocol: Annotated[
         str,
         Option(
@@ -58,18 +58,24 @@ class JudgeSettings(BackendSettings):
     def make_judge(self) -> Judge:
         """The judge that the settings name, with its backend where it asks for one."""
 
-        def backend() -> Backend:
+        def model() -> str:
             if self.model is None:
                 raise UserError(f"`judge` {self.judge} needs `model`: the model that judges")
-            return make_backend(self.model, self)
+            return self.model
+
+        def backend() -> Backend:
+            return make_backend(model(), self)
 
         told = {name: getattr(self, name) for name in ("protocol", "votes") if name in self.given()}
-        speaks = self.model is not None or told or self.template_options
-        if speaks and not registry.asks_for(JUDGES[self.judge], "backend"):
-            raise UserError(
-                f"`model`, `protocol`, `votes` and `template_options` go with `judge` llm, not with {self.judge}"
-            )
-        return get_judge(self.judge, make_backend=backend, options=self.judge_options | told)
+        factory = JUDGES[self.judge]
+        speaks = registry.asks_for(factory, "backend")
+        if (told or self.template_options) and not speaks:
+            raise UserError(f"`protocol`, `votes` and `template_options` go with `judge` llm, not with {self.judge}")
+        if self.model is not None and not (speaks or registry.asks_for(factory, "model")):
+            raise UserError(f"`model` goes with `judge` llm or classifier, not with {self.judge}")
+        return get_judge(
+            self.judge, make_backend=backend, name_model=model, settings=self, options=self.judge_options | told
+        )
 
 
 CalibrationFile = Annotated[

@@ -57,7 +57,7 @@ def fill_slots(
     for reply in replies:
         of_prompt[reply.prompt].append(reply)
     for members, shared in _groups(model, prompts, of_prompt, batch_size):
-        reader = _CachedPrefix(model, list(prompts[members[0]][:shared]), batch_size)
+        reader = CachedPrefix(model, list(prompts[members[0]][:shared]), batch_size)
         mine = [reply for i in members for reply in of_prompt[i]]
         for depth in range(max(len(reply.slots) for reply in mine)):
             going = [reply for reply in mine if depth < len(reply.slots)]
@@ -127,7 +127,7 @@ def _common_length(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i in range(most) if a[i] != b[i]), max(most, 0))
 
 
-class _CachedPrefix:
+class CachedPrefix:
     """The model with a cached prefix, which is read once."""
 
     def __init__(self, model: PreTrainedModel, prefix: list[int], batch_size: int) -> None:
@@ -166,7 +166,7 @@ class _CachedPrefix:
         if rotates_by_longest(model, self._length + width):
             reset_rotation(model, ids_RT)
         row_R = torch.arange(len(rests), device=model.device)
-        with _head_reads(model, row_R, last_R):
+        with head_reads(model, row_R, last_R):
             output = forward(
                 model, ids_RT, positions=positions_RT, cache=cache, use_cache=cache is not None, keep_last=False
             )
@@ -182,7 +182,7 @@ class _CachedPrefix:
 
 
 @contextmanager
-def _head_reads(model: PreTrainedModel, row_R: Tensor, last_R: Tensor) -> Iterator[None]:
+def head_reads(model: PreTrainedModel, row_R: Tensor, last_R: Tensor) -> Iterator[None]:
     """Pass one token of each row to the output layer: the logits of all would take far more memory than the model."""
     head = model.get_output_embeddings()
     if head is None:
@@ -209,7 +209,7 @@ _Node = tuple[int, tuple[int, ...], list[int]]
 
 
 def _shares(
-    reader: _CachedPrefix, rests: Sequence[tuple[int, ...]], offered: Sequence[Sequence[tuple[int, ...]]]
+    reader: CachedPrefix, rests: Sequence[tuple[int, ...]], offered: Sequence[Sequence[tuple[int, ...]]]
 ) -> list[list[float]]:
     """Per row the probabilities of its choices, which sum to 1. Equal rows are read once."""
     keys = [(rest, tuple(choices)) for rest, choices in zip(rests, offered, strict=True)]

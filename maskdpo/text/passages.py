@@ -52,15 +52,22 @@ class Passages:
     ``text`` is the whole reference. Token counts of pieces are kept for the last ``count`` function that was passed.
 
     Args:
-        piece_bytes: the most bytes of a piece.
+        piece_size: the size of the largest piece.
+        measure: the size of a text: bytes in UTF-8, unless it is told.
     """
 
-    def __init__(self, passages: Sequence[str], *, piece_bytes: int = PIECE_BYTES) -> None:
-        self._piece_bytes = piece_bytes
+    def __init__(
+        self, passages: Sequence[str], *, piece_size: int = PIECE_BYTES, measure: CountTokens | None = None
+    ) -> None:
+        self._piece_size, self._measure = piece_size, measure or _bytes
         self.text = _SEPARATOR.join(passages)
         self._passages = tuple(passages)
         self._counts: dict[str, int] = {}
         self._counter: CountTokens | None = None
+
+    def all(self) -> list[str]:
+        """All pieces in their order; without a reference the only piece is empty."""
+        return [piece.text for piece in self._pieces] or [""]
 
     def best(self, sentence: str, most: int) -> list[str]:
         """The pieces that bear most on a sentence (BM25), the best first; the first piece where none has a word of it.
@@ -131,7 +138,7 @@ class Passages:
         pieces = []
         for number, passage in enumerate(self._passages):
             end = 0
-            for part in _split(passage, detect_language(passage[:5000]), self._piece_bytes):
+            for part in _split(passage, detect_language(passage[:5000]), self._piece_size, self._measure):
                 start = end + len(part) - len(part.lstrip())
                 end += len(part)
                 if text := part.strip():
@@ -181,25 +188,35 @@ def _sentences(text: str, language: str) -> list[int]:
     return markdown.cut(text.replace("\r", " ").replace("\n", " "), language)
 
 
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text, without the white space around them."""
+    ends = [0, *_sentences(text, detect_language(text[:5000])), len(text)]
+    return [sentence for start, end in pairwise(ends) if (sentence := text[start:end].strip())]
+
+
 # Where a text may be cut, from the best places to the last resort. Line ends come late, because lines may be wrapped.
 _PARAGRAPHS = _at(r"""\n\s*\n|[.!?。！？…][”’"')」』】]*\s*\n""")
 _LEVELS = (_PARAGRAPHS, _sentences, _at(r"\n"), _at(r"\s+|[，、；：]"), _at(r"(?s:.)"))
 
 
-def _split(text: str, language: str, most: int, level: int = 0) -> Iterator[str]:
-    """Pieces that make up the text, each of at most ``most`` bytes; small neighbouring parts stay together."""
-    if level == len(_LEVELS) or len(text.encode()) <= most:
+def _bytes(text: str) -> int:
+    return len(text.encode())
+
+
+def _split(text: str, language: str, most: int, measure: CountTokens, level: int = 0) -> Iterator[str]:
+    """Pieces that make up the text, each of at most the size ``most``; small neighbouring parts stay together."""
+    if level == len(_LEVELS) or measure(text) <= most:
         yield text
         return
     piece, left = "", most
     for start, end in pairwise([0, *_LEVELS[level](text, language), len(text)]):
-        size = len((part := text[start:end]).encode())
+        size = measure(part := text[start:end])
         if piece and size > left:
-            yield from _split(piece, language, most, level + 1)
+            yield from _split(piece, language, most, measure, level + 1)
             piece, left = "", most
         piece += part
         left -= size
-    yield from _split(piece, language, most, level + 1)
+    yield from _split(piece, language, most, measure, level + 1)
 
 
 def _shorten(text: str, budget: int, count: CountTokens) -> str | None:

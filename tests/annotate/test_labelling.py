@@ -428,7 +428,7 @@ def test_a_judge_of_ones_own(run: Run, own: str, attribute: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("oracle", "unknown judge 'oracle'; known: lexical, llm, and package.module:object"),
+        ("oracle", "unknown judge 'oracle'; known: lexical, llm, classifier, and package.module:object"),
         ("no_such_module:make", "`judge` no_such_module:make: cannot be imported"),
         ("own_judge_for_test:nothing", "own_judge_for_test has no 'nothing'"),
         ("own_judge_for_test:not_a_judge", "dict is no judge: it needs 'info' and 'judge'"),

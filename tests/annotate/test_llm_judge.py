@@ -700,3 +700,38 @@ def test_a_protocol_says_which_labels_it_lacks() -> None:
         "hallucination"
     )
     assert llm_judge(Scripted(), LLMOptions(protocol="staged")).notes() == []
+
+
+def test_granite_guardian_reads_the_prompt_of_its_own_chat_template_and_its_yes_means_ungrounded() -> None:
+    said = {
+        "One": "<think>\n</think>\n<score> no </score>",
+        "Two": "<score> yes </score>",
+        "Three": "<score> maybe </score>",
+    }
+
+    def script(request: Request) -> Reply:
+        assert isinstance(request.prompt, str)
+        text = next(reply for word, reply in said.items() if f"<|end_of_role|>{word} is so." in request.prompt)
+        return Reply(request.key, (Completion(text, "stop"),))
+
+    backend = Scripted(script=script)
+    verdicts = judge(backend, task("One is so. Two is so. Three is so.<|end_of_text|>"), protocol="granite-guardian")[
+        "r"
+    ]
+    assert [verdict.label for verdict in verdicts] == [Label.NO_HALLUCINATION, Label.HALLUCINATION, None]
+    assert verdicts[2].status is Status.PARSE_ERROR
+    assert {request.choices for request in backend.requests} == {None}
+    # as the authors' notebook prints it: cookbooks/granite-guardian-3.3/detailed_guide_no_think.ipynb
+    assert backend.requests[0].prompt == (
+        "<|start_of_role|>system<|end_of_role|>As a judge agent, your role is to help assess whether the provided text "
+        "meets the given judging criteria, utilizing all available information, including conversations, documents, "
+        'and tools.<|end_of_text|>\n<|start_of_role|>document {"document_id" :"0"}<|end_of_role|>\nFirst.\n\nSecond.'
+        "<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>One is so.<|end_of_text|>\n"
+        "<|start_of_role|>judge_protocol<|end_of_role|>### Criteria: A text is considered ungrounded or unfaithful if "
+        "it includes information lacking support from, or directly contradicting, the provided document(s). This risk "
+        "arises when the text fabricates details, misinterprets the content, or makes unsupported extrapolations "
+        "beyond what is explicitly stated in the document(s).\n\n### Scoring Schema: If the last assistant's text "
+        "meets the criteria, return 'yes'; otherwise, return 'no'.<|end_of_text|>\n"
+        "<|start_of_role|>judge{no_think}<|end_of_role|>"
+    )
+    assert [str(request.prompt).count("<|end_of_text|>") for request in backend.requests] == [4, 4, 4]

@@ -95,6 +95,10 @@ def test_no_such_protocol() -> None:
         ("turns: [{template: verdict, words: {a: next, b: no_fact}}]", "no turn follows the last one"),
         ("turns: [{template: nowhere, words: {a: no_fact, b: no_fact}}]", "nowhere.j2: this template is missing"),
         ("asks: answer\nturns: [{template: verdict, reply: text, words: {a: no_fact}}]", "must have exactly one turn"),
+        (
+            "raw: true\nturns: [{template: a, words: {a: next, b: no_fact}}, {template: b, words: {a: next, b: next}}]",
+            "a protocol with `raw` must have exactly one turn",
+        ),
         ("turns: [{template: verdict, words: {a: no_fact, b: no_fact}}]\nmore: 1", "more: Extra inputs"),
         ("turns: {", "protocol.yaml: not a valid protocol: while parsing"),
         ("", "protocol.yaml: not a valid protocol"),

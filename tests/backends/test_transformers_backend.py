@@ -299,7 +299,7 @@ def test_the_most_probable_choice_and_its_probability_equal_brute_force(
 
 
 def test_all_probabilities_sum_to_one_and_do_not_depend_on_the_batch(parts: Any) -> None:
-    from maskdpo.backends.choices import _CachedPrefix, _shares
+    from maskdpo.backends.choices import CachedPrefix, _shares
 
     model, tokenizer = parts
     prompts = [tokenizer(text)["input_ids"] for text in PROMPTS[: len(CHOICES)]]
@@ -308,7 +308,7 @@ def test_all_probabilities_sum_to_one_and_do_not_depend_on_the_batch(parts: Any)
         for choices in CHOICES
     ]
     for batch_size in (1, 2, 16):
-        found = _shares(_CachedPrefix(model, [], batch_size), [tuple(ids) for ids in prompts], offered)
+        found = _shares(CachedPrefix(model, [], batch_size), [tuple(ids) for ids in prompts], offered)
         for text, choices, shares in zip(PROMPTS, CHOICES, found, strict=False):
             assert sum(shares) == pytest.approx(1.0, abs=1e-5)
             assert shares == pytest.approx(brute_force(parts, text, choices), abs=1e-5)

@@ -210,7 +210,7 @@ class LLMJudge:
         if passages is None:
             neutral = [self._protocol.neutral(text) for text in key]
             size = self._protocol.passages.words * BYTES_PER_WORD if self._protocol.passages else PIECE_BYTES
-            passages = self._passages[key] = Passages(neutral, piece_bytes=size)
+            passages = self._passages[key] = Passages(neutral, piece_size=size)
             if len(self._passages) > REFERENCES_KEPT:
                 self._passages.popitem(last=False)
         self._passages.move_to_end(key)
@@ -251,7 +251,9 @@ class LLMJudge:
             n=votes,
         )
         self.usage.calls += 1
-        request = Request(conversation.question, conversation.messages, sampling=sampling)
+        messages = conversation.messages
+        prompt = messages[-1].content if self._protocol.settings.raw else messages
+        request = Request(conversation.question, prompt, sampling=sampling)
         if turn.reply == "text":
             return request
         request = replace(request, choices=tuple(turn.words))
