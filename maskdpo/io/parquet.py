@@ -6,7 +6,7 @@ The columns follow from the record types. Three kinds of fields have no column t
 - a text or a list of texts (``reference``) is a list, with a column ``reference_is_string`` that says which it was;
 - a text or chat messages (``prompt``, ``chosen``, ``rejected``): one of the two in a whole file.
 
-Objects whose keys are labels (``scores``) are structs with one column per label; null is a label that has no score.
+Probabilities by label (``scores``) are one column per label; null: the label has none.
 """
 
 import types
@@ -78,7 +78,7 @@ def columns_of(model: type[FileRecord]) -> Columns:
     choices = {name: _choices(field.annotation) for name, field in model.model_fields.items()}
     either = {name: kinds for name, kinds in choices.items() if len(kinds) > 1}
     return Columns(
-        json=frozenset(name for name, kinds in choices.items() if _is_object(kinds[0]) and not _keys(kinds[0])),
+        json=frozenset(name for name, kinds in choices.items() if get_origin(kinds[0]) is dict),
         text_or_texts=frozenset(name for name, kinds in either.items() if list[str] in kinds),
         text_or_chat=frozenset(name for name, kinds in either.items() if list[Message] in kinds),
     )
@@ -93,16 +93,6 @@ def _choices(hint: Any) -> list[Any]:
     return [] if hint is type(None) else [hint]
 
 
-def _is_object(kind: Any) -> bool:
-    return get_origin(kind) is dict
-
-
-def _keys(kind: Any) -> list[str]:
-    """The keys that an object can have; none are known where any text can be one."""
-    key = get_args(kind)[0]
-    return [member.value for member in key] if issubclass(key, Enum) else []
-
-
 def _arrow_type(hint: Any, *, chat: bool) -> Any:
     pa = arrow()
     kinds = _choices(hint)
@@ -110,13 +100,19 @@ def _arrow_type(hint: Any, *, chat: bool) -> Any:
     if lists and (chat or lists[0] != list[Message] or len(kinds) == 1):
         return pa.list_(_arrow_type(get_args(lists[0])[0], chat=chat))
     kind = kinds[0]
-    if _is_object(kind) and _keys(kind):
-        return pa.struct([(key, _arrow_type(get_args(kind)[1], chat=chat)) for key in _keys(kind)])
-    if get_origin(kind) is Literal or _is_object(kind) or issubclass(kind, str | Enum | date):
+    if by_label := _by_label(kind):
+        return pa.struct([(name, pa.float64()) for name in by_label])
+    if get_origin(kind) is Literal or get_origin(kind) is dict or issubclass(kind, str | Enum | date):
         return pa.string()
     if issubclass(kind, BaseModel):
         return pa.struct([(name, _arrow_type(f.annotation, chat=chat)) for name, f in kind.model_fields.items()])
     return {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}[kind]
+
+
+def _by_label(kind: Any) -> list[str]:
+    """The keys of a mapping from an enum to numbers, which is a column for each of them; empty for other types."""
+    key = get_args(kind)[0] if get_origin(kind) is dict else None
+    return [str(one) for one in key] if isinstance(key, type) and issubclass(key, Enum) else []
 
 
 def is_chat(record: FileRecord) -> bool:
