@@ -64,7 +64,7 @@ class Parameters(Record):
     """The least score that is told apart from 0."""
     weights: dict[Class, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     """What the probability of a class is multiplied with before the greatest one wins; 1 where there is none. The aim
-    ``balanced`` has 1 / the share of the class in gold."""
+    ``balanced`` has 1 / the share of the class in gold (``verdicts.fitting``)."""
     thresholds: dict[Class, Probability | None] | None = None
     """The least probability with which a class is given; None: it is never given. Without thresholds all are 0."""
     abstain: Annotated[float, Field(ge=0, lt=1)] = 0.0

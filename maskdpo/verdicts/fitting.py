@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -31,29 +31,30 @@ class Example(NamedTuple):
 class Aim(NamedTuple):
     """What labels are decided for."""
 
-    precision: float | None
-    """The least precision of right and of wrong; None: balanced accuracy is to be greatest."""
+    name: Literal["balanced", "right-wrong", "precision"] = "balanced"
+    precision: float | None = None
+    """The least precision of right and of wrong, for the aim of this name."""
 
     def __str__(self) -> str:
-        return "balanced" if self.precision is None else f"precision={self.precision:g}"
+        return self.name if self.precision is None else f"{self.name}={self.precision:g}"
 
 
 def parse_aim(text: str) -> Aim:
-    """``balanced``, or ``precision=P`` with 0.5 < P < 1.
+    """``balanced``, ``right-wrong``, or ``precision=P`` with 0.5 < P < 1.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is none of them.
     """
-    if text == "balanced":
-        return Aim(None)
+    if text == "balanced" or text == "right-wrong":
+        return Aim(text)
     name, _, number = text.partition("=")
     try:
         precision = float(number) if name == "precision" else -1.0
     except ValueError:
         precision = -1.0
     if not 0.5 < precision < 1:
-        raise ValueError(f"{text!r} is neither balanced nor precision=P with a P between 0.5 and 1")
-    return Aim(precision)
+        raise ValueError(f"{text!r} is none of balanced, right-wrong, and precision=P with a P between 0.5 and 1")
+    return Aim("precision", precision)
 
 
 def fit(examples: Sequence[Example], aim: Aim, *, abstain: float = 0.0, votes: int = 1) -> Parameters:
@@ -67,7 +68,8 @@ def fit(examples: Sequence[Example], aim: Aim, *, abstain: float = 0.0, votes: i
     """
     fitted = _fit_probabilities(examples, FLOOR if votes == 1 else 1 / (2 * votes))
     if aim.precision is None:
-        return fitted.model_copy(update={"weights": _balancing(examples), "abstain": abstain})
+        weigh = _balancing if aim.name == "balanced" else _balancing_right_and_wrong
+        return fitted.model_copy(update={"weights": weigh(examples), "abstain": abstain})
     return fitted.model_copy(update={"thresholds": _thresholds(examples, fitted, aim.precision), "abstain": abstain})
 
 
@@ -137,6 +139,17 @@ def _balancing(examples: Sequence[Example]) -> dict[Class, float]:
     count = Counter(group_of(example.gold) for example in examples)
     weights = {name: len(examples) / count[name] for name in CLASSES if count[name]}
     return {name: weights.get(name, min(weights.values())) for name in CLASSES}
+
+
+def _balancing_right_and_wrong(examples: Sequence[Example]) -> dict[Class, float]:
+    """The same for right against wrong, with a mean share of 1 / 2, and no_fact as it is, given where it is likeliest.
+
+    Where few gold sentences are no_fact, their great weight under ``_balancing`` hands the label to many others.
+    """
+    right, wrong = (sum(group_of(example.gold) == name for example in examples) for name in ("right", "wrong"))
+    if not right or not wrong:
+        return {}
+    return {"right": (right + wrong) / (2 * right), "wrong": (right + wrong) / (2 * wrong), "no_fact": 1.0}
 
 
 def _thresholds(examples: Sequence[Example], fitted: Parameters, precision: float) -> dict[Class, float | None]:

@@ -75,11 +75,11 @@ def test_labels_at_random_are_at_chance_on_held_out_topics_whatever_they_seem_in
             Case(f"t{i // 2}", g, None, {RIGHT: p, WRONG: 1 - p})
             for i, (g, p) in enumerate(zip(gold, given, strict=True))
         ]
-        fitted = fit([Example(c.scores or {}, c.gold) for c in cases], Aim(0.65))
+        fitted = fit([Example(c.scores or {}, c.gold) for c in cases], Aim("precision", 0.65))
         seeming += [c.gold is label for c in cases if (label := fitted.choose(c.scores or {})[0])]
-        labels = [one.label for one in cross_validated(cases, Aim(0.65), abstain=0.0, votes=1, seed=0)]
+        labels = [one.label for one in cross_validated(cases, Aim("precision", 0.65), abstain=0.0, votes=1, seed=0)]
         honest += [c.gold is label for c, label in zip(cases, labels, strict=True) if label]
-        labels = [one.label for one in cross_validated(cases, Aim(None), abstain=0.0, votes=1, seed=0)]
+        labels = [one.label for one in cross_validated(cases, Aim(), abstain=0.0, votes=1, seed=0)]
         balanced += [c.gold is label for c, label in zip(cases, labels, strict=True)]
     assert mean(seeming) >= 0.65
     assert mean(honest) == pytest.approx(0.5, abs=0.06)
@@ -94,7 +94,7 @@ def test_no_topic_is_fitted_to_and_tested_on() -> None:
         gold = RIGHT if rng.random() < 0.5 else WRONG
         p = float(rng.random())
         cases += [Case(str(topic), gold, None, {RIGHT: p, WRONG: 1 - p})] * 10
-    found = held(cases, cross_validated(cases, Aim(None), abstain=0.0, votes=1, seed=0), 0).figures
+    found = held(cases, cross_validated(cases, Aim(), abstain=0.0, votes=1, seed=0), 0).figures
     assert found["balanced_accuracy_right_wrong"].value == pytest.approx(0.5, abs=0.15)
     low, high = found["balanced_accuracy_right_wrong"].low, found["balanced_accuracy_right_wrong"].high
     assert low is not None and high is not None and high - low > 0.2  # 40 topics, not 400 sentences
@@ -193,8 +193,8 @@ def test_gold_that_says_too_little(raw: World) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--aim", "best"), "'best' is neither balanced nor precision=P"),
-        (("--aim", "precision=0.3"), "'precision=0.3' is neither balanced nor precision=P"),
+        (("--aim", "best"), "'best' is none of balanced, right-wrong, and precision=P"),
+        (("--aim", "precision=0.3"), "'precision=0.3' is none of balanced, right-wrong, and precision=P"),
         (("--abstain", "1"), "less than 1"),
         (("--plot", "p.txt"), "p.txt: the name must end in .png, .svg, .pdf"),
         (("--out", "gold.jsonl"), "is an input of this command"),
