@@ -45,8 +45,9 @@ def parse_aim(text: str) -> Aim:
     Raises:
         ValueError: it is none of them.
     """
-    if text == "balanced" or text == "right-wrong":
-        return Aim(text)
+    plain = {"balanced": Aim("balanced"), "right-wrong": Aim("right-wrong")}
+    if text in plain:
+        return plain[text]
     name, _, number = text.partition("=")
     try:
         precision = float(number) if name == "precision" else -1.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from calibration_world import ANNOTATE, CALIBRATE, World
 
-from maskdpo import UserError, calibrate_annotations, relabel_annotations
+from maskdpo import UserError, annotate_responses, calibrate_annotations, relabel_annotations
 from maskdpo.calibrate.calibrate import cross_validated, held
 from maskdpo.calibrate.cases import Case
 from maskdpo.io import read_records
@@ -217,5 +217,8 @@ def test_from_python_in_memory_and_with_files(raw: World) -> None:
     streamed = list(relabel_annotations(annotations, calibration="d.json"))
     assert streamed == list(read_records(raw.path("new.jsonl"), Annotation))
     assert stats.changed > 50
+    judge = "./judge_a.py:Distorted"
+    judged = annotate_responses("prompts.jsonl", "responses.jsonl", judge=judge, calibration="d.json")
+    assert sorted(judged, key=lambda r: r.id) == sorted(streamed, key=lambda r: r.id)
     with pytest.raises(UserError, match="judge: is missing"):
         list(relabel_annotations(gold, calibration="d.json"))
