@@ -22,17 +22,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from maskdpo.annotate.judge import Judge
+    from maskdpo.annotate.relabel import RelabelStats
     from maskdpo.annotate.stats import AnnotateStats
     from maskdpo.backends.base import Backend
     from maskdpo.dataset.hub.push import PushResult
     from maskdpo.dataset.stats import PairStats
+    from maskdpo.evaluate.evaluation import Evaluation
     from maskdpo.evaluate.page import PageStats
-    from maskdpo.evaluate.tables import Evaluation
     from maskdpo.evaluate.training import TrainingStats
     from maskdpo.sample import SampleStats
     from maskdpo.text.splitters import Splitter
     from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
     from maskdpo.train.run.train import TrainResult
+    from maskdpo.verdicts.decision import Calibration
 
 R = TypeVar("R", bound=FileRecord)
 
@@ -165,6 +167,7 @@ def annotate_responses(
     Returns:
         What the run did; without ``out`` the annotations, in the order in which the judge is done with them.
     """
+    from maskdpo.annotate.deciding import read_rule
     from maskdpo.annotate.labelling import annotate, stream_annotations
     from maskdpo.annotate.settings import AnnotateSettings
 
@@ -179,11 +182,12 @@ def annotate_responses(
         loaded = load_settings(AnnotateSettings, given)
         made = loaded.make_judge() if isinstance(judge, str) else judge
         cut = loaded.make_splitter() if isinstance(splitter, str) else splitter
+    rule = read_rule(loaded.calibration, loaded.min_confidence)
     if out is None:
         if loaded.summary or loaded.retry_failed or loaded.restart:
             raise UserError("`summary`, `retry_failed` and `restart` go with `out`")
         known = {prompt.id: prompt for prompt in _records(prompts, Prompt)}
-        return stream_annotations(known, _records(responses, Response), made, cut)
+        return stream_annotations(known, _records(responses, Response), made, cut, rule=rule)
     return annotate(
         kept_as_file(prompts, Prompt, Path(f"{out}.prompts.jsonl")),
         kept_as_file(responses, Response, Path(f"{out}.responses.jsonl")),
@@ -194,7 +198,70 @@ def annotate_responses(
         retry_failed=loaded.retry_failed,
         summary=loaded.summary,
         options=loaded.own_options(),
+        rule=rule,
     )
+
+
+def calibrate_annotations(
+    annotations: File | Iterable[Annotation],
+    *,
+    gold: File | Iterable[Annotation],
+    out: File | None = None,
+    prompts: File | Iterable[Prompt] | None = None,
+    **settings: Any,
+) -> "Calibration":
+    """Fit what turns the scores of a judge into labels to gold labels: ``maskdpo calibrate``.
+
+    Args:
+        gold: annotations with human labels of some of the answers.
+        out: the calibration as a file (JSON), for ``annotate_responses`` and ``relabel_annotations``.
+        prompts: for the topics, over which the figures are cross-validated.
+        settings: of ``calibrate.settings.CalibrateSettings``, such as ``aim`` or ``abstain``.
+
+    Returns:
+        The calibration, with its figures ``before`` and, on ``held_out`` topics, after.
+    """
+    from maskdpo.calibrate.calibrate import calibrate
+    from maskdpo.calibrate.settings import CalibrateSettings
+
+    with (
+        as_files(annotations=(annotations, Annotation), gold=(gold, Annotation), prompts=(prompts, Prompt)) as files,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        written = Path(folder) / "calibration.json" if out is None else out
+        return calibrate(load_settings(CalibrateSettings, {**files, "out": written, **settings})).calibration
+
+
+@overload
+def relabel_annotations(
+    annotations: File | Iterable[Annotation], *, out: None = None, **settings: Any
+) -> Iterator[Annotation]: ...
+@overload
+def relabel_annotations(annotations: File | Iterable[Annotation], *, out: File, **settings: Any) -> "RelabelStats": ...
+def relabel_annotations(
+    annotations: File | Iterable[Annotation], *, out: File | None = None, **settings: Any
+) -> "Iterator[Annotation] | RelabelStats":
+    """Decide labels anew from the scores that annotations hold: ``maskdpo relabel``. No judge is asked.
+
+    Args:
+        out: annotation records.
+        settings: of ``annotate.settings.RelabelSettings``: ``calibration``, ``min_confidence`` and ``summary``.
+
+    Returns:
+        What has changed; without ``out`` the annotations.
+    """
+    from maskdpo.annotate.deciding import read_rule
+    from maskdpo.annotate.relabel import relabel, stream_relabelled
+    from maskdpo.annotate.settings import RelabelSettings
+
+    loaded = load_settings(RelabelSettings, {"annotations": "-", "out": out or "-", **settings})
+    rule = read_rule(loaded.calibration, loaded.min_confidence)
+    if out is None:
+        if loaded.summary:
+            raise UserError("`summary` goes with `out`")
+        return stream_relabelled(_records(annotations, Annotation), rule)
+    with as_file(annotations, Annotation, name="annotations") as file:
+        return relabel(file, Path(out), rule, summary=loaded.summary)
 
 
 @overload
@@ -299,7 +366,9 @@ def evaluate_annotations(
     *,
     prompts: File | Iterable[Prompt] | None = None,
     gold: File | Iterable[Annotation] | None = None,
+    gold_drawn: str = "recorded",
     compare: File | Iterable[Annotation] | None = None,
+    compare_gold: File | Iterable[Annotation] | None = None,
     length_penalty: int | None = None,
     seed: int = 0,
 ) -> "Evaluation":
@@ -308,24 +377,27 @@ def evaluate_annotations(
     Args:
         prompts: for the topics, over which the intervals are drawn.
         gold: annotations with human labels, with which the labels are compared.
+        gold_drawn: how they were drawn, for prediction-powered estimates: ``recorded``, with the probability in
+            ``inclusion`` of each sentence, or ``random``, all with the same probability.
         compare: annotations of another model (after), to set beside these (before).
+        compare_gold: human labels of ``compare``; without it those of ``gold``, by id and text.
         length_penalty: gamma of FActScore's precision (arXiv 2305.14251); None leaves the figure out.
 
     Returns:
-        ``tables()`` to print; ``summary``, ``comparison`` and ``agreement`` have the figures as numbers.
+        ``tables()`` to print; ``summary``, ``comparison``, ``agreement`` and ``powered`` have the figures as numbers.
     """
+    from maskdpo.evaluate.evaluation import evaluate_files
     from maskdpo.evaluate.settings import EvaluateSettings
-    from maskdpo.evaluate.tables import evaluate_files
 
     with as_files(
         annotations=(annotations, Annotation),
         prompts=(prompts, Prompt),
         gold=(gold, Annotation),
         compare=(compare, Annotation),
+        compare_gold=(compare_gold, Annotation),
     ) as files:
-        return evaluate_files(
-            load_settings(EvaluateSettings, {**files, "length_penalty": length_penalty, "seed": seed})
-        )
+        given = {"gold_drawn": gold_drawn, "length_penalty": length_penalty, "seed": seed}
+        return evaluate_files(load_settings(EvaluateSettings, {**files, **given}))
 
 
 def write_report(
@@ -334,6 +406,7 @@ def write_report(
     *,
     prompts: File | Iterable[Prompt] | None = None,
     gold: File | Iterable[Annotation] | None = None,
+    gold_drawn: str = "recorded",
     compare: File | Iterable[Annotation] | None = None,
     model: str | None = None,
     method: str = "mask-dpo",
@@ -344,6 +417,7 @@ def write_report(
 
     Args:
         records: annotations or pairs, or the path of a training: its folder, or its metrics.jsonl.
+        gold_drawn: as for ``evaluate_annotations``.
         model: for pairs: mark the very tokens that train with the tokenizer of this model.
     """
     from maskdpo.evaluate.report import write_report as write
@@ -360,7 +434,8 @@ def write_report(
         gold=(gold, Annotation),
         compare=(compare, Annotation),
     ) as files:
-        return write(load_settings(ReportSettings, {**files, "out": out, "title": title, "seed": seed}), tokens)
+        given = {"out": out, "gold_drawn": gold_drawn, "title": title, "seed": seed}
+        return write(load_settings(ReportSettings, {**files, **given}), tokens)
 
 
 def push_dataset(

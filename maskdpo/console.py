@@ -61,14 +61,16 @@ def fail(message: str) -> None:
     err.print(Text.assemble(("error: ", "bold red"), _spelled(message)), soft_wrap=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a small table: the first column is a name, the others are right-aligned figures."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], notes: Sequence[str] = ()) -> None:
+    """Print a small table: the first column is a name, the others are right-aligned figures. Notes stand below it."""
     grid = Table(title=_spelled(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         grid.add_column(column, justify="left" if i == 0 else "right")
     for row in rows:
         grid.add_row(*(Text(_spelled(format_cell(cell))) for cell in row))
     out.print(grid)
+    for note in notes:
+        out.print(Text.assemble(("! ", "bold yellow"), _spelled(note)), soft_wrap=True)
 
 
 def format_cell(cell: object) -> str:

@@ -19,7 +19,7 @@ from maskdpo.formats.paper import PaperRow, from_paper, to_paper
 from maskdpo.formats.transfer import config_file, export_file, import_file
 from maskdpo.io import read_records, write_records
 from maskdpo.run_record import meta_file, read_meta
-from maskdpo.schemas import SIDES, Annotation, Label, Message, Pair, PairSentence, Prompt, Record, Response
+from maskdpo.schemas import SIDES, Annotation, Label, Message, Pair, PairSentence, Prompt, Record, Response, Status
 
 TEXT = st.text(st.sampled_from("ab1. \n\t-é😀中\u3000"), min_size=0, max_size=40)
 LABELS = st.sampled_from([*Label, None])
@@ -386,6 +386,20 @@ def test_label_studio_tasks_fit_their_interface(jsonl: WriteJsonl, tmp_path: Pat
     ]
     assert [region.get("score") for region in prediction["result"]] == [0.75, 1.0, None]
     assert [region.get("meta") for region in prediction["result"]] == [{"text": ["Sie.", "so"]}, None, None]
+
+
+def test_label_studio_regions_carry_the_probabilities_of_labels(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    first, *rest = ANNOTATION.sentences
+    scored = first.model_copy(update={"scores": {Label.NO_HALLUCINATION: 0.75, Label.NO_FACT: 0.25}})
+    weak = rest[-1].model_copy(update={"status": Status.UNSURE, "scores": {Label.CONTRADICTORY: 0.5}})
+    judged = ANNOTATION.model_copy(update={"sentences": [scored, *rest[:-1], weak]})
+    file = jsonl("annotations.jsonl", [judged.model_dump(mode="json")])
+    export_file(file, tmp_path / "tasks.json", "label-studio", jsonl("prompts.jsonl", [PROMPT.model_dump(mode="json")]))
+    [task] = json.loads((tmp_path / "tasks.json").read_text())
+    regions = task["predictions"][0]["result"]
+    assert regions[0]["meta"]["scores"] == {"no_hallucination": 0.75, "no_fact": 0.25}
+    assert regions[-1]["meta"] == {"scores": {"contradictory": 0.5}}
+    assert regions[-1]["value"]["labels"] == ["not_judged"]
 
 
 def test_argilla_records_have_span_suggestions(jsonl: WriteJsonl, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ META = st.dictionaries(TEXT, JSON, max_size=3)
 FINISH = st.sampled_from([None, "stop", "length"])
 SCORE = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 FRACTION = st.none() | st.floats(0, 1)
+SCORES = st.dictionaries(st.sampled_from([label.value for label in Label]), st.floats(0, 1 / len(Label)), min_size=1)
 
 
 def messages(role: str) -> st.SearchStrategy[list[dict[str, str]]]:
@@ -62,6 +63,7 @@ def spans(draw: Any, text: str, judged: bool) -> list[dict[str, Any]]:
         if judged:
             bad = st.sampled_from([status for status in Status if status is not Status.OK])
             span |= {"status": Status.OK if label else draw(bad), "evidence": draw(OPTIONAL), "reason": draw(OPTIONAL)}
+            span |= {"scores": draw(st.none() | SCORES), "inclusion": draw(st.none() | st.floats(1e-6, 1))}
             span["kind"] = draw(st.sampled_from(["prose", "heading", "list_item", "code", "table"]))
         found.append(span)
     return found
@@ -84,7 +86,7 @@ def annotations(draw: Any, chat: bool) -> Annotation:
     judge = {
         "name": TEXT, "model": OPTIONAL, "revision": OPTIONAL, "protocol": OPTIONAL, "protocol_hash": OPTIONAL,
         "votes": st.integers(-(2**63), 2**63 - 1), "splitter": OPTIONAL, "version": TEXT,
-        "template_options": OPTIONAL,
+        "template_options": OPTIONAL, "calibration": OPTIONAL, "min_confidence": FRACTION,
     }  # fmt: skip
     values["judge"] = draw(st.none() | st.fixed_dictionaries(judge))
     values["sentences"] = draw(spans(values["response"], True))
@@ -160,6 +162,27 @@ def test_columns_are_those_that_docs_and_trl_name() -> None:
     annotation = parquet.schema_of(Annotation, chat=False)
     assert annotation.field("judge").type.field("votes").type == pa.int64()
     assert annotation.field("sampling").type == pa.string()
+    sentence = annotation.field("sentences").type.value_type
+    assert sentence.field("scores").type == pa.struct([(label.value, pa.float64()) for label in Label])
+    assert sentence.field("inclusion").type == pa.float64()
+
+
+def test_scores_are_a_column_per_label_and_come_back_as_they_were(tmp_path: Path) -> None:
+    sentences = [
+        {"start": 0, "end": 1, "label": "no_hallucination", "scores": {"no_hallucination": 0.7, "no_fact": 0.0}},
+        {"start": 1, "end": 2, "status": "unsure", "scores": {"contradictory": 0.4}},
+        {"start": 2, "end": 3, "status": "refused"},
+    ]
+    record = Annotation.model_validate({"id": "a", "prompt_id": "q", "response": "So.", "sentences": sentences})
+    write_records(tmp_path / "a.parquet", [record])
+    assert list(read_records(tmp_path / "a.parquet", Annotation)) == [record]
+    (rows,) = pq.read_table(tmp_path / "a.parquet")["sentences"].to_pylist()
+    none = dict.fromkeys(label.value for label in Label)
+    assert [row["scores"] for row in rows] == [
+        none | {"no_hallucination": 0.7, "no_fact": 0.0},
+        none | {"contradictory": 0.4},
+        None,
+    ]
 
 
 def test_half_a_character_becomes_a_question_mark_as_in_a_line(tmp_path: Path) -> None:

@@ -118,6 +118,48 @@ def test_everything_runs_once_and_is_then_up_to_date(world: World) -> None:
     assert (world.out / "evaluate.json").read_text() == figures
 
 
+SCORED_JUDGE = """
+from maskdpo.annotate.judge import Verdict
+from maskdpo.schemas import JudgeInfo, Label
+
+class Judge:
+    info = JudgeInfo(name="scored")
+
+    def judge(self, tasks):
+        for task in tasks:
+            scores = [{Label.NO_HALLUCINATION: p, Label.HALLUCINATION: 1 - p} for p in map(self.right, task.spans)]
+            yield task, [Verdict(max(found, key=found.get), scores=found) for found in scores]
+
+    def right(self, span):
+        return 0.6 + 0.1 * (span.end % 4)
+"""
+
+
+def test_a_calibration_relabels_what_the_pairs_are_built_from_and_the_held_out_answers(world: World) -> None:
+    (world.folder / "judge.py").write_text(SCORED_JUDGE)
+    world.spec["annotate"] = {"judge": "./judge.py:Judge"}
+    stages = {"sample": world.spec["sample"], "annotate": world.spec["annotate"]}
+    World(world.folder, {key: world.spec[key] for key in ("out", "prompts", "model")} | stages).run()
+    judged = world.read("annotations.jsonl")
+    for answer in judged:  # the people say that the judge's .7 and less is wrong
+        answer["judge"] = None
+        for sentence in answer["sentences"]:
+            right = sentence["scores"]["no_hallucination"] > 0.75
+            sentence |= {"label": "no_hallucination" if right else "hallucination", "scores": None, "confidence": None}
+    (world.folder / "gold.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in judged))
+    world.spec["calibrate"] = {"gold": "gold.jsonl"}
+    actions = world.run()
+    assert [name for name in actions if name != "evaluate"][:4] == ["sample", "annotate", "calibrate", "relabel"]
+    relabelled = world.read("relabelled.jsonl")
+    labels = [sentence["label"] for answer in relabelled for sentence in answer["sentences"]]
+    assert labels == [sentence["label"] for answer in judged for sentence in answer["sentences"]]
+    assert {answer["judge"]["calibration"] for answer in world.read("after.annotations.jsonl")} != {None}
+    meta = read_meta(meta_file(world.out / "pairs.jsonl"))
+    assert meta is not None
+    assert meta.paths["annotations"] == "relabelled.jsonl"
+    assert {name for name, action in world.run().items() if action != "up to date"} == {"evaluate", "report"}
+
+
 def test_the_record_names_the_command_that_does_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run()
     for stage in world.stages():

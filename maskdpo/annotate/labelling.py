@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from maskdpo.annotate.judge import Judge, Task, Verdict
+from maskdpo.annotate.deciding import decided, under
+from maskdpo.annotate.judge import WITHOUT_CLAIM, Judge, Task, Verdict
 from maskdpo.annotate.output import (
     AnnotationFile,
     ResponseDigest,
@@ -37,12 +38,13 @@ from maskdpo.io import (
 from maskdpo.io.append import sole_writer
 from maskdpo.prompt_date import Dated, fix_date
 from maskdpo.run_record import Run, meta_file, set_aside
-from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Kind, Label, Prompt, Response, Sentence, Span
+from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Label, Prompt, Response, Sentence, Span
 from maskdpo.text.language import detect_language
 from maskdpo.text.splitters import Splitter
+from maskdpo.verdicts.decision import Rule
 
-WITHOUT_CLAIM = frozenset({Kind.HEADING, Kind.CODE})
-"""Kinds of spans that state nothing to check: they are ``no_fact`` without a judge. Rows of tables are judged."""
+RAW = Rule()
+"""The judge's own labels."""
 
 FLUSH_RECORDS, FLUSH_SECONDS = 256, 2.0
 """Finished answers are written and synced when there are this many of them, or after this many seconds."""
@@ -59,6 +61,7 @@ def annotate(
     retry_failed: bool = False,
     summary: Path | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
+    rule: Rule = RAW,
 ) -> AnnotateStats:
     """Label every sentence of every response and append the annotations to ``out`` as they come.
 
@@ -71,6 +74,7 @@ def annotate(
         summary: where to write the figures of the run as JSON.
         options: options of the judge and the splitter that ``judge.info`` and the name of the splitter do not contain.
             They are recorded, so that a run with other options does not continue this one.
+        rule: how labels follow from verdicts.
 
     Raises:
         UserError: bad input, an output that may not be continued, or a judge that cannot work.
@@ -79,13 +83,15 @@ def annotate(
     if summary is not None:
         refuse_overwriting(summary, prompts_file, responses_file)
         _check_summary(summary, out)
+    labelled_by = under(rule, judge.info)
     prompts = read_prompts(prompts_file)
     responses = _digests(prompts_file, responses_file, prompts, judge)
     with sole_writer(out):
         if restart:
             set_aside(out, meta_file(out), retry_file(out))
-        info = as_recorded(judge.info, meta_file(out)).model_copy(update={"splitter": splitter.name})
+        info = as_recorded(labelled_by, meta_file(out)).model_copy(update={"splitter": splitter.name})
         inputs = {"prompts": prompts_file, "responses": responses_file}
+        inputs |= {"calibration": rule.source} if rule.source else {}
         hint = (
             "Labels of different judges are not mixed: use another `out`, or `restart` to set it aside and begin anew"
         )
@@ -97,7 +103,7 @@ def annotate(
         if output.missing or output.failed or not (run.previous and run.previous.status == "complete"):
             answers = (r for r in read_answers(responses_file, Response, prompts) if r.id not in output.written)
             tasks = chain(_retry_tasks(output, prompts), _tasks(answers, prompts, splitter))
-            _judge_all(tasks, judge, info, output, run)
+            _judge_all(tasks, judge, info, rule, output, run)
             run.finish(stats.summary())
     if summary is not None:
         with atomic_write(summary) as file:
@@ -106,7 +112,12 @@ def annotate(
 
 
 def stream_annotations(
-    prompts: Mapping[str, Prompt], responses: Iterable[Response], judge: Judge, splitter: Splitter
+    prompts: Mapping[str, Prompt],
+    responses: Iterable[Response],
+    judge: Judge,
+    splitter: Splitter,
+    *,
+    rule: Rule = RAW,
 ) -> Iterator[Annotation]:
     """The same in memory: annotations in the order in which the judge is done with them.
 
@@ -120,8 +131,8 @@ def stream_annotations(
                 raise UserError(f"response {response.id!r}: no prompt has the id {response.prompt_id!r}")
             yield response
 
-    info = judge.info.model_copy(update={"splitter": splitter.name})
-    return _judged(_tasks(known(), prompts, splitter), judge, info)
+    info = under(rule, judge.info).model_copy(update={"splitter": splitter.name})
+    return _judged(_tasks(known(), prompts, splitter), judge, info, rule)
 
 
 def _fixed_date(judge: Judge, out: Path) -> dict[str, str]:
@@ -130,13 +141,15 @@ def _fixed_date(judge: Judge, out: Path) -> dict[str, str]:
     return fix_date(backend, meta_file(out)) if isinstance(backend, Dated) else {}
 
 
-def _judge_all(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, output: AnnotationFile, run: Run) -> None:
+def _judge_all(
+    tasks: Iterable[Task], judge: Judge, info: JudgeInfo, rule: Rule, output: AnnotationFile, run: Run
+) -> None:
     stats, started = output.stats, time.monotonic()
     usage = getattr(judge, "usage", None)
     before = replace(usage) if usage is not None else None
     done = stats.already_there - len(output.failed)
     with progress("annotate", stats.responses, "responses", done) as bar, ExitStack() as files:
-        batches = _batches(_judged(tasks, judge, info))
+        batches = _batches(_judged(tasks, judge, info, rule))
         first = list(islice(batches, 1))  # a judge that cannot work fails here, before anything is written
         run.begin()
         retried = files.enter_context(output.appender)
@@ -220,7 +233,7 @@ def _check_spans(spans: Sequence[Span], response: Response, splitter: Splitter) 
         end = span.end
 
 
-def _judged(tasks: Iterable[Task], judge: Judge, info: JudgeInfo) -> Iterator[Annotation]:
+def _judged(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, rule: Rule) -> Iterator[Annotation]:
     """What the judge returns, as records. A custom judge may not keep to the interface, so every task is checked."""
     open_tasks: set[str] = set()
 
@@ -242,14 +255,14 @@ def _judged(tasks: Iterable[Task], judge: Judge, info: JudgeInfo) -> Iterator[An
         if wrong := [verdict for verdict in verdicts if not isinstance(verdict, Verdict)]:
             raise UserError(f"the judge {info.name} gave {wrong[0]!r} on the answer {answer!r}; a Verdict is needed")
         try:
-            yield _annotation(task, verdicts, info)
+            yield _annotation(task, verdicts, info, rule)
         except ValidationError as error:
             _, problem = first_problem(error)
             raise UserError(f"the judge {info.name} gave a wrong verdict on the answer {answer!r}: {problem}") from None
 
 
-def _annotation(task: Task, verdicts: list[Verdict], info: JudgeInfo) -> Annotation:
-    judged = [_sentence(span, verdict) for span, verdict in zip(task.spans, verdicts, strict=True)]
+def _annotation(task: Task, verdicts: list[Verdict], info: JudgeInfo, rule: Rule) -> Annotation:
+    judged = [decided(_sentence(span, verdict), rule) for span, verdict in zip(task.spans, verdicts, strict=True)]
     sentences = sorted([*judged, *task.given], key=lambda sentence: sentence.start)
     return Annotation(**dict(task.response), sentences=sentences, judge=info)
 

@@ -18,7 +18,7 @@ from maskdpo.io import read_records
 from maskdpo.redact import without_secrets
 from maskdpo.registry import named_in
 from maskdpo.schemas import Response
-from maskdpo.settings import KeyValues, Option, PromptsFile, Restart, SummaryFile
+from maskdpo.settings import AnnotationsFile, KeyValues, Option, PromptsFile, Restart, Settings, SummaryFile
 from maskdpo.text.splitters import Splitter, get_splitter
 
 LEARNED_FROM = 2000
@@ -78,6 +78,17 @@ class JudgeSettings(BackendSettings):
         )
 
 
+CalibrationFile = Annotated[
+    Path | None,
+    Option("Decide the labels by this calibration of the judge, which `maskdpo calibrate` has written."),
+]
+LeastConfidence = Annotated[
+    float | None,
+    Field(ge=0, le=1),
+    Option("Verdicts with a smaller confidence get no label, but the status `unsure`.", metavar="P"),
+]
+
+
 class AnnotateSettings(JudgeSettings):
     """What ``maskdpo annotate`` can be told."""
 
@@ -94,6 +105,8 @@ class AnnotateSettings(JudgeSettings):
         Field(alias="splitter_option"),
         Option("KEY=VALUE for the splitter itself; repeat the option for more.", metavar="KEY=VALUE"),
     ] = {}
+    calibration: CalibrationFile = None
+    min_confidence: LeastConfidence = None
     retry_failed: Annotated[
         bool, Option("Ask again for the sentences that have no verdict, and for these sentences only.")
     ] = False
@@ -110,3 +123,13 @@ class AnnotateSettings(JudgeSettings):
 
     def _sample(self) -> Sequence[str]:
         return [record.response for record in islice(read_records(self.responses, Response), LEARNED_FROM)]
+
+
+class RelabelSettings(Settings):
+    """What ``maskdpo relabel`` can be told."""
+
+    annotations: AnnotationsFile
+    out: Annotated[Path, Option("Annotation records with the new labels (JSONL, or Parquet if it ends in .parquet).")]
+    calibration: CalibrationFile = None
+    min_confidence: LeastConfidence = None
+    summary: SummaryFile = None

@@ -5,8 +5,12 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from maskdpo.annotate.judge import Usage
+from maskdpo.annotate.judge import WITHOUT_CLAIM, Usage
 from maskdpo.schemas import FAILED, Annotation, Label, Status, group_of
+
+ALIKE, ALIKE_LEAST = 0.95, 20
+"""A run in which so large a share of at least so many labels are of one class says more about its judge than about the
+answers."""
 
 
 @dataclass
@@ -17,24 +21,53 @@ class SentenceCounts:
     sentences: int = 0
     labels: Counter[Label] = field(default_factory=Counter)
     statuses: Counter[Status] = field(default_factory=Counter)
+    of_judge: Counter[str] = field(default_factory=Counter)
+    """Labels that a judge gave, by class: without headings and code."""
+    without_scores: int = 0
+    """Those of them without scores: no calibration has a say there."""
+    without_confidence: int = 0
+    """Those of them without a confidence: no least confidence has a say there."""
 
     def add(self, annotation: Annotation) -> None:
-        self.annotations += 1
-        self.sentences += len(annotation.sentences)
-        self.labels.update(sentence.label for sentence in annotation.sentences if sentence.label)
-        self.statuses.update(sentence.status for sentence in annotation.sentences)
+        self._count(annotation, 1)
 
     def remove(self, annotation: Annotation) -> None:
         """Undo ``add``, because another record replaces this one."""
-        self.annotations -= 1
-        self.sentences -= len(annotation.sentences)
-        self.labels.subtract(sentence.label for sentence in annotation.sentences if sentence.label)
-        self.statuses.subtract(sentence.status for sentence in annotation.sentences)
+        self._count(annotation, -1)
+
+    def _count(self, annotation: Annotation, times: int) -> None:
+        self.annotations += times
+        self.sentences += times * len(annotation.sentences)
+        for sentence in annotation.sentences:
+            self.statuses[sentence.status] += times
+            if sentence.label is not None:
+                self.labels[sentence.label] += times
+            if sentence.label is not None and sentence.kind not in WITHOUT_CLAIM:
+                self.of_judge[group_of(sentence.label)] += times
+                self.without_scores += times * (sentence.scores is None)
+                self.without_confidence += times * (sentence.confidence is None)
 
     @property
     def failed(self) -> int:
         """Sentences that the judge has not answered."""
         return sum(self.statuses[status] for status in FAILED)
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON values; the keys are always the same."""
+        return {
+            "annotations": self.annotations,
+            "sentences": self.sentences,
+            "not_judged": self.failed,
+            "labels": {label.value: self.labels[label] for label in Label},
+            "statuses": {status.value: self.statuses[status] for status in Status},
+        }
+
+    @property
+    def nearly_all(self) -> str | None:
+        """The class that nearly all labels of the judge have, if there is one."""
+        total = self.of_judge.total()
+        name, most = max(self.of_judge.items(), key=lambda item: item[1], default=("", 0))
+        return name if total >= ALIKE_LEAST and most >= ALIKE * total else None
 
 
 @dataclass
@@ -77,13 +110,7 @@ class AnnotateStats:
         return {
             "responses": self.responses,
             "already_there": self.already_there,
-            "whole_file": {
-                "annotations": self.file.annotations,
-                "sentences": self.file.sentences,
-                "not_judged": self.file.failed,
-                "labels": {label.value: self.file.labels[label] for label in Label},
-                "statuses": {status.value: self.file.statuses[status] for status in Status},
-            },
+            "whole_file": self.file.summary(),
             "this_run": {
                 "responses": self.run_responses,
                 "sentences": self.run_sentences,

@@ -9,6 +9,7 @@ from typing import Any
 from maskdpo.commands.answers import annotate, sample
 from maskdpo.commands.formats import export, import_
 from maskdpo.commands.hub import push
+from maskdpo.commands.labels import calibrate, relabel
 from maskdpo.commands.pairs import build_pairs
 from maskdpo.commands.pipeline import lineage, run
 from maskdpo.commands.plugins import plugins
@@ -18,6 +19,8 @@ from maskdpo.commands.training import inspect, train
 COMMANDS: dict[str, Callable[[Any], None]] = {
     "sample": sample,
     "annotate": annotate,
+    "calibrate": calibrate,
+    "relabel": relabel,
     "build-pairs": build_pairs,
     "train": train,
     "inspect": inspect,

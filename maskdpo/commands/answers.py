@@ -6,9 +6,11 @@ from maskdpo import console
 from maskdpo.annotate.settings import AnnotateSettings
 from maskdpo.errors import UserError
 from maskdpo.sample import SampleSettings
+from maskdpo.schemas import FAILED, Status
 
 if TYPE_CHECKING:
-    from maskdpo.annotate.stats import AnnotateStats
+    from maskdpo.annotate.stats import AnnotateStats, SentenceCounts
+    from maskdpo.verdicts.decision import Rule
 
 
 def sample(settings: SampleSettings) -> None:
@@ -51,8 +53,10 @@ def annotate(settings: AnnotateSettings) -> None:
 
     A call that fails is a status, never a label. Repeat the same command to continue an interrupted run.
     """
+    from maskdpo.annotate.deciding import read_rule
     from maskdpo.annotate.labelling import annotate as run
 
+    rule = read_rule(settings.calibration, settings.min_confidence)
     judge = settings.make_judge()
     stats = run(
         settings.prompts,
@@ -64,6 +68,7 @@ def annotate(settings: AnnotateSettings) -> None:
         retry_failed=settings.retry_failed,
         summary=settings.summary,
         options=settings.own_options(),
+        rule=rule,
     )
     console.table(f"annotate -> {settings.out}", ("", "count"), _annotate_rows(stats))
     for note in getattr(judge, "notes", list)():
@@ -73,6 +78,37 @@ def annotate(settings: AnnotateSettings) -> None:
             f"{stats.file.failed} sentences could not be judged; they carry a status, no label, and do not train; "
             "repeat the command with --retry-failed to ask them again (docs/judges.md: which statuses that helps)"
         )
+    warn_of_labels(stats.file, rule)
+
+
+def label_rows(file: "SentenceCounts") -> list[tuple[str, object]]:
+    """The sentences of a file by label, then those without one: answered too weakly, and not answered."""
+    rows: list[tuple[str, object]] = [(f"  {label.value}", n) for label, n in file.labels.most_common() if n]
+    rows += [("  unsure", file.statuses[Status.UNSURE])] if file.statuses[Status.UNSURE] else []
+    return rows + [
+        (f"  not judged: {status.value}", n) for status, n in file.statuses.most_common() if n and status in FAILED
+    ]
+
+
+def warn_of_labels(file: "SentenceCounts", rule: "Rule") -> None:
+    """Warn of labels on which a rule had no say, and of labels that are nearly all the same."""
+    if rule.calibration is not None and file.without_scores:
+        console.warn(
+            f"{file.without_scores:,} sentences have no scores, so the calibration has no say: they keep the label of "
+            "the judge"
+        )
+    if rule.min_confidence is not None and file.without_confidence:
+        console.warn(
+            f"{file.without_confidence:,} sentences have no confidence to compare with `min_confidence`: they keep "
+            "their label"
+        )
+    if name := file.nearly_all:
+        share = file.of_judge[name] / file.of_judge.total()
+        console.warn(
+            f"{share:.0%} of the {file.of_judge.total():,} labels of the judge are {name.replace('_', ' ')}: that says "
+            "little about the answers. Label some sentences yourself and run `maskdpo calibrate`, or take another "
+            "`protocol` or a stronger judge (docs/calibrate.md)"
+        )
 
 
 def _annotate_rows(stats: "AnnotateStats") -> list[tuple[str, object]]:
@@ -81,8 +117,7 @@ def _annotate_rows(stats: "AnnotateStats") -> list[tuple[str, object]]:
 
     file, usage = stats.file, stats.run_usage
     rows: list[tuple[str, object]] = [("responses", stats.responses), ("sentences in the file", file.sentences)]
-    rows += [(f"  {label.value}", n) for label, n in file.labels.most_common() if n]
-    rows += [(f"  not judged: {status.value}", n) for status, n in file.statuses.most_common() if n and status != "ok"]
+    rows += label_rows(file)
     this_run: list[tuple[str, object]] = [
         ("this run: answers", stats.run_responses if stats.already_there else 0),
         ("this run: sentences", stats.run_sentences if stats.already_there else 0),

@@ -10,18 +10,19 @@ from maskdpo.validate import ValidateSettings
 
 def evaluate(settings: EvaluateSettings) -> None:
     """Count right, wrong, no-fact and not-judged sentences per answer, with 95% intervals over topics."""
-    from maskdpo.evaluate.tables import evaluate_files
+    from maskdpo.evaluate.evaluation import evaluate_files
     from maskdpo.io import refuse_overwriting
     from maskdpo.run_record import refuse_replacing
 
     if settings.json_file:
-        refuse_overwriting(settings.json_file, settings.annotations, settings.prompts, settings.gold, settings.compare)
+        inputs = (settings.annotations, settings.prompts, settings.gold, settings.compare, settings.compare_gold)
+        refuse_overwriting(settings.json_file, *inputs)
         refuse_replacing(settings.json_file)
     found = evaluate_files(settings)
     if settings.json_file:
         found.write_json(settings.json_file)
     for table in found.tables():
-        console.table(table.title, table.columns, table.rows)
+        console.table(table.title, table.columns, table.rows, table.notes)
 
 
 def report(settings: ReportSettings) -> None:

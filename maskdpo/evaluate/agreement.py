@@ -5,7 +5,7 @@ one class. Where the gold labels say it, the same figures follow over the four l
 All figures but the coverage are of the sentences that were judged, so the coverage belongs to each of them.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,16 +14,16 @@ import krippendorff
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdpo.evaluate.factuality import Estimate, ratio
-from maskdpo.schemas import Annotation, Label, Sentence, group_of
-from maskdpo.verdicts.gold import overlapping
+from maskdpo.evaluate.probabilities import Probabilities, probabilities
+from maskdpo.schemas import Annotation, Label, group_of
+from maskdpo.verdicts import confusion
+from maskdpo.verdicts.confusion import Tables
+from maskdpo.verdicts.estimate import Estimate, topic_draws
+from maskdpo.verdicts.gold import Match, matches
 
 CLASSES = ("right", "wrong", "no_fact")
 ANAH_LABELS = ("no_hallucination", "contradictory", "unverifiable", "no_fact")
-RESAMPLES = 1000
 
-Tables = NDArray[np.float64]
-"""[..., gold, judged]: confusion tables; or [...]: one figure per table."""
 Pairs = list[tuple[str, str | None]]
 """Per sentence the gold class and the judged class; None: not judged."""
 
@@ -44,7 +44,7 @@ class ClassAgreement:
 
     classes: tuple[str, ...]
     figures: dict[str, Estimate]
-    """By name in ``FIGURES``, with 95% bootstrap intervals over answers."""
+    """By name in ``FIGURES``, with 95% bootstrap intervals over topics."""
     majority: str
     """The most frequent gold class of the judged sentences."""
     baseline: dict[str, float]
@@ -82,33 +82,58 @@ class Agreement:
     """Over ``ANAH_LABELS``; None where no gold label says in which way a sentence is wrong, or where none of these
     sentences was judged. ``hallucination`` is not one of the four: as a gold label it is left out, as a label of the
     judge it counts as not judged."""
+    probabilities: Probabilities | None
+    """None where no sentence that is right or wrong in gold has ``scores``."""
+    topics: int
+    """With a gold sentence that was judged; the intervals are over these."""
 
 
-def agreement(annotations: Iterable[Annotation], gold: Mapping[str, Annotation], *, seed: int = 0) -> Agreement | None:
+def agreement(
+    annotations: Iterable[Annotation],
+    gold: Mapping[str, Annotation],
+    topics: Mapping[str, str] | None = None,
+    *,
+    seed: int = 0,
+) -> Agreement | None:
     """Compare with gold labels by the id of the answer; sentences with other spans are matched by overlap.
+
+    Args:
+        gold: by id.
+        topics: by the id of a prompt; without one, the prompt is its own topic.
 
     Returns:
         None where no gold sentence was judged.
     """
-    labelled = {name: [s for s in answer.sentences if s.label is not None] for name, answer in gold.items()}
-    answers: dict[str, list[tuple[Sentence, Sentence | None]]]
-    answers = {name: [(s, None) for s in sentences] for name, sentences in labelled.items() if sentences}
-    annotated, other_text = set(), 0
-    for annotation in annotations:
-        if annotation.id not in answers:
-            continue
-        if gold[annotation.id].response != annotation.response:
-            other_text += 1
-            continue
-        annotated.add(annotation.id)
-        answers[annotation.id] = [(s, overlapping(annotation.sentences, s)) for s in labelled[annotation.id]]
-    labels = [[(g.label, s.label if s else None) for g, s in answer if g.label] for answer in answers.values()]
-    three = _class_agreement([_by_class(answer) for answer in labels], CLASSES, seed)
+    wanted = {name: answer for name, answer in gold.items() if any(s.label is not None for s in answer.sentences)}
+    found = [annotation for annotation in annotations if annotation.id in wanted]
+    annotated = {a.id for a in found if wanted[a.id].response == a.response}
+    matched = list(matches(found, wanted, topics))
+    missing = [answer.model_copy(update={"sentences": []}) for name, answer in wanted.items() if name not in annotated]
+    by_topic = _by_topic([*matched, *matches(missing, wanted, topics)])
+    three = _class_agreement([_by_class(labels) for labels in by_topic.values()], CLASSES, seed)
     if three is None:
         return None
-    finer = any(g in (Label.CONTRADICTORY, Label.UNVERIFIABLE) for answer in labels for g, _ in answer)
-    four = _class_agreement([_by_label(answer) for answer in labels], ANAH_LABELS, seed) if finer else None
-    return Agreement(len(answers), len(answers) - len(annotated), other_text, three, four)
+    finer = any(g in (Label.CONTRADICTORY, Label.UNVERIFIABLE) for labels in by_topic.values() for g, _ in labels)
+    four = _class_agreement([_by_label(labels) for labels in by_topic.values()], ANAH_LABELS, seed) if finer else None
+    judged = sum(any(said is not None for _, said in labels) for labels in by_topic.values())
+    return Agreement(
+        gold_answers=len(wanted),
+        not_annotated=len(wanted) - len(annotated),
+        other_text=len(found) - len(annotated),
+        three=three,
+        four=four,
+        probabilities=probabilities(matched, seed=seed),
+        topics=judged,
+    )
+
+
+def _by_topic(matched: Iterable[Match]) -> dict[str, list[tuple[Label, Label | None]]]:
+    """The gold label and the judge's label of each sentence, by topic."""
+    labels: dict[str, list[tuple[Label, Label | None]]] = defaultdict(list)
+    for _, sentence, gold, topic in matched:
+        if gold.label is not None:
+            labels[topic].append((gold.label, sentence.label if sentence else None))
+    return labels
 
 
 def _by_class(labels: Iterable[tuple[Label, Label | None]]) -> Pairs:
@@ -119,17 +144,17 @@ def _by_label(labels: Iterable[tuple[Label, Label | None]]) -> Pairs:
     return [(gold, judged if judged in ANAH_LABELS else None) for gold, judged in labels if gold in ANAH_LABELS]
 
 
-def _class_agreement(answers: Sequence[Pairs], classes: tuple[str, ...], seed: int) -> ClassAgreement | None:
+def _class_agreement(topics: Sequence[Pairs], classes: tuple[str, ...], seed: int) -> ClassAgreement | None:
     """The agreement over ``classes``; None where nothing was judged."""
     from sklearn.metrics import precision_recall_fscore_support  # late: it takes two seconds
 
-    if not answers:
+    if not topics:
         return None
-    tables = np.stack([_confusion(answer, classes) for answer in answers])
-    confusion = tables.sum(0)
-    if not confusion[:, :-1].any():
+    tables = np.stack([_confusion(pairs, classes) for pairs in topics])
+    whole = tables.sum(0)
+    if not whole[:, :-1].any():
         return None
-    truth, found = zip(*(pair for answer in answers for pair in answer), strict=True)
+    truth, found = zip(*(pair for pairs in topics for pair in pairs), strict=True)
     judged = [(t, f) for t, f in zip(truth, found, strict=True) if f is not None]
     count = Counter(t for t, _ in judged)
     majority = max(classes, key=lambda name: count[name])
@@ -145,7 +170,7 @@ def _class_agreement(answers: Sequence[Pairs], classes: tuple[str, ...], seed: i
             name: ClassFigures(float(p), float(r), float(f1), int(n))
             for name, p, r, f1, n in zip(classes, *scores, strict=True)
         },
-        confusion=confusion,
+        confusion=whole,
     )
 
 
@@ -166,11 +191,12 @@ def library_figures(truth: Sequence[str], found: Sequence[str | None], classes: 
       labels. The units are the gold sentences. A sentence that was not judged is missing data of the judge: one label
       is no pair to compare, so the unit is left out of both disagreements, and its gold label out of the pool.
       So missing verdicts neither lower nor raise alpha; the coverage shows them.
+    - balanced_accuracy (Brodersen et al. 2010): mean of the recall over the classes that occur in gold.
     - macro_f1: mean of F1 over the classes that occur in gold.
 
     kappa and alpha are NaN where gold and judge have the same single class for all sentences.
     """
-    from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
+    from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, recall_score
 
     judged = [(t, f) for t, f in zip(truth, found, strict=True) if f is not None]
     gold, said = zip(*judged, strict=True)
@@ -182,55 +208,22 @@ def library_figures(truth: Sequence[str], found: Sequence[str | None], classes: 
         "accuracy": float(accuracy_score(gold, said)),
         "kappa": np.nan if one_class else float(cohen_kappa_score(gold, said, labels=classes)),
         "alpha": np.nan if one_class else float(krippendorff.alpha(ratings, level_of_measurement="nominal")),
+        "balanced_accuracy": float(recall_score(gold, said, labels=present, average="macro", zero_division=0)),
         "macro_f1": float(f1_score(gold, said, labels=present, average="macro", zero_division=0)),
     }
 
 
 def _draws(tables: NDArray[np.int64], seed: int) -> Tables:
-    """[RESAMPLES, gold, judged]: sums over answers drawn with replacement: sentences of one answer are not independent.
-
-    Answers without a judged sentence are not drawn.
-    """
+    """[RESAMPLES, gold, judged]: sums over topics drawn with replacement, of those with a judged sentence."""
     some = tables[tables.any((1, 2))]
-    n = len(some)
-    flat = some.reshape(n, -1)
-    rng = np.random.default_rng(seed)
-    drawn = [np.bincount(rng.integers(n, size=n), minlength=n) @ flat for _ in range(RESAMPLES)]
-    return np.stack(drawn).reshape(RESAMPLES, *some.shape[1:]).astype(np.float64)
-
-
-def _diagonal(tables: Tables) -> Tables:
-    return np.diagonal(tables, axis1=-2, axis2=-1)
-
-
-def _accuracy(tables: Tables) -> Tables:
-    return ratio(_diagonal(tables).sum(-1), tables.sum((-2, -1)))
-
-
-def _kappa(tables: Tables) -> Tables:
-    total = tables.sum((-2, -1))
-    chance = ratio((tables.sum(-1) * tables.sum(-2)).sum(-1), total**2)
-    return ratio(_accuracy(tables) - chance, 1 - chance)
-
-
-def _alpha(tables: Tables) -> Tables:
-    """Two raters give 2N labels, n_c of them of class c: 1 - (2N - 1) 2 (N - agreed) / ((2N)^2 - sum of n_c^2)."""
-    total = tables.sum((-2, -1))
-    pool = tables.sum(-1) + tables.sum(-2)
-    differing = 2 * (total - _diagonal(tables).sum(-1))
-    return 1 - ratio((2 * total - 1) * differing, (2 * total) ** 2 - (pool**2).sum(-1))
-
-
-def _macro_f1(tables: Tables) -> Tables:
-    gold, said = tables.sum(-1), tables.sum(-2)
-    f1 = np.where(gold > 0, ratio(2 * _diagonal(tables), gold + said), 0)
-    return ratio(f1.sum(-1), (gold > 0).sum(-1).astype(np.float64))
+    return (topic_draws(len(some), seed) @ some.reshape(len(some), -1)).reshape(-1, *some.shape[1:])
 
 
 FIGURES: dict[str, Callable[[Tables], Tables]] = {
-    "accuracy": _accuracy,
-    "kappa": _kappa,
-    "alpha": _alpha,
-    "macro_f1": _macro_f1,
+    "accuracy": confusion.accuracy,
+    "kappa": confusion.kappa,
+    "alpha": confusion.alpha,
+    "balanced_accuracy": confusion.balanced_accuracy,
+    "macro_f1": confusion.macro_f1,
 }
 """The figures of ``library_figures`` as functions of confusion tables: the libraries are too slow for all draws."""

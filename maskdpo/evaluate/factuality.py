@@ -1,57 +1,26 @@
 """How factual the answers of a file are: figures per answer, with intervals over topics.
 
 A model that states nothing that can be checked has the best ``1 - wrong/judged`` (the score of ANAH). So this figure is
-never reported alone, but with the sentences that are right, wrong, without a fact and not judged, and with the length.
+never reported alone, but with the sentences that are right, wrong, without a fact and not judged, with the length, and
+with the names, numbers and dates per answer, which are counted without a judge.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskdpo.schemas import Annotation, Counts, Prompt
+from maskdpo.text.claims.count import ClaimCounts, count_claims
+from maskdpo.verdicts.estimate import Estimate, ratio, topic_draws
 
-FIELDS = ("answers", *Counts._fields, "known_end", "cut_off", "characters", "penalised")
+FIELDS = ("answers", *Counts._fields, "known_end", "cut_off", "characters", "penalised", *ClaimCounts._fields)
 Sums = NDArray[np.float64]
 """[topics, FIELDS] or [FIELDS]: sums over answers."""
 Figures = Mapping[str, Callable[[Sums], Sums]]
-
-RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95% bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, value: float, samples: Sums) -> Self:
-        """The interval holds the middle 95% of the samples in which the figure is defined."""
-        low, high = (np.nan, np.nan) if np.isnan(samples).all() else np.nanquantile(samples, [0.025, 0.975])
-        return cls(float(value), float(low), float(high))
-
-    def __str__(self) -> str:
-        return f"{_short(self.value)} [{_short(self.low)}, {_short(self.high)}]" if not np.isnan(self.value) else "-"
-
-    def signed(self) -> str:
-        """A difference as text: with signs, and a star where the interval does not contain 0."""
-        if np.isnan(self.value):
-            return "-"
-        sure = self.low > 0 or self.high < 0
-        return f"{_short(self.value, '+')} [{_short(self.low, '+')}, {_short(self.high, '+')}]{' *' if sure else ''}"
-
-
-def _short(value: float, sign: str = "") -> str:
-    """Three decimals for shares, fewer for larger figures."""
-    decimals = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 0
-    return f"{value:{sign}.{decimals}f}"
 
 
 def _field(sums: Sums, *names: str) -> Sums:
@@ -59,21 +28,23 @@ def _field(sums: Sums, *names: str) -> Sums:
     return total
 
 
-def ratio(above: Sums, below: Sums) -> Sums:
-    """``above / below``; NaN where ``below`` is 0."""
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-
+RIGHT_OF_ALL, PRECISION = "right / all sentences", "right / (right + wrong)"
+CLAIMS = "names, numbers, dates / answer"
 
 FIGURES: Figures = {
     "right sentences / answer": lambda s: ratio(_field(s, "right"), _field(s, "answers")),
     "wrong sentences / answer": lambda s: ratio(_field(s, "wrong"), _field(s, "answers")),
     "no-fact sentences / answer": lambda s: ratio(_field(s, "no_fact"), _field(s, "answers")),
     "not judged / answer": lambda s: ratio(_field(s, "not_judged"), _field(s, "answers")),
-    "right / all sentences": lambda s: ratio(_field(s, "right"), _field(s, "right", "wrong", "no_fact", "not_judged")),
-    "right / (right + wrong)": lambda s: ratio(_field(s, "right"), _field(s, "right", "wrong")),
+    RIGHT_OF_ALL: lambda s: ratio(_field(s, "right"), _field(s, "right", "wrong", "no_fact", "not_judged")),
+    PRECISION: lambda s: ratio(_field(s, "right"), _field(s, "right", "wrong")),
     "1 - wrong / judged (ANAH)": lambda s: 1 - ratio(_field(s, "wrong"), _field(s, "right", "wrong", "no_fact")),
     "answers cut off": lambda s: ratio(_field(s, "cut_off"), _field(s, "known_end")),
     "characters / answer": lambda s: ratio(_field(s, "characters"), _field(s, "answers")),
+    "names / answer": lambda s: ratio(_field(s, "names"), _field(s, "answers")),
+    "numbers / answer": lambda s: ratio(_field(s, "numbers"), _field(s, "answers")),
+    "dates / answer": lambda s: ratio(_field(s, "dates"), _field(s, "answers")),
+    CLAIMS: lambda s: ratio(_field(s, *ClaimCounts._fields), _field(s, "answers")),
 }
 
 
@@ -108,7 +79,9 @@ def _row(annotation: Annotation, length_penalty: int | None) -> Sums:
     counts = annotation.counts
     known_end, cut_off = annotation.finish_reason is not None, annotation.finish_reason == "length"
     penalised = penalised_precision(counts, length_penalty) if length_penalty is not None else 0.0
-    return np.array([1, *counts, known_end, cut_off, len(annotation.response), penalised], dtype=np.float64)
+    claims = count_claims(annotation.response[s.start : s.end] for s in annotation.sentences)
+    values = [1, *counts, known_end, cut_off, len(annotation.response), penalised, *claims]
+    return np.array(values, dtype=np.float64)
 
 
 def _by_topic(
@@ -119,12 +92,6 @@ def _by_topic(
     for annotation in annotations:
         sums[topics.get(annotation.prompt_id, annotation.prompt_id)] += _row(annotation, length_penalty)
     return dict(sums)
-
-
-def _draws(topics: int, seed: int) -> Sums:
-    """[RESAMPLES, topics]: how often each topic is drawn. Topics are independent of each other, sentences are not."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(topics, np.full(topics, 1 / topics), RESAMPLES).astype(np.float64)
 
 
 def summarise(
@@ -140,7 +107,7 @@ def summarise(
         length_penalty: gamma of ``penalised_precision``; None leaves the figure out.
     """
     table = np.stack(list(_by_topic(annotations, prompts, length_penalty).values()))
-    return _summary(table, _draws(len(table), seed) @ table, _figures(length_penalty))
+    return _summary(table, topic_draws(len(table), seed) @ table, _figures(length_penalty))
 
 
 def _summary(table: Sums, resampled: Sums, figures: Figures) -> Summary:
@@ -155,6 +122,14 @@ class Comparison:
     before: Summary
     after: Summary
     difference: dict[str, Estimate]
+
+    @property
+    def won_by_filler(self) -> list[str]:
+        """The shares of right sentences that have risen while answers name fewer names, numbers and dates, both with
+        intervals that leave out 0: the model may have become right by saying less."""
+        if not self.difference[CLAIMS].high < 0:
+            return []
+        return [name for name in (RIGHT_OF_ALL, PRECISION) if self.difference[name].low > 0]
 
 
 def compare(
@@ -172,7 +147,7 @@ def compare(
         return None
     figures = _figures(length_penalty)
     tables = [np.stack([sums[topic] for topic in shared]) for sums in (sums_a, sums_b)]
-    draws = _draws(len(shared), seed)
+    draws = topic_draws(len(shared), seed)
     resampled = [draws @ table for table in tables]
     summaries = [_summary(table, drawn, figures) for table, drawn in zip(tables, resampled, strict=True)]
     difference = {

@@ -181,10 +181,13 @@ class _Builder:
         for sentence in answer.sentences:
             label = gold_label(sentence, spans)
             self.gold_sentences += label is not None
+            scores = {name.value: round(score, 4) for name, score in (sentence.scores or {}).items()}
             extra = {"ev": sentence.evidence, "re": sentence.reason, "g": label, "st": sentence.status.value}
-            sentences.append(_without_defaults(_span(sentence) | extra | {"k": sentence.kind.value}))
-        more = {"m": answer.model, "fin": answer.finish_reason, "r": answer.reasoning}
-        return self._answer(answer.id, answer.response, sentences, **more)
+            more = {"k": sentence.kind.value, "sc": scores or None}
+            sentences.append(_without_defaults(_span(sentence) | extra | more))
+        return self._answer(
+            answer.id, answer.response, sentences, m=answer.model, fin=answer.finish_reason, r=answer.reasoning
+        )
 
     def pair_side(self, pair: Pair, side: Side, tokens: Spans | None) -> Payload:
         """One side of a pair. ``tr`` marks sentences that take part in the loss; ``tk`` is the text whose tokens do."""

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from maskdpo.errors import InputError
+from maskdpo.evaluate.evaluation import evaluate_files
 from maskdpo.evaluate.page import PageStats, write_page, write_pairs_page
 from maskdpo.evaluate.settings import EvaluateSettings, ReportSettings
-from maskdpo.evaluate.tables import evaluate_files
 from maskdpo.evaluate.training import FILES, TrainingStats, training_folder, write_training_page
 from maskdpo.io import CONFIGS, read_prompts, read_records, record_type, refuse_overwriting
 from maskdpo.run_record import refuse_replacing
@@ -44,7 +44,14 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
         )
     if tokens:
         raise InputError("holds annotations: `model` is for pairs, to mark the tokens that train", path=file)
-    evaluated = EvaluateSettings(annotations=file, prompts=prompts, gold=gold, compare=compare, seed=settings.seed)
+    evaluated = EvaluateSettings(
+        annotations=file,
+        prompts=prompts,
+        gold=gold,
+        gold_drawn=settings.gold_drawn,
+        compare=compare,
+        seed=settings.seed,
+    )
     return write_page(
         out,
         read_records(file, Annotation),

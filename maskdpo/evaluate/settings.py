@@ -1,12 +1,21 @@
 """The settings of ``maskdpo evaluate`` and ``report``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from maskdpo.registry import named_in
 from maskdpo.settings import AnnotationsFile, Option, OptionalPrompts, Settings
+
+GoldDrawn = Annotated[
+    Literal["recorded", "random"],
+    Option(
+        "How the gold sentences were drawn, for prediction-powered estimates: `recorded` (with the probability in "
+        "`inclusion` of each sentence; sentences without one are left out of these estimates) or `random` (all "
+        "sentences, or all whole answers, with the same probability)."
+    ),
+]
 
 
 class EvaluateSettings(Settings):
@@ -17,9 +26,16 @@ class EvaluateSettings(Settings):
     gold: Annotated[
         Path | None, Option("Annotations with human labels: how well do the labels of the judge agree with them?")
     ] = None
+    gold_drawn: GoldDrawn = "recorded"
     compare: Annotated[Path | None, Option("Annotations of another model (after), to set beside these (before).")] = (
         None
     )
+    compare_gold: Annotated[
+        Path | None,
+        Option(
+            "With `--compare`: human labels of the answers of after. [default: the file of `--gold`, by id and text]"
+        ),
+    ] = None
     length_penalty: Annotated[
         int | None,
         Field(ge=1),
@@ -49,6 +65,7 @@ class ReportSettings(Settings):
     compare: Annotated[Path | None, Option("Annotations from after, or another training, to set beside these.")] = None
     prompts: OptionalPrompts = None
     gold: Annotated[Path | None, Option("Annotations with human labels.")] = None
+    gold_drawn: GoldDrawn = "recorded"
     model: Annotated[
         str | None,
         Option("For pairs: mark the very tokens that train with the tokenizer of this model, not whole sentences."),

@@ -30,8 +30,8 @@ CONFIG = f"""<View>
 
 
 def to_label_studio(annotation: Annotation, prompt: Prompt) -> dict[str, Any]:
-    """A task. Evidence and reason are the note of a region, the confidence of the judge is its score, and reasoning
-    before the answer is in the ``meta`` of the task."""
+    """A task. Evidence and reason are the note of a region, the confidence of the judge is its score, the probabilities
+    of the labels are in its ``meta``, and reasoning before the answer is in the ``meta`` of the task."""
     judge = annotation.judge
     regions = [_region(annotation, i, sentence) for i, sentence in enumerate(annotation.sentences)]
     task: dict[str, Any] = {
@@ -64,6 +64,7 @@ def _region(annotation: Annotation, i: int, sentence: Sentence) -> dict[str, Any
     if sentence.confidence is not None:
         region["score"] = sentence.confidence
     notes = [note for note in (sentence.evidence, sentence.reason) if note]
-    if notes:
-        region["meta"] = {"text": notes}
-    return region
+    meta: dict[str, Any] = {"text": notes} if notes else {}
+    if sentence.scores:
+        meta["scores"] = sentence.model_dump(mode="json", include={"scores"})["scores"]
+    return region | {"meta": meta} if meta else region

@@ -33,6 +33,8 @@ class SummaryTable:
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    """What a reader must know of the figures: whole sentences, below the table."""
 
 
 def render(

@@ -5,6 +5,8 @@ The columns follow from the record types. Three kinds of fields have no column t
 - objects with any keys (``meta``, ``sampling``, ``template_options``) are JSON in a string column;
 - a text or a list of texts (``reference``) is a list, with a column ``reference_is_string`` that says which it was;
 - a text or chat messages (``prompt``, ``chosen``, ``rejected``): one of the two in a whole file.
+
+Probabilities by label (``scores``) are one column per label; null: the label has none.
 """
 
 import types
@@ -98,11 +100,19 @@ def _arrow_type(hint: Any, *, chat: bool) -> Any:
     if lists and (chat or lists[0] != list[Message] or len(kinds) == 1):
         return pa.list_(_arrow_type(get_args(lists[0])[0], chat=chat))
     kind = kinds[0]
+    if by_label := _by_label(kind):
+        return pa.struct([(name, pa.float64()) for name in by_label])
     if get_origin(kind) is Literal or get_origin(kind) is dict or issubclass(kind, str | Enum | date):
         return pa.string()
     if issubclass(kind, BaseModel):
         return pa.struct([(name, _arrow_type(f.annotation, chat=chat)) for name, f in kind.model_fields.items()])
     return {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}[kind]
+
+
+def _by_label(kind: Any) -> list[str]:
+    """The keys of a mapping from an enum to numbers, which is a column for each of them; empty for other types."""
+    key = get_args(kind)[0] if get_origin(kind) is dict else None
+    return [str(one) for one in key] if isinstance(key, type) and issubclass(key, Enum) else []
 
 
 def is_chat(record: FileRecord) -> bool:

@@ -11,7 +11,7 @@ from maskdpo.pipeline.spec import Stage
 from maskdpo.pipeline.state import State, state_of
 from maskdpo.run_record import OtherSettings, invoked_as, meta_file, note_arguments
 
-INPUTS = frozenset({"prompts", "responses", "annotations", "pairs", "compare", "gold", "eval"})
+INPUTS = frozenset({"prompts", "responses", "annotations", "pairs", "compare", "gold", "compare_gold", "eval"})
 """Options that name a file of records."""
 
 

@@ -41,6 +41,8 @@ class PipelineFile(BaseModel):
     """The model to sample and to train."""
     sample: Section = None
     annotate: Section = None
+    calibrate: Section = None
+    """With ``gold``. The pairs are then built from relabelled annotations, and held-out answers are labelled so too."""
     build_pairs: Section = None
     train: Section = None
     sample_before: Section = None
@@ -145,15 +147,22 @@ def _wire(spec: PipelineFile) -> Iterator[_Wired]:
     if spec.annotate is not None:
         files = {"prompts": spec.prompts, "responses": responses, "out": annotations}
         yield _Wired("annotate", "annotate", spec.annotate, files)
+    rule: dict[str, Any] = {}
+    if spec.calibrate is not None:
+        rule = {"calibration": out / "calibration.json"}
+        files = {"annotations": annotations, "prompts": spec.prompts, "out": rule["calibration"]}
+        yield _Wired("calibrate", "calibrate", spec.calibrate, files)
+        raw, annotations = annotations, out / "relabelled.jsonl"
+        yield _Wired("relabel", "relabel", {}, {"annotations": raw, "out": annotations, **rule})
     if spec.build_pairs is not None:
         files = {"prompts": spec.prompts, "annotations": annotations, "out": pairs}
         yield _Wired("build-pairs", "build-pairs", spec.build_pairs, files)
     if spec.train is not None:
         yield _Wired("train", "train", model | spec.train, {"pairs": pairs, "out": trained})
     if spec.heldout:
-        yield from _held_out(spec, "before", spec.heldout, model, {})
+        yield from _held_out(spec, "before", spec.heldout, model, {}, rule)
         if spec.train is not None:
-            yield from _held_out(spec, "after", spec.heldout, {}, {"model": str(trained)})
+            yield from _held_out(spec, "after", spec.heldout, {}, {"model": str(trained)}, rule)
     compared: dict[str, Any] = {"annotations": annotations, "prompts": spec.prompts}
     if spec.heldout:
         compared = {"annotations": out / "before.annotations.jsonl", "prompts": spec.heldout}
@@ -166,13 +175,24 @@ def _wire(spec: PipelineFile) -> Iterator[_Wired]:
 
 
 def _held_out(
-    spec: PipelineFile, when: str, prompts: Path, model: dict[str, Any], fixed: dict[str, Any]
+    spec: PipelineFile,
+    when: str,
+    prompts: Path,
+    model: dict[str, Any],
+    fixed: dict[str, Any],
+    rule: dict[str, Any],
 ) -> Iterator[_Wired]:
+    """The answers to held-out prompts and their labels.
+
+    Args:
+        fixed: what ``sample`` is told beyond the file.
+        rule: the same for ``annotate``.
+    """
     responses, annotations = (spec.out / f"{when}.{kind}.jsonl" for kind in ("responses", "annotations"))
     base = {key: value for key, value in (spec.sample or {}).items() if key not in fixed}
     own = getattr(spec, f"sample_{when}") or {}
     files = {"prompts": prompts, "out": responses, **fixed}
     yield _Wired(f"sample-{when}", "sample", model | base | own, files)
     own = getattr(spec, f"annotate_{when}") or {}
-    files = {"prompts": prompts, "responses": responses, "out": annotations}
+    files = {"prompts": prompts, "responses": responses, "out": annotations, **rule}
     yield _Wired(f"annotate-{when}", "annotate", (spec.annotate or {}) | own, files)

@@ -12,6 +12,7 @@ from maskdpo.schemas.labels import Counts, Kind, Label, Status
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 Id = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 Score = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -144,6 +145,9 @@ class Sentence(_LabelledSpan):
     """The part of the reference that the verdict is based on."""
     reason: str | None = None
     kind: Kind = Kind.PROSE
+    inclusion: Probability | None = None
+    """In a gold file: the probability with which the sentence was drawn to be labelled by people, alone or with its
+    whole answer. None: it was not drawn at random, or nobody knows how."""
 
     @model_validator(mode="after")
     def _label_only_if_judged(self) -> Self:

@@ -8,7 +8,7 @@ from collections import Counter
 import krippendorff
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa_score, f1_score
 
 from maskdpo.evaluate.agreement import (
     ANAH_LABELS,
@@ -18,9 +18,9 @@ from maskdpo.evaluate.agreement import (
     ClassAgreement,
     agreement,
     library_figures,
-    overlapping,
 )
 from maskdpo.schemas import Annotation, Label, Sentence, Status
+from maskdpo.verdicts.gold import overlapping
 
 LABELS = {
     "r": Label.NO_HALLUCINATION,
@@ -32,7 +32,9 @@ LABELS = {
 CLASS = {"r": "right", "w": "wrong", "u": "wrong", "h": "wrong", "n": "no_fact"}
 
 
-def answer(labels: str, name: str = "a", width: int = 4, text: str | None = None) -> Annotation:
+def answer(
+    labels: str, name: str = "a", width: int = 4, text: str | None = None, prompt_id: str | None = None
+) -> Annotation:
     sentences = [
         Sentence(start=width * i, end=width * (i + 1), label=LABELS[c])
         if c in LABELS
@@ -40,7 +42,7 @@ def answer(labels: str, name: str = "a", width: int = 4, text: str | None = None
         for i, c in enumerate(labels)
     ]
     response = text if text is not None else "x" * width * len(labels)
-    return Annotation(id=name, prompt_id="p", response=response, sentences=sentences)
+    return Annotation(id=name, prompt_id=prompt_id or f"p-{name}", response=response, sentences=sentences)
 
 
 def compared(ours: str, gold: str) -> Agreement:
@@ -89,6 +91,7 @@ def test_figures_equal_the_libraries_on_random_labels() -> None:
             "accuracy": accuracy_score(truth, found),
             "kappa": cohen_kappa_score(truth, found),
             "alpha": krippendorff.alpha([truth, found], level_of_measurement="nominal"),
+            "balanced_accuracy": balanced_accuracy_score(truth, found),
             "macro_f1": f1_score(truth, found, average="macro"),
         }
     )
@@ -107,6 +110,7 @@ def test_a_confusion_table_by_hand() -> None:
             "accuracy": 2 / 5,
             "kappa": (0.4 - 0.36) / (1 - 0.36),
             "alpha": 1 - 9 * 6 / (100 - 36),
+            "balanced_accuracy": (1 / 2 + 1 / 2 + 0) / 3,
             "macro_f1": (1 / 2 + 1 / 2 + 0) / 3,
         }
     )
@@ -117,7 +121,13 @@ def test_the_baseline_says_the_most_frequent_gold_class_throughout() -> None:
     assert three.majority == "wrong"
     # pool: 3 + 5 wrong, 1 right, 1 no fact
     assert three.baseline == pytest.approx(
-        {"accuracy": 3 / 5, "kappa": 0.0, "alpha": 1 - 9 * 4 / (100 - 66), "macro_f1": 2 * 3 / (3 + 5) / 3}
+        {
+            "accuracy": 3 / 5,
+            "kappa": 0.0,
+            "alpha": 1 - 9 * 4 / (100 - 66),
+            "balanced_accuracy": 1 / 3,
+            "macro_f1": 2 * 3 / (3 + 5) / 3,
+        }
     )
 
 
@@ -126,8 +136,8 @@ def test_the_baseline_is_over_what_was_judged() -> None:
     assert (three.majority, three.baseline["accuracy"]) == ("wrong", 1.0)
 
 
-def test_whole_answers_are_drawn() -> None:
-    """Every answer has half of its sentences right, so no draw of answers can say anything else."""
+def test_whole_topics_are_drawn() -> None:
+    """Every topic has half of its sentences right, so no draw of topics can say anything else."""
     names = [f"a{i}" for i in range(20)]
     result = agreement([answer("rw", name) for name in names], {name: answer("rr", name) for name in names})
     assert result is not None
@@ -147,13 +157,19 @@ def test_the_interval_of_the_accuracy_is_that_of_its_standard_error() -> None:
 
 def test_the_kinds_of_wrong_are_one_class() -> None:
     three = compared("wuhr", "hhhr").three
-    assert values(three) == {"accuracy": 1.0, "kappa": 1.0, "alpha": 1.0, "macro_f1": 1.0}
+    assert values(three) == {"accuracy": 1.0, "kappa": 1.0, "alpha": 1.0, "balanced_accuracy": 1.0, "macro_f1": 1.0}
     assert compared("wuhr", "hhhr").four is None
 
 
 def test_four_labels_by_hand() -> None:
     result = compared("ruunwhr", "rwunhw?")
-    assert values(result.three) == {"accuracy": 1.0, "kappa": 1.0, "alpha": 1.0, "macro_f1": 1.0}
+    assert values(result.three) == {
+        "accuracy": 1.0,
+        "kappa": 1.0,
+        "alpha": 1.0,
+        "balanced_accuracy": 1.0,
+        "macro_f1": 1.0,
+    }
     four = result.four
     assert four is not None
     assert four.classes == ("no_hallucination", "contradictory", "unverifiable", "no_fact")
@@ -168,6 +184,7 @@ def test_four_labels_by_hand() -> None:
             "accuracy": 3 / 4,
             "kappa": (0.75 - 0.25) / (1 - 0.25),
             "alpha": 1 - 7 * 2 / (64 - 18),
+            "balanced_accuracy": (1 + 0 + 1 + 1) / 4,
             "macro_f1": (1 + 0 + 2 / 3 + 1) / 4,
         }
     )
@@ -176,7 +193,7 @@ def test_four_labels_by_hand() -> None:
 def test_what_was_not_judged_lowers_the_coverage_alone() -> None:
     three = compared("r??w", "rrhh").three
     assert (three.sentences, three.judged, three.coverage) == (4, 2, 0.5)
-    assert values(three) == {"accuracy": 1.0, "kappa": 1.0, "alpha": 1.0, "macro_f1": 1.0}
+    assert values(three) == {"accuracy": 1.0, "kappa": 1.0, "alpha": 1.0, "balanced_accuracy": 1.0, "macro_f1": 1.0}
     assert three.confusion.tolist() == [[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0]]
     # the pool of alpha too is without the gold labels of sentences that were not judged
     whole, more = compared("rwnru", "rhhnr").three, compared("rwnru????", "rhhnrnnnn").three

@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from maskdpo.evaluate.factuality import FIGURES, compare, penalised_precision, summarise
+from maskdpo.evaluate.factuality import (
+    CLAIMS,
+    FIGURES,
+    PRECISION,
+    RIGHT_OF_ALL,
+    compare,
+    penalised_precision,
+    summarise,
+)
 from maskdpo.schemas import Annotation, Counts, FinishReason, Label, Prompt, Sentence, Status
 
 LABELS = {"r": Label.NO_HALLUCINATION, "w": Label.CONTRADICTORY, "h": Label.HALLUCINATION, "n": Label.NO_FACT}
@@ -50,6 +58,7 @@ def test_every_figure_by_hand() -> None:
             metric("1 - wrong"): 1 - 2 / 6,
             metric("answers cut off"): 1 / 3,
             metric("characters"): 16 / 3,
+            **dict.fromkeys(["names / answer", "numbers / answer", "dates / answer", CLAIMS], 0),
         }
     )
 
@@ -180,3 +189,29 @@ def test_a_paired_difference_is_surer_than_two_intervals() -> None:
     name = metric("right / all")
     assert result.before.figures[name].high > result.after.figures[name].low
     assert (result.difference[name].low, result.difference[name].high) == pytest.approx((0.05, 0.05))
+
+
+def said(text: str, label: Label, topic: int) -> Annotation:
+    """An answer of one sentence."""
+    sentence = Sentence(start=0, end=len(text), label=label)
+    return Annotation(id=f"a{topic}", prompt_id=f"p{topic}", response=text, sentences=[sentence])
+
+
+FACT, FILLER = "It was built in 1887 by Gustave Eiffel, with 300 workers.", "That is a lovely question to ask."
+
+
+def test_names_numbers_and_dates_are_counted_without_a_judge() -> None:
+    found = values(said(FACT, Label.CONTRADICTORY, 0), said(FILLER, Label.NO_HALLUCINATION, 1))
+    assert found["names / answer"] == found["numbers / answer"] == found["dates / answer"] == 1 / 2
+    assert found[CLAIMS] == 3 / 2
+
+
+def test_a_win_by_filler_is_seen() -> None:
+    before = [said(FACT, Label.CONTRADICTORY if i % 2 else Label.NO_HALLUCINATION, i) for i in range(20)]
+    filler = [said(FILLER, Label.NO_HALLUCINATION, i) for i in range(20)]
+    honest = [said(FACT, Label.NO_HALLUCINATION, i) for i in range(20)]
+    won, fair, lost = (compare(*files) for files in ((before, filler), (before, honest), (filler, before)))
+    assert won and fair and lost
+    assert won.won_by_filler == [RIGHT_OF_ALL, PRECISION]
+    assert fair.difference[PRECISION].low > 0
+    assert fair.won_by_filler == lost.won_by_filler == []

@@ -80,6 +80,22 @@ def test_payload_has_text_spans_labels_and_reference(tmp_path: Path) -> None:
     assert second == {"b": 13, "e": len(text), "st": "refused"}
 
 
+def test_scores_travel_with_their_sentence(tmp_path: Path) -> None:
+    scores = {Label.NO_HALLUCINATION: 1 / 3, Label.HALLUCINATION: 0.5}
+    sentence = Sentence(start=0, end=4, status=Status.UNSURE, scores=scores)
+    answer = annotation().model_copy(update={"sentences": [sentence]})
+    write_page(tmp_path / "r.html", [answer], title="T")
+    (shown,) = payload((tmp_path / "r.html").read_text())["items"][0]["a"][0]["s"]
+    assert shown["sc"] == {"no_hallucination": 0.3333, "hallucination": 0.5}
+    assert shown["st"] == "unsure"
+
+
+def test_notes_stand_below_their_table(tmp_path: Path) -> None:
+    table = SummaryTable("T", ["a"], [["b"]], ["Beware of <b>few</b> topics."])
+    write_page(tmp_path / "r.html", [annotation()], title="T", summary=[table])
+    assert "Beware of &lt;b&gt;few&lt;/b&gt; topics." in (tmp_path / "r.html").read_text()
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     prompts = {"p": Prompt(id="p", prompt=HOSTILE, reference=HOSTILE, topic=HOSTILE)}
     answer = annotation(HOSTILE, id=HOSTILE)

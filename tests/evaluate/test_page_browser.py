@@ -4,12 +4,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from browser import Browser
 
 from maskdpo.evaluate.page import write_page, write_pairs_page
 from maskdpo.html.render import SummaryTable
 from maskdpo.schemas import Annotation, Label, Pair, PairSentence, Prompt, Sentence, Status
+from maskdpo.verdicts.figures import ece, reliability
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -222,12 +224,79 @@ def test_gold_disagreement(browser: Browser, tmp_path: Path) -> None:
     assert browser.count(".plots svg") == 3
     assert browser.texts(".matrix tbody tr:first-child td") == ["2", "1", "0"]
     assert browser.texts(".dot title") == ["confidence 0.80: agrees 75.0% of 4"]
-    assert "error 0.050" in browser.texts(".plot small")
+    assert "calibration error 0.050" in browser.texts(".plot small")
     browser.find("#disagree").click()
     assert shown(browser) == ["Question 0?"]
     assert browser.texts(".s.differs") == ["It is a city."]
     browser.js("document.querySelector('.s.differs').focus()")
     assert "gold says hallucination" in browser.text("#verdict")
+
+
+def scored(number: int, scores: list[dict[Label, float]], threshold: float = 0.6) -> Annotation:
+    """An answer of one sentence for each of the scores; ``unsure`` where no label has the probability."""
+    made = answer(number, [(f"Sentence {i} of {number}.", RIGHT) for i in range(len(scores))])
+    sentences = []
+    for sentence, known in zip(made.sentences, scores, strict=True):
+        label = max(known, key=lambda name: known[name])
+        verdict = {"label": label} if known[label] >= threshold else {"label": None, "status": Status.UNSURE}
+        sentences.append(sentence.model_copy(update={"scores": known, "confidence": known[label], **verdict}))
+    return made.model_copy(update={"sentences": sentences})
+
+
+def test_unsure_sentences_have_a_look_a_filter_and_a_place_of_their_own(browser: Browser, tmp_path: Path) -> None:
+    answers = [
+        scored(0, [{RIGHT: 0.9, WRONG: 0.1}]),
+        scored(1, [{RIGHT: 0.5, WRONG: 0.3, Label.UNVERIFIABLE: 0.1}, {RIGHT: 1.0}]),
+        scored(2, [{RIGHT: 0.2, WRONG: 0.7}]),
+        answer(3, [("Oslo is cold.", Status.REFUSED)]),
+    ]
+    out = tmp_path / "r.html"
+    write_page(out, answers, title="T")
+    browser.open(out)
+    assert (legend(browser)["unsure"], legend(browser)["none"]) == ("1", "1")
+    assert browser.texts(".s.l-unsure") == ["Sentence 0 of 1.unsure"]
+    browser.js("document.querySelector('.s.l-unsure').focus()")
+    assert "This is no failure" in browser.text("#verdict")
+    assert browser.texts(".scores dt") == ["✓ Right", "✕ Contradictory", "? Unverifiable", "left open"]
+    assert browser.texts(".scores dd") == ["0.50", "0.30", "0.10", "0.10"]
+    width = browser.js("return document.querySelector('.scores .meter i').getBoundingClientRect().width")
+    whole = browser.js("return document.querySelector('.scores .meter').getBoundingClientRect().width")
+    assert abs(width - whole / 2) < 1
+    browser.choose("sort", "doubt")
+    assert shown(browser) == ["p1", "p2", "p0", "p3"], "the most doubtful first; where nothing is known, last"
+    browser.choose("status", "unsure")
+    assert shown(browser) == ["p1"]
+    browser.find("#clear").click()
+    browser.find(".chip[data-label=none]").click()
+    assert shown(browser) == ["p3"]
+
+
+def test_pages_without_unsure_sentences_do_not_speak_of_them(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    write_page(out, [answer(0, [("Oslo is cold.", Status.REFUSED)])], title="T")
+    browser.open(out)
+    assert "unsure" not in legend(browser)
+    browser.open(small(tmp_path))
+    assert browser.js("return [...document.getElementById('sort').options].map(o => o.value)").count("doubt") == 1
+
+
+def test_reliability_has_the_bins_of_evaluate(browser: Browser, tmp_path: Path) -> None:
+    chances = [(7 * i % 40) / 40 for i in range(40)]
+    answers = [scored(i, [{RIGHT: p, WRONG: 1 - p}], threshold=0) for i, p in enumerate(chances)]
+    true = [chance > 0.5 or i % 4 == 0 for i, chance in enumerate(chances)]
+    gold = {
+        a.id: a.model_copy(update={"sentences": [a.sentences[0].model_copy(update={"label": RIGHT if t else BAD})]})
+        for a, t in zip(answers, true, strict=True)
+    }
+    out = tmp_path / "r.html"
+    write_page(out, answers, title="T", gold=gold)
+    browser.open(out)
+    expected = reliability(np.array(chances), np.array(true), [str(i) for i in range(40)])
+    assert len(expected) == 4
+    assert sorted(browser.texts(".dot title")) == [
+        f"P(right) {b.probability:.2f}: right in gold {100 * b.share.value:.1f}% of {b.sentences}" for b in expected
+    ]
+    assert f"calibration error {ece(np.array(chances), np.array(true)):.3f}" in browser.texts(".plot small")
 
 
 def test_before_and_after_side_by_side(browser: Browser, tmp_path: Path) -> None:
@@ -523,7 +592,7 @@ def test_follows_the_system_and_is_readable(browser: Browser, tmp_path: Path, sc
 
 
 def test_labels_do_not_rest_on_colour(browser: Browser, tmp_path: Path) -> None:
-    labels: Labels = [*Label, Status.REFUSED]
+    labels: Labels = [*Label, Status.REFUSED, Status.UNSURE]
     out = tmp_path / "r.html"
     write_page(out, [answer(0, [("It is so.", label) for label in labels])], title="T")
     browser.open(out)
@@ -533,7 +602,7 @@ def test_labels_do_not_rest_on_colour(browser: Browser, tmp_path: Path) -> None:
       getComputedStyle(n).textDecorationLine,
     ])"""
     marks, lines = zip(*((mark, (style, line)) for mark, style, line in browser.js(script)), strict=True)
-    assert len(set(marks)) == len(set(lines)) == len(labels) == 6
+    assert len(set(marks)) == len(set(lines)) == len(labels) == 7
 
 
 def test_phone_has_no_sideways_scrolling_and_a_sheet(browser: Browser, tmp_path: Path) -> None:

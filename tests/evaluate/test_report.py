@@ -29,6 +29,12 @@ def before(jsonl: Any) -> Path:
 
 
 @pytest.fixture
+def gold(jsonl: Any) -> Path:
+    """People who agree with the judge."""
+    return jsonl("gold.jsonl", rows(("no_hallucination", "contradictory", "no_fact")))
+
+
+@pytest.fixture
 def after(jsonl: Any) -> Path:
     return jsonl("after.jsonl", rows(("no_hallucination",) * 3, "Two is so."))
 
@@ -43,8 +49,8 @@ def data(page: Path) -> dict[str, Any]:
     return json.loads(found)
 
 
-def test_one_file(before: Path, prompts: Path, tmp_path: Path) -> None:
-    stats = write_report(before, tmp_path / "r.html", prompts=prompts, gold=before, title="My title")
+def test_one_file(before: Path, gold: Path, prompts: Path, tmp_path: Path) -> None:
+    stats = write_report(before, tmp_path / "r.html", prompts=prompts, gold=gold, title="My title")
     assert (stats.items, stats.answers, stats.sentences, stats.gold_sentences) == (3, 3, 3, 3)
     page = (tmp_path / "r.html").read_text()
     assert "My title" in page
@@ -98,17 +104,23 @@ def test_a_table_of_two_files_marks_what_is_certain(before: Path, after: Path, p
     assert table.title == "before.jsonl -> after.jsonl: 3 and 3 answers, the 1 topics of both"
     found = cells(table)
     assert found["wrong sentences / answer"][2].startswith("-0.333 [")
-    assert found["wrong sentences / answer"][2].endswith("*")
-    assert not found["not judged / answer"][2].endswith("*")
     assert found["answers cut off"] == ("-", "-", "-")
-    assert found["precision, length penalty 1"][2] == "+0.667 [+0.667, +0.667] *"
+    assert found["precision, length penalty 1"][2] == "+0.667 [+0.667, +0.667]"  # no star: one topic proves nothing
+    (note,) = table.notes
+    assert note.startswith("Only 1 topics: intervals over fewer than 10 are too short")
+    wrong, right = (jsonl(f"{name}.jsonl", rows((name,) * 10)) for name in ("contradictory", "no_hallucination"))
+    (table,) = evaluate_annotations(wrong, compare=right).tables()
+    found = cells(table)
+    assert found["wrong sentences / answer"][2] == "-1.00 [-1.00, -1.00] *"
+    assert not found["not judged / answer"][2].endswith("*")
+    assert table.notes == []
     elsewhere = jsonl("e.jsonl", [row | {"prompt_id": "z"} for row in rows(("no_fact",))])
     with pytest.raises(UserError, match="share no topic, so there is nothing to compare"):
         evaluate_annotations(before, compare=elsewhere)
 
 
-def test_tables_of_agreement(before: Path, after: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, figures, confusion, scores, *four = evaluate_annotations(before, gold=before).tables()
+def test_tables_of_agreement(before: Path, gold: Path, after: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, figures, confusion, scores, *four = evaluate_annotations(before, gold=gold).tables()
     assert figures.columns[2] == 'always "right"'
     assert cells(figures) == {
         "gold answers": ("3", ""),
@@ -119,6 +131,7 @@ def test_tables_of_agreement(before: Path, after: Path, capsys: pytest.CaptureFi
         "accuracy": ("1.00 [1.00, 1.00]", "0.333"),
         "Cohen's kappa": ("1.00 [1.00, 1.00]", "0.000"),
         "Krippendorff's alpha": ("1.00 [1.00, 1.00]", "-0.111"),  # 1 - 5 * 4 / (36 - 18)
+        "balanced accuracy": ("1.00 [1.00, 1.00]", "0.333"),
         "macro F1": ("1.00 [1.00, 1.00]", "0.167"),
     }
     assert cells(confusion) == {
@@ -128,7 +141,7 @@ def test_tables_of_agreement(before: Path, after: Path, capsys: pytest.CaptureFi
     }
     assert cells(scores)["wrong"] == ("1.000", "1.000", "1.000", "1")
     assert [table.title for table in four] == [
-        "before.jsonl against before.jsonl, four labels",
+        "before.jsonl against gold.jsonl, four labels",
         "confusion by label",
         "by label",
     ]
@@ -162,11 +175,13 @@ def maskdpo(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return 0
 
 
-def test_json_of_one_file_and_of_agreement(before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_of_one_file_and_of_agreement(
+    before: Path, gold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "figures.json"
-    assert maskdpo(monkeypatch, "evaluate", before, "--gold", before, "--length-penalty", 2, "--json", out) == 0
+    assert maskdpo(monkeypatch, "evaluate", before, "--gold", gold, "--length-penalty", 2, "--json", out) == 0
     found = json.loads(out.read_text())
-    assert (found["annotations"], found["gold"]) == (str(before), str(before))
+    assert (found["annotations"], found["gold"]) == (str(before), str(gold))
     assert (found["compare"], found["comparison"]) == (None, None)
     assert (found["summary"]["answers"], found["summary"]["topics"]) == (3, 3)
     figures = found["summary"]["figures"]
@@ -238,3 +253,99 @@ def test_labels_of_different_judges_are_compared_with_a_warning(
     assert "have their labels from different judges" in " ".join(capsys.readouterr().err.split())
     evaluate_annotations(before, compare=before)
     assert capsys.readouterr().err == ""
+
+
+def test_gold_is_never_the_judges_own(before: Path, gold: Path, jsonl: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"before\.jsonl: is the file whose labels it is to check"):
+        evaluate_annotations(before, gold=before)
+    judge = {"name": "llm", "version": "1"}
+    judged = jsonl("judged.jsonl", [row | {"judge": judge} for row in rows(("no_fact",) * 3)])
+    copy = jsonl("copy.jsonl", [row | {"judge": judge} for row in rows(("no_fact",) * 3)])
+    with pytest.raises(UserError, match=r"copy\.jsonl: has its labels from the very judge of .*judged\.jsonl"):
+        evaluate_annotations(judged, gold=copy)
+    assert evaluate_annotations(before, gold=copy).agreement is not None
+    assert "labels of the judge llm are taken as gold" in " ".join(capsys.readouterr().err.split())
+
+
+def with_inclusion(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row | {"sentences": [s | {"inclusion": 0.5} for s in row["sentences"]]} for row in lines]
+
+
+def test_prediction_powered_figures_stand_beside_those_of_the_judge(jsonl: Any, tmp_path: Path) -> None:
+    """The judge calls all 24 sentences right; in gold on 12 of them one third is wrong."""
+    judged = jsonl("judged.jsonl", rows(("no_hallucination",) * 24))
+    true = rows(("no_hallucination", "contradictory", "no_hallucination") * 4)
+    silent, drawn = jsonl("silent.jsonl", true), jsonl("drawn.jsonl", with_inclusion(true))
+    summary, *_ = evaluate_annotations(judged, gold=silent).tables()
+    assert any("silent.jsonl does not say how its sentences were drawn" in note for note in summary.notes)
+    for found in (
+        evaluate_annotations(judged, gold=drawn),
+        evaluate_annotations(judged, gold=silent, gold_drawn="random"),
+    ):
+        _, table, *_ = found.tables()
+        judge, powered = cells(table)["right / (right + wrong)"]
+        assert judge == "1.00 [1.00, 1.00]"
+        low, high = map(float, re.findall(r"\d\.\d+", powered)[1:])
+        assert powered.startswith("0.667 [")
+        assert low < 0.5 < 0.8 < high
+        out = tmp_path / "f.json"
+        found.write_json(out)
+        values = json.loads(out.read_text())["prediction_powered"]
+        assert (values["gold_sentences"], values["gold_topics"]) == (12, 12)
+        assert values["figures"]["right / all sentences"]["value"] == pytest.approx(2 / 3)
+
+
+def test_two_files_need_gold_on_both(before: Path, jsonl: Any) -> None:
+    labels = ("no_hallucination",) * 12
+    old, new = jsonl("old.jsonl", rows(labels)), jsonl("new.jsonl", rows(labels, "Two is so."))
+    gold = with_inclusion(rows(("no_hallucination", "contradictory") * 6))
+    other = [row | {"response": "Two is so."} for row in gold]
+    gold_of_old, gold_of_new = jsonl("gold-old.jsonl", gold), jsonl("gold-new.jsonl", other)
+    _, table, *_ = evaluate_annotations(old, compare=new, gold=gold_of_old).tables()
+    assert cells(table)["right / all sentences"][1:] == ("-", "-")
+    assert any(note.startswith("after: no prediction-powered estimates") for note in table.notes)
+    _, table, *_ = evaluate_annotations(old, compare=new, gold=gold_of_old, compare_gold=gold_of_new).tables()
+    before_, after_, difference = cells(table)["right / all sentences"]
+    assert before_ == after_ and before_.startswith("0.500 [")
+    assert difference.startswith("+0.000 [-")
+    _, table = evaluate_annotations(old, compare=new, gold=gold_of_new).tables()  # no agreement: gold is of the second
+    assert cells(table)["right / all sentences"][0] == "-"
+    with pytest.raises(UserError, match="`compare_gold` goes with `compare` and `gold`"):
+        evaluate_annotations(old, gold=gold_of_old, compare_gold=gold_of_new)
+
+
+def test_figures_of_probabilities_are_shown_where_there_are_scores(jsonl: Any, tmp_path: Path) -> None:
+    lines = rows(("no_hallucination", "no_hallucination", "contradictory", "no_fact") * 5)
+    for i, row in enumerate(lines):
+        right = (0.9, 0.6, 0.2, 0.5)[i % 4]
+        row["sentences"][0]["scores"] = {"no_hallucination": right, "contradictory": 1 - right}
+    judged = jsonl("scored.jsonl", lines)
+    gold = jsonl("people.jsonl", rows(("no_hallucination", "contradictory", "unverifiable", "no_fact") * 5))
+    found = evaluate_annotations(judged, gold=gold)
+    *_, figures, reliability = found.tables()
+    assert figures.title == "probability of right, as the judge gave it: 5 right and 10 wrong sentences with scores"
+    assert cells(figures)["AUROC"] == ("1.00 [1.00, 1.00]", "0.500")
+    assert cells(figures)["Brier score"][0].startswith("0.137 [")
+    assert cells(figures)["Brier score"][1] == "0.222"
+    assert sum(int(row[2]) for row in reliability.rows) == 15
+    found.write_json(tmp_path / "f.json")
+    values = json.loads((tmp_path / "f.json").read_text())["agreement"]["probabilities"]
+    assert values["figures"]["auroc"]["value"] == 1.0
+    assert values["figures"]["brier"]["value"] == pytest.approx((0.01 + 0.36 + 0.04) / 3)
+    assert [one["sentences"] for one in values["reliability"]] == [int(row[2]) for row in reliability.rows]
+
+
+def test_a_win_by_filler_is_said_in_the_table_and_on_the_page(jsonl: Any, tmp_path: Path) -> None:
+    fact, filler = "It was built in 1887 by Gustave Eiffel.", "That is a lovely question."
+
+    def lines(text: str, label: str) -> list[dict[str, Any]]:
+        sentence = {"start": 0, "end": len(text), "label": label}
+        return [row | {"response": text, "sentences": [sentence]} for row in rows((label,) * 12)]
+
+    old, new = jsonl("old.jsonl", lines(fact, "contradictory")), jsonl("new.jsonl", lines(filler, "no_hallucination"))
+    (table,) = evaluate_annotations(old, compare=new).tables()
+    (note,) = table.notes
+    assert note.startswith("right / all sentences and right / (right + wrong) rose while answers name less")
+    assert "2.00 -> 0.00" in note
+    write_report(old, tmp_path / "r.html", compare=new)
+    assert "rose while answers name less" in (tmp_path / "r.html").read_text()

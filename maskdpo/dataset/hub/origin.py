@@ -11,7 +11,7 @@ from maskdpo.errors import UserError
 from maskdpo.io import is_on_hub
 from maskdpo.run_record import RunMeta, meta_file, read_meta, sha256_of
 
-ORDER = {"sample": 0, "annotate": 1, "build-pairs": 2}
+ORDER = {"sample": 0, "annotate": 1, "calibrate": 2, "relabel": 3, "build-pairs": 4}
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,8 @@ def tokenize(text: str) -> tuple[Token, ...]:
             hyphen_end = match.end()
             continue
         tokens.append(_token(match, match.start() == hyphen_end, tokens[-1] if tokens else None))
+    if not any(token.quantity for token in tokens):
+        return tuple(tokens)
     return tuple(_with_magnitudes(list(_with_ranges(tokens))))
 
 
@@ -87,17 +89,22 @@ def _token(match: re.Match[str], hyphenated: bool, before: Token | None) -> Toke
     form, raw = match.lastgroup or "", match[0]
     if form == "punct":
         return Token(raw, raw, raw, hyphenated=hyphenated, word=False)
-    quantity = None
+    if form in ("word", "abbr", "han"):
+        return _word(raw, hyphenated)
     folded = fold(raw)
     if match["num"] is not None:
         quantity = parse_number(match, before.fold if before else "")
-    elif form in DATE_FORMS:
-        quantity = parse_date(form, raw.lower())
-    elif folded in SPELLED:
-        quantity = make_number(raw, SPELLED[folded], 1.0, "", "")
-    word = form in ("word", "abbr", "han")
-    caseless = word and raw[0].isalpha() and raw.lower() == raw.upper()
-    return Token(raw, folded, stem(folded), word and raw[0].isupper(), hyphenated, quantity, caseless=caseless)
+    else:
+        quantity = parse_date(form, raw.lower()) if form in DATE_FORMS else None
+    return Token(raw, folded, stem(folded), False, hyphenated, quantity)
+
+
+@lru_cache(maxsize=65536)
+def _word(raw: str, hyphenated: bool) -> Token:
+    folded = fold(raw)
+    quantity = make_number(raw, SPELLED[folded], 1.0, "", "") if folded in SPELLED else None
+    caseless = raw[0].isalpha() and raw.lower() == raw.upper()
+    return Token(raw, folded, stem(folded), raw[0].isupper(), hyphenated, quantity, caseless=caseless)
 
 
 def _with_ranges(tokens: list[Token]) -> Iterator[Token]:

@@ -36,13 +36,15 @@ def prompt(i: int) -> dict[str, Any]:
 def answer(i: int, good: bool, raw: bool) -> dict[str, Any]:
     text = f"{GOOD if good else BAD} That is {i}."
     cut = text.index(" That")
-    status = {"label": "no_fact"} if i % 3 else {"label": None, "status": "refused"}
+    status = {"label": "no_fact"} if i % 3 else {"label": None, "status": "refused" if i % 2 else "unsure"}
+    scores = {"no_hallucination": 0.75 if good else 0.25, "contradictory": 0.25 if good else 0.75}
+    verdict = {"label": "no_hallucination" if good else "contradictory", "confidence": 0.75, "scores": scores}
     return {
         "id": f"q{i}-{int(good)}", "prompt_id": f"q{i}", "response": text, "model": "org/model",
         "sampling": {"temperature": 0.8, **({"raw": True} if raw else {"template_options": {"effort": "low"}})},
         "finish_reason": "stop", **({} if raw or i % 2 else {"reasoning": f"It may be {i}."}),
         "sentences": [
-            {"start": 0, "end": cut, "label": "no_hallucination" if good else "contradictory", "confidence": 0.75},
+            {"start": 0, "end": cut, **(verdict if i % 2 else verdict | {"scores": None})},
             {"start": cut + 1, "end": len(text), **status},
         ],
         "judge": {"name": "llm", "model": "org/judge", "protocol": "single", "protocol_hash": "abc123", "version": "1"},

@@ -81,13 +81,13 @@ def test_the_head_is_what_the_hub_reads(files: RecordFiles, tmp_path: Path) -> N
 def test_figures_are_those_of_the_data(files: RecordFiles, tmp_path: Path) -> None:
     card = card_of(files, tmp_path / "out")
     labels = section(card, "Labels")
-    # 4 Chinese and 16 English prompts, a good and a bad answer each; 0, 3 .. 18 have a sentence that was refused
+    # 4 Chinese and 16 English prompts, a good and a bad answer each; 0, 3 .. 18 have a sentence that was not judged
     assert "| en | org/model | 16 | 16 | 0 | 0 | 22 | 10 |" in labels
     assert "| zh | org/model | 4 | 4 | 0 | 0 | 4 | 4 |" in labels
-    assert "Not judged: 14 of 80 sentences (17.50%): refused 14." in labels
+    assert "Not judged: 14 of 80 sentences (17.50%): refused 6, unsure 8." in labels
     for label in ("no_hallucination", "contradictory", "unverifiable", "hallucination", "no_fact"):
         assert f"| `{label}` |" in labels
-    assert "| llm | org/judge | - | single | abc123 | 1 | - | 1 | 40 |" in card
+    assert "| llm | org/judge | - | single | abc123 | 1 | - | - | - | 1 | 40 |" in card
     row = json.loads(re.search(r"```json\n(.*?)\n```", card, re.DOTALL)[1])  # type: ignore[index]
     assert Pair.model_validate(row) == next(read_records(files.pairs, Pair))
     made = section(card, "How it was made")

@@ -3,8 +3,8 @@
 
    Names in the data: item {id, p: prompt, a: sides, w: weight, out: why it is not trained on}; side {id, t: text,
    r: reasoning before it, s: sentences, m: model, fin, score, tk: spans of trained tokens};
-   sentence {b: begin, e: end, l: label, st: status, c: confidence, ev: evidence, re: reason, k: kind, g: gold,
-   tr: takes part in the loss}. Begin and end count code points. */
+   sentence {b: begin, e: end, l: label, st: status, c: confidence, sc: probabilities of labels, ev: evidence,
+   re: reason, k: kind, g: gold, tr: takes part in the loss}. Begin and end count code points. */
 
 const { items, prompts, kind } = DATA;
 const SIDES = { answers: [""], compare: ["Before", "After"], pairs: ["Chosen", "Rejected"] }[kind];
@@ -34,19 +34,35 @@ const LABELS = {
     mark: "–",
     says: "nothing to check: an opinion, a question, a transition",
   },
+  unsure: {
+    name: "Unsure",
+    group: "none",
+    mark: "≈",
+    says: "the judge has answered, but too weakly for a label",
+  },
   none: { name: "Not judged", group: "none", mark: "∅", says: "there is no verdict; the status says why" },
 };
 const GROUPS = { right: "Right", wrong: "Wrong", no_fact: "No fact", none: "Not judged" };
+if (!items.some((item) => item.a.some((side) => side && side.s.some((s) => s.st === "unsure")))) delete LABELS.unsure;
 const STATUS = {
   ok: "judged",
+  unsure:
+    "the judge has answered, but too weakly for a label, by its calibration or a least confidence. This is no failure, and asking again does not help",
   refused: "the judge refused",
   parse_error: "the verdict could not be read",
   api_error: "the call failed",
   truncated: "cut off",
 };
-const labelOf = (s) => s.l || "none";
+const labelOf = (s) => s.l || (s.st === "unsure" ? "unsure" : "none");
 const groupOf = (label) => LABELS[label || "none"].group;
 const disagrees = (s) => Boolean(s.l && s.g && groupOf(s.l) !== groupOf(s.g));
+
+/** The probability of right, and of wrong, in the judge's scores. */
+const rightOf = (s) => s.sc.no_hallucination || 0;
+const wrongOf = (s) => (s.sc.contradictory || 0) + (s.sc.unverifiable || 0) + (s.sc.hallucination || 0);
+
+/** How sure the judge is: |P(right) - P(wrong)|, or the confidence where there are no scores; null: it does not say. */
+const sureOf = (s) => (s.sc ? Math.abs(rightOf(s) - wrongOf(s)) : s.c === undefined ? null : s.c);
 
 /** The direction of an answer, by its first letter. dir=auto would not see into sentences, which are isolated. */
 function direction(text) {
@@ -84,6 +100,7 @@ function statsOf(side) {
     disagree: 0,
     trained: 0,
     status: new Set(),
+    sure: null, // of the most doubtful sentence
   };
   for (const s of side.s) {
     const label = labelOf(s);
@@ -92,6 +109,8 @@ function statsOf(side) {
     stats.disagree += disagrees(s);
     stats.trained += s.tr || 0;
     stats.status.add(s.st || "ok");
+    const sure = sureOf(s);
+    if (sure !== null && (stats.sure === null || sure < stats.sure)) stats.sure = sure;
   }
   stats.score = stats.n ? stats.right / stats.n : null;
   stats.length = pointMap(side.t).length;

@@ -20,6 +20,8 @@ const SORTS = {
   long: ["Longest first", (i) => known(i, (s) => -s.length)],
   short: ["Shortest first", (i) => known(i, (s) => s.length)],
 };
+if (items.some((item) => item.stats.some((s) => s && s.sure !== null)))
+  SORTS.doubt = ["Most doubtful first", (i) => known(i, (s) => s.sure)];
 if (kind === "compare") {
   SORTS.loss = ["Score fell most", (i) => change(i, 1)];
   SORTS.gain = ["Score rose most", (i) => change(i, -1)];

@@ -57,6 +57,7 @@ function verdict(s, found, passages) {
     s.st
       ? h("p", { class: "why-line" }, `Status ${s.st}: ${STATUS[s.st]}.`)
       : h("p", { class: "says" }, `${look.says[0].toUpperCase()}${look.says.slice(1)}.`),
+    s.sc ? probabilities(s) : null,
     kind === "pairs"
       ? h(
           "p",
@@ -85,10 +86,24 @@ function verdict(s, found, passages) {
       : null,
   );
 }
-function meter(value) {
+function meter(value, label = "") {
   const bar = h("i", {});
   bar.style.width = `${100 * value}%`;
-  return h("span", { class: "meter", "aria-hidden": "true" }, bar);
+  return h("span", { class: `meter ${label}`, "aria-hidden": "true" }, bar);
+}
+
+/** The judge's probability of each label; what it left open is no label's. */
+function probabilities(s) {
+  const open = 1 - Object.values(s.sc).reduce((sum, p) => sum + p, 0);
+  const row = (name, p, label) => [h("dt", {}, name), h("dd", {}, meter(p, label), p.toFixed(2))];
+  return h(
+    "dl",
+    { class: "scores", "aria-label": "Probabilities as the judge gave them" },
+    Object.keys(LABELS)
+      .filter((label) => s.sc[label] !== undefined)
+      .map((label) => row(`${LABELS[label].mark} ${LABELS[label].name}`, s.sc[label], `l-${label}`)),
+    open > 0.005 ? row("left open", open, "l-none") : null,
+  );
 }
 
 /** Where the evidence stands in the passages: case, white space and quotation marks do not count, "..." joins parts. */

@@ -138,44 +138,46 @@ function plotDifference() {
   return plot(title, `${count(up)} up, ${count(down)} down`, frame(title, 340, 150, ...bars, ...axis));
 }
 
-/** How often the judge agrees with gold, against how sure it said it was. */
+/** How often the judge is right, against how sure it said it was: by P(right) where there are scores, of the sentences
+    that are right or wrong in gold; else by its confidence, of all labels. */
 function plotCalibration() {
-  const bins = Array.from({ length: 10 }, () => ({ n: 0, agree: 0, sure: 0 }));
+  const scored = [];
+  const sure = [];
   eachShown((s) => {
-    if (!s.l || !s.g || s.c === undefined) return;
-    const bin = bins[Math.min(9, Math.floor(s.c * 10))];
-    bin.n += 1;
-    bin.sure += s.c;
-    bin.agree += !disagrees(s);
+    if (!s.g) return;
+    const known = s.sc && rightOf(s) + wrongOf(s) > 0;
+    if (known && groupOf(s.g) !== "no_fact") scored.push([rightOf(s) / (rightOf(s) + wrongOf(s)), groupOf(s.g) === "right"]);
+    if (s.l && s.c !== undefined) sure.push([s.c, !disagrees(s)]);
   });
-  const n = bins.reduce((sum, bin) => sum + bin.n, 0);
-  if (!n) return null;
-  const error = bins.reduce((sum, bin) => sum + Math.abs(bin.agree - bin.sure), 0) / n;
+  const points = scored.length ? scored : sure;
+  if (!points.length) return null;
+  const n = points.length;
+  const bins = binned(points);
+  const error = bins.reduce((sum, bin) => sum + Math.abs(bin.hits - bin.sum), 0) / n;
+  const says = (bin) =>
+    scored.length
+      ? `P(right) ${(bin.sum / bin.n).toFixed(2)}: right in gold ${percent(bin.hits, bin.n)} of ${bin.n}`
+      : `confidence ${(bin.sum / bin.n).toFixed(2)}: agrees ${percent(bin.hits, bin.n)} of ${bin.n}`;
   const x = (v) => 34 + 300 * v;
   const y = (v) => 126 - 114 * v;
-  const dots = bins
-    .filter((bin) => bin.n)
-    .map((bin) =>
-      g(
-        "circle",
-        { cx: x(bin.sure / bin.n), cy: y(bin.agree / bin.n), r: 3 + 9 * Math.sqrt(bin.n / n), class: "dot" },
-        g(
-          "title",
-          {},
-          `confidence ${(bin.sure / bin.n).toFixed(2)}: agrees ${percent(bin.agree, bin.n)} of ${bin.n}`,
-        ),
-      ),
-    );
+  const dots = bins.map((bin) =>
+    g(
+      "circle",
+      { cx: x(bin.sum / bin.n), cy: y(bin.hits / bin.n), r: 3 + 9 * Math.sqrt(bin.n / n), class: "dot" },
+      g("title", {}, says(bin)),
+    ),
+  );
   const grid = [0, 0.5, 1].flatMap((v) => [
     g("line", { x1: 34, x2: 334, y1: y(v), y2: y(v), class: "grid" }),
     text(28, y(v) + 4, `${100 * v}`, { "text-anchor": "end", class: "dim" }),
     text(x(v), 142, v ? String(v) : "0", { "text-anchor": v === 0 ? "start" : v === 1 ? "end" : "middle" }),
   ]);
+  const title = scored.length ? "Reliability: right in gold, by P(right)" : "Agreement by confidence";
   return plot(
-    "Agreement by confidence",
-    `error ${error.toFixed(3)}`,
+    title,
+    `calibration error ${error.toFixed(3)}`,
     frame(
-      "Calibration",
+      title,
       340,
       150,
       ...grid,
@@ -183,6 +185,26 @@ function plotCalibration() {
       ...dots,
     ),
   );
+}
+
+/** Bins of about equally many points [value, hit], at least ten in each, where equal values share a bin: as `evaluate`
+    has them (verdicts/figures.py). */
+function binned(points) {
+  const sorted = points.map(([value]) => value).sort((a, b) => a - b);
+  const parts = Math.max(1, Math.min(10, Math.floor(points.length / 10)));
+  const edges = new Set();
+  for (let k = 1; k < parts; k++) edges.add(sorted[Math.ceil((sorted.length - 1) * (k / parts) - 1e-9)]);
+  const limits = [...edges];
+  const bins = new Map();
+  for (const [value, hit] of points) {
+    const place = limits.filter((limit) => limit <= value).length;
+    const bin = bins.get(place) || { n: 0, sum: 0, hits: 0 };
+    bin.n += 1;
+    bin.sum += value;
+    bin.hits += hit;
+    bins.set(place, bin);
+  }
+  return [...bins.values()];
 }
 
 function plotMatrix() {

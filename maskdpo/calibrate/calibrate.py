@@ -1,0 +1,226 @@
+"""``maskdpo calibrate``: fits a calibration to gold labels, and says by cross-validation what it is worth."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from maskdpo.calibrate.cases import BOTH, Case, read_cases
+from maskdpo.calibrate.settings import CalibrateSettings
+from maskdpo.console import warn
+from maskdpo.errors import InputError
+from maskdpo.io import atomic_write, refuse_overwriting
+from maskdpo.run_record import Run, meta_file, refuse_replacing
+from maskdpo.schemas import Label, group_of
+from maskdpo.verdicts import confusion
+from maskdpo.verdicts.confusion import Tables
+from maskdpo.verdicts.decision import (
+    CLASSES,
+    Calibration,
+    Figure,
+    Held,
+    Parameters,
+    ReliabilityBin,
+    scoring_judge,
+)
+from maskdpo.verdicts.estimate import Estimate, topic_draws
+from maskdpo.verdicts.figures import probability_figures, reliability, right_probability
+from maskdpo.verdicts.fitting import Aim, Example, fit, parse_aim
+
+FOLDS = 10
+FEW_TOPICS = FEW_OF_A_CLASS = 10
+"""With fewer the command warns."""
+WANTED_WIDTH = 0.05
+"""Half the width that the 95% interval of a useful balanced accuracy has."""
+
+LABEL_FIGURES: dict[str, Callable[[Tables], Tables]] = {
+    "balanced_accuracy": lambda tables: confusion.balanced_accuracy(tables[..., :3]),
+    "balanced_accuracy_right_wrong": lambda tables: confusion.balanced_accuracy(tables[..., :2, :3]),
+    "macro_f1": lambda tables: confusion.macro_f1(tables[..., :3]),
+    "kappa": lambda tables: confusion.kappa(tables[..., :3]),
+    "precision_right": partial(confusion.precision, given=0),
+    "precision_wrong": partial(confusion.precision, given=1),
+    "coverage": lambda tables: tables[..., :3].sum((-2, -1)) / tables.sum((-2, -1)),
+}
+"""Figures of tables [..., gold class, given class or none]. All but the coverage are of the sentences with a label."""
+
+
+class Given(NamedTuple):
+    """What a gold sentence gets: a label, and the probability that it is right, among right and wrong."""
+
+    label: Label | None
+    right: float | None
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What the command prints."""
+
+    calibration: Calibration
+    gold_sentences: int
+    """With and without scores."""
+
+
+def calibrate(settings: CalibrateSettings) -> Calibrated:
+    """Fit a calibration and write it to ``settings.out``, with the figures of a cross-validation over topics.
+
+    Raises:
+        UserError: annotations and gold that no calibration can be made of.
+    """
+    inputs = {"annotations": settings.annotations, "gold": settings.gold}
+    inputs |= {"prompts": settings.prompts} if settings.prompts else {}
+    if settings.gold == settings.annotations or (
+        settings.gold.exists() and settings.annotations.exists() and settings.gold.samefile(settings.annotations)
+    ):
+        raise InputError("is the annotations themselves; gold labels come from people", path=settings.gold)
+    for out in (settings.out, settings.plot):
+        if out is not None:
+            refuse_overwriting(out, *inputs.values())
+    refuse_replacing(settings.out, "calibrate")
+    if settings.plot is not None:
+        from maskdpo.calibrate.plot import check_plot
+
+        refuse_replacing(settings.plot)
+        check_plot(settings.plot)
+    found = read_cases(settings)
+    scored, aim = found.scored, parse_aim(settings.aim)
+    options = {"aim": settings.aim, "abstain": settings.abstain, "seed": settings.seed}
+    run = Run(meta_file(settings.out), "calibrate", options, inputs, restart=None)
+    run.begin()
+    before = [Given(case.label, right_probability(case.scores) if case.scores else None) for case in found.all]
+    after = cross_validated(found.all, aim, abstain=settings.abstain, votes=found.judge.votes, seed=settings.seed)
+    calibration = Calibration(
+        judge=scoring_judge(found.judge),
+        aim=settings.aim,
+        parameters=fit(_examples(scored), aim, abstain=settings.abstain, votes=found.judge.votes),
+        annotations_sha256=run.meta.inputs["annotations"],
+        gold_sha256=run.meta.inputs["gold"],
+        gold_sentences=len(scored),
+        gold_topics=len({case.topic for case in scored}),
+        seed=settings.seed,
+        before=held(found.all, before, settings.seed),
+        held_out=held(found.all, after, settings.seed),
+    )
+    with atomic_write(settings.out) as file:
+        file.write(calibration.model_dump_json(indent=2).encode() + b"\n")
+    if settings.plot is not None:
+        from maskdpo.calibrate.plot import draw_reliability
+
+        draw_reliability(settings.plot, calibration)
+    run.finish({"gold_sentences": len(found.all), "with_scores": len(scored), "hash": calibration.hash})
+    for warning in doubts(calibration, scored):
+        warn(warning)
+    return Calibrated(calibration, len(found.all))
+
+
+def cross_validated(cases: Sequence[Case], aim: Aim, *, abstain: float, votes: int, seed: int) -> list[Given]:
+    """What every sentence gets from a calibration that was fitted to other topics. Sentences without scores keep their
+    label."""
+    given = [Given(case.label, None) for case in cases]
+    scored = [i for i, case in enumerate(cases) if case.scores]
+    for train, test in _folds([cases[i] for i in scored], seed):
+        parameters = fit(_examples([cases[scored[i]] for i in train]), aim, abstain=abstain, votes=votes)
+        for i in test:
+            given[scored[i]] = _given(parameters, cases[scored[i]])
+    return given
+
+
+def _given(parameters: Parameters, case: Case) -> Given:
+    assert case.scores is not None
+    return Given(parameters.choose(case.scores)[0], right_probability(parameters.apply(case.scores)))
+
+
+def _folds(cases: Sequence[Case], seed: int) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    """Train and test indices: a topic is never split, and each fold has about the same share of right sentences.
+
+    Where shares differ, a fold with more right sentences than the others is tested with offsets that expect fewer.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    topics = [case.topic for case in cases]
+    right = [group_of(case.gold) == "right" for case in cases]
+    folds = StratifiedGroupKFold(min(FOLDS, len(set(topics))), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")
+        splits = list(folds.split(topics, right, groups=topics))
+    for train, test in splits:
+        yield train.tolist(), test.tolist()
+
+
+def _examples(cases: Sequence[Case]) -> list[Example]:
+    return [Example(case.scores, case.gold) for case in cases if case.scores]
+
+
+def held(cases: Sequence[Case], given: Sequence[Given], seed: int) -> Held:
+    """The figures of labels and probabilities against gold, with intervals over topics."""
+    figures = _label_figures(cases, given, seed)
+    either = [
+        (one.right, group_of(case.gold) == "right", case.topic)
+        for case, one in zip(cases, given, strict=True)
+        if one.right is not None and group_of(case.gold) in BOTH
+    ]
+    if not either:
+        return Held(figures={name: _figure(value) for name, value in figures.items()}, reliability=[])
+    probability, right, topics = (list(column) for column in zip(*either, strict=True))
+    arrays = np.array(probability), np.array(right), topics
+    figures |= probability_figures(*arrays, seed=seed)
+    bins = [ReliabilityBin(probability=p, share=_figure(s), sentences=n) for p, s, n in reliability(*arrays, seed=seed)]
+    return Held(figures={name: _figure(value) for name, value in figures.items()}, reliability=bins)
+
+
+def _label_figures(cases: Sequence[Case], given: Sequence[Given], seed: int) -> dict[str, Estimate]:
+    topics = {topic: i for i, topic in enumerate(dict.fromkeys(case.topic for case in cases))}
+    columns = (*CLASSES, "not_judged")
+    tables = np.zeros((len(topics), len(CLASSES), len(columns)))
+    for case, one in zip(cases, given, strict=True):
+        row, column = (columns.index(group_of(label)) for label in (case.gold, one.label))
+        tables[topics[case.topic], row, column] += 1
+    drawn = (topic_draws(len(topics), seed) @ tables.reshape(len(topics), -1)).reshape(-1, *tables.shape[1:])
+    whole = tables.sum(0)
+    return {name: Estimate.of(float(figure(whole)), figure(drawn)) for name, figure in LABEL_FIGURES.items()}
+
+
+def _figure(estimate: Estimate) -> Figure:
+    value, low, high = (None if math.isnan(x) else x for x in (estimate.value, estimate.low, estimate.high))
+    return Figure(value=value, low=low, high=high)
+
+
+def doubts(calibration: Calibration, scored: Sequence[Case]) -> Iterator[str]:
+    """What the user should know before relying on the calibration."""
+    count = {name: sum(group_of(case.gold) == name for case in scored) for name in BOTH}
+    few = calibration.gold_topics < FEW_TOPICS or min(count.values()) < FEW_OF_A_CLASS
+    if few and calibration.held_out is not None:
+        yield (
+            f"little gold: {len(scored)} sentences with scores ({count['right']} right, {count['wrong']} wrong) of "
+            f"{calibration.gold_topics} topics{_how_much_more(calibration, len(scored))}"
+        )
+    auroc = calibration.before.figures.get("auroc") if calibration.before else None
+    if auroc is not None and auroc.low is not None and auroc.low <= 0.5:
+        yield (
+            "on this gold the scores tell right from wrong no better than chance would (the interval of the AUROC "
+            f"begins at {auroc.low:.2f}), and no calibration mends that: take another protocol or a stronger judge, or "
+            "label more gold"
+        )
+    for name, threshold in (calibration.parameters.thresholds or {}).items():
+        if threshold is None:
+            yield (
+                f"no probability of {name} reaches {calibration.aim} on gold: no sentence will get the label {name}; "
+                "lower the precision of `aim`, label more gold, or take a stronger judge"
+            )
+
+
+def _how_much_more(calibration: Calibration, sentences: int) -> str:
+    """The width of an interval falls with the square root of the number of sentences."""
+    found = calibration.held_out.figures["balanced_accuracy_right_wrong"] if calibration.held_out else None
+    if found is None or found.low is None or found.high is None or found.low == found.high:
+        return "; label at least 10 topics, and 10 sentences of each class"
+    half = (found.high - found.low) / 2
+    enough = math.ceil(sentences * (half / WANTED_WIDTH) ** 2 / 10) * 10
+    return (
+        f": the balanced accuracy is known to within +-{half:.2f} only; about {enough:,} gold sentences, of "
+        f"proportionally more topics, would make that +-{WANTED_WIDTH:g}"
+    )

@@ -1,0 +1,124 @@
+"""What a calibration is fitted to: gold sentences with what the judge said of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from maskdpo.calibrate.settings import CalibrateSettings
+from maskdpo.console import warn
+from maskdpo.errors import InputError, UserError
+from maskdpo.io import read_answers, read_prompts, read_records
+from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Label, Prompt, Scores, group_of
+from maskdpo.verdicts.decision import own_verdict, scoring_judge
+from maskdpo.verdicts.gold import Match, matches
+
+BOTH = ("right", "wrong")
+
+
+class Case(NamedTuple):
+    """A gold sentence beside the judge's verdict on it."""
+
+    topic: str
+    gold: Label
+    label: Label | None
+    """The judge's own; None: not judged."""
+    scores: Scores | None
+
+
+class Cases(NamedTuple):
+    """All gold sentences of a file."""
+
+    judge: JudgeInfo
+    all: list[Case]
+
+    @property
+    def scored(self) -> list[Case]:
+        return [case for case in self.all if case.scores]
+
+
+def read_cases(settings: CalibrateSettings) -> Cases:
+    """The gold sentences, with the verdicts of the one judge of the annotations.
+
+    Raises:
+        UserError: there are several judges or none, no scores, gold that is no gold, or too little of it.
+    """
+    prompts = read_prompts(settings.prompts) if settings.prompts else None
+    judges: list[JudgeInfo] = []
+    annotations = _of_one_judge(settings.annotations, prompts, judges)
+    gold = {record.id: record for record in read_records(settings.gold, Annotation)}
+    topics = {prompt.id: prompt.topic_or_id for prompt in (prompts or {}).values()}
+    found = list(matches(annotations, gold, topics))
+    if not judges:
+        raise InputError("has no judge: is it a gold file?", path=settings.annotations)
+    judge = judges[0]
+    _refuse_own_labels(gold, judge, settings.gold)
+    if not found:
+        raise UserError(
+            f"{settings.annotations} and {settings.gold} share no sentence: do the ids and the texts of the answers "
+            "match?"
+        )
+    cases = Cases(judge, [_case(match, judge) for match in found])
+    _refuse_too_little(cases, settings)
+    return cases
+
+
+def _of_one_judge(file: Path, prompts: dict[str, Prompt] | None, judges: list[JudgeInfo]) -> Iterator[Annotation]:
+    """The annotations; ``judges`` gets their judge."""
+    read = read_records(file, Annotation) if prompts is None else read_answers(file, Annotation, prompts)
+    for record in read:
+        if record.judge is None:
+            raise InputError(
+                f"{record.id!r} has no judge, as in a gold file; calibrate takes what `maskdpo annotate` wrote",
+                path=file,
+            )
+        if judges and scoring_judge(record.judge) != scoring_judge(judges[0]):
+            raise InputError(
+                f"{record.id!r} has its labels from another judge than the answers before it; a calibration is for one "
+                "judge: annotate each into a file of its own",
+                path=file,
+            )
+        judges[:] = judges or [record.judge]
+        yield record
+
+
+def _refuse_own_labels(gold: dict[str, Annotation], judge: JudgeInfo, file: Path) -> None:
+    others = {record.judge for record in gold.values() if record.judge is not None}
+    if any(scoring_judge(other) == scoring_judge(judge) for other in others):
+        raise InputError(
+            "has its labels from the very judge that is to be calibrated; gold labels come from people, see "
+            "docs/calibrate.md",
+            path=file,
+        )
+    for other in sorted(others, key=str):
+        warn(f"{file}: labels of the judge {other.name} are taken as gold: the figures say how well it is imitated")
+
+
+def _case(match: Match, judge: JudgeInfo) -> Case:
+    assert match.gold.label is not None
+    sentence = match.sentence
+    if sentence is None or sentence.status in FAILED:
+        return Case(match.topic, match.gold.label, None, None)
+    return Case(match.topic, match.gold.label, own_verdict(sentence, judge)[0], sentence.scores)
+
+
+def _refuse_too_little(cases: Cases, settings: CalibrateSettings) -> None:
+    scored = cases.scored
+    if not scored:
+        raise InputError(
+            "no sentence that gold knows has scores: the judge must report probabilities. Take a backend that gives "
+            "log-probabilities, `votes` greater than 1, or annotate again: files of earlier versions hold none",
+            path=settings.annotations,
+        )
+    have = {group_of(case.gold) for case in scored}
+    for name in BOTH:
+        if name not in have:
+            raise InputError(
+                f"no sentence with scores is {name} in gold; a calibration needs right and wrong ones",
+                path=settings.gold,
+            )
+    if len({case.topic for case in scored}) < 2:
+        raise InputError(
+            "all gold sentences with scores are of one topic; at least two topics are needed, to test on one what was "
+            "fitted to the other",
+            path=settings.gold,
+        )

@@ -1,0 +1,182 @@
+"""``maskdpo evaluate``: all figures of a file of annotations, or of two."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskdpo.console import warn
+from maskdpo.errors import InputError, UserError
+from maskdpo.evaluate import tables, values
+from maskdpo.evaluate.agreement import Agreement, agreement
+from maskdpo.evaluate.factuality import Comparison, Summary, compare, summarise
+from maskdpo.evaluate.prediction_powered import (
+    Array,
+    Powered,
+    PoweredComparison,
+    check_drawn,
+    compare_powered,
+    powered,
+    topic_sums,
+)
+from maskdpo.evaluate.settings import EvaluateSettings
+from maskdpo.html.render import SummaryTable
+from maskdpo.io import read_answers, read_prompts, read_records
+from maskdpo.schemas import Annotation, JudgeInfo, Prompt
+from maskdpo.verdicts.decision import scoring_judge
+
+Gold = Mapping[str, Annotation]
+"""By id."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of ``maskdpo evaluate``: a ``summary`` of one file, or a ``comparison`` of two."""
+
+    annotations: Path
+    compared: Path | None
+    gold: Path | None
+    summary: Summary | None
+    comparison: Comparison | None
+    agreement: Agreement | None
+    powered: Powered | PoweredComparison | str | None
+    """Prediction-powered estimates, or why there are none although there is gold."""
+
+    def tables(self) -> list[SummaryTable]:
+        made, name = [], self.annotations.name
+        refused = [self.powered] if isinstance(self.powered, str) else []
+        if self.summary:
+            made.append(tables.of_summary(name, self.summary, refused))
+        if self.comparison and self.compared:
+            made.append(tables.of_comparison(f"{name} -> {self.compared.name}", self.comparison, refused))
+        if self.gold and self.summary and isinstance(self.powered, Powered):
+            made.append(tables.of_powered(self.powered, self.summary, self.gold.name))
+        if self.gold and isinstance(self.powered, PoweredComparison):
+            made.append(tables.of_powered_comparison(self.powered, self.gold.name))
+        if self.gold and self.agreement:
+            made += tables.of_agreement(f"{name} against {self.gold.name}", self.agreement)
+        return made
+
+    def write_json(self, out: Path) -> None:
+        """Write the figures as JSON: unrounded; null where a figure is undefined or was not asked for."""
+        found = {
+            "summary": values.of_summary(self.summary) if self.summary else None,
+            "comparison": values.of_comparison(self.comparison) if self.comparison else None,
+            "agreement": values.of_agreement(self.agreement) if self.agreement else None,
+            "prediction_powered": values.of_powered(self.powered) if self.powered else None,
+        }
+        values.write(out, self.annotations, {"compare": self.compared, "gold": self.gold}, found)
+
+
+def evaluate_files(settings: EvaluateSettings) -> Evaluation:
+    """All figures of a file, or of two with ``compare`` (after); with ``gold`` also those that need gold labels."""
+    _check_options(settings)
+    prompts = read_prompts(settings.prompts) if settings.prompts else None
+    summary = comparison = agreed = estimates = None
+    penalty, seed = settings.length_penalty, settings.seed
+    judges: dict[Path, set[JudgeInfo | None]] = {settings.annotations: set()}
+    before = _read(settings.annotations, prompts, judges)
+    if settings.compare is None:
+        summary = summarise(before, prompts, length_penalty=penalty, seed=seed)
+    else:
+        after = _read(settings.compare, prompts, judges)
+        comparison = compare(before, after, prompts, length_penalty=penalty, seed=seed)
+        if comparison is None:
+            raise UserError(
+                f"{settings.annotations} and {settings.compare} share no topic, so there is nothing to compare"
+            )
+        if judges[settings.annotations] != judges[settings.compare]:
+            warn(
+                f"{settings.annotations} and {settings.compare} have their labels from different judges; differences "
+                "may come from the judges"
+            )
+    if settings.gold:
+        gold = _read_gold(settings.gold, settings.annotations, judges)
+        agreed = _agreement(settings, gold, prompts)
+        estimates = _powered(settings, gold, prompts, judges)
+    return Evaluation(settings.annotations, settings.compare, settings.gold, summary, comparison, agreed, estimates)
+
+
+def _check_options(settings: EvaluateSettings) -> None:
+    if settings.compare_gold and not (settings.compare and settings.gold):
+        raise UserError("`compare_gold` goes with `compare` and `gold`: it is the gold of the answers of after")
+    if settings.gold_drawn == "random" and not settings.gold:
+        raise UserError("`gold_drawn` goes with `gold`")
+
+
+def _read(
+    file: Path, prompts: dict[str, Prompt] | None, judges: dict[Path, set[JudgeInfo | None]] | None = None
+) -> Iterator[Annotation]:
+    """The annotations, whose judges are added to ``judges``. With prompts, every answer must have a prompt: a topic is
+    never guessed."""
+    noted = judges.setdefault(file, set()) if judges is not None else set()
+    for annotation in read_records(file, Annotation) if prompts is None else read_answers(file, Annotation, prompts):
+        noted.add(annotation.judge)
+        yield annotation
+
+
+def _read_gold(file: Path, judged: Path, judges: Mapping[Path, set[JudgeInfo | None]]) -> Gold:
+    """Gold labels; refused where they are the very labels that they are to check."""
+    own = "gold labels are those that people gave, in a file of their own (docs/records.md)"
+    if judged.exists() and file.exists() and judged.samefile(file):
+        raise InputError(f"is the file whose labels it is to check; {own}", path=file)
+    gold = {record.id: record for record in read_records(file, Annotation)}
+    named = {record.judge for record in gold.values() if record.judge is not None}
+    if {scoring_judge(judge) for judge in named} & {scoring_judge(judge) for judge in judges[judged] if judge}:
+        raise InputError(f"has its labels from the very judge of {judged}; {own}", path=file)
+    for name in sorted({judge.name for judge in named}):
+        warn(f"{file}: labels of the judge {name} are taken as gold; the figures say how well it is imitated")
+    return gold
+
+
+def _agreement(settings: EvaluateSettings, gold: Gold, prompts: dict[str, Prompt] | None) -> Agreement | None:
+    """The agreement of the (first) file with gold; None where a comparison has gold for the second file only."""
+    file = settings.annotations
+    result = agreement(read_records(file, Annotation), gold, _topics(prompts), seed=settings.seed)
+    if result is None and settings.compare and _matched(settings.compare, gold):
+        return None
+    if result is None:
+        raise UserError(
+            f"{file} and {settings.gold} share no judged sentence: do the ids and the texts of the answers match?"
+        )
+    if result.other_text and not settings.compare:
+        warn(f"{result.other_text} gold answers have another text in {file}; they count as not annotated")
+    if result.three.coverage < 0.95:
+        warn(
+            f"only {result.three.coverage:.0%} of the gold sentences were judged; the figures describe these "
+            "sentences only"
+        )
+    return result
+
+
+def _matched(file: Path, gold: Gold) -> bool:
+    return any(a.id in gold and gold[a.id].response == a.response for a in read_records(file, Annotation))
+
+
+def _topics(prompts: Mapping[str, Prompt] | None) -> dict[str, str]:
+    return {prompt.id: prompt.topic_or_id for prompt in (prompts or {}).values()}
+
+
+def _powered(
+    settings: EvaluateSettings,
+    gold: Gold,
+    prompts: dict[str, Prompt] | None,
+    judges: Mapping[Path, set[JudgeInfo | None]],
+) -> Powered | PoweredComparison | str:
+    assert settings.gold is not None
+    refused = check_drawn(gold, settings.gold_drawn, settings.gold.name)
+    if refused:
+        return refused
+    before = _sums(settings.annotations, gold, settings, prompts)
+    if settings.compare is None:
+        return powered(before)
+    other = gold
+    if settings.compare_gold:
+        other = _read_gold(settings.compare_gold, settings.compare, judges)
+        refused = check_drawn(other, settings.gold_drawn, settings.compare_gold.name)
+    after = _sums(settings.compare, other, settings, prompts)
+    return refused or compare_powered(before, after)
+
+
+def _sums(file: Path, gold: Gold, settings: EvaluateSettings, prompts: dict[str, Prompt] | None) -> dict[str, Array]:
+    answers: Iterable[Annotation] = read_records(file, Annotation)
+    return topic_sums(answers, gold, _topics(prompts), settings.gold_drawn)
