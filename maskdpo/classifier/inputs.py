@@ -1,7 +1,7 @@
 """What a classifier reads: the texts of a spec's templates, to the letter, and their tokens."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -168,7 +168,7 @@ def _neutral(item: Item, tokenizer: "PreTrainedTokenizerBase") -> Item:
 def _breaker(tokenizer: "PreTrainedTokenizerBase") -> Callable[[str], str]:
     """Replaces the first character of a special token by one that looks like it; the length of the text stays."""
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    special = sorted({*added, *map(str, tokenizer.all_special_tokens)}, key=len, reverse=True)
+    special: Sequence[str] = sorted({*added, *map(str, tokenizer.all_special_tokens)}, key=len, reverse=True)
     wanted = [re.escape(text) for text in special if text[:1] in _LOOK_ALIKE]
     if not wanted:
         return lambda text: text
