@@ -7,6 +7,7 @@ Run: OMP_NUM_THREADS=2 python benchmarks/classifier_judge.py   (about 20 minutes
 """
 
 import argparse
+import copy
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -97,12 +98,11 @@ SHAPES = (
 )
 
 
-def save(shape: Shape, folder: Path, tiny: bool) -> int:
+def save(shape: Shape, words: T.PreTrainedTokenizerBase, folder: Path, tiny: bool) -> int:
     """The model as a folder; the number of its parameters."""
-    words = load_tokenizer("smollm2")
-    words.chat_template = CHAT
     sizes = TINY if tiny else shape.sizes
     if shape.spec is PAIR:
+        words = copy.deepcopy(words)
         end = words.convert_ids_to_tokens(0)
         words.backend_tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{end} $A {end}", pair=f"{end} $A {end} $B {end}", special_tokens=[(end, 0)]
@@ -161,6 +161,8 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="shapes of a few thousand weights, to try this script")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    words = load_tokenizer("smollm2")
+    words.chat_template = CHAT
     asked = tasks(args.answers, args.sentences, args.words)
     settings = BackendSettings(batch_size=args.batch_size, dtype=args.dtype, device=args.device)
     print(f"{args.threads} threads, {args.device}, {args.dtype}; references of {args.words} words\n")
@@ -169,7 +171,7 @@ def main() -> None:
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            size = save(shape, folder, args.tiny)
+            size = save(shape, words, folder, args.tiny)
             for chunks in (None, 2) if shape.spec else (2,):
                 if shape.spec:
                     judge: Judge = ClassifierJudge(str(folder), settings, ClassifierOptions(chunks=chunks))

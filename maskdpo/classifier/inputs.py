@@ -3,10 +3,12 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from maskdpo.chat import ChatFormat
+from maskdpo.chat import ChatFormat, TemplateRefusal
 from maskdpo.classifier.spec import ClassifierSpec
+from maskdpo.errors import UserError
 from maskdpo.schemas import Message
 
 if TYPE_CHECKING:
@@ -126,7 +128,12 @@ def _encode(spec: ClassifierSpec, tokenizer: "PreTrainedTokenizerBase", item: It
     text, pair = render(spec, item)
     if spec.input.chat:
         system = [Message(role="system", content=spec.input.system)] if spec.input.system is not None else []
-        return Encoded(ChatFormat(tokenizer).encode_prompt([*system, Message(role="user", content=text)]).ids)
+        try:
+            return Encoded(ChatFormat(tokenizer).encode_prompt([*system, Message(role="user", content=text)]).ids)
+        except TemplateRefusal as error:
+            raise UserError(
+                f"{tokenizer.name_or_path}: its chat template refuses the input of the spec: {error}"
+            ) from None
     wants_offsets = spec.head == "token-classification"
     encoding = tokenizer(text, pair, verbose=False, return_offsets_mapping=wants_offsets)
     offsets = None
@@ -146,7 +153,7 @@ def _fill(template: str, values: Mapping[str, str]) -> str:
 
 
 def _neutral(item: Item, tokenizer: "PreTrainedTokenizerBase") -> Item:
-    plain = _breaker(special_texts(tokenizer))
+    plain = _breaker(tokenizer)
     return Item(
         plain(item.reference),
         plain(item.sentence),
@@ -157,18 +164,15 @@ def _neutral(item: Item, tokenizer: "PreTrainedTokenizerBase") -> Item:
     )
 
 
-def special_texts(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-    """The special tokens, as they would be read in a text: ``[SEP]``, ``</s>``."""
-    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return sorted({*added, *map(str, tokenizer.all_special_tokens)}, key=len, reverse=True)
-
-
-def _breaker(special: Sequence[str]) -> Callable[[str], str]:
+@lru_cache(maxsize=4)
+def _breaker(tokenizer: "PreTrainedTokenizerBase") -> Callable[[str], str]:
     """Replaces the first character of a special token by one that looks like it; the length of the text stays."""
-    wanted = [text for text in special if text[:1] in _LOOK_ALIKE]
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    special: Sequence[str] = sorted({*added, *map(str, tokenizer.all_special_tokens)}, key=len, reverse=True)
+    wanted = [re.escape(text) for text in special if text[:1] in _LOOK_ALIKE]
     if not wanted:
         return lambda text: text
-    pattern = re.compile("|".join(map(re.escape, wanted)))
+    pattern = re.compile("|".join(wanted))
     return lambda text: pattern.sub(lambda match: _LOOK_ALIKE[match.group()[0]] + match.group()[1:], text)
 
 

@@ -181,7 +181,8 @@ def load_spec(model: str, given: str | Path | None = None) -> tuple[str, Classif
         given: a YAML file, or the id of a preset: for a model that is a copy of it.
 
     Returns:
-        The spec that is given, else that of the folder of the model (``classifier.yaml``), else the preset of this id.
+        The spec that is given, else that of the folder of the model (``classifier.yaml``), else the preset of this id,
+        else the ``classifier.yaml`` of the model on the Hub.
 
     Raises:
         UserError: there is none. The message says how to write one.
@@ -196,7 +197,21 @@ def load_spec(model: str, given: str | Path | None = None) -> tuple[str, Classif
         return SPEC_FILE, read_spec(file)
     if model in known:
         return model, known[model]
+    if (on_hub := _from_hub(model)) is not None:
+        return SPEC_FILE, read_spec(on_hub)
     raise UserError(f"{model}: no preset has this id, and there is no {SPEC_FILE} beside it. {_how_to(known)}")
+
+
+def _from_hub(model: str) -> Path | None:
+    """The file of a model on the Hub, or None: there is no such file or model, or no connection."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        return None
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(model, SPEC_FILE))
+    except (ModuleNotFoundError, OSError, ValueError):
+        return None
 
 
 def read_spec(file: Path) -> ClassifierSpec:

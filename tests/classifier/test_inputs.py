@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import tiny_classifiers
+from huggingface_hub.errors import LocalEntryNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -171,6 +172,27 @@ def test_where_a_spec_comes_from(tmp_path: Path) -> None:
     assert load_spec(roberta) == load_spec(str(tmp_path), roberta) == (roberta, presets()[roberta])
     with pytest.raises(UserError, match=r"(?s)no preset has this id.*spec=FILE.*head: sequence-classification"):
         load_spec(str(tmp_path))
+
+
+def test_a_judge_on_the_hub_brings_its_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(model: str, file: str) -> str:
+        asked.append(model)
+        if model == "me/judge":
+            return str(tmp_path / file)
+        raise LocalEntryNotFoundError("no such file, and no connection")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    write_spec(spec(threshold=0.7), tmp_path)
+    assert load_spec("me/judge") == ("classifier.yaml", spec(threshold=0.7))
+    for other in ("me/other", "no/such/folder", "lytang/MiniCheck-RoBERTa-Large"):
+        if other in presets():
+            assert load_spec(other)[0] == other
+        else:
+            with pytest.raises(UserError, match="no preset has this id"):
+                load_spec(other)
+    assert asked == ["me/judge", "me/other"]
 
 
 def test_the_hash_is_that_of_what_decides_scores() -> None:

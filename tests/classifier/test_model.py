@@ -11,9 +11,13 @@ import tiny_classifiers
 import torch
 from test_inputs import TWO, spec
 
+from maskdpo.backends.base import Request
+from maskdpo.backends.settings import BackendSettings
+from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.classifier.inputs import Encoded, Item, encode
 from maskdpo.classifier.model import Classifier, collate, label_ids, label_logits, load_classifier, scores
 from maskdpo.errors import UserError
+from maskdpo.schemas import Message
 
 HEADS: dict[str, dict[str, Any]] = {
     "deberta": {"input": {"text": "{reference}[SEP]{sentence}"}},
@@ -89,6 +93,17 @@ def test_training_gets_the_logits_that_judging_reads(kind: str, made: dict[str, 
     classifier.model.zero_grad()
 
 
+@pytest.mark.parametrize("kind", HEADS)
+def test_scores_of_bfloat16_are_probabilities_in_float32(kind: str, made: dict[str, Classifier]) -> None:
+    name = made[kind].model.config.name_or_path
+    half = load_classifier(name, made[kind].spec, device="cpu", dtype="bfloat16")
+    assert half.model.dtype is torch.bfloat16
+    for i, share in scores(half, _items(half), 4):
+        assert share.dtype in (np.float32, np.float64)
+        np.testing.assert_allclose(share.sum(-1), 1, atol=1e-5)
+        assert label_logits(half, collate(half, _items(half)[i : i + 1])).dtype is torch.float32
+
+
 def test_a_causal_model_reads_a_common_beginning_once(
     made: dict[str, Classifier], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +120,24 @@ def test_a_causal_model_reads_a_common_beginning_once(
     monkeypatch.setattr(classifier.model, "forward", counted)
     assert len(dict(scores(classifier, items, 8))) == 6
     assert sum(read) < 2 * len(items[0].ids)
+
+
+def test_words_have_the_probabilities_that_the_backend_gives_them(tiny_model: str) -> None:
+    backend = TransformersBackend(tiny_model, BackendSettings(device="cpu", dtype="float32"))
+    made = spec(
+        head="likelihood",
+        input={"text": "{reference} Is it so: {sentence}", "chat": True, "system": "Say yes or no."},
+        labels=[{"label": "hallucination", "token": "n"}, {"label": "no_hallucination", "token": "y"}],
+    )
+    classifier = load_classifier(tiny_model, made, device="cpu", dtype="float32")
+    claims = ["Paris?", "The river."]
+    encoded = [encode(made, classifier.tokenizer, Item("Thames.", claim)) for claim in claims]
+    found = [share for _, share in sorted(scores(classifier, encoded, 4), key=lambda pair: pair[0])]
+    for claim, share in zip(claims, found, strict=True):
+        system, user = Message(role="system", content="Say yes or no."), f"Thames. Is it so: {claim}"
+        request = Request(claim, [system, Message(role="user", content=user)], choices=("n", "y"))
+        [reply] = backend.generate([request])
+        assert reply.completions[0].picks[0].probabilities["y"] == pytest.approx(float(share[1]), abs=1e-5)
 
 
 def test_labels_are_checked_against_the_config(tmp_path: Path) -> None:

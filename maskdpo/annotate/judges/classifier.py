@@ -130,7 +130,7 @@ class ClassifierJudge:
         return verdicts
 
     def _questions(self) -> Questions:
-        return Questions(self._spec, self._classifier.tokenizer, **self._told)
+        return Questions(self._classifier, **self._told)
 
     @property
     def _classifier(self) -> "Classifier":

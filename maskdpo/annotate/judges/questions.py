@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from maskdpo.annotate.judge import Task, Verdict
 from maskdpo.annotate.judges.filler import why_filler
 from maskdpo.classifier.inputs import Encoded, InputTooLong, Item, encode, measure, room
-from maskdpo.classifier.spec import ClassifierSpec
 from maskdpo.schemas import Kind, Label, Prompt, Status
 from maskdpo.text.passages import Passages, split_sentences
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from maskdpo.classifier.model import Classifier
 
 REFERENCES_KEPT = 256
 """References that are kept split and indexed, the ones used last."""
@@ -43,8 +42,7 @@ class Questions:
         filler: whether rules decide what states no fact.
     """
 
-    spec: ClassifierSpec
-    tokenizer: "PreTrainedTokenizerBase"
+    classifier: "Classifier"
     chunks: int | None
     context: int
     filler: bool
@@ -64,7 +62,7 @@ class Questions:
         if all(verdicts):
             return Asked(task, sentences=[verdict or [] for verdict in verdicts])
         try:
-            if self.spec.head == "token-classification":
+            if self.classifier.spec.head == "token-classification":
                 return self._about_answer(task, verdicts)
             return self._about_sentences(task, verdicts)
         except InputTooLong as error:
@@ -100,7 +98,7 @@ class Questions:
 
     def _groups(self, prompt: Prompt, whole: Item) -> list[list[str]]:
         """The passages of a reference in groups that fit beside the answer; a passage that does not fit is split."""
-        spec, tokenizer = self.spec, self.tokenizer
+        spec, tokenizer = self.classifier.spec, self.classifier.tokenizer
         size, left = measure(spec, tokenizer), 0
         space = room(spec, tokenizer, whole)
         if spec.chunk is not None:
@@ -119,11 +117,11 @@ class Questions:
         if item in self.items:
             self.repeats += 1
         else:
-            self.items[item] = (len(self.items), encode(self.spec, self.tokenizer, item))
+            self.items[item] = (len(self.items), encode(self.classifier.spec, self.classifier.tokenizer, item))
         return self.items[item][0]
 
     def _filler(self, task: Task, i: int) -> Verdict | None:
-        if not self.filler or self.spec.knows_filler:
+        if not self.filler or self.classifier.spec.knows_filler:
             return None
         reason = why_filler(task.sentence(i), task.spans[i].kind)
         return Verdict(Label.NO_FACT, reason=reason) if reason else None
@@ -138,14 +136,17 @@ class Questions:
         before_it = sorted(at for at, kind in others if at < start and kind not in (Kind.HEADING, Kind.CODE))
         earlier = before_it[-self.context :] if self.context else []
         before = task.response.response[earlier[0] : start].strip() if earlier else ""
-        sentence, question = task.sentence(i), task.prompt.question if self.spec.input.uses("question") else None
-        if self.spec.input.uses("context"):
+        sentence, question = (
+            task.sentence(i),
+            task.prompt.question if self.classifier.spec.input.uses("question") else None,
+        )
+        if self.classifier.spec.input.uses("context"):
             return Item("", sentence, before or None, question)
         return Item("", f"{before} {sentence}" if before else sentence, None, question)
 
     def _passages(self, prompt: Prompt, longest: Item) -> Passages:
         """The reference in chunks. Short passages stand in one chunk; without a size of chunks, as much as fits."""
-        spec, tokenizer = self.spec, self.tokenizer
+        spec, tokenizer = self.classifier.spec, self.classifier.tokenizer
         size = spec.chunk.size if spec.chunk else room(spec, tokenizer, longest)
         key = (size, *prompt.passages)
         if key not in self._references:
@@ -163,7 +164,7 @@ class Questions:
         return {c for c, chunk in enumerate(chunks) if chunk in best}
 
     def _joined(self, chunk: str) -> str:
-        between = self.spec.input.joined_by
+        between = self.classifier.spec.input.joined_by
         return chunk if between is None else between.join(split_sentences(chunk))
 
 
