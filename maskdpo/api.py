@@ -7,7 +7,7 @@ Every function raises ``UserError`` for what the caller can put right, in words 
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from maskdpo.text.splitters import Splitter
     from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
     from maskdpo.train.run.train import TrainResult
+    from maskdpo.train_judge.run import JudgeResult
     from maskdpo.verdicts.decision import Calibration
 
 R = TypeVar("R", bound=FileRecord)
@@ -328,6 +329,52 @@ def train_model(pairs: File | Iterable[Pair], out: File, *, model: str, **settin
         raise UserError("`nproc`, `dry_run` and `push` are for the command `maskdpo train`; use torchrun for processes")
     kept_as_file(pairs, Pair, kept)
     return train(loaded.pairs, loaded.out, loaded.config(), loaded)
+
+
+def train_judge(
+    labelled: File | Iterable[Annotation] | Sequence[File],
+    prompts: File | Iterable[Prompt] | Sequence[File],
+    out: File,
+    *,
+    model: str,
+    **settings: Any,
+) -> "JudgeResult | None":
+    """Train a judge on labelled sentences: ``maskdpo train-judge``.
+
+    Args:
+        labelled: a path, several paths, or records, which are kept as ``OUT.labelled.jsonl`` beside ``out``.
+        prompts: with references; several paths: one for each of ``labelled``. Records are kept, too.
+        out: folder for the judge, for ``make_judge("classifier", model=out)``; the same call continues a run.
+        model: the base: an encoder or a decoder, by a folder or a Hub id.
+        settings: of ``train_judge.settings.TrainJudgeSettings``, such as ``lora_r``, ``weights`` or ``eval_file``.
+
+    Returns:
+        What was done, with the figures of the judge; None where ``out`` already holds the finished run.
+    """
+    from maskdpo.annotate.sentences import by_classifier
+    from maskdpo.train_judge.run import train_judge as train
+    from maskdpo.train_judge.settings import TrainJudgeSettings
+
+    if "push" in settings:
+        raise UserError("`push` is for the command `maskdpo train-judge`")
+    files, asked = _several(labelled), _several(prompts)
+    kept = {name: Path(f"{out}.{name}.jsonl") for name in ("labelled", "prompts")}
+    given = {"labelled": files or kept["labelled"], "prompts": asked or kept["prompts"], "out": out, "model": model}
+    loaded = load_settings(TrainJudgeSettings, given | settings)
+    if not files:
+        kept_as_file(labelled, Annotation, kept["labelled"])  # type: ignore[type-var]
+    if not asked:
+        kept_as_file(prompts, Prompt, kept["prompts"])  # type: ignore[type-var]
+    return train(loaded, by_classifier)
+
+
+def _several(given: Any) -> list[Path]:
+    """The paths that are given; none where records are."""
+    if isinstance(given, str | Path):
+        return [Path(given)]
+    if isinstance(given, list | tuple) and all(isinstance(one, str | Path) for one in given):
+        return [Path(one) for one in given]
+    return []
 
 
 def encode_pair(

@@ -88,8 +88,12 @@ def load_pretrained(
     device: str,
     trust_remote_code: bool = False,
     options: Mapping[str, Any] = MappingProxyType({}),
+    new_head: bool = False,
 ) -> "PreTrainedModel":
     """A model of any class of transformers (``loader``), from safetensors only, with all its weights.
+
+    Args:
+        new_head: what stands behind the body of the model may be missing, and is then random.
 
     Raises:
         UserError: the model cannot be loaded, or its files lack weights.
@@ -109,7 +113,11 @@ def load_pretrained(
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise _cannot_load(name, "model", error, loader.__name__) from None
-    if missing := sorted(info["missing_keys"]):
+    body = f"{model.base_model_prefix}."
+    missing = sorted(
+        key for key in info["missing_keys"] if not new_head or (key.startswith(body) and ".pooler." not in key)
+    )
+    if missing:
         raise UserError(
             f"{name}: its files lack {len(missing)} weights that {type(model).__name__} has: {missing[0]} ..."
         )

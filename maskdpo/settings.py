@@ -281,11 +281,12 @@ def named(values: Mapping[Any, Any], file: Path | None, section: str = "") -> di
 
 def command_words(command: str, settings: Settings) -> list[str]:
     """What to write behind ``maskdpo`` to run a command with these settings."""
-    files, options = [], []
+    files: list[str] = []
+    options: list[str] = []
     for setting in settings_of(type(settings)):
         value = getattr(settings, setting.name)
         if setting.option.argument:
-            files.append(str(value))
+            files += map(str, value) if isinstance(value, list | tuple) else [str(value)]
         elif value != setting.default:
             options += _words(setting, value)
     if any(file.startswith("-") for file in files):

@@ -508,3 +508,61 @@ def test_exports_and_imports_leave_a_record_for_lineage(jsonl: WriteJsonl, tmp_p
     again = read_meta(meta_file(tmp_path / "again.jsonl"))
     assert again is not None
     assert (again.status, again.counts["records"]) == ("complete", 1)
+
+
+CLAIM = {"id": "c/1", "reference": "The mill is old.", "sentence": "The mill is new.", "label": "contradictory"}
+
+
+def test_claims_become_annotations_with_their_prompts(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    more = {"context": "Look at it.", "question": "How old?", "doc_id": "mills", "lang": "en", "split": "train"}
+    rows = [CLAIM, CLAIM | {"id": "c/2", "sentence": "It is old 😀.", "label": "no_hallucination"} | more]
+    rows += [CLAIM | {"id": "c/3", "reference": ["The mill", "is old."], "scores": {"contradictory": 0.75}}]
+    out = tmp_path / "labelled.jsonl"
+    import_file(jsonl("rows.jsonl", rows), out, "claims")
+    annotations = list(read_records(out, Annotation))
+    prompts = {prompt.id: prompt for prompt in read_records(tmp_path / "labelled.prompts.jsonl", Prompt)}
+    said = [(a.response[s.start : s.end], s.label) for a in annotations for s in a.sentences]
+    assert said == [
+        ("The mill is new.", Label.CONTRADICTORY), ("It is old 😀.", Label.NO_HALLUCINATION),
+        ("The mill is new.", Label.CONTRADICTORY),
+    ]  # fmt: skip
+    assert [prompts[a.prompt_id].passages for a in annotations] == [["The mill is old."]] * 2 + [
+        ["The mill", "is old."]
+    ]
+    assert annotations[1].response == "Look at it.\nIt is old 😀."
+    assert (prompts["c/2"].question, prompts["c/2"].topic, prompts["c/2"].language) == ("How old?", "mills", "en")
+    assert annotations[2].sentences[0].scores == {Label.CONTRADICTORY: 0.75}
+    assert prompts["c/1"].topic != prompts["c/3"].topic
+    assert read_meta(meta_file(out)) is not None
+
+
+def test_claims_about_one_reference_share_a_topic(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    rows = jsonl("rows.jsonl", [CLAIM, CLAIM | {"id": "c/2", "sentence": "It is old."}])
+    import_file(rows, tmp_path / "a.parquet", "claims")
+    topics = [prompt.topic for prompt in read_records(tmp_path / "a.prompts.parquet", Prompt)]
+    assert len(topics) == 2
+    assert len(set(topics)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": "true"}, "label: Input should be"),
+        ({"sentence": ""}, "sentence: String should have at least 1 character"),
+        ({"reference": []}, "reference"),
+        ({"scores": {"contradictory": 1.5}}, "scores.contradictory: Input should be less than or equal to 1"),
+    ],
+)
+def test_claims_that_are_none_are_rejected_with_the_reason(
+    change: dict[str, Any], message: str, jsonl: WriteJsonl, tmp_path: Path
+) -> None:
+    stats = import_file(jsonl("rows.jsonl", [CLAIM | change, CLAIM | {"id": "c/2"}]), tmp_path / "a.jsonl", "claims")
+    assert (stats.records, stats.rejected) == (1, 1)
+    assert message in str(stats.errors[0])
+
+
+def test_prompts_of_claims_replace_no_input(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    rows = jsonl("a.prompts.jsonl", [CLAIM])
+    with pytest.raises(InputError, match="is an input of this command"):
+        import_file(rows, tmp_path / "a.jsonl", "claims")
+    assert not (tmp_path / "a.jsonl").exists()

@@ -10,6 +10,7 @@ from maskdpo.chat import ChatFormat, TemplateRefusal
 from maskdpo.classifier.spec import ClassifierSpec
 from maskdpo.errors import UserError
 from maskdpo.schemas import Message
+from maskdpo.text.passages import Passages, split_sentences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -89,6 +90,41 @@ def encode(spec: ClassifierSpec, tokenizer: "PreTrainedTokenizerBase", item: Ite
         encoded = _encode(spec, tokenizer, _with_last(item, last))
         over = len(encoded.ids) - spec.max_length
     return Encoded(encoded.ids, encoded.type_ids, encoded.answer_offsets, cut=True)
+
+
+def sentence_item(spec: ClassifierSpec, sentence: str, before: str, question: str) -> Item:
+    """A sentence as an item without a reference yet.
+
+    Args:
+        before: what is shown of the answer before it. A template without a place for the context gets it as a part of
+            the sentence.
+    """
+    asked = question if spec.input.uses("question") else None
+    if spec.input.uses("context"):
+        return Item("", sentence, before or None, asked)
+    return Item("", f"{before} {sentence}" if before else sentence, None, asked)
+
+
+def reference_chunks(
+    spec: ClassifierSpec, tokenizer: "PreTrainedTokenizerBase", passages: Sequence[str], longest: Item
+) -> Passages:
+    """A reference in chunks. Short passages stand in one chunk; without a size of chunks, as much as fits.
+
+    Args:
+        longest: the item that leaves least room.
+
+    Raises:
+        InputTooLong: there is no room for a reference.
+    """
+    size = spec.chunk.size if spec.chunk else room(spec, tokenizer, longest)
+    return Passages(["\n\n".join(passages)], piece_size=size, measure=measure(spec, tokenizer))
+
+
+def beside_chunk(spec: ClassifierSpec, item: Item, chunk: str) -> Item:
+    """The item with a chunk as its reference."""
+    between = spec.input.joined_by
+    text = chunk if between is None else between.join(split_sentences(chunk))
+    return Item(text, item.sentence, item.context, item.question)
 
 
 def measure(spec: ClassifierSpec, tokenizer: "PreTrainedTokenizerBase") -> Callable[[str], int]:

@@ -122,6 +122,8 @@ class ClassifierSpec(_Part):
     """The most tokens of an input. What is longer loses the end of its chunk."""
     chunk: Chunk | None = None
     """None: as much of the reference as ``max_length`` has room for."""
+    chunks: Annotated[int | None, Field(ge=1)] = None
+    """Chunks that a sentence is compared with: those that bear most on it (BM25). None: all."""
     context: Annotated[int, Field(ge=0)] = 0
     """Sentences of the answer before the judged one that are shown with it."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5

@@ -9,6 +9,7 @@ from typing import Any
 from maskdpo.commands.answers import annotate, sample
 from maskdpo.commands.formats import export, import_
 from maskdpo.commands.hub import push
+from maskdpo.commands.judges import train_judge
 from maskdpo.commands.labels import calibrate, relabel
 from maskdpo.commands.pairs import build_pairs
 from maskdpo.commands.pipeline import lineage, run
@@ -24,6 +25,7 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
     "build-pairs": build_pairs,
     "train": train,
     "inspect": inspect,
+    "train-judge": train_judge,
     "evaluate": evaluate,
     "report": report,
     "validate": validate,

@@ -21,7 +21,7 @@ def export(settings: ExportSettings) -> None:
 
 def import_(settings: ImportSettings) -> None:
     """Make records out of another format; rows that do not fit are left out, with the reason, and counted."""
-    from maskdpo.formats.transfer import import_file
+    from maskdpo.formats.transfer import IMPORTS, import_file, prompts_file
 
     stats = import_file(settings.file, settings.out, settings.format, settings.limit)
     for error in stats.errors:
@@ -30,3 +30,5 @@ def import_(settings: ImportSettings) -> None:
     rows += [("sentences", stats.sentences)] if stats.kind == "pair" else []
     rows += [("rows rejected", stats.rejected)]
     console.table(f"import -> {settings.out}", ("", "count"), rows)
+    if any(reader.prompt for reader in IMPORTS[settings.format].values()):
+        console.say(f"their prompts, with the references, are in {prompts_file(settings.out)}")

@@ -56,7 +56,8 @@ def _parameter(setting: SettingInfo) -> inspect.Parameter:
         argument = typer.Argument(
             help=setting.option.help, show_default=False, metavar=setting.option.metavar or setting.name.upper()
         )
-        return inspect.Parameter(setting.name, kind, annotation=Annotated[setting.type, argument])
+        given: Any = list[Path] if get_origin(setting.type) is tuple else setting.type
+        return inspect.Parameter(setting.name, kind, annotation=Annotated[given, argument])
     shown = not (setting.default is None or setting.default is False or setting.default in ({}, ()))
     number = setting.type in (int, float)
     option = typer.Option(

@@ -26,8 +26,9 @@ def train(settings: TrainSettings) -> None:
     Repeat the same command to continue an interrupted run from its last checkpoint. Figures of every step go to
     `metrics.jsonl` in the output folder; `docs/training.md` is the guide, `docs/method.md` has the formulas.
     """
+    from maskdpo.hub.push import check_push
     from maskdpo.train.run.launch import is_launched, launch
-    from maskdpo.train.run.push import check_push, push_model
+    from maskdpo.train.run.push import push_model
 
     if settings.dry_run:
         from maskdpo.train.run.dry_run import plan_run

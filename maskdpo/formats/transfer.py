@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from maskdpo.errors import InputError, UserError, first_problem
 from maskdpo.formats.anah import AnswerRow, DocumentRow, to_prompt, to_response
 from maskdpo.formats.argilla import to_argilla
+from maskdpo.formats.claims import ClaimRow, claim_annotation, claim_prompt
 from maskdpo.formats.label_studio import CONFIG, to_label_studio
 from maskdpo.formats.paper import PaperRow, from_paper, to_paper
 from maskdpo.formats.trl import to_trl
@@ -25,6 +26,7 @@ from maskdpo.io import (
     record_writer,
     refuse_overwriting,
     with_config,
+    write_records,
 )
 from maskdpo.io.read import BOM
 from maskdpo.registry import Registry, named_in
@@ -62,12 +64,15 @@ class Reader(NamedTuple):
 
     row: type[BaseModel]
     convert: Callable[[Any, int], FileRecord]
+    prompt: Callable[[Any, int], Prompt] | None = None
+    """The prompt of a row that brings its own; these go to ``prompts_file(out)``."""
 
 
 IMPORTS: Registry[Mapping[str, Reader]] = Registry(
     "format",
     {
         "mask-dpo-paper": {"chosen": Reader(PaperRow, from_paper)},
+        "claims": {"sentence": Reader(ClaimRow, claim_annotation, claim_prompt)},
         "anah": {"document": Reader(DocumentRow, to_prompt), "response": Reader(AnswerRow, to_response)},
     },
     check=lambda found: None if isinstance(found, Mapping) else "is no format to import from",
@@ -102,7 +107,8 @@ class ImportSettings(Settings):
         named_in("maskdpo.formats.transfer:IMPORTS"),
         Option(
             "`mask-dpo-paper`: training data of the paper's code, to pairs. `anah`: {question, document} to prompts, "
-            "or {question, response} to responses. Or a format of your own."
+            "or {question, response} to responses. `claims`: {reference, sentence, label} to annotations, with their "
+            "prompts in NAME.prompts.jsonl beside them. Or a format of your own."
         ),
     ]
     out: Annotated[Path, Option("The records: JSONL or, if the name ends in .parquet, Parquet.")]
@@ -182,6 +188,11 @@ def config_file(out: Path) -> Path:
     return out.with_suffix(".xml")
 
 
+def prompts_file(out: Path) -> Path:
+    """Where the prompts of rows go that bring their own."""
+    return out.with_name(f"{out.stem}.prompts{out.suffix}")
+
+
 def import_file(file: Path, out: Path, source: str, limit: int = 20) -> ImportStats:
     """Convert the rows of another format to records: JSONL or, by the suffix of ``out``, Parquet.
 
@@ -193,12 +204,17 @@ def import_file(file: Path, out: Path, source: str, limit: int = 20) -> ImportSt
     refuse_overwriting(out, file)
     refuse_replacing(out, "import")
     stats = ImportStats()
+    prompts: list[Prompt] = []
     with record_writer(out) as write:
-        for record in _imported(file, source, stats, limit):
+        for record, prompt in _imported(file, source, stats, limit):
             write(record)
+            prompts += [prompt] if prompt is not None else []
         if not stats.records:
             first = f"; the first: {stats.errors[0]}" if stats.errors else ""
             raise InputError(f"no row is {source} data ({stats.rejected} rejected){first}", path=file)
+        if prompts:
+            refuse_overwriting(prompts_file(out), file)
+            write_records(prompts_file(out), prompts)
     counts = {key: value for key, value in vars(stats).items() if key != "errors"}
     _record(out, "import", source, {"records": file}, counts)
     return stats
@@ -219,7 +235,7 @@ def _counted_annotations(file: Path, prompts: dict[str, Prompt], stats: ExportSt
         yield annotation
 
 
-def _imported(file: Path, source: str, stats: ImportStats, limit: int) -> Iterator[FileRecord]:
+def _imported(file: Path, source: str, stats: ImportStats, limit: int) -> Iterator[tuple[FileRecord, Prompt | None]]:
     seen: dict[str, int] = {}
     reader: Reader | None = None
     for line, raw in _lines(file):
@@ -227,7 +243,8 @@ def _imported(file: Path, source: str, stats: ImportStats, limit: int) -> Iterat
         try:
             values = _object(raw)
             reader = reader or _reader(values, source)
-            record = reader.convert(reader.row.model_validate(values), line)
+            row = reader.row.model_validate(values)
+            record, prompt = reader.convert(row, line), reader.prompt(row, line) if reader.prompt else None
             first = seen.setdefault(record.id, line)
             if first != line:
                 raise ValueError(f"the same as line {first}: both would get the id {record.id}")
@@ -241,7 +258,7 @@ def _imported(file: Path, source: str, stats: ImportStats, limit: int) -> Iterat
             stats.records += 1
             if isinstance(record, Pair):
                 stats.sentences += len(record.chosen_sentences) + len(record.rejected_sentences)
-            yield record
+            yield record, prompt
             continue
         stats.rejected += 1
         if len(stats.errors) < limit:

@@ -5,9 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from maskdpo.console import say
+from maskdpo import extras
+from maskdpo.console import say, warn
 from maskdpo.errors import UserError
-from maskdpo.hub.client import bars_on_terminals_only, http_errors, hub_errors
+from maskdpo.hub.client import INSTALL, bars_on_terminals_only, http_errors, hub_errors
+
+KEPT = ".gitattributes"
+"""The file that the Hub has made, which a push leaves alone."""
 
 
 def check_name(repo: str, option: str) -> None:
@@ -30,6 +34,50 @@ def full_name(repo: str, option: str) -> str:
     with hub_errors(f"{option} {repo}"):
         user = HfApi().whoami()["name"]
     return repo if "/" in repo else f"{user}/{repo}"
+
+
+def check_push(repo: str) -> str:
+    """Before training: a push that must fail fails now.
+
+    Returns:
+        The full name of the repository, ``user/name``.
+
+    Raises:
+        UserError: a package, a token or a permission is missing, or the name is not valid.
+    """
+    extras.require("huggingface_hub", install=INSTALL, purpose="`push`")
+    return full_name(repo, "`push`")
+
+
+def push_model(repo: str, files: Mapping[str, Path | bytes], message: str) -> str:
+    """Send a model as one commit: create the repository, private, if it is not there, and send what differs.
+
+    After it the repository holds these files and no others: an adapter or shards of an earlier push, left beside
+    another model, would be loaded with it, or instead of it.
+
+    Returns:
+        The URL of the commit.
+
+    Raises:
+        UserError: it cannot be done; nothing has been changed then, and the command may be repeated.
+    """
+    repo = check_push(repo)
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    api = HfApi()
+    with hub_errors(f"pushing to {repo}"):
+        try:
+            info = api.model_info(repo)
+            if not info.private:
+                warn(f"{repo} is public already, and stays so")
+        except RepositoryNotFoundError:
+            api.create_repo(repo, private=True)
+            info = api.model_info(repo)
+        others = sorted(set(api.list_repo_files(repo, revision=info.sha)) - set(files) - {KEPT})
+    if others:
+        say(f"{repo} holds files that are not of this run, which are deleted: {', '.join(others)}")
+    return commit(repo, files, others, repo_type="model", parent=info.sha, message=message)
 
 
 def commit(

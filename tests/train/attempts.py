@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from maskdpo import console
 from maskdpo.errors import UserError
+from maskdpo.run_folder import SAME_SIGNAL_S
 from maskdpo.train import ranks as processes
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.run import checkpoint, record
@@ -92,7 +93,7 @@ def _act(what: str, args: tuple[Any, ...]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     else:
         for i, name in enumerate(what.split()):
-            time.sleep(i * (run.SAME_SIGNAL_S + 0.1))
+            time.sleep(i * (SAME_SIGNAL_S + 0.1))
             os.kill(os.getpid(), getattr(signal, name))
 
 

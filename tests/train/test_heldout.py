@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from test_run import RIGHT, WRONG, cache_folder, config_for, metrics_of, said
 from train_helpers import make_pair
 
+from maskdpo import run_folder
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.schemas.training import EvalStats
@@ -314,6 +315,6 @@ def test_rows_end_at_a_newline_only(tmp_path: Path) -> None:
     rows = [{"step": i, "answer": "one\u2028two\u2029three\x85four\x1cfive\rsix\nseven"} for i in (1, 2, 3)]
     lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
     file.write_bytes(b"".join(lines) + '{"step": 4, "answer": "é'.encode()[:-1])
-    assert record.read_rows(file) == rows
-    record._keep_rows(file, 2)
+    assert run_folder.read_rows(file) == rows
+    run_folder.keep_rows(file, 2)
     assert file.read_bytes() == b"".join(lines[:2])

@@ -37,7 +37,7 @@ class ClassifierOptions(BaseModel):
     spec: str | None = None
     """A YAML file that says how the model is asked, or the id of a preset, for a model that is a copy of it."""
     chunks: Annotated[int | None, Field(ge=1)] = None
-    """Chunks of the reference per sentence: those that bear most on it (BM25). None: all."""
+    """Chunks of the reference per sentence: those that bear most on it (BM25). None: as the spec says."""
     context: Annotated[int | None, Field(ge=0)] = None
     """Sentences of the answer that are shown before the judged one, because of pronouns. None: as the spec says."""
     filler: bool = True
@@ -61,7 +61,8 @@ class ClassifierJudge:
         name, self._spec = load_spec(model, options.spec)
         self._model, self._settings = model, settings
         context = self._spec.context if options.context is None else options.context
-        self._told: dict[str, Any] = {"chunks": options.chunks, "context": context, "filler": options.filler}
+        chunks = self._spec.chunks if options.chunks is None else options.chunks
+        self._told: dict[str, Any] = {"chunks": chunks, "context": context, "filler": options.filler}
         self._device = None if settings.device is None else pick_device(settings.device)
         self._loaded: Classifier | None = None
         self.usage = Usage()

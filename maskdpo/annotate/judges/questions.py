@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING
 
 from maskdpo.annotate.judge import Task, Verdict
 from maskdpo.annotate.judges.filler import why_filler
-from maskdpo.classifier.inputs import Encoded, InputTooLong, Item, encode, measure, room
+from maskdpo.classifier.inputs import (
+    Encoded,
+    InputTooLong,
+    Item,
+    beside_chunk,
+    encode,
+    measure,
+    reference_chunks,
+    room,
+    sentence_item,
+)
 from maskdpo.schemas import Kind, Label, Prompt, Status
-from maskdpo.text.passages import Passages, split_sentences
+from maskdpo.text.passages import Passages
 
 if TYPE_CHECKING:
     from maskdpo.classifier.model import Classifier
@@ -75,13 +85,12 @@ class Questions:
         wanted = [self._wanted(passages, task.sentence(i), asked.chunks) for i in range(len(shown))]
         # chunk by chunk: a causal model reads what neighbouring items begin with once
         for c, chunk in enumerate(asked.chunks):
-            text = self._joined(chunk)
             for i, item in enumerate(shown):
                 places = asked.sentences[i]
                 if isinstance(places, Verdict) or c not in wanted[i]:
                     continue
                 try:
-                    places.append((c, self._index(replace(item, reference=text))))
+                    places.append((c, self._index(beside_chunk(self.classifier.spec, item, chunk))))
                 except InputTooLong as error:
                     asked.sentences[i] = _too_long(error)
         return asked
@@ -127,31 +136,20 @@ class Questions:
         return Verdict(Label.NO_FACT, reason=reason) if reason else None
 
     def _shown(self, task: Task, i: int) -> Item:
-        """The sentence with what is shown before it, as an item without a reference.
-
-        A template without a place for the context gets it as a part of the sentence.
-        """
+        """The sentence with what is shown before it, as an item without a reference."""
         start = task.spans[i].start
         others = [(s.start, s.kind) for s in task.spans] + [(s.start, s.kind) for s in task.given]
         before_it = sorted(at for at, kind in others if at < start and kind not in (Kind.HEADING, Kind.CODE))
         earlier = before_it[-self.context :] if self.context else []
         before = task.response.response[earlier[0] : start].strip() if earlier else ""
-        sentence, question = (
-            task.sentence(i),
-            task.prompt.question if self.classifier.spec.input.uses("question") else None,
-        )
-        if self.classifier.spec.input.uses("context"):
-            return Item("", sentence, before or None, question)
-        return Item("", f"{before} {sentence}" if before else sentence, None, question)
+        return sentence_item(self.classifier.spec, task.sentence(i), before, task.prompt.question)
 
     def _passages(self, prompt: Prompt, longest: Item) -> Passages:
-        """The reference in chunks. Short passages stand in one chunk; without a size of chunks, as much as fits."""
+        """The reference in chunks (``reference_chunks``), kept for its other answers."""
         spec, tokenizer = self.classifier.spec, self.classifier.tokenizer
-        size = spec.chunk.size if spec.chunk else room(spec, tokenizer, longest)
-        key = (size, *prompt.passages)
+        key = (room(spec, tokenizer, longest) if spec.chunk is None else None, *prompt.passages)
         if key not in self._references:
-            whole = "\n\n".join(prompt.passages)
-            self._references[key] = Passages([whole], piece_size=size, measure=measure(spec, tokenizer))
+            self._references[key] = reference_chunks(spec, tokenizer, prompt.passages, longest)
             if len(self._references) > REFERENCES_KEPT:
                 self._references.popitem(last=False)
         self._references.move_to_end(key)
@@ -162,10 +160,6 @@ class Questions:
             return set(range(len(chunks)))
         best = set(passages.best(sentence, self.chunks))
         return {c for c, chunk in enumerate(chunks) if chunk in best}
-
-    def _joined(self, chunk: str) -> str:
-        between = self.classifier.spec.input.joined_by
-        return chunk if between is None else between.join(split_sentences(chunk))
 
 
 def _too_long(error: InputTooLong) -> Verdict:

@@ -10,10 +10,10 @@ import yaml
 from maskdpo.hub.card import CARD, card_template, join_card
 from maskdpo.io import is_on_hub
 from maskdpo.redact import HUB_NAMES, shown_model, shown_settings, without_paths
+from maskdpo.run_folder import from_anywhere, read_rows
 from maskdpo.run_record import RunMeta, holds, meta_file, read_meta
 from maskdpo.schemas.training import EVALS, METRICS, SETTINGS
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.run.record import read_rows
 
 SHOWN = (
     "loss", "margin", "accuracy", "reward_kept_chosen", "reward_kept_rejected", "reward_masked_chosen",
@@ -28,12 +28,6 @@ def describe(out: Path, config: TrainConfig, run: RunMeta, best: int | None) -> 
     card = model_card(out.name, config, run, out, read_rows(out / METRICS), read_rows(out / EVALS), best=best)
     settings = config.model_dump(exclude_none=True) | {"model": from_anywhere(config.model)}
     return {CARD: card, SETTINGS: yaml.safe_dump(settings, sort_keys=False)}
-
-
-def from_anywhere(name: str) -> str:
-    """The name of a model, with a path made absolute: a relative path would mean another model in another folder."""
-    folder = Path(name).expanduser()
-    return str(folder.absolute()) if folder.is_dir() else name
 
 
 def model_card(

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from maskdpo.errors import UserError
 from maskdpo.io.write import sync_folder
+from maskdpo.run_folder import fresh_folder
 from maskdpo.train.ranks import ALONE, Ranks
 
 NAME = re.compile(r"step-(\d{8})")
@@ -85,14 +85,6 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def remove_all(folder: Path) -> None:
-    """Remove the checkpoints of a finished run. A symbolic link to a folder stays, with the emptied folder."""
-    for path in folder.iterdir() if folder.exists() else ():
-        shutil.rmtree(path, ignore_errors=True)
-    if folder.exists() and not folder.is_symlink():
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE) -> int:
     """Put weights and optimiser back; the step after which the checkpoint was written is returned. All ranks must call.
 
@@ -114,14 +106,6 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             f"{path}: cannot be read: {_reason(error)}. Remove this folder to go on from the checkpoint before it"
         ) from None
     return int(state["step"])
-
-
-def fresh_folder(parent: Path, prefix: str) -> Path:
-    """A new, empty folder in ``parent``; folders of the same prefix that a killed run has left are removed."""
-    parent.mkdir(parents=True, exist_ok=True)
-    for left_over in parent.glob(f"{prefix}*"):
-        shutil.rmtree(left_over)
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
 
 
 def _write(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:

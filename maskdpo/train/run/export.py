@@ -2,21 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from maskdpo.identity import PROCESSOR_FILES, model_files
-from maskdpo.io.write import move_into_place
+from maskdpo.identity import PROCESSOR_FILES
 from maskdpo.models import resolve_model
+from maskdpo.run_folder import from_anywhere, moved_in_last_config
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.adapter import merge
 from maskdpo.train.model.load import Policy
-from maskdpo.train.run.card import from_anywhere
-from maskdpo.train.run.checkpoint import fresh_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -75,24 +72,3 @@ def _name_base(adapter_config: Path) -> None:
         settings = json.loads(adapter_config.read_text(encoding="utf-8"))
         settings["base_model_name_or_path"] = from_anywhere(settings["base_model_name_or_path"])
         adapter_config.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
-
-
-@contextmanager
-def moved_in_last_config(out: Path) -> Iterator[Path]:
-    """A temporary folder that is moved into ``out`` file by file, the config last, so that a model that loads is whole.
-
-    No file of an earlier model stays in ``out``: no adapter, and no shard that the new model does not have.
-    """
-    temporary = fresh_folder(out, ".export-")
-    try:
-        yield temporary
-        names = {file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file()}
-        for file in model_files(out):
-            if file.relative_to(out) not in names:
-                file.unlink()
-        for name in sorted(names, key=lambda name: (name.name in ("config.json", "adapter_config.json"), name)):
-            (temporary / name).chmod(0o644)
-            (out / name).parent.mkdir(exist_ok=True)
-            move_into_place(temporary / name, out / name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -17,6 +17,7 @@ import torch
 from maskdpo.console import say, show, warn
 from maskdpo.io import atomic_write
 from maskdpo.redact import shown_settings
+from maskdpo.run_folder import keep_rows, read_rows
 from maskdpo.schemas.training import ANSWERS, CHECKPOINTS, CURVES, EVALS, METRICS, StepStats
 from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, remove_checkpoint, save_checkpoint, step_of
 from maskdpo.train.run.curves import draw_curves
@@ -57,7 +58,7 @@ class Recorder:
         with ExitStack() as stack:
             if ranks.first:
                 for name in names:
-                    _keep_rows(self.out / name, first)
+                    keep_rows(self.out / name, first)
                     self.files[name] = stack.enter_context((self.out / name).open("a", encoding="utf-8"))
                 _keep_best_of(self.out / BEST, self.evals, config.keep_best)
                 if track is not None:
@@ -145,26 +146,6 @@ class Recorder:
         values = {f"{group}/{name}": value for name, value in figures.items() if value is not None and name != "step"}
         for log in self.logs:
             log(step, values)
-
-
-def read_rows(file: Path, steps: int | None = None) -> list[dict[str, Any]]:
-    """The whole lines of a file, up to a step; none where there is no file.
-
-    A line ends at a newline only: texts may hold other characters that ``str.splitlines`` takes for the end of one.
-    """
-    if not file.exists():
-        return []
-    *lines, _unfinished = file.read_bytes().split(b"\n")
-    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    return [row for row in rows if steps is None or row["step"] <= steps]
-
-
-def _keep_rows(file: Path, steps: int) -> None:
-    """Drop the rows of steps that will be done again, because the run died after its last checkpoint."""
-    if file.exists():
-        rows = read_rows(file, steps)
-        with atomic_write(file) as kept:
-            kept.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
 def _keep_best_of(folder: Path, evals: list[dict[str, Any]], keep_best: bool) -> None:

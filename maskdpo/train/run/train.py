@@ -1,12 +1,9 @@
 """``maskdpo train``: from a pairs file to a model folder, resumable by repeating the same command."""
 
 import functools
-import signal
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -19,6 +16,7 @@ from maskdpo.identity import fingerprint
 from maskdpo.io.append import LOCK_SUFFIX, sole_writer
 from maskdpo.models import load_tokenizer, pick_device
 from maskdpo.prompt_date import recorded_date
+from maskdpo.run_folder import remove_all, stop_between_steps
 from maskdpo.run_record import META_IN_FOLDER, Run, RunMeta, read_meta, set_aside
 from maskdpo.schemas.training import CHECKPOINTS, StepStats
 from maskdpo.train.config import TrainConfig
@@ -28,7 +26,7 @@ from maskdpo.train.model.adapter import require_peft, seed_dropout
 from maskdpo.train.model.load import load_policy, whole_policy
 from maskdpo.train.ranks import Ranks, joined
 from maskdpo.train.run.card import describe
-from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, remove_all, save_checkpoint
+from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from maskdpo.train.run.export import export
 from maskdpo.train.run.heldout import HeldOut
 from maskdpo.train.run.loop import run_steps, total_steps
@@ -40,10 +38,6 @@ from maskdpo.train.step import Trainer
 
 PAIRS_AS_SAMPLED = 2
 """The schema of the first records whose runs trained prompts token by token as they are sampled."""
-
-SAME_SIGNAL_S = 1.0
-"""Seconds within which a second signal counts as the first one: a scheduler sends a signal to every process, and a
-launcher passes its own signal on to its processes."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +126,7 @@ def _train(job: _Job) -> TrainResult | None:
             run = _run_record(job, settings)
         run.begin({"model_files": model_files()})
     recorder = Recorder(out, trainer, tokenizer, heldout, options)
-    with _stop_between_steps() as signalled:
+    with stop_between_steps() as signalled:
         result = _all_steps(recorder, encoded, signalled)
         policy = whole_policy(policy, config, ranks)
         if not ranks.first or run is None:
@@ -221,30 +215,3 @@ def _all_steps(recorder: Recorder, encoded: EncodedPairs, signalled: Callable[[]
         recorder.draw()
         best = recorder.load_best()
     return TrainResult(done, len(encoded.pairs), encoded.dropped, first, last, trainer.layout, recorder.evals, best)
-
-
-@contextmanager
-def _stop_between_steps() -> Iterator[Callable[[], int]]:
-    """The number of the signal (Ctrl-C or SIGTERM) that has asked to stop; 0 before one has. The step under way is
-    finished, so that only whole steps are saved; a second signal stops at once and leaves the checkpoint before."""
-    got, at = 0, 0.0
-
-    def note(number: int, _frame: object) -> None:
-        nonlocal got, at
-        if not got:
-            got, at = number, time.monotonic()
-            say(f"{signal.Signals(number).name}: what is under way is finished and saved (a second one stops at once)")
-        elif time.monotonic() - at > SAME_SIGNAL_S:
-            signal.signal(number, defaults[number])
-            signal.raise_signal(number)
-
-    defaults: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    in_main = threading.current_thread() is threading.main_thread()
-    ours = [number for number, default in defaults.items() if in_main and signal.getsignal(number) is default]
-    for number in ours:
-        signal.signal(number, note)
-    try:
-        yield lambda: got
-    finally:
-        for number in ours:
-            signal.signal(number, defaults[number])

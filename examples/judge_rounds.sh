@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# A judge trained in rounds, as ANAH-v2 does it. Repeat the same command to go on after an interruption.
+#
+#   examples/judge_rounds.sh GOLD PROMPTS RESPONSES TEACHER BASE OUT
+#
+# GOLD       sentences that people have labelled, a hundred or more
+# PROMPTS    prompts with references, of GOLD and of RESPONSES
+# RESPONSES  answers without labels, the more topics the better
+# TEACHER    the language model that gives the first labels; further options of `annotate`, such as --backend vllm, in
+#            $TEACHER_OPTIONS
+# BASE       what the judge is made from, such as Qwen/Qwen2.5-0.5B-Instruct
+set -euo pipefail
+gold=$1 prompts=$2 responses=$3 teacher=$4 base=$5 out=$6
+settings=$(dirname "$0")/judge_rounds.yaml
+mkdir -p "$out"
+
+# Round 0: the teacher votes eight times on every sentence; the shares of the votes are its `scores`.
+# shellcheck disable=SC2086
+maskdpo annotate "$prompts" "$responses" --judge llm --model "$teacher" --votes 8 --min-confidence 0.75 \
+    ${TEACHER_OPTIONS:-} --out "$out/labels-0.jsonl"
+
+# Rounds 1 to 3: a judge is trained from the base on people's labels and on the last labels, then labels all answers
+# anew; sentences on which it is not sure are `unsure` and teach nothing.
+for round in 1 2 3; do
+    last=$out/labels-$((round - 1)).jsonl
+    judge=$out/judge-$round
+    maskdpo train-judge "$gold" "$last" --weight 1 --weight 0.5 --prompts "$prompts" --config "$settings" \
+        --model "$base" --out "$judge"
+    maskdpo annotate "$prompts" "$responses" --judge classifier --model "$judge" \
+        --calibration "$judge/calibration.json" --min-confidence 0.75 --out "$out/labels-$round.jsonl"
+done
+
+# What each round was worth, on labels of people. The judges were trained on these topics too, but for the held-out
+# ones: for an honest figure give a gold file of its own to `train-judge --eval`.
+for round in 1 2 3; do
+    maskdpo evaluate "$out/labels-$round.jsonl" --prompts "$prompts" --gold "$gold"
+done

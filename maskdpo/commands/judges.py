@@ -1,0 +1,57 @@
+"""``maskdpo train-judge``."""
+
+import shlex
+from typing import TYPE_CHECKING
+
+from maskdpo import console
+from maskdpo.train_judge.settings import TrainJudgeSettings
+
+if TYPE_CHECKING:
+    from maskdpo.train_judge.run import JudgeResult
+
+
+def train_judge(settings: TrainJudgeSettings) -> None:
+    """Train a judge on labelled sentences: people's labels, or the probabilities of a larger judge.
+
+    Repeat the same command to continue an interrupted run from its last checkpoint. `annotate --judge classifier
+    --model OUT` judges with the result; docs/train-judge.md is the guide.
+    """
+    from maskdpo.annotate.sentences import by_classifier
+    from maskdpo.hub.push import check_push, push_model
+    from maskdpo.train_judge.card import published
+    from maskdpo.train_judge.run import train_judge as run
+
+    if settings.push:
+        check_push(settings.push)
+    result = run(settings, by_classifier)
+    if result is not None:
+        _show(result)
+    if settings.push:
+        console.say(push_model(settings.push, published(settings.out), "Judge and card, with maskdpo train-judge"))
+
+
+def _show(result: "JudgeResult") -> None:
+    from maskdpo.train_judge.figures import SHOWN, shown
+
+    rows: list[tuple[str, object]] = [("sentences trained on", result.data.rows)]
+    rows += [("of them changed", result.data.changed)] if result.data.changed else []
+    rows += [("sentences of held-out topics", result.data.held_out)]
+    for count in result.files:
+        rows += [(f"{count.file}: left out, {reason}", number) for reason, number in count.left_out.most_common()]
+    rows += [(f"left out, {reason}", number) for reason, number in result.data.left_out.items()]
+    rows += [("classes", ", ".join(label.value for label in result.classes))]
+    rows += [("steps", result.steps if result.steps == result.total else f"{result.steps} of {result.total}")]
+    rows += [("weights of step", result.best)] if result.best is not None else []
+    console.table(f"train-judge -> {result.out}", ("", "value"), rows)
+    if result.held_out is not None:
+        held = [(title, shown(result.held_out.before.get(key))) for key, title in SHOWN.items()]
+        console.table(f"{result.held_out.sentences} sentences of held-out topics", ("", "before calibration"), held)
+    if result.gold is not None:
+        after = result.gold.after or {}
+        both = [(title, shown(result.gold.before.get(k)), shown(after.get(k))) for k, title in SHOWN.items()]
+        console.table(f"{result.gold.sentences} gold sentences", ("", "before calibration", "after"), both)
+    with_calibration = f" --calibration {shlex.quote(str(result.calibration))}" if result.calibration else ""
+    console.say(
+        f"judge with it: maskdpo annotate PROMPTS RESPONSES --judge classifier --model {shlex.quote(str(result.out))}"
+        f"{with_calibration} --out annotations.jsonl"
+    )

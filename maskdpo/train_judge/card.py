@@ -1,0 +1,125 @@
+"""The card (README.md) of a trained judge, and which files of its folder are published."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from maskdpo.hub.card import CARD, card_template, join_card
+from maskdpo.redact import HUB_NAMES, shown_model, shown_settings
+from maskdpo.run_folder import from_anywhere
+from maskdpo.run_record import META_IN_FOLDER, RunMeta
+from maskdpo.schemas.training import SETTINGS
+from maskdpo.train_judge.examples import FileCounts
+from maskdpo.train_judge.figures import SHOWN, JudgeFigures, shown
+from maskdpo.train_judge.settings import TrainJudgeConfig
+from maskdpo.train_judge.targets import Classes
+
+CALIBRATION = "calibration.json"
+
+
+@dataclass(frozen=True)
+class DataCounts:
+    """What a judge was trained on."""
+
+    rows: int
+    changed: int
+    """Of them made by a change of a right sentence."""
+    held_out: int
+    left_out: dict[str, int]
+    """Of the sentences with a verdict, by reason."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a card says, besides settings and record."""
+
+    classes: Classes
+    files: Sequence[FileCounts]
+    data: DataCounts
+    steps: int
+    total: int
+    best: int | None
+    """The step whose weights these are, where it is not the last."""
+    calibrated: bool
+    held_out: JudgeFigures | None
+    gold: JudgeFigures | None
+    gold_file: str
+    notes: Sequence[str]
+    corrected: bool
+    """Whether a calibration has corrected the scores that were learnt."""
+
+
+def judge_card(name: str, config: TrainJudgeConfig, run: RunMeta, told: Told) -> str:
+    """The card: what the judge was made from, with which settings, and how good it is as far as that is known."""
+    base = shown_model(config.model)
+    head: dict[str, Any] = {"library_name": "transformers"}
+    if config.model in HUB_NAMES or not Path(config.model).expanduser().exists():
+        head |= {"base_model": base, "base_model_relation": "finetune"}
+    head["tags"] = ["maskdpo", "hallucination", "factuality", "judge"]
+    filters = {"cell": _cell, "figure": shown}
+    digests = [run.inputs.get(role, "") for role in roles(len(told.files))]
+    text = card_template("maskdpo.train_judge", "judge_card.md", filters).render(
+        name=name,
+        base=base,
+        classes=told.classes,
+        files=list(zip(told.files, digests, strict=True)),
+        data=told.data,
+        soft=config.soft,
+        calibration=told.corrected,
+        notes=told.notes,
+        held_out=told.held_out,
+        gold=told.gold,
+        gold_file=told.gold_file,
+        gold_digest=run.inputs.get("eval", ""),
+        best=told.best,
+        calibrated=told.calibrated,
+        shown=SHOWN,
+        steps=told.steps,
+        total=told.total,
+        settings=yaml.safe_dump(shown_settings(plain(config)), sort_keys=False, allow_unicode=True).strip(),
+        run=run,
+    )
+    return join_card(head, f"{text.strip()}\n")
+
+
+def roles(files: int) -> list[str]:
+    """The names of the labelled files in the record of the run."""
+    return ["labelled", *(f"labelled-{i}" for i in range(2, files + 1))][:files]
+
+
+def settings_text(config: TrainJudgeConfig) -> str:
+    """The settings as ``--config`` reads them."""
+    return yaml.safe_dump(plain(config) | {"model": from_anywhere(config.model)}, sort_keys=False)
+
+
+def plain(config: TrainJudgeConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude_none=True)
+
+
+def published(folder: Path) -> dict[str, Path | bytes]:
+    """The files of a judge by name; not the record, which says where files lay on this machine. Settings and
+    calibration name models out of a folder by the folder's name alone."""
+    files: dict[str, Path | bytes] = {
+        file.name: file
+        for file in sorted(folder.iterdir())
+        if file.is_file() and not file.name.startswith(".") and file.name != META_IN_FOLDER
+    }
+    settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
+    files[SETTINGS] = yaml.safe_dump(shown_settings(settings), sort_keys=False).encode()
+    if CALIBRATION in files:
+        calibration = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
+        calibration["judge"]["model"] = shown_model(calibration["judge"]["model"])
+        files[CALIBRATION] = json.dumps(calibration, indent=2).encode()
+    return files
+
+
+def _cell(value: object) -> str:
+    """Text inside a Markdown table: nothing in it ends the cell."""
+    return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+__all__ = ["CALIBRATION", "CARD", "DataCounts", "Told", "judge_card", "published", "roles", "settings_text"]

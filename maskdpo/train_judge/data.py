@@ -1,0 +1,63 @@
+"""All sentences of a run, split and augmented, and what the judge tells apart."""
+
+from dataclasses import dataclass, replace
+
+from transformers import PreTrainedTokenizerBase
+
+from maskdpo.classifier.spec import ClassifierSpec
+from maskdpo.errors import UserError
+from maskdpo.models import load_config
+from maskdpo.train_judge.augment import augmented
+from maskdpo.train_judge.base import load_tokenizer_of
+from maskdpo.train_judge.examples import Example, FileCounts, read_examples, read_gold, split_topics
+from maskdpo.train_judge.settings import TrainJudgeConfig, TrainJudgeSettings
+from maskdpo.train_judge.spec import judge_already, kind_of, new_spec
+from maskdpo.train_judge.targets import Classes, choose_classes, speaks_of
+from maskdpo.verdicts.decision import read_calibration
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on, before tokens."""
+
+    train: list[Example]
+    held_out: list[Example]
+    gold: list[Example]
+    files: list[FileCounts]
+    spec: ClassifierSpec
+    classes: Classes
+    fresh: bool
+    """Whether the head is new; else the base is a judge already."""
+    tokenizer: PreTrainedTokenizerBase
+
+
+def read_data(settings: TrainJudgeSettings, config: TrainJudgeConfig) -> Data:
+    """Read all files, split them by topics, and choose the classes.
+
+    Raises:
+        UserError: a file is not valid, or the sentences teach no judge.
+    """
+    examples, files = read_examples(settings.labelled, settings.prompts, config.weights)
+    gold = []
+    if settings.eval_file:
+        asked = [*settings.prompts, *([settings.eval_prompts] if settings.eval_prompts else [])]
+        gold = read_gold(settings.eval_file, [settings.eval_prompts] if settings.eval_prompts else asked)
+    if settings.calibration:
+        corrected = read_calibration(settings.calibration)
+        examples = [replace(e, scores=corrected.apply(e.scores)) if e.scores else e for e in examples]
+    train, held_out = split_topics(examples, config.heldout, config.seed, config.heldout_most)
+    if config.augment:
+        train += augmented(train, config.augment, config.seed)
+    tokenizer = load_tokenizer_of(config)
+    spec = judge_already(config.model)
+    fresh = spec is None
+    if spec is None:
+        kind = kind_of(config.model, load_config(config.model, trust_remote_code=config.trust_remote_code))
+        classes = choose_classes(config.classes, train, soft=config.soft)
+        spec = new_spec(kind, classes, tokenizer, config)
+    else:
+        if config.classes != "auto":
+            raise UserError(f"{config.model}: is a judge already and keeps its labels; leave `classes` at auto")
+        classes = tuple(dict.fromkeys(each.label for each in spec.labels))
+        choose_classes("auto", [e for e in train if speaks_of(e.label, classes)], soft=config.soft)
+    return Data(train, held_out, gold, files, spec, classes, fresh, tokenizer)

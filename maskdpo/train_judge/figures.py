@@ -1,0 +1,129 @@
+"""How good the finished judge is: its scores on sentences, its calibration, and the figures of both."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Span, group_of
+from maskdpo.train_judge.examples import Example
+from maskdpo.verdicts.confusion import balanced_accuracy
+from maskdpo.verdicts.decision import CLASSES, Calibration
+from maskdpo.verdicts.estimate import Estimate
+from maskdpo.verdicts.figures import probability_figures, right_probability
+from maskdpo.verdicts.fitting import Aim, fit
+from maskdpo.verdicts.fitting import Example as Scored
+
+LEAST_TO_CALIBRATE = 20
+"""Held-out sentences: fewer say too little about temperature and offsets."""
+SHOWN = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "brier": "Brier score", "ece": "calibration error"}
+
+
+Judged = tuple[Label | None, Scores | None]
+"""Label and scores of a sentence. No label: it could not be judged. No scores: that, or a rule has decided (filler)."""
+ScoreSentences = Callable[
+    [str, Sequence[tuple[Prompt, Response, list[Span]]], str | None], tuple[JudgeInfo, list[list[Judged]]]
+]
+"""Judges sentences as ``annotate --judge classifier`` does: the folder of the judge, answers with the spans to judge,
+the device -> the judge, and its verdicts in the order of the spans. Given by who calls this stage, for stages do not
+know each other."""
+
+
+def judge_examples(
+    score: ScoreSentences, judge: str, examples: Sequence[Example], device: str | None
+) -> tuple[JudgeInfo, list[Judged]]:
+    """What a judge says of these sentences, in their order."""
+    answers: dict[str, list[Example]] = {}
+    for example in examples:
+        answers.setdefault(example.answer_id, []).append(example)
+    asked = [
+        (
+            many[0].prompt,
+            Response(id=answer_id, prompt_id=many[0].prompt.id, response=many[0].answer),
+            [Span(*example.span) for example in many],
+        )
+        for answer_id, many in answers.items()
+    ]
+    info, verdicts = score(judge, asked, device)
+    found = {
+        example.id: verdict
+        for many, of_answer in zip(answers.values(), verdicts, strict=True)
+        for example, verdict in zip(many, of_answer, strict=True)
+    }
+    return info, [found[example.id] for example in examples]
+
+
+def shown(figure: Estimate | None) -> str:
+    """A figure with its interval, where it has one."""
+    if figure is None or math.isnan(figure.value):
+        return "-"
+    return f"{figure.value:.3f}" if math.isnan(figure.low) else str(figure)
+
+
+@dataclass(frozen=True)
+class JudgeFigures:
+    """Figures of a judge against gold labels, with 95% intervals over topics where they have one."""
+
+    sentences: int
+    topics: int
+    before: dict[str, Estimate]
+    """By the names of ``SHOWN``: of the scores as the judge gives them, and the likeliest label."""
+    after: dict[str, Estimate] | None
+    """After calibration."""
+
+
+def fit_calibration(
+    examples: Sequence[Example], judged: Sequence[Judged], judge: JudgeInfo, seed: int
+) -> Calibration | None:
+    """A calibration for balanced accuracy; None where there are few sentences, or right or wrong ones are missing."""
+    scored = [(example, scores) for example, (_, scores) in zip(examples, judged, strict=True) if scores]
+    if len(scored) < LEAST_TO_CALIBRATE or not {"right", "wrong"} <= {group_of(example.label) for example, _ in scored}:
+        return None
+    aim = Aim("balanced")
+    return Calibration(
+        judge=judge,
+        aim=str(aim),
+        parameters=fit([Scored(scores, example.label) for example, scores in scored], aim),
+        gold_sentences=len(scored),
+        gold_topics=len({example.topic for example, _ in scored}),
+        seed=seed,
+    )
+
+
+def judge_figures(
+    examples: Sequence[Example], judged: Sequence[Judged], calibration: Calibration | None, seed: int
+) -> JudgeFigures:
+    """The figures of these verdicts. Sentences without a fact count for balanced accuracy only."""
+    return JudgeFigures(
+        sentences=len(examples),
+        topics=len({example.topic for example in examples}),
+        before=_figures(examples, judged, None, seed),
+        after=_figures(examples, judged, calibration, seed) if calibration else None,
+    )
+
+
+def _figures(
+    examples: Sequence[Example], judged: Sequence[Judged], calibration: Calibration | None, seed: int
+) -> dict[str, Estimate]:
+    two: list[tuple[float, bool, str]] = []
+    table = np.zeros((len(CLASSES), len(CLASSES)))
+    for example, verdict in zip(examples, judged, strict=True):
+        gold = group_of(example.label)
+        label, scores = verdict if calibration is None else _calibrated(verdict, calibration)
+        said = group_of(label)
+        if gold != "not_judged" and said != "not_judged":
+            table[CLASSES.index(gold), CLASSES.index(said)] += 1
+        probability = right_probability(scores) if scores else None
+        if gold in ("right", "wrong") and probability is not None:
+            two.append((probability, gold == "right", example.topic))
+    found = {"balanced_accuracy": Estimate(float(balanced_accuracy(table)), np.nan, np.nan)}
+    if two:
+        probabilities, right, topics = zip(*two, strict=True)
+        found |= probability_figures(np.array(probabilities), np.array(right), topics, seed=seed)
+    return found
+
+
+def _calibrated(verdict: Judged, calibration: Calibration) -> Judged:
+    scores = verdict[1]
+    return (calibration.parameters.choose(scores)[0], calibration.apply(scores)) if scores else verdict

@@ -1,0 +1,216 @@
+"""``maskdpo train-judge``: from labelled sentences to the folder of a judge; resumable by the same command."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskdpo.classifier.model import Classifier
+from maskdpo.classifier.spec import ClassifierSpec, write_spec
+from maskdpo.console import say, warn
+from maskdpo.errors import InputError, UserError
+from maskdpo.identity import fingerprint
+from maskdpo.io import atomic_write
+from maskdpo.io.append import LOCK_SUFFIX, sole_writer
+from maskdpo.models import pick_device
+from maskdpo.run_folder import moved_in_last_config, read_rows, remove_all, stop_between_steps
+from maskdpo.run_record import META_IN_FOLDER, Run, read_meta, set_aside
+from maskdpo.schemas.training import CHECKPOINTS, CURVES, EVALS, METRICS, SETTINGS
+from maskdpo.train_judge.base import load_base
+from maskdpo.train_judge.card import CALIBRATION, CARD, DataCounts, Told, judge_card, roles, settings_text
+from maskdpo.train_judge.checkpoint import State
+from maskdpo.train_judge.curves import draw_curves
+from maskdpo.train_judge.data import Data, read_data
+from maskdpo.train_judge.examples import FileCounts
+from maskdpo.train_judge.figures import JudgeFigures, ScoreSentences, fit_calibration, judge_examples, judge_figures
+from maskdpo.train_judge.loop import Loop
+from maskdpo.train_judge.rows import Reader, make_rows
+from maskdpo.train_judge.settings import TrainJudgeConfig, TrainJudgeSettings
+from maskdpo.train_judge.step import Trainer
+from maskdpo.train_judge.targets import Classes, speaks_of
+from maskdpo.verdicts.decision import read_calibration
+
+
+@dataclass(frozen=True)
+class JudgeResult:
+    """What a run did."""
+
+    out: Path
+    classes: Classes
+    files: list[FileCounts]
+    data: DataCounts
+    steps: int
+    total: int
+    best: int | None
+    """The step whose weights were written; None: the last, because nothing was held out."""
+    held_out: JudgeFigures | None
+    gold: JudgeFigures | None
+    calibration: Path | None
+
+
+def train_judge(settings: TrainJudgeSettings, score: ScoreSentences) -> JudgeResult | None:
+    """Fine-tune a base on labelled sentences and write a folder that ``annotate --judge classifier`` takes.
+
+    Args:
+        score: judges sentences with the finished folder, for its calibration and figures.
+
+    Returns:
+        What was done, or None where ``out`` already holds the finished run.
+
+    Raises:
+        UserError: bad input, no such base or device, or ``out`` holds another run or is being written to.
+        Interrupted: a signal asked to stop, and the step that was under way is saved.
+    """
+    _check(settings)
+    with sole_writer(settings.out):
+        return _train_judge(settings, score)
+
+
+def _train_judge(settings: TrainJudgeSettings, score: ScoreSentences) -> JudgeResult | None:
+    config, out, device = settings.config(), settings.out, pick_device(settings.device)
+    earlier = None if settings.restart else read_meta(out / META_IN_FOLDER)
+    files = fingerprint(config.model, earlier.options.get("model_files") if earlier else None)
+    recorded = config.model_dump(mode="json") | {"model_files": files}
+    if settings.calibration:
+        recorded["calibration"] = read_calibration(settings.calibration).hash
+    run = None if settings.restart else _record(settings, recorded)
+    if run and run.previous and run.previous.status == "complete":
+        say(f"{out}: this very run is complete; nothing to do (`restart` trains it again)")
+        return None
+    data = read_data(settings, config)
+    reader, left_out = Reader(data.spec, data.tokenizer), Counter[str]()
+    rows, held_out = (
+        make_rows(some, reader, data.classes, soft=config.soft, left_out=left_out)
+        for some in (data.train, data.held_out)
+    )
+    if not rows:
+        raise UserError(f"no sentence is left to train on: {_listed(left_out)}")
+    base = load_base(config, data.spec, data.tokenizer, device, fresh=data.fresh)
+    if run is None:  # the earlier run is only set aside for one that can begin
+        set_aside(out)
+        run = _record(settings, recorded)
+    run.begin({"model_files": fingerprint(config.model, files)})
+    loop = Loop(out, Trainer(base, config), rows, held_out, settings.save_every)
+    with stop_between_steps() as signalled:
+        state = loop.run(signalled)
+    _export(base.merged(), data.spec, config, out)
+    changed = sum(example.changed is not None for example in data.train)
+    counts = DataCounts(len(rows), changed, len(held_out), dict(left_out))
+    result = _measured(settings, score, data, counts, state, loop.total)
+    run.meta.counts = {"sentences": len(rows), "held_out": len(held_out), "steps": state.step}
+    _write_texts(settings, config, run, data, result)
+    run.finish(run.meta.counts)
+    remove_all(out / CHECKPOINTS)
+    return result
+
+
+def _check(settings: TrainJudgeSettings) -> None:
+    """What can be refused before anything is read."""
+    out = settings.out
+    if out.is_file():
+        raise InputError("is a file; `out` must name a folder", path=out)
+    found = [file for file in out.iterdir() if file.suffix != LOCK_SUFFIX] if out.exists() else []
+    if not settings.restart and found and not (out / META_IN_FOLDER).exists():
+        raise InputError("the folder exists and holds no maskdpo run; name another `out`", path=out)
+
+
+def _record(settings: TrainJudgeSettings, recorded: dict[str, Any]) -> Run:
+    inputs = dict(zip(roles(len(settings.labelled)), settings.labelled, strict=True))
+    inputs |= {"prompts" if i == 1 else f"prompts-{i}": file for i, file in enumerate(settings.prompts, 1)}
+    named = {"eval": settings.eval_file, "eval-prompts": settings.eval_prompts, "calibration": settings.calibration}
+    return Run(
+        settings.out / META_IN_FOLDER,
+        "train-judge",
+        recorded,
+        inputs | {role: file for role, file in named.items() if file is not None},
+        restart="Use another `out`, or `restart` to set it aside and begin anew",
+        fixed_inputs=True,
+    )
+
+
+def _export(classifier: Classifier, spec: ClassifierSpec, config: TrainJudgeConfig, out: Path) -> None:
+    """Model, tokenizer and spec, as the folder that judges."""
+    with moved_in_last_config(out) as folder:
+        classifier.model.save_pretrained(folder)
+        classifier.tokenizer.save_pretrained(folder)
+        write_spec(spec.model_copy(update=_OF_THE_BASE), folder)
+        (folder / SETTINGS).write_text(settings_text(config), encoding="utf-8")
+
+
+_OF_THE_BASE: dict[str, Any] = {
+    "model": None, "revision": None, "licence": None, "published": (), "safetensors": None, "notes": None,
+}  # fmt: skip
+"""What a spec says of the base alone."""
+
+
+def _measured(
+    settings: TrainJudgeSettings,
+    score: ScoreSentences,
+    data: Data,
+    counts: DataCounts,
+    state: State,
+    total: int,
+) -> JudgeResult:
+    """The finished judge on the held-out topics, its calibration, and its figures on gold."""
+    out, seed = settings.out, settings.seed
+    held_out = [e for e in data.held_out if speaks_of(e.label, data.classes)]
+    calibration, of_held_out, of_gold = None, None, None
+    if held_out:
+        info, judged = judge_examples(score, str(out), held_out, settings.device)
+        calibration = fit_calibration(held_out, judged, info, seed)
+        of_held_out = judge_figures(held_out, judged, None, seed)
+        if calibration is None:
+            warn("too few held-out sentences, right or wrong, to calibrate the judge: use `maskdpo calibrate`")
+    file = out / CALIBRATION
+    if calibration is None:
+        file.unlink(missing_ok=True)
+    else:
+        with atomic_write(file) as handle:
+            handle.write(calibration.model_dump_json(indent=2, exclude_defaults=True).encode() + b"\n")
+    if data.gold:
+        _, judged = judge_examples(score, str(out), data.gold, settings.device)
+        of_gold = judge_figures(data.gold, judged, calibration, seed)
+    return JudgeResult(
+        out=out,
+        classes=data.classes,
+        files=data.files,
+        data=counts,
+        steps=state.step,
+        total=total,
+        best=state.best,
+        held_out=of_held_out,
+        gold=of_gold,
+        calibration=file if calibration is not None else None,
+    )
+
+
+def _write_texts(
+    settings: TrainJudgeSettings, config: TrainJudgeConfig, run: Run, data: Data, result: JudgeResult
+) -> None:
+    out = settings.out
+    told = Told(
+        classes=data.classes,
+        files=data.files,
+        data=result.data,
+        steps=result.steps,
+        total=result.total,
+        best=result.best,
+        calibrated=result.calibration is not None,
+        held_out=result.held_out,
+        gold=result.gold,
+        gold_file=settings.eval_file.name if settings.eval_file else "",
+        notes=settings.licence_notes,
+        corrected=settings.calibration is not None,
+    )
+    writers: dict[str, Callable[[Any], None]] = {
+        CARD: lambda file: file.write(judge_card(out.name, config, run.meta, told).encode()),
+        CURVES: lambda file: draw_curves(file, read_rows(out / METRICS), read_rows(out / EVALS)),
+    }
+    for name, write in writers.items():
+        with atomic_write(out / name) as handle:
+            write(handle)
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{number} {reason}" for reason, number in counts.most_common()) or "there is none"
