@@ -474,7 +474,7 @@ def test_the_format_says_which_part_of_a_dataset_is_exported(tmp_path: Path) -> 
         export_file(Path(f"{folder}:annotations"), tmp_path / "t.jsonl", "trl")
 
 
-def test_an_import_leaves_no_test_file_of_other_pairs_beside_its_own(
+def test_an_import_leaves_a_test_file_alone_and_does_not_replace_pairs_that_were_built(
     jsonl: WriteJsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, test = tmp_path / "x.jsonl", tmp_path / "x.test.jsonl"
@@ -493,10 +493,8 @@ def test_an_import_leaves_no_test_file_of_other_pairs_beside_its_own(
     meta_file(out).write_text(json.dumps(meta | {"command": "build-pairs"}))
     before = out.read_bytes()
     assert imported() == 2
-    assert "x.jsonl: build-pairs made it together with x.test.jsonl" in " ".join(capsys.readouterr().err.split())
+    assert "x.jsonl: is an output of `maskdpo build-pairs`" in " ".join(capsys.readouterr().err.split())
     assert (out.read_bytes(), test.read_text()) == (before, "mine")
-    test.unlink()
-    assert imported() == 0
 
 
 def test_exports_and_imports_leave_a_record_for_lineage(jsonl: WriteJsonl, tmp_path: Path) -> None:
@@ -528,7 +526,9 @@ def test_claims_become_annotations_with_their_prompts(jsonl: WriteJsonl, tmp_pat
         ("The mill is new.", Label.CONTRADICTORY), ("It is old 😀.", Label.NO_HALLUCINATION),
         ("The mill is new.", Label.CONTRADICTORY),
     ]  # fmt: skip
-    assert [prompts[a.prompt_id].passages for a in annotations] == [["The mill is old."]] * 2 + [["The mill", "is old."]]
+    assert [prompts[a.prompt_id].passages for a in annotations] == [["The mill is old."]] * 2 + [
+        ["The mill", "is old."]
+    ]
     assert annotations[1].response == "Look at it.\nIt is old 😀."
     assert (prompts["c/2"].question, prompts["c/2"].topic, prompts["c/2"].language) == ("How old?", "mills", "en")
     assert annotations[2].sentences[0].scores == {Label.CONTRADICTORY: 0.75}

@@ -24,9 +24,8 @@ class CalibrateSettings(Settings):
         str,
         AfterValidator(_aim),
         Option(
-            "`balanced`: the greatest balanced accuracy of right, wrong and no fact. `right-wrong`: that of right "
-            "against wrong. `precision=P`: right and wrong are given only where a share P of such sentences agrees "
-            "with gold; the others are `unsure`."
+            "`balanced`: the greatest balanced accuracy of right against wrong. `precision=P`: right and wrong are "
+            "given only where a share P of such sentences agrees with gold; the others are `unsure`."
         ),
     ] = "balanced"
     abstain: Annotated[

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from maskdpo.chat import ChatFormat, TemplateRefusal
@@ -188,7 +189,7 @@ def _fill(template: str, values: Mapping[str, str]) -> str:
 
 
 def _neutral(item: Item, tokenizer: "PreTrainedTokenizerBase") -> Item:
-    plain = _breaker(special_texts(tokenizer))
+    plain = _breaker(tokenizer)
     return Item(
         plain(item.reference),
         plain(item.sentence),
@@ -199,18 +200,15 @@ def _neutral(item: Item, tokenizer: "PreTrainedTokenizerBase") -> Item:
     )
 
 
-def special_texts(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-    """The special tokens, as they would be read in a text: ``[SEP]``, ``</s>``."""
-    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return sorted({*added, *map(str, tokenizer.all_special_tokens)}, key=len, reverse=True)
-
-
-def _breaker(special: Sequence[str]) -> Callable[[str], str]:
+@lru_cache(maxsize=4)
+def _breaker(tokenizer: "PreTrainedTokenizerBase") -> Callable[[str], str]:
     """Replaces the first character of a special token by one that looks like it; the length of the text stays."""
-    wanted = [text for text in special if text[:1] in _LOOK_ALIKE]
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    special: Sequence[str] = sorted({*added, *map(str, tokenizer.all_special_tokens)}, key=len, reverse=True)
+    wanted = [re.escape(text) for text in special if text[:1] in _LOOK_ALIKE]
     if not wanted:
         return lambda text: text
-    pattern = re.compile("|".join(map(re.escape, wanted)))
+    pattern = re.compile("|".join(wanted))
     return lambda text: pattern.sub(lambda match: _LOOK_ALIKE[match.group()[0]] + match.group()[1:], text)
 
 

@@ -21,15 +21,8 @@ def export(settings: ExportSettings) -> None:
 
 def import_(settings: ImportSettings) -> None:
     """Make records out of another format; rows that do not fit are left out, with the reason, and counted."""
-    from maskdpo.dataset.write import own_test_file
-    from maskdpo.errors import InputError
     from maskdpo.formats.transfer import IMPORTS, import_file, prompts_file
 
-    test = own_test_file(settings.out)
-    if test is not None:
-        raise InputError(
-            f"build-pairs made it together with {test.name}; name another `out`, or move both", path=settings.out
-        )
     stats = import_file(settings.file, settings.out, settings.format, settings.limit)
     for error in stats.errors:
         console.warn(f"rejected: {error}")

@@ -1,6 +1,5 @@
 """Fits the parameters of a calibration (``verdicts.decision``) to gold labels."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from maskdpo.errors import UserError
 from maskdpo.schemas import Label, group_of
-from maskdpo.verdicts.decision import CLASSES, ROUNDING, Class, Parameters, classes, compatible
+from maskdpo.verdicts.decision import ROUNDING, Class, Parameters, classes, compatible
 from maskdpo.verdicts.estimate import Floats
 from maskdpo.verdicts.figures import Bools
 
@@ -31,7 +30,7 @@ class Example(NamedTuple):
 class Aim(NamedTuple):
     """What labels are decided for."""
 
-    name: Literal["balanced", "right-wrong", "precision"] = "balanced"
+    name: Literal["balanced", "precision"] = "balanced"
     precision: float | None = None
     """The least precision of right and of wrong, for the aim of this name."""
 
@@ -40,21 +39,20 @@ class Aim(NamedTuple):
 
 
 def parse_aim(text: str) -> Aim:
-    """``balanced``, ``right-wrong``, or ``precision=P`` with 0.5 < P < 1.
+    """``balanced``, or ``precision=P`` with 0.5 < P < 1.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is neither.
     """
-    plain = {"balanced": Aim("balanced"), "right-wrong": Aim("right-wrong")}
-    if text in plain:
-        return plain[text]
+    if text == "balanced":
+        return Aim()
     name, _, number = text.partition("=")
     try:
         precision = float(number) if name == "precision" else -1.0
     except ValueError:
         precision = -1.0
     if not 0.5 < precision < 1:
-        raise ValueError(f"{text!r} is none of balanced, right-wrong, and precision=P with a P between 0.5 and 1")
+        raise ValueError(f"{text!r} is neither balanced nor precision=P with a P between 0.5 and 1")
     return Aim("precision", precision)
 
 
@@ -69,8 +67,7 @@ def fit(examples: Sequence[Example], aim: Aim, *, abstain: float = 0.0, votes: i
     """
     fitted = _fit_probabilities(examples, FLOOR if votes == 1 else 1 / (2 * votes))
     if aim.precision is None:
-        weigh = _balancing if aim.name == "balanced" else _balancing_right_and_wrong
-        return fitted.model_copy(update={"weights": weigh(examples), "abstain": abstain})
+        return fitted.model_copy(update={"weights": _balancing(examples), "abstain": abstain})
     return fitted.model_copy(update={"thresholds": _thresholds(examples, fitted, aim.precision), "abstain": abstain})
 
 
@@ -135,17 +132,11 @@ def _tables(examples: Sequence[Example], labels: Sequence[Label], floor: float) 
 
 
 def _balancing(examples: Sequence[Example]) -> dict[Class, float]:
-    """1 / the share of each class in gold: the greatest p / share maximises balanced accuracy, the mean recall of the
-    classes, where p are the true probabilities. A class without gold sentences gets the least of these weights."""
-    count = Counter(group_of(example.gold) for example in examples)
-    weights = {name: len(examples) / count[name] for name in CLASSES if count[name]}
-    return {name: weights.get(name, min(weights.values())) for name in CLASSES}
+    """Weights with which the greatest weight * p maximises the balanced accuracy of right against wrong, where p are
+    the true probabilities: 1 / the share of the class among both in gold, with a mean share of 1 / 2.
 
-
-def _balancing_right_and_wrong(examples: Sequence[Example]) -> dict[Class, float]:
-    """The same for right against wrong, with a mean share of 1 / 2, and no_fact as it is, given where it is likeliest.
-
-    Where few gold sentences are no_fact, their great weight under ``_balancing`` hands the label to many others.
+    no_fact is given where it is likeliest as it is. Few gold sentences are no_fact, and the great weight of a rare
+    class would hand its label to many others.
     """
     right, wrong = (sum(group_of(example.gold) == name for example in examples) for name in ("right", "wrong"))
     if not right or not wrong:

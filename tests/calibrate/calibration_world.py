@@ -103,8 +103,7 @@ def claims(topics: int, seed: int = 0) -> tuple[list[dict[str, Any]], ...]:
     return prompts, responses, gold
 
 
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> World:
+def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> World:
     def call(*words: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["maskdpo", *map(str, words)])
         capsys.readouterr()

@@ -2,11 +2,12 @@
 
 import json
 import random
+from pathlib import Path
 from statistics import mean
 
 import numpy as np
 import pytest
-from calibration_world import ANNOTATE, CALIBRATE, World
+from calibration_world import ANNOTATE, CALIBRATE, World, make_world
 
 from maskdpo import UserError, annotate_responses, calibrate_annotations, relabel_annotations
 from maskdpo.calibrate.calibrate import cross_validated, held
@@ -17,6 +18,11 @@ from maskdpo.verdicts.decision import read_calibration
 from maskdpo.verdicts.fitting import Aim, Example, fit
 
 RIGHT, CONTRA, UNVER, WRONG, NO_FACT = Label
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> World:
+    return make_world(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -193,8 +199,8 @@ def test_gold_that_says_too_little(raw: World) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--aim", "best"), "'best' is none of balanced, right-wrong, and precision=P"),
-        (("--aim", "precision=0.3"), "'precision=0.3' is none of balanced, right-wrong, and precision=P"),
+        (("--aim", "best"), "'best' is neither balanced nor precision=P"),
+        (("--aim", "precision=0.3"), "'precision=0.3' is neither balanced nor precision=P"),
         (("--abstain", "1"), "less than 1"),
         (("--plot", "p.txt"), "p.txt: the name must end in .png, .svg, .pdf"),
         (("--out", "gold.jsonl"), "is an input of this command"),

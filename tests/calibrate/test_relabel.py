@@ -2,14 +2,20 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from calibration_world import ANNOTATE, CALIBRATE, World
+from calibration_world import ANNOTATE, CALIBRATE, World, make_world
 
 from maskdpo.io import read_records
 from maskdpo.schemas import Annotation, Pair, PairSentence, Status
 from maskdpo.train.data.weights import METHODS, sentence_weight
 from maskdpo.verdicts.decision import read_calibration
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> World:
+    return make_world(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture

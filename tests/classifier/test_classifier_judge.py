@@ -18,7 +18,7 @@ from maskdpo.annotate.judges.evidence import decided, of_chunks, of_tokens
 from maskdpo.annotate.judges.filler import why_filler
 from maskdpo.annotate.labelling import _tasks
 from maskdpo.backends.settings import BackendSettings
-from maskdpo.classifier.spec import write_spec
+from maskdpo.classifier.spec import presets, write_spec
 from maskdpo.cli import main
 from maskdpo.errors import UserError
 from maskdpo.io import read_records
@@ -301,6 +301,26 @@ def test_the_identity_of_the_judge(make: Make) -> None:
     ]
     assert len({each.protocol_hash for each in [info, *others]}) == 4
     assert make("roberta", batch_size=9).info == info
+
+
+@pytest.mark.parametrize("model", presets())
+def test_every_preset_judges_with_a_model_of_its_class(model: str, tmp_path: Path) -> None:
+    found = presets()[model]
+    name = model.lower()
+    kind = next(kind for kind in HEADS if kind in name)
+    names = {i: label.name for i, label in enumerate(found.labels) if label.name}
+    tiny_classifiers.save(tmp_path, kind, len(found.labels), names or None)
+    settings = BackendSettings(device="cpu", dtype="float32")
+    judge = ClassifierJudge(str(tmp_path), settings, ClassifierOptions(spec=model))
+    assert judge.info.protocol == model
+    [[first, filler, last]] = verdicts(judge, f"{ONE} What now? {TWO_}", reference=FACTS[:2])
+    assert filler.label is Label.NO_FACT
+    for verdict in (first, last):
+        assert verdict.scores is not None
+        assert set(verdict.scores) == {label.label for label in found.labels}
+        assert sum(verdict.scores.values()) == pytest.approx(1)
+        assert verdict.evidence == "\n\n".join(FACTS[:2])
+    assert first.scores != last.scores
 
 
 def test_a_model_without_a_spec(folders: dict[str, Path]) -> None:

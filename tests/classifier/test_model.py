@@ -93,6 +93,17 @@ def test_training_gets_the_logits_that_judging_reads(kind: str, made: dict[str, 
     classifier.model.zero_grad()
 
 
+@pytest.mark.parametrize("kind", HEADS)
+def test_scores_of_bfloat16_are_probabilities_in_float32(kind: str, made: dict[str, Classifier]) -> None:
+    name = made[kind].model.config.name_or_path
+    half = load_classifier(name, made[kind].spec, device="cpu", dtype="bfloat16")
+    assert half.model.dtype is torch.bfloat16
+    for i, share in scores(half, _items(half), 4):
+        assert share.dtype in (np.float32, np.float64)
+        np.testing.assert_allclose(share.sum(-1), 1, atol=1e-5)
+        assert label_logits(half, collate(half, _items(half)[i : i + 1])).dtype is torch.float32
+
+
 def test_a_causal_model_reads_a_common_beginning_once(
     made: dict[str, Classifier], monkeypatch: pytest.MonkeyPatch
 ) -> None:

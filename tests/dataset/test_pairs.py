@@ -394,7 +394,8 @@ def test_a_test_file_of_somebody_else_stays(files: Files, record: str | None, te
         meta_file(files.out).write_text(json.dumps(meta | {"command": record}))
     files.test_out.write_text("mine\n")
     before = {file: file.read_bytes() for file in files.out.parent.glob("pairs*")}
-    with pytest.raises(InputError, match=r"pairs\.test\.jsonl: is where test pairs go, .* name another `out`"):
+    message = r"pairs\.test\.jsonl: is where test pairs go, .* name another `out`"
+    with pytest.raises(InputError, match="an output of `maskdpo import`" if record else message):
         files.build(prompts, answers, test_size=test_size)
     assert {file: file.read_bytes() for file in files.out.parent.glob("pairs*")} == before
 

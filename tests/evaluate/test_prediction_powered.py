@@ -166,6 +166,28 @@ def test_the_interval_of_a_difference_holds_the_truth(design: str) -> None:
     assert np.mean(plain) == pytest.approx(0.07, abs=0.01)
 
 
+def test_without_clusters_the_figures_are_those_of_ppi_plus_plus() -> None:
+    """arXiv 2311.01453, example of the mean: theta = mean y + lam (mean f of the rest - mean f of gold),
+    lam = cov(y, f) / ((1 + n / N) var f), variance var(y - lam f) / n + lam^2 var(f) / N."""
+    rng = np.random.default_rng(5)
+    right = rng.random(5000) < 0.6
+    said = np.where(rng.random(5000) < 0.25, rng.random(5000) < 0.8, right)
+    gold = np.arange(5000) < 400
+    chance = np.where(gold, 0.08, 0.0)[:, None]
+    found = powered(sums_of(np.where(right, 0, 1)[:, None], np.where(said, 0, 1)[:, None], chance))
+    assert not isinstance(found, str)
+    y, f, rest = right[gold].astype(float), said[gold].astype(float), said[~gold].astype(float)
+    n, more = len(y), len(rest)
+    lam = np.cov(y, f)[0, 1] / ((1 + n / more) * said.var())
+    value = y.mean() + lam * (rest.mean() - f.mean())
+    error = np.sqrt((y - lam * f).var() / n + lam**2 * said.var() / more)
+    estimate = found.figures[ALL]
+    assert estimate.value == pytest.approx(value, abs=1e-3)
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.966 * np.hypot(error, 1 / n), rel=0.01)
+    # the judge's mean is over all sentences here, over those without gold there: lam (mean of all - mean of gold)
+    assert found.weight_of_judge[ALL] == pytest.approx(lam * (1 + n / more), rel=0.05)
+
+
 def test_a_judge_who_knows_much_shortens_the_interval() -> None:
     rng = np.random.default_rng(1)
     widths: dict[str, list[float]] = {"good": [], "blind": []}
