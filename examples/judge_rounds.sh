@@ -9,6 +9,8 @@
 # TEACHER    the language model that gives the first labels; further options of `annotate`, such as --backend vllm, in
 #            $TEACHER_OPTIONS
 # BASE       what the judge is made from, such as Qwen/Qwen2.5-0.5B-Instruct
+#
+# $EVAL      where it is set: people's labels of other topics, on which every round's judge is measured
 set -euo pipefail
 gold=$1 prompts=$2 responses=$3 teacher=$4 base=$5 out=$6
 settings=$(dirname "$0")/judge_rounds.yaml
@@ -25,15 +27,9 @@ for round in 1 2 3; do
     last=$out/labels-$((round - 1)).jsonl
     judge=$out/judge-$round
     maskdpo train-judge "$gold" "$last" --weight 1 --weight 0.5 --prompts "$prompts" --config "$settings" \
-        --model "$base" --out "$judge"
+        --model "$base" ${EVAL:+--eval "$EVAL"} --out "$judge"
     calibration=() # there is none where too few sentences are held out
     [[ -f $judge/calibration.json ]] && calibration=(--calibration "$judge/calibration.json")
     maskdpo annotate "$prompts" "$responses" --judge classifier --model "$judge" "${calibration[@]}" \
         --min-confidence 0.75 --out "$out/labels-$round.jsonl"
-done
-
-# What each round was worth, on labels of people. The judges were trained on these topics too, but for the held-out
-# ones: for an honest figure give a gold file of its own to `train-judge --eval`.
-for round in 1 2 3; do
-    maskdpo evaluate "$out/labels-$round.jsonl" --prompts "$prompts" --gold "$gold"
 done
