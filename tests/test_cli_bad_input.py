@@ -450,7 +450,7 @@ def test_template_options_are_json_else_texts_and_go_with_a_judge_that_has_a_tem
         "a": False, "b": "low", "c": {"d": [1]}, "e": "x=y", "f": "",
     }  # fmt: skip
     message = world.fails(f"{COMMANDS['annotate']} --template-option enable_thinking=false")
-    assert message == "--model, --protocol, --votes and --template-option go with --judge llm, not with lexical"
+    assert message == "--protocol, --votes and --template-option go with --judge llm, not with lexical"
     given = "--template-option enable_thinking=false --template-option effort=low"
     assert world.run(f"{COMMANDS['sample']} --n 1 {given}").code == 0
     record = json.loads((world.folder / "result").read_text().splitlines()[0])
