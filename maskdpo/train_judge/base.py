@@ -87,7 +87,7 @@ def _with_new_head(config: TrainJudgeConfig, spec: ClassifierSpec, device: str) 
         "label2id": {name: i for i, name in enumerate(names)},
         "ignore_mismatched_sizes": True,  # a head of other labels is replaced
     }
-    return load_pretrained(
+    model = load_pretrained(
         config.model,
         AutoModelForSequenceClassification,
         dtype=torch.float32,
@@ -96,6 +96,14 @@ def _with_new_head(config: TrainJudgeConfig, spec: ClassifierSpec, device: str) 
         options=options,
         new_head=True,
     )
+    body = f"{model.base_model_prefix}."
+    for name, module in model.named_modules():
+        # a head for as many other labels would be taken over, with its labels mixed up
+        if isinstance(module, nn.Linear) and module.out_features == len(names) and not name.startswith(body):
+            nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return model
 
 
 def _freeze(model: PreTrainedModel, last_layers: int) -> list[str]:

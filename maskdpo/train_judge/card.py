@@ -48,6 +48,8 @@ class Told:
     held_out: JudgeFigures | None
     gold: JudgeFigures | None
     gold_file: str
+    gold_seen: int
+    """Topics of the gold sentences that were trained on."""
     notes: Sequence[str]
     corrected: bool
     """Whether a calibration has corrected the scores that were learnt."""
@@ -74,6 +76,7 @@ def judge_card(name: str, config: TrainJudgeConfig, run: RunMeta, told: Told) ->
         held_out=told.held_out,
         gold=told.gold,
         gold_file=told.gold_file,
+        gold_seen=told.gold_seen,
         gold_digest=run.inputs.get("eval", ""),
         best=told.best,
         calibrated=told.calibrated,

@@ -30,6 +30,11 @@ class Data:
     """Whether the head is new; else the base is a judge already."""
     tokenizer: PreTrainedTokenizerBase
 
+    @property
+    def gold_seen(self) -> set[str]:
+        """Topics of the gold sentences that are trained on."""
+        return {example.topic for example in self.gold} & {example.topic for example in self.train}
+
 
 def read_data(settings: TrainJudgeSettings, config: TrainJudgeConfig) -> Data:
     """Read all files, split them by topics, and choose the classes.

@@ -79,6 +79,9 @@ def _train_judge(settings: TrainJudgeSettings, score: ScoreSentences) -> JudgeRe
         say(f"{out}: this very run is complete; nothing to do (`restart` trains it again)")
         return None
     data = read_data(settings, config)
+    if data.gold_seen:
+        seen = len(data.gold_seen)
+        warn(f"{settings.eval_file}: {seen} of its topics are trained on too, so its figures will be too good")
     reader, left_out = Reader(data.spec, data.tokenizer), Counter[str]()
     rows, held_out = (
         make_rows(some, reader, data.classes, soft=config.soft, left_out=left_out)
@@ -200,6 +203,7 @@ def _write_texts(
         held_out=result.held_out,
         gold=result.gold,
         gold_file=settings.eval_file.name if settings.eval_file else "",
+        gold_seen=len(data.gold_seen),
         notes=settings.licence_notes,
         corrected=settings.calibration is not None,
     )

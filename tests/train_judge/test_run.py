@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from judge_data import REFERENCE, SAYS, save_encoder, write_data
 from safetensors.torch import load_file
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import maskdpo
 from maskdpo import api
@@ -82,8 +83,10 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.curves
-def test_a_language_model_becomes_a_judge_that_annotate_takes_as_it_is(tiny_model: str, tmp_path: Path) -> None:
-    gold = write_data(tmp_path, BOTH, 20, name="gold")
+def test_a_language_model_becomes_a_judge_that_annotate_takes_as_it_is(
+    tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gold = write_data(tmp_path, BOTH, 20, name="gold", topics=2)
     result = trained(
         tiny_model, write_data(tmp_path, BOTH), tmp_path / "judge", eval_file=gold[0], eval_prompts=gold[1],
         licence_notes=["The labels are CC BY 4.0."],
@@ -113,6 +116,8 @@ def test_a_language_model_becomes_a_judge_that_annotate_takes_as_it_is(tiny_mode
     card = (tmp_path / "judge" / "README.md").read_text()
     assert "The labels are CC BY 4.0." in card
     assert "Agreement with `gold.jsonl`" in card
+    assert "of these topics were trained on too" in card
+    assert "topics are trained on too" in capsys.readouterr().err
     assert str(tmp_path) not in card
     assert (tmp_path / "judge" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "judge" / "checkpoints").exists()
@@ -212,6 +217,16 @@ def test_a_judge_is_trained_on_with_its_own_spec(encoder: str, tmp_path: Path) -
     assert rows_of(tmp_path / "second" / "eval.jsonl")[-1]["auroc"] > 0.95
     with pytest.raises(UserError, match="is a judge already and keeps its labels; leave `classes` at auto"):
         trained(str(tmp_path / "first"), data, tmp_path / "third", classes="three")
+
+
+def test_a_head_for_other_labels_is_not_taken_over(encoder: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    sentiment = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2)
+    torch.nn.init.constant_(sentiment.classifier.weight, 3.0)
+    shutil.copytree(encoder, tmp_path / "sentiment")
+    sentiment.save_pretrained(tmp_path / "sentiment")
+    trained(str(tmp_path / "sentiment"), write_data(tmp_path, BOTH, 32), tmp_path / "judge", epochs=1, lr=1e-6)
+    assert weights(tmp_path / "judge")["classifier.weight"].abs().max() < 1
 
 
 def test_training_stops_early_and_keeps_the_best_weights(encoder: str, tmp_path: Path) -> None:
