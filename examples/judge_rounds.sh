@@ -26,8 +26,10 @@ for round in 1 2 3; do
     judge=$out/judge-$round
     maskdpo train-judge "$gold" "$last" --weight 1 --weight 0.5 --prompts "$prompts" --config "$settings" \
         --model "$base" --out "$judge"
-    maskdpo annotate "$prompts" "$responses" --judge classifier --model "$judge" \
-        --calibration "$judge/calibration.json" --min-confidence 0.75 --out "$out/labels-$round.jsonl"
+    calibration=() # there is none where too few sentences are held out
+    [[ -f $judge/calibration.json ]] && calibration=(--calibration "$judge/calibration.json")
+    maskdpo annotate "$prompts" "$responses" --judge classifier --model "$judge" "${calibration[@]}" \
+        --min-confidence 0.75 --out "$out/labels-$round.jsonl"
 done
 
 # What each round was worth, on labels of people. The judges were trained on these topics too, but for the held-out

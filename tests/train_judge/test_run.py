@@ -82,6 +82,7 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.curves
 def test_a_language_model_becomes_a_judge_that_annotate_takes_as_it_is(
     tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -130,6 +131,7 @@ def test_a_language_model_becomes_a_judge_that_annotate_takes_as_it_is(
     assert b"loss" in (tmp_path / "page.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_encoder_gets_a_head_for_what_the_data_has(encoder: str, tmp_path: Path) -> None:
     data = write_data(tmp_path, [RIGHT, CONTRA, UNVER, NONE], 128)
     result = trained(encoder, data, tmp_path / "judge", epochs=12)
@@ -142,6 +144,7 @@ def test_an_encoder_gets_a_head_for_what_the_data_has(encoder: str, tmp_path: Pa
     assert read_spec(tmp_path / "judge" / "classifier.yaml").head == "sequence-classification"
 
 
+@pytest.mark.slow
 def test_rows_that_only_say_wrong_train_the_sum_of_the_wrong_labels(encoder: str, tmp_path: Path) -> None:
     fine = write_data(tmp_path, [RIGHT, CONTRA, UNVER, RIGHT], 64, name="fine")
     coarse = write_data(tmp_path, [RIGHT, WRONG], 64, name="coarse")
@@ -153,6 +156,7 @@ def test_rows_that_only_say_wrong_train_the_sum_of_the_wrong_labels(encoder: str
     assert [one["label"] for one in found] == [RIGHT, CONTRA]
 
 
+@pytest.mark.slow
 def test_the_probabilities_of_a_judge_are_learnt_as_they_are(encoder: str, tmp_path: Path) -> None:
     scores = {RIGHT: {RIGHT: 0.7, WRONG: 0.3}, WRONG: {RIGHT: 0.1, WRONG: 0.9}}
     data = write_data(tmp_path, BOTH, 128, scores=scores)
@@ -166,6 +170,7 @@ def test_the_probabilities_of_a_judge_are_learnt_as_they_are(encoder: str, tmp_p
     assert hard[1] < 0.1
 
 
+@pytest.mark.slow
 def test_the_weight_of_a_file_decides_where_files_disagree(encoder: str, tmp_path: Path) -> None:
     told = write_data(tmp_path, BOTH, 64, name="told")
     lies = tmp_path / "lies.jsonl"
@@ -183,6 +188,7 @@ def test_the_weight_of_a_file_decides_where_files_disagree(encoder: str, tmp_pat
     assert shares["lies"] == pytest.approx(0.2, abs=0.1)
 
 
+@pytest.mark.slow
 def test_lora_is_merged_into_a_plain_model(tiny_model: str, tmp_path: Path) -> None:
     result = trained(tiny_model, write_data(tmp_path, BOTH), tmp_path / "judge", lora_r=8, lr=2e-2)
     assert result is not None
@@ -206,6 +212,7 @@ def test_only_the_last_layers_train_where_that_is_asked_for(encoder: str, tmp_pa
     assert not any(name.startswith(("embeddings.", "encoder.layer.0.")) for name in changed)
 
 
+@pytest.mark.slow
 def test_a_judge_is_trained_on_with_its_own_spec(encoder: str, tmp_path: Path) -> None:
     data = write_data(tmp_path, BOTH, 32)
     trained(encoder, data, tmp_path / "first", epochs=1, passage_words=77)
@@ -275,7 +282,9 @@ class Killed(BaseException):
     """As abrupt as a kill: no code of the run handles it."""
 
 
-@pytest.mark.parametrize("killed_at", [1, 4, 7, 11])
+@pytest.mark.parametrize(
+    "killed_at", [1, 4, pytest.param(7, marks=pytest.mark.slow), pytest.param(11, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_goes_on_to_the_very_same_weights(
     killed_at: int, encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
