@@ -355,7 +355,19 @@ def test_a_folder_with_a_spec_is_a_judge_of_the_command(
     judged = [sentence for sentence in annotation.sentences if sentence.scores]
     assert len(judged) == 3
     assert annotation.judge.name == "classifier"
-    assert run(["evaluate", str(files["out"]), "--gold", str(files["out"])]) == 0
+    by_people = annotation.model_dump(mode="json", include={"id", "prompt_id", "response", "sentences"})
+    for sentence in by_people["sentences"]:
+        sentence |= {
+            "scores": None,
+            "confidence": None,
+            "label": "no_fact" if sentence["start"] < 10 else "hallucination",
+        }
+    files["gold"] = tmp_path / "gold.jsonl"
+    files["gold"].write_text(json.dumps(by_people) + "\n")
+    assert run(["evaluate", str(files["out"]), "--gold", str(files["gold"])]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "gold sentences │ 5" in shown
+    assert "of them judged │ 5" in shown
     for words, message in [
         (["classifier"], "--judge classifier needs --model"),
         (["classifier", "--model", str(model), "--votes", "3"], "go with --judge llm, not with classifier"),
