@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from maskdpo.evaluate.evaluation import Evaluation
     from maskdpo.evaluate.page import PageStats
     from maskdpo.evaluate.training import TrainingStats
+    from maskdpo.judge_training.run import JudgeResult
     from maskdpo.sample import SampleStats
     from maskdpo.text.splitters import Splitter
     from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
     from maskdpo.train.run.train import TrainResult
-    from maskdpo.train_judge.run import JudgeResult
     from maskdpo.verdicts.decision import Calibration
 
 R = TypeVar("R", bound=FileRecord)
@@ -346,14 +346,14 @@ def train_judge(
         prompts: with references; several paths: one for each of ``labelled``. Records are kept, too.
         out: folder for the judge, for ``make_judge("classifier", model=out)``; the same call continues a run.
         model: the base: an encoder or a decoder, by a folder or a Hub id.
-        settings: of ``train_judge.settings.TrainJudgeSettings``, such as ``lora_r``, ``weights`` or ``eval_file``.
+        settings: of ``judge_training.settings.TrainJudgeSettings``, such as ``lora_r``, ``weights`` or ``eval_file``.
 
     Returns:
         What was done, with the figures of the judge; None where ``out`` already holds the finished run.
     """
     from maskdpo.annotate.sentences import by_classifier
-    from maskdpo.train_judge.run import train_judge as train
-    from maskdpo.train_judge.settings import TrainJudgeSettings
+    from maskdpo.judge_training.run import train_judge as train
+    from maskdpo.judge_training.settings import TrainJudgeSettings
 
     if "push" in settings:
         raise UserError("`push` is for the command `maskdpo train-judge`")

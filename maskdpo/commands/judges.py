@@ -4,10 +4,10 @@ import shlex
 from typing import TYPE_CHECKING
 
 from maskdpo import console
-from maskdpo.train_judge.settings import TrainJudgeSettings
+from maskdpo.judge_training.settings import TrainJudgeSettings
 
 if TYPE_CHECKING:
-    from maskdpo.train_judge.run import JudgeResult
+    from maskdpo.judge_training.run import JudgeResult
 
 
 def train_judge(settings: TrainJudgeSettings) -> None:
@@ -18,8 +18,8 @@ def train_judge(settings: TrainJudgeSettings) -> None:
     """
     from maskdpo.annotate.sentences import by_classifier
     from maskdpo.hub.push import check_push, push_model
-    from maskdpo.train_judge.card import published
-    from maskdpo.train_judge.run import train_judge as run
+    from maskdpo.judge_training.card import published
+    from maskdpo.judge_training.run import train_judge as run
 
     if settings.push:
         check_push(settings.push)
@@ -31,7 +31,7 @@ def train_judge(settings: TrainJudgeSettings) -> None:
 
 
 def _show(result: "JudgeResult") -> None:
-    from maskdpo.train_judge.figures import SHOWN, shown
+    from maskdpo.judge_training.figures import SHOWN, shown
 
     rows: list[tuple[str, object]] = [("sentences trained on", result.data.rows)]
     rows += [("of them changed", result.data.changed)] if result.data.changed else []

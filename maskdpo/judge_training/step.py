@@ -15,11 +15,11 @@ from torch import Tensor
 from maskdpo.classifier.inputs import Encoded
 from maskdpo.classifier.model import collate, label_logits
 from maskdpo.errors import UserError
+from maskdpo.judge_training.base import Base
+from maskdpo.judge_training.settings import TrainJudgeConfig
+from maskdpo.judge_training.targets import Target
 from maskdpo.models import compute_type
 from maskdpo.schemas import Label, group_of
-from maskdpo.train_judge.base import Base
-from maskdpo.train_judge.settings import TrainJudgeConfig
-from maskdpo.train_judge.targets import Target
 from maskdpo.verdicts.confusion import balanced_accuracy
 from maskdpo.verdicts.figures import auroc, right_probability
 

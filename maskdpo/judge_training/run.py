@@ -13,22 +13,22 @@ from maskdpo.errors import InputError, UserError
 from maskdpo.identity import fingerprint
 from maskdpo.io import atomic_write
 from maskdpo.io.append import LOCK_SUFFIX, sole_writer
+from maskdpo.judge_training.base import load_base
+from maskdpo.judge_training.card import CALIBRATION, CARD, DataCounts, Told, judge_card, roles, settings_text
+from maskdpo.judge_training.checkpoint import State
+from maskdpo.judge_training.curves import draw_curves
+from maskdpo.judge_training.data import Data, read_data
+from maskdpo.judge_training.examples import FileCounts
+from maskdpo.judge_training.figures import JudgeFigures, ScoreSentences, fit_calibration, judge_examples, judge_figures
+from maskdpo.judge_training.loop import Loop
+from maskdpo.judge_training.rows import Reader, make_rows
+from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
+from maskdpo.judge_training.step import Trainer
+from maskdpo.judge_training.targets import Classes, speaks_of
 from maskdpo.models import pick_device
 from maskdpo.run_folder import moved_in_last_config, read_rows, remove_all, stop_between_steps
 from maskdpo.run_record import META_IN_FOLDER, Run, read_meta, set_aside
 from maskdpo.schemas.training import CHECKPOINTS, CURVES, EVALS, METRICS, SETTINGS
-from maskdpo.train_judge.base import load_base
-from maskdpo.train_judge.card import CALIBRATION, CARD, DataCounts, Told, judge_card, roles, settings_text
-from maskdpo.train_judge.checkpoint import State
-from maskdpo.train_judge.curves import draw_curves
-from maskdpo.train_judge.data import Data, read_data
-from maskdpo.train_judge.examples import FileCounts
-from maskdpo.train_judge.figures import JudgeFigures, ScoreSentences, fit_calibration, judge_examples, judge_figures
-from maskdpo.train_judge.loop import Loop
-from maskdpo.train_judge.rows import Reader, make_rows
-from maskdpo.train_judge.settings import TrainJudgeConfig, TrainJudgeSettings
-from maskdpo.train_judge.step import Trainer
-from maskdpo.train_judge.targets import Classes, speaks_of
 from maskdpo.verdicts.decision import read_calibration
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from maskdpo.errors import UserError
+from maskdpo.judge_training.examples import Example
+from maskdpo.judge_training.step import target_losses, target_tensors
+from maskdpo.judge_training.targets import CLASS_SETS, choose_classes, target_of
 from maskdpo.schemas import Label, Prompt, Scores
-from maskdpo.train_judge.examples import Example
-from maskdpo.train_judge.step import target_losses, target_tensors
-from maskdpo.train_judge.targets import CLASS_SETS, choose_classes, target_of
 
 RIGHT, WRONG, CONTRA, UNVER, NONE = (
     Label.NO_HALLUCINATION, Label.HALLUCINATION, Label.CONTRADICTORY, Label.UNVERIFIABLE, Label.NO_FACT,

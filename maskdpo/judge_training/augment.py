@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from maskdpo.judge_training.examples import Example
 from maskdpo.schemas import Label
 from maskdpo.text.claims.claims import Claim, find_claims
 from maskdpo.text.claims.quantities import Quantity, agree
 from maskdpo.text.claims.reference import Reference, within
 from maskdpo.text.claims.tokens import tokenize
 from maskdpo.text.claims.words import STOP
-from maskdpo.train_judge.examples import Example
 
 _SHARED = 0.3
 """The most content words of a changed sentence, as a share, that a sentence of the reference with the new value has."""

@@ -13,8 +13,8 @@ from maskdpo.classifier.model import Classifier, load_classifier
 from maskdpo.classifier.spec import ClassifierSpec
 from maskdpo.errors import UserError
 from maskdpo.extras import require
+from maskdpo.judge_training.settings import TrainJudgeConfig
 from maskdpo.models import load_model, load_pretrained, load_tokenizer
-from maskdpo.train_judge.settings import TrainJudgeConfig
 
 PEFT = "'maskdpo[lora]'"
 

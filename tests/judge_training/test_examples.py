@@ -7,8 +7,8 @@ from judge_data import REFERENCE, unjudged, write_data
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import write_records
+from maskdpo.judge_training.examples import read_examples, read_gold, split_topics, topic_of
 from maskdpo.schemas import Annotation, Kind, Label, Prompt, Sentence, Status
-from maskdpo.train_judge.examples import read_examples, read_gold, split_topics, topic_of
 
 BOTH = [Label.NO_HALLUCINATION, Label.HALLUCINATION]
 TEXT = "# Title\n\nThe mill grinds. It is old. It is loud. Perhaps."

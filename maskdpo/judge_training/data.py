@@ -6,13 +6,13 @@ from transformers import PreTrainedTokenizerBase
 
 from maskdpo.classifier.spec import ClassifierSpec
 from maskdpo.errors import UserError
+from maskdpo.judge_training.augment import augmented
+from maskdpo.judge_training.base import load_tokenizer_of
+from maskdpo.judge_training.examples import Example, FileCounts, read_examples, read_gold, split_topics
+from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
+from maskdpo.judge_training.spec import judge_already, kind_of, new_spec
+from maskdpo.judge_training.targets import Classes, choose_classes, speaks_of
 from maskdpo.models import load_config
-from maskdpo.train_judge.augment import augmented
-from maskdpo.train_judge.base import load_tokenizer_of
-from maskdpo.train_judge.examples import Example, FileCounts, read_examples, read_gold, split_topics
-from maskdpo.train_judge.settings import TrainJudgeConfig, TrainJudgeSettings
-from maskdpo.train_judge.spec import judge_already, kind_of, new_spec
-from maskdpo.train_judge.targets import Classes, choose_classes, speaks_of
 from maskdpo.verdicts.decision import read_calibration
 
 

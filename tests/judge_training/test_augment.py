@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from maskdpo.judge_training.augment import augmented, change
+from maskdpo.judge_training.examples import Example
 from maskdpo.schemas import Label, Prompt
-from maskdpo.train_judge.augment import augmented, change
-from maskdpo.train_judge.examples import Example
 
 CURIE = (
     "Marie Curie was born in Warsaw in 1867. She studied physics at the Sorbonne.",

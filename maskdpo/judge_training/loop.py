@@ -14,11 +14,11 @@ import numpy as np
 
 from maskdpo.console import progress, say
 from maskdpo.errors import Interrupted
+from maskdpo.judge_training.checkpoint import State, load_best, load_newest, save_best, save_checkpoint
+from maskdpo.judge_training.settings import TrainJudgeConfig
+from maskdpo.judge_training.step import HeldOutFigures, Row, Trainer
 from maskdpo.run_folder import keep_rows, read_rows
 from maskdpo.schemas.training import CHECKPOINTS, EVALS, METRICS
-from maskdpo.train_judge.checkpoint import State, load_best, load_newest, save_best, save_checkpoint
-from maskdpo.train_judge.settings import TrainJudgeConfig
-from maskdpo.train_judge.step import HeldOutFigures, Row, Trainer
 
 
 def total_steps(rows: int, config: TrainJudgeConfig) -> int:

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from maskdpo.errors import UserError
+from maskdpo.judge_training.examples import Example
+from maskdpo.judge_training.settings import ClassSet
 from maskdpo.schemas import RIGHT, WRONG, Label, Scores
-from maskdpo.train_judge.examples import Example
-from maskdpo.train_judge.settings import ClassSet
 
 Classes = tuple[Label, ...]
 Target = tuple[tuple[float, frozenset[Label]], ...]

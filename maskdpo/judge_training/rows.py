@@ -17,11 +17,11 @@ from maskdpo.classifier.inputs import (
 )
 from maskdpo.classifier.spec import ClassifierSpec
 from maskdpo.console import progress
+from maskdpo.judge_training.examples import Example
+from maskdpo.judge_training.step import Row
+from maskdpo.judge_training.targets import Classes, target_of
 from maskdpo.text.language import detect_language
 from maskdpo.text.splitters import markdown
-from maskdpo.train_judge.examples import Example
-from maskdpo.train_judge.step import Row
-from maskdpo.train_judge.targets import Classes, target_of
 
 REFERENCES_KEPT = 256
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maskdpo.judge_training.examples import Example
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Span, group_of
-from maskdpo.train_judge.examples import Example
 from maskdpo.verdicts.confusion import balanced_accuracy
 from maskdpo.verdicts.decision import CLASSES, Calibration
 from maskdpo.verdicts.estimate import Estimate

@@ -9,14 +9,14 @@ from typing import Any
 import yaml
 
 from maskdpo.hub.card import CARD, card_template, join_card
+from maskdpo.judge_training.examples import FileCounts
+from maskdpo.judge_training.figures import SHOWN, JudgeFigures, shown
+from maskdpo.judge_training.settings import TrainJudgeConfig
+from maskdpo.judge_training.targets import Classes
 from maskdpo.redact import HUB_NAMES, shown_model, shown_settings
 from maskdpo.run_folder import from_anywhere
 from maskdpo.run_record import META_IN_FOLDER, RunMeta
 from maskdpo.schemas.training import SETTINGS
-from maskdpo.train_judge.examples import FileCounts
-from maskdpo.train_judge.figures import SHOWN, JudgeFigures, shown
-from maskdpo.train_judge.settings import TrainJudgeConfig
-from maskdpo.train_judge.targets import Classes
 
 CALIBRATION = "calibration.json"
 
@@ -64,7 +64,7 @@ def judge_card(name: str, config: TrainJudgeConfig, run: RunMeta, told: Told) ->
     head["tags"] = ["maskdpo", "hallucination", "factuality", "judge"]
     filters = {"cell": _cell, "figure": shown}
     digests = [run.inputs.get(role, "") for role in roles(len(told.files))]
-    text = card_template("maskdpo.train_judge", "judge_card.md", filters).render(
+    text = card_template("maskdpo.judge_training", "judge_card.md", filters).render(
         name=name,
         base=base,
         classes=told.classes,

@@ -7,9 +7,9 @@ from transformers import PreTrainedTokenizerBase
 
 from maskdpo.classifier.spec import SPEC_FILE, Chunk, ClassifierSpec, Input, LabelSpec, load_spec, presets
 from maskdpo.errors import UserError
+from maskdpo.judge_training.settings import TrainJudgeConfig
+from maskdpo.judge_training.targets import Classes
 from maskdpo.schemas import Label
-from maskdpo.train_judge.settings import TrainJudgeConfig
-from maskdpo.train_judge.targets import Classes
 
 WORDS: dict[Label, tuple[str, ...]] = {
     Label.NO_HALLUCINATION: ("yes",),

@@ -23,13 +23,13 @@ from maskdpo.classifier.spec import read_spec
 from maskdpo.cli import main
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
+from maskdpo.judge_training import run, step
+from maskdpo.judge_training.card import published
+from maskdpo.judge_training.loop import learning_rate
+from maskdpo.judge_training.run import JudgeResult, train_judge
+from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
 from maskdpo.schemas import Annotation, Label, Prompt, Response
 from maskdpo.settings import load_settings
-from maskdpo.train_judge import run, step
-from maskdpo.train_judge.card import published
-from maskdpo.train_judge.loop import learning_rate
-from maskdpo.train_judge.run import JudgeResult, train_judge
-from maskdpo.train_judge.settings import TrainJudgeConfig, TrainJudgeSettings
 from maskdpo.verdicts.decision import read_calibration
 
 RIGHT, WRONG, CONTRA, UNVER, NONE = (
@@ -323,7 +323,7 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(
 
 KILL = """
 import os, signal, sys
-from maskdpo.train_judge import step
+from maskdpo.judge_training import step
 real, count = step.Trainer.step, [0]
 def dies(self, *args):
     count[0] += 1
