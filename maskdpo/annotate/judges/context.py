@@ -80,11 +80,16 @@ class ContextBudget:
     def _replies(self, sentences: int) -> int:
         """Tokens of all replies: those of earlier turns are in the conversation, and templates may repeat them."""
         *earlier, last = (self._reply_tokens(turn, sentences) for turn in range(len(self._protocol.turns)))
+        if self._protocol.passages is not None:  # each turn is a question of its own
+            return max(*earlier, last)
         return last + sum(earlier) * (2 if "replies" in self._protocol.uses else 1)
 
     def _questions(self, language: str, texts: Mapping[str, Any]) -> list[str]:
         """All messages of the conversation but the replies."""
         blank = dict(texts) | {"replies": {turn.template: "" for turn in self._protocol.turns}}
+        if self._protocol.passages is not None:
+            asked = [self._protocol.opening(language, blank, turn) for turn in range(len(self._protocol.turns))]
+            return max(([message.content for message in each] for each in asked), key=lambda each: len("".join(each)))
         later = [self._protocol.question(language, turn, blank) for turn in range(1, len(self._protocol.turns))]
         return [message.content for message in [*self._protocol.opening(language, blank), *later]]
 
