@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from maskdpo.annotate.judge import WITHOUT_CLAIM
-from maskdpo.schemas import FAILED, JudgeInfo, Sentence, Status
+from maskdpo.schemas import FAILED, WITHOUT_CLAIM, JudgeInfo, Sentence, Status
 from maskdpo.verdicts.decision import Rule, decide, own_verdict, read_calibration, refuse_other_judge
 
 
@@ -20,8 +19,7 @@ def under(rule: Rule, judge: JudgeInfo) -> JudgeInfo:
     """
     if rule.calibration is not None:
         refuse_other_judge(rule.calibration, judge)
-    found = rule.calibration.hash if rule.calibration else None
-    return judge.model_copy(update={"calibration": found, "min_confidence": rule.min_confidence})
+    return judge.model_copy(update={"calibration": rule.calibration_hash, "min_confidence": rule.min_confidence})
 
 
 def decided(sentence: Sentence, rule: Rule, before: JudgeInfo | None = None) -> Sentence:

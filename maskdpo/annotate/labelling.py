@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from maskdpo.annotate.deciding import decided, under
-from maskdpo.annotate.judge import WITHOUT_CLAIM, Judge, Task, Verdict
+from maskdpo.annotate.judge import Judge, Task, Verdict
 from maskdpo.annotate.output import (
     AnnotationFile,
     ResponseDigest,
@@ -38,7 +38,7 @@ from maskdpo.io import (
 from maskdpo.io.append import sole_writer
 from maskdpo.prompt_date import Dated, fix_date
 from maskdpo.run_record import Run, meta_file, set_aside
-from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Label, Prompt, Response, Sentence, Span
+from maskdpo.schemas import FAILED, WITHOUT_CLAIM, Annotation, JudgeInfo, Label, Prompt, Response, Sentence, Span
 from maskdpo.text.language import detect_language
 from maskdpo.text.splitters import Splitter
 from maskdpo.verdicts.decision import Rule

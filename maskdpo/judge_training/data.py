@@ -49,7 +49,7 @@ def read_data(settings: TrainJudgeSettings, config: TrainJudgeConfig) -> Data:
         gold = read_gold(settings.eval_file, [settings.eval_prompts] if settings.eval_prompts else asked)
     if settings.calibration:
         corrected = read_calibration(settings.calibration)
-        examples = [replace(e, scores=corrected.apply(e.scores)) if e.scores else e for e in examples]
+        examples = [replace(e, scores=corrected.parameters.apply(e.scores)) if e.scores else e for e in examples]
     train, held_out = split_topics(examples, config.heldout, config.seed, config.heldout_most)
     if config.augment:
         train += augmented(train, config.augment, config.seed)

@@ -8,10 +8,7 @@ from pathlib import Path
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_answers, read_prompts
-from maskdpo.schemas import Annotation, Kind, Label, Prompt, Scores, Sentence, Status
-
-NOT_JUDGED_KINDS = (Kind.HEADING, Kind.CODE)
-"""Blocks that ``annotate`` asks no judge about."""
+from maskdpo.schemas import WITHOUT_CLAIM, Annotation, Label, Prompt, Scores, Sentence, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,7 @@ def _of_file(file: Path, prompts: Mapping[str, Prompt], count: FileCounts, prefi
     for annotation in read_answers(file, Annotation, dict(prompts)):
         prompt = prompts[annotation.prompt_id]
         topic = topics.setdefault(prompt.id, topic_of(prompt))
-        starts = [sentence.start for sentence in annotation.sentences if sentence.kind not in NOT_JUDGED_KINDS]
+        starts = [sentence.start for sentence in annotation.sentences if sentence.kind not in WITHOUT_CLAIM]
         for i, sentence in enumerate(annotation.sentences):
             if reason := _left_out(sentence, prompt):
                 count.left_out[reason] += 1
@@ -115,7 +112,7 @@ def _of_file(file: Path, prompts: Mapping[str, Prompt], count: FileCounts, prefi
 
 def _left_out(sentence: Sentence, prompt: Prompt) -> str | None:
     """Why a sentence is not trained on."""
-    if sentence.kind in NOT_JUDGED_KINDS:
+    if sentence.kind in WITHOUT_CLAIM:
         return f"in a {sentence.kind.value} block"
     if sentence.status is Status.UNSURE:
         return "unsure"

@@ -18,7 +18,7 @@ from maskdpo.classifier.inputs import (
     room,
     sentence_item,
 )
-from maskdpo.schemas import Kind, Label, Prompt, Status
+from maskdpo.schemas import WITHOUT_CLAIM, Label, Prompt, Status
 from maskdpo.text.passages import Passages
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Questions:
         """The sentence with what is shown before it, as an item without a reference."""
         start = task.spans[i].start
         others = [(s.start, s.kind) for s in task.spans] + [(s.start, s.kind) for s in task.given]
-        before_it = sorted(at for at, kind in others if at < start and kind not in (Kind.HEADING, Kind.CODE))
+        before_it = sorted(at for at, kind in others if at < start and kind not in WITHOUT_CLAIM)
         earlier = before_it[-self.context :] if self.context else []
         before = task.response.response[earlier[0] : start].strip() if earlier else ""
         return sentence_item(self.classifier.spec, task.sentence(i), before, task.prompt.question)
