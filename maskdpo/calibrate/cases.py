@@ -46,7 +46,7 @@ def read_cases(settings: CalibrateSettings) -> Cases:
     judges: list[JudgeInfo] = []
     annotations = _of_one_judge(settings.annotations, prompts, judges)
     gold = {record.id: record for record in read_records(settings.gold, Annotation)}
-    topics = {prompt.id: prompt.topic_or_id for prompt in (prompts or {}).values()}
+    topics = {prompt.id: prompt.shared_topic for prompt in (prompts or {}).values()}
     found = list(matches(annotations, gold, topics))
     if not judges:
         raise InputError("has no judge: is it a gold file?", path=settings.annotations)

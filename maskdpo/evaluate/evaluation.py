@@ -153,7 +153,7 @@ def _matched(file: Path, gold: Gold) -> bool:
 
 
 def _topics(prompts: Mapping[str, Prompt] | None) -> dict[str, str]:
-    return {prompt.id: prompt.topic_or_id for prompt in (prompts or {}).values()}
+    return {prompt.id: prompt.shared_topic for prompt in (prompts or {}).values()}
 
 
 def _powered(

@@ -107,6 +107,13 @@ def test_no_topic_is_fitted_to_and_tested_on() -> None:
     assert low is not None and high is not None and high - low > 0.2  # 40 topics, not 400 sentences
 
 
+def test_prompts_without_a_topic_that_share_a_reference_are_one_topic(raw: World) -> None:
+    rows = [row | {"reference": f"It is {row['topic']}.", "topic": None} for row in raw.rows("prompts.jsonl")]
+    raw.write("prompts.jsonl", rows)
+    raw.run(*CALIBRATE)
+    assert read_calibration(raw.path("c.json")).gold_topics == 60  # of 120 prompts
+
+
 def test_precision_and_abstention_leave_sentences_unsure(raw: World) -> None:
     raw.run(*CALIBRATE, "--aim", "precision=0.9")
     found = read_calibration(raw.path("c.json"))
