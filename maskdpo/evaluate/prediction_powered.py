@@ -43,7 +43,7 @@ from 30 gold sentences and a judge with 20% one-sided errors covered the truth i
 or by stratum, four shares of classes), with it in 95% or more.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -54,7 +54,7 @@ from maskdpo.errors import UserError
 from maskdpo.evaluate.factuality import PRECISION, RIGHT_OF_ALL
 from maskdpo.schemas import WITHOUT_CLAIM, Annotation, Label, Sentence, group_of
 from maskdpo.verdicts.estimate import Estimate
-from maskdpo.verdicts.gold import Match, matches, overlapping
+from maskdpo.verdicts.gold import beside_gold, matches
 
 FIELDS = (
     "sentences",
@@ -137,7 +137,7 @@ def topic_sums(
         known = sum(map(_known, annotation.sentences))
         row[:3] += len(annotation.sentences) - known, counts.right, counts.wrong
         row[-1] += known
-        for judged, sentence in _once(matches([annotation], gold)):
+        for judged, sentence in beside_gold(matches([annotation], gold)):
             probability = 1.0 if drawn == "random" else sentence.inclusion
             if probability is not None and not _known(judged):
                 row[3:-1] += _gold_row(judged, sentence, 1 / probability)
@@ -147,16 +147,6 @@ def topic_sums(
 def _known(sentence: Sentence) -> bool:
     """Whether the label follows from the kind of the span, without a judge."""
     return sentence.kind in WITHOUT_CLAIM and sentence.label is Label.NO_FACT
-
-
-def _once(matched: Iterable[Match]) -> Iterator[tuple[Sentence, Sentence]]:
-    """Every judged sentence of an answer that gold speaks of, once: with the gold sentence that shares most with it."""
-    found: dict[int, tuple[Sentence, list[Sentence]]] = {}
-    for _, judged, gold, _ in matched:
-        if judged is not None:
-            found.setdefault(judged.start, (judged, []))[1].append(gold)
-    for judged, labelled in found.values():
-        yield judged, overlapping(labelled, judged) or labelled[0]
 
 
 def _gold_row(judged: Sentence, gold: Sentence, w: float) -> Array:
