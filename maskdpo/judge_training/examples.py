@@ -18,7 +18,7 @@ class Example:
     id: str
     prompt: Prompt
     topic: str
-    """What is held out together: the topic of the prompt or, where it has none, its reference."""
+    """What is held out together (``Prompt.shared_topic``)."""
     answer: str
     """The whole answer."""
     span: tuple[int, int]
@@ -86,7 +86,7 @@ def _of_file(file: Path, prompts: Mapping[str, Prompt], count: FileCounts, prefi
     topics: dict[str, str] = {}
     for annotation in read_answers(file, Annotation, dict(prompts)):
         prompt = prompts[annotation.prompt_id]
-        topic = topics.setdefault(prompt.id, topic_of(prompt))
+        topic = topics.setdefault(prompt.id, prompt.shared_topic)
         starts = [sentence.start for sentence in annotation.sentences if sentence.kind not in WITHOUT_CLAIM]
         for i, sentence in enumerate(annotation.sentences):
             if reason := _left_out(sentence, prompt):
@@ -121,13 +121,6 @@ def _left_out(sentence: Sentence, prompt: Prompt) -> str | None:
     if not any(passage.strip() for passage in prompt.passages):
         return "without a reference"
     return None
-
-
-def topic_of(prompt: Prompt) -> str:
-    """The topic, or else a hash of the reference: prompts about one text must not be on both sides of a split."""
-    if prompt.topic is not None:
-        return prompt.topic
-    return "reference " + hashlib.sha256("\n\n".join(prompt.passages).encode(errors="replace")).hexdigest()[:16]
 
 
 def split_topics(
