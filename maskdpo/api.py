@@ -246,7 +246,8 @@ def relabel_annotations(
 
     Args:
         out: annotation records.
-        settings: of ``annotate.settings.RelabelSettings``: ``calibration``, ``min_confidence`` and ``summary``.
+        settings: of ``annotate.settings.RelabelSettings``: ``calibration`` (a file, or what ``calibrate_annotations``
+            has returned), ``min_confidence`` and ``summary``.
 
     Returns:
         What has changed; without ``out`` the annotations.
@@ -254,9 +255,11 @@ def relabel_annotations(
     from maskdpo.annotate.deciding import read_rule
     from maskdpo.annotate.relabel import relabel, stream_relabelled
     from maskdpo.annotate.settings import RelabelSettings
+    from maskdpo.verdicts.decision import Calibration, Rule
 
+    made = settings.pop("calibration") if isinstance(settings.get("calibration"), Calibration) else None
     loaded = load_settings(RelabelSettings, {"annotations": "-", "out": out or "-", **settings})
-    rule = read_rule(loaded.calibration, loaded.min_confidence)
+    rule = Rule(made, loaded.min_confidence) if made else read_rule(loaded.calibration, loaded.min_confidence)
     if out is None:
         if loaded.summary:
             raise UserError("`summary` goes with `out`")

@@ -190,13 +190,16 @@ def record_of(path: Path) -> Path | None:
     return beside if not meta.outputs or path.name in meta.outputs else None
 
 
-def refuse_replacing(out: Path, command: str | None = None) -> None:
+def refuse_replacing(out: Path, command: str | None = None, *, only_own: bool = False) -> None:
     """Refuse (``InputError``) an output that another command has made, as the record beside it says.
 
     Args:
         command: the one that is about to write; None where its outputs have no records.
+        only_own: also refuse a file without a record, which may be people's work, such as gold.
     """
     record = record_of(out) if out.is_file() else None
+    if only_own and out.is_file() and record is None:
+        raise InputError("is there already, and no record says that maskdpo made it; name another output", path=out)
     meta = read_meta(record) if record else None
     if record is not None and meta is not None and meta.command != command:
         raise InputError(f"is an output of `maskdpo {meta.command}` (by {record.name}); name another output", path=out)

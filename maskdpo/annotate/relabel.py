@@ -53,7 +53,7 @@ def relabel(annotations: Path, out: Path, rule: Rule, *, summary: Path | None = 
     """
     inputs = {"annotations": annotations} | ({"calibration": rule.source} if rule.source else {})
     refuse_overwriting(out, *inputs.values())
-    refuse_replacing(out, "relabel")
+    refuse_replacing(out, "relabel", only_own=True)
     if summary is not None:
         refuse_overwriting(summary, *inputs.values())
         refuse_replacing(summary)

@@ -76,7 +76,7 @@ def calibrate(settings: CalibrateSettings) -> Calibrated:
     for out in (settings.out, settings.plot):
         if out is not None:
             refuse_overwriting(out, *inputs.values())
-    refuse_replacing(settings.out, "calibrate")
+    refuse_replacing(settings.out, "calibrate", only_own=True)
     if settings.plot is not None:
         from maskdpo.calibrate.plot import check_plot
 
@@ -200,6 +200,11 @@ def _figure(estimate: Estimate) -> Figure:
 def doubts(calibration: Calibration, scored: Sequence[Case]) -> Iterator[str]:
     """What the user should know before relying on the calibration."""
     count = {name: sum(group_of(case.gold) == name for case in scored) for name in BOTH}
+    if len(scored) >= FEW_OF_A_CLASS and all(case.gold == case.label for case in scored):
+        yield (
+            "gold has the judge's own label for every sentence: is it a copy of the annotations that nobody has "
+            "corrected? All figures are then worth nothing"
+        )
     few = calibration.gold_topics < FEW_TOPICS or min(count.values()) < FEW_OF_A_CLASS
     if few and calibration.held_out is not None:
         yield (
@@ -227,6 +232,8 @@ def _how_much_more(calibration: Calibration, sentences: int) -> str:
     if found is None or found.low is None or found.high is None or found.low == found.high:
         return "; label at least 10 topics, and 10 sentences of each class"
     half = (found.high - found.low) / 2
+    if half <= WANTED_WIDTH:
+        return f"; label sentences of more topics, {FEW_TOPICS} at least, or the intervals are too short"
     enough = math.ceil(sentences * (half / WANTED_WIDTH) ** 2 / 10) * 10
     return (
         f": the balanced accuracy is known to within +-{half:.2f} only; about {enough:,} gold sentences, of "

@@ -218,6 +218,16 @@ def test_bad_options(raw: World, words: tuple[str, ...], message: str) -> None:
     assert message in raw.fails(*CALIBRATE, *words)
 
 
+def test_a_copy_of_the_judges_labels_is_no_gold(raw: World) -> None:
+    raw.run(*CALIBRATE)
+    calibration = read_calibration(raw.path("c.json"))
+    right, wrong = Label.NO_HALLUCINATION, Label.HALLUCINATION
+    copied = [Case(f"t{i}", {right: 0.6, wrong: 0.4}, label, label) for i, label in enumerate([right, wrong] * 20)]
+    assert any("own label for every sentence" in doubt for doubt in doubts(calibration, copied))
+    corrected = [*copied[1:], replace(copied[0], gold=wrong)]
+    assert not any("own label for every sentence" in doubt for doubt in doubts(calibration, corrected))
+
+
 # --- Python -----------------------------------------------------------------------------------------
 
 
@@ -230,6 +240,7 @@ def test_from_python_in_memory_and_with_files(raw: World) -> None:
     stats = relabel_annotations("raw.jsonl", out="new.jsonl", calibration="d.json")
     streamed = list(relabel_annotations(annotations, calibration="d.json"))
     assert streamed == list(read_records(raw.path("new.jsonl"), Annotation))
+    assert streamed == list(relabel_annotations(annotations, calibration=in_memory))
     assert stats.changed > 50
     judge = "./judge_a.py:Distorted"
     judged = annotate_responses("prompts.jsonl", "responses.jsonl", judge=judge, calibration="d.json")

@@ -210,3 +210,15 @@ def test_soft_counts_with_the_calibrated_confidence(calibrated: World) -> None:
     assert sentence_weight(told, row, by_confidence=True) == pytest.approx(
         calibration.parameters.apply(found.scores)[found.label]
     )
+
+
+def test_neither_command_replaces_a_file_that_maskdpo_has_not_made(calibrated: World) -> None:
+    calibrated.path("theirs.jsonl").write_bytes(calibrated.path("gold.jsonl").read_bytes())
+    assert "no record says that maskdpo made it" in calibrated.fails("relabel", "raw.jsonl", "--out", "theirs.jsonl")
+    words = [word if word != "c.json" else "theirs.jsonl" for word in CALIBRATE]
+    assert "no record says that maskdpo made it" in calibrated.fails(*words)
+
+
+def test_nearly_all_unsure_is_said(calibrated: World) -> None:
+    ended = calibrated.run("relabel", "raw.jsonl", "--min-confidence", "1", "--out", "unsure.jsonl")
+    assert "sentences are unsure, nearly all" in ended.err
