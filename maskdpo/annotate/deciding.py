@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from maskdpo.annotate.judge import WITHOUT_CLAIM
-from maskdpo.schemas import FAILED, JudgeInfo, Sentence, Status
+from maskdpo.schemas import FAILED, WITHOUT_CLAIM, JudgeInfo, Sentence, Status
 from maskdpo.verdicts.decision import Rule, decide, own_verdict, read_calibration, refuse_other_judge
 
 

@@ -4,10 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from maskdpo.schemas import JudgeInfo, Kind, Label, Prompt, Response, Scores, Sentence, Span, Status
-
-WITHOUT_CLAIM = frozenset({Kind.HEADING, Kind.CODE})
-"""Kinds of spans that state nothing to check: they are ``no_fact`` without a judge. Rows of tables are judged."""
+from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Sentence, Span, Status
 
 
 @dataclass(frozen=True, slots=True)

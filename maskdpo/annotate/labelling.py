@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from maskdpo.annotate.deciding import decided, under
-from maskdpo.annotate.judge import WITHOUT_CLAIM, Judge, Task, Verdict
+from maskdpo.annotate.judge import Judge, Task, Verdict
 from maskdpo.annotate.output import (
     AnnotationFile,
     ResponseDigest,
@@ -38,7 +38,7 @@ from maskdpo.io import (
 from maskdpo.io.append import sole_writer
 from maskdpo.prompt_date import Dated, fix_date
 from maskdpo.run_record import Run, meta_file, set_aside
-from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Label, Prompt, Response, Sentence, Span
+from maskdpo.schemas import FAILED, WITHOUT_CLAIM, Annotation, JudgeInfo, Label, Prompt, Response, Sentence, Span
 from maskdpo.text.language import detect_language
 from maskdpo.text.splitters import Splitter
 from maskdpo.verdicts.decision import Rule
@@ -83,13 +83,13 @@ def annotate(
     if summary is not None:
         refuse_overwriting(summary, prompts_file, responses_file)
         _check_summary(summary, out)
-    labelled_by = under(rule, judge.info)
+    under(rule, judge.info if restart else as_recorded(judge.info, meta_file(out)))
     prompts = read_prompts(prompts_file)
     responses = _digests(prompts_file, responses_file, prompts, judge)
     with sole_writer(out):
         if restart:
             set_aside(out, meta_file(out), retry_file(out))
-        info = as_recorded(labelled_by, meta_file(out)).model_copy(update={"splitter": splitter.name})
+        info = under(rule, as_recorded(judge.info, meta_file(out))).model_copy(update={"splitter": splitter.name})
         inputs = {"prompts": prompts_file, "responses": responses_file}
         inputs |= {"calibration": rule.source} if rule.source else {}
         hint = (

@@ -5,8 +5,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from maskdpo.annotate.judge import WITHOUT_CLAIM, Usage
-from maskdpo.schemas import FAILED, Annotation, Label, Status, group_of
+from maskdpo.annotate.judge import Usage
+from maskdpo.schemas import FAILED, WITHOUT_CLAIM, Annotation, Label, Status, group_of
 
 ALIKE, ALIKE_LEAST = 0.95, 20
 """A run in which so large a share of at least so many labels are of one class says more about its judge than about the

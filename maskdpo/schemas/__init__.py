@@ -1,6 +1,6 @@
 """The records that stages exchange, one JSON object per line; see docs/records.md."""
 
-from maskdpo.schemas.labels import FAILED, RIGHT, WRONG, Counts, Kind, Label, Status, group_of
+from maskdpo.schemas.labels import FAILED, RIGHT, WITHOUT_CLAIM, WRONG, Counts, Kind, Label, Status, group_of
 from maskdpo.schemas.records import (
     SIDES,
     Annotation,
@@ -23,6 +23,7 @@ __all__ = [
     "FAILED",
     "RIGHT",
     "SIDES",
+    "WITHOUT_CLAIM",
     "WRONG",
     "Annotation",
     "Counts",

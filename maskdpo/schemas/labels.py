@@ -79,3 +79,7 @@ class Kind(StrEnum):
     LIST_ITEM = "list_item"
     CODE = "code"
     TABLE = "table"
+
+
+WITHOUT_CLAIM = frozenset({Kind.HEADING, Kind.CODE})
+"""Kinds of spans that state nothing to check: they are ``no_fact`` without a judge. Rows of tables are judged."""
