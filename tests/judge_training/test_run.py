@@ -24,10 +24,10 @@ from maskdpo.cli import main
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
 from maskdpo.judge_training import run, step
-from maskdpo.judge_training.card import published
 from maskdpo.judge_training.loop import learning_rate
 from maskdpo.judge_training.run import JudgeResult, train_judge
 from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
+from maskdpo.run_folder import published
 from maskdpo.schemas import Annotation, Label, Prompt, Response
 from maskdpo.settings import load_settings
 from maskdpo.verdicts.decision import read_calibration
@@ -117,8 +117,8 @@ def test_a_language_model_becomes_a_judge_that_annotate_takes_as_it_is(
     card = (tmp_path / "judge" / "README.md").read_text()
     assert "The labels are CC BY 4.0." in card
     assert "Agreement with `gold.jsonl`" in card
-    assert "of these topics were trained on too" in card
-    assert "topics are trained on too" in capsys.readouterr().err
+    assert "of these topics were trained on, or held out" in card
+    assert "2 of its topics are among the labelled ones too" in capsys.readouterr().err
     assert str(tmp_path) not in card
     assert (tmp_path / "judge" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "judge" / "checkpoints").exists()
