@@ -8,6 +8,7 @@ from judge_data import REFERENCE, unjudged, write_data
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import write_records
+from maskdpo.judge_training.data import Data
 from maskdpo.judge_training.examples import read_examples, read_gold, split_topics, topic_of
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Prompt, Scores, Sentence, Status
 from maskdpo.text.splitters import get_splitter
@@ -148,6 +149,15 @@ def test_no_topic_is_on_both_sides_of_the_split(tmp_path: Path) -> None:
     few = split_topics(examples, 0.25, seed=3, most=15)[1]
     assert few == [e for e in held_out if e in few]
     assert len({e.topic for e in few}) == 2  # a topic has ten sentences
+
+
+def test_gold_topics_that_chose_the_weights_are_seen_too(tmp_path: Path) -> None:
+    labelled, prompts = write_data(tmp_path, BOTH, 24, topics=4)
+    train, held_out = split_topics(read_examples([labelled], [prompts])[0], 0.25, seed=0)
+    spec: Any = None
+    for gold in (train, held_out):
+        data = Data(train, held_out, gold, [], spec, tuple(BOTH), True, spec)
+        assert data.gold_seen == {example.topic for example in gold}
 
 
 def test_prompts_about_one_reference_are_one_topic() -> None:
