@@ -302,8 +302,13 @@ def test_what_was_interrupted_goes_on(world: World, monkeypatch: pytest.MonkeyPa
     [
         ("sample", {"failed": 2}, {}, ("continue", "2 prompts without an answer")),
         ("sample", {"failed": 0}, {}, ("up to date", "")),
-        ("annotate", {"whole_file": {"not_judged": 3}}, {}, ("up to date", "")),
-        ("annotate", {"whole_file": {"not_judged": 3}}, {"retry-failed": True}, ("continue", "3 sentences not judged")),
+        ("annotate", {"whole_file": {"failed": 3}}, {}, ("up to date", "")),
+        (
+            "annotate",
+            {"whole_file": {"failed": 3}},
+            {"retry-failed": True},
+            ("continue", "3 sentences without a verdict"),
+        ),
     ],
 )
 def test_what_failed_is_asked_again(

@@ -19,8 +19,7 @@ def under(rule: Rule, judge: JudgeInfo) -> JudgeInfo:
     """
     if rule.calibration is not None:
         refuse_other_judge(rule.calibration, judge)
-    found = rule.calibration.hash if rule.calibration else None
-    return judge.model_copy(update={"calibration": found, "min_confidence": rule.min_confidence})
+    return judge.model_copy(update={"calibration": rule.calibration_hash, "min_confidence": rule.min_confidence})
 
 
 def decided(sentence: Sentence, rule: Rule, before: JudgeInfo | None = None) -> Sentence:

@@ -167,6 +167,11 @@ def load_protocol(name: str) -> Protocol:
     templates = {language: loader.load(folder / language) for language in LANGUAGES if (folder / language).is_dir()}
     if not templates:
         raise UserError(f"{folder}: no templates: it needs a folder en or zh with the turns' templates")
+    for language in [language for language, loaded in templates.items() if settings.raw and "system" in loaded]:
+        raise InputError(
+            "does not go with `raw`, where the template of the turn is all that the model reads: write its text there",
+            path=folder / language / "system.j2",
+        )
     return Protocol(folder.name, digest.hexdigest()[:12], settings, templates, frozenset(loader.uses))
 
 

@@ -57,10 +57,7 @@ def relabel(annotations: Path, out: Path, rule: Rule, *, summary: Path | None = 
     if summary is not None:
         refuse_overwriting(summary, *inputs.values())
         refuse_replacing(summary)
-    options = {
-        "calibration": rule.calibration.hash if rule.calibration else None,
-        "min_confidence": rule.min_confidence,
-    }
+    options = {"calibration": rule.calibration_hash, "min_confidence": rule.min_confidence}
     run = Run(meta_file(out), "relabel", options, inputs, restart=None)
     stats = RelabelStats()
     with progress("relabel", None, "answers") as bar, record_writer(out) as write:

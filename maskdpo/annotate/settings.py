@@ -41,7 +41,8 @@ class JudgeSettings(BackendSettings):
         str,
         Option(
             "How the `llm` judge asks: `single` (one call per sentence), `joint` (one call per answer), `staged` (is "
-            "there a fact? evidence, verdict: three turns per sentence), or a folder of templates."
+            "there a fact? evidence, verdict: three turns per sentence), `yes-no` (short passages, for small models), "
+            "`granite-guardian`, or a folder of templates."
         ),
     ] = "single"
     votes: Annotated[

@@ -57,7 +57,7 @@ class SentenceCounts:
         return {
             "annotations": self.annotations,
             "sentences": self.sentences,
-            "not_judged": self.failed,
+            "failed": self.failed,
             "labels": {label.value: self.labels[label] for label in Label},
             "statuses": {status.value: self.statuses[status] for status in Status},
         }

@@ -12,7 +12,7 @@ import numpy as np
 from maskdpo.calibrate.cases import BOTH, Case, read_cases
 from maskdpo.calibrate.settings import CalibrateSettings
 from maskdpo.console import warn
-from maskdpo.errors import InputError
+from maskdpo.errors import InputError, UserError
 from maskdpo.io import atomic_write, refuse_overwriting
 from maskdpo.run_record import Run, meta_file, refuse_replacing
 from maskdpo.schemas import Label, group_of
@@ -90,7 +90,6 @@ def calibrate(settings: CalibrateSettings) -> Calibrated:
     scored, aim = found.scored, parse_aim(settings.aim)
     options = {"aim": settings.aim, "abstain": settings.abstain, "seed": settings.seed}
     run = Run(meta_file(settings.out), "calibrate", options, inputs, restart=None)
-    run.begin()
     before = [Given(case.label, right_probability(case.scores) if case.scores else None) for case in found.all]
     after = cross_validated(found.all, aim, abstain=settings.abstain, votes=found.judge.votes, seed=settings.seed)
     calibration = Calibration(
@@ -107,6 +106,7 @@ def calibrate(settings: CalibrateSettings) -> Calibrated:
     )
     with atomic_write(settings.out) as file:
         file.write(calibration.model_dump_json(indent=2).encode() + b"\n")
+        run.begin()  # an earlier file and its record stand until the new one is complete
     if settings.plot is not None:
         from maskdpo.calibrate.plot import draw_reliability
 
@@ -123,10 +123,19 @@ def cross_validated(cases: Sequence[Case], aim: Aim, *, abstain: float, votes: i
     given = [Given(case.label, None) for case in cases]
     scored = [i for i, case in enumerate(cases) if case.scores]
     for train, test in _folds([cases[i] for i in scored], seed):
-        parameters = fit(_examples([cases[scored[i]] for i in train]), aim, abstain=abstain, votes=votes)
+        parameters = _fitted([cases[scored[i]] for i in train], aim, abstain=abstain, votes=votes)
         for i in test:
             given[scored[i]] = _given(parameters, cases[scored[i]])
     return given
+
+
+def _fitted(cases: Sequence[Case], aim: Aim, *, abstain: float, votes: int) -> Parameters:
+    """The parameters for one part; those that change nothing where the other topics have no gold label that the judge
+    has a score for, which says nothing about gold as a whole."""
+    try:
+        return fit(_examples(cases), aim, abstain=abstain, votes=votes)
+    except UserError:
+        return Parameters()
 
 
 def _given(parameters: Parameters, case: Case) -> Given:
@@ -138,12 +147,15 @@ def _folds(cases: Sequence[Case], seed: int) -> Iterator[tuple[Sequence[int], Se
     """Train and test indices: a topic is never split, and each fold has about the same share of right sentences.
 
     Where shares differ, a fold with more right sentences than the others is tested with offsets that expect fewer.
+    There are no more folds than topics, or than sentences of the more frequent class; of two topics with a sentence of
+    each class, each is a fold.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     topics = [case.topic for case in cases]
     right = [group_of(case.gold) == "right" for case in cases]
-    folds = StratifiedGroupKFold(min(FOLDS, len(set(topics))), shuffle=True, random_state=seed)
+    most = min(FOLDS, len(set(topics)), max(right.count(True), right.count(False)))
+    folds = StratifiedGroupKFold(most, shuffle=True, random_state=seed) if most > 1 else GroupKFold(2)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")
         splits = list(folds.split(topics, right, groups=topics))

@@ -130,7 +130,9 @@ class _Learnt:
         """No label: the calibration finds the scores too weak for one."""
         if self.calibration is None or judge is None or not sentence.scores:
             return sentence.label, sentence.scores
-        return self.calibration.parameters.choose(sentence.scores)[0], self.calibration.apply(sentence.scores)
+        return self.calibration.parameters.choose(sentence.scores)[0], self.calibration.parameters.apply(
+            sentence.scores
+        )
 
 
 def _of_file(

@@ -154,4 +154,4 @@ def _figures(
 
 def _calibrated(verdict: Judged, calibration: Calibration) -> Judged:
     scores = verdict[1]
-    return (calibration.parameters.choose(scores)[0], calibration.apply(scores)) if scores else verdict
+    return (calibration.parameters.choose(scores)[0], calibration.parameters.apply(scores)) if scores else verdict

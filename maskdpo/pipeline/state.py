@@ -57,8 +57,8 @@ def _failed(stage: Stage, meta: RunMeta) -> str | None:
     """What a finished run has left to ask again: prompts always, sentences where the file says so."""
     if prompts := meta.counts.get("failed"):
         return f"{prompts} prompts without an answer"
-    sentences = meta.counts.get("whole_file", {}).get("not_judged")
-    return f"{sentences} sentences not judged" if sentences and stage.given.get("retry_failed") else None
+    sentences = meta.counts.get("whole_file", {}).get("failed")
+    return f"{sentences} sentences without a verdict" if sentences and stage.given.get("retry_failed") else None
 
 
 def _changed_inputs(stage: Stage, meta: RunMeta) -> Iterator[tuple[str, Path]]:

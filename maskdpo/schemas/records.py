@@ -173,7 +173,7 @@ class JudgeInfo(Record):
     template_options: str | None = None
     """The options of the chat template of the judge's model, as JSON with sorted keys."""
     calibration: str | None = None
-    """The hash of the calibration (``verdicts.calibration``) that made labels and confidences out of the scores."""
+    """The hash of the calibration (``verdicts.decision.Calibration``) that made the labels and confidences."""
     min_confidence: Fraction | None = None
     """The least confidence of a label; weaker verdicts are ``unsure``."""
     version: str = "1"

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -131,10 +132,6 @@ class Calibration(Record):
         decides = {"judge": self.judge.model_dump(mode="json"), "parameters": self.parameters.model_dump(mode="json")}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
-    def apply(self, scores: Mapping[Label, float]) -> dict[Label, float]:
-        """The calibrated probabilities of the labels: ``Parameters.apply``."""
-        return self.parameters.apply(scores)
-
 
 def classes(scores: Mapping[Label, float]) -> dict[Class, float]:
     """The sum of the scores of each class that has any."""
@@ -171,6 +168,10 @@ class Rule:
     min_confidence: float | None = None
     source: Path | None = None
     """The file of the calibration, for the records of runs."""
+
+    @cached_property
+    def calibration_hash(self) -> str | None:
+        return self.calibration.hash if self.calibration else None
 
 
 class Decision(NamedTuple):

@@ -716,7 +716,7 @@ def test_the_summary_keeps_the_whole_file_and_this_run_apart(run: Run, failed: P
         "whole_file": {
             "annotations": 10,
             "sentences": 28,
-            "not_judged": 4,
+            "failed": 4,
             "labels": {"no_hallucination": 14, "contradictory": 10, **no_fact},
             "statuses": {"ok": 24, "refused": 0, "parse_error": 0, "api_error": 4, "truncated": 0, "unsure": 0},
         },

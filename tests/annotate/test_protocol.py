@@ -112,6 +112,16 @@ def test_wrong_settings(folder: Path, settings: str, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_raw_protocol_with_a_system_text_that_nobody_would_read(folder: Path) -> None:
+    settings = folder / "protocol.yaml"
+    settings.write_text("raw: true\nturns: [{template: verdict, words: {a: no_fact, b: no_fact}}]")
+    with pytest.raises(UserError, match=r"en/system\.j2: does not go with `raw`"):
+        load_protocol(str(folder))
+    for file in folder.rglob("system.j2"):
+        file.unlink()
+    assert load_protocol(str(folder)).settings.raw
+
+
 def test_missing_and_broken_templates(folder: Path) -> None:
     (folder / "en" / "verdict.j2").write_text("{{ sentence ")
     with pytest.raises(UserError, match=r"en/verdict\.j2: not a valid template"):

@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,3 +229,53 @@ def test_from_python_in_memory_and_with_files(raw: World) -> None:
     assert sorted(judged, key=lambda r: r.id) == sorted(streamed, key=lambda r: r.id)
     with pytest.raises(UserError, match="judge: is missing"):
         list(relabel_annotations(gold, calibration="d.json"))
+
+
+# --- hardly any gold --------------------------------------------------------------------------------
+
+
+def little_gold(world: World, right: int, wrong: int, topics: int) -> None:
+    """One labelled sentence for each, of so many topics."""
+    labels = ["no_hallucination"] * right + ["hallucination"] * wrong
+    gold = []
+    for i, label in enumerate(labels):
+        row = world.rows("gold.jsonl")[2 * (i % topics) + i // topics % 2]
+        sentence = row["sentences"][i // (2 * topics)] | {"label": label}
+        gold.append(row | {"sentences": [sentence]})
+    by_id: dict[str, dict[str, Any]] = {}
+    for row in gold:
+        by_id.setdefault(row["id"], row | {"sentences": []})["sentences"] += row["sentences"]
+    world.write("gold.jsonl", list(by_id.values()))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "topics"), [(9, 9, 18), (5, 5, 10), (3, 3, 4), (2, 1, 3), (1, 1, 2), (8, 2, 10), (2, 8, 2)]
+)
+@pytest.mark.parametrize("aim", ["balanced", "precision=0.9"])
+def test_hardly_any_gold_is_calibrated_with_a_warning(
+    raw: World, right: int, wrong: int, topics: int, aim: str
+) -> None:
+    little_gold(raw, right, wrong, topics)
+    ended = raw.run(*CALIBRATE, "--aim", aim)
+    assert f"little gold: {right + wrong} sentences with scores ({right} right, {wrong} wrong) of {topics}" in ended.err
+    assert json.loads(raw.path("c.json.meta.json").read_text())["status"] == "complete"
+
+
+def test_a_part_that_nothing_can_be_fitted_to_keeps_the_scores_as_they_are() -> None:
+    """The judge has no score for no_fact, and the other topic has no other gold label."""
+    scores = {RIGHT: 0.7, WRONG: 0.3}
+    cases = [Case("a", RIGHT, RIGHT, scores), Case("a", WRONG, RIGHT, scores)]
+    cases += [Case("b", NO_FACT, RIGHT, scores), Case("b", NO_FACT, RIGHT, scores)]
+    given = cross_validated(cases, Aim(), abstain=0.0, votes=1, seed=0)
+    assert [one.label for one in given[:2]] == [RIGHT, RIGHT]
+    assert given[0].right == pytest.approx(0.7)
+
+
+def test_a_fit_that_fails_leaves_the_earlier_file_and_its_record(raw: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw.run(*CALIBRATE)
+
+    def fails(*_: object, **__: object) -> None:
+        raise UserError("nothing to fit")
+
+    monkeypatch.setattr("maskdpo.calibrate.calibrate.held", fails)
+    assert "nothing to fit" in raw.fails(*CALIBRATE)

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from calibration_world import ANNOTATE, CALIBRATE, World, make_world
 
+from maskdpo.annotate.relabel import relabel
 from maskdpo.io import read_records
 from maskdpo.schemas import Annotation, Pair, PairSentence, Status
 from maskdpo.train.data.weights import METHODS, sentence_weight
-from maskdpo.verdicts.decision import read_calibration
+from maskdpo.verdicts.decision import Calibration, Rule, read_calibration
 
 
 @pytest.fixture
@@ -70,13 +71,23 @@ def test_labels_and_confidences_are_those_of_the_calibration(calibrated: World) 
                 assert new == old
                 seen[str(new.status)] += 1
                 continue
-            probability = calibration.apply(new.scores)
+            probability = calibration.parameters.apply(new.scores)
             assert new.label is not None
             assert new.confidence == pytest.approx(probability[new.label])
             seen["changed"] += new.label != old.label
     assert seen["changed"] > 50
     assert seen["api_error"] == 1
     assert seen["ok"] == len(raw) + 1
+
+
+def test_the_hash_of_the_calibration_is_computed_once_not_per_answer(
+    calibrated: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = Rule(read_calibration(calibrated.path("c.json")))
+    of_file, computed = Calibration.hash.fget, []  # type: ignore[attr-defined]
+    monkeypatch.setattr(Calibration, "hash", property(lambda self: computed.append(1) or of_file(self)))
+    relabel(calibrated.path("raw.jsonl"), calibrated.path("new.jsonl"), rule)
+    assert len(computed) == 1
 
 
 def test_what_is_said_at_the_end(calibrated: World) -> None:
@@ -87,7 +98,7 @@ def test_what_is_said_at_the_end(calibrated: World) -> None:
     summary = json.loads(calibrated.path("s.json").read_text())
     unsure = summary["whole_file"]["statuses"]["unsure"]
     assert summary["now_unsure"] == unsure > 20
-    assert summary["whole_file"]["not_judged"] == 1  # unsure is no failure
+    assert summary["whole_file"]["failed"] == 1  # unsure is no failure
     assert "unsure" in ended.out
     assert "not judged: api_error" in ended.out
     meta = json.loads(calibrated.path("new.jsonl.meta.json").read_text())
@@ -196,4 +207,6 @@ def test_soft_counts_with_the_calibrated_confidence(calibrated: World) -> None:
     told = PairSentence(start=found.start, end=found.end, label=found.label, confidence=found.confidence)
     method = METHODS["soft"]
     row = method.chosen if found.label == "no_hallucination" else method.rejected
-    assert sentence_weight(told, row, by_confidence=True) == pytest.approx(calibration.apply(found.scores)[found.label])
+    assert sentence_weight(told, row, by_confidence=True) == pytest.approx(
+        calibration.parameters.apply(found.scores)[found.label]
+    )

@@ -75,7 +75,7 @@ def test_a_calibration_decides_labels_and_scores_of_its_judge(tmp_path: Path) ->
     judged = judged_file(tmp_path, "judged.jsonl", JUDGE, SURE)
     gold = judged_file(tmp_path, "gold.jsonl", None, SURE)
     (one, other), counts = read_examples([judged, gold], [tmp_path / "p.jsonl"], calibration=moved)
-    assert (one.label, one.scores, one.by_judge) == (Label.HALLUCINATION, moved.apply(SURE), True)
+    assert (one.label, one.scores, one.by_judge) == (Label.HALLUCINATION, moved.parameters.apply(SURE), True)
     assert (other.label, other.scores, other.by_judge) == (Label.NO_HALLUCINATION, SURE, False)
     assert counts[0].labels == {Label.HALLUCINATION: 1}
 
@@ -84,7 +84,7 @@ def test_what_a_calibration_finds_too_weak_is_left_out(tmp_path: Path) -> None:
     file = judged_file(tmp_path, "a.jsonl", JUDGE, CLOSE, SURE)
     strict = calibration(thresholds={"right": 0.8})
     examples, (count,) = read_examples([file], [tmp_path / "p.jsonl"], calibration=strict)
-    assert [example.scores for example in examples] == [strict.apply(SURE)]
+    assert [example.scores for example in examples] == [strict.parameters.apply(SURE)]
     assert count.left_out == {"unsure by the calibration": 1}
 
 
