@@ -8,7 +8,7 @@ from maskdpo.classifier.spec import ClassifierSpec
 from maskdpo.errors import UserError
 from maskdpo.judge_training.augment import augmented
 from maskdpo.judge_training.base import load_tokenizer_of
-from maskdpo.judge_training.examples import Example, FileCounts, read_examples, read_gold, split_topics
+from maskdpo.judge_training.examples import FileCounts, LabelledSentence, read_examples, read_gold, split_topics
 from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
 from maskdpo.judge_training.spec import judge_already, kind_of, new_spec
 from maskdpo.judge_training.targets import Classes, choose_classes, speaks_of
@@ -20,9 +20,9 @@ from maskdpo.verdicts.decision import read_calibration
 class Data:
     """What is trained on, before tokens."""
 
-    train: list[Example]
-    held_out: list[Example]
-    gold: list[Example]
+    train: list[LabelledSentence]
+    held_out: list[LabelledSentence]
+    gold: list[LabelledSentence]
     files: list[FileCounts]
     spec: ClassifierSpec
     classes: Classes

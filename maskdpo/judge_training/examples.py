@@ -15,7 +15,7 @@ from maskdpo.verdicts.decision import Calibration, refuse_other_judge
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class LabelledSentence:
     """A labelled sentence, with everything that a judge may see of it."""
 
     id: str
@@ -65,7 +65,7 @@ def read_examples(
     *,
     soft: bool = True,
     calibration: Calibration | None = None,
-) -> tuple[list[Example], list[FileCounts]]:
+) -> tuple[list[LabelledSentence], list[FileCounts]]:
     """All sentences with a verdict, of all files.
 
     Args:
@@ -80,7 +80,7 @@ def read_examples(
             than the calibration; or scores are to be learnt that the labels beside them do not follow from.
     """
     known: dict[Path, dict[str, Prompt]] = {file: read_prompts(file) for file in dict.fromkeys(prompts)}
-    found: list[Example] = []
+    found: list[LabelledSentence] = []
     counts: list[FileCounts] = []
     for i, file in enumerate(labelled):
         count = FileCounts(file.name, weights[i] if weights else 1.0)
@@ -137,7 +137,7 @@ class _Learnt:
 
 def _of_file(
     file: Path, prompts: Mapping[str, Prompt], count: FileCounts, prefix: str, learnt: _Learnt
-) -> Iterator[Example]:
+) -> Iterator[LabelledSentence]:
     topics: dict[str, str] = {}
     for annotation in read_answers(file, Annotation, dict(prompts)):
         learnt.check(annotation)
@@ -155,7 +155,7 @@ def _of_file(
             count.examples += 1
             count.labels[label] += 1
             count.with_scores += scores is not None
-            yield Example(
+            yield LabelledSentence(
                 id=f"{prefix}{annotation.id}#{i}",
                 prompt=prompt,
                 topic=topic,
@@ -205,8 +205,8 @@ def topic_of(prompt: Prompt) -> str:
 
 
 def split_topics(
-    examples: Sequence[Example], share: float, seed: int, most: int | None = None
-) -> tuple[list[Example], list[Example]]:
+    examples: Sequence[LabelledSentence], share: float, seed: int, most: int | None = None
+) -> tuple[list[LabelledSentence], list[LabelledSentence]]:
     """(to train on, held out): a share of the topics, at least one, chosen by a hash of seed and topic.
 
     Args:
@@ -236,7 +236,7 @@ def _rank(topic: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:{topic}".encode(errors="replace")).digest()
 
 
-def read_gold(file: Path, prompts: Sequence[Path]) -> list[Example]:
+def read_gold(file: Path, prompts: Sequence[Path]) -> list[LabelledSentence]:
     """The labelled sentences of a gold file, with the prompts of any of the given files.
 
     Raises:

@@ -7,23 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maskdpo.judge_training.examples import Example
+from maskdpo.judge_training.examples import LabelledSentence
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Span, group_of
 from maskdpo.verdicts.confusion import balanced_accuracy
 from maskdpo.verdicts.decision import CLASSES, Calibration
 from maskdpo.verdicts.estimate import Estimate, topic_draws
-from maskdpo.verdicts.figures import probability_figures, right_probability
-from maskdpo.verdicts.fitting import Aim, fit
-from maskdpo.verdicts.fitting import Example as Scored
+from maskdpo.verdicts.figures import FIGURE_NAMES, probability_figures, right_probability
+from maskdpo.verdicts.fitting import Aim, Example, fit
 
 LEAST_TO_CALIBRATE = 20
 """Held-out sentences: fewer say too little about temperature and offsets."""
-SHOWN = {
-    "auroc": "AUROC",
-    "balanced_accuracy": "balanced accuracy, three classes",
-    "brier": "Brier score",
-    "ece": "expected calibration error",
-}
+SHOWN = {"balanced_accuracy": "balanced accuracy, three classes", **FIGURE_NAMES}
 """Figures by their names in ``maskdpo calibrate``."""
 
 
@@ -38,10 +32,10 @@ stage, for stages do not know each other."""
 
 
 def judge_examples(
-    score: ScoreSentences, judge: str, examples: Sequence[Example], device: str | None
+    score: ScoreSentences, judge: str, examples: Sequence[LabelledSentence], device: str | None
 ) -> tuple[JudgeInfo, list[Judged]]:
     """What a judge says of these sentences, in their order."""
-    answers: dict[str, list[Example]] = {}
+    answers: dict[str, list[LabelledSentence]] = {}
     for example in examples:
         answers.setdefault(example.answer_id, []).append(example)
     asked = []
@@ -85,7 +79,7 @@ class Fitted(NamedTuple):
 
 
 def fit_calibration(
-    examples: Sequence[Example], judged: Sequence[Judged], judge: JudgeInfo, seed: int
+    examples: Sequence[LabelledSentence], judged: Sequence[Judged], judge: JudgeInfo, seed: int
 ) -> Fitted | None:
     """A calibration for balanced accuracy: to labels without a judge where they suffice, else to all.
 
@@ -99,18 +93,18 @@ def fit_calibration(
     return Fitted(_fit(scored, judge, seed), by_judge) if _suffices(scored) else None
 
 
-def _suffices(scored: Sequence[tuple[Example, Scores]]) -> bool:
+def _suffices(scored: Sequence[tuple[LabelledSentence, Scores]]) -> bool:
     return len(scored) >= LEAST_TO_CALIBRATE and {"right", "wrong"} <= {
         group_of(example.label) for example, _ in scored
     }
 
 
-def _fit(scored: Sequence[tuple[Example, Scores]], judge: JudgeInfo, seed: int) -> Calibration:
+def _fit(scored: Sequence[tuple[LabelledSentence, Scores]], judge: JudgeInfo, seed: int) -> Calibration:
     aim = Aim("balanced")
     return Calibration(
         judge=judge,
         aim=str(aim),
-        parameters=fit([Scored(scores, example.label) for example, scores in scored], aim),
+        parameters=fit([Example(scores, example.label) for example, scores in scored], aim),
         gold_sentences=len(scored),
         gold_topics=len({example.topic for example, _ in scored}),
         seed=seed,
@@ -118,7 +112,7 @@ def _fit(scored: Sequence[tuple[Example, Scores]], judge: JudgeInfo, seed: int) 
 
 
 def judge_figures(
-    examples: Sequence[Example], judged: Sequence[Judged], calibration: Calibration | None, seed: int
+    examples: Sequence[LabelledSentence], judged: Sequence[Judged], calibration: Calibration | None, seed: int
 ) -> JudgeFigures:
     """The figures of these verdicts. Sentences without a fact count for balanced accuracy only."""
     return JudgeFigures(
@@ -130,7 +124,7 @@ def judge_figures(
 
 
 def _figures(
-    examples: Sequence[Example], judged: Sequence[Judged], calibration: Calibration | None, seed: int
+    examples: Sequence[LabelledSentence], judged: Sequence[Judged], calibration: Calibration | None, seed: int
 ) -> dict[str, Estimate]:
     two: list[tuple[float, bool, str]] = []
     topics = {topic: i for i, topic in enumerate(dict.fromkeys(example.topic for example in examples))}

@@ -18,7 +18,7 @@ from maskdpo.classifier.inputs import (
 )
 from maskdpo.classifier.spec import ClassifierSpec
 from maskdpo.console import progress
-from maskdpo.judge_training.examples import Example
+from maskdpo.judge_training.examples import LabelledSentence
 from maskdpo.judge_training.step import Row
 from maskdpo.judge_training.targets import Classes, target_of
 
@@ -32,7 +32,7 @@ class Reader:
         self.spec, self.tokenizer = spec, tokenizer
         self._chunks = lru_cache(maxsize=REFERENCES_KEPT)(partial(reference_chunks, spec, tokenizer))
 
-    def input(self, example: Example) -> Encoded:
+    def input(self, example: LabelledSentence) -> Encoded:
         """The sentence beside the chunk that bears most on it (BM25).
 
         Raises:
@@ -46,7 +46,7 @@ class Reader:
 
 
 def make_rows(
-    examples: Sequence[Example], reader: Reader, classes: Classes, *, soft: bool, left_out: Counter[str]
+    examples: Sequence[LabelledSentence], reader: Reader, classes: Classes, *, soft: bool, left_out: Counter[str]
 ) -> list[Row]:
     """The rows of sentences, with the best passage of each. Those that cannot be used are counted by reason."""
     rows = []

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from judge_data import SAYS
 
-from maskdpo.judge_training.examples import Example
+from maskdpo.judge_training.examples import LabelledSentence
 from maskdpo.judge_training.figures import LEAST_TO_CALIBRATE, Judged, fit_calibration, judge_figures
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Span
 
@@ -13,16 +13,16 @@ RIGHT, WRONG = Label.NO_HALLUCINATION, Label.HALLUCINATION
 JUDGE = JudgeInfo(name="classifier", model="m")
 
 
-def examples(count: int, *, by_judge: bool, swapped: bool = False) -> tuple[list[Example], list[Judged]]:
+def examples(count: int, *, by_judge: bool, swapped: bool = False) -> tuple[list[LabelledSentence], list[Judged]]:
     """Sentences, right and wrong in turn, and what a judge says of them, which is the opposite where ``swapped``."""
-    found: list[Example] = []
+    found: list[LabelledSentence] = []
     judged: list[Judged] = []
     for i in range(count):
         label = (RIGHT, WRONG)[i % 2]
         text = SAYS[label]
         prompt = Prompt(id="p", prompt="?", reference="x")
         found.append(
-            Example(
+            LabelledSentence(
                 f"{by_judge}{i}#0", prompt, f"t{i // 2 % 7}", text, Span(0, len(text)), text, label, None, 1.0, by_judge
             )
         )
@@ -31,7 +31,7 @@ def examples(count: int, *, by_judge: bool, swapped: bool = False) -> tuple[list
     return found, judged
 
 
-def fitted(*parts: tuple[Sequence[Example], Sequence[Judged]]) -> tuple[str, int, bool] | None:
+def fitted(*parts: tuple[Sequence[LabelledSentence], Sequence[Judged]]) -> tuple[str, int, bool] | None:
     """Whose labels, how many, and whether a high score for right means right."""
     found = fit_calibration([e for some, _ in parts for e in some], [j for _, some in parts for j in some], JUDGE, 0)
     if found is None:

@@ -12,7 +12,7 @@ from maskdpo.api import annotate_responses
 from maskdpo.classifier.inputs import Encoded
 from maskdpo.classifier.spec import write_spec
 from maskdpo.io import write_records
-from maskdpo.judge_training.examples import Example, read_examples
+from maskdpo.judge_training.examples import LabelledSentence, read_examples
 from maskdpo.judge_training.figures import judge_examples
 from maskdpo.judge_training.rows import Reader
 from maskdpo.judge_training.settings import TrainJudgeConfig
@@ -35,7 +35,7 @@ SPANS = get_splitter("markdown").split(ANSWER, "en")
 PROMPT = Prompt(id="p", prompt="Which cities?", reference="Paris lies on the Seine. Rome lies on the Tiber.")
 
 
-def read(tmp_path: Path, labelled: Sequence[int]) -> list[Example]:
+def read(tmp_path: Path, labelled: Sequence[int]) -> list[LabelledSentence]:
     """The answer where these of its spans are in the record."""
     sentences = [
         Sentence(**span._asdict(), label=Label.NO_FACT if span.kind in WITHOUT_CLAIM else Label.NO_HALLUCINATION)
