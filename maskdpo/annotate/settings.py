@@ -86,7 +86,10 @@ CalibrationFile = Annotated[
 LeastConfidence = Annotated[
     float | None,
     Field(ge=0, le=1),
-    Option("Verdicts with a smaller confidence get no label, but the status `unsure`.", metavar="P"),
+    Option(
+        "Verdicts whose class (right, wrong, no fact) is less probable than P get no label, but the status `unsure`.",
+        metavar="P",
+    ),
 ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from maskdpo.calibrate.cases import BOTH, Case, read_cases
 from maskdpo.calibrate.settings import CalibrateSettings
 from maskdpo.console import warn
-from maskdpo.errors import InputError, UserError
+from maskdpo.errors import UserError
 from maskdpo.io import atomic_write, refuse_overwriting
 from maskdpo.run_record import Run, meta_file, refuse_replacing
 from maskdpo.schemas import Label, group_of
@@ -73,10 +73,6 @@ def calibrate(settings: CalibrateSettings) -> Calibrated:
     """
     inputs = {"annotations": settings.annotations, "gold": settings.gold}
     inputs |= {"prompts": settings.prompts} if settings.prompts else {}
-    if settings.gold == settings.annotations or (
-        settings.gold.exists() and settings.annotations.exists() and settings.gold.samefile(settings.annotations)
-    ):
-        raise InputError("is the annotations themselves; gold labels come from people", path=settings.gold)
     for out in (settings.out, settings.plot):
         if out is not None:
             refuse_overwriting(out, *inputs.values())

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskdpo.calibrate.settings import CalibrateSettings
-from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_answers, read_prompts, read_records
 from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Label, Prompt, Scores, group_of
 from maskdpo.verdicts.decision import own_verdict, scoring_judge
-from maskdpo.verdicts.gold import Match, matches
+from maskdpo.verdicts.gold import Match, check_gold, matches
 
 BOTH = ("right", "wrong")
 
@@ -46,12 +45,12 @@ def read_cases(settings: CalibrateSettings) -> Cases:
     judges: list[JudgeInfo] = []
     annotations = _of_one_judge(settings.annotations, prompts, judges)
     gold = {record.id: record for record in read_records(settings.gold, Annotation)}
-    topics = {prompt.id: prompt.topic_or_id for prompt in (prompts or {}).values()}
+    topics = {prompt.id: prompt.shared_topic for prompt in (prompts or {}).values()}
     found = list(matches(annotations, gold, topics))
     if not judges:
         raise InputError("has no judge: is it a gold file?", path=settings.annotations)
     judge = judges[0]
-    _refuse_own_labels(gold, judge, settings.gold)
+    check_gold(gold, settings.gold, settings.annotations, judges)
     if not found:
         raise UserError(
             f"{settings.annotations} and {settings.gold} share no sentence: do the ids and the texts of the answers "
@@ -79,18 +78,6 @@ def _of_one_judge(file: Path, prompts: dict[str, Prompt] | None, judges: list[Ju
             )
         judges[:] = judges or [record.judge]
         yield record
-
-
-def _refuse_own_labels(gold: dict[str, Annotation], judge: JudgeInfo, file: Path) -> None:
-    others = {record.judge for record in gold.values() if record.judge is not None}
-    if any(scoring_judge(other) == scoring_judge(judge) for other in others):
-        raise InputError(
-            "has its labels from the very judge that is to be calibrated; gold labels come from people, see "
-            "docs/calibrate.md",
-            path=file,
-        )
-    for other in sorted(others, key=str):
-        warn(f"{file}: labels of the judge {other.name} are taken as gold: the figures say how well it is imitated")
 
 
 def _case(match: Match, judge: JudgeInfo) -> Case:

@@ -126,8 +126,6 @@ class ClassifierSpec(_Part):
     """Chunks that a sentence is compared with: those that bear most on it (BM25). None: all."""
     context: Annotated[int, Field(ge=0)] = 0
     """Sentences of the answer before the judged one that are shown with it."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """A sentence is right if the probability of support is at least this."""
     tokens: Literal["max", "mean"] = "max"
     """``token-classification``: how the probabilities of wrong tokens become that of their sentence."""
 

@@ -21,8 +21,10 @@ from maskdpo.evaluate.prediction_powered import (
 from maskdpo.evaluate.settings import EvaluateSettings
 from maskdpo.html.render import SummaryTable
 from maskdpo.io import read_answers, read_prompts, read_records
+from maskdpo.run_record import holds, read_meta, record_of
 from maskdpo.schemas import Annotation, JudgeInfo, Prompt
-from maskdpo.verdicts.decision import scoring_judge
+from maskdpo.verdicts.decision import read_calibration
+from maskdpo.verdicts.gold import check_gold
 
 Gold = Mapping[str, Annotation]
 """By id."""
@@ -90,7 +92,7 @@ def evaluate_files(settings: EvaluateSettings) -> Evaluation:
                 "may come from the judges"
             )
     if settings.gold:
-        gold = _read_gold(settings.gold, settings.annotations, judges)
+        gold = _read_gold(settings.gold, settings.annotations, judges[settings.annotations])
         agreed = _agreement(settings, gold, prompts)
         estimates = _powered(settings, gold, prompts, judges)
     return Evaluation(settings.annotations, settings.compare, settings.gold, summary, comparison, agreed, estimates)
@@ -114,18 +116,31 @@ def _read(
         yield annotation
 
 
-def _read_gold(file: Path, judged: Path, judges: Mapping[Path, set[JudgeInfo | None]]) -> Gold:
+def _read_gold(file: Path, judged: Path, judges: set[JudgeInfo | None]) -> Gold:
     """Gold labels; refused where they are the very labels that they are to check."""
-    own = "gold labels are those that people gave, in a file of their own (docs/records.md)"
-    if judged.exists() and file.exists() and judged.samefile(file):
-        raise InputError(f"is the file whose labels it is to check; {own}", path=file)
     gold = {record.id: record for record in read_records(file, Annotation)}
-    named = {record.judge for record in gold.values() if record.judge is not None}
-    if {scoring_judge(judge) for judge in named} & {scoring_judge(judge) for judge in judges[judged] if judge}:
-        raise InputError(f"has its labels from the very judge of {judged}; {own}", path=file)
-    for name in sorted({judge.name for judge in named}):
-        warn(f"{file}: labels of the judge {name} are taken as gold; the figures say how well it is imitated")
+    check_gold(gold, file, judged, judges)
+    if _was_fitted_to(file, judged, judges):
+        warn(
+            f"the labels of {judged} follow from a calibration that was fitted to {file}: the figures against this "
+            "gold are too good. `maskdpo calibrate` has printed honest ones, of held-out topics"
+        )
     return gold
+
+
+def _was_fitted_to(gold: Path, judged: Path, judges: set[JudgeInfo | None]) -> bool:
+    """Whether the labels are by a calibration that was fitted to this gold file, as far as the run record beside them
+    leads to the calibration."""
+    hashes = {judge.calibration for judge in judges if judge}
+    try:
+        record = record_of(judged)
+        meta = read_meta(record) if record else None
+        if record is None or meta is None or "calibration" not in meta.paths:
+            return False
+        calibration = read_calibration(record.parent / meta.paths["calibration"])
+    except InputError:  # it is not there any more, or of another version: nothing is known
+        return False
+    return calibration.hash in hashes and holds(gold, calibration.gold_sha256)
 
 
 def _agreement(settings: EvaluateSettings, gold: Gold, prompts: dict[str, Prompt] | None) -> Agreement | None:
@@ -153,7 +168,7 @@ def _matched(file: Path, gold: Gold) -> bool:
 
 
 def _topics(prompts: Mapping[str, Prompt] | None) -> dict[str, str]:
-    return {prompt.id: prompt.topic_or_id for prompt in (prompts or {}).values()}
+    return {prompt.id: prompt.shared_topic for prompt in (prompts or {}).values()}
 
 
 def _powered(
@@ -171,7 +186,7 @@ def _powered(
         return powered(before)
     other = gold
     if settings.compare_gold:
-        other = _read_gold(settings.compare_gold, settings.compare, judges)
+        other = _read_gold(settings.compare_gold, settings.compare, judges[settings.compare])
         refused = check_drawn(other, settings.gold_drawn, settings.compare_gold.name)
     after = _sums(settings.compare, other, settings, prompts)
     return refused or compare_powered(before, after)

@@ -87,7 +87,7 @@ def _row(annotation: Annotation, length_penalty: int | None) -> Sums:
 def _by_topic(
     annotations: Iterable[Annotation], prompts: Mapping[str, Prompt] | None, length_penalty: int | None
 ) -> dict[str, Sums]:
-    topics = {prompt.id: prompt.topic_or_id for prompt in (prompts or {}).values()}
+    topics = {prompt.id: prompt.shared_topic for prompt in (prompts or {}).values()}
     sums: dict[str, Sums] = defaultdict(lambda: np.zeros(len(FIELDS)))
     for annotation in annotations:
         sums[topics.get(annotation.prompt_id, annotation.prompt_id)] += _row(annotation, length_penalty)

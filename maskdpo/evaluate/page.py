@@ -13,6 +13,7 @@ from maskdpo.html.render import Payload, SummaryTable, render
 from maskdpo.io import atomic_write
 from maskdpo.schemas import RIGHT, SIDES, WRONG, Annotation, Label, Pair, PairSentence, Prompt, Sentence, Side
 from maskdpo.schemas.training import Spans, TrainedTokens
+from maskdpo.verdicts.gold import beside_gold, matches
 
 TRAINED: Mapping[Side, frozenset[Label]] = {"chosen": RIGHT | {Label.NO_FACT}, "rejected": WRONG}
 """The labels that take part in the loss under the masks of the Mask-DPO paper."""
@@ -171,22 +172,27 @@ class _Builder:
         self.items.append({"id": item_id, "p": self.used[prompt_id], "a": list(sides)})
 
     def annotation(self, answer: Annotation) -> Payload:
-        """One answer with its sentences, and with gold labels where they are of the same text."""
-        gold = self.gold.get(answer.id)
-        spans = gold.sentences if gold is not None and gold.response == answer.response else []
+        """One answer with its sentences, and with the gold labels that the tables compare with them."""
+        gold = {judged.start: given.label for judged, given in beside_gold(matches([answer], self.gold))}
         if answer.judge is not None:
             parts = (answer.judge.name, answer.judge.model, answer.judge.protocol)
             self.judges.setdefault(" · ".join(part for part in parts if part))
         sentences = []
         for sentence in answer.sentences:
-            label = gold_label(sentence, spans)
+            label = gold.get(sentence.start)
             self.gold_sentences += label is not None
             scores = {name.value: round(score, 4) for name, score in (sentence.scores or {}).items()}
             extra = {"ev": sentence.evidence, "re": sentence.reason, "g": label, "st": sentence.status.value}
             more = {"k": sentence.kind.value, "sc": scores or None}
             sentences.append(_without_defaults(_span(sentence) | extra | more))
         return self._answer(
-            answer.id, answer.response, sentences, m=answer.model, fin=answer.finish_reason, r=answer.reasoning
+            answer.id,
+            answer.response,
+            sentences,
+            m=answer.model,
+            fin=answer.finish_reason,
+            r=answer.reasoning,
+            cal=1 if answer.judge is not None and answer.judge.calibration else None,
         )
 
     def pair_side(self, pair: Pair, side: Side, tokens: Spans | None) -> Payload:
@@ -235,15 +241,3 @@ def _without_defaults(record: Payload) -> Payload:
     """A record without the fields that have their default values, which the page adds again."""
     defaults = {"st": "ok", "k": "prose"}
     return {key: value for key, value in record.items() if value is not None and defaults.get(key) != value}
-
-
-def gold_label(sentence: Sentence, gold: Sequence[Sentence]) -> Label | None:
-    """The label of the gold sentence that shares more than half of both sentences, or None.
-
-    Splitters differ, and a label says nothing about a small part of its sentence.
-    """
-    for other in gold:
-        shared = min(sentence.end, other.end) - max(sentence.start, other.start)
-        if 2 * shared > max(sentence.end - sentence.start, other.end - other.start):
-            return other.label
-    return None

@@ -32,6 +32,10 @@ as drawn with replacement, which makes its interval longer than it could be.
 This needs no linearisation of theta, which is poor where B rests on few gold sentences. Where b = 1 it is the plain t
 interval.
 
+**Known sentences.** Headings and code are no_fact by definition: no judge sees them, and people are not asked about
+them. (1) is therefore about the other sentences, n of them, and the known ones join the divisor of right / all: with
+h_k of them in topic k, B = 1 + sum of h / n, and B moves by (h_k - n_k sum of h / n) / n with topic k.
+
 **Rare errors.** A small sample may hold none of the judge's errors, and (2) then says that there are none. As Agresti
 and Min (2005, Statistics in Medicine 24:729) do for paired proportions, half a sentence is added for either error: it
 moves nothing and adds 1 / n_eff^2 to the variance of A and of B, n_eff = W^2 / sum of w_i^2. Without it, 95% intervals
@@ -39,7 +43,7 @@ from 30 gold sentences and a judge with 20% one-sided errors covered the truth i
 or by stratum, four shares of classes), with it in 95% or more.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -48,9 +52,9 @@ from numpy.typing import NDArray
 
 from maskdpo.errors import UserError
 from maskdpo.evaluate.factuality import PRECISION, RIGHT_OF_ALL
-from maskdpo.schemas import Annotation, Sentence, group_of
+from maskdpo.schemas import WITHOUT_CLAIM, Annotation, Label, Sentence, group_of
 from maskdpo.verdicts.estimate import Estimate
-from maskdpo.verdicts.gold import Match, matches, overlapping
+from maskdpo.verdicts.gold import beside_gold, matches
 
 FIELDS = (
     "sentences",
@@ -63,9 +67,10 @@ FIELDS = (
     "gold_wrong",
     "said_right",
     "said_wrong",
+    "known",
 )
-"""Sums over the sentences of a topic: of the judge over all; over gold their number, w and w^2; weighted with w, the
-gold labels and the labels that the judge gave to these sentences."""
+"""Sums over the sentences of a topic: of the judge over all but the known ones; over gold their number, w and w^2;
+weighted with w, the gold labels and the labels that the judge gave to these sentences; the number of known ones."""
 FIGURES = (RIGHT_OF_ALL, PRECISION)
 Drawn = Literal["recorded", "random"]
 
@@ -79,7 +84,7 @@ class Powered:
     """The prediction-powered figures of one file."""
 
     gold_sentences: int
-    """Gold sentences with a known probability that stand beside a sentence of the file."""
+    """Gold sentences with a known probability that stand beside a sentence of the file that a judge has seen."""
     gold_topics: int
     figures: dict[str, Estimate]
     """By name in ``FIGURES``."""
@@ -129,22 +134,19 @@ def topic_sums(
     for annotation in annotations:
         row = sums.setdefault(topics.get(annotation.prompt_id, annotation.prompt_id), np.zeros(len(FIELDS)))
         counts = annotation.counts
-        row[:3] += len(annotation.sentences), counts.right, counts.wrong
-        for judged, sentence in _once(matches([annotation], gold)):
+        known = sum(map(_known, annotation.sentences))
+        row[:3] += len(annotation.sentences) - known, counts.right, counts.wrong
+        row[-1] += known
+        for judged, sentence in beside_gold(matches([annotation], gold)):
             probability = 1.0 if drawn == "random" else sentence.inclusion
-            if probability is not None:
-                row[3:] += _gold_row(judged, sentence, 1 / probability)
+            if probability is not None and not _known(judged):
+                row[3:-1] += _gold_row(judged, sentence, 1 / probability)
     return sums
 
 
-def _once(matched: Iterable[Match]) -> Iterator[tuple[Sentence, Sentence]]:
-    """Every judged sentence of an answer that gold speaks of, once: with the gold sentence that shares most with it."""
-    found: dict[int, tuple[Sentence, list[Sentence]]] = {}
-    for _, judged, gold, _ in matched:
-        if judged is not None:
-            found.setdefault(judged.start, (judged, []))[1].append(gold)
-    for judged, labelled in found.values():
-        yield judged, overlapping(labelled, judged) or labelled[0]
+def _known(sentence: Sentence) -> bool:
+    """Whether the label follows from the kind of the span, without a judge."""
+    return sentence.kind in WITHOUT_CLAIM and sentence.label is Label.NO_FACT
 
 
 def _gold_row(judged: Sentence, gold: Sentence, w: float) -> Array:
@@ -228,12 +230,14 @@ def _slope(ratio: _Ratio) -> Array:
 
 
 def _ratio(table: Array, name: str) -> _Ratio:
-    n, right, wrong, gold, w, w_squared, gold_right, gold_wrong, said_right, said_wrong = table.T
+    n, right, wrong, gold, w, w_squared, gold_right, gold_wrong, said_right, said_wrong, known = table.T
     whole = name == RIGHT_OF_ALL
     truth = np.stack([gold_right, w if whole else gold_right + gold_wrong])
     said = np.stack([said_right, w if whole else said_right + said_wrong])
     judge = np.stack([right, n if whole else right + wrong])
-    mean_truth, by_gold = truth.sum(1) / w.sum(), _influence(truth, w)
+    joined = np.stack([np.zeros_like(n), known if whole else np.zeros_like(n)])
+    mean_truth = truth.sum(1) / w.sum() + joined.sum(1) / n.sum()
+    by_gold = _influence(truth, w) + _influence(joined, n)
     mean_judge, by_judge = judge.sum(1) / n.sum() - said.sum(1) / w.sum(), _influence(judge, n) - _influence(said, w)
     lam = _tuned(mean_truth, by_gold, by_judge)
     top, bottom = (float(mean) for mean in mean_truth + lam * mean_judge)

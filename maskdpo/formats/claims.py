@@ -7,13 +7,12 @@ its text (``context``) becomes the beginning of the answer. Rows without a topic
 reference.
 """
 
-import hashlib
 from typing import Annotated
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from maskdpo.schemas import Annotation, Label, Prompt, Scores, Sentence
-from maskdpo.schemas.records import Language
+from maskdpo.schemas.records import Language, reference_topic
 
 SEPARATOR = "\n"  # between context and sentence
 
@@ -39,7 +38,7 @@ def claim_prompt(row: ClaimRow, line: int) -> Prompt:
         id=_id(row, line),
         prompt=row.question or "",
         reference=row.reference,
-        topic=row.topic or _topic(row.reference),
+        topic=row.topic or reference_topic([row.reference] if isinstance(row.reference, str) else row.reference),
         language=row.language,
     )
 
@@ -52,8 +51,3 @@ def claim_annotation(row: ClaimRow, line: int) -> Annotation:
 
 def _id(row: ClaimRow, line: int) -> str:
     return row.id or f"row-{line}"
-
-
-def _topic(reference: str | list[str]) -> str:
-    text = reference if isinstance(reference, str) else "\n\n".join(reference)
-    return "reference-" + hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]

@@ -21,7 +21,7 @@ class LabelledSentence:
     id: str
     prompt: Prompt
     topic: str
-    """What is held out together: the topic of the prompt or, where it has none, its reference."""
+    """What is held out together (``Prompt.shared_topic``)."""
     answer: str
     """The whole answer."""
     span: Span
@@ -130,9 +130,8 @@ class _Learnt:
         """No label: the calibration finds the scores too weak for one."""
         if self.calibration is None or judge is None or not sentence.scores:
             return sentence.label, sentence.scores
-        return self.calibration.parameters.choose(sentence.scores)[0], self.calibration.parameters.apply(
-            sentence.scores
-        )
+        decides = self.calibration.parameters
+        return decides.choose(sentence.scores)[0], decides.apply(sentence.scores)
 
 
 def _of_file(
@@ -142,7 +141,7 @@ def _of_file(
     for annotation in read_answers(file, Annotation, dict(prompts)):
         learnt.check(annotation)
         prompt = prompts[annotation.prompt_id]
-        topic = topics.setdefault(prompt.id, topic_of(prompt))
+        topic = topics.setdefault(prompt.id, prompt.shared_topic)
         spans = _spans_of(annotation, prompt)
         for i, sentence in enumerate(annotation.sentences):
             if reason := _left_out(sentence, prompt):
@@ -195,13 +194,6 @@ def _left_out(sentence: Sentence, prompt: Prompt) -> str | None:
     if not any(passage.strip() for passage in prompt.passages):
         return "without a reference"
     return None
-
-
-def topic_of(prompt: Prompt) -> str:
-    """The topic, or else a hash of the reference: prompts about one text must not be on both sides of a split."""
-    if prompt.topic is not None:
-        return prompt.topic
-    return "reference " + hashlib.sha256("\n\n".join(prompt.passages).encode(errors="replace")).hexdigest()[:16]
 
 
 def split_topics(

@@ -21,6 +21,7 @@ from maskdpo.judge_training.targets import Target
 from maskdpo.models import compute_type
 from maskdpo.schemas import Label, group_of
 from maskdpo.verdicts.confusion import balanced_accuracy
+from maskdpo.verdicts.decision import likeliest
 from maskdpo.verdicts.figures import auroc, right_probability
 
 
@@ -165,7 +166,7 @@ def scores_of(labels: Sequence[Label], probabilities: Sequence[float]) -> dict[L
 def _figures(scores: Sequence[dict[Label, float]], labels: Sequence[Label]) -> tuple[float | None, float | None]:
     groups = ("right", "wrong", "no_fact")
     gold = np.array([groups.index(group_of(label)) for label in labels])
-    said = np.array([groups.index(group_of(max(one, key=one.__getitem__))) for one in scores])
+    said = np.array([groups.index(group_of(likeliest(one))) for one in scores])
     table = np.zeros((3, 3))
     np.add.at(table, (gold, said), 1)
     two = [i for i, label in enumerate(labels) if group_of(label) != "no_fact"]

@@ -1,5 +1,6 @@
 """Pydantic records. Spans count Unicode code points of the exact response string and are half-open: [start, end)."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from datetime import date
@@ -72,13 +73,24 @@ class Prompt(FileRecord):
     reference: str | list[str] | None = None
     """The text that answers are judged against, whole or in passages."""
     topic: Id | None = None
-    """What the prompt is about: splits and intervals are by topic. None: the prompt is its own topic."""
+    """What the prompt is about: splits and intervals are by topic (None: see ``shared_topic``). The pairs of a prompt
+    without one have its id as their topic."""
     language: Language | None = None
     meta: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def topic_or_id(self) -> str:
         return self.topic or self.id
+
+    @property
+    def shared_topic(self) -> str:
+        """What must not be on both sides of a split, and what intervals draw as one.
+
+        The topic or, without one, a hash of the reference, for answers about one text are not independent; without
+        both, the id.
+        """
+        has_reference = any(passage.strip() for passage in self.passages)
+        return self.topic or (reference_topic(self.passages) if has_reference else self.id)
 
     @property
     def passages(self) -> list[str]:
@@ -93,6 +105,11 @@ class Prompt(FileRecord):
         if isinstance(self.prompt, str):
             return self.prompt
         return next((m.content for m in reversed(self.prompt) if m.role == "user"), self.prompt[-1].content)
+
+
+def reference_topic(passages: Sequence[str]) -> str:
+    """The topic of all prompts with the same reference."""
+    return "reference-" + hashlib.sha256("\n\n".join(passages).encode(errors="replace")).hexdigest()[:16]
 
 
 class Response(FileRecord):

@@ -144,8 +144,14 @@ def classes(scores: Mapping[Label, float]) -> dict[Class, float]:
 
 
 def likeliest(scores: Mapping[Label, float]) -> Label:
-    """The label with the greatest score; of equal ones the first in the order of ``Label``."""
-    return max((label for label in Label if label in scores), key=scores.__getitem__)
+    """The label that scores stand for: the likeliest one of the likeliest class.
+
+    Three classes are compared, not labels: with right .40, contradictory .25 and unverifiable .35 a sentence is wrong
+    at .60. Of equal classes the first one of ``CLASSES`` is taken, of equal labels the first one of ``Label``.
+    """
+    of_class = classes(scores)
+    best = max((name for name in CLASSES if name in of_class), key=of_class.__getitem__)
+    return max((label for label in Label if label in scores and group_of(label) == best), key=scores.__getitem__)
 
 
 def compatible(gold: Label, labels: Collection[Label]) -> list[Label]:
@@ -186,20 +192,22 @@ def decide(label: Label | None, confidence: float | None, scores: Mapping[Label,
     """The label of a sentence by a rule.
 
     Args:
-        label: the judge's own label; None: the likeliest one by its scores.
+        label: the judge's own label; None: that of its scores (``likeliest``).
         confidence: the judge's own; None: the score of the label.
 
     Returns:
         The status ``ok``, or ``unsure`` without a label and a confidence. With a calibration the confidence is the
-        calibrated probability of the label's class (``Parameters.choose``). A verdict without scores keeps its label
-        under a calibration, and one that also has no confidence keeps it under a least confidence: nothing is known
-        that could weaken it.
+        calibrated probability of the label's class (``Parameters.choose``). The least confidence is compared with the
+        probability of the label's class, calibrated or not, and without scores with the confidence. A verdict without
+        scores keeps its label under a calibration, and one that also has no confidence keeps it under a least
+        confidence: nothing is known that could weaken it.
 
     Raises:
         ValueError: neither a label nor scores.
     """
     if rule.calibration is not None and scores:
         label, confidence = rule.calibration.parameters.choose(scores)
+        sure: float | None = confidence
     else:
         if label is None:
             if not scores:
@@ -207,7 +215,8 @@ def decide(label: Label | None, confidence: float | None, scores: Mapping[Label,
             label = likeliest(scores)
         if confidence is None and scores:
             confidence = scores.get(label)
-    weak = rule.min_confidence is not None and confidence is not None and confidence < rule.min_confidence
+        sure = next((p for name, p in classes(scores or {}).items() if name == group_of(label)), confidence)
+    weak = rule.min_confidence is not None and sure is not None and sure < rule.min_confidence
     if label is None or weak:
         return Decision(None, Status.UNSURE, None)
     return Decision(label, Status.OK, confidence)
@@ -263,8 +272,9 @@ def refuse_other_judge(calibration: Calibration, judge: JudgeInfo) -> None:
 def own_verdict(sentence: Sentence, judge: JudgeInfo) -> tuple[Label | None, float | None]:
     """Label and confidence of a sentence as its judge gave them, before any rule.
 
-    Where a rule has replaced them, the likeliest label by the scores and its score. This is what the judge gave, except
-    where the turns of a protocol (``staged``) led elsewhere. Without scores, what is there.
+    Where a rule has replaced them, the label of the scores (``likeliest``) and its score. This is what a classifier
+    gave. An LLM's label is its word: it is another one where no wrong label was as likely as right but all together
+    are likelier, and where the turns of a protocol (``staged``) led elsewhere. Without scores, what is there.
     """
     replaced = sentence.status is Status.UNSURE or judge.calibration is not None
     if not replaced or not sentence.scores:

@@ -1,9 +1,34 @@
 """Judged sentences beside gold sentences."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
-from maskdpo.schemas import Annotation, Sentence
+from maskdpo.console import warn
+from maskdpo.errors import InputError
+from maskdpo.schemas import Annotation, JudgeInfo, Sentence
+from maskdpo.verdicts.decision import scoring_judge
+
+PEOPLE = "gold labels are those that people gave, in a file of their own (docs/records.md)"
+
+
+def check_gold(gold: Mapping[str, Annotation], file: Path, judged: Path, judges: Iterable[JudgeInfo | None]) -> None:
+    """Refuse gold labels that are the very labels that they are to check, and warn of those of another judge.
+
+    Args:
+        gold: by id, out of ``file``.
+        judges: those of the annotations ``judged``.
+
+    Raises:
+        InputError: it is the same file, or labels of the same judge.
+    """
+    if file == judged or (file.exists() and judged.exists() and judged.samefile(file)):
+        raise InputError(f"is the file whose labels it is to check; {PEOPLE}", path=file)
+    named = {record.judge for record in gold.values() if record.judge is not None}
+    if {scoring_judge(judge) for judge in named} & {scoring_judge(judge) for judge in judges if judge}:
+        raise InputError(f"has its labels from the very judge of {judged}; {PEOPLE}", path=file)
+    for name in sorted({judge.name for judge in named}):
+        warn(f"{file}: labels of the judge {name} are taken as gold; the figures say how well it is imitated")
 
 
 class Match(NamedTuple):
@@ -35,6 +60,16 @@ def matches(
         for sentence in answer.sentences:
             if sentence.label is not None:
                 yield Match(annotation, overlapping(annotation.sentences, sentence), sentence, topic)
+
+
+def beside_gold(matched: Iterable[Match]) -> Iterator[tuple[Sentence, Sentence]]:
+    """Every judged sentence of an answer that gold speaks of, once: with the gold sentence that shares most with it."""
+    found: dict[int, tuple[Sentence, list[Sentence]]] = {}
+    for _, judged, gold, _ in matched:
+        if judged is not None:
+            found.setdefault(judged.start, (judged, []))[1].append(gold)
+    for judged, labelled in found.values():
+        yield judged, overlapping(labelled, judged) or labelled[0]
 
 
 def overlapping(sentences: Iterable[Sentence], wanted: Sentence) -> Sentence | None:

@@ -107,6 +107,13 @@ def test_no_topic_is_fitted_to_and_tested_on() -> None:
     assert low is not None and high is not None and high - low > 0.2  # 40 topics, not 400 sentences
 
 
+def test_prompts_without_a_topic_that_share_a_reference_are_one_topic(raw: World) -> None:
+    rows = [row | {"reference": f"It is {row['topic']}.", "topic": None} for row in raw.rows("prompts.jsonl")]
+    raw.write("prompts.jsonl", rows)
+    raw.run(*CALIBRATE)
+    assert read_calibration(raw.path("c.json")).gold_topics == 60  # of 120 prompts
+
+
 def test_precision_and_abstention_leave_sentences_unsure(raw: World) -> None:
     raw.run(*CALIBRATE, "--aim", "precision=0.9")
     found = read_calibration(raw.path("c.json"))
@@ -162,9 +169,9 @@ def test_sentences_that_failed_lower_the_coverage_and_headings_count(raw: World)
 
 def test_gold_that_is_no_gold(raw: World) -> None:
     words = ("calibrate", "raw.jsonl", "--out", "c.json", "--gold")
-    assert "is the annotations themselves" in raw.fails(*words, "raw.jsonl")
+    assert "is the file whose labels it is to check" in raw.fails(*words, "raw.jsonl")
     raw.write("copy.jsonl", raw.rows("raw.jsonl"))
-    assert "has its labels from the very judge that is to be calibrated" in raw.fails(*words, "copy.jsonl")
+    assert "has its labels from the very judge of raw.jsonl" in raw.fails(*words, "copy.jsonl")
     assert "no such file" in raw.fails(*words, "none.jsonl")
     raw.write("other.jsonl", [row | {"id": row["id"] + "x"} for row in raw.rows("gold.jsonl")])
     assert "share no sentence: do the ids and the texts of the answers match?" in raw.fails(*words, "other.jsonl")
@@ -279,3 +286,19 @@ def test_a_fit_that_fails_leaves_the_earlier_file_and_its_record(raw: World, mon
 
     monkeypatch.setattr("maskdpo.calibrate.calibrate.held", fails)
     assert "nothing to fit" in raw.fails(*CALIBRATE)
+
+
+# --- what evaluate says of it ------------------------------------------------------------------------
+
+
+def test_evaluating_with_the_gold_that_was_fitted_to_is_said(raw: World) -> None:
+    raw.run(*CALIBRATE)
+    raw.run("relabel", "raw.jsonl", "--calibration", "c.json", "--out", "new.jsonl")
+    evaluate = ("--prompts", "prompts.jsonl", "--gold")
+    said = " ".join(raw.run("evaluate", "new.jsonl", *evaluate, "gold.jsonl").err.split())
+    assert "follow from a calibration that was fitted to gold.jsonl: the figures against this gold are too good" in said
+    assert "too good" not in raw.run("evaluate", "raw.jsonl", *evaluate, "gold.jsonl").err
+    raw.write("other.jsonl", raw.rows("gold.jsonl")[:60])
+    assert "too good" not in raw.run("evaluate", "new.jsonl", *evaluate, "other.jsonl").err
+    raw.path("c.json").unlink()
+    assert "too good" not in raw.run("evaluate", "new.jsonl", *evaluate, "gold.jsonl").err

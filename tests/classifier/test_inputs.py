@@ -168,7 +168,7 @@ def test_a_spec_that_cannot_be(changes: dict[str, Any], message: str, tmp_path: 
 
 
 def test_where_a_spec_comes_from(tmp_path: Path) -> None:
-    made = spec(threshold=0.7, chunk={"size": 100, "unit": "words"})
+    made = spec(max_length=300, chunk={"size": 100, "unit": "words"})
     write_spec(made, tmp_path)
     assert load_spec(str(tmp_path)) == ("classifier.yaml", made)
     (tmp_path / "classifier.yaml").rename(tmp_path / "mine.yaml")
@@ -189,8 +189,8 @@ def test_a_judge_on_the_hub_brings_its_spec(tmp_path: Path, monkeypatch: pytest.
         raise LocalEntryNotFoundError("no such file, and no connection")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    write_spec(spec(threshold=0.7), tmp_path)
-    assert load_spec("me/judge") == ("classifier.yaml", spec(threshold=0.7))
+    write_spec(spec(max_length=300), tmp_path)
+    assert load_spec("me/judge") == ("classifier.yaml", spec(max_length=300))
     for other in ("me/other", "no/such/folder", "lytang/MiniCheck-RoBERTa-Large"):
         if other in presets():
             assert load_spec(other)[0] == other
@@ -203,7 +203,7 @@ def test_a_judge_on_the_hub_brings_its_spec(tmp_path: Path, monkeypatch: pytest.
 def test_the_hash_is_that_of_what_decides_scores() -> None:
     made = spec()
     assert made.hash == spec(licence="MIT", notes="x", published=[{"figure": "x", "source": "y"}]).hash
-    assert made.hash != spec(threshold=0.6).hash
+    assert made.hash != spec(max_length=256).hash
     assert len({each.hash for each in presets().values()}) == len(presets()) - 1  # the two of LettuceDetect ask alike
 
 

@@ -215,3 +215,10 @@ def test_a_win_by_filler_is_seen() -> None:
     assert won.won_by_filler == [RIGHT_OF_ALL, PRECISION]
     assert fair.difference[PRECISION].low > 0
     assert fair.won_by_filler == lost.won_by_filler == []
+
+
+def test_prompts_without_a_topic_that_share_a_reference_are_one_topic() -> None:
+    judged = [answer("r", f"q{i}") for i in range(4)]
+    prompts = {f"q{i}": Prompt(id=f"q{i}", prompt="?", reference=f"Text {i % 2}.") for i in range(4)}
+    assert summarise(judged, prompts).topics == 2
+    assert summarise(judged).topics == 4

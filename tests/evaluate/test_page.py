@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from maskdpo.evaluate.page import PageStats, gold_label, write_page, write_pairs_page
+from maskdpo.evaluate.page import PageStats, write_page, write_pairs_page
 from maskdpo.html import render as html_module
 from maskdpo.html.render import SummaryTable
 from maskdpo.schemas import (
@@ -23,6 +23,7 @@ from maskdpo.schemas import (
     Sentence,
     Status,
 )
+from maskdpo.verdicts.gold import matches
 
 HOSTILE = "<script>alert(1)</script> </script><!-- & \u2028 \u2029 ]]> \u202eevil\u202c"
 
@@ -155,13 +156,25 @@ def test_gold_is_set_beside_the_sentence_that_it_speaks_of(tmp_path: Path) -> No
     assert write_page(tmp_path / "r.html", [judged], title="T", gold=other_text).gold_sentences == 0
 
 
-@pytest.mark.parametrize(
-    ("span", "expected"),
-    [((0, 10), Label.NO_FACT), ((2, 10), Label.NO_FACT), ((0, 30), None), ((0, 4), None), ((40, 50), None)],
-)
-def test_gold_needs_more_than_half_of_both_spans(span: tuple[int, int], expected: Label | None) -> None:
-    sentence = Sentence(start=span[0], end=span[1], label=Label.NO_HALLUCINATION)
-    assert gold_label(sentence, [Sentence(start=0, end=10, label=Label.NO_FACT)]) is expected
+def test_gold_is_matched_as_the_tables_match_it(tmp_path: Path) -> None:
+    """However sentences are cut: each gold sentence stands beside the one that shares most with it."""
+    spans = [(0, 4), (4, 20), (20, 30)]
+    sentences = [Sentence(start=start, end=end, label=Label.NO_HALLUCINATION) for start, end in spans]
+    judged = Annotation(id="a", prompt_id="p", response="x" * 30, sentences=sentences)
+    cut = [Sentence(start=0, end=12, label=Label.NO_FACT), Sentence(start=12, end=30, label=Label.HALLUCINATION)]
+    gold = {"a": judged.model_copy(update={"sentences": cut})}
+    write_page(tmp_path / "r.html", [judged], title="T", gold=gold)
+    shown = payload((tmp_path / "r.html").read_text())["items"][0]["a"][0]["s"]
+    matched = {m.sentence.start: m.gold.label for m in matches([judged], gold) if m.sentence}
+    assert {s["b"]: s["g"] for s in shown if "g" in s} == matched == {4: Label.NO_FACT, 20: Label.HALLUCINATION}
+
+
+def test_the_page_knows_whether_labels_come_from_a_calibration(tmp_path: Path) -> None:
+    judged = annotation("aaaabbbb", labels=(Label.NO_HALLUCINATION, Label.CONTRADICTORY))
+    by_rule = judged.model_copy(update={"judge": JudgeInfo(name="llm", calibration="x")})
+    write_page(tmp_path / "r.html", [judged, by_rule], title="T")
+    items = payload((tmp_path / "r.html").read_text())["items"]
+    assert [item["a"][0].get("cal") for item in items] == [None, 1]
 
 
 def make_pair(**changes: Any) -> Pair:

@@ -10,7 +10,7 @@ from browser import Browser
 
 from maskdpo.evaluate.page import write_page, write_pairs_page
 from maskdpo.html.render import SummaryTable
-from maskdpo.schemas import Annotation, Label, Pair, PairSentence, Prompt, Sentence, Status
+from maskdpo.schemas import Annotation, JudgeInfo, Label, Pair, PairSentence, Prompt, Sentence, Status
 from maskdpo.verdicts.figures import ece, reliability
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
@@ -269,6 +269,31 @@ def test_unsure_sentences_have_a_look_a_filter_and_a_place_of_their_own(browser:
     browser.find("#clear").click()
     browser.find(".chip[data-label=none]").click()
     assert shown(browser) == ["p3"]
+
+
+def test_under_a_calibration_doubt_is_by_its_confidence(browser: Browser, tmp_path: Path) -> None:
+    """The raw scores of a judge that says right to everything are sure of everything."""
+    judge = JudgeInfo(name="llm", calibration="x")
+    raw = [scored(i, [{RIGHT: p, WRONG: 1 - p}], threshold=0) for i, p in enumerate((0.6, 0.99, 0.95, 0.9))]
+    changes: list[dict[str, object]] = [
+        {"confidence": 0.9},
+        {"confidence": 0.55},
+        {"label": None, "confidence": None, "status": Status.UNSURE},
+        {"confidence": 0.7},
+    ]
+    answers = [
+        a.model_copy(update={"judge": judge, "sentences": [a.sentences[0].model_copy(update=change)]})
+        for a, change in zip(raw, changes, strict=True)
+    ]
+    out = tmp_path / "r.html"
+    write_page(out, answers, title="T")
+    browser.open(out)
+    browser.choose("sort", "doubt")
+    assert shown(browser) == ["p2", "p1", "p3", "p0"]
+    write_page(out, [a.model_copy(update={"judge": None}) for a in answers], title="T")
+    browser.open(out)
+    browser.choose("sort", "doubt")
+    assert shown(browser)[0] == "p0"
 
 
 def test_pages_without_unsure_sentences_do_not_speak_of_them(browser: Browser, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from maskdpo.evaluate.prediction_powered import (
     powered,
     topic_sums,
 )
-from maskdpo.schemas import Annotation, Label, Sentence, Status
+from maskdpo.schemas import Annotation, Kind, Label, Sentence, Status
 
 LABELS = {"r": Label.NO_HALLUCINATION, "w": Label.CONTRADICTORY, "n": Label.NO_FACT}
 ALL, PRECISION = FIGURES
@@ -48,9 +48,9 @@ def test_sums_by_hand() -> None:
     # two gold sentences have a probability and a label: right, said to be right, 1/0.5; right, said to be wrong, 1/0.2
     assert dict(zip(FIELDS, sums["t"], strict=True)) == pytest.approx(
         {"sentences": 5, "right": 3, "wrong": 1, "gold": 2, "w": 7, "w_squared": 29}
-        | {"gold_right": 7, "gold_wrong": 0, "said_right": 2, "said_wrong": 5}
+        | {"gold_right": 7, "gold_wrong": 0, "said_right": 2, "said_wrong": 5, "known": 0}
     )
-    assert sums["q"].tolist() == [2, 1] + [0] * 8
+    assert sums["q"].tolist() == [2, 1] + [0] * 9
     alike = topic_sums(judged, gold, {"p": "t"}, "random")["t"]
     assert dict(zip(FIELDS, alike, strict=True))["w"] == 3
 
@@ -112,11 +112,13 @@ def chosen(rng: np.random.Generator, design: str, judged: Array) -> Array:
     return chance.reshape(judged.shape)
 
 
-def sums_of(truth: Array, judged: Array, chance: Array) -> Mapping[str, Array]:
+def sums_of(truth: Array, judged: Array, chance: Array, headings: Array | None = None) -> Mapping[str, Array]:
+    """``headings``: [topics] sentences of each topic that are no fact by their kind."""
     w = np.divide(1, chance, out=np.zeros_like(chance), where=chance > 0)
     table = [np.ones_like(w), judged == 0, judged == 1, w > 0, w, w * w]
     table += [w * (labels == label) for labels in (truth, judged) for label in (0, 1)]
-    return {str(i): row for i, row in enumerate(np.stack([column.sum(1) for column in table], 1).astype(float))}
+    columns = [column.sum(1) for column in table] + [np.zeros(len(w)) if headings is None else headings]
+    return {str(i): row for i, row in enumerate(np.stack(columns, 1).astype(float))}
 
 
 TRUE = {ALL: 0.5, PRECISION: 0.5 / 0.85}
@@ -146,6 +148,46 @@ def test_intervals_hold_the_truth_where_those_of_the_judge_do_not(design: str, s
         assert held[name] / draws >= 0.93
         assert plain[name] / draws < 0.5
         assert abs(np.mean(errors[name])) < 0.01
+
+
+@pytest.mark.parametrize("design", ["sentences", "strata", "topics"])
+def test_a_quarter_of_headings_without_gold_biases_nothing(design: str) -> None:
+    """Nobody labels headings: right / all counts them all the same, and topics with many of them have less else."""
+    rng = np.random.default_rng(7)
+    draws, held = 300, dict.fromkeys(FIGURES, 0)
+    errors: dict[str, list[float]] = {name: [] for name in FIGURES}
+    true = {ALL: 0.75 * TRUE[ALL], PRECISION: TRUE[PRECISION]}
+    for _ in range(draws):
+        truth, judged = world(rng, 0.2)
+        headings = rng.poisson(SIZE / 3, TOPICS)
+        found = powered(sums_of(truth, judged, chosen(rng, design, judged), headings))
+        assert not isinstance(found, str)
+        for name in FIGURES:
+            held[name] += found.figures[name].low <= true[name] <= found.figures[name].high
+            errors[name].append(found.figures[name].value - true[name])
+    for name in FIGURES:
+        assert held[name] / draws >= 0.93
+        assert abs(np.mean(errors[name])) < 0.01
+
+
+def test_headings_and_code_are_known_and_count_in_right_of_all_alone() -> None:
+    def with_heading(record: Annotation) -> Annotation:
+        heading = Sentence(start=0, end=2, label=LABELS["n"], kind=Kind.HEADING)
+        return record.model_copy(update={"sentences": [heading, *record.sentences[1:]]})
+
+    judged = [with_heading(answer("nrww", f"a{i}")) for i in range(6)]
+    gold = by_id(*(answer("?rww" if i % 2 else "?rrw", f"a{i}") for i in range(6)))
+    sums = topic_sums(judged, gold, {}, "random")
+    assert dict(zip(FIELDS, sums["a0"], strict=True))["known"] == 1
+    assert dict(zip(FIELDS, sums["a0"], strict=True))["sentences"] == 3
+    found = powered(sums)
+    assert not isinstance(found, str)
+    assert found.figures[ALL].value == pytest.approx(9 / 24)
+    assert found.figures[PRECISION].value == pytest.approx(9 / 18)
+    labelled = by_id(*(answer("n" + "rww", f"a{i}") for i in range(6)))
+    with_gold = powered(topic_sums(judged, labelled, {}, "random"))
+    assert not isinstance(with_gold, str)
+    assert with_gold.gold_sentences == 18, "gold on headings says nothing that is not known"
 
 
 @pytest.mark.parametrize("design", ["sentences", "topics"])
@@ -205,7 +247,7 @@ def test_a_judge_who_knows_much_shortens_the_interval() -> None:
 
 def test_errors_that_the_sample_does_not_show_are_reckoned_with() -> None:
     """30 gold sentences without an error do not show that there are none: at most about one in ten is."""
-    sums = {str(i): np.array([10, 5, 5, 1, 1, 1, i % 2, 1 - i % 2, i % 2, 1 - i % 2.0]) for i in range(30)}
+    sums = {str(i): np.array([10, 5, 5, 1, 1, 1, i % 2, 1 - i % 2, i % 2, 1 - i % 2, 0.0]) for i in range(30)}
     found = powered(sums)
     assert not isinstance(found, str)
     assert found.figures[ALL].value == pytest.approx(0.5)

@@ -9,7 +9,7 @@ from judge_data import REFERENCE, unjudged, write_data
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import write_records
 from maskdpo.judge_training.data import Data
-from maskdpo.judge_training.examples import read_examples, read_gold, split_topics, topic_of
+from maskdpo.judge_training.examples import read_examples, read_gold, split_topics
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Prompt, Scores, Sentence, Status
 from maskdpo.text.splitters import get_splitter
 from maskdpo.verdicts.decision import Calibration, Parameters
@@ -162,8 +162,10 @@ def test_gold_topics_that_chose_the_weights_are_seen_too(tmp_path: Path) -> None
 
 def test_prompts_about_one_reference_are_one_topic() -> None:
     one, other = (Prompt(id=id_, prompt="?", reference=REFERENCE) for id_ in "ab")
-    assert topic_of(one) == topic_of(other) != topic_of(Prompt(id="c", prompt="?", reference="Something else."))
-    assert topic_of(one.model_copy(update={"topic": "mills"})) == "mills"
+    assert one.shared_topic == other.shared_topic
+    assert one.shared_topic != Prompt(id="c", prompt="?", reference="Something else.").shared_topic
+    assert one.model_copy(update={"topic": "mills"}).shared_topic == "mills"
+    assert Prompt(id="d", prompt="?", reference=[" "]).shared_topic == "d"
 
 
 def test_a_single_topic_cannot_be_held_out(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from maskdpo.verdicts.decision import (
     classes,
     compatible,
     decide,
+    likeliest,
     own_verdict,
     read_calibration,
     refuse_other_judge,
@@ -204,3 +205,38 @@ def test_a_file_and_what_is_none(tmp_path: Path) -> None:
         read_calibration(file)
     with pytest.raises(InputError, match="no such file"):
         read_calibration(tmp_path / "none.json")
+
+
+# --- one rule for what scores say without a calibration ----------------------------------------------
+
+THREE_WAYS = {RIGHT: 0.4, UNVER: 0.35, CONTRA: 0.25}
+
+
+@given(scores())
+def test_what_scores_say_is_what_parameters_that_change_nothing_choose(s: dict[Label, float]) -> None:
+    found = sorted(classes(s).values(), reverse=True)
+    assume(len(found) == 1 or found[0] - found[1] > 1e-3)
+    inside = sorted((v for k, v in s.items() if group_of(k) == group_of(likeliest(s))), reverse=True)
+    assume(len(inside) == 1 or inside[0] - inside[1] > 1e-6)
+    assert likeliest(s) == Parameters().choose(s)[0]
+
+
+def test_the_class_is_decided_before_the_label() -> None:
+    assert likeliest(THREE_WAYS) == UNVER
+    assert likeliest({WRONG_: 0.5, RIGHT: 0.5}) == RIGHT  # of equal ones the first
+    assert decide(None, None, THREE_WAYS, Rule()) == (UNVER, Status.OK, 0.35)
+    unsure = Sentence(start=0, end=1, status=Status.UNSURE, scores=THREE_WAYS)
+    assert own_verdict(unsure, JUDGE) == (UNVER, 0.35)
+    replaced = Sentence(start=0, end=1, label=RIGHT, confidence=0.9, scores=THREE_WAYS)
+    assert own_verdict(replaced, JUDGE.model_copy(update={"calibration": "x"})) == (UNVER, 0.35)
+
+
+@pytest.mark.parametrize("rule", [Rule(None, 0.55), Rule(calibration(parameters=Parameters()), 0.55)])
+def test_the_least_confidence_is_compared_with_the_probability_of_the_class(rule: Rule) -> None:
+    assert decide(UNVER, 0.35, THREE_WAYS, rule)[:2] == (UNVER, Status.OK)
+    assert decide(RIGHT, None, {RIGHT: 0.5, CONTRA: 0.3, UNVER: 0.2}, rule)[:2] == (None, Status.UNSURE)
+
+
+def test_scores_that_do_not_speak_of_the_class_of_the_label_leave_its_confidence_to_decide() -> None:
+    assert decide(WRONG_, None, {RIGHT: 0.9}, Rule(None, 0.5)).label == WRONG_
+    assert decide(WRONG_, 0.4, {RIGHT: 0.9}, Rule(None, 0.5)).label is None

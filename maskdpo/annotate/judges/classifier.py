@@ -110,7 +110,7 @@ class ClassifierJudge:
         if isinstance(places, Verdict):
             return places
         scores, best = of_chunks(self._spec, np.stack([found[item] for _, item in places]))
-        return decided(self._spec, scores, asked.chunks[places[best][0]])
+        return decided(scores, asked.chunks[places[best][0]])
 
     def _by_tokens(self, asked: Asked, items: Sequence[Encoded], found: dict[int, NDArray[Any]]) -> list[Verdict]:
         """The tokens of the answer are the same beside every chunk, for the two texts are encoded one by one."""
@@ -127,7 +127,7 @@ class ClassifierJudge:
             elif result is None:
                 verdicts.append(Verdict(None, Status.REFUSED, reason="the model's tokenizer leaves nothing of it"))
             else:
-                verdicts.append(decided(self._spec, result[0], asked.chunks[result[1]]))
+                verdicts.append(decided(result[0], asked.chunks[result[1]]))
         return verdicts
 
     def _questions(self) -> Questions:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from maskdpo.annotate.judge import Verdict
 from maskdpo.classifier.spec import ClassifierSpec
-from maskdpo.schemas import RIGHT, WRONG, Label
+from maskdpo.schemas import Label
+from maskdpo.verdicts.decision import likeliest
 
 
 def of_chunks(spec: ClassifierSpec, shares_CL: NDArray[Any]) -> tuple[dict[Label, float], int]:
@@ -52,22 +53,10 @@ def of_tokens(
     return scores, int(best_T[worst])
 
 
-def decided(spec: ClassifierSpec, scores: dict[Label, float], evidence: str) -> Verdict:
-    """The label by the spec's threshold: right if the support, among right and wrong, is at least this.
-
-    A model that has a class for sentences without a fact says ``no_fact`` where this class is more probable than
-    right, and than all wrong labels together.
-    """
+def decided(scores: dict[Label, float], evidence: str) -> Verdict:
+    """The likeliest label of the likeliest class: right, all wrong labels together, or no_fact."""
     scores = {label: min(max(score, 0.0), 1.0) for label, score in scores.items()}
-    right = sum(score for label, score in scores.items() if label in RIGHT)
-    wrong = sum(score for label, score in scores.items() if label in WRONG)
-    filler = scores.get(Label.NO_FACT, 0.0)
-    if filler > max(right, wrong):
-        label = Label.NO_FACT
-    elif right >= spec.threshold * (right + wrong):
-        label = Label.NO_HALLUCINATION
-    else:
-        label = max((label for label in scores if label in WRONG), key=scores.__getitem__)
+    label = likeliest(scores)
     return Verdict(label, confidence=scores[label], scores=scores, evidence=evidence or None)
 
 

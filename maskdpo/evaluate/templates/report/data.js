@@ -2,7 +2,8 @@
    that page.py names.
 
    Names in the data: item {id, p: prompt, a: sides, w: weight, out: why it is not trained on}; side {id, t: text,
-   r: reasoning before it, s: sentences, m: model, fin, score, tk: spans of trained tokens};
+   r: reasoning before it, s: sentences, m: model, fin, score, tk: spans of trained tokens,
+   cal: labels and confidences are those of a calibration};
    sentence {b: begin, e: end, l: label, st: status, c: confidence, sc: probabilities of labels, ev: evidence,
    re: reason, k: kind, g: gold, tr: takes part in the loss}. Begin and end count code points. */
 
@@ -61,8 +62,13 @@ const disagrees = (s) => Boolean(s.l && s.g && groupOf(s.l) !== groupOf(s.g));
 const rightOf = (s) => s.sc.no_hallucination || 0;
 const wrongOf = (s) => (s.sc.contradictory || 0) + (s.sc.unverifiable || 0) + (s.sc.hallucination || 0);
 
-/** How sure the judge is: |P(right) - P(wrong)|, or the confidence where there are no scores; null: it does not say. */
-const sureOf = (s) => (s.sc ? Math.abs(rightOf(s) - wrongOf(s)) : s.c === undefined ? null : s.c);
+/** How sure a label is: |P(right) - P(wrong)| by the judge's scores; the confidence where there are none, or where the
+   label comes from a calibration, under which raw scores say little (unsure: 0); null: nothing is known. */
+function sureOf(s, calibrated) {
+  if (calibrated && s.st === "unsure") return 0;
+  if (s.sc && !calibrated) return Math.abs(rightOf(s) - wrongOf(s));
+  return s.c === undefined ? null : s.c;
+}
 
 /** The direction of an answer, by its first letter. dir=auto would not see into sentences, which are isolated. */
 function direction(text) {
@@ -109,7 +115,7 @@ function statsOf(side) {
     stats.disagree += disagrees(s);
     stats.trained += s.tr || 0;
     stats.status.add(s.st || "ok");
-    const sure = sureOf(s);
+    const sure = sureOf(s, side.cal);
     if (sure !== null && (stats.sure === null || sure < stats.sure)) stats.sure = sure;
   }
   stats.score = stats.n ? stats.right / stats.n : null;
