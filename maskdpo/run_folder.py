@@ -11,10 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from maskdpo.console import say
 from maskdpo.identity import model_files
 from maskdpo.io import atomic_write
 from maskdpo.io.write import move_into_place
+from maskdpo.redact import shown_model, shown_settings
+from maskdpo.run_record import META_IN_FOLDER
+from maskdpo.schemas.training import ANSWERS, CALIBRATION, SETTINGS
+
+ADAPTER = "adapter_config.json"
 
 SAME_SIGNAL_S = 1.0
 """Seconds within which a second signal counts as the first one: a scheduler sends a signal to every process, and a
@@ -109,3 +116,30 @@ def stop_between_steps() -> Iterator[Callable[[], int]]:
     finally:
         for number in ours:
             signal.signal(number, defaults[number])
+
+
+def published(folder: Path) -> dict[str, Path | bytes]:
+    """The files of a trained model for the Hub: the model, its card and its figures; not the record, which says where
+    files lay on this machine.
+
+    Returns:
+        By name in the repository, the path of the file; or its content, where that is not the file's own: settings, an
+        adapter and the calibration of a judge name a model out of a folder by that folder's name alone.
+    """
+    found = sorted({file for file in folder.iterdir() if file.is_file()} | set(model_files(folder)))
+    files: dict[str, Path | bytes] = {
+        file.relative_to(folder).as_posix(): file
+        for file in found
+        if not file.name.startswith(".") and file.name not in (META_IN_FOLDER, ANSWERS)
+    }
+    shown = shown_settings(yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8")))
+    files[SETTINGS] = yaml.safe_dump(shown, sort_keys=False).encode()
+    if ADAPTER in files:
+        adapter = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        adapter["base_model_name_or_path"] = shown["model"]
+        files[ADAPTER] = json.dumps(adapter, indent=2, sort_keys=True).encode()
+    if CALIBRATION in files:
+        calibration = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
+        calibration["judge"]["model"] = shown_model(calibration["judge"]["model"])
+        files[CALIBRATION] = json.dumps(calibration, indent=2).encode()
+    return files

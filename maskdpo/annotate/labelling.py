@@ -83,13 +83,13 @@ def annotate(
     if summary is not None:
         refuse_overwriting(summary, prompts_file, responses_file)
         _check_summary(summary, out)
-    labelled_by = under(rule, judge.info)
+    under(rule, judge.info if restart else as_recorded(judge.info, meta_file(out)))
     prompts = read_prompts(prompts_file)
     responses = _digests(prompts_file, responses_file, prompts, judge)
     with sole_writer(out):
         if restart:
             set_aside(out, meta_file(out), retry_file(out))
-        info = as_recorded(labelled_by, meta_file(out)).model_copy(update={"splitter": splitter.name})
+        info = under(rule, as_recorded(judge.info, meta_file(out))).model_copy(update={"splitter": splitter.name})
         inputs = {"prompts": prompts_file, "responses": responses_file}
         inputs |= {"calibration": rule.source} if rule.source else {}
         hint = (

@@ -42,8 +42,10 @@ def as_recorded(info: JudgeInfo, file: Path) -> JudgeInfo:
     """The judge, with the files of its model named as in the record of the run that is continued, if they can be the
     same files.
     """
-    if info.name != "llm" or info.model is None or recorded_option(file, "model") != info.model:
+    if info.model is None or recorded_option(file, "model") != info.model:
         return info
+    if fingerprint(info.model) != (info.revision or info.model):
+        return info  # a judge of one's own names revisions in its own way
     files = fingerprint(info.model, recorded_option(file, "revision") or info.model)
     return info.model_copy(update={"revision": None if files == info.model else files})
 

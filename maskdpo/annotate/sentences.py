@@ -5,21 +5,25 @@ from collections.abc import Sequence
 from maskdpo.annotate.judge import Judge, Task, Verdict
 from maskdpo.annotate.settings import JudgeSettings
 from maskdpo.console import progress
-from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Span
+from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Sentence, Span, Status
 from maskdpo.settings import load_settings
 
-Answers = Sequence[tuple[Prompt, Response, list[Span]]]
-"""Answers with the spans to judge; the answers have ids of their own."""
+Answers = Sequence[tuple[Prompt, Response, list[Span], list[Span]]]
+"""Answers with the spans to judge, and with their other spans. The answers have ids of their own."""
 
 
 def judge_sentences(judge: Judge, answers: Answers) -> list[list[Verdict]]:
     """The verdicts of a judge, in the order of the answers and their spans."""
     found: dict[str, list[Verdict]] = {}
+    tasks = (
+        Task(prompt, response, spans, tuple(Sentence(**o._asdict(), status=Status.UNSURE) for o in others))
+        for prompt, response, spans, others in answers
+    )
     with progress("judge", len(answers), "answers") as bar:
-        for task, verdicts in judge.judge(Task(prompt, response, spans) for prompt, response, spans in answers):
+        for task, verdicts in judge.judge(tasks):
             found[task.response.id] = verdicts
             bar.advance(1)
-    return [found[response.id] for _, response, _ in answers]
+    return [found[response.id] for _, response, _, _ in answers]
 
 
 def by_classifier(

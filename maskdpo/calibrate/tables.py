@@ -6,6 +6,7 @@ from maskdpo.calibrate.calibrate import Calibrated
 from maskdpo.html.render import SummaryTable
 from maskdpo.verdicts.decision import Calibration, Figure, Held
 from maskdpo.verdicts.estimate import Estimate
+from maskdpo.verdicts.figures import FIGURE_NAMES
 
 NAMES = {
     "balanced_accuracy_right_wrong": "balanced accuracy, right against wrong",
@@ -15,9 +16,7 @@ NAMES = {
     "precision_right": "precision of right",
     "precision_wrong": "precision of wrong",
     "coverage": "coverage: share with a label",
-    "auroc": "AUROC",
-    "brier": "Brier score",
-    "ece": "expected calibration error",
+    **FIGURE_NAMES,
 }
 
 

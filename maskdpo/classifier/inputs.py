@@ -1,7 +1,7 @@
 """What a classifier reads: the texts of a spec's templates, to the letter, and their tokens."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from maskdpo.chat import ChatFormat, TemplateRefusal
 from maskdpo.classifier.spec import ClassifierSpec
 from maskdpo.errors import UserError
-from maskdpo.schemas import Message
+from maskdpo.schemas import WITHOUT_CLAIM, Message, Span
 from maskdpo.text.passages import Passages, split_sentences
 
 if TYPE_CHECKING:
@@ -90,6 +90,17 @@ def encode(spec: ClassifierSpec, tokenizer: "PreTrainedTokenizerBase", item: Ite
         encoded = _encode(spec, tokenizer, _with_last(item, last))
         over = len(encoded.ids) - spec.max_length
     return Encoded(encoded.ids, encoded.type_ids, encoded.answer_offsets, cut=True)
+
+
+def preceding(answer: str, start: int, spans: Iterable[Span], count: int) -> str:
+    """What is shown of an answer before the sentence at ``start``.
+
+    Args:
+        spans: of the answer. Headings and code are no sentences; they are shown where they stand between sentences.
+        count: sentences to show.
+    """
+    before = sorted(span.start for span in spans if span.start < start and span.kind not in WITHOUT_CLAIM)
+    return answer[before[-count:][0] : start].strip() if before and count else ""
 
 
 def sentence_item(spec: ClassifierSpec, sentence: str, before: str, question: str) -> Item:

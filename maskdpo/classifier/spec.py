@@ -148,6 +148,8 @@ class ClassifierSpec(_Part):
             raise ValueError(f"the input of the head {self.head} shows {{{'answer' if answer else 'sentence'}}}")
         if answer and self.input.pair != "{answer}":
             raise ValueError("with token-classification `pair` is '{answer}', for its tokens are classified")
+        if answer and self.chunk is not None and self.chunk.unit == "words":
+            raise ValueError("with token-classification `chunk` is in tokens, for it must fit beside the answer")
         if answer and Label.NO_FACT in told:
             raise ValueError("with token-classification no label is no_fact")
         return self

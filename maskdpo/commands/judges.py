@@ -18,8 +18,8 @@ def train_judge(settings: TrainJudgeSettings) -> None:
     """
     from maskdpo.annotate.sentences import by_classifier
     from maskdpo.hub.push import check_push, push_model
-    from maskdpo.judge_training.card import published
     from maskdpo.judge_training.run import train_judge as run
+    from maskdpo.run_folder import published
 
     if settings.push:
         check_push(settings.push)
@@ -42,6 +42,7 @@ def _show(result: "JudgeResult") -> None:
     rows += [("classes", ", ".join(label.value for label in result.classes))]
     rows += [("steps", result.steps if result.steps == result.total else f"{result.steps} of {result.total}")]
     rows += [("weights of step", result.best)] if result.best is not None else []
+    rows += [("calibration fitted to", result.calibrated_to)] if result.calibrated_to else []
     console.table(f"train-judge -> {result.out}", ("", "value"), rows)
     if result.held_out is not None:
         held = [(title, shown(result.held_out.before.get(key))) for key, title in SHOWN.items()]

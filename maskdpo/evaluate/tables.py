@@ -9,6 +9,7 @@ from maskdpo.evaluate.prediction_powered import FIGURES as POWERED
 from maskdpo.evaluate.prediction_powered import Powered, PoweredComparison
 from maskdpo.evaluate.probabilities import Probabilities
 from maskdpo.html.render import SummaryTable
+from maskdpo.verdicts.figures import FIGURE_NAMES
 
 FEW_TOPICS = 10
 """Intervals over fewer topics are too short to lean on, and get no star."""
@@ -22,7 +23,6 @@ AGREEMENT_NAMES = {
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
 }
-PROBABILITY_NAMES = {"auroc": "AUROC", "brier": "Brier score", "ece": "expected calibration error"}
 
 Row = tuple[str, ...]
 
@@ -141,8 +141,7 @@ def _probabilities(found: Probabilities, notes: list[str]) -> list[SummaryTable]
     sizes = f"{found.right:,} right and {found.wrong:,} wrong sentences with scores"
     share = found.right / (found.right + found.wrong)
     figures = [
-        (PROBABILITY_NAMES[name], str(estimate), _decimal(found.baseline[name]))
-        for name, estimate in found.figures.items()
+        (FIGURE_NAMES[name], str(estimate), _decimal(found.baseline[name])) for name, estimate in found.figures.items()
     ]
     bins = [(f"{one.probability:.3f}", str(one.share), f"{one.sentences:,}") for one in found.bins]
     return [

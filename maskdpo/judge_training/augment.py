@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from maskdpo.judge_training.examples import Example
+from maskdpo.judge_training.examples import LabelledSentence
 from maskdpo.schemas import Label
 from maskdpo.text.claims.claims import Claim, find_claims
 from maskdpo.text.claims.quantities import Quantity, agree
@@ -28,7 +28,7 @@ LEAST_RIGHT = 0.9
 """The least probability of a right sentence that is changed, where it has scores."""
 
 
-def augmented(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
+def augmented(examples: Sequence[LabelledSentence], share: float, seed: int) -> list[LabelledSentence]:
     """Changed copies of a share of the right sentences. Sentences without a number, date or name that can be changed
     have none, so that there may be fewer. The same seed gives the same copies."""
     right = [example for example in examples if _is_right(example)]
@@ -37,13 +37,13 @@ def augmented(examples: Sequence[Example], share: float, seed: int) -> list[Exam
     return [copy for e in chosen if (copy := change(e, random.Random(f"change:{seed}:{e.id}"), names)) is not None]
 
 
-def _is_right(example: Example) -> bool:
+def _is_right(example: LabelledSentence) -> bool:
     if example.label is not Label.NO_HALLUCINATION:
         return False
     return example.scores is None or example.scores.get(Label.NO_HALLUCINATION, 0.0) >= LEAST_RIGHT
 
 
-def change(example: Example, draw: random.Random, names: Sequence[Claim] = ()) -> Example | None:
+def change(example: LabelledSentence, draw: random.Random, names: Sequence[Claim] = ()) -> LabelledSentence | None:
     """A copy with one value changed, labelled as wrong; None where no change is safe.
 
     Args:
@@ -188,7 +188,7 @@ def _is_wrong(sentence: str, old: Claim, start: int, value: str, reference: Refe
     return True
 
 
-def _names_of(examples: Sequence[Example]) -> list[Claim]:
+def _names_of(examples: Sequence[LabelledSentence]) -> list[Claim]:
     """Names in the sentences, in their order."""
     found: dict[tuple[str, str], Claim] = {}
     for example in examples[:2000]:

@@ -42,7 +42,7 @@ def load_tokenizer_of(config: TrainJudgeConfig) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is none, or only a slow one.
     """
-    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    tokenizer = load_tokenizer(config.model)
     if not tokenizer.is_fast:
         raise UserError(f"{config.model}: has only a slow tokenizer, which does not say where its tokens are in a text")
     ids = tokenizer("Is this sentence true? Yes.", add_special_tokens=False)["input_ids"]
@@ -68,7 +68,7 @@ def load_base(
     if not fresh:
         classifier = load_classifier(config.model, spec, dtype="float32", device=device)
     elif spec.head == "likelihood":
-        model = load_model(config.model, dtype=torch.float32, device=device, trust_remote_code=config.trust_remote_code)
+        model = load_model(config.model, dtype=torch.float32, device=device)
         classifier = Classifier(spec, model, tokenizer)
     else:
         classifier = Classifier(spec, _with_new_head(config, spec, device), tokenizer)
@@ -92,7 +92,6 @@ def _with_new_head(config: TrainJudgeConfig, spec: ClassifierSpec, device: str) 
         AutoModelForSequenceClassification,
         dtype=torch.float32,
         device=device,
-        trust_remote_code=config.trust_remote_code,
         options=options,
         new_head=True,
     )

@@ -1,6 +1,5 @@
-"""The card (README.md) of a trained judge, and which files of its folder are published."""
+"""The card (README.md) of a trained judge."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,17 +7,14 @@ from typing import Any
 
 import yaml
 
-from maskdpo.hub.card import CARD, card_template, join_card
+from maskdpo.hub.card import card_template, join_card
 from maskdpo.judge_training.examples import FileCounts
 from maskdpo.judge_training.figures import SHOWN, JudgeFigures, shown
 from maskdpo.judge_training.settings import TrainJudgeConfig
 from maskdpo.judge_training.targets import Classes
 from maskdpo.redact import HUB_NAMES, shown_model, shown_settings
 from maskdpo.run_folder import from_anywhere
-from maskdpo.run_record import META_IN_FOLDER, RunMeta
-from maskdpo.schemas.training import SETTINGS
-
-CALIBRATION = "calibration.json"
+from maskdpo.run_record import RunMeta
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class DataCounts:
 
 
 @dataclass(frozen=True)
-class Told:
+class CardFacts:
     """What a card says, besides settings and record."""
 
     classes: Classes
@@ -44,18 +40,19 @@ class Told:
     total: int
     best: int | None
     """The step whose weights these are, where it is not the last."""
-    calibrated: bool
+    calibrated_to: str | None
+    """Whose labels its calibration is fitted to; None: it has none."""
     held_out: JudgeFigures | None
     gold: JudgeFigures | None
     gold_file: str
     gold_seen: int
-    """Topics of the gold sentences that were trained on."""
+    """Topics of the gold sentences that were trained on, or held out."""
     notes: Sequence[str]
     corrected: bool
     """Whether a calibration has corrected the scores that were learnt."""
 
 
-def judge_card(name: str, config: TrainJudgeConfig, run: RunMeta, told: Told) -> str:
+def judge_card(name: str, config: TrainJudgeConfig, run: RunMeta, told: CardFacts) -> str:
     """The card: what the judge was made from, with which settings, and how good it is as far as that is known."""
     base = shown_model(config.model)
     head: dict[str, Any] = {"library_name": "transformers"}
@@ -79,7 +76,7 @@ def judge_card(name: str, config: TrainJudgeConfig, run: RunMeta, told: Told) ->
         gold_seen=told.gold_seen,
         gold_digest=run.inputs.get("eval", ""),
         best=told.best,
-        calibrated=told.calibrated,
+        calibrated_to=told.calibrated_to,
         shown=SHOWN,
         steps=told.steps,
         total=told.total,
@@ -103,26 +100,6 @@ def plain(config: TrainJudgeConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_none=True)
 
 
-def published(folder: Path) -> dict[str, Path | bytes]:
-    """The files of a judge by name; not the record, which says where files lay on this machine. Settings and
-    calibration name models out of a folder by the folder's name alone."""
-    files: dict[str, Path | bytes] = {
-        file.name: file
-        for file in sorted(folder.iterdir())
-        if file.is_file() and not file.name.startswith(".") and file.name != META_IN_FOLDER
-    }
-    settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
-    files[SETTINGS] = yaml.safe_dump(shown_settings(settings), sort_keys=False).encode()
-    if CALIBRATION in files:
-        calibration = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
-        calibration["judge"]["model"] = shown_model(calibration["judge"]["model"])
-        files[CALIBRATION] = json.dumps(calibration, indent=2).encode()
-    return files
-
-
 def _cell(value: object) -> str:
     """Text inside a Markdown table: nothing in it ends the cell."""
     return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
-__all__ = ["CALIBRATION", "CARD", "DataCounts", "Told", "judge_card", "published", "roles", "settings_text"]

@@ -1,6 +1,6 @@
 """All sentences of a run, split and augmented, and what the judge tells apart."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
@@ -8,7 +8,7 @@ from maskdpo.classifier.spec import ClassifierSpec
 from maskdpo.errors import UserError
 from maskdpo.judge_training.augment import augmented
 from maskdpo.judge_training.base import load_tokenizer_of
-from maskdpo.judge_training.examples import Example, FileCounts, read_examples, read_gold, split_topics
+from maskdpo.judge_training.examples import FileCounts, LabelledSentence, read_examples, read_gold, split_topics
 from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
 from maskdpo.judge_training.spec import judge_already, kind_of, new_spec
 from maskdpo.judge_training.targets import Classes, choose_classes, speaks_of
@@ -20,9 +20,9 @@ from maskdpo.verdicts.decision import read_calibration
 class Data:
     """What is trained on, before tokens."""
 
-    train: list[Example]
-    held_out: list[Example]
-    gold: list[Example]
+    train: list[LabelledSentence]
+    held_out: list[LabelledSentence]
+    gold: list[LabelledSentence]
     files: list[FileCounts]
     spec: ClassifierSpec
     classes: Classes
@@ -32,8 +32,8 @@ class Data:
 
     @property
     def gold_seen(self) -> set[str]:
-        """Topics of the gold sentences that are trained on."""
-        return {example.topic for example in self.gold} & {example.topic for example in self.train}
+        """Topics of the gold sentences that the judge depends on: it is trained on them, or they choose its weights."""
+        return {example.topic for example in self.gold} & {example.topic for example in self.train + self.held_out}
 
 
 def read_data(settings: TrainJudgeSettings, config: TrainJudgeConfig) -> Data:
@@ -42,14 +42,14 @@ def read_data(settings: TrainJudgeSettings, config: TrainJudgeConfig) -> Data:
     Raises:
         UserError: a file is not valid, or the sentences teach no judge.
     """
-    examples, files = read_examples(settings.labelled, settings.prompts, config.weights)
+    calibration = read_calibration(settings.calibration) if settings.calibration else None
+    examples, files = read_examples(
+        settings.labelled, settings.prompts, config.weights, soft=config.soft, calibration=calibration
+    )
     gold = []
     if settings.eval_file:
         asked = [*settings.prompts, *([settings.eval_prompts] if settings.eval_prompts else [])]
         gold = read_gold(settings.eval_file, [settings.eval_prompts] if settings.eval_prompts else asked)
-    if settings.calibration:
-        corrected = read_calibration(settings.calibration)
-        examples = [replace(e, scores=corrected.parameters.apply(e.scores)) if e.scores else e for e in examples]
     train, held_out = split_topics(examples, config.heldout, config.seed, config.heldout_most)
     if config.augment:
         train += augmented(train, config.augment, config.seed)
@@ -57,7 +57,7 @@ def read_data(settings: TrainJudgeSettings, config: TrainJudgeConfig) -> Data:
     spec = judge_already(config.model)
     fresh = spec is None
     if spec is None:
-        kind = kind_of(config.model, load_config(config.model, trust_remote_code=config.trust_remote_code))
+        kind = kind_of(config.model, load_config(config.model))
         classes = choose_classes(config.classes, train, soft=config.soft)
         spec = new_spec(kind, classes, tokenizer, config)
     else:

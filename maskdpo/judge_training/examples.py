@@ -8,11 +8,14 @@ from pathlib import Path
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_answers, read_prompts
-from maskdpo.schemas import WITHOUT_CLAIM, Annotation, Label, Prompt, Scores, Sentence, Status
+from maskdpo.schemas import WITHOUT_CLAIM, Annotation, JudgeInfo, Label, Prompt, Scores, Sentence, Span, Status
+from maskdpo.text.language import detect_language
+from maskdpo.text.splitters.markdown import markdown_splitter
+from maskdpo.verdicts.decision import Calibration, refuse_other_judge
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class LabelledSentence:
     """A labelled sentence, with everything that a judge may see of it."""
 
     id: str
@@ -21,7 +24,7 @@ class Example:
     """What is held out together (``Prompt.shared_topic``)."""
     answer: str
     """The whole answer."""
-    span: tuple[int, int]
+    span: Span
     """Where the sentence stands in it."""
     sentence: str
     """Its text; of a changed sentence the new one."""
@@ -30,8 +33,10 @@ class Example:
     """Probabilities to learn instead of the label."""
     weight: float = 1.0
     """Factor on the loss."""
-    earlier: tuple[int, ...] = ()
-    """Where the sentences before it begin."""
+    by_judge: bool = False
+    """Whether the label is a judge's; else it is taken to be people's."""
+    spans: tuple[Span, ...] = ()
+    """All spans of the answer."""
     changed: str | None = None
     """What was changed in a right sentence to make this wrong one (``augment``)."""
 
@@ -54,26 +59,37 @@ class FileCounts:
 
 
 def read_examples(
-    labelled: Sequence[Path], prompts: Sequence[Path], weights: Sequence[float] = ()
-) -> tuple[list[Example], list[FileCounts]]:
+    labelled: Sequence[Path],
+    prompts: Sequence[Path],
+    weights: Sequence[float] = (),
+    *,
+    soft: bool = True,
+    calibration: Calibration | None = None,
+) -> tuple[list[LabelledSentence], list[FileCounts]]:
     """All sentences with a verdict, of all files.
 
     Args:
         prompts: one file for all, or one for each of ``labelled``.
         weights: one for each of ``labelled``; none: 1.
+        soft: whether scores are to be learnt.
+        calibration: of the judge that has labelled. Labels and scores of its sentences are those that follow from it;
+            sentences without a judge stay as they are.
 
     Raises:
-        UserError: a file is not valid, a prompt is missing, or no sentence is left.
+        UserError: a file is not valid, a prompt is missing, or no sentence is left; the labels are of another judge
+            than the calibration; or scores are to be learnt that the labels beside them do not follow from.
     """
     known: dict[Path, dict[str, Prompt]] = {file: read_prompts(file) for file in dict.fromkeys(prompts)}
-    found: list[Example] = []
+    found: list[LabelledSentence] = []
     counts: list[FileCounts] = []
     for i, file in enumerate(labelled):
         count = FileCounts(file.name, weights[i] if weights else 1.0)
         prefix = f"{i}:" if len(labelled) > 1 else ""
         asked = known[prompts[i] if len(prompts) > 1 else prompts[0]]
-        found += _of_file(file, asked, count, prefix)
+        found += _of_file(file, asked, count, prefix, _Learnt(file, soft, calibration))
         counts.append(count)
+    if calibration and not any(example.by_judge for example in found):
+        raise UserError("`calibration` corrects the scores of a judge, and no sentence to train on is labelled by one")
     if not found:
         reasons = sum((count.left_out for count in counts), Counter[str]())
         said = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common()) or "they hold no sentences"
@@ -82,32 +98,89 @@ def read_examples(
     return found, counts
 
 
-def _of_file(file: Path, prompts: Mapping[str, Prompt], count: FileCounts, prefix: str) -> Iterator[Example]:
+@dataclass(frozen=True)
+class _Learnt:
+    """Which label and scores of a sentence are learnt."""
+
+    file: Path
+    soft: bool = False
+    calibration: Calibration | None = None
+
+    def check(self, annotation: Annotation) -> None:
+        """
+        Raises:
+            InputError: the calibration is of another judge, or the scores are those from before a calibration.
+        """
+        judge = annotation.judge
+        if judge is None:
+            return
+        if self.calibration is not None:
+            try:
+                refuse_other_judge(self.calibration, judge)
+            except UserError as error:
+                raise InputError(f"{annotation.id!r}: {error}", path=self.file) from None
+        elif self.soft and judge.calibration and any(sentence.scores for sentence in annotation.sentences):
+            raise InputError(
+                "has labels by a calibration, and scores from before it, which would be learnt: give the calibration "
+                "(`calibration`), or learn the labels alone (`--hard`, in Python `soft=False`)",
+                path=self.file,
+            )
+
+    def of(self, sentence: Sentence, judge: JudgeInfo | None) -> tuple[Label | None, Scores | None]:
+        """No label: the calibration finds the scores too weak for one."""
+        if self.calibration is None or judge is None or not sentence.scores:
+            return sentence.label, sentence.scores
+        decides = self.calibration.parameters
+        return decides.choose(sentence.scores)[0], decides.apply(sentence.scores)
+
+
+def _of_file(
+    file: Path, prompts: Mapping[str, Prompt], count: FileCounts, prefix: str, learnt: _Learnt
+) -> Iterator[LabelledSentence]:
     topics: dict[str, str] = {}
     for annotation in read_answers(file, Annotation, dict(prompts)):
+        learnt.check(annotation)
         prompt = prompts[annotation.prompt_id]
         topic = topics.setdefault(prompt.id, prompt.shared_topic)
-        starts = [sentence.start for sentence in annotation.sentences if sentence.kind not in WITHOUT_CLAIM]
+        spans = _spans_of(annotation, prompt)
         for i, sentence in enumerate(annotation.sentences):
             if reason := _left_out(sentence, prompt):
                 count.left_out[reason] += 1
                 continue
-            assert sentence.label is not None
+            label, scores = learnt.of(sentence, annotation.judge)
+            if label is None:
+                count.left_out["unsure by the calibration"] += 1
+                continue
             count.examples += 1
-            count.labels[sentence.label] += 1
-            count.with_scores += sentence.scores is not None
-            yield Example(
+            count.labels[label] += 1
+            count.with_scores += scores is not None
+            yield LabelledSentence(
                 id=f"{prefix}{annotation.id}#{i}",
                 prompt=prompt,
                 topic=topic,
                 answer=annotation.response,
-                span=(sentence.start, sentence.end),
+                span=Span(sentence.start, sentence.end, sentence.kind),
                 sentence=annotation.response[sentence.start : sentence.end],
-                label=sentence.label,
-                scores=sentence.scores,
+                label=label,
+                scores=scores,
                 weight=count.weight,
-                earlier=tuple(start for start in starts if start < sentence.start),
+                by_judge=annotation.judge is not None,
+                spans=spans,
             )
+
+
+def _spans_of(annotation: Annotation, prompt: Prompt) -> tuple[Span, ...]:
+    """The spans of an answer. Text that no record speaks of, as where people have labelled some sentences only, is
+    split as ``annotate`` does it by default."""
+    text = annotation.response
+    spans = [Span(sentence.start, sentence.end, sentence.kind) for sentence in annotation.sentences]
+    edges = [0, *(edge for span in spans for edge in span[:2]), len(text)]
+    if any(
+        character.isalnum() for start, end in zip(edges[::2], edges[1::2], strict=True) for character in text[start:end]
+    ):
+        cut = markdown_splitter().split(text, prompt.language or detect_language(text))
+        spans += [new for new in cut if all(new.end <= old.start or old.end <= new.start for old in spans)]
+    return tuple(sorted(spans))
 
 
 def _left_out(sentence: Sentence, prompt: Prompt) -> str | None:
@@ -124,8 +197,8 @@ def _left_out(sentence: Sentence, prompt: Prompt) -> str | None:
 
 
 def split_topics(
-    examples: Sequence[Example], share: float, seed: int, most: int | None = None
-) -> tuple[list[Example], list[Example]]:
+    examples: Sequence[LabelledSentence], share: float, seed: int, most: int | None = None
+) -> tuple[list[LabelledSentence], list[LabelledSentence]]:
     """(to train on, held out): a share of the topics, at least one, chosen by a hash of seed and topic.
 
     Args:
@@ -155,7 +228,7 @@ def _rank(topic: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:{topic}".encode(errors="replace")).digest()
 
 
-def read_gold(file: Path, prompts: Sequence[Path]) -> list[Example]:
+def read_gold(file: Path, prompts: Sequence[Path]) -> list[LabelledSentence]:
     """The labelled sentences of a gold file, with the prompts of any of the given files.
 
     Raises:
@@ -164,7 +237,7 @@ def read_gold(file: Path, prompts: Sequence[Path]) -> list[Example]:
     known: dict[str, Prompt] = {}
     for one in prompts:
         known |= read_prompts(one)
-    found = list(_of_file(file, known, FileCounts(file.name, 1.0), "gold:"))
+    found = list(_of_file(file, known, FileCounts(file.name, 1.0), "gold:", _Learnt(file)))
     if not found:
         raise InputError("holds no labelled sentence with a reference", path=file)
     return found

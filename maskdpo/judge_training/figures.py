@@ -3,48 +3,46 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from maskdpo.judge_training.examples import Example
+from maskdpo.judge_training.examples import LabelledSentence
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Span, group_of
 from maskdpo.verdicts.confusion import balanced_accuracy
 from maskdpo.verdicts.decision import CLASSES, Calibration
-from maskdpo.verdicts.estimate import Estimate
-from maskdpo.verdicts.figures import probability_figures, right_probability
-from maskdpo.verdicts.fitting import Aim, fit
-from maskdpo.verdicts.fitting import Example as Scored
+from maskdpo.verdicts.estimate import Estimate, topic_draws
+from maskdpo.verdicts.figures import FIGURE_NAMES, probability_figures, right_probability
+from maskdpo.verdicts.fitting import Aim, Example, fit
 
 LEAST_TO_CALIBRATE = 20
 """Held-out sentences: fewer say too little about temperature and offsets."""
-SHOWN = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "brier": "Brier score", "ece": "calibration error"}
+SHOWN = {"balanced_accuracy": "balanced accuracy, three classes", **FIGURE_NAMES}
+"""Figures by their names in ``maskdpo calibrate``."""
 
 
 Judged = tuple[Label | None, Scores | None]
 """Label and scores of a sentence. No label: it could not be judged. No scores: that, or a rule has decided (filler)."""
 ScoreSentences = Callable[
-    [str, Sequence[tuple[Prompt, Response, list[Span]]], str | None], tuple[JudgeInfo, list[list[Judged]]]
+    [str, Sequence[tuple[Prompt, Response, list[Span], list[Span]]], str | None], tuple[JudgeInfo, list[list[Judged]]]
 ]
-"""Judges sentences as ``annotate --judge classifier`` does: the folder of the judge, answers with the spans to judge,
-the device -> the judge, and its verdicts in the order of the spans. Given by who calls this stage, for stages do not
-know each other."""
+"""Judges sentences as ``annotate --judge classifier`` does: the folder of the judge, answers with the spans to judge
+and their other spans, the device -> the judge, and its verdicts in the order of the spans. Given by who calls this
+stage, for stages do not know each other."""
 
 
 def judge_examples(
-    score: ScoreSentences, judge: str, examples: Sequence[Example], device: str | None
+    score: ScoreSentences, judge: str, examples: Sequence[LabelledSentence], device: str | None
 ) -> tuple[JudgeInfo, list[Judged]]:
     """What a judge says of these sentences, in their order."""
-    answers: dict[str, list[Example]] = {}
+    answers: dict[str, list[LabelledSentence]] = {}
     for example in examples:
         answers.setdefault(example.answer_id, []).append(example)
-    asked = [
-        (
-            many[0].prompt,
-            Response(id=answer_id, prompt_id=many[0].prompt.id, response=many[0].answer),
-            [Span(*example.span) for example in many],
-        )
-        for answer_id, many in answers.items()
-    ]
+    asked = []
+    for answer_id, many in answers.items():
+        spans = [example.span for example in many]
+        response = Response(id=answer_id, prompt_id=many[0].prompt.id, response=many[0].answer)
+        asked.append((many[0].prompt, response, spans, [span for span in many[0].spans if span not in spans]))
     info, verdicts = score(judge, asked, device)
     found = {
         example.id: verdict
@@ -63,7 +61,7 @@ def shown(figure: Estimate | None) -> str:
 
 @dataclass(frozen=True)
 class JudgeFigures:
-    """Figures of a judge against gold labels, with 95% intervals over topics where they have one."""
+    """Figures of a judge against gold labels, with 95% intervals over topics."""
 
     sentences: int
     topics: int
@@ -73,18 +71,40 @@ class JudgeFigures:
     """After calibration."""
 
 
+class Fitted(NamedTuple):
+    """A calibration, and whose labels it is fitted to."""
+
+    calibration: Calibration
+    labels: str
+
+
 def fit_calibration(
-    examples: Sequence[Example], judged: Sequence[Judged], judge: JudgeInfo, seed: int
-) -> Calibration | None:
-    """A calibration for balanced accuracy; None where there are few sentences, or right or wrong ones are missing."""
+    examples: Sequence[LabelledSentence], judged: Sequence[Judged], judge: JudgeInfo, seed: int
+) -> Fitted | None:
+    """A calibration for balanced accuracy: to labels without a judge where they suffice, else to all.
+
+    None where there are few sentences, or right or wrong ones are missing.
+    """
     scored = [(example, scores) for example, (_, scores) in zip(examples, judged, strict=True) if scores]
-    if len(scored) < LEAST_TO_CALIBRATE or not {"right", "wrong"} <= {group_of(example.label) for example, _ in scored}:
-        return None
+    people = [(example, scores) for example, scores in scored if not example.by_judge]
+    by_judge = "labels of a judge" if not people else "labels of people and of a judge"
+    if _suffices(people):
+        return Fitted(_fit(people, judge, seed), "labels of people")
+    return Fitted(_fit(scored, judge, seed), by_judge) if _suffices(scored) else None
+
+
+def _suffices(scored: Sequence[tuple[LabelledSentence, Scores]]) -> bool:
+    return len(scored) >= LEAST_TO_CALIBRATE and {"right", "wrong"} <= {
+        group_of(example.label) for example, _ in scored
+    }
+
+
+def _fit(scored: Sequence[tuple[LabelledSentence, Scores]], judge: JudgeInfo, seed: int) -> Calibration:
     aim = Aim("balanced")
     return Calibration(
         judge=judge,
         aim=str(aim),
-        parameters=fit([Scored(scores, example.label) for example, scores in scored], aim),
+        parameters=fit([Example(scores, example.label) for example, scores in scored], aim),
         gold_sentences=len(scored),
         gold_topics=len({example.topic for example, _ in scored}),
         seed=seed,
@@ -92,7 +112,7 @@ def fit_calibration(
 
 
 def judge_figures(
-    examples: Sequence[Example], judged: Sequence[Judged], calibration: Calibration | None, seed: int
+    examples: Sequence[LabelledSentence], judged: Sequence[Judged], calibration: Calibration | None, seed: int
 ) -> JudgeFigures:
     """The figures of these verdicts. Sentences without a fact count for balanced accuracy only."""
     return JudgeFigures(
@@ -104,23 +124,25 @@ def judge_figures(
 
 
 def _figures(
-    examples: Sequence[Example], judged: Sequence[Judged], calibration: Calibration | None, seed: int
+    examples: Sequence[LabelledSentence], judged: Sequence[Judged], calibration: Calibration | None, seed: int
 ) -> dict[str, Estimate]:
     two: list[tuple[float, bool, str]] = []
-    table = np.zeros((len(CLASSES), len(CLASSES)))
+    topics = {topic: i for i, topic in enumerate(dict.fromkeys(example.topic for example in examples))}
+    tables = np.zeros((len(topics), len(CLASSES), len(CLASSES)))
     for example, verdict in zip(examples, judged, strict=True):
         gold = group_of(example.label)
         label, scores = verdict if calibration is None else _calibrated(verdict, calibration)
         said = group_of(label)
         if gold != "not_judged" and said != "not_judged":
-            table[CLASSES.index(gold), CLASSES.index(said)] += 1
+            tables[topics[example.topic], CLASSES.index(gold), CLASSES.index(said)] += 1
         probability = right_probability(scores) if scores else None
         if gold in ("right", "wrong") and probability is not None:
             two.append((probability, gold == "right", example.topic))
-    found = {"balanced_accuracy": Estimate(float(balanced_accuracy(table)), np.nan, np.nan)}
+    drawn = np.tensordot(topic_draws(len(topics), seed), tables, 1)
+    found = {"balanced_accuracy": Estimate.of(float(balanced_accuracy(tables.sum(0))), balanced_accuracy(drawn))}
     if two:
-        probabilities, right, topics = zip(*two, strict=True)
-        found |= probability_figures(np.array(probabilities), np.array(right), topics, seed=seed)
+        probabilities, right, of_topics = zip(*two, strict=True)
+        found |= probability_figures(np.array(probabilities), np.array(right), of_topics, seed=seed)
     return found
 
 

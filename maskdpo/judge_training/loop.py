@@ -17,7 +17,7 @@ from maskdpo.errors import Interrupted
 from maskdpo.judge_training.checkpoint import State, load_best, load_newest, save_best, save_checkpoint
 from maskdpo.judge_training.settings import TrainJudgeConfig
 from maskdpo.judge_training.step import HeldOutFigures, Row, Trainer
-from maskdpo.run_folder import keep_rows, read_rows
+from maskdpo.run_folder import keep_rows
 from maskdpo.schemas.training import CHECKPOINTS, EVALS, METRICS
 
 
@@ -156,8 +156,3 @@ def _shown(found: HeldOutFigures) -> str:
     more = [f"AUROC {found.auroc:.3f}"] if found.auroc is not None else []
     more += [f"balanced accuracy {found.accuracy:.3f}"] if found.accuracy is not None else []
     return "  ".join([f"loss {found.loss:.4f}", *more])
-
-
-def held_out_rows(folder: Path) -> list[dict[str, Any]]:
-    """The evaluations so far."""
-    return read_rows(folder / EVALS)

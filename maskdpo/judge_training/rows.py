@@ -12,16 +12,15 @@ from maskdpo.classifier.inputs import (
     Item,
     beside_chunk,
     encode,
+    preceding,
     reference_chunks,
     sentence_item,
 )
 from maskdpo.classifier.spec import ClassifierSpec
 from maskdpo.console import progress
-from maskdpo.judge_training.examples import Example
+from maskdpo.judge_training.examples import LabelledSentence
 from maskdpo.judge_training.step import Row
 from maskdpo.judge_training.targets import Classes, target_of
-from maskdpo.text.language import detect_language
-from maskdpo.text.splitters import markdown
 
 REFERENCES_KEPT = 256
 
@@ -33,36 +32,21 @@ class Reader:
         self.spec, self.tokenizer = spec, tokenizer
         self._chunks = lru_cache(maxsize=REFERENCES_KEPT)(partial(reference_chunks, spec, tokenizer))
 
-    def input(self, example: Example) -> Encoded:
+    def input(self, example: LabelledSentence) -> Encoded:
         """The sentence beside the chunk that bears most on it (BM25).
 
         Raises:
             InputTooLong: it does not fit into the model.
         """
-        before = context_of(example, self.spec.context) if self.spec.context else ""
+        before = preceding(example.answer, example.span.start, example.spans, self.spec.context)
         item = sentence_item(self.spec, example.sentence, before, example.prompt.question)
         longest = item if self.spec.chunk is None else Item("")
         chunk = self._chunks(tuple(example.prompt.passages), longest).best(example.sentence, 1)[0]
         return encode(self.spec, self.tokenizer, beside_chunk(self.spec, item, chunk))
 
 
-def context_of(example: Example, count: int) -> str:
-    """The sentences before the sentence: those of the answer's spans; where it has none, what its text tells."""
-    before = example.answer[: example.span[0]]
-    if example.earlier:
-        return before[example.earlier[-count:][0] :].strip()
-    return last_sentences(before, count)
-
-
-def last_sentences(text: str, count: int) -> str:
-    """The last sentences of a text."""
-    ends = markdown.cut(text.replace("\n", " "), detect_language(text))
-    starts = [0, *(end for end in ends if text[end:].strip())]
-    return text[starts[max(0, len(starts) - count)] :].strip()
-
-
 def make_rows(
-    examples: Sequence[Example], reader: Reader, classes: Classes, *, soft: bool, left_out: Counter[str]
+    examples: Sequence[LabelledSentence], reader: Reader, classes: Classes, *, soft: bool, left_out: Counter[str]
 ) -> list[Row]:
     """The rows of sentences, with the best passage of each. Those that cannot be used are counted by reason."""
     rows = []

@@ -10,11 +10,12 @@ from maskdpo.classifier.model import Classifier
 from maskdpo.classifier.spec import ClassifierSpec, write_spec
 from maskdpo.console import say, warn
 from maskdpo.errors import InputError, UserError
+from maskdpo.hub.card import CARD
 from maskdpo.identity import fingerprint
 from maskdpo.io import atomic_write
 from maskdpo.io.append import LOCK_SUFFIX, sole_writer
 from maskdpo.judge_training.base import load_base
-from maskdpo.judge_training.card import CALIBRATION, CARD, DataCounts, Told, judge_card, roles, settings_text
+from maskdpo.judge_training.card import CardFacts, DataCounts, judge_card, roles, settings_text
 from maskdpo.judge_training.checkpoint import State
 from maskdpo.judge_training.curves import draw_curves
 from maskdpo.judge_training.data import Data, read_data
@@ -28,7 +29,7 @@ from maskdpo.judge_training.targets import Classes, speaks_of
 from maskdpo.models import pick_device
 from maskdpo.run_folder import moved_in_last_config, read_rows, remove_all, stop_between_steps
 from maskdpo.run_record import META_IN_FOLDER, Run, read_meta, set_aside
-from maskdpo.schemas.training import CHECKPOINTS, CURVES, EVALS, METRICS, SETTINGS
+from maskdpo.schemas.training import CALIBRATION, CHECKPOINTS, CURVES, EVALS, METRICS, SETTINGS
 from maskdpo.verdicts.decision import read_calibration
 
 
@@ -47,6 +48,8 @@ class JudgeResult:
     held_out: JudgeFigures | None
     gold: JudgeFigures | None
     calibration: Path | None
+    calibrated_to: str | None
+    """Whose labels the calibration is fitted to, in words."""
 
 
 def train_judge(settings: TrainJudgeSettings, score: ScoreSentences) -> JudgeResult | None:
@@ -80,8 +83,10 @@ def _train_judge(settings: TrainJudgeSettings, score: ScoreSentences) -> JudgeRe
         return None
     data = read_data(settings, config)
     if data.gold_seen:
-        seen = len(data.gold_seen)
-        warn(f"{settings.eval_file}: {seen} of its topics are trained on too, so its figures will be too good")
+        warn(
+            f"{settings.eval_file}: {len(data.gold_seen)} of its topics are among the labelled ones too, which train "
+            "the judge or choose its weights, so its figures will be too good"
+        )
     reader, left_out = Reader(data.spec, data.tokenizer), Counter[str]()
     rows, held_out = (
         make_rows(some, reader, data.classes, soft=config.soft, left_out=left_out)
@@ -158,22 +163,22 @@ def _measured(
     """The finished judge on the held-out topics, its calibration, and its figures on gold."""
     out, seed = settings.out, settings.seed
     held_out = [e for e in data.held_out if speaks_of(e.label, data.classes)]
-    calibration, of_held_out, of_gold = None, None, None
+    fitted, of_held_out, of_gold = None, None, None
     if held_out:
         info, judged = judge_examples(score, str(out), held_out, settings.device)
-        calibration = fit_calibration(held_out, judged, info, seed)
+        fitted = fit_calibration(held_out, judged, info, seed)
         of_held_out = judge_figures(held_out, judged, None, seed)
-        if calibration is None:
+        if fitted is None:
             warn("too few held-out sentences, right or wrong, to calibrate the judge: use `maskdpo calibrate`")
     file = out / CALIBRATION
-    if calibration is None:
+    if fitted is None:
         file.unlink(missing_ok=True)
     else:
         with atomic_write(file) as handle:
-            handle.write(calibration.model_dump_json(indent=2, exclude_defaults=True).encode() + b"\n")
+            handle.write(fitted.calibration.model_dump_json(indent=2, exclude_defaults=True).encode() + b"\n")
     if data.gold:
         _, judged = judge_examples(score, str(out), data.gold, settings.device)
-        of_gold = judge_figures(data.gold, judged, calibration, seed)
+        of_gold = judge_figures(data.gold, judged, fitted.calibration if fitted else None, seed)
     return JudgeResult(
         out=out,
         classes=data.classes,
@@ -184,7 +189,8 @@ def _measured(
         best=state.best,
         held_out=of_held_out,
         gold=of_gold,
-        calibration=file if calibration is not None else None,
+        calibration=file if fitted else None,
+        calibrated_to=fitted.labels if fitted else None,
     )
 
 
@@ -192,14 +198,14 @@ def _write_texts(
     settings: TrainJudgeSettings, config: TrainJudgeConfig, run: Run, data: Data, result: JudgeResult
 ) -> None:
     out = settings.out
-    told = Told(
+    told = CardFacts(
         classes=data.classes,
         files=data.files,
         data=result.data,
         steps=result.steps,
         total=result.total,
         best=result.best,
-        calibrated=result.calibration is not None,
+        calibrated_to=result.calibrated_to,
         held_out=result.held_out,
         gold=result.gold,
         gold_file=settings.eval_file.name if settings.eval_file else "",

@@ -138,7 +138,6 @@ class TrainJudgeConfig(Settings):
         Option("Compute type; `auto`: bfloat16 where the hardware computes in it. Weights stay float32.", SPEED),
     ] = "auto"
     tokens_per_batch: Annotated[int, Count, Option("Tokens per forward pass: memory against speed.", SPEED)] = 4096
-    trust_remote_code: Annotated[bool, Option("Run code from the repository of the model.")] = False
 
     @property
     def peak_lr(self) -> float:

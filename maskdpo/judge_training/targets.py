@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from maskdpo.errors import UserError
-from maskdpo.judge_training.examples import Example
+from maskdpo.judge_training.examples import LabelledSentence
 from maskdpo.judge_training.settings import ClassSet
 from maskdpo.schemas import RIGHT, WRONG, Label, Scores
 
@@ -31,7 +31,7 @@ LEAST_SHARE = 0.005
 """With ``auto`` a label is a class of its own from this share of the sentences on: fewer teach nothing."""
 
 
-def choose_classes(wanted: ClassSet, examples: Sequence[Example], *, soft: bool) -> Classes:
+def choose_classes(wanted: ClassSet, examples: Sequence[LabelledSentence], *, soft: bool) -> Classes:
     """The classes of the judge, right first.
 
     Raises:

@@ -5,6 +5,7 @@
     answers.jsonl   one line per answer that was shown
     curves.png      a picture of both, at the end
     train.yaml      the settings
+    calibration.json   of a judge: ``verdicts.decision.Calibration``
     checkpoints/    from which an interrupted run continues
 
 A reward is beta times the log ratio log pi - log pi_ref of an answer (without a reference: log pi), in nats, summed
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from maskdpo.schemas.records import Pair, Side
 
 METRICS, EVALS, ANSWERS, CURVES = "metrics.jsonl", "eval.jsonl", "answers.jsonl", "curves.png"
-SETTINGS, CHECKPOINTS = "train.yaml", "checkpoints"
+SETTINGS, CHECKPOINTS, CALIBRATION = "train.yaml", "checkpoints", "calibration.json"
 
 Spans = Sequence[tuple[int, int]]
 """Half-open ranges of an answer's characters (code points)."""

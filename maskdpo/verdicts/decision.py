@@ -249,14 +249,18 @@ def scoring_judge(judge: JudgeInfo) -> JudgeInfo:
 
 
 def refuse_other_judge(calibration: Calibration, judge: JudgeInfo) -> None:
-    """Refuse (``UserError``) a calibration that was made for another judge. One model may be in differently named
-    folders."""
+    """Refuse (``UserError``) a calibration that was made for another judge.
+
+    One model may be in differently named folders, and the commit of a model on the Hub is known only once it is there.
+    """
     made_for = calibration.judge
     same_files = judge.revision is not None and judge.revision == made_for.revision
+    unknown = judge.model == made_for.model and None in (judge.revision, made_for.revision)
+    alike = {"model"} if same_files else {"revision"} if unknown else set()
     differ = [
         f"{name}: {getattr(made_for, name)!r} there, {getattr(judge, name)!r} here"
         for name in SCORES_DEPEND_ON
-        if getattr(made_for, name) != getattr(judge, name) and not (name == "model" and same_files)
+        if getattr(made_for, name) != getattr(judge, name) and name not in alike
     ]
     if differ:
         raise UserError(

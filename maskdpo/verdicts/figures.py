@@ -93,6 +93,8 @@ def reliability(probability: Floats, right: Bools, topics: Sequence[str], *, see
 
 
 FIGURES: dict[str, Figure] = {"auroc": auroc, "brier": brier, "ece": ece}
+FIGURE_NAMES = {"auroc": "AUROC", "brier": "Brier score", "ece": "expected calibration error"}
+"""What they are called in tables."""
 
 
 def probability_figures(

@@ -33,6 +33,7 @@ from maskdpo.run_record import RunMeta, meta_file
 from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Kind, Label, Status
 from maskdpo.text.splitters import get_splitter
 from maskdpo.text.splitters.nltk_splitter import nltk_splitter
+from maskdpo.verdicts.decision import Calibration, Parameters, Rule
 
 SPLITTER = get_splitter("markdown")
 
@@ -383,6 +384,46 @@ def test_the_files_of_a_judge_may_have_been_told_by_their_dates(
     (folder / "config.json").touch()
     with pytest.raises(UserError, match="revision"):
         run("a.jsonl", judge(identity.fingerprint(str(folder))))
+
+
+@pytest.mark.parametrize("name", ["llm", "classifier"])
+def test_the_commit_of_a_judge_may_be_known_only_after_its_download(
+    name: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def judge(**options: Any) -> Scripted:
+        made = Scripted(name=name, model="org/judge", **options)
+        files = identity.fingerprint("org/judge")
+        made.info = made.info.model_copy(update={"revision": files if files != "org/judge" else None})
+        return made
+
+    fitted = Calibration(judge=judge().info, aim="balanced", parameters=Parameters())
+    with pytest.raises(KeyboardInterrupt):
+        run("a.jsonl", judge(stop_after=4), rule=Rule(fitted))
+    snapshot = tmp_path / "hub" / "models--org--judge" / "snapshots" / ("c" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    refs = tmp_path / "hub" / "models--org--judge" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("c" * 40)
+    assert judge().info.revision == f"org/judge@{'c' * 40}"
+    out, _ = run("a.jsonl", judge(), rule=Rule(fitted))
+    assert {record.judge.revision for record in records(out) if record.judge} == {None}
+    known = fitted.model_copy(update={"judge": judge().info.model_copy(update={"revision": f"org/judge@{'d' * 40}"})})
+    with pytest.raises(UserError, match="the calibration was made for another judge"):
+        run("b.jsonl", judge(), rule=Rule(known))
+
+
+def test_a_judge_of_ones_own_may_name_revisions_in_its_own_way(run: Run) -> None:
+    def judge(**options: Any) -> Scripted:
+        made = Scripted(model="mine", **options)
+        made.info = made.info.model_copy(update={"revision": "v2"})
+        return made
+
+    with pytest.raises(KeyboardInterrupt):
+        run("a.jsonl", judge(stop_after=4))
+    assert len(records(run("a.jsonl", judge())[0])) == 10
 
 
 # --- judges of one's own ---------------------------------------------------------------------------

@@ -43,9 +43,8 @@ def make(folders: dict[str, Path], tmp_path: Path) -> Make:
     def judge(
         kind: str, *, batch_size: int = 4, options: dict[str, Any] | None = None, **changes: Any
     ) -> ClassifierJudge:
-        write_spec(
-            spec(**HEADS[kind] | {"max_length": 400, "chunk": {"size": 40, "unit": "words"}} | changes), tmp_path
-        )
+        chunk = {"size": 160} if kind == "modernbert" else {"size": 40, "unit": "words"}
+        write_spec(spec(**HEADS[kind] | {"max_length": 400, "chunk": chunk} | changes), tmp_path)
         chosen = ClassifierOptions(spec=str(tmp_path / "classifier.yaml"), **options or {})
         settings = BackendSettings(batch_size=batch_size, dtype="float32", device="cpu")
         return ClassifierJudge(str(folders[kind]), settings, chosen)
@@ -186,6 +185,18 @@ def test_equal_questions_are_asked_once(make: Make) -> None:
     assert (judge.usage.calls, judge.usage.repeats) == (2, 1)
 
 
+@pytest.mark.parametrize("kind", ["roberta", "modernbert"])
+def test_repeats_are_sentences_of_all_runs_of_a_judge(kind: str, make: Make) -> None:
+    judge = make(kind, batch_size=64)
+    two = "Bridge 3 is in town 3. Bridge 4 is not."
+    verdicts(judge, two, two)
+    once = judge.usage.calls
+    assert once > 2  # several chunks
+    assert judge.usage.repeats == 2
+    verdicts(judge, two, two)
+    assert (judge.usage.calls, judge.usage.repeats) == (2 * once, 4)
+
+
 def _texts(judge: ClassifierJudge, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> list[str]:
     """What the model reads."""
     from maskdpo.classifier import model
@@ -265,6 +276,13 @@ def test_what_does_not_fit_is_a_status(make: Make) -> None:
         assert second.status is Status.TRUNCATED
         assert "tokens without a reference" in str(second.reason)
         assert first.status is (Status.OK if kind == "roberta" else Status.TRUNCATED)
+    for chunk in ({"size": 40}, None):  # without chunks, the others share the room that the longest of them leaves
+        [[first, second, third]] = verdicts(
+            make("roberta", chunk=chunk), f"Bridge 2 is short. {long}\n\nBridge 3 was built a long time ago."
+        )
+        assert [one.status for one in (first, second, third)] == [Status.OK, Status.TRUNCATED, Status.OK]
+    [[only]] = verdicts(make("roberta", chunk=None), long)
+    assert only.status is Status.TRUNCATED
     judge = make("roberta", chunk={"size": 2000, "unit": "words"})
     [[verdict]] = verdicts(judge, "Bridge 2 is short.")
     assert verdict.label is not None

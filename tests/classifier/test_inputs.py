@@ -145,6 +145,11 @@ def test_sizes_of_chunks() -> None:
         ({"input": {"text": "{reference}", "pair": "{sentence}", "chat": True}}, "`chat` goes with one text"),
         ({"input": {"text": "{reference}{answer}"}}, "shows {sentence}"),
         ({"head": "token-classification"}, "shows {answer}"),
+        (
+            {"head": "token-classification", "input": {"text": "{reference}", "pair": "{answer}"}}
+            | {"chunk": {"size": 40, "unit": "words"}},
+            "with token-classification `chunk` is in tokens",
+        ),
         ({"head": "likelihood"}, "every label needs `token`"),
         ({"labels": [{"label": "hallucination", "token": "x"}, *TWO[1:]]}, "`token` does not go with"),
         ({"labels": [{"label": "no_fact"}, {"label": "no_hallucination"}]}, "at least one label that means wrong"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from maskdpo.judge_training.augment import augmented, change
-from maskdpo.judge_training.examples import Example
+from maskdpo.judge_training.examples import LabelledSentence
 from maskdpo.schemas import Label, Prompt
 
 CURIE = (
@@ -17,9 +17,9 @@ CURIE = (
 )
 
 
-def right(sentence: str, reference: tuple[str, ...] = CURIE, id_: str = "a#0") -> Example:
+def right(sentence: str, reference: tuple[str, ...] = CURIE, id_: str = "a#0") -> LabelledSentence:
     prompt = Prompt(id="p", prompt="?", reference=list(reference))
-    return Example(id_, prompt, "t", sentence, (0, len(sentence)), sentence, Label.NO_HALLUCINATION)
+    return LabelledSentence(id_, prompt, "t", sentence, (0, len(sentence)), sentence, Label.NO_HALLUCINATION)
 
 
 def changes(sentence: str, reference: tuple[str, ...] = CURIE) -> set[str]:
@@ -66,7 +66,7 @@ def test_the_same_seed_changes_the_same_sentences() -> None:
     assert half == augmented(many, 0.5, seed=1) != augmented(many, 0.5, seed=2)
     assert 70 < len(half) < 130
     assert augmented(many, 0.0, seed=1) == []
-    wrong = [Example(e.id, e.prompt, e.topic, e.answer, e.span, e.sentence, Label.UNVERIFIABLE) for e in many]
+    wrong = [LabelledSentence(e.id, e.prompt, e.topic, e.answer, e.span, e.sentence, Label.UNVERIFIABLE) for e in many]
     assert augmented(wrong, 1.0, seed=1) == []
 
 

@@ -22,15 +22,16 @@ from maskdpo.annotate.sentences import by_classifier
 from maskdpo.classifier.spec import read_spec
 from maskdpo.cli import main
 from maskdpo.errors import InputError, UserError
+from maskdpo.identity import fingerprint
 from maskdpo.io import read_records
 from maskdpo.judge_training import run, step
-from maskdpo.judge_training.card import published
 from maskdpo.judge_training.loop import learning_rate
 from maskdpo.judge_training.run import JudgeResult, train_judge
 from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
-from maskdpo.schemas import Annotation, Label, Prompt, Response
+from maskdpo.run_folder import published
+from maskdpo.schemas import Annotation, JudgeInfo, Label, Prompt, Response
 from maskdpo.settings import load_settings
-from maskdpo.verdicts.decision import read_calibration
+from maskdpo.verdicts.decision import Calibration, Parameters, read_calibration, refuse_other_judge
 
 RIGHT, WRONG, CONTRA, UNVER, NONE = (
     Label.NO_HALLUCINATION, Label.HALLUCINATION, Label.CONTRADICTORY, Label.UNVERIFIABLE, Label.NO_FACT,
@@ -117,8 +118,10 @@ def test_a_language_model_becomes_a_judge_that_annotate_takes_as_it_is(
     card = (tmp_path / "judge" / "README.md").read_text()
     assert "The labels are CC BY 4.0." in card
     assert "Agreement with `gold.jsonl`" in card
-    assert "of these topics were trained on too" in card
-    assert "topics are trained on too" in capsys.readouterr().err
+    assert "of these topics were trained on, or held out" in card
+    assert "2 of its topics are among the labelled ones too" in capsys.readouterr().err
+    assert "hf download USER/judge --local-dir judge" in card
+    assert "is fitted to those with labels of people" in card
     assert str(tmp_path) not in card
     assert (tmp_path / "judge" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "judge" / "checkpoints").exists()
@@ -129,6 +132,23 @@ def test_a_language_model_becomes_a_judge_that_annotate_takes_as_it_is(
     assert not any(str(tmp_path).encode() in text or tiny_model.encode() in text for text in texts)
     command("report", tmp_path / "judge", "--out", tmp_path / "page.html")
     assert b"loss" in (tmp_path / "page.html").read_bytes()
+
+
+def test_a_judge_out_of_the_hub_has_the_files_that_its_calibration_names(tiny_model: str, tmp_path: Path) -> None:
+    folder, copy = Path(shutil.copytree(tiny_model, tmp_path / "judge")), tmp_path / "copy"
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tools.jinja").write_text("{{ messages }}")
+    (folder / "train.yaml").write_text(f"model: {tiny_model}\n")
+    info = JudgeInfo(name="classifier", model=str(folder), revision=fingerprint(str(folder)))
+    calibration = Calibration(judge=info, aim="balanced", parameters=Parameters())
+    (folder / "calibration.json").write_text(calibration.model_dump_json())
+    for name, content in published(folder).items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    here = info.model_copy(update={"model": str(copy), "revision": fingerprint(str(copy))})
+    found = read_calibration(copy / "calibration.json")
+    assert found.judge.model == "judge"
+    refuse_other_judge(found, here)
 
 
 @pytest.mark.slow
@@ -383,6 +403,7 @@ def test_the_python_function_takes_records(encoder: str, tmp_path: Path) -> None
         ({"lora_alpha": 8}, "`lora_alpha` goes with `lora_r`"),
         ({"eval_prompts": "x.jsonl"}, "`eval_prompts` goes with `eval_file`"),
         ({"classes": "three"}, "no sentence has the label no_fact"),
+        ({"trust_remote_code": True}, "trust_remote_code"),
         ({"max_length": 32}, "no sentence is left to train on: .* too long for `max_length`"),
         ({"model": "./nowhere"}, "no such model folder"),
     ],

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from maskdpo.errors import UserError
-from maskdpo.judge_training.examples import Example
+from maskdpo.judge_training.examples import LabelledSentence
 from maskdpo.judge_training.step import target_losses, target_tensors
 from maskdpo.judge_training.targets import CLASS_SETS, choose_classes, target_of
 from maskdpo.schemas import Label, Prompt, Scores
@@ -17,11 +17,11 @@ RIGHT, WRONG, CONTRA, UNVER, NONE = (
 FOUR, THREE, TWO = (CLASS_SETS[name] for name in ("four", "three", "two"))
 
 
-def example(label: Label, scores: Scores | None = None) -> Example:
-    return Example("a#0", Prompt(id="p", prompt="", reference="x"), "t", "y", (0, 1), "y", label, scores)
+def example(label: Label, scores: Scores | None = None) -> LabelledSentence:
+    return LabelledSentence("a#0", Prompt(id="p", prompt="", reference="x"), "t", "y", (0, 1), "y", label, scores)
 
 
-def examples(**counts: int) -> list[Example]:
+def examples(**counts: int) -> list[LabelledSentence]:
     return [example(Label(name)) for name, count in counts.items() for _ in range(count)]
 
 

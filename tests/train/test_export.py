@@ -18,14 +18,13 @@ from test_run import cache_folder, config_for, pairs_file
 
 from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
-from maskdpo.run_folder import moved_in_last_config
+from maskdpo.run_folder import moved_in_last_config, published
 from maskdpo.run_record import Run, meta_file
 from maskdpo.schemas import Prompt
 from maskdpo.settings import load_settings
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.run.export import export
-from maskdpo.train.run.push import published
 from maskdpo.train.run.train import train
 from maskdpo.train.settings import RunOptions
 

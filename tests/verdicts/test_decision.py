@@ -184,6 +184,18 @@ def test_another_judge_is_refused_by_what_differs() -> None:
             refuse_other_judge(calibration(), JUDGE.model_copy(update=change))
 
 
+def test_the_commit_of_a_model_on_the_hub_may_be_known_to_one_side_only() -> None:
+    before, after, other = (
+        JUDGE.model_copy(update={"model": "org/m", "revision": revision}) for revision in (None, "org/m@1", "org/m@2")
+    )
+    refuse_other_judge(calibration(judge=before), after)
+    refuse_other_judge(calibration(judge=after), before)
+    with pytest.raises(UserError, match="revision"):
+        refuse_other_judge(calibration(judge=after), other)
+    with pytest.raises(UserError, match="model"):
+        refuse_other_judge(calibration(judge=before), after.model_copy(update={"model": "org/n"}))
+
+
 def test_a_file_and_what_is_none(tmp_path: Path) -> None:
     file = tmp_path / "c.json"
     file.write_text(calibration().model_dump_json())

@@ -62,7 +62,7 @@ class ClassifierJudge:
         self._model, self._settings = model, settings
         context = self._spec.context if options.context is None else options.context
         chunks = self._spec.chunks if options.chunks is None else options.chunks
-        self._told: dict[str, Any] = {"chunks": chunks, "context": context, "filler": options.filler}
+        self._asking: dict[str, Any] = {"chunks": chunks, "context": context, "filler": options.filler}
         self._device = None if settings.device is None else pick_device(settings.device)
         self._loaded: Classifier | None = None
         self.usage = Usage()
@@ -72,7 +72,7 @@ class ClassifierJudge:
             model=model,
             revision=files if files != model else None,
             protocol=name,
-            protocol_hash=hashlib.sha256(json.dumps([self._spec.hash, self._told]).encode()).hexdigest()[:12],
+            protocol_hash=hashlib.sha256(json.dumps([self._spec.hash, self._asking]).encode()).hexdigest()[:12],
             version=VERSION,
         )
 
@@ -92,9 +92,9 @@ class ClassifierJudge:
     def _answers(self, window: Sequence[Asked], questions: Questions) -> Iterator[tuple[Task, list[Verdict]]]:
         from maskdpo.classifier.model import scores
 
+        self.usage.repeats += questions.repeats
         items = questions.take()
         self.usage.calls += len(items)
-        self.usage.repeats = questions.repeats
         self.usage.prompt_tokens += sum(len(item.ids) for item in items)
         self.usage.references_cut += sum(item.cut for item in items)
         found = dict(scores(self._classifier, items, self._settings.batch_size))
@@ -131,7 +131,7 @@ class ClassifierJudge:
         return verdicts
 
     def _questions(self) -> Questions:
-        return Questions(self._classifier, **self._told)
+        return Questions(self._classifier, **self._asking)
 
     @property
     def _classifier(self) -> "Classifier":

@@ -14,11 +14,12 @@ from maskdpo.classifier.inputs import (
     beside_chunk,
     encode,
     measure,
+    preceding,
     reference_chunks,
     room,
     sentence_item,
 )
-from maskdpo.schemas import WITHOUT_CLAIM, Label, Prompt, Status
+from maskdpo.schemas import Label, Prompt, Span, Status
 from maskdpo.text.passages import Passages
 
 if TYPE_CHECKING:
@@ -58,12 +59,13 @@ class Questions:
     filler: bool
     items: dict[Item, tuple[int, Encoded]] = field(default_factory=dict)
     repeats: int = 0
+    """Sentences about which all that is asked was an item already."""
     _references: OrderedDict[tuple[object, ...], Passages] = field(default_factory=OrderedDict)
 
     def take(self) -> list[Encoded]:
         """The items so far, by their index; what is asked next begins at 0 again."""
         taken = [encoded for _, encoded in self.items.values()]
-        self.items = {}
+        self.items, self.repeats = {}, 0
         return taken
 
     def ask(self, task: Task) -> Asked:
@@ -80,8 +82,12 @@ class Questions:
 
     def _about_sentences(self, task: Task, verdicts: Sequence[Verdict | None]) -> Asked:
         shown = [self._shown(task, i) for i in range(len(task.spans))]
-        passages = self._passages(task.prompt, max(shown, key=lambda item: len(item.sentence)))
-        asked = Asked(task, passages.all(), [verdict or [] for verdict in verdicts])
+        given, longest = self._fitting(shown, verdicts)
+        if longest is None:
+            return Asked(task, sentences=[verdict or [] for verdict in given])
+        passages = self._passages(task.prompt, longest)
+        asked = Asked(task, passages.all(), [verdict or [] for verdict in given])
+        new = set[int]()
         wanted = [self._wanted(passages, task.sentence(i), asked.chunks) for i in range(len(shown))]
         # chunk by chunk: a causal model reads what neighbouring items begin with once
         for c, chunk in enumerate(asked.chunks):
@@ -89,27 +95,52 @@ class Questions:
                 places = asked.sentences[i]
                 if isinstance(places, Verdict) or c not in wanted[i]:
                     continue
+                known = len(self.items)
                 try:
                     places.append((c, self._index(beside_chunk(self.classifier.spec, item, chunk))))
                 except InputTooLong as error:
                     asked.sentences[i] = _too_long(error)
+                if len(self.items) > known:
+                    new.add(i)
+        self.repeats += sum(isinstance(one, list) and i not in new for i, one in enumerate(asked.sentences))
         return asked
+
+    def _fitting(
+        self, shown: Sequence[Item], verdicts: Sequence[Verdict | None]
+    ) -> tuple[list[Verdict | None], Item | None]:
+        """The verdicts with those on sentences that do not fit by themselves, and the other sentence that leaves least
+        room; None where there is none. With chunks of a fixed size this turns out beside each chunk."""
+        given, rooms = list(verdicts), dict[int, int]()
+        for i, item in enumerate(shown):
+            if verdicts[i] is not None:
+                continue
+            try:
+                rooms[i] = 0 if self.classifier.spec.chunk else self._room(item)
+            except InputTooLong as error:
+                given[i] = _too_long(error)
+        return given, shown[min(rooms, key=rooms.__getitem__)] if rooms else None
+
+    def _room(self, item: Item) -> int:
+        return room(self.classifier.spec, self.classifier.tokenizer, item)
 
     def _about_answer(self, task: Task, verdicts: Sequence[Verdict | None]) -> Asked:
         whole = Item("", question=task.prompt.question, answer=task.response.response)
         groups = self._groups(task.prompt, whole)
         asked = Asked(task, ["\n\n".join(group) for group in groups], [verdict or [] for verdict in verdicts])
+        known = len(self.items)
         asked.answer = [
             self._index(replace(whole, reference=chunk, passages=tuple(group)))
             for chunk, group in zip(asked.chunks, groups, strict=True)
         ]
+        if len(self.items) == known:
+            self.repeats += sum(verdict is None for verdict in verdicts)
         return asked
 
     def _groups(self, prompt: Prompt, whole: Item) -> list[list[str]]:
         """The passages of a reference in groups that fit beside the answer; a passage that does not fit is split."""
         spec, tokenizer = self.classifier.spec, self.classifier.tokenizer
         size, left = measure(spec, tokenizer), 0
-        space = room(spec, tokenizer, whole)
+        space = self._room(whole)
         if spec.chunk is not None:
             space = min(space, spec.chunk.size)
         groups: list[list[str]] = []
@@ -123,9 +154,7 @@ class Questions:
         return groups
 
     def _index(self, item: Item) -> int:
-        if item in self.items:
-            self.repeats += 1
-        else:
+        if item not in self.items:
             self.items[item] = (len(self.items), encode(self.classifier.spec, self.classifier.tokenizer, item))
         return self.items[item][0]
 
@@ -137,17 +166,14 @@ class Questions:
 
     def _shown(self, task: Task, i: int) -> Item:
         """The sentence with what is shown before it, as an item without a reference."""
-        start = task.spans[i].start
-        others = [(s.start, s.kind) for s in task.spans] + [(s.start, s.kind) for s in task.given]
-        before_it = sorted(at for at, kind in others if at < start and kind not in WITHOUT_CLAIM)
-        earlier = before_it[-self.context :] if self.context else []
-        before = task.response.response[earlier[0] : start].strip() if earlier else ""
+        spans = [*task.spans, *(Span(given.start, given.end, given.kind) for given in task.given)]
+        before = preceding(task.response.response, task.spans[i].start, spans, self.context)
         return sentence_item(self.classifier.spec, task.sentence(i), before, task.prompt.question)
 
     def _passages(self, prompt: Prompt, longest: Item) -> Passages:
         """The reference in chunks (``reference_chunks``), kept for its other answers."""
         spec, tokenizer = self.classifier.spec, self.classifier.tokenizer
-        key = (room(spec, tokenizer, longest) if spec.chunk is None else None, *prompt.passages)
+        key = (self._room(longest) if spec.chunk is None else None, *prompt.passages)
         if key not in self._references:
             self._references[key] = reference_chunks(spec, tokenizer, prompt.passages, longest)
             if len(self._references) > REFERENCES_KEPT:
