@@ -567,3 +567,26 @@ def test_dry_run_prints_a_table(world: World, capsys: pytest.CaptureFixture[str]
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines if "│" in line][-len(ALL) :] == list(ALL)
     assert not world.out.exists()
+
+
+@pytest.mark.parametrize("where", ["section", "config"])
+def test_the_least_confidence_of_annotate_is_that_of_relabel(tmp_path: Path, where: str) -> None:
+    """Pairs and held-out answers are labelled by one rule."""
+    annotate: dict[str, Any] = {"min-confidence": 0.8}
+    if where == "config":
+        (tmp_path / "annotate.yaml").write_text(yaml.safe_dump(annotate))
+        annotate = {"config": str(tmp_path / "annotate.yaml")}
+    spec: dict[str, Any] = {"out": "o", "prompts": "p", "heldout": "h", "model": "m", "sample": {}}
+    spec |= {"annotate": annotate | {"judge": "lexical"}, "calibrate": {"gold": "g"}, "build-pairs": {}}
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(yaml.safe_dump(spec))
+    stages = {stage.name: stage for stage in load_pipeline(file, COMMANDS)}
+    rules = [
+        {key: stages[name].plain.get(key) for key in ("min_confidence", "calibration")}
+        for name in ("relabel", "annotate-before")
+    ]
+    assert rules == [{"min_confidence": 0.8, "calibration": "o/calibration.json"}] * 2
+    del spec["annotate"]["min-confidence" if where == "section" else "config"]
+    file.write_text(yaml.safe_dump(spec))
+    stages = {stage.name: stage for stage in load_pipeline(file, COMMANDS)}
+    assert "min_confidence" not in stages["relabel"].given

@@ -28,6 +28,9 @@ def _field(sums: Sums, *names: str) -> Sums:
     return total
 
 
+FEW_TOPICS = 10
+"""Intervals over fewer topics are too short to lean on."""
+
 RIGHT_OF_ALL, PRECISION = "right / all sentences", "right / (right + wrong)"
 CLAIMS = "names, numbers, dates / answer"
 
@@ -126,8 +129,9 @@ class Comparison:
     @property
     def won_by_filler(self) -> list[str]:
         """The shares of right sentences that have risen while answers name fewer names, numbers and dates, both with
-        intervals that leave out 0: the model may have become right by saying less."""
-        if not self.difference[CLAIMS].high < 0:
+        intervals that leave out 0: the model may have become right by saying less. None over few topics, where no
+        difference is to be relied on."""
+        if self.before.topics < FEW_TOPICS or not self.difference[CLAIMS].high < 0:
             return []
         return [name for name in (RIGHT_OF_ALL, PRECISION) if self.difference[name].low > 0]
 

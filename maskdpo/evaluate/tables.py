@@ -4,15 +4,12 @@ import math
 from collections.abc import Sequence
 
 from maskdpo.evaluate.agreement import Agreement, ClassAgreement
-from maskdpo.evaluate.factuality import CLAIMS, Comparison, Summary
+from maskdpo.evaluate.factuality import CLAIMS, FEW_TOPICS, Comparison, Summary
 from maskdpo.evaluate.prediction_powered import FIGURES as POWERED
 from maskdpo.evaluate.prediction_powered import Powered, PoweredComparison
 from maskdpo.evaluate.probabilities import Probabilities
 from maskdpo.html.render import SummaryTable
 from maskdpo.verdicts.figures import FIGURE_NAMES
-
-FEW_TOPICS = 10
-"""Intervals over fewer topics are too short to lean on, and get no star."""
 
 INTERVALS = "with 95% intervals over topics"
 

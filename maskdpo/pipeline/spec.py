@@ -153,7 +153,9 @@ def _wire(spec: PipelineFile) -> Iterator[_Wired]:
         files = {"annotations": annotations, "prompts": spec.prompts, "out": rule["calibration"]}
         yield _Wired("calibrate", "calibrate", spec.calibrate, files)
         raw, annotations = annotations, out / "relabelled.jsonl"
-        yield _Wired("relabel", "relabel", {}, {"annotations": raw, "out": annotations, **rule})
+        least = _option(spec.annotate or {}, "min_confidence")
+        same = {} if least is None else {"min_confidence": least}  # held-out answers are labelled under it too
+        yield _Wired("relabel", "relabel", same, {"annotations": raw, "out": annotations, **rule})
     if spec.build_pairs is not None:
         files = {"prompts": spec.prompts, "annotations": annotations, "out": pairs}
         yield _Wired("build-pairs", "build-pairs", spec.build_pairs, files)
@@ -172,6 +174,14 @@ def _wire(spec: PipelineFile) -> Iterator[_Wired]:
         yield _Wired("evaluate", "evaluate", {"json_file": out / "evaluate.json"} | spec.evaluate, compared)
     if spec.report is not None:
         yield _Wired("report", "report", spec.report, compared | {"out": out / "report.html"})
+
+
+def _option(section: dict[str, Any], key: str) -> Any:
+    """An option of a section, or of the file that it names as its ``config``."""
+    if key in section or section.get("config") is None:
+        return section.get(key)
+    file = Path(str(section["config"]))
+    return named(read_yaml(file), file).get(key)
 
 
 def _held_out(

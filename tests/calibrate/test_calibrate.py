@@ -11,7 +11,7 @@ import pytest
 from calibration_world import ANNOTATE, CALIBRATE, World, make_world
 
 from maskdpo import UserError, annotate_responses, calibrate_annotations, relabel_annotations
-from maskdpo.calibrate.calibrate import cross_validated, held
+from maskdpo.calibrate.calibrate import cross_validated, doubts, held
 from maskdpo.calibrate.cases import Case
 from maskdpo.io import read_records
 from maskdpo.schemas import Annotation, Label
@@ -222,9 +222,9 @@ def test_a_copy_of_the_judges_labels_is_no_gold(raw: World) -> None:
     raw.run(*CALIBRATE)
     calibration = read_calibration(raw.path("c.json"))
     right, wrong = Label.NO_HALLUCINATION, Label.HALLUCINATION
-    copied = [Case(f"t{i}", {right: 0.6, wrong: 0.4}, label, label) for i, label in enumerate([right, wrong] * 20)]
+    copied = [Case(f"t{i}", label, label, {right: 0.6, wrong: 0.4}) for i, label in enumerate([right, wrong] * 20)]
     assert any("own label for every sentence" in doubt for doubt in doubts(calibration, copied))
-    corrected = [*copied[1:], replace(copied[0], gold=wrong)]
+    corrected = [copied[0]._replace(gold=wrong), *copied[1:]]
     assert not any("own label for every sentence" in doubt for doubt in doubts(calibration, corrected))
 
 

@@ -215,6 +215,9 @@ def test_a_win_by_filler_is_seen() -> None:
     assert won.won_by_filler == [RIGHT_OF_ALL, PRECISION]
     assert fair.difference[PRECISION].low > 0
     assert fair.won_by_filler == lost.won_by_filler == []
+    few = compare(before[:9], filler[:9])
+    assert few and few.difference[PRECISION].low > 0 and few.difference[CLAIMS].high < 0
+    assert few.won_by_filler == [], "no difference over nine topics is to be relied on"
 
 
 def test_prompts_without_a_topic_that_share_a_reference_are_one_topic() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from maskdpo.errors import UserError
 from maskdpo.judge_training.examples import LabelledSentence
-from maskdpo.judge_training.step import target_losses, target_tensors
+from maskdpo.judge_training.step import _figures, target_losses, target_tensors
 from maskdpo.judge_training.targets import CLASS_SETS, choose_classes, target_of
 from maskdpo.schemas import Label, Prompt, Scores
 
@@ -101,3 +101,9 @@ def test_the_loss_is_minus_the_log_of_the_summed_probability() -> None:
     up = (-logits.grad[0, 1:3]).tolist()
     assert up[0] / up[1] == pytest.approx(p[1] / p[2])
     assert torch.isfinite(logits.grad).all()
+
+
+def test_held_out_figures_are_of_the_label_that_the_judge_gives() -> None:
+    """The class first: wrong at .6 in two labels beats right at .4."""
+    scores = [{RIGHT: 0.4, UNVER: 0.35, CONTRA: 0.25}, {RIGHT: 0.9, UNVER: 0.1}]
+    assert _figures(scores, [CONTRA, RIGHT])[1] == 1.0
