@@ -8,6 +8,9 @@ from maskdpo.errors import UserError
 from maskdpo.sample import SampleSettings
 from maskdpo.schemas import FAILED, Status
 
+NEARLY_ALL = 0.9
+"""Share of unsure sentences from which on a run warns."""
+
 if TYPE_CHECKING:
     from maskdpo.annotate.stats import AnnotateStats, SentenceCounts
     from maskdpo.verdicts.decision import Rule
@@ -101,6 +104,12 @@ def warn_of_labels(file: "SentenceCounts", rule: "Rule") -> None:
         console.warn(
             f"{file.without_confidence:,} sentences have no confidence to compare with `min_confidence`: they keep "
             "their label"
+        )
+    unsure = file.statuses[Status.UNSURE]
+    if unsure > NEARLY_ALL * (unsure + file.of_judge.total()):
+        console.warn(
+            f"{unsure:,} sentences are unsure, nearly all: no pairs can be built from these labels. Take a smaller "
+            "`min_confidence`, or a calibration with another `aim` or a smaller `abstain`"
         )
     if name := file.nearly_all:
         share = file.of_judge[name] / file.of_judge.total()

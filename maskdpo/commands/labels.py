@@ -4,10 +4,6 @@ from maskdpo import console
 from maskdpo.annotate.settings import RelabelSettings
 from maskdpo.calibrate.settings import CalibrateSettings
 from maskdpo.commands.answers import label_rows, warn_of_labels
-from maskdpo.schemas import Status
-
-NEARLY_ALL = 0.9
-"""Share of unsure sentences from which on a run warns."""
 
 
 def calibrate(settings: CalibrateSettings) -> None:
@@ -41,9 +37,3 @@ def relabel(settings: RelabelSettings) -> None:
     ]
     console.table(f"relabel -> {settings.out}", ("", "count"), rows)
     warn_of_labels(stats.file, rule)
-    unsure = stats.file.statuses[Status.UNSURE]
-    if unsure > NEARLY_ALL * (unsure + stats.file.labels.total()):
-        console.warn(
-            f"{unsure:,} sentences are unsure, nearly all: no pairs can be built from these labels. Take a smaller "
-            "`min_confidence`, or a calibration with another `aim` or a smaller `abstain`"
-        )
