@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 """The version of maskdpo that last changed the verdicts of this judge. Labels of different versions are not mixed, so
 this changes only where verdicts change."""
-WINDOW = 8
+WINDOW = 4
 """Batches that are read ahead and sorted by length, so that their rows need little padding."""
+CPU_ROWS = 16
+"""The most rows of a batch on a CPU, which gains nothing by more: progress shows, and a run that stops loses little."""
 
 
 class ClassifierOptions(BaseModel):
@@ -83,7 +85,7 @@ class ClassifierJudge:
         for task in tasks:
             questions = questions or self._questions()
             window.append(questions.ask(task))
-            if max(len(questions.items), len(window)) >= WINDOW * self._settings.batch_size:
+            if max(len(questions.items), len(window)) >= WINDOW * self._rows:
                 yield from self._answers(window, questions)
                 window = []
         if questions is not None:
@@ -97,7 +99,7 @@ class ClassifierJudge:
         self.usage.calls += len(items)
         self.usage.prompt_tokens += sum(len(item.ids) for item in items)
         self.usage.references_cut += sum(item.cut for item in items)
-        found = dict(scores(self._classifier, items, self._settings.batch_size))
+        found = dict(scores(self._classifier, items, self._rows))
         for asked in window:
             if asked.answer:
                 yield asked.task, self._by_tokens(asked, items, found)
@@ -132,6 +134,12 @@ class ClassifierJudge:
 
     def _questions(self) -> Questions:
         return Questions(self._classifier, **self._asking)
+
+    @property
+    def _rows(self) -> int:
+        """Rows of a batch."""
+        on_cpu = self._classifier.model.device.type == "cpu"
+        return min(self._settings.batch_size, CPU_ROWS) if on_cpu else self._settings.batch_size
 
     @property
     def _classifier(self) -> "Classifier":
