@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from maskdpo.console import warn
 from maskdpo.errors import InputError
+from maskdpo.run_record import META_IN_FOLDER, holds, read_meta
 from maskdpo.schemas import Annotation, JudgeInfo, Sentence
 from maskdpo.verdicts.decision import scoring_judge
 
@@ -13,7 +14,8 @@ PEOPLE = "gold labels are those that people gave, in a file of their own (docs/r
 
 
 def check_gold(gold: Mapping[str, Annotation], file: Path, judged: Path, judges: Iterable[JudgeInfo | None]) -> None:
-    """Refuse gold labels that are the very labels that they are to check, and warn of those of another judge.
+    """Refuse gold labels that are the very labels that they are to check, and warn of those of another judge, and of
+    those that the judge was trained on.
 
     Args:
         gold: by id, out of ``file``.
@@ -24,11 +26,26 @@ def check_gold(gold: Mapping[str, Annotation], file: Path, judged: Path, judges:
     """
     if file == judged or (file.exists() and judged.exists() and judged.samefile(file)):
         raise InputError(f"is the file whose labels it is to check; {PEOPLE}", path=file)
+    judges = list(judges)
     named = {record.judge for record in gold.values() if record.judge is not None}
     if {scoring_judge(judge) for judge in named} & {scoring_judge(judge) for judge in judges if judge}:
         raise InputError(f"has its labels from the very judge of {judged}; {PEOPLE}", path=file)
     for name in sorted({judge.name for judge in named}):
         warn(f"{file}: labels of the judge {name} are taken as gold; the figures say how well it is imitated")
+    for model in sorted({judge.model for judge in judges if judge and judge.model}):
+        if _trained_on(model, file):
+            warn(
+                f"{file}: the judge {model} was trained on these labels, so it looks better on them than it is; label "
+                "sentences of other topics"
+            )
+
+
+def _trained_on(model: str, file: Path) -> bool:
+    """Whether ``maskdpo train-judge`` has read the labels of this file for the judge in this folder."""
+    meta = read_meta(Path(model) / META_IN_FOLDER)
+    return meta is not None and any(
+        role.startswith("labelled") and holds(file, digest) for role, digest in meta.inputs.items()
+    )
 
 
 class Match(NamedTuple):
