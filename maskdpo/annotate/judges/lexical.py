@@ -66,7 +66,7 @@ class LexicalJudge:
         mean = self._reference_words / self._reference_sentences
         return [
             f"the references are free prose ({mean:.0f} words per sentence), where the lexical judge is little better "
-            "than chance (balanced accuracy 0.52 on Factcheck-Bench): do not train on these labels. docs/judges.md "
+            "than chance (balanced accuracy 0.44 on Factcheck-Bench): do not train on these labels. docs/judges.md "
             "says which judge to take"
         ]
 
