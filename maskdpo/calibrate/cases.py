@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskdpo.calibrate.settings import CalibrateSettings
+from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_answers, read_prompts, read_records
 from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Label, Prompt, Scores, group_of
@@ -55,6 +56,12 @@ def read_cases(settings: CalibrateSettings) -> Cases:
         raise UserError(
             f"{settings.annotations} and {settings.gold} share no sentence: do the ids and the texts of the answers "
             "match?"
+        )
+    labelled = sum(sentence.label is not None for record in gold.values() for sentence in record.sentences)
+    if len(found) < labelled:
+        warn(
+            f"{labelled - len(found):,} of {labelled:,} gold sentences are not used: {settings.annotations} has no "
+            "answer of their id and text"
         )
     cases = Cases(judge, [_case(match, judge) for match in found])
     _refuse_too_little(cases, settings)

@@ -201,6 +201,8 @@ def load_spec(model: str, given: str | Path | None = None) -> tuple[str, Classif
         return model, known[model]
     if (on_hub := _from_hub(model)) is not None:
         return SPEC_FILE, read_spec(on_hub)
+    if "/" not in model and not Path(model).exists():  # ids on the Hub have an owner
+        raise UserError(f"{model}: there is no such folder, and no preset has this id ({', '.join(known)})")
     raise UserError(f"{model}: no preset has this id, and there is no {SPEC_FILE} beside it. {_how_to(known)}")
 
 

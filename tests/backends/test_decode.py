@@ -88,9 +88,9 @@ def test_choices_have_the_probabilities_of_a_forward_pass_without_a_cache(name: 
     fill_slots(model, prompts, paths, 8)
     for path in paths:
         ids = list(prompts[path.prompt])
-        for slot, (pick, probability) in zip(path.slots, path.picks, strict=True):
+        for slot, (pick, probabilities) in zip(path.slots, path.picks, strict=True):
             expected = shares(model, ids := [*ids, *slot.lead])
-            assert probability == pytest.approx(expected[pick], abs=1e-5)
+            assert probabilities == pytest.approx(expected, abs=1e-5)
             assert expected[pick] == pytest.approx(max(expected), abs=1e-5)
             ids = [*ids, *slot.choices[pick]]
 

@@ -175,6 +175,8 @@ def test_gold_that_is_no_gold(raw: World) -> None:
     assert "no such file" in raw.fails(*words, "none.jsonl")
     raw.write("other.jsonl", [row | {"id": row["id"] + "x"} for row in raw.rows("gold.jsonl")])
     assert "share no sentence: do the ids and the texts of the answers match?" in raw.fails(*words, "other.jsonl")
+    raw.write("more.jsonl", [*raw.rows("gold.jsonl"), *raw.rows("other.jsonl")])
+    assert "360 of 720 gold sentences are not used: raw.jsonl has no answer" in raw.run(*words, "more.jsonl").err
 
 
 def test_gold_of_a_stronger_judge_is_taken_with_a_warning(raw: World) -> None:

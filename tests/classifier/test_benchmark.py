@@ -21,4 +21,6 @@ def test_it_prints_a_row_for_every_shape(monkeypatch: pytest.MonkeyPatch, capsys
     assert [row[1].strip() for row in rows[::2]] == [shape.name for shape in classifier_judge.SHAPES]
     assert [row[3].strip() for row in rows] == ["all", "2"] * 4 + ["2"]
     assert all(float(row[4]) > 0 for row in rows)
-    assert [float(row[5]) for row in rows] == [2, 2] * 4 + [3]  # two chunks; a question about facts, two passages
+    *classifiers, llm = (float(row[5]) for row in rows)
+    assert classifiers == [2, 2] * 4  # chunks
+    assert 2 <= llm <= 3  # a question about facts, and one or two passages, by the texts

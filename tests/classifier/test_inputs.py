@@ -177,6 +177,8 @@ def test_where_a_spec_comes_from(tmp_path: Path) -> None:
     assert load_spec(roberta) == load_spec(str(tmp_path), roberta) == (roberta, presets()[roberta])
     with pytest.raises(UserError, match=r"(?s)no preset has this id.*spec=FILE.*head: sequence-classification"):
         load_spec(str(tmp_path))
+    with pytest.raises(UserError, match=r"^judgee: there is no such folder, and no preset has this id"):
+        load_spec("judgee")
 
 
 def test_a_judge_on_the_hub_brings_its_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
