@@ -3,7 +3,7 @@
 The models have random weights, so this says what judging costs and nothing about labels. Texts are pages of docs/; the
 tokenizer is that of SmolLM2, whose tokens are about as long as those of the shapes' own tokenizers.
 
-Run: OMP_NUM_THREADS=2 python benchmarks/classifier_judge.py   (long on two cores; docs/classifiers.md has a shorter one)
+Run: OMP_NUM_THREADS=2 python benchmarks/classifier_judge.py   (docs/classifiers.md has a shorter run)
 """
 
 import argparse
