@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from maskdpo.evaluate.evaluation import Evaluation
     from maskdpo.evaluate.page import PageStats
     from maskdpo.evaluate.training import TrainingStats
-    from maskdpo.judge_training.run import JudgeResult
+    from maskdpo.judge_training.result import JudgeResult
     from maskdpo.sample import SampleStats
     from maskdpo.text.splitters import Splitter
     from maskdpo.train.data.encode import Drop, EncodedPair, Encoder

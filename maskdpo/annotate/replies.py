@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from maskdpo.annotate.protocol import Meaning, Turn
 from maskdpo.backends.base import Completion, Pick, Reply
 from maskdpo.schemas import Label, Status
+from maskdpo.verdicts.decision import likeliest
 
 _IGNORED = re.compile(r"[\s_<>＜＞【】\[\]“”\"'`*.。!！]+")
 _INTRODUCTION = re.compile(
@@ -45,11 +46,7 @@ def outcomes(turn: Turn, reply: Reply, votes: int, sentences: int) -> list[Outco
     if turn.reply == "text":
         return [_majority([_text_vote(turn, completion) for completion in reply.completions], votes, reply.completions)]
     return [
-        _majority(
-            [_word_vote(turn, c.picks[i]) for c in reply.completions],
-            votes,
-            reply.completions,
-        )
+        _majority([_word_vote(turn, c.picks[i]) for c in reply.completions], votes, reply.completions)
         for i in range(sentences)
     ]
 
@@ -78,21 +75,21 @@ def combined(first: Sequence[Outcome], last: Sequence[Outcome]) -> Outcome:
         first: of the turns that the sentence is asked about alone. What they leave to ``next`` is for the last turn.
         last: of the last turn, one for each passage. The passage that supports the sentence most counts.
     """
-    outcomes = [*first, *last]
-    if failure := next((outcome for outcome in outcomes if outcome.meaning is None), None):
+    asked = [*first, *last]
+    if failure := next((outcome for outcome in asked if outcome.meaning is None), None):
         return failure
     best = max(last, key=lambda outcome: outcome.points.get(Label.NO_HALLUCINATION, 0.0))
-    scores: dict[Meaning, float] = defaultdict(float)
+    scores: dict[Label, float] = defaultdict(float)
     left = 1.0
     for outcome in [*first, best]:
         for meaning, share in outcome.points.items():
             if meaning != "next":
                 scores[meaning] += left * share
         left *= outcome.points.get("next", 0.0)
-    label = max(scores, key=scores.__getitem__)
-    if not all(outcome.scores for outcome in outcomes):
+    label = likeliest(scores)
+    if not all(outcome.scores for outcome in asked):
         return Outcome(label, evidence=best.evidence)
-    return Outcome(label, scores[label], scores, evidence=best.evidence)
+    return Outcome(label, scores[label], dict(scores.items()), evidence=best.evidence)
 
 
 def _majority(given: Sequence[_Vote], votes: int, completions: Sequence[Completion]) -> Outcome:

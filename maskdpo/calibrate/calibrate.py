@@ -27,7 +27,7 @@ from maskdpo.verdicts.decision import (
     ReliabilityBin,
     scoring_judge,
 )
-from maskdpo.verdicts.estimate import Estimate, topic_draws
+from maskdpo.verdicts.estimate import Estimate
 from maskdpo.verdicts.figures import probability_figures, reliability, right_probability
 from maskdpo.verdicts.fitting import Aim, Example, fit, parse_aim
 
@@ -181,14 +181,9 @@ def held(cases: Sequence[Case], given: Sequence[Given], seed: int) -> Held:
 
 
 def _label_figures(cases: Sequence[Case], given: Sequence[Given], seed: int) -> dict[str, Estimate]:
-    topics = {topic: i for i, topic in enumerate(dict.fromkeys(case.topic for case in cases))}
-    columns = (*CLASSES, "not_judged")
-    tables = np.zeros((len(topics), len(CLASSES), len(columns)))
-    for case, one in zip(cases, given, strict=True):
-        row, column = (columns.index(group_of(label)) for label in (case.gold, one.label))
-        tables[topics[case.topic], row, column] += 1
-    drawn = (topic_draws(len(topics), seed) @ tables.reshape(len(topics), -1)).reshape(-1, *tables.shape[1:])
-    whole = tables.sum(0)
+    rows = ((c.topic, group_of(c.gold), group_of(one.label)) for c, one in zip(cases, given, strict=True))
+    tables = confusion.by_topic(rows, CLASSES, (*CLASSES, "not_judged"))
+    whole, drawn = tables.sum(0), confusion.resampled(tables, seed)
     return {name: Estimate.of(float(figure(whole)), figure(drawn)) for name, figure in LABEL_FIGURES.items()}
 
 

@@ -7,7 +7,7 @@ from maskdpo import console
 from maskdpo.judge_training.settings import TrainJudgeSettings
 
 if TYPE_CHECKING:
-    from maskdpo.judge_training.run import JudgeResult
+    from maskdpo.judge_training.result import JudgeResult
 
 
 def train_judge(settings: TrainJudgeSettings) -> None:

@@ -18,7 +18,7 @@ from maskdpo.evaluate.probabilities import Probabilities, probabilities
 from maskdpo.schemas import Annotation, Label, group_of
 from maskdpo.verdicts import confusion
 from maskdpo.verdicts.confusion import Tables
-from maskdpo.verdicts.estimate import Estimate, topic_draws
+from maskdpo.verdicts.estimate import Estimate
 from maskdpo.verdicts.gold import Match, matches
 
 CLASSES = ("right", "wrong", "no_fact")
@@ -159,7 +159,8 @@ def _class_agreement(topics: Sequence[Pairs], classes: tuple[str, ...], seed: in
     count = Counter(t for t, _ in judged)
     majority = max(classes, key=lambda name: count[name])
     scores = precision_recall_fscore_support(*zip(*judged, strict=True), labels=classes, zero_division=np.nan)
-    drawn = _draws(tables[:, :, :-1], seed)
+    of_judge = tables[..., :-1].astype(np.float64)
+    drawn = confusion.resampled(of_judge[of_judge.any((1, 2))], seed)  # topics with a judged sentence
     points = library_figures(truth, found, classes)
     return ClassAgreement(
         classes=classes,
@@ -211,12 +212,6 @@ def library_figures(truth: Sequence[str], found: Sequence[str | None], classes: 
         "balanced_accuracy": float(recall_score(gold, said, labels=present, average="macro", zero_division=0)),
         "macro_f1": float(f1_score(gold, said, labels=present, average="macro", zero_division=0)),
     }
-
-
-def _draws(tables: NDArray[np.int64], seed: int) -> Tables:
-    """[RESAMPLES, gold, judged]: sums over topics drawn with replacement, of those with a judged sentence."""
-    some = tables[tables.any((1, 2))]
-    return (topic_draws(len(some), seed) @ some.reshape(len(some), -1)).reshape(-1, *some.shape[1:])
 
 
 FIGURES: dict[str, Callable[[Tables], Tables]] = {

@@ -9,9 +9,9 @@ import numpy as np
 
 from maskdpo.judge_training.examples import LabelledSentence
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Span, group_of
-from maskdpo.verdicts.confusion import balanced_accuracy
+from maskdpo.verdicts.confusion import balanced_accuracy, by_topic, resampled
 from maskdpo.verdicts.decision import CLASSES, Calibration
-from maskdpo.verdicts.estimate import Estimate, topic_draws
+from maskdpo.verdicts.estimate import Estimate
 from maskdpo.verdicts.figures import FIGURE_NAMES, probability_figures, right_probability
 from maskdpo.verdicts.fitting import Aim, Example, fit
 
@@ -127,19 +127,17 @@ def _figures(
     examples: Sequence[LabelledSentence], judged: Sequence[Judged], calibration: Calibration | None, seed: int
 ) -> dict[str, Estimate]:
     two: list[tuple[float, bool, str]] = []
-    topics = {topic: i for i, topic in enumerate(dict.fromkeys(example.topic for example in examples))}
-    tables = np.zeros((len(topics), len(CLASSES), len(CLASSES)))
+    rows: list[tuple[str, str, str]] = []
     for example, verdict in zip(examples, judged, strict=True):
         gold = group_of(example.label)
         label, scores = verdict if calibration is None else _calibrated(verdict, calibration)
-        said = group_of(label)
-        if gold != "not_judged" and said != "not_judged":
-            tables[topics[example.topic], CLASSES.index(gold), CLASSES.index(said)] += 1
+        rows.append((example.topic, gold, group_of(label)))
         probability = right_probability(scores) if scores else None
         if gold in ("right", "wrong") and probability is not None:
             two.append((probability, gold == "right", example.topic))
-    drawn = np.tensordot(topic_draws(len(topics), seed), tables, 1)
-    found = {"balanced_accuracy": Estimate.of(float(balanced_accuracy(tables.sum(0))), balanced_accuracy(drawn))}
+    tables = by_topic(rows, CLASSES, (*CLASSES, "not_judged"))[..., :-1]
+    drawn = balanced_accuracy(resampled(tables, seed))
+    found = {"balanced_accuracy": Estimate.of(float(balanced_accuracy(tables.sum(0))), drawn)}
     if two:
         probabilities, right, of_topics = zip(*two, strict=True)
         found |= probability_figures(np.array(probabilities), np.array(right), of_topics, seed=seed)

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +14,22 @@ from maskdpo.identity import fingerprint
 from maskdpo.io import atomic_write
 from maskdpo.io.append import LOCK_SUFFIX, sole_writer
 from maskdpo.judge_training.base import load_base
-from maskdpo.judge_training.card import CardFacts, DataCounts, judge_card, roles, settings_text
+from maskdpo.judge_training.card import judge_card, roles, settings_text
 from maskdpo.judge_training.checkpoint import State
 from maskdpo.judge_training.curves import draw_curves
 from maskdpo.judge_training.data import Data, read_data
-from maskdpo.judge_training.examples import FileCounts
-from maskdpo.judge_training.figures import JudgeFigures, ScoreSentences, fit_calibration, judge_examples, judge_figures
+from maskdpo.judge_training.figures import ScoreSentences, fit_calibration, judge_examples, judge_figures
 from maskdpo.judge_training.loop import Loop
+from maskdpo.judge_training.result import DataCounts, JudgeResult
 from maskdpo.judge_training.rows import Reader, make_rows
 from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
 from maskdpo.judge_training.step import Trainer
-from maskdpo.judge_training.targets import Classes, speaks_of
+from maskdpo.judge_training.targets import speaks_of
 from maskdpo.models import pick_device
 from maskdpo.run_folder import moved_in_last_config, read_rows, remove_all, stop_between_steps
 from maskdpo.run_record import META_IN_FOLDER, Run, read_meta, set_aside
 from maskdpo.schemas.training import CALIBRATION, CHECKPOINTS, CURVES, EVALS, METRICS, SETTINGS
 from maskdpo.verdicts.decision import read_calibration
-
-
-@dataclass(frozen=True)
-class JudgeResult:
-    """What a run did."""
-
-    out: Path
-    classes: Classes
-    files: list[FileCounts]
-    data: DataCounts
-    steps: int
-    total: int
-    best: int | None
-    """The step whose weights were written; None: the last, because nothing was held out."""
-    held_out: JudgeFigures | None
-    gold: JudgeFigures | None
-    calibration: Path | None
-    calibrated_to: str | None
-    """Whose labels the calibration is fitted to, in words."""
 
 
 def train_judge(settings: TrainJudgeSettings, score: ScoreSentences) -> JudgeResult | None:
@@ -107,7 +87,7 @@ def _train_judge(settings: TrainJudgeSettings, score: ScoreSentences) -> JudgeRe
     counts = DataCounts(len(rows), changed, len(held_out), dict(left_out))
     result = _measured(settings, score, data, counts, state, loop.total)
     run.meta.counts = {"sentences": len(rows), "held_out": len(held_out), "steps": state.step}
-    _write_texts(settings, config, run, data, result)
+    _write_texts(settings, run, result)
     run.finish(run.meta.counts)
     remove_all(out / CHECKPOINTS)
     return result
@@ -189,32 +169,16 @@ def _measured(
         best=state.best,
         held_out=of_held_out,
         gold=of_gold,
+        gold_seen=len(data.gold_seen),
         calibration=file if fitted else None,
         calibrated_to=fitted.labels if fitted else None,
     )
 
 
-def _write_texts(
-    settings: TrainJudgeSettings, config: TrainJudgeConfig, run: Run, data: Data, result: JudgeResult
-) -> None:
+def _write_texts(settings: TrainJudgeSettings, run: Run, result: JudgeResult) -> None:
     out = settings.out
-    told = CardFacts(
-        classes=data.classes,
-        files=data.files,
-        data=result.data,
-        steps=result.steps,
-        total=result.total,
-        best=result.best,
-        calibrated_to=result.calibrated_to,
-        held_out=result.held_out,
-        gold=result.gold,
-        gold_file=settings.eval_file.name if settings.eval_file else "",
-        gold_seen=len(data.gold_seen),
-        notes=settings.licence_notes,
-        corrected=settings.calibration is not None,
-    )
     writers: dict[str, Callable[[Any], None]] = {
-        CARD: lambda file: file.write(judge_card(out.name, config, run.meta, told).encode()),
+        CARD: lambda file: file.write(judge_card(settings, run.meta, result).encode()),
         CURVES: lambda file: draw_curves(file, read_rows(out / METRICS), read_rows(out / EVALS)),
     }
     for name, write in writers.items():

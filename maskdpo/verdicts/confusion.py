@@ -1,12 +1,35 @@
 """Figures of labels as functions of confusion tables, for many draws at once."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdpo.verdicts.estimate import ratio
+from maskdpo.verdicts.estimate import ratio, topic_draws
 
 Tables = NDArray[np.float64]
 """[..., gold, judged]: confusion tables; or [...]: one figure per table."""
+
+
+def by_topic(rows: Iterable[tuple[str, str, str]], gold: Sequence[str], judged: Sequence[str]) -> Tables:
+    """[topics, gold, judged]: the confusion table of each topic.
+
+    Args:
+        rows: topic, class in gold and class of the judge of each sentence.
+        gold, judged: the classes, in the order of the table.
+    """
+    rows = list(rows)
+    topics = {topic: i for i, topic in enumerate(dict.fromkeys(topic for topic, _, _ in rows))}
+    tables = np.zeros((len(topics), len(gold), len(judged)))
+    for topic, true, said in rows:
+        tables[topics[topic], gold.index(true), judged.index(said)] += 1
+    return tables
+
+
+def resampled(tables: Tables, seed: int) -> Tables:
+    """[RESAMPLES, gold, judged]: sums of the tables of topics that are drawn with replacement."""
+    drawn: Tables = np.tensordot(topic_draws(len(tables), seed), tables, 1)
+    return drawn
 
 
 def _diagonal(tables: Tables) -> Tables:

@@ -735,3 +735,14 @@ def test_granite_guardian_reads_the_prompt_of_its_own_chat_template_and_its_yes_
         "<|start_of_role|>judge{no_think}<|end_of_role|>"
     )
     assert [str(request.prompt).count("<|end_of_text|>") for request in backend.requests] == [4, 4, 4]
+
+
+def test_questions_about_passages_decide_by_class_as_relabel_does(tmp_path: Path) -> None:
+    folder = tmp_path / "fine"
+    (folder / "en").mkdir(parents=True)
+    words = "{a: no_hallucination, b: contradictory, c: unverifiable}"
+    (folder / "protocol.yaml").write_text(f"asks: passage\nturns: [{{template: verdict, words: {words}}}]")
+    (folder / "en" / "verdict.j2").write_text("{{ reference }} {{ sentence }}")
+    backend = Scripted(script=lambda request: Reply(request.key, (shares(a=0.4, b=0.25, c=0.35),)))
+    (verdict,) = judge(backend, task("One is so."), protocol=str(folder))["r"]
+    assert (verdict.label, verdict.confidence) == (Label.UNVERIFIABLE, 0.35)

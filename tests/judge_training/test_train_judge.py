@@ -26,7 +26,8 @@ from maskdpo.identity import fingerprint
 from maskdpo.io import read_records
 from maskdpo.judge_training import run, step
 from maskdpo.judge_training.loop import learning_rate
-from maskdpo.judge_training.run import JudgeResult, train_judge
+from maskdpo.judge_training.result import JudgeResult
+from maskdpo.judge_training.run import train_judge
 from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
 from maskdpo.run_folder import published
 from maskdpo.schemas import Annotation, JudgeInfo, Label, Prompt, Response
