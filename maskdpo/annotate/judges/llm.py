@@ -1,49 +1,31 @@
 """The LLM judge: asks a model in the words of a protocol, turn by turn. A call that fails is a status, not a label."""
 
-import hashlib
 import json
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges.context import ContextBudget, QuestionTooLong
+from maskdpo.annotate.judges.llm_questions import LLMQuestions
 from maskdpo.annotate.judges.pending import Part, PendingTasks
 from maskdpo.annotate.protocol import Meaning, Protocol, load_protocol
 from maskdpo.annotate.replies import Outcome, combined, outcomes
 from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint
-from maskdpo.schemas import JudgeInfo, Label, Message, Prompt, Status
+from maskdpo.schemas import JudgeInfo, Label, Message, Status
 from maskdpo.text.language import detect_language
-from maskdpo.text.passages import BYTES_PER_WORD, PIECE_BYTES, Passages
+from maskdpo.text.passages import Passages
 
 VERSION = "0.1.0"
 """The version of maskdpo that last changed the verdicts of this judge. Labels of different versions are not mixed, so
 this changes only where verdicts change."""
-SENTENCES_PER_CALL = 32
-"""The most sentences that one call judges (``asks: answer``); longer answers take several calls."""
-REFERENCES_KEPT = 512
-"""References that are kept split and indexed, the ones used last."""
 TOKENS_PER_SLOT = 24
 """Enough for a number, a word, quotes and the white space that some servers put between them."""
-
-
-class _Question(NamedTuple):
-    """One question of a task, or the first one of a conversation."""
-
-    parts: tuple[int, ...]
-    """The indices of the parts of the task that the question is about."""
-    texts: dict[str, Any]
-    """The variables of the templates."""
-    passages: Passages
-    """The reference, of which the question sees what fits."""
-    related: list[str]
-    """The sentences whose questions should see the same part of the reference."""
-    turn: int = 0
 
 
 @dataclass
@@ -83,7 +65,7 @@ class LLMJudge:
         self._protocol = protocol
         self._votes = votes
         self._budget: ContextBudget | None = None
-        self._passages: OrderedDict[tuple[str, ...], Passages] = OrderedDict()
+        self._questions = LLMQuestions(protocol)
         self.usage = Usage()
         files, options = fingerprint(backend.model), dict(backend.template_options)
         self.info = JudgeInfo(
@@ -140,11 +122,11 @@ class LLMJudge:
     def _new_conversations(self, tasks: Iterable[Task], pending: PendingTasks) -> Iterator[_Conversation]:
         """A conversation for every question that has not been asked yet; a question that does not fit fails here."""
         for task in tasks:
-            parts, questions = self._questions(task)
+            parts, questions = self._questions.about(task)
             number = pending.add(task, parts)
             language = self._protocol.language(task.prompt.language or detect_language(task.response.response))
             for asked in questions:
-                question = self._digest(language, asked)
+                question = self._questions.digest(language, asked)
                 if not pending.must_ask(question, (number, asked.parts)):
                     self.usage.repeats += len(asked.parts)
                     continue
@@ -155,74 +137,6 @@ class LLMJudge:
                     yield conversation
                 else:
                     pending.add_outcomes(question, [failure] * len(asked.parts))
-
-    def _questions(self, task: Task) -> tuple[list[Part], Iterator[_Question]]:
-        """The parts of a task, and the questions about them."""
-        reference = self._reference(task.prompt)
-        shared = {
-            "reference": reference.text,
-            "question": self._protocol.neutral(task.prompt.question),
-            "answer": self._protocol.neutral(task.response.response),
-            "sentence": "",
-            "sentences": [],
-            "replies": {},
-        }
-        sentences = [self._protocol.neutral(task.sentence(i)) for i in range(len(task.spans))]
-        if self._protocol.passages is not None:
-            parts = self._parts(sentences, reference, self._protocol.passages.most)
-            return parts, self._about_passages(parts, sentences, shared)
-        parts = [Part(i) for i in range(len(sentences))]
-        if self._protocol.settings.asks == "sentence":
-            single = (shared | {"sentence": sentence} for sentence in sentences)
-            return parts, (_Question((i,), texts, reference, sentences) for i, texts in enumerate(single))
-        return parts, self._about_answer(sentences, reference, shared)
-
-    def _parts(self, sentences: list[str], reference: Passages, most: int) -> list[Part]:
-        """Every turn but the last is asked once for each sentence, the last one for each of its best passages.
-
-        Questions about one passage stand together, so that the model can read the passage once.
-        """
-        last = len(self._protocol.turns) - 1
-        alone = [Part(i, turn) for turn in range(last) for i in range(len(sentences))]
-        wanted = [
-            Part(i, last, text) for i, sentence in enumerate(sentences) for text in reference.best(sentence, most)
-        ]
-        order = {text: rank for rank, text in enumerate(dict.fromkeys(part.passage for part in wanted))}
-        return [*alone, *sorted(wanted, key=lambda part: order[part.passage])]
-
-    def _about_passages(self, parts: list[Part], sentences: list[str], shared: dict[str, Any]) -> Iterator[_Question]:
-        passages = {text: Passages([text]) for text in {part.passage or "" for part in parts}}
-        for i, (sentence, turn, passage) in enumerate(parts):
-            texts = shared | {"sentence": sentences[sentence], "reference": passage or ""}
-            yield _Question((i,), texts, passages[passage or ""], [sentences[sentence]], turn)
-
-    def _about_answer(self, sentences: list[str], reference: Passages, shared: dict[str, Any]) -> Iterator[_Question]:
-        for start in range(0, len(sentences), SENTENCES_PER_CALL):
-            indices = tuple(range(start, min(start + SENTENCES_PER_CALL, len(sentences))))
-            # on one line each: a line break in a sentence could pretend to be the next number
-            lines = [" ".join(sentences[i].split()) for i in indices]
-            numbered = [{"id": str(k), "text": line} for k, line in enumerate(lines, 1)]
-            yield _Question(indices, shared | {"sentences": numbered}, reference, lines)
-
-    def _reference(self, prompt: Prompt) -> Passages:
-        key = tuple(prompt.passages)
-        passages = self._passages.get(key)
-        if passages is None:
-            neutral = [self._protocol.neutral(text) for text in key]
-            size = self._protocol.passages.words * BYTES_PER_WORD if self._protocol.passages else PIECE_BYTES
-            passages = self._passages[key] = Passages(neutral, piece_size=size)
-            if len(self._passages) > REFERENCES_KEPT:
-                self._passages.popitem(last=False)
-        self._passages.move_to_end(key)
-        return passages
-
-    def _digest(self, language: str, asked: _Question) -> bytes:
-        """Digest of what the protocol's templates read: where they do not show the answer, equal sentences of different
-        answers are the same question.
-        """
-        texts = (f"{name}={asked.texts[name]!r}" for name in sorted(self._protocol.uses - {"replies"}))
-        read = [language, str(asked.turn), *texts]
-        return hashlib.blake2b("\0".join(read).encode(errors="replace"), digest_size=16).digest()
 
     def _cut_reference(self, conversation: _Conversation, passages: Passages, related: list[str]) -> Outcome | None:
         """Cut the reference to what fits into the model's context; the failure where nothing fits."""
