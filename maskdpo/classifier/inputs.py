@@ -23,6 +23,10 @@ class InputTooLong(Exception):
     """The input does not fit into the model, even without a reference."""
 
 
+REFERENCES_KEPT = 256
+"""References that are kept split and indexed, the ones used last."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One sentence (or, for ``token-classification``, one answer) beside one chunk of the reference."""
@@ -116,19 +120,27 @@ def sentence_item(spec: ClassifierSpec, sentence: str, before: str, question: st
     return Item("", f"{before} {sentence}" if before else sentence, None, asked)
 
 
-def reference_chunks(
-    spec: ClassifierSpec, tokenizer: "PreTrainedTokenizerBase", passages: Sequence[str], longest: Item
-) -> Passages:
-    """A reference in chunks. Short passages stand in one chunk; without a size of chunks, as much as fits.
+class References:
+    """References in chunks, kept for their other sentences and answers. Short passages stand in one chunk."""
 
-    Args:
-        longest: the item that leaves least room.
+    def __init__(self, spec: ClassifierSpec, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._spec, self._tokenizer = spec, tokenizer
+        self._chunks = lru_cache(maxsize=REFERENCES_KEPT)(self._split)
 
-    Raises:
-        InputTooLong: there is no room for a reference.
-    """
-    size = spec.chunk.size if spec.chunk else room(spec, tokenizer, longest)
-    return Passages(["\n\n".join(passages)], piece_size=size, measure=measure(spec, tokenizer))
+    def chunks(self, passages: Sequence[str], longest: Item) -> Passages:
+        """The chunks of a reference; where the spec says no size, as long as fits.
+
+        Args:
+            longest: the item that leaves least room.
+
+        Raises:
+            InputTooLong: there is no room for a reference.
+        """
+        size = self._spec.chunk.size if self._spec.chunk else room(self._spec, self._tokenizer, longest)
+        return self._chunks(tuple(passages), size)
+
+    def _split(self, passages: tuple[str, ...], size: int) -> Passages:
+        return Passages(["\n\n".join(passages)], piece_size=size, measure=measure(self._spec, self._tokenizer))
 
 
 def beside_chunk(spec: ClassifierSpec, item: Item, chunk: str) -> Item:

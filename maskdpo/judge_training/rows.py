@@ -2,18 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache, partial
 
 from transformers import PreTrainedTokenizerBase
 
 from maskdpo.classifier.inputs import (
     Encoded,
     InputTooLong,
-    Item,
+    References,
     beside_chunk,
     encode,
     preceding,
-    reference_chunks,
     sentence_item,
 )
 from maskdpo.classifier.spec import ClassifierSpec
@@ -22,15 +20,13 @@ from maskdpo.judge_training.examples import LabelledSentence
 from maskdpo.judge_training.step import Row
 from maskdpo.judge_training.targets import Classes, target_of
 
-REFERENCES_KEPT = 256
-
 
 class Reader:
     """Makes the inputs of a classifier out of sentences and their references."""
 
     def __init__(self, spec: ClassifierSpec, tokenizer: PreTrainedTokenizerBase) -> None:
         self.spec, self.tokenizer = spec, tokenizer
-        self._chunks = lru_cache(maxsize=REFERENCES_KEPT)(partial(reference_chunks, spec, tokenizer))
+        self._references = References(spec, tokenizer)
 
     def input(self, example: LabelledSentence) -> Encoded:
         """The sentence beside the chunk that bears most on it (BM25).
@@ -40,8 +36,7 @@ class Reader:
         """
         before = preceding(example.answer, example.span.start, example.spans, self.spec.context)
         item = sentence_item(self.spec, example.sentence, before, example.prompt.question)
-        longest = item if self.spec.chunk is None else Item("")
-        chunk = self._chunks(tuple(example.prompt.passages), longest).best(example.sentence, 1)[0]
+        chunk = self._references.chunks(example.prompt.passages, item).best(example.sentence, 1)[0]
         return encode(self.spec, self.tokenizer, beside_chunk(self.spec, item, chunk))
 
 

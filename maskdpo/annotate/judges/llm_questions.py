@@ -1,14 +1,13 @@
 """What the ``llm`` judge asks about an answer: which questions, in which words, about which part of the reference."""
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from maskdpo.annotate.judge import Task
 from maskdpo.annotate.judges.pending import Part
 from maskdpo.annotate.protocol import Protocol
-from maskdpo.schemas import Prompt
 from maskdpo.text.passages import BYTES_PER_WORD, PIECE_BYTES, Passages
 
 SENTENCES_PER_CALL = 32
@@ -36,11 +35,11 @@ class LLMQuestions:
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
-        self._passages: OrderedDict[tuple[str, ...], Passages] = OrderedDict()
+        self._references = lru_cache(maxsize=REFERENCES_KEPT)(self._split)
 
     def about(self, task: Task) -> tuple[list[Part], Iterator[Question]]:
         """The parts of a task, and the questions about them."""
-        reference = self._reference(task.prompt)
+        reference = self._references(tuple(task.prompt.passages))
         shared = {
             "reference": reference.text,
             "question": self._protocol.neutral(task.prompt.question),
@@ -86,17 +85,9 @@ class LLMQuestions:
             numbered = [{"id": str(k), "text": line} for k, line in enumerate(lines, 1)]
             yield Question(indices, shared | {"sentences": numbered}, reference, lines)
 
-    def _reference(self, prompt: Prompt) -> Passages:
-        key = tuple(prompt.passages)
-        passages = self._passages.get(key)
-        if passages is None:
-            neutral = [self._protocol.neutral(text) for text in key]
-            size = self._protocol.passages.words * BYTES_PER_WORD if self._protocol.passages else PIECE_BYTES
-            passages = self._passages[key] = Passages(neutral, piece_size=size)
-            if len(self._passages) > REFERENCES_KEPT:
-                self._passages.popitem(last=False)
-        self._passages.move_to_end(key)
-        return passages
+    def _split(self, passages: tuple[str, ...]) -> Passages:
+        size = self._protocol.passages.words * BYTES_PER_WORD if self._protocol.passages else PIECE_BYTES
+        return Passages([self._protocol.neutral(text) for text in passages], piece_size=size)
 
     def digest(self, language: str, asked: Question) -> bytes:
         """Digest of what the protocol's templates read: where they do not show the answer, equal sentences of different

@@ -1,6 +1,5 @@
 """What a classifier is asked about an answer: its sentences beside chunks of the reference, or the whole answer."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -11,11 +10,11 @@ from maskdpo.classifier.inputs import (
     Encoded,
     InputTooLong,
     Item,
+    References,
     beside_chunk,
     encode,
     measure,
     preceding,
-    reference_chunks,
     room,
     sentence_item,
 )
@@ -25,8 +24,6 @@ from maskdpo.text.passages import Passages
 if TYPE_CHECKING:
     from maskdpo.classifier.model import Classifier
 
-REFERENCES_KEPT = 256
-"""References that are kept split and indexed, the ones used last."""
 PASSAGE_TOKENS = 8
 """What a template may write around each passage of a chunk: "passage 12: " and a line break."""
 
@@ -60,7 +57,9 @@ class Questions:
     items: dict[Item, tuple[int, Encoded]] = field(default_factory=dict)
     repeats: int = 0
     """Sentences about which all that is asked was an item already."""
-    _references: OrderedDict[tuple[object, ...], Passages] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        self._references = References(self.classifier.spec, self.classifier.tokenizer)
 
     def take(self) -> list[Encoded]:
         """The items so far, by their index; what is asked next begins at 0 again."""
@@ -85,7 +84,7 @@ class Questions:
         given, longest = self._fitting(shown, verdicts)
         if longest is None:
             return Asked(task, sentences=[verdict or [] for verdict in given])
-        passages = self._passages(task.prompt, longest)
+        passages = self._references.chunks(task.prompt.passages, longest)
         asked = Asked(task, passages.all(), [verdict or [] for verdict in given])
         new = set[int]()
         wanted = [self._wanted(passages, task.sentence(i), asked.chunks) for i in range(len(shown))]
@@ -169,17 +168,6 @@ class Questions:
         spans = [*task.spans, *(Span(given.start, given.end, given.kind) for given in task.given)]
         before = preceding(task.response.response, task.spans[i].start, spans, self.context)
         return sentence_item(self.classifier.spec, task.sentence(i), before, task.prompt.question)
-
-    def _passages(self, prompt: Prompt, longest: Item) -> Passages:
-        """The reference in chunks (``reference_chunks``), kept for its other answers."""
-        spec, tokenizer = self.classifier.spec, self.classifier.tokenizer
-        key = (self._room(longest) if spec.chunk is None else None, *prompt.passages)
-        if key not in self._references:
-            self._references[key] = reference_chunks(spec, tokenizer, prompt.passages, longest)
-            if len(self._references) > REFERENCES_KEPT:
-                self._references.popitem(last=False)
-        self._references.move_to_end(key)
-        return self._references[key]
 
     def _wanted(self, passages: Passages, sentence: str, chunks: Sequence[str]) -> set[int]:
         if self.chunks is None or len(chunks) <= self.chunks:
