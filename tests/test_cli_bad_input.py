@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from command_line import exit_code
 
 from maskdpo.backends.settings import BackendSettings
-from maskdpo.cli import main
 
 SPANS = [{"start": 0, "end": 10, "label": "no_hallucination"}]
 WRONG = [{"start": 0, "end": 10, "label": "contradictory"}]
@@ -100,18 +100,10 @@ class World:
 
 
 @pytest.fixture
-def world(
-    tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> World:
+def world(tmp_path: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]) -> World:
     def call(arguments: list[str]) -> Result:
-        monkeypatch.setattr(sys, "argv", ["maskdpo", *arguments])
         capsys.readouterr()
-        code: object = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        assert isinstance(code, int)
+        code = exit_code(*arguments)
         return Result(code, *capsys.readouterr())
 
     (tmp_path / "world").mkdir()

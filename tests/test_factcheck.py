@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import exit_code
 
-from maskdpo.cli import main
 from maskdpo.io import read_prompts, read_records, write_records
 from maskdpo.schemas import Annotation, Pair, Response
 
@@ -23,13 +22,7 @@ pytestmark = [
 
 def maskdpo(*arguments: object) -> None:
     """Run a command as a user would; it must succeed."""
-    before, sys.argv = sys.argv, ["maskdpo", *map(str, arguments)]
-    try:
-        main()
-    except SystemExit as exit_:
-        assert not exit_.code
-    finally:
-        sys.argv = before
+    assert exit_code(*arguments) == 0
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,13 @@ scores are distorted by a known temperature and offset."""
 import json
 import math
 import random
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from maskdpo.cli import main
+from command_line import exit_code
 
 JUDGE = """
 import math, re
@@ -105,14 +103,8 @@ def claims(topics: int, seed: int = 0) -> tuple[list[dict[str, Any]], ...]:
 
 def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> World:
     def call(*words: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["maskdpo", *map(str, words)])
         capsys.readouterr()
-        code: object = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        assert isinstance(code, int)
+        code = exit_code(*words)
         return Ended(code, *capsys.readouterr())
 
     monkeypatch.chdir(tmp_path)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from command_line import exit_code
 from judge_data import REFERENCE, SAYS, save_encoder, write_data
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -20,7 +21,6 @@ import maskdpo
 from maskdpo import api
 from maskdpo.annotate.sentences import by_classifier
 from maskdpo.classifier.spec import read_spec
-from maskdpo.cli import main
 from maskdpo.errors import InputError, UserError
 from maskdpo.identity import fingerprint
 from maskdpo.io import read_records
@@ -71,13 +71,7 @@ def judged(judge: Path, tmp_path: Path, sentences: list[str], *more: str) -> lis
 
 
 def command(*arguments: object) -> None:
-    before, sys.argv = sys.argv, ["maskdpo", *map(str, arguments)]
-    try:
-        main()
-    except SystemExit as exit_:
-        assert not exit_.code
-    finally:
-        sys.argv = before
+    assert exit_code(*arguments) == 0
 
 
 def rows_of(file: Path) -> list[dict[str, Any]]:
