@@ -4,18 +4,15 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 from maskdpo.backends.base import Failure, Reply, Request
+from maskdpo.backends.openai_errors import is_refusal, is_too_long, rejected_field, retry_after
 from maskdpo.backends.openai_wire import (
     FewerCompletions,
     UnreadableAnswer,
-    is_refusal,
-    is_too_long,
     join_replies,
     read_answer,
-    rejected_field,
     request_body,
     single_requests,
 )
@@ -202,7 +199,7 @@ class Session:
             return _FailedAttempt(fatal, fatal=True)
         if is_too_long(status, error.code, message):
             return _FailedAttempt(message, Status.TRUNCATED)
-        wait_s = _retry_after(error.response.headers)
+        wait_s = retry_after(error.response.headers)
         if wait_s is not None and wait_s <= LONGEST_RETRY_AFTER_S and status == 429:
             self.state.resume_at = max(self.state.resume_at, time.monotonic() + wait_s)
         retry = (status in (408, 409, 429) or status >= 500) and (wait_s or 0.0) <= LONGEST_RETRY_AFTER_S
@@ -248,18 +245,3 @@ def _estimated_tokens(request: Request) -> int:
     prompt = request.prompt
     letters = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
     return letters // 4 + request.sampling.n * request.sampling.max_tokens
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Seconds to wait, from ``Retry-After`` in seconds or as a date, or ``retry-after-ms``."""
-    value = headers.get("retry-after", "")
-    try:
-        if milliseconds := headers.get("retry-after-ms"):
-            seconds = float(milliseconds) / 1000
-        elif value.replace(".", "", 1).isdigit():
-            seconds = float(value)
-        else:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < float("inf") else None
