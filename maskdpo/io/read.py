@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from maskdpo.errors import InputError
 from maskdpo.io.sources import Tables, as_json_lines, rows_of, tables_of, type_of
-from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt, Response
+from maskdpo.schemas import Annotation, Decision, FileRecord, Pair, Prompt, Response
 
 R = TypeVar("R", bound=FileRecord)
 BOM = b"\xef\xbb\xbf"
@@ -127,6 +127,7 @@ def read_answers(path: Path, model: type[AnswerT], prompts: dict[str, Prompt]) -
 
 
 KINDS: tuple[tuple[str, type[FileRecord]], ...] = (
+    ("reviewer", Decision),
     ("chosen", Pair),
     ("sentences", Annotation),
     ("response", Response),
@@ -150,9 +151,8 @@ def record_type(file: Path) -> type[FileRecord]:
                 for field, model in KINDS:
                     if field in value:
                         return model
-                raise InputError(
-                    "no record that maskdpo knows: a prompt, response, annotation or pair", path=file, line=number
-                )
+                known = "a prompt, response, annotation, pair or decision"
+                raise InputError(f"no record that maskdpo knows: {known}", path=file, line=number)
     raise InputError("the file holds no JSON object", path=file)
 
 

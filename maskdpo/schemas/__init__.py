@@ -1,5 +1,6 @@
 """The records that stages exchange, one JSON object per line; see docs/records.md."""
 
+from maskdpo.schemas.decisions import Decision, Part, Queue
 from maskdpo.schemas.labels import FAILED, RIGHT, WITHOUT_CLAIM, WRONG, Counts, Kind, Label, Status, group_of
 from maskdpo.schemas.records import (
     SIDES,
@@ -27,6 +28,7 @@ __all__ = [
     "WRONG",
     "Annotation",
     "Counts",
+    "Decision",
     "FileRecord",
     "FinishReason",
     "JudgeInfo",
@@ -35,7 +37,9 @@ __all__ = [
     "Message",
     "Pair",
     "PairSentence",
+    "Part",
     "Prompt",
+    "Queue",
     "Record",
     "Response",
     "Scores",

@@ -180,7 +180,7 @@ class Rule:
         return self.calibration.hash if self.calibration else None
 
 
-class Decision(NamedTuple):
+class Decided(NamedTuple):
     """What is recorded of a sentence whose judge has answered."""
 
     label: Label | None
@@ -188,7 +188,7 @@ class Decision(NamedTuple):
     confidence: float | None
 
 
-def decide(label: Label | None, confidence: float | None, scores: Mapping[Label, float] | None, rule: Rule) -> Decision:
+def decide(label: Label | None, confidence: float | None, scores: Mapping[Label, float] | None, rule: Rule) -> Decided:
     """The label of a sentence by a rule.
 
     Args:
@@ -218,8 +218,8 @@ def decide(label: Label | None, confidence: float | None, scores: Mapping[Label,
         sure = next((p for name, p in classes(scores or {}).items() if name == group_of(label)), confidence)
     weak = rule.min_confidence is not None and sure is not None and sure < rule.min_confidence
     if label is None or weak:
-        return Decision(None, Status.UNSURE, None)
-    return Decision(label, Status.OK, confidence)
+        return Decided(None, Status.UNSURE, None)
+    return Decided(label, Status.OK, confidence)
 
 
 def read_calibration(path: Path) -> Calibration:
