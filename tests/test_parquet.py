@@ -259,7 +259,7 @@ def test_a_bad_row_is_named_with_file_row_and_field(rows: list[dict[str, Any]], 
 def test_a_file_that_is_cut_off_is_no_parquet_file(tmp_path: Path) -> None:
     file = rows_of(tmp_path, [GOOD])
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(InputError, match=r"x\.parquet: cannot be read as Parquet"):
+    with pytest.raises(InputError, match=r"x\.parquet: cannot be read as Parquet or Arrow"):
         list(read_records(file, Prompt))
 
 

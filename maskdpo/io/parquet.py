@@ -10,27 +10,23 @@ Probabilities by label (``scores``) are one column per label; null: the label ha
 """
 
 import types
-from collections.abc import Iterator
 from datetime import date
 from enum import Enum
 from functools import cache
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from maskdpo import extras
-from maskdpo.errors import InputError, UserError, first_line
+from maskdpo.errors import UserError
 from maskdpo.schemas import FileRecord, Message
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAGIC = b"PAR1"
 ROWS_PER_GROUP = 1000
 """Rows that are kept in memory while a file is written: one row group."""
-ROWS_PER_BATCH = 200
 STRING_FLAG = "_is_string"
 
 
@@ -49,17 +45,6 @@ def arrow() -> "types.ModuleType":
     import pyarrow
 
     return pyarrow  # type: ignore[no-any-return]
-
-
-def is_parquet(path: Path) -> bool:
-    """Whether a regular file begins as Parquet files do, whatever its name."""
-    if not path.is_file():
-        return False
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False  # the reader reports the error
 
 
 def schema_of(model: type[FileRecord], *, chat: bool) -> "pa.Schema":
@@ -164,12 +149,6 @@ def from_row(row: dict[str, Any], model: type[FileRecord]) -> dict[str, Any]:
                 row[name] = from_json(row[name])
             except ValueError as error:
                 raise ValueError(f"{name}: is not JSON ({error})") from None
-        elif (
-            row[name] is None
-            and not model.model_fields[name].is_required()
-            and model.model_fields[name].default_factory
-        ):
-            del row[name]  # other tools write null for a missing field
     for name in columns.text_or_texts:
         if row.pop(name + STRING_FLAG, False) and isinstance(row.get(name), list) and row[name]:
             row[name] = row[name][0]  # the reader refuses other values
@@ -222,52 +201,3 @@ class TableWriter:
         if self._rows:
             self._flush()
         self._writer.close()
-
-
-def column_names(path: Path) -> list[str]:
-    with _opened(path) as file:
-        return list(file.schema_arrow.names)
-
-
-def read_rows(
-    path: Path, model: type[FileRecord], *, own_columns: bool = False
-) -> Iterator[dict[str, Any] | ValueError]:
-    """The rows of a file as fields of ``model``, or the error of a row.
-
-    Args:
-        own_columns: read only the columns of ``model``; otherwise unknown columns are an error of validation.
-    """
-    with _opened(path) as file:
-        names = [
-            name for name in file.schema_arrow.names if name in schema_of(model, chat=True).names or not own_columns
-        ]
-        for row in _rows(file, names, path):
-            try:
-                yield from_row(row, model)
-            except ValueError as error:
-                yield error
-
-
-def _rows(file: Any, names: list[str], path: Path) -> Iterator[dict[str, Any]]:
-    """All rows of a file. Pages may be damaged although the footer is whole, which shows only when they are read."""
-    batches = file.iter_batches(batch_size=ROWS_PER_BATCH, columns=names)
-    done = 0
-    while True:
-        try:
-            rows = next(batches).to_pylist()
-        except StopIteration:
-            return
-        except (OSError, ValueError, arrow().ArrowException) as error:
-            raise InputError(
-                f"cannot be read from this row on ({first_line(error)})", path=path, line=done + 1
-            ) from None
-        yield from rows
-        done += len(rows)
-
-
-def _opened(path: Path) -> Any:
-    pa = arrow()
-    try:
-        return pa.parquet.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot be read as Parquet ({first_line(error)})", path=path) from None

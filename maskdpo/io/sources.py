@@ -1,6 +1,7 @@
-"""Inputs other than JSONL files: a Parquet file, the folder of a dataset, a dataset on the Hub.
+"""Inputs other than JSONL files: a Parquet or Arrow file, the folder of a dataset, a dataset on the Hub.
 
-    data.parquet
+    data.parquet, data.arrow
+    SAVED                       a folder that `datasets` has made by `save_to_disk`; of several splits one: SAVED/test
     FOLDER                      a folder with pairs/train-*.parquet, as ``maskdpo push --dry-run`` writes it
     hub:user/name               the same on the Hub; hub:user/name@REVISION: as it was at a commit, tag or branch
     hub:user/name:test          another split than train; FOLDER:test
@@ -12,14 +13,14 @@ The name may leave the config out: the record type that a command reads decides.
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.hub import client
-from maskdpo.io.parquet import column_names, is_parquet, read_rows
+from maskdpo.io.tables import column_names, is_table, read_rows, saved_files
 from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt, Response
 
 CONFIGS: dict[str, type[FileRecord]] = {"pairs": Pair, "annotations": Annotation, "prompts": Prompt}
@@ -48,7 +49,7 @@ class Dataset(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Parquet files that hold the records of one input, in their order."""
+    """Parquet or Arrow files that hold the records of one input, in their order."""
 
     shown: Path
     """The name of the input in errors."""
@@ -111,14 +112,15 @@ def _name(dataset: Dataset) -> str:
 
 
 def tables_of(path: Path, model: type[FileRecord] | None = None) -> Tables | None:
-    """The Parquet files of an input, or None where it is JSONL (or does not exist).
+    """The Parquet or Arrow files of an input, or None where it is JSONL (or does not exist).
 
     Args:
         model: the record type to read; None: that of the config in the name, or of the first config that has files.
     """
     dataset = dataset_of(path)
     if dataset is None:
-        return Tables(path, lambda: iter([path]), own_columns=False) if is_parquet(path) else None
+        files = [path] if is_table(path) else saved_files(path)
+        return Tables(path, lambda: iter(files), own_columns=False) if files else None
     if dataset.config is None:
         dataset = dataset._replace(config=_config_for(dataset, model))
     config = cast(str, dataset.config)
@@ -166,7 +168,7 @@ def rows_of(tables: Tables, model: type[FileRecord]) -> Iterator[dict[str, Any] 
 
 
 def type_of(path: Path, tables: Tables, kinds: tuple[tuple[str, type[FileRecord]], ...]) -> type[FileRecord]:
-    """The record type of Parquet files, by the columns of the first file."""
+    """The record type of tables, by the columns of the first file."""
     names = column_names(next(tables.files()))
     for field, model in kinds:
         if field in names:
@@ -194,13 +196,20 @@ def identity(path: Path) -> str | None:
     """
     dataset = dataset_of(path)
     if dataset is None:
-        return None
+        saved = saved_files(path)
+        return None if saved is None else _hash_of(path, [file.name for file in saved])
     if dataset.on_hub:
         return _name(dataset._replace(revision=dataset.snapshot().sha))
-    digest = hashlib.sha256()
     configs = [dataset.config] if dataset.config else list(CONFIGS)
-    for name in sorted(name for config in configs for name in _shards(dataset._replace(config=config))):
-        digest.update(f"{name} {sha256(Path(dataset.base, name))}\n".encode())
+    names = (name for config in configs for name in _shards(dataset._replace(config=config)))
+    return _hash_of(Path(dataset.base), sorted(names))
+
+
+def _hash_of(folder: Path, names: Iterable[str]) -> str:
+    """The SHA-256 of the names and contents of these files."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"{name} {sha256(folder / name)}\n".encode())
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ from datetime import date
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticUseDefault
 
 from maskdpo.schemas.labels import Counts, Kind, Label, Status
 
@@ -15,6 +16,17 @@ Id = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 Score = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _default_for_null(value: Any) -> Any:
+    if value is None:
+        raise PydanticUseDefault
+    return value
+
+
+NullIsDefault = BeforeValidator(_default_for_null)
+"""Null is as if the field were left out: columns of Parquet have a value for every field, and other programs write
+null for those that a record has not."""
 
 
 def _without_none(scores: Any) -> Any:
@@ -76,7 +88,7 @@ class Prompt(FileRecord):
     """What the prompt is about: splits and intervals are by topic (None: see ``shared_topic``). The pairs of a prompt
     without one have its id as their topic."""
     language: Language | None = None
-    meta: dict[str, Any] = Field(default_factory=dict)
+    meta: Annotated[dict[str, Any], NullIsDefault] = Field(default_factory=dict)
 
     @property
     def topic_or_id(self) -> str:
@@ -123,7 +135,7 @@ class Response(FileRecord):
     sampling: dict[str, Any] | None = None
     finish_reason: FinishReason | None = None
     """``stop``: the model ended its answer; ``length``: the answer was cut off at the token limit; None: unknown."""
-    meta: dict[str, Any] = Field(default_factory=dict)
+    meta: Annotated[dict[str, Any], NullIsDefault] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _says_how_it_was_prompted(self) -> Self:
@@ -155,13 +167,13 @@ class _LabelledSpan(Record):
 class Sentence(_LabelledSpan):
     """A labelled sentence of a response. ``label`` is null exactly where ``status`` is not ``ok``."""
 
-    status: Status = Status.OK
+    status: Annotated[Status, NullIsDefault] = Status.OK
     scores: Scores | None = None
     """The probabilities of the labels as the judge gave them, before any calibration."""
     evidence: str | None = None
     """The part of the reference that the verdict is based on."""
     reason: str | None = None
-    kind: Kind = Kind.PROSE
+    kind: Annotated[Kind, NullIsDefault] = Kind.PROSE
     inclusion: Probability | None = None
     """In a gold file: the probability with which the sentence was drawn to be labelled by people, alone or with its
     whole answer. None: it was not drawn at random, or nobody knows how."""
@@ -184,7 +196,7 @@ class JudgeInfo(Record):
     revision: str | None = None
     protocol: str | None = None
     protocol_hash: str | None = None
-    votes: int = 1
+    votes: Annotated[int, NullIsDefault] = 1
     """Verdicts sampled per label."""
     splitter: str | None = None
     template_options: str | None = None
@@ -193,7 +205,7 @@ class JudgeInfo(Record):
     """The hash of the calibration (``verdicts.decision.Calibration``) that made the labels and confidences."""
     min_confidence: Fraction | None = None
     """The least confidence of a label; weaker verdicts are ``unsure``."""
-    version: str = "1"
+    version: Annotated[str, NullIsDefault] = "1"
     """Version of the judge, not of its package: another version may give other verdicts."""
 
 
@@ -250,7 +262,7 @@ class Pair(FileRecord):
     """The options of the chat template with which the answers were sampled."""
     prompt_date: date | None = None
     """The date that the chat template wrote into the prompt, if it writes one."""
-    weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
+    weight: Annotated[float, NullIsDefault, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     """Factor on the loss of this pair."""
 
     @model_validator(mode="after")
