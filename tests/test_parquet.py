@@ -50,7 +50,11 @@ def prompts(draw: Any, chat: bool) -> Prompt:
         "language": st.sampled_from([None, "en", "zh"]),
         "meta": META,
     }
-    return Prompt.model_validate(draw(st.fixed_dictionaries(values)))
+    prompt = draw(st.fixed_dictionaries(values))
+    passages = 1 if isinstance(prompt["reference"], str) else len(prompt["reference"] or [])
+    place = {"document": NAME, "title": OPTIONAL, "start": st.integers(0, 9), "end": st.integers(0, 9), "score": SCORE}
+    found = st.lists(st.none() | st.fixed_dictionaries(place), min_size=passages, max_size=passages)
+    return Prompt.model_validate(prompt | {"sources": draw(st.none() | found)})
 
 
 @st.composite
@@ -157,6 +161,7 @@ def test_columns_are_those_that_docs_and_trl_name() -> None:
     prompt = parquet.schema_of(Prompt, chat=False)
     assert [(f.name, str(f.type)) for f in prompt] == [
         ("id", "string"), ("prompt", "string"), ("reference", "list<item: string>"), ("reference_is_string", "bool"),
+        ("sources", "list<item: struct<document: string, title: string, start: int64, end: int64, score: double>>"),
         ("topic", "string"), ("language", "string"), ("meta", "string"),
     ]  # fmt: skip
     annotation = parquet.schema_of(Annotation, chat=False)

@@ -22,6 +22,7 @@ from maskdpo.schemas import (
     Record,
     Response,
     Sentence,
+    Source,
     Status,
     group_of,
 )
@@ -52,6 +53,7 @@ CHAT = {
 
 RECORDS: list[Record] = [
     Prompt(id="a", prompt="Où?", reference=["one", "two"], topic="t", language="zh", meta={"n": [1, None]}),
+    Prompt(id="a", prompt="?", reference=["own", "found"], sources=[None, Source(document="d", start=3, end=8)]),
     Prompt(id="a", prompt=[Message(role="system", content="Be brief."), Message(role="user", content="Où?")]),
     Response(
         id="r", prompt_id="a", response="  spaces stay \n", model="m", sampling={"raw": True}, finish_reason="length"
@@ -189,6 +191,18 @@ def test_questions_topics_and_passages_of_a_prompt() -> None:
     assert (chat.question, chat.topic_or_id, chat.passages) == ("Where?", "a", [])
     assert Prompt(id="a", prompt="x", reference="r", topic="t").passages == ["r"]
     assert Prompt(id="a", prompt="x", topic="t").topic_or_id == "t"
+
+
+def test_passages_that_were_found_are_told_from_those_of_the_prompt() -> None:
+    found = [Source(document="d", start=3, end=8, score=0.5), Source(document="e", start=0, end=4)]
+    prompt = Prompt(id="a", prompt="x", reference=["own", "found", "more"], sources=[None, *found])
+    assert prompt.own_passages == ["own"]
+    assert prompt.shared_topic == Prompt(id="b", prompt="y", reference=["own"]).shared_topic
+    asked = [Prompt(id=i, prompt="x", reference=[i, "more"], sources=found) for i in "ab"]
+    assert asked[0].own_passages == []
+    assert asked[0].shared_topic == asked[1].shared_topic  # answers about one document
+    with pytest.raises(ValidationError, match="sources: 2 for 3 passages"):
+        Prompt(id="a", prompt="x", reference=["own", "found", "more"], sources=found)
 
 
 def test_every_label_has_its_group_and_no_verdict_is_none_of_them() -> None:

@@ -28,7 +28,7 @@ KEPT_TEXTS = 2048
 
 def read_prompts_without_references(file: Path) -> dict[str, Prompt]:
     """All prompts by id, without what pairs do not need: references may be long."""
-    left_out: dict[str, Any] = {"reference": None, "meta": {}}
+    left_out: dict[str, Any] = {"reference": None, "sources": None, "meta": {}}
     return {prompt.id: prompt.model_copy(update=left_out) for prompt in read_records(file, Prompt)}
 
 

@@ -161,12 +161,14 @@ class _Builder:
         if prompt_id not in self.used:
             self.used[prompt_id] = len(self.prompt_data)
             prompt = self.prompts.get(prompt_id)
-            data = {
+            data: Payload = {
                 "id": prompt_id,
                 "q": prompt.question if prompt else question,
                 "topic": topic or (prompt.topic_or_id if prompt else prompt_id),
                 "ref": prompt.passages if prompt else [],
             }
+            if prompt and prompt.sources:
+                data["src"] = [one.model_dump(exclude_defaults=True) if one else None for one in prompt.sources]
             self.prompt_data.append(data)
         self.unmatched += None in sides
         self.items.append({"id": item_id, "p": self.used[prompt_id], "a": list(sides)})

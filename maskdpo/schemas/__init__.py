@@ -17,6 +17,7 @@ from maskdpo.schemas.records import (
     Scores,
     Sentence,
     Side,
+    Source,
     Span,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "Scores",
     "Sentence",
     "Side",
+    "Source",
     "Span",
     "Status",
     "group_of",

@@ -77,6 +77,18 @@ class Message(Record):
     content: str
 
 
+class Source(Record):
+    """Where a passage of a reference was found: code points ``start <= i < end`` of the text of a document."""
+
+    document: Id
+    """The path of a file inside the corpus, or the id of a row."""
+    title: str | None = None
+    start: Annotated[int, Field(ge=0)]
+    end: int
+    score: Score | None = None
+    """How well the passage fits what was looked up; the scale is the retriever's."""
+
+
 class Prompt(FileRecord):
     """A prompt, with a reference that its answers are judged against."""
 
@@ -84,11 +96,21 @@ class Prompt(FileRecord):
     """A string (one user turn; with ``--raw`` the text to continue) or chat messages."""
     reference: str | list[str] | None = None
     """The text that answers are judged against, whole or in passages."""
+    sources: list[Source | None] | None = None
+    """Where each passage of the reference was found; null for a passage that came with the prompt."""
     topic: Id | None = None
     """What the prompt is about: splits and intervals are by topic (None: see ``shared_topic``). The pairs of a prompt
     without one have its id as their topic."""
     language: Language | None = None
     meta: Annotated[dict[str, Any], NullIsDefault] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _a_source_per_passage(self) -> Self:
+        if self.sources is not None and len(self.sources) != len(self.passages):
+            raise ValueError(
+                f"sources: {len(self.sources)} for {len(self.passages)} passages of the reference; one each is needed"
+            )
+        return self
 
     @property
     def topic_or_id(self) -> str:
@@ -99,10 +121,15 @@ class Prompt(FileRecord):
         """What must not be on both sides of a split, and what intervals draw as one.
 
         The topic or, without one, a hash of the reference, for answers about one text are not independent; without
-        both, the id.
+        both, the id. Passages that were found for the prompt differ from question to question, so there the document
+        of the first one counts.
         """
-        has_reference = any(passage.strip() for passage in self.passages)
-        return self.topic or (reference_topic(self.passages) if has_reference else self.id)
+        if self.topic:
+            return self.topic
+        if any(passage.strip() for passage in self.own_passages):
+            return reference_topic(self.own_passages)
+        found = next((source for source in self.sources or () if source is not None), None)
+        return reference_topic([found.document]) if found else self.id
 
     @property
     def passages(self) -> list[str]:
@@ -110,6 +137,12 @@ class Prompt(FileRecord):
         if self.reference is None:
             return []
         return [self.reference] if isinstance(self.reference, str) else self.reference
+
+    @property
+    def own_passages(self) -> list[str]:
+        """The passages that came with the prompt, without those that were found in documents."""
+        sources = self.sources or [None] * len(self.passages)
+        return [passage for passage, source in zip(self.passages, sources, strict=True) if source is None]
 
     @property
     def question(self) -> str:

@@ -10,7 +10,7 @@ from browser import Browser
 
 from maskdpo.evaluate.page import write_page, write_pairs_page
 from maskdpo.html.render import SummaryTable
-from maskdpo.schemas import Annotation, JudgeInfo, Label, Pair, PairSentence, Prompt, Sentence, Status
+from maskdpo.schemas import Annotation, JudgeInfo, Label, Pair, PairSentence, Prompt, Sentence, Source, Status
 from maskdpo.verdicts.figures import ece, reliability
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
@@ -65,6 +65,26 @@ def small(tmp_path: Path, **more: Any) -> Path:
     out = tmp_path / "r.html"
     write_page(out, answers, title="Small", prompts=prompts, **more)
     return out
+
+
+def test_a_passage_that_was_found_in_a_document_says_where(browser: Browser, tmp_path: Path) -> None:
+    found = Source(document="atlas/italy.md", title="Italy <b>", start=1200, end=1238, score=0.4)
+    prompt = Prompt(
+        id="p1",
+        prompt="Where is Rome?",
+        reference=["Nothing here.", "The City of Rome is the capital of Italy." + " More." * 1000],
+        sources=[None, found],
+    )
+    judged = answer(1, [("Rome is in Spain.", WRONG)], notes={"evidence": "City of Rome"})
+    out = tmp_path / "r.html"
+    write_page(out, [judged], title="Found", prompts={"p1": prompt})
+    browser.open(out)
+    browser.find(".s").click()
+    assert "in passage 2 (Italy <b>)" in browser.texts(".verdict")[0]
+    line = "Italy <b> · atlas/italy.md, characters 1,200 to 1,238"
+    assert browser.texts(".source") == [line]
+    browser.find(".passage .link").click()  # the whole passage, below its source
+    assert browser.texts(".source") == [line]
 
 
 def shown(browser: Browser) -> list[str]:

@@ -1,7 +1,8 @@
 /* The report of answers and pairs. The files of this folder run as one function after those of ../page, in the order
    that page.py names.
 
-   Names in the data: item {id, p: prompt, a: sides, w: weight, out: why it is not trained on}; side {id, t: text,
+   Names in the data: prompt {id, q: question, topic, ref: passages of the reference, src: for each of them where it was
+   found {document, title, start, end, score}, or null}; item {id, p: prompt, a: sides, w: weight, out: why it is not trained on}; side {id, t: text,
    r: reasoning before it, s: sentences, m: model, fin, score, tk: spans of trained tokens,
    cal: labels and confidences are those of a calibration};
    sentence {b: begin, e: end, l: label, st: status, c: confidence, sc: probabilities of labels, ev: evidence,

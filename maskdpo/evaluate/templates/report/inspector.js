@@ -7,12 +7,12 @@ function drawInspector() {
   if (!item) return;
   const side = item.a[current.side];
   const s = side && current.sentence >= 0 ? side.s[current.sentence] : null;
-  const passages = prompts[item.p].ref;
+  const { ref: passages, src: sources = [] } = prompts[item.p];
   const found = s && s.ev ? locate(s.ev, passages) : new Map();
   box.classList.toggle("has-sentence", Boolean(s));
-  $("verdict").replaceChildren(s ? verdict(s, found, passages) : hint());
+  $("verdict").replaceChildren(s ? verdict(s, found, passages, sources) : hint());
   const key = `${item.p}:${s && s.ev ? s.ev : ""}`;
-  if (key !== shownReference) $("reference").replaceChildren(reference(passages, found)); // else its place is kept
+  if (key !== shownReference) $("reference").replaceChildren(reference(passages, found, sources)); // else its place is kept
   shownReference = key;
   const first = box.querySelector(".passage mark");
   if (!first) return;
@@ -32,9 +32,9 @@ const hint = () =>
     h("kbd", {}, "→"),
     " between sentences.",
   );
-function verdict(s, found, passages) {
+function verdict(s, found, passages, sources) {
   const look = LABELS[labelOf(s)];
-  const where = [...found.keys()].map((p) => p + 1);
+  const where = [...found.keys()].map((p) => (sources[p] ? `${p + 1} (${nameOf(sources[p])})` : p + 1));
   const gold = s.g
     ? h(
         "p",
@@ -148,7 +148,14 @@ function locate(evidence, passages) {
   });
   return found;
 }
-function reference(passages, found) {
+const nameOf = (source) => clip(source.title || source.document, NAME);
+
+/** Where a passage was found: the document, and the characters of its text. */
+function sourceLine(source) {
+  const name = source.title ? `${nameOf(source)} · ${clip(source.document, NAME)}` : nameOf(source);
+  return h("p", { class: "source", dir: "auto" }, `${name}, characters ${count(source.start)} to ${count(source.end)}`);
+}
+function reference(passages, found, sources) {
   if (!passages.length)
     return h(
       "div",
@@ -167,7 +174,8 @@ function reference(passages, found) {
         h(
           "li",
           { class: `passage${found.has(p) ? " has-evidence" : ""}`, dir: "auto" },
-          excerpt(passage, found.get(p) || []),
+          sources[p] ? sourceLine(sources[p]) : null,
+          h("div", {}, excerpt(passage, found.get(p) || [])),
         ),
       ),
     ),
