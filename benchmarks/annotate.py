@@ -107,7 +107,8 @@ def anah_loop(url: str, tasks: Sequence[Task]) -> Measured:
 
 def ours(url: str, tasks: Sequence[Task], protocol: str, concurrency: int) -> Measured:
     judge = llm_judge(
-        OpenAIBackend("smollm2", BackendSettings(api_base=url, concurrency=concurrency)), LLMOptions(protocol=protocol)
+        OpenAIBackend("smollm2", BackendSettings(backend="openai", api_base=url, concurrency=concurrency)),
+        LLMOptions(protocol=protocol),
     )
     started = time.perf_counter()
     verdicts = [verdict for _, found in judge.judge(iter(tasks)) for verdict in found]

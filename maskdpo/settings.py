@@ -56,6 +56,8 @@ class Option:
     metavar: str | None = None
     flags: str | None = None
     """``--private/--public``, where the two sides of a boolean are not ``--name/--no-name``."""
+    used_by: tuple[str, ...] = ()
+    """Which of the backends, judges or losses use the setting, where not all do: help and tables begin with them."""
 
 
 class SettingInfo(NamedTuple):
@@ -75,6 +77,12 @@ class SettingInfo(NamedTuple):
     @property
     def spelled(self) -> str:
         return self.key.replace("_", "-")
+
+    @property
+    def help(self) -> str:
+        """The meaning, behind the names of those that use the setting where not all do."""
+        users = ", ".join(f"`{name}`" for name in self.option.used_by)
+        return f"{users}: {self.option.help}" if users else self.option.help
 
     @property
     def flags(self) -> list[str]:

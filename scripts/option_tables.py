@@ -20,7 +20,7 @@ def table(command: str, with_backend: bool = False) -> str:
     rows = []
     for setting in settings_of(settings_model(COMMANDS[command])):
         if (setting.option.panel == "Backend") == with_backend:
-            rows.append(f"| {_spelled(setting)} | {_default(setting)} | {setting.option.help.replace('|', '&#124;')} |")
+            rows.append(f"| {_spelled(setting)} | {_default(setting)} | {setting.help.replace('|', '&#124;')} |")
     return "\n".join(["| option | default | meaning |", "|---|---|---|", *rows]) + "\n"
 
 

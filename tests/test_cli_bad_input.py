@@ -269,6 +269,19 @@ def test_validate_shows_all_errors_up_to_the_limit(world: World) -> None:
             "sample {prompts} --model {model} --out {out} --backend openai --device cpu",
             "--device goes with --backend transformers, not with openai",
         ),
+        (
+            "sample {prompts} --model {model} --out {out} --max-model-len 99",
+            "--max-model-len goes with --backend vllm or openai, not with transformers",
+        ),
+        (
+            "sample {prompts} --model {model} --out {out} --backend vllm --concurrency 8",
+            "--concurrency goes with --backend openai, not with vllm",
+        ),
+        (
+            "annotate {prompts} {responses} --out {out} --judge llm --model {model} --votes 3 --judge-option votes=5",
+            "--votes is given twice, the other time in --judge-option",
+        ),
+        ("sample {prompts} --model {model} --out {out} --n 2 --n 3", "--n is given 2 times, and one value counts"),
         ("inspect {pairs} --model ./nowhere", "./nowhere: no such model folder"),
         ("train {pairs} --model ./nowhere --out {out}", "./nowhere: no such model folder"),
         (
@@ -442,7 +455,7 @@ def test_template_options_are_json_else_texts_and_go_with_a_judge_that_has_a_tem
         "a": False, "b": "low", "c": {"d": [1]}, "e": "x=y", "f": "",
     }  # fmt: skip
     message = world.fails(f"{COMMANDS['annotate']} --template-option enable_thinking=false")
-    assert message == "--protocol, --votes and --template-option go with --judge llm, not with lexical"
+    assert message == "--template-option goes with --judge llm, not with lexical"
     given = "--template-option enable_thinking=false --template-option effort=low"
     assert world.run(f"{COMMANDS['sample']} --n 1 {given}").code == 0
     record = json.loads((world.folder / "result").read_text().splitlines()[0])

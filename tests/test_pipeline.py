@@ -381,7 +381,12 @@ def test_a_stages_model_is_gone_before_the_next_one_begins(world: World, monkeyp
 def test_passwords_are_neither_shown_nor_recorded(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     for name in (*ALL[2:4], "heldout", "evaluate", "report"):
         del world.spec[name]
-    world.spec["annotate"]["api-base"] = "https://me:SEC@RET@judge/v1?api_key=SECRET"  # the lexical judge asks nobody
+    judge = world.folder / "own.py"  # takes the settings of a server, and asks nobody
+    judge.write_text(
+        "from maskdpo.annotate.judges.lexical import LexicalJudge\ndef quiet(settings):\n    return LexicalJudge()\n"
+    )
+    server = {"backend": "openai", "api-base": "https://me:SEC@RET@judge/v1?api_key=SECRET"}
+    world.spec["annotate"] |= {"judge": f"{judge}:quiet", **server}
     world.run()
     printed = capsys.readouterr()
     assert "--api-base 'https://judge/v1?api_key=***'" in (printed.out + printed.err).replace("\n", " ")
@@ -408,6 +413,10 @@ def test_passwords_are_neither_shown_nor_recorded(world: World, capsys: pytest.C
         ("train", "restart", True, "train.restart: cannot be set here: use `start`"),
         ("annotate", "judge", None, "annotate.judge: is missing"),
         ("build-pairs", "test_size", 1, "build-pairs.test-size: Input should be less than or equal to 0.99"),
+        ("sample", "concurrency", 8, "sample: `concurrency` goes with `backend` openai, not with transformers"),
+        ("annotate", "votes", 3, "annotate: `votes` goes with `judge` llm, not with lexical"),
+        ("annotate", "judge", "llm", "annotate: `judge` llm needs `model`: the model that judges"),
+        ("annotate", "judge", "no_module:x", "annotate: `judge` no_module:x: cannot be imported"),
     ],
 )
 def test_what_is_wrong_in_the_file(world: World, section: str | None, key: str, value: Any, message: str) -> None:
@@ -466,8 +475,8 @@ def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_fails_is_named_and_nothing_follows(world: World) -> None:
-    world.spec["annotate"]["judge"] = "no_module:oracle"
-    with pytest.raises(UserError, match=r"^annotate: `judge` no_module:oracle: cannot be imported"):
+    world.spec["annotate"]["splitter"] = "no_module:cut"
+    with pytest.raises(UserError, match=r"^annotate: `splitter` no_module:cut: cannot be imported"):
         world.run()
     assert (world.out / "responses.jsonl").exists()
     assert not (world.out / "pairs.jsonl").exists()

@@ -94,7 +94,7 @@ def test_options_of_a_plug_in_are_part_of_what_decides_the_labels(
         "--judge-option least=21": "judge_options: {'least': 20} -> {'least': 21}",
         "--judge-option least=0": "--judge ./own.py:Length: least: Input should be greater than or equal to 1",
         "--judge-option most=2": "--judge ./own.py:Length: unknown option 'most'; known: least",
-        "--votes 3": "--protocol, --votes and --template-option go with --judge llm, not with ./own.py:Length",
+        "--votes 3": "--votes goes with --judge llm, not with ./own.py:Length",
     }.items():
         assert run(f"{line} {options}", tiny_model, monkeypatch) == 2
         assert message in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """One model per command: its options, files of settings and recorded command lines say the same."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import typer
 from pydantic import Field
 from typer.testing import CliRunner
 
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.commands import COMMANDS
 from maskdpo.commands.signature import register
 from maskdpo.errors import Interrupted, UserError
@@ -91,6 +93,13 @@ def test_a_file_of_settings_is_overridden_by_options(tmp_path: Path) -> None:
         file=Path("f"), out=Path("o"), width=80, start="x", options={"a": 1}, stop=("a", "b"), clean=False
     )
     assert load_settings(Cut, {"file": "f"}, yaml(tmp_path, "out: o\noptions: [a=1]\n")).options == {"a": 1}
+
+
+@pytest.mark.parametrize("words", ["--width 3 --width 3", "--clean --no-clean", "--from x --width 3 --from y"])
+def test_an_option_is_given_once(words: str) -> None:
+    first = words.split()[0]
+    with pytest.raises(UserError, match=f"^{first} is given 2 times, and one value counts$"):
+        called(["f", "--out", "o", *words.split()])
 
 
 def test_values_of_a_mapping_are_json(tmp_path: Path) -> None:
@@ -184,3 +193,27 @@ def test_tables_of_options_in_the_docs_are_those_of_the_models() -> None:
         [sys.executable, "scripts/option_tables.py", "--check"], cwd=root, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, f"{run.stdout}{run.stderr}: run scripts/option_tables.py"
+
+
+# --- settings that the chosen backend or judge does not use ----------------------------------------------
+
+
+def test_settings_of_other_backends_are_refused_and_one_of_somebody_else_may_use_all() -> None:
+    everything = {"concurrency": 3, "tensor_parallel_size": 2, "batch_size": 8}
+    for backend, refused in {"openai": 2, "vllm": 2, "transformers": 2, "package.module:Own": 0}.items():
+        caught = 0
+        for name, value in everything.items():
+            try:
+                load_settings(BackendSettings, {"backend": backend, name: value})
+            except UserError as error:
+                assert re.fullmatch(rf"`{name}` goes with `backend` \w+, not with {backend}", str(error))
+                caught += 1
+        assert caught == refused, backend
+    assert load_settings(BackendSettings, {"backend": "vllm", "api_base": None, "concurrency": 32}).backend == "vllm"
+
+
+def test_who_uses_a_setting_is_data_and_help_begins_with_it() -> None:
+    for setting in settings_of(BackendSettings):
+        assert not re.match(r"(`[\w-]+`(, )?)+: ", setting.option.help), setting.name
+    (length,) = (setting for setting in settings_of(BackendSettings) if setting.name == "max_model_len")
+    assert length.help.startswith("`vllm`, `openai`: longest prompt")

@@ -3,22 +3,29 @@
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from maskdpo import registry
 from maskdpo.annotate.judge import Judge
 from maskdpo.annotate.judges import JUDGES, get_judge
 from maskdpo.backends import make_backend
-from maskdpo.backends.base import Backend
-from maskdpo.backends.settings import BackendSettings
-from maskdpo.errors import UserError
+from maskdpo.backends.settings import TRANSFORMERS, BackendSettings, refuse_unused, unused_by
 from maskdpo.io import read_records
 from maskdpo.redact import without_secrets
 from maskdpo.registry import named_in
 from maskdpo.schemas import Response
-from maskdpo.settings import AnnotationsFile, KeyValues, Option, PromptsFile, Restart, Settings, SummaryFile
+from maskdpo.settings import (
+    AnnotationsFile,
+    KeyValues,
+    Option,
+    PromptsFile,
+    Restart,
+    Settings,
+    SummaryFile,
+    settings_of,
+)
 from maskdpo.text.splitters import Splitter, get_splitter
 
 LEARNED_FROM = 2000
@@ -36,19 +43,23 @@ class JudgeSettings(BackendSettings):
             "own: `package.module:factory` or `./file.py:factory`."
         ),
     ]
-    model: Annotated[str | None, Option("The model that judges, for `--judge llm` and `--judge classifier`.")] = None
+    model: Annotated[str | None, Option("the model that judges.", used_by=("llm", "classifier"))] = None
     protocol: Annotated[
         str,
         Option(
-            "How the `llm` judge asks: `single` (one call per sentence), `joint` (one call per answer), `staged` (is "
+            "how the judge asks: `single` (one call per sentence), `joint` (one call per answer), `staged` (is "
             "there a fact? evidence, verdict: three turns per sentence), `yes-no` (short passages, for small models), "
-            "`granite-guardian`, or a folder of templates."
+            "`granite-guardian`, or a folder of templates.",
+            used_by=("llm",),
         ),
     ] = "single"
     votes: Annotated[
         int,
         Field(ge=1),
-        Option("Verdicts to sample per sentence: the most frequent one is the label, its share the confidence."),
+        Option(
+            "verdicts to sample per sentence: the most frequent one is the label, its share the confidence.",
+            used_by=("llm",),
+        ),
     ] = 1
     judge_options: Annotated[
         KeyValues,
@@ -59,24 +70,46 @@ class JudgeSettings(BackendSettings):
     def make_judge(self) -> Judge:
         """The judge that the settings name, with its backend where it asks for one."""
 
-        def model() -> str:
-            if self.model is None:
-                raise UserError(f"`judge` {self.judge} needs `model`: the model that judges")
-            return self.model
-
-        def backend() -> Backend:
-            return make_backend(model(), self)
-
-        told = {name: getattr(self, name) for name in ("protocol", "votes") if name in self.given()}
-        factory = JUDGES[self.judge]
-        speaks = registry.asks_for(factory, "backend")
-        if (told or self.template_options) and not speaks:
-            raise UserError(f"`protocol`, `votes` and `template_options` go with `judge` llm, not with {self.judge}")
-        if self.model is not None and not (speaks or registry.asks_for(factory, "model")):
-            raise UserError(f"`model` goes with `judge` llm or classifier, not with {self.judge}")
         return get_judge(
-            self.judge, make_backend=backend, name_model=model, settings=self, options=self.judge_options | told
+            self.judge,
+            make_backend=lambda: make_backend(str(self.model), self),
+            name_model=lambda: str(self.model),
+            settings=self,
+            options=self.judge_options | self._own_names(),
         )
+
+    def _own_names(self) -> dict[str, Any]:
+        """Options of the judge itself that have a name of their own."""
+        return {name: getattr(self, name) for name in ("protocol", "votes") if name in self.given()}
+
+    @model_validator(mode="after")
+    def _no_unused_settings(self) -> Self:
+        factory = JUDGES[self.judge]
+        asks = {what for what in ("backend", "model", "settings") if registry.asks_for(factory, what)}
+        if self.model is None and asks & {"backend", "model"}:
+            raise ValueError(f"`judge` {self.judge} needs `model`: the model that judges")
+        refuse_unused(self, "judge", self._unused_by_the_judge(asks))
+        refuse_unused(self, "backend", unused_by(self.backend))
+        if twice := self._own_names().keys() & self.judge_options.keys():
+            raise ValueError(f"`{min(twice)}` is given twice, the other time in `judge_options`")
+        return self
+
+    def _unused_by_the_judge(self, asks: set[str]) -> dict[str, tuple[str, ...]]:
+        """The settings that are for other judges, with who uses them.
+
+        Args:
+            asks: what the factory of the judge asks for. One that asks for a ``backend`` uses all settings. One that
+                asks for ``settings`` runs the model itself, ours as the backend ``transformers`` does.
+        """
+        if "backend" in asks:
+            return {}
+        unused: dict[str, tuple[str, ...]] = {"protocol": ("llm",), "votes": ("llm",)}
+        unused |= {} if "model" in asks else {"model": ("llm", "classifier")}
+        for setting in settings_of(BackendSettings):
+            here = setting.option.used_by == TRANSFORMERS
+            if "settings" not in asks or (self.judge in JUDGES and not here):
+                unused[setting.name] = ("llm", "classifier") if here else ("llm",)
+        return unused
 
 
 CalibrationFile = Annotated[

@@ -9,7 +9,6 @@ from maskdpo import registry
 from maskdpo.backends.base import Backend
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.chat import check_options
-from maskdpo.errors import UserError
 
 BACKENDS: registry.Registry[Any] = registry.Registry(
     "backend",
@@ -27,9 +26,6 @@ def make_backend(model: str, settings: BackendSettings) -> Backend:
     """The backend that the settings name; models are loaded at the first request."""
     if settings.template_options:
         check_options(settings.template_options)
-    for name, backend in (("api_base", "openai"), ("device", "transformers")):
-        if getattr(settings, name) is not None and settings.backend != backend:
-            raise UserError(f"`{name}` goes with `backend` {backend}, not with {settings.backend}")
     factory = BACKENDS[settings.backend]
     made: Backend = registry.make(
         "backend", settings.backend, factory, settings.backend_options, model=model, settings=settings

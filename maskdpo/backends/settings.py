@@ -1,14 +1,16 @@
 """The settings of who runs a model, and how: the same for every command that generates text."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from maskdpo.models import Dtype
 from maskdpo.registry import named_in
-from maskdpo.settings import DEVICE_HELP, TEMPLATE_OPTION_HELP, KeyValues, Option, Settings
+from maskdpo.settings import DEVICE_HELP, TEMPLATE_OPTION_HELP, KeyValues, Option, Settings, settings_of
 
 PANEL = "Backend"
+TRANSFORMERS, VLLM, OPENAI = ("transformers",), ("vllm",), ("openai",)
 
 
 class BackendSettings(Settings):
@@ -25,44 +27,48 @@ class BackendSettings(Settings):
     ] = "transformers"
     api_base: Annotated[
         str | None,
-        Option("`openai`: URL of the server, mostly ending in /v1; the key is read from $OPENAI_API_KEY.", PANEL),
+        Option("URL of the server, mostly ending in /v1; the key is read from $OPENAI_API_KEY.", PANEL, used_by=OPENAI),
     ] = None
-    concurrency: Annotated[int, Field(ge=1, le=1000), Option("`openai`: requests under way at once.", PANEL)] = 32
+    concurrency: Annotated[int, Field(ge=1, le=1000), Option("requests under way at once.", PANEL, used_by=OPENAI)] = 32
     requests_per_minute: Annotated[
-        float | None, Field(gt=0), Option("`openai`: pace of the requests. [default: no limit]", PANEL)
+        float | None, Field(gt=0), Option("pace of the requests. [default: no limit]", PANEL, used_by=OPENAI)
     ] = None
     tokens_per_minute: Annotated[
-        float | None, Field(gt=0), Option("`openai`: pace in prompt and completion tokens. [default: no limit]", PANEL)
+        float | None,
+        Field(gt=0),
+        Option("pace in prompt and completion tokens. [default: no limit]", PANEL, used_by=OPENAI),
     ] = None
-    timeout: Annotated[float, Field(gt=0), Option("`openai`: seconds to wait for one reply.", PANEL)] = 300.0
+    timeout: Annotated[float, Field(gt=0), Option("seconds to wait for one reply.", PANEL, used_by=OPENAI)] = 300.0
     max_retries: Annotated[
         int,
         Field(ge=0),
-        Option("`openai`: further attempts after a rate limit, a server error or a broken connection.", PANEL),
+        Option("further attempts after a rate limit, a server error or a broken connection.", PANEL, used_by=OPENAI),
     ] = 5
     tokenizer: Annotated[
         str | None,
         Option(
-            "`openai`: model folder or Hub id whose tokenizer counts tokens. [default: the server's own]",
+            "model folder or Hub id whose tokenizer counts tokens. [default: the server's own]",
             PANEL,
+            used_by=OPENAI,
         ),
     ] = None
     max_model_len: Annotated[
         int | None,
         Field(ge=16),
-        Option("`vllm`, `openai`: longest prompt and reply in tokens. [default: what the model can do]", PANEL),
+        Option("longest prompt and reply in tokens. [default: what the model can do]", PANEL, used_by=VLLM + OPENAI),
     ] = None
-    tensor_parallel_size: Annotated[int, Field(ge=1), Option("`vllm`: GPUs that share the model.", PANEL)] = 1
+    tensor_parallel_size: Annotated[int, Field(ge=1), Option("GPUs that share the model.", PANEL, used_by=VLLM)] = 1
     gpu_memory_utilization: Annotated[
         float,
         Field(ge=0.01, le=1),
-        Option("`vllm`: share of the memory of every GPU to take; on a CPU, of the main memory.", PANEL),
+        Option("share of the memory of every GPU to take; on a CPU, of the main memory.", PANEL, used_by=VLLM),
     ] = 0.9
-    batch_size: Annotated[int, Field(ge=1), Option("`transformers`: rows per forward pass.", PANEL)] = 64
+    batch_size: Annotated[int, Field(ge=1), Option("rows per forward pass.", PANEL, used_by=TRANSFORMERS)] = 64
     dtype: Annotated[
-        Dtype, Option("`transformers`: compute type; `auto` is bfloat16 where the hardware computes in it.", PANEL)
+        Dtype,
+        Option("compute type; `auto` is bfloat16 where the hardware computes in it.", PANEL, used_by=TRANSFORMERS),
     ] = "auto"
-    device: Annotated[str | None, Option(f"`transformers`: {DEVICE_HELP}", PANEL)] = None
+    device: Annotated[str | None, Option(DEVICE_HELP, PANEL, used_by=TRANSFORMERS)] = None
     template_options: Annotated[
         KeyValues,
         Field(alias="template_option"),
@@ -77,6 +83,40 @@ class BackendSettings(Settings):
         Field(alias="backend_option"),
         Option("KEY=VALUE for a backend of your own; repeat the option for more.", PANEL, metavar="KEY=VALUE"),
     ] = {}
+
+    @model_validator(mode="after")
+    def _no_unused_settings(self) -> Self:
+        refuse_unused(self, "backend", unused_by(self.backend))
+        return self
+
+
+def unused_by(backend: str) -> dict[str, tuple[str, ...]]:
+    """The settings that are for other backends, with who uses them.
+
+    A backend that no setting names is somebody's own, and may use all of them.
+    """
+    uses = {setting.name: users for setting in settings_of(BackendSettings) if (users := setting.option.used_by)}
+    if all(backend not in users for users in uses.values()):
+        return {}
+    return {name: users for name, users in uses.items() if backend not in users}
+
+
+def refuse_unused(settings: Settings, choice: str, unused: Mapping[str, tuple[str, ...]]) -> None:
+    """A setting that would be ignored is an error.
+
+    Args:
+        choice: the setting that decides: ``backend`` or ``judge``.
+        unused: settings that the chosen one ignores, with who uses them.
+
+    Raises:
+        ValueError: one of these settings differs from its default.
+    """
+    given = settings.given()
+    for name, users in unused.items():
+        if name in given:
+            raise ValueError(
+                f"`{name}` goes with `{choice}` {' or '.join(users)}, not with {getattr(settings, choice)}"
+            )
 
 
 DEFAULTS = BackendSettings()

@@ -2,11 +2,13 @@
 
 import inspect
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from maskdpo import console
 from maskdpo.errors import Interrupted, UserError
@@ -42,7 +44,18 @@ def register(app: typer.Typer, name: str, command: Callable[[Any], None]) -> Non
     config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, annotation=ConfigFile, default=None)
     run.__signature__ = inspect.Signature([context, *map(_parameter, settings), config])  # type: ignore[attr-defined]
     run.__annotations__ = {}
-    app.command(name, help=inspect.getdoc(command))(run)
+    app.command(name, cls=_OptionsOnce, help=inspect.getdoc(command))(run)
+
+
+class _OptionsOnce(TyperCommand):
+    """Refuses an option that is given twice where one counts, of which the last would count without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        *_, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option, times in Counter(given).items():
+            if times > 1 and isinstance(option, TyperOption) and not option.multiple:
+                raise UserError(f"{option.opts[0]} is given {times} times, and one value counts")
+        return super().parse_args(ctx, args)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
@@ -54,7 +67,7 @@ def _parameter(setting: SettingInfo) -> inspect.Parameter:
     kind = inspect.Parameter.KEYWORD_ONLY
     if setting.option.argument:
         argument = typer.Argument(
-            help=setting.option.help, show_default=False, metavar=setting.option.metavar or setting.name.upper()
+            help=setting.help, show_default=False, metavar=setting.option.metavar or setting.name.upper()
         )
         given: Any = list[Path] if get_origin(setting.type) is tuple else setting.type
         return inspect.Parameter(setting.name, kind, annotation=Annotated[given, argument])
@@ -62,7 +75,7 @@ def _parameter(setting: SettingInfo) -> inspect.Parameter:
     number = setting.type in (int, float)
     option = typer.Option(
         "/".join(setting.flags) if setting.type is bool else setting.flags[0],
-        help=setting.option.help + (" [required]" if setting.required else ""),
+        help=setting.help + (" [required]" if setting.required else ""),
         rich_help_panel=setting.option.panel,
         show_default=shown,
         metavar=setting.option.metavar,

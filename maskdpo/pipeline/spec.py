@@ -7,7 +7,8 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from maskdpo.errors import InputError
+from maskdpo.backends.settings import unused_by
+from maskdpo.errors import InputError, UserError
 from maskdpo.io.yaml_file import read_yaml
 from maskdpo.redact import line_without_secrets, without_secrets
 from maskdpo.settings import (
@@ -133,6 +134,8 @@ def _stage(wired: _Wired, call: Command, file: Path) -> Stage:
         if more is not None and key in apart and key not in section:
             raise input_error(error, model, more) from None
         raise input_error(error, model, file, wired.name) from None
+    except UserError as error:  # of a plug-in that cannot be imported
+        raise InputError(str(error), path=file, field=wired.name) from None
 
 
 def _wire(spec: PipelineFile) -> Iterator[_Wired]:
@@ -199,8 +202,9 @@ def _held_out(
         rule: the same for ``annotate``.
     """
     responses, annotations = (spec.out / f"{when}.{kind}.jsonl" for kind in ("responses", "annotations"))
-    base = {key: value for key, value in (spec.sample or {}).items() if key not in fixed}
     own = getattr(spec, f"sample_{when}") or {}
+    other = unused_by(str(own["backend"])) if "backend" in own else {}
+    base = {key: value for key, value in (spec.sample or {}).items() if key not in {*fixed, *other}}
     files = {"prompts": prompts, "out": responses, **fixed}
     yield _Wired(f"sample-{when}", "sample", model | base | own, files)
     own = getattr(spec, f"annotate_{when}") or {}

@@ -127,20 +127,38 @@ class TrainConfig(EncodeSettings):
     label_smoothing: Annotated[
         float | None,
         Field(ge=0, lt=0.5),
-        Option("conservative, robust: share of pairs that are the wrong way round. [default: 0.1]", LOSS),
+        Option(
+            "share of pairs that are the wrong way round. [default: 0.1]",
+            LOSS,
+            used_by=LOSS_PARAMETERS["label_smoothing"][1],
+        ),
     ] = None
     simpo_gamma: Annotated[
-        float | None, NotNegative, Option("simpo: margin by which the chosen answer must win. [default: 0.5]", LOSS)
+        float | None,
+        NotNegative,
+        Option(
+            "margin by which the chosen answer must win. [default: 0.5]",
+            LOSS,
+            used_by=LOSS_PARAMETERS["simpo_gamma"][1],
+        ),
     ] = None
     ld_alpha: Annotated[
         float | None,
         Field(ge=0, le=1),
-        Option("ld-dpo: factor on the tokens beyond the length of the shorter answer. [default: 0.5]", LOSS),
+        Option(
+            "factor on the tokens beyond the length of the shorter answer. [default: 0.5]",
+            LOSS,
+            used_by=LOSS_PARAMETERS["ld_alpha"][1],
+        ),
     ] = None
     margin_gamma: Annotated[
         float | None,
         NotNegative,
-        Option("fdpo-margin: nats by which a score that is higher by 1 must win. [default: 10.0]", LOSS),
+        Option(
+            "nats by which a score that is higher by 1 must win. [default: 10.0]",
+            LOSS,
+            used_by=LOSS_PARAMETERS["margin_gamma"][1],
+        ),
     ] = None
     loss_options: Annotated[
         KeyValues,

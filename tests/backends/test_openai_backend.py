@@ -49,7 +49,7 @@ def ask(key: object = 0, prompt: str = "Say something.", choices: tuple[str, ...
 
 
 def generate(server: FaultServer, *requests: Request, sampling: Sampling | None = None, **options: Any) -> list[Reply]:
-    backend = OpenAIBackend("m", BackendSettings(api_base=server.url, **options))
+    backend = OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url, **options))
     return list(backend.generate(replace(each, sampling=sampling) if sampling else each for each in requests))
 
 
@@ -503,15 +503,18 @@ def test_the_limit_and_the_counter_are_the_servers_own(server: FaultServer) -> N
         return Answer({"count": len(asked.body["prompt"].split())})
 
     server.script = script
-    context = OpenAIBackend("m", BackendSettings(api_base=server.url)).context()
+    context = OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url)).context()
     assert (context.limit, context.count("one two three four")) == (4096, 4)
     assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
-    assert OpenAIBackend("m", BackendSettings(api_base=server.url, max_model_len=99)).context().limit == 99
+    assert (
+        OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url, max_model_len=99)).context().limit
+        == 99
+    )
 
 
 def test_a_server_that_tells_nothing_leaves_the_limit_open_and_counting_to_an_estimate(server: FaultServer) -> None:
     server.script = lambda asked: problem(404, "no such page")
-    context = OpenAIBackend("m", BackendSettings(api_base=server.url)).context()
+    context = OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url)).context()
     assert context.limit is None
     assert context.count("x" * 100) >= 40
 
@@ -527,9 +530,9 @@ def models_with_limit(asked: Asked) -> Answer | None:
 )
 def test_broken_answers_about_the_context_are_no_answer(server: FaultServer, answer: Answer) -> None:
     server.script = lambda asked: answer
-    assert OpenAIBackend("m", BackendSettings(api_base=server.url)).context().limit is None
+    assert OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url)).context().limit is None
     server.script = lambda asked: models_with_limit(asked) or answer
-    context = OpenAIBackend("m", BackendSettings(api_base=server.url)).context()
+    context = OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url)).context()
     assert context.limit == 4096
     assert context.count("x" * 100) == 41
 
@@ -537,7 +540,7 @@ def test_broken_answers_about_the_context_are_no_answer(server: FaultServer, ans
 def test_a_server_that_stops_counting_is_not_asked_again(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_context, "TIMEOUT_S", 0.2)
     server.script = lambda asked: models_with_limit(asked) or Answer({"count": 7})
-    context = OpenAIBackend("m", BackendSettings(api_base=server.url)).context()
+    context = OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url)).context()
     assert context.count("x" * 100) == 7
     server.script = lambda asked: Answer({"count": 7}, delay_s=0.5)
     asked = len(server.asked)
@@ -549,19 +552,21 @@ def test_the_key_follows_no_redirect_to_another_server(server: FaultServer) -> N
     with running() as other:
         other.script = lambda asked: Answer({"data": [{"id": "m", "max_model_len": 1}]})
         server.script = lambda asked: Answer({}, 302, {"location": other.url + "/models"})
-        assert OpenAIBackend("m", BackendSettings(api_base=server.url)).context().limit is None
+        assert OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url)).context().limit is None
         assert other.asked == []
 
 
 def test_a_redirect_on_the_same_server_is_followed(server: FaultServer) -> None:
     server.queue.append(Answer({}, 302, {"location": "/v1/models"}))
     server.script = lambda asked: models_with_limit(asked) or Answer({"count": 3})
-    assert OpenAIBackend("m", BackendSettings(api_base=server.url)).context().limit == 4096
+    assert OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url)).context().limit == 4096
 
 
 def test_a_tokenizer_may_be_named(server: FaultServer, tiny_model: str) -> None:
     server.script = lambda asked: Answer({"data": []})
-    context = OpenAIBackend("m", BackendSettings(api_base=server.url, tokenizer=tiny_model, max_model_len=50)).context()
+    context = OpenAIBackend(
+        "m", BackendSettings(backend="openai", api_base=server.url, tokenizer=tiny_model, max_model_len=50)
+    ).context()
     assert context.limit == 50
     assert context.count("river Thames") < len("river Thames")
 
@@ -786,7 +791,7 @@ def test_no_server_at_all() -> None:
         url = server.url
     began = time.monotonic()
     with pytest.raises(UserError, match=r"cannot be reached.*Start the server") as caught:
-        list(OpenAIBackend("m", BackendSettings(api_base=url)).generate([ask()]))
+        list(OpenAIBackend("m", BackendSettings(backend="openai", api_base=url)).generate([ask()]))
     assert url in str(caught.value)
     assert time.monotonic() - began < 5
 
@@ -871,9 +876,9 @@ def test_inputs_that_are_all_too_long_do_not_stop_the_run(server: FaultServer) -
 
 def test_a_server_that_dies_in_the_middle_stops_the_run() -> None:
     with running() as server:
-        replies = OpenAIBackend("m", BackendSettings(api_base=server.url, concurrency=1, max_retries=2)).generate(
-            ask(i) for i in range(1000)
-        )
+        replies = OpenAIBackend(
+            "m", BackendSettings(backend="openai", api_base=server.url, concurrency=1, max_retries=2)
+        ).generate(ask(i) for i in range(1000))
         next(replies)
         server.script = lambda asked: Answer(drop=True)
     with pytest.raises(UserError, match="is gone"):
@@ -910,7 +915,9 @@ def test_requests_are_pulled_lazily_from_the_callers_thread(server: FaultServer)
             pulled.append(i)
             yield ask(i)
 
-    replies = OpenAIBackend("m", BackendSettings(api_base=server.url, concurrency=3)).generate(requests())
+    replies = OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url, concurrency=3)).generate(
+        requests()
+    )
     assert pulled == []
     next(replies)
     assert len(pulled) == 6
@@ -924,7 +931,7 @@ def test_requests_are_pulled_lazily_from_the_callers_thread(server: FaultServer)
 def test_closing_early_cancels_what_is_under_way(server: FaultServer) -> None:
     server.queue.append(Answer(chat("x")))
     server.script = lambda asked: Answer(chat("late"), delay_s=2.0)
-    replies = OpenAIBackend("m", BackendSettings(api_base=server.url, concurrency=4)).generate(
+    replies = OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url, concurrency=4)).generate(
         ask(i) for i in range(100)
     )
     next(replies)
@@ -942,7 +949,7 @@ def test_an_error_in_the_callers_requests_reaches_the_caller(server: FaultServer
         raise ValueError("line 2 is broken")
 
     with pytest.raises(ValueError, match="line 2"):
-        list(OpenAIBackend("m", BackendSettings(api_base=server.url)).generate(requests()))
+        list(OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url)).generate(requests()))
     assert not [thread for thread in threading.enumerate() if thread.name == "maskdpo-openai"]
 
 
@@ -952,7 +959,7 @@ def test_no_requests_no_calls(server: FaultServer) -> None:
 
 
 def test_a_backend_serves_again(server: FaultServer) -> None:
-    backend = OpenAIBackend("m", BackendSettings(api_base=server.url))
+    backend = OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url))
     assert [len(list(backend.generate([ask(0), ask(1)]))) for _ in range(3)] == [2, 2, 2]
 
 
@@ -961,7 +968,7 @@ def test_what_the_server_has_shown_is_known_to_the_next_call(server: FaultServer
         return problem(400, "Unknown parameter: 'seed'", param="seed") if "seed" in asked.body else Answer(chat("fine"))
 
     server.script = script
-    backend = OpenAIBackend("m", BackendSettings(api_base=server.url, requests_per_minute=300))
+    backend = OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url, requests_per_minute=300))
     began = time.monotonic()
     for i in range(3):
         assert [reply.failure for reply in backend.generate([ask(i)])] == [None]
@@ -1019,8 +1026,8 @@ def test_the_key_appears_in_no_error_and_no_log(
     server.script = lambda asked: Answer(f"no JSON but {KEY}")
     said.append(failure(one(server, max_retries=1)).message)
     said.append(
-        repr(OpenAIBackend("m", BackendSettings(api_base=server.url)))
-        + repr(vars(OpenAIBackend("m", BackendSettings(api_base=server.url))))
+        repr(OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url)))
+        + repr(vars(OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url))))
     )
     assert len(said) == 8
     assert all(asked.headers["authorization"].endswith(KEY) for asked in server.asked)
@@ -1073,5 +1080,5 @@ def test_the_base_comes_from_the_environment_too(server: FaultServer, monkeypatc
 )  # fmt: skip
 def test_wrong_options(options: dict[str, Any]) -> None:
     with pytest.raises((UserError, ValidationError)) as caught:
-        OpenAIBackend("m", BackendSettings(**options))
+        OpenAIBackend("m", BackendSettings(backend="openai", **options))
     assert KEY not in str(caught.value)

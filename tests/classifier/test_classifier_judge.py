@@ -383,7 +383,13 @@ def test_a_folder_with_a_spec_is_a_judge_of_the_command(
     assert "of them judged │ 5" in shown
     for words, message in [
         (["classifier"], "--judge classifier needs --model"),
-        (["classifier", "--model", str(model), "--votes", "3"], "go with --judge llm, not with classifier"),
+        (["classifier", "--model", str(model), "--votes", "3"], "--votes goes with --judge llm, not with classifier"),
+        (
+            ["classifier", "--model", str(model), "--concurrency", "3"],
+            "--concurrency goes with --judge llm, not with cl",
+        ),
+        (["classifier", "--model", str(model), "--backend", "vllm"], "--backend goes with --judge llm, not with cl"),
+        (["lexical", "--batch-size", "3"], "--batch-size goes with --judge llm or classifier, not with lexical"),
         (["lexical", "--model", str(model)], "--model goes with --judge llm or classifier"),
         (["classifier", "--model", str(folders["t5"])], "spec=FILE"),
         (["classifier", "--model", str(model), "--judge-option", "chunks=0"], "chunks"),

@@ -41,10 +41,12 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         patch.delenv("OPENAI_API_KEY", raising=False)
         if request.param == "in process":
-            yield VLLMBackend("smollm2", BackendSettings(max_model_len=LIMIT, gpu_memory_utilization=MEMORY))
+            yield VLLMBackend(
+                "smollm2", BackendSettings(backend="vllm", max_model_len=LIMIT, gpu_memory_utilization=MEMORY)
+            )
             return
         with vllm_server(tmp_path_factory.mktemp("vllm") / "server.log", max_model_len=LIMIT) as url:
-            yield OpenAIBackend("smollm2", BackendSettings(api_base=url))
+            yield OpenAIBackend("smollm2", BackendSettings(backend="openai", api_base=url))
 
 
 def chat(text: str) -> list[Message]:
@@ -215,7 +217,11 @@ def test_sample_and_annotate_from_end_to_end(backend: Backend, protocol: str, tm
 
 def test_what_vllm_cannot_load_is_said_in_one_line() -> None:
     with pytest.raises(UserError, match="vLLM cannot load") as caught:
-        list(VLLMBackend("smollm2", BackendSettings(max_model_len=10_000_000)).generate([Request(0, "x")]))
+        list(
+            VLLMBackend("smollm2", BackendSettings(backend="vllm", max_model_len=10_000_000)).generate(
+                [Request(0, "x")]
+            )
+        )
     assert "\n" not in str(caught.value)
 
 
@@ -238,16 +244,22 @@ def test_what_a_model_thinks_aloud_is_kept_apart(
     model = thinking_model
     if place == "in process":
         memory = {"max_model_len": 256, "gpu_memory_utilization": MEMORY}
-        thinking = VLLMBackend(model, BackendSettings(**memory))  # type: ignore[arg-type]
+        thinking = VLLMBackend(model, BackendSettings(backend="vllm", **memory))  # type: ignore[arg-type]
         _check_thinking(thinking)
-        silent = VLLMBackend(model, BackendSettings(template_options={"enable_thinking": False}, **memory))  # type: ignore[arg-type]
+        silent = VLLMBackend(
+            model, BackendSettings(backend="vllm", template_options={"enable_thinking": False}, **memory)
+        )  # type: ignore[arg-type]
         silent._loaded = thinking._loaded  # one engine a process is enough
         _check_silent(silent)
         return
     parser = ("--reasoning-parser", "qwen3") if place == "server with a parser" else ()
     with vllm_server(tmp_path / "server.log", max_model_len=256, model=model, more=parser) as url:
-        _check_thinking(OpenAIBackend(model, BackendSettings(api_base=url)))
-        _check_silent(OpenAIBackend(model, BackendSettings(api_base=url, template_options={"enable_thinking": False})))
+        _check_thinking(OpenAIBackend(model, BackendSettings(backend="openai", api_base=url)))
+        _check_silent(
+            OpenAIBackend(
+                model, BackendSettings(backend="openai", api_base=url, template_options={"enable_thinking": False})
+            )
+        )
 
 
 def _check_thinking(backend: Backend) -> None:
