@@ -1,7 +1,6 @@
 """The whole flow on real answers with human labels (Factcheck-Bench), where the data is there."""
 
 import json
-import shutil
 import os
 import shutil
 from pathlib import Path
