@@ -42,20 +42,28 @@ const LABELS = {
     mark: "≈",
     says: "the judge has answered, but too weakly for a label",
   },
+  fragment: {
+    name: "Fragment",
+    group: "fragment",
+    mark: "✂",
+    says: "torn, at the end of an answer that was cut off: it is not judged, does not train, and is in no count",
+  },
   none: { name: "Not judged", group: "none", mark: "∅", says: "there is no verdict; the status says why" },
 };
 const GROUPS = { right: "Right", wrong: "Wrong", no_fact: "No fact", none: "Not judged" };
-if (!items.some((item) => item.a.some((side) => side && side.s.some((s) => s.st === "unsure")))) delete LABELS.unsure;
+for (const status of ["unsure", "fragment"])
+  if (!items.some((item) => item.a.some((side) => side && side.s.some((s) => s.st === status)))) delete LABELS[status];
 const STATUS = {
   ok: "judged",
   unsure:
     "the judge has answered, but too weakly for a label, by its calibration or a least confidence. This is no failure, and asking again does not help",
+  fragment: "torn, at the end of an answer that was cut off: no judge was asked",
   refused: "the judge refused",
   parse_error: "the verdict could not be read",
   api_error: "the call failed",
   truncated: "cut off",
 };
-const labelOf = (s) => s.l || (s.st === "unsure" ? "unsure" : "none");
+const labelOf = (s) => s.l || (s.st === "unsure" || s.st === "fragment" ? s.st : "none");
 const groupOf = (label) => LABELS[label || "none"].group;
 const disagrees = (s) => Boolean(s.l && s.g && groupOf(s.l) !== groupOf(s.g));
 
@@ -102,7 +110,7 @@ function statsOf(side) {
     wrong: 0,
     no_fact: 0,
     none: 0,
-    n: side.s.length,
+    n: 0,
     labels: {},
     disagree: 0,
     trained: 0,
@@ -112,10 +120,12 @@ function statsOf(side) {
   for (const s of side.s) {
     const label = labelOf(s);
     stats.labels[label] = (stats.labels[label] || 0) + 1;
+    stats.status.add(s.st || "ok");
+    if (label === "fragment") continue;
+    stats.n += 1;
     stats[LABELS[label].group] += 1;
     stats.disagree += disagrees(s);
     stats.trained += s.tr || 0;
-    stats.status.add(s.st || "ok");
     const sure = sureOf(s, side.cal);
     if (sure !== null && (stats.sure === null || sure < stats.sure)) stats.sure = sure;
   }
