@@ -12,6 +12,7 @@ from maskdpo.commands.hub import push
 from maskdpo.commands.judges import train_judge
 from maskdpo.commands.labels import calibrate, relabel
 from maskdpo.commands.pairs import build_pairs
+from maskdpo.commands.people import agree, gold
 from maskdpo.commands.pipeline import lineage, run
 from maskdpo.commands.plugins import plugins
 from maskdpo.commands.results import evaluate, report, validate
@@ -22,6 +23,8 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
     "annotate": annotate,
     "calibrate": calibrate,
     "relabel": relabel,
+    "agree": agree,
+    "gold": gold,
     "build-pairs": build_pairs,
     "train": train,
     "inspect": inspect,
