@@ -12,7 +12,7 @@ from maskdpo.commands.hub import push
 from maskdpo.commands.judges import train_judge
 from maskdpo.commands.labels import calibrate, relabel
 from maskdpo.commands.pairs import build_pairs
-from maskdpo.commands.people import agree, gold
+from maskdpo.commands.people import review
 from maskdpo.commands.pipeline import lineage, run
 from maskdpo.commands.plugins import plugins
 from maskdpo.commands.results import evaluate, report, validate
@@ -21,10 +21,9 @@ from maskdpo.commands.training import inspect, train
 COMMANDS: dict[str, Callable[[Any], None]] = {
     "sample": sample,
     "annotate": annotate,
+    "review": review,
     "calibrate": calibrate,
     "relabel": relabel,
-    "agree": agree,
-    "gold": gold,
     "build-pairs": build_pairs,
     "train": train,
     "inspect": inspect,

@@ -21,16 +21,18 @@ TRAINED: Mapping[Side, frozenset[Label]] = {"chosen": RIGHT | {Label.NO_FACT}, "
 _NOTHING: Mapping[Side, Spans] = {"chosen": (), "rejected": ()}
 
 SCRIPTS = (
-    "data",
-    "filters",
-    "bar",
-    "summary",
-    "plots",
-    "answers",
-    "list",
-    "moving",
-    "inspector",
-    "start",
+    "page/labels",
+    "page/reference",
+    "report/data",
+    "report/filters",
+    "report/bar",
+    "report/summary",
+    "report/plots",
+    "report/answers",
+    "report/list",
+    "report/moving",
+    "report/inspector",
+    "report/start",
 )
 """The parts of the script of the page, in the order in which they run."""
 
@@ -219,9 +221,7 @@ class _Builder:
         """Render and write the page."""
         data = {"kind": kind, "judges": list(self.judges), "gold": self.gold_sentences > 0}
         payload = data | {"prompts": self.prompt_data, "items": self.items}
-        page = render(
-            "maskdpo.evaluate", "report.html.j2", [f"report/{name}" for name in SCRIPTS], payload, title, summary
-        )
+        page = render("maskdpo.evaluate", "report.html.j2", SCRIPTS, payload, title, summary)
         with atomic_write(out) as file:
             file.write(page)
         return PageStats(

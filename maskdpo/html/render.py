@@ -44,6 +44,8 @@ def render(
     payload: Payload,
     title: str,
     summary: Sequence[SummaryTable] = (),
+    *,
+    connect: bool = False,
 ) -> bytes:
     """The bytes of a page.
 
@@ -52,6 +54,7 @@ def render(
         template: the markup, a file in that folder.
         scripts: the parts of the script, in the order in which they run, after ``SHARED``.
         payload: the data, which the script has as ``DATA``.
+        connect: allow the script to ask the server that the page is from; else it asks the network for nothing.
     """
     source = partial(_source, package)
     css = source("page/page.css")
@@ -60,7 +63,7 @@ def render(
     policy = (
         f"default-src 'none'; style-src {_hash(css)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
-    )
+    ) + ("; connect-src 'self'" if connect else "")
     environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(source))
     text = environment.get_template(template).render(
         policy=policy,

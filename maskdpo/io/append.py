@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -116,6 +116,33 @@ class Appender(Generic[R]):
     ) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def append_shared(path: Path, model: type[R], records: Iterable[R]) -> None:
+    """Append records durably to a file to which other processes append as well, line by line.
+
+    A lock on the file is held meanwhile. What follows the last newline is repaired first, as ``Appender`` does: a
+    process that was killed may have left it.
+
+    Raises:
+        UserError: the file cannot be written.
+        InputError: its last line is no record.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        with path.open("ab") as file:
+            if sys.platform != "win32":
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            _repair_last_line(path, model)
+            file.write(b"".join(to_line(record) for record in records))
+            file.flush()
+            os.fsync(file.fileno())
+        if is_new:
+            sync_folder(path.resolve().parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _repair_last_line(path: Path, model: type[FileRecord]) -> None:

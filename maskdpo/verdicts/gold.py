@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from maskdpo.console import warn
 from maskdpo.errors import InputError
 from maskdpo.run_record import META_IN_FOLDER, holds, read_meta
-from maskdpo.schemas import Annotation, JudgeInfo, Kind, Sentence
+from maskdpo.schemas import Annotation, JudgeInfo, Sentence
 from maskdpo.verdicts.decision import scoring_judge
 
 PEOPLE = "gold labels are those that people gave, in a file of their own (docs/records.md)"
@@ -63,8 +63,7 @@ def matches(
 ) -> Iterator[Match]:
     """The labelled gold sentences of all annotated answers, by the id of the answer, in the order of the annotations.
 
-    Answers whose gold labels are of another text are left out, and so are gold sentences where the judged answer has a
-    fragment, about which no judge is asked.
+    Answers whose gold labels are of another text are left out.
 
     Args:
         gold: by id.
@@ -76,9 +75,8 @@ def matches(
             continue
         topic = (topics or {}).get(annotation.prompt_id, annotation.prompt_id)
         for sentence in answer.sentences:
-            judged = overlapping(annotation.sentences, sentence)
-            if sentence.label is not None and (judged is None or judged.kind is not Kind.FRAGMENT):
-                yield Match(annotation, judged, sentence, topic)
+            if sentence.label is not None:
+                yield Match(annotation, overlapping(annotation.sentences, sentence), sentence, topic)
 
 
 def beside_gold(matched: Iterable[Match]) -> Iterator[tuple[Sentence, Sentence]]:
@@ -91,7 +89,19 @@ def beside_gold(matched: Iterable[Match]) -> Iterator[tuple[Sentence, Sentence]]
         yield judged, overlapping(labelled, judged) or labelled[0]
 
 
-def overlapping(sentences: Iterable[Sentence], wanted: Sentence) -> Sentence | None:
+class Spanned(Protocol):
+    """A sentence of a judge, or what a person decided: code points ``start <= i < end`` of a response."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+
+S = TypeVar("S", bound=Spanned)
+
+
+def overlapping(sentences: Iterable[S], wanted: Spanned) -> S | None:
     """The sentence that shares most characters with ``wanted``, if it shares any."""
     best, most = None, 0
     for sentence in sentences:

@@ -12,59 +12,8 @@ const { items, prompts, kind } = DATA;
 const SIDES = { answers: [""], compare: ["Before", "After"], pairs: ["Chosen", "Rejected"] }[kind];
 const MAIN = kind === "compare" ? 1 : 0; // the side that sorting by score or length looks at
 const FOLD = 2400; // characters of an answer that are shown at first, where it is much longer
-const NAME = 160; // and of a name: an id, a topic, a model
-const REFERENCE = 5000; // the same for one passage of the reference
 
-const LABELS = {
-  no_hallucination: { name: "Right", group: "right", mark: "✓", says: "every claim is supported by the reference" },
-  contradictory: { name: "Contradictory", group: "wrong", mark: "✕", says: "wrong: the reference says otherwise" },
-  unverifiable: {
-    name: "Unverifiable",
-    group: "wrong",
-    mark: "?",
-    says: "wrong: the reference neither supports nor contradicts it",
-  },
-  hallucination: {
-    name: "Hallucination",
-    group: "wrong",
-    mark: "!",
-    says: "wrong, the source does not say in which way",
-  },
-  no_fact: {
-    name: "No fact",
-    group: "no_fact",
-    mark: "–",
-    says: "nothing to check: an opinion, a question, a transition",
-  },
-  unsure: {
-    name: "Unsure",
-    group: "none",
-    mark: "≈",
-    says: "the judge has answered, but too weakly for a label",
-  },
-  fragment: {
-    name: "Fragment",
-    group: "fragment",
-    mark: "✂",
-    says: "torn, at the end of an answer that was cut off: it is not judged, does not train, and is in no count",
-  },
-  none: { name: "Not judged", group: "none", mark: "∅", says: "there is no verdict; the status says why" },
-};
-const GROUPS = { right: "Right", wrong: "Wrong", no_fact: "No fact", none: "Not judged" };
-for (const status of ["unsure", "fragment"])
-  if (!items.some((item) => item.a.some((side) => side && side.s.some((s) => s.st === status)))) delete LABELS[status];
-const STATUS = {
-  ok: "judged",
-  unsure:
-    "the judge has answered, but too weakly for a label, by its calibration or a least confidence. This is no failure, and asking again does not help",
-  fragment: "torn, at the end of an answer that was cut off: no judge was asked",
-  refused: "the judge refused",
-  parse_error: "the verdict could not be read",
-  api_error: "the call failed",
-  truncated: "cut off",
-};
-const labelOf = (s) => s.l || (s.st === "unsure" || s.st === "fragment" ? s.st : "none");
-const groupOf = (label) => LABELS[label || "none"].group;
+if (!items.some((item) => item.a.some((side) => side && side.s.some((s) => s.st === "unsure")))) delete LABELS.unsure;
 const disagrees = (s) => Boolean(s.l && s.g && groupOf(s.l) !== groupOf(s.g));
 
 /** The probability of right, and of wrong, in the judge's scores. */
@@ -79,27 +28,6 @@ function sureOf(s, calibrated) {
   return s.c === undefined ? null : s.c;
 }
 
-/** The direction of an answer, by its first letter. dir=auto would not see into sentences, which are isolated. */
-function direction(text) {
-  const letter = text.match(/\p{L}/u);
-  return letter && /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u.test(letter[0])
-    ? "rtl"
-    : "ltr";
-}
-
-/** Code point offsets to UTF-16 offsets. Where no character needs two units they are the same. */
-function pointMap(text) {
-  if (!/[\ud800-\udfff]/.test(text)) return { at: (i) => i, length: text.length };
-  const units = [];
-  let unit = 0;
-  for (const character of text) {
-    units.push(unit);
-    unit += character.length;
-  }
-  units.push(unit);
-  return { at: (i) => units[Math.min(i, units.length - 1)], length: units.length - 1 };
-}
-
 /* ---- what is known of every answer ---- */
 for (const item of items) {
   item.stats = item.a.map((side) => side && statsOf(side));
@@ -110,7 +38,7 @@ function statsOf(side) {
     wrong: 0,
     no_fact: 0,
     none: 0,
-    n: 0,
+    n: side.s.length,
     labels: {},
     disagree: 0,
     trained: 0,
@@ -120,12 +48,10 @@ function statsOf(side) {
   for (const s of side.s) {
     const label = labelOf(s);
     stats.labels[label] = (stats.labels[label] || 0) + 1;
-    stats.status.add(s.st || "ok");
-    if (label === "fragment") continue;
-    stats.n += 1;
     stats[LABELS[label].group] += 1;
     stats.disagree += disagrees(s);
     stats.trained += s.tr || 0;
+    stats.status.add(s.st || "ok");
     const sure = sureOf(s, side.cal);
     if (sure !== null && (stats.sure === null || sure < stats.sure)) stats.sure = sure;
   }

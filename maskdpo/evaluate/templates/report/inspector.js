@@ -12,7 +12,7 @@ function drawInspector() {
   box.classList.toggle("has-sentence", Boolean(s));
   $("verdict").replaceChildren(s ? verdict(s, found, passages, sources) : hint());
   const key = `${item.p}:${s && s.ev ? s.ev : ""}`;
-  if (key !== shownReference) $("reference").replaceChildren(reference(passages, found, sources)); // else its place is kept
+  if (key !== shownReference) $("reference").replaceChildren(reference(passages, found, { sources })); // else its place is kept
   shownReference = key;
   const first = box.querySelector(".passage mark");
   if (!first) return;
@@ -86,11 +86,6 @@ function verdict(s, found, passages, sources) {
       : null,
   );
 }
-function meter(value, label = "") {
-  const bar = h("i", {});
-  bar.style.width = `${100 * value}%`;
-  return h("span", { class: `meter ${label}`, "aria-hidden": "true" }, bar);
-}
 
 /** The judge's probability of each label; what it left open is no label's. */
 function probabilities(s) {
@@ -104,103 +99,4 @@ function probabilities(s) {
       .map((label) => row(`${LABELS[label].mark} ${LABELS[label].name}`, s.sc[label], `l-${label}`)),
     open > 0.005 ? row("left open", open, "l-none") : null,
   );
-}
-
-/** Where the evidence stands in the passages: case, white space and quotation marks do not count, "..." joins parts. */
-function locate(evidence, passages) {
-  const plain = (words) => {
-    let out = "";
-    const from = [];
-    for (let i = 0; i < words.length; i++) {
-      let c = words[i];
-      if (/\s/.test(c)) {
-        if (!out || out.endsWith(" ")) continue;
-        c = " ";
-      } else if (/["'“”‘’«»`]/.test(c)) c = "'";
-      else if (/[‐-―−]/.test(c)) c = "-";
-      else {
-        const low = c.toLowerCase();
-        if (low.length === 1) c = low;
-      }
-      out += c;
-      from.push(i);
-    }
-    return { out, from };
-  };
-  const parts = evidence
-    .slice(0, 4000)
-    .split(/\.{3}|…/)
-    .map((part) => plain(part).out.replace(/^[\s'.]+|[\s'.]+$/g, ""))
-    .filter((part) => part.length > 2);
-  const found = new Map();
-  if (!parts.length) return found;
-  passages.forEach((passage, p) => {
-    const { out, from } = plain(passage);
-    const spans = parts
-      .map((part) => [out.indexOf(part), part.length])
-      .filter(([start]) => start >= 0)
-      .map(([start, length]) => [from[start], from[start + length - 1] + 1]);
-    if (spans.length)
-      found.set(
-        p,
-        spans.sort((a, b) => a[0] - b[0]),
-      );
-  });
-  return found;
-}
-const nameOf = (source) => clip(source.title || source.document, NAME);
-
-/** Where a passage was found: the document, and the characters of its text. */
-function sourceLine(source) {
-  const name = source.title ? `${nameOf(source)} · ${clip(source.document, NAME)}` : nameOf(source);
-  return h("p", { class: "source", dir: "auto" }, `${name}, characters ${count(source.start)} to ${count(source.end)}`);
-}
-function reference(passages, found, sources) {
-  if (!passages.length)
-    return h(
-      "div",
-      { class: "reference-body" },
-      h("h4", {}, "Reference"),
-      h("p", { class: "hint" }, "None is given."),
-    );
-  return h(
-    "div",
-    { class: "reference-body" },
-    h("h4", {}, "Reference", passages.length > 1 ? h("small", {}, ` ${plural(passages.length, "passage")}`) : null),
-    h(
-      "ol",
-      { class: "passages", tabindex: "0" },
-      passages.map((passage, p) =>
-        h(
-          "li",
-          { class: `passage${found.has(p) ? " has-evidence" : ""}`, dir: "auto" },
-          sources[p] ? sourceLine(sources[p]) : null,
-          h("div", {}, excerpt(passage, found.get(p) || [])),
-        ),
-      ),
-    ),
-  );
-}
-function excerpt(passage, spans) {
-  const low = passage.length <= REFERENCE || !spans.length ? 0 : Math.max(0, spans[0][0] - REFERENCE / 3);
-  const high = Math.min(passage.length, low + REFERENCE);
-  const out = [low ? "… " : ""];
-  let at = low;
-  for (const [begin, end] of spans) {
-    if (begin < at || begin >= high) continue;
-    out.push(passage.slice(at, begin), h("mark", {}, passage.slice(begin, end)));
-    at = end;
-  }
-  out.push(passage.slice(at, Math.max(at, high)));
-  if (low || high < passage.length) {
-    out.push(
-      " … ",
-      h(
-        "button",
-        { type: "button", class: "link", onclick: (event) => event.target.parentNode.replaceChildren(passage) },
-        `whole passage (${count(passage.length)} characters)`,
-      ),
-    );
-  }
-  return out;
 }

@@ -1,0 +1,1 @@
+"""``maskdpo review``: people decide sentences on a page of this machine."""
