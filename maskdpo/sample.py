@@ -129,7 +129,18 @@ def sample(
         reorder(out, Response, (response_id(p, i) for p in prompts for i in range(sampling.n)))
         stats.seconds = time.monotonic() - started
         run.finish(asdict(stats))
+        _warn_of_length(stats, sampling)
         return stats
+
+
+def _warn_of_length(stats: SampleStats, sampling: Sampling) -> None:
+    if stats.cut_off:
+        warn(
+            f"{stats.cut_off / stats.responses:.0%} of the answers ({stats.cut_off:,} of {stats.responses:,}) reached "
+            f"`max_tokens` {sampling.max_tokens} and were cut off: a sentence that is torn there is neither judged nor "
+            "trained, and models do not learn from such answers where to end. Sample anew (`restart`) with a greater "
+            "`max_tokens`, or ask for shorter answers in the prompts"
+        )
 
 
 def stream_responses(

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from maskdpo.cli import main
 from maskdpo.errors import InputError, UserError
 from maskdpo.formats.align import align
+from maskdpo.formats.exporting import config_file, export_file
+from maskdpo.formats.importing import import_file
 from maskdpo.formats.paper import PaperRow, from_paper, to_paper
-from maskdpo.formats.transfer import config_file, export_file, import_file
 from maskdpo.io import read_records, write_records
 from maskdpo.run_record import meta_file, read_meta
 from maskdpo.schemas import SIDES, Annotation, Label, Message, Pair, PairSentence, Prompt, Record, Response, Status

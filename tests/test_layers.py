@@ -35,7 +35,10 @@ def test_import_contracts_hold() -> None:
         ("maskdpo.annotate.judges", ["torch", "transformers", "maskdpo.train", "spacy", "nltk"]),
         ("maskdpo.dataset.pairs", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train"]),
         ("maskdpo.evaluate.report", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train"]),
-        ("maskdpo.formats.transfer", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.dataset"]),
+        (
+            "maskdpo.formats.importing",
+            ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.dataset"],
+        ),
         ("maskdpo.lineage", ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.dataset"]),
         (
             "maskdpo.pipeline.execute",

@@ -86,7 +86,9 @@ def ids(out: Path) -> list[str]:
 ALL = [f"q{p}-{i}" for p in range(10) for i in range(2)]
 
 
-def test_every_prompt_is_asked_once_and_answers_end_in_the_order_of_the_prompts(prompts: Path, tmp_path: Path) -> None:
+def test_every_prompt_is_asked_once_and_answers_end_in_the_order_of_the_prompts(
+    prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, backend = tmp_path / "r.jsonl", Scripted()
     stats = sample(prompts, out, backend, SAMPLING)
     assert backend.asked == [f"q{i}" for i in range(10)]
@@ -102,6 +104,8 @@ def test_every_prompt_is_asked_once_and_answers_end_in_the_order_of_the_prompts(
         finish_reason="stop",
     )
     assert (stats.prompts, stats.responses, stats.cut_off, stats.failed) == (10, 20, 10, 0)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "50% of the answers (10 of 20) reached `max_tokens` 8 and were cut off" in said
     assert (stats.prompt_tokens, stats.completion_tokens) == (30, 50)
     assert RunMeta.model_validate_json(meta_file(out).read_bytes()).status == "complete"
 
@@ -242,7 +246,7 @@ def test_more_tokens_change_no_answer_that_is_there_and_that_is_said(
     sample(prompts, out, Scripted(), SAMPLING)
     before = out.read_bytes()
     sample(prompts, out, Scripted(), SAMPLING)
-    assert "max_tokens" not in capsys.readouterr().err
+    assert "when this output was begun" not in capsys.readouterr().err
     sample(prompts, out, Scripted(), replace(SAMPLING, max_tokens=99))
     said = capsys.readouterr().err.replace("\n", " ")
     assert f"`max_tokens` was {SAMPLING.max_tokens} when this output was begun: its answers stay as they are" in said

@@ -5,6 +5,8 @@ from pathlib import Path
 from maskdpo.schemas import FAILED, WITHOUT_CLAIM, JudgeInfo, Sentence, Status
 from maskdpo.verdicts.decision import Rule, decide, own_verdict, read_calibration, refuse_other_judge
 
+UNANSWERED = FAILED | {Status.FRAGMENT}
+
 
 def read_rule(calibration: Path | None, min_confidence: float | None) -> Rule:
     """The rule that the settings of a command name."""
@@ -23,12 +25,13 @@ def under(rule: Rule, judge: JudgeInfo) -> JudgeInfo:
 
 
 def decided(sentence: Sentence, rule: Rule, before: JudgeInfo | None = None) -> Sentence:
-    """The sentence with the label that follows from a rule. One that the judge has not answered stays as it is.
+    """The sentence with the label that follows from a rule. One that the judge has not answered, or not
+    been asked, stays as it is.
 
     Args:
         before: the judge as it is recorded with the sentence, if a rule may have replaced its own label.
     """
-    if sentence.status in FAILED or (sentence.kind in WITHOUT_CLAIM and not sentence.scores):
+    if sentence.status in UNANSWERED or (sentence.kind in WITHOUT_CLAIM and not sentence.scores):
         return sentence
     own = own_verdict(sentence, before) if before else (sentence.label, sentence.confidence)
     says_so_itself = before is None and rule.calibration is None

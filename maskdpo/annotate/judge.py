@@ -11,7 +11,8 @@ from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Sentence
 class Task:
     """An answer to be judged.
 
-    ``spans`` are the sentences that need a verdict, in order; ``given`` are those that need none (headings, code).
+    ``spans`` are the sentences that need a verdict, in order; ``given`` are those that need none (headings, code, the
+    fragment at the end of an answer that was cut off).
     """
 
     prompt: Prompt

@@ -38,13 +38,29 @@ from maskdpo.io import (
 from maskdpo.io.append import sole_writer
 from maskdpo.prompt_date import Dated, fix_date
 from maskdpo.run_record import Run, meta_file, set_aside
-from maskdpo.schemas import FAILED, WITHOUT_CLAIM, Annotation, JudgeInfo, Label, Prompt, Response, Sentence, Span
+from maskdpo.schemas import (
+    FAILED,
+    WITHOUT_CLAIM,
+    Annotation,
+    JudgeInfo,
+    Kind,
+    Label,
+    Prompt,
+    Response,
+    Sentence,
+    Span,
+    Status,
+)
+from maskdpo.text import fragment
 from maskdpo.text.language import detect_language
 from maskdpo.text.splitters import Splitter
 from maskdpo.verdicts.decision import Rule
 
 RAW = Rule()
 """The judge's own labels."""
+
+NO_CLAIM, FRAGMENT = Verdict(Label.NO_FACT), Verdict(None, Status.FRAGMENT)
+"""Of sentences about which no judge is asked."""
 
 FLUSH_RECORDS, FLUSH_SECONDS = 256, 2.0
 """Finished answers are written and synced when there are this many of them, or after this many seconds."""
@@ -95,10 +111,12 @@ def annotate(
         hint = (
             "Labels of different judges are not mixed: use another `out`, or `restart` to set it aside and begin anew"
         )
-        decides = info.model_dump() | _fixed_date(judge, out) | dict(options)
-        run = Run(meta_file(out), "annotate", decides, inputs, restart=hint)
+        decides = info.model_dump() | _fixed_date(judge, out) | dict(options) | {"fragments": fragment.RULE}
+        earlier = {"fragments": fragment.RULE}  # their own records tell: ``AnnotationFile.fragments_judged``
+        run = Run(meta_file(out), "annotate", decides, inputs, restart=hint, defaults=earlier)
         merge_retry_file(out, info)
         output = AnnotationFile(out, responses, info, retry_failed)
+        output.notice_fragments()
         stats = output.stats
         if output.missing or output.failed or not (run.previous and run.previous.status == "complete"):
             answers = (r for r in read_answers(responses_file, Response, prompts) if r.id not in output.written)
@@ -217,8 +235,10 @@ def _tasks(responses: Iterable[Response], prompts: Mapping[str, Prompt], splitte
         prompt = prompts[response.prompt_id]
         spans = splitter.split(response.response, prompt.language or detect_language(response.response))
         _check_spans(spans, response, splitter)
-        given = tuple(_sentence(span, Verdict(Label.NO_FACT)) for span in spans if span.kind in WITHOUT_CLAIM)
-        yield Task(prompt, response, [span for span in spans if span.kind not in WITHOUT_CLAIM], given)
+        spans = fragment.set_apart(spans, response.response, response.finish_reason)
+        known = dict.fromkeys(WITHOUT_CLAIM, NO_CLAIM) | {Kind.FRAGMENT: FRAGMENT}
+        given = tuple(_sentence(span, known[span.kind]) for span in spans if span.kind in known)
+        yield Task(prompt, response, [span for span in spans if span.kind not in known], given)
 
 
 def _check_spans(spans: Sequence[Span], response: Response, splitter: Splitter) -> None:

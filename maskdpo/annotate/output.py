@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskdpo.annotate.stats import AnnotateStats
+from maskdpo.console import warn
 from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
 from maskdpo.io import Appender, reorder
 from maskdpo.run_record import recorded_option
 from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Response, Sentence
+from maskdpo.text.fragment import fragment_was_judged
 
 
 class ResponseDigest(NamedTuple):
@@ -58,6 +60,8 @@ class AnnotationFile:
         self.responses = responses
         self.written: dict[str, None] = {}
         """Ids in the order of the file."""
+        self.fragments_judged = 0
+        """Answers whose fragment has the status of a sentence, as earlier versions of maskdpo gave it."""
         self.failed: dict[str, int] = {}
         """Number of sentences to judge again, by the id of the answer."""
         self.stats = AnnotateStats(responses=len(responses))
@@ -90,9 +94,23 @@ class AnnotationFile:
             )
         self.written[record.id] = None
         self.stats.file.add(record)
+        self.fragments_judged += fragment_was_judged(record)
         failed = len(failed_sentences(record))
         if failed and response is not None and self._retry_failed:
             self.failed[record.id] = failed
+
+    def notice_fragments(self) -> None:
+        """An output of a version that judged fragments may stay, but is not continued."""
+        if not self.fragments_judged:
+            return
+        what = f"in {self.fragments_judged:,} answers the torn sentence at a cut-off was judged, by an earlier version"
+        if self.missing:
+            raise InputError(
+                f"{what}, and this version judges none: name another `out` for the other answers, or set this file "
+                "aside with `restart`",
+                path=self.path,
+            )
+        warn(f"{self.path}: {what}, so it trains and counts; `maskdpo relabel` takes these labels away without a call")
 
     def write(self, batch: list[Annotation], retried: Appender[Annotation]) -> None:
         """Append new records to the output, and records that were judged again to ``retried``."""

@@ -12,7 +12,8 @@ from maskdpo.console import progress
 from maskdpo.errors import UserError
 from maskdpo.io import atomic_write, read_located, record_writer, refuse_overwriting
 from maskdpo.run_record import Run, meta_file, refuse_replacing
-from maskdpo.schemas import Annotation, Status
+from maskdpo.schemas import Annotation, Kind, Sentence, Status
+from maskdpo.text.fragment import fragment_was_judged
 from maskdpo.verdicts.decision import Rule
 
 NO_JUDGE = "is missing: the labels are those of people, as in a gold file, and no rule replaces these"
@@ -28,21 +29,26 @@ class RelabelStats:
     """Sentences with another label than before, or with one for the first time."""
     now_unsure: int = 0
     """Sentences that had a label and are unsure now."""
+    now_fragments: int = 0
+    """Fragments that an earlier version of maskdpo had judged as sentences."""
 
     def note(self, before: Annotation, after: Annotation) -> None:
         self.file.add(after)
         for old, new in zip(before.sentences, after.sentences, strict=True):
             self.changed += new.label is not None and new.label != old.label
+            self.now_fragments += new.kind is not old.kind
             self.now_unsure += new.status is Status.UNSURE and old.label is not None
 
     def summary(self) -> dict[str, Any]:
         """As JSON values; the keys are always the same."""
-        return {"whole_file": self.file.summary(), "changed": self.changed, "now_unsure": self.now_unsure}
+        counts = {name: getattr(self, name) for name in ("changed", "now_unsure", "now_fragments")}
+        return {"whole_file": self.file.summary(), **counts}
 
 
 def relabel(annotations: Path, out: Path, rule: Rule, *, summary: Path | None = None) -> RelabelStats:
     """Write the annotations with the labels that a rule gives their scores; scores and all else stay as they are.
 
+    The fragment at the end of an answer that was cut off loses the label that an earlier version had given it.
     The result does not depend on rules that were applied before.
 
     Args:
@@ -85,4 +91,7 @@ def _relabelled(record: Annotation, rule: Rule) -> Annotation:
     if record.judge is None:
         raise UserError(f"{record.id!r}: judge: {NO_JUDGE}")
     sentences = [decided(sentence, rule, record.judge) for sentence in record.sentences]
+    if fragment_was_judged(record):
+        torn = sentences[-1]
+        sentences[-1] = Sentence(start=torn.start, end=torn.end, kind=Kind.FRAGMENT, status=Status.FRAGMENT)
     return record.model_copy(update={"sentences": sentences, "judge": under(rule, record.judge)})

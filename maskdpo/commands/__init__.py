@@ -12,7 +12,7 @@ from maskdpo.commands.hub import push
 from maskdpo.commands.judges import train_judge
 from maskdpo.commands.labels import calibrate, relabel
 from maskdpo.commands.pairs import build_pairs
-from maskdpo.commands.people import review
+from maskdpo.commands.people import agree, gold, review
 from maskdpo.commands.pipeline import lineage, run
 from maskdpo.commands.plugins import plugins
 from maskdpo.commands.results import evaluate, report, validate
@@ -24,6 +24,8 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
     "review": review,
     "calibrate": calibrate,
     "relabel": relabel,
+    "agree": agree,
+    "gold": gold,
     "build-pairs": build_pairs,
     "train": train,
     "inspect": inspect,

@@ -85,9 +85,11 @@ def annotate(settings: AnnotateSettings) -> None:
 
 
 def label_rows(file: "SentenceCounts") -> list[tuple[str, object]]:
-    """The sentences of a file by label, then those without one: answered too weakly, and not answered."""
+    """The sentences of a file by label, then those without one: answered too weakly, not asked, and not answered."""
     rows: list[tuple[str, object]] = [(f"  {label.value}", n) for label, n in file.labels.most_common() if n]
     rows += [("  unsure", file.statuses[Status.UNSURE])] if file.statuses[Status.UNSURE] else []
+    torn = file.statuses[Status.FRAGMENT]
+    rows += [("  fragments of answers that were cut off", torn)] if torn else []
     return rows + [
         (f"  not judged: {status.value}", n) for status, n in file.statuses.most_common() if n and status in FAILED
     ]

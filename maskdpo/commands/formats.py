@@ -1,12 +1,13 @@
 """``maskdpo export`` and ``import``."""
 
 from maskdpo import console
-from maskdpo.formats.transfer import ExportSettings, ImportSettings
+from maskdpo.formats.exporting import ExportSettings
+from maskdpo.formats.importing import ImportSettings
 
 
 def export(settings: ExportSettings) -> None:
     """Write records in another tool's format. docs/formats.md says what each can hold."""
-    from maskdpo.formats.transfer import config_file, export_file
+    from maskdpo.formats.exporting import config_file, export_file
 
     stats = export_file(settings.file, settings.out, settings.format, settings.prompts)
     rows: list[tuple[str, object]] = [("records", stats.records), ("sentences not judged", stats.not_judged)]
@@ -21,7 +22,7 @@ def export(settings: ExportSettings) -> None:
 
 def import_(settings: ImportSettings) -> None:
     """Make records out of another format; rows that do not fit are left out, with the reason, and counted."""
-    from maskdpo.formats.transfer import IMPORTS, import_file, prompts_file
+    from maskdpo.formats.importing import IMPORTS, import_file, prompts_file
 
     stats = import_file(settings.file, settings.out, settings.format, settings.limit)
     for error in stats.errors:

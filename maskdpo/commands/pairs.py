@@ -31,6 +31,13 @@ def _show(stats: "PairStats", out: Path) -> None:
         ("", "chosen", "rejected"),
         [(group.replace("_", " "), sides["chosen"][group], sides["rejected"][group]) for group in sides["chosen"]],
     )
+    if stats.cut_off.total():
+        ends = {"answers cut off at the token limit": stats.cut_off, "  that end in a fragment": stats.fragments}
+        console.table(
+            "ends of the answers",
+            ("", "chosen", "rejected"),
+            [(name, sides["chosen"], sides["rejected"]) for name, sides in ends.items()],
+        )
     spreads = {
         "characters, chosen": summary["characters"]["chosen"],
         "characters, rejected": summary["characters"]["rejected"],

@@ -22,7 +22,8 @@ def plugins(settings: PluginsSettings) -> None:
     from maskdpo.backends import BACKENDS
     from maskdpo.dataset.score import SCORES
     from maskdpo.dataset.strategies import STRATEGIES
-    from maskdpo.formats.transfer import EXPORTS, IMPORTS
+    from maskdpo.formats.exporting import EXPORTS
+    from maskdpo.formats.importing import IMPORTS
     from maskdpo.text.splitters import SPLITTERS
     from maskdpo.train.config import LOSSES
     from maskdpo.train.data.weights import METHODS

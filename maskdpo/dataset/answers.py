@@ -21,6 +21,7 @@ from maskdpo.dataset.stats import PairStats
 from maskdpo.errors import InputError
 from maskdpo.io import open_input, read_located, read_records
 from maskdpo.schemas import Annotation, FinishReason, PairSentence, Prompt
+from maskdpo.text.fragment import fragment_was_judged
 
 KEPT_TEXTS = 2048
 """Texts kept in memory: an answer may be in several pairs of its topic, and each pair is read twice."""
@@ -50,6 +51,7 @@ def read_candidates(
                 candidates.append(candidate)
                 stats.add_score("answers", candidate.score)
             stats.answers += 1
+            stats.fragments_judged += item.record.judge is not None and fragment_was_judged(item.record)
             if stats.answers % 1000 == 0:
                 bar.advance(1000)
     return found
@@ -57,7 +59,7 @@ def read_candidates(
 
 def _candidate(answer: Annotation, prompt_id: str, line: int, options: PairOptions) -> Candidate | DroppedAnswer:
     counts = answer.counts
-    weighted = by_confidence(answer.sentences) if options.confidence_weighted else WeightedCounts(*counts)
+    weighted = by_confidence(answer.whole_sentences) if options.confidence_weighted else WeightedCounts(*counts)
     score = score_of(weighted, options.score)
     problem = answer_problem(counts, score, options)
     if problem is not None:
@@ -71,6 +73,8 @@ def _candidate(answer: Annotation, prompt_id: str, line: int, options: PairOptio
         counts=counts,
         characters=len(answer.response),
         text_hash=hashlib.blake2b(normalised(answer.response).encode(errors="replace"), digest_size=16).digest(),
+        cut_off=answer.finish_reason == "length",
+        fragment=len(answer.whole_sentences) < len(answer.sentences),
         raw=bool((answer.sampling or {}).get("raw", False)),
         template=json.dumps(template_settings(answer), sort_keys=True),
     )

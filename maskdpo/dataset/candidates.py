@@ -23,6 +23,10 @@ class Candidate(NamedTuple):
     """Sampled with ``--raw``."""
     template: str = ""
     """``template_settings`` as JSON: only answers to exactly the same prompt make a pair."""
+    cut_off: bool = False
+    """At the token limit."""
+    fragment: bool = False
+    """Ends in a torn sentence, which does not train and is in no count."""
 
 
 def template_settings(answer: Response) -> dict[str, Any]:

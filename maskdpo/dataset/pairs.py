@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
-from maskdpo.console import progress
+from maskdpo.console import progress, warn
 from maskdpo.dataset.answers import AnswerTexts, open_answer_texts, read_candidates, read_prompts_without_references
 from maskdpo.dataset.candidates import Candidate
 from maskdpo.dataset.draw import draw, split_of
@@ -64,6 +64,12 @@ def build_pairs(
                 stats.add_topic(split, len(kept))
                 bar.advance(len(kept))
         _refuse_too_few(stats, annotations_file)
+        if stats.fragments_judged:
+            warn(
+                f"{annotations_file}: in {stats.fragments_judged:,} answers the torn sentence at a cut-off was "
+                "judged, by an earlier version, so it trains and counts; `maskdpo relabel` takes these labels away "
+                "without a call"
+            )
         if summary:
             summary.write(json.dumps(stats.summary(), indent=2).encode() + b"\n")
         run.begin()  # the files are replaced now: the record of an earlier run must not describe these pairs

@@ -47,6 +47,12 @@ class PairStats:
     """Characters of the chosen answer / of the rejected one: about 1 where length does not tell them apart."""
     characters: "dict[Side, array[float]]" = field(default_factory=lambda: {side: _numbers() for side in SIDES})
     sentences: dict[Side, Counts] = field(default_factory=lambda: {side: Counts() for side in SIDES})
+    cut_off: Counter[Side] = field(default_factory=Counter)
+    """Sides of pairs that were cut off at the token limit."""
+    fragments: Counter[Side] = field(default_factory=Counter)
+    """Those of them that end in a torn sentence, which does not train."""
+    fragments_judged: int = 0
+    """Answers whose torn sentence was judged by an earlier version of maskdpo, so that it trains and counts."""
     scores: dict[Scored, Counter[int]] = field(default_factory=lambda: {who: Counter() for who in get_args(Scored)})
     """By bin: tenths of scores between 0 and 1, else whole numbers."""
 
@@ -74,6 +80,8 @@ class PairStats:
         self.add_score("rejected", rejected.score)
         for side, answer in zip(SIDES, (chosen, rejected), strict=True):
             self.characters[side].append(answer.characters)
+            self.cut_off[side] += answer.cut_off
+            self.fragments[side] += answer.fragment
             self.sentences[side] = Counts(*map(add, self.sentences[side], answer.counts))
 
     def drop_reasons(self) -> str:
@@ -106,6 +114,8 @@ class PairStats:
             "margin": distribution(self.margins),
             "length_ratio": distribution(self.length_ratios),
             "characters": {side: distribution(self.characters[side]) for side in SIDES},
+            "cut_off": {side: self.cut_off[side] for side in SIDES},
+            "fragments": {side: self.fragments[side] for side in SIDES},
             "sentences_per_pair": {side: self.sentences_per_pair(side) for side in SIDES},
             "scores": self.histogram(),
         }

@@ -82,7 +82,7 @@ def _row(annotation: Annotation, length_penalty: int | None) -> Sums:
     counts = annotation.counts
     known_end, cut_off = annotation.finish_reason is not None, annotation.finish_reason == "length"
     penalised = penalised_precision(counts, length_penalty) if length_penalty is not None else 0.0
-    claims = count_claims(annotation.response[s.start : s.end] for s in annotation.sentences)
+    claims = count_claims(annotation.response[s.start : s.end] for s in annotation.whole_sentences)
     values = [1, *counts, known_end, cut_off, len(annotation.response), penalised, *claims]
     return np.array(values, dtype=np.float64)
 

@@ -135,7 +135,7 @@ def topic_sums(
         row = sums.setdefault(topics.get(annotation.prompt_id, annotation.prompt_id), np.zeros(len(FIELDS)))
         counts = annotation.counts
         known = sum(map(_known, annotation.sentences))
-        row[:3] += len(annotation.sentences) - known, counts.right, counts.wrong
+        row[:3] += len(annotation.whole_sentences) - known, counts.right, counts.wrong
         row[-1] += known
         for judged, sentence in beside_gold(matches([annotation], gold)):
             probability = 1.0 if drawn == "random" else sentence.inclusion

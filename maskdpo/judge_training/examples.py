@@ -8,7 +8,7 @@ from pathlib import Path
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_answers, read_prompts
-from maskdpo.schemas import WITHOUT_CLAIM, Annotation, JudgeInfo, Label, Prompt, Scores, Sentence, Span, Status
+from maskdpo.schemas import WITHOUT_CLAIM, Annotation, JudgeInfo, Kind, Label, Prompt, Scores, Sentence, Span, Status
 from maskdpo.text.language import detect_language
 from maskdpo.text.splitters.markdown import markdown_splitter
 from maskdpo.verdicts.decision import Calibration, refuse_other_judge
@@ -187,6 +187,8 @@ def _left_out(sentence: Sentence, prompt: Prompt) -> str | None:
     """Why a sentence is not trained on."""
     if sentence.kind in WITHOUT_CLAIM:
         return f"in a {sentence.kind.value} block"
+    if sentence.kind is Kind.FRAGMENT:
+        return "a fragment of an answer that was cut off"
     if sentence.status is Status.UNSURE:
         return "unsure"
     if sentence.label is None:

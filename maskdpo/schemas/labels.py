@@ -65,20 +65,24 @@ class Status(StrEnum):
     """The reply of the judge was cut off, or its input does not fit into its context."""
     UNSURE = "unsure"
     """The judge has answered (``scores``), but too weakly for a label, by its calibration or a least confidence."""
+    FRAGMENT = "fragment"
+    """No judge was asked: the sentence is torn, at the end of an answer that was cut off (``Kind.FRAGMENT``)."""
 
 
-FAILED = frozenset(Status) - {Status.OK, Status.UNSURE}
+FAILED = frozenset(Status) - {Status.OK, Status.UNSURE, Status.FRAGMENT}
 """The judge has not answered: asking again may help."""
 
 
 class Kind(StrEnum):
-    """The kind of Markdown block that a span is in."""
+    """The kind of Markdown block that a span is in, or that it is no whole sentence."""
 
     PROSE = "prose"
     HEADING = "heading"
     LIST_ITEM = "list_item"
     CODE = "code"
     TABLE = "table"
+    FRAGMENT = "fragment"
+    """The torn end of an answer that was cut off. It has no label, does not train, and counts in no figure."""
 
 
 WITHOUT_CLAIM = frozenset({Kind.HEADING, Kind.CODE})

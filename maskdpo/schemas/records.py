@@ -218,6 +218,11 @@ class Sentence(_LabelledSpan):
                 f"status is {self.status.value!r} but label is {self.label.value if self.label else None!r}: "
                 "a sentence has a label exactly if its status is 'ok'"
             )
+        if self.label is not None and self.kind is Kind.FRAGMENT:
+            raise ValueError(
+                f"kind is 'fragment' but label is {self.label.value!r}: the torn end of an answer has no label; give "
+                "the sentence another kind, such as 'prose'"
+            )
         return self
 
 
@@ -267,8 +272,13 @@ class Annotation(Response):
         return self
 
     @property
+    def whole_sentences(self) -> list[Sentence]:
+        """The sentences that count: all but the fragment at the end of an answer that was cut off."""
+        return [sentence for sentence in self.sentences if sentence.kind is not Kind.FRAGMENT]
+
+    @property
     def counts(self) -> Counts:
-        return Counts.of(sentence.label for sentence in self.sentences)
+        return Counts.of(sentence.label for sentence in self.whole_sentences)
 
 
 class PairSentence(_LabelledSpan):

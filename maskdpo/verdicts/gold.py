@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from maskdpo.console import warn
 from maskdpo.errors import InputError
 from maskdpo.run_record import META_IN_FOLDER, holds, read_meta
-from maskdpo.schemas import Annotation, JudgeInfo, Sentence
+from maskdpo.schemas import Annotation, JudgeInfo, Kind, Sentence
 from maskdpo.verdicts.decision import scoring_judge
 
 PEOPLE = "gold labels are those that people gave, in a file of their own (docs/records.md)"
@@ -63,7 +63,8 @@ def matches(
 ) -> Iterator[Match]:
     """The labelled gold sentences of all annotated answers, by the id of the answer, in the order of the annotations.
 
-    Answers whose gold labels are of another text are left out.
+    Answers whose gold labels are of another text are left out, and so are gold sentences where the judged answer has a
+    fragment, about which no judge is asked.
 
     Args:
         gold: by id.
@@ -75,8 +76,9 @@ def matches(
             continue
         topic = (topics or {}).get(annotation.prompt_id, annotation.prompt_id)
         for sentence in answer.sentences:
-            if sentence.label is not None:
-                yield Match(annotation, overlapping(annotation.sentences, sentence), sentence, topic)
+            judged = overlapping(annotation.sentences, sentence)
+            if sentence.label is not None and (judged is None or judged.kind is not Kind.FRAGMENT):
+                yield Match(annotation, judged, sentence, topic)
 
 
 def beside_gold(matched: Iterable[Match]) -> Iterator[tuple[Sentence, Sentence]]:

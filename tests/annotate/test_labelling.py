@@ -27,10 +27,11 @@ from maskdpo.annotate import labelling
 from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges import get_judge
 from maskdpo.annotate.labelling import annotate
+from maskdpo.annotate.relabel import relabel
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records, write_records
 from maskdpo.run_record import RunMeta, meta_file
-from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Kind, Label, Status
+from maskdpo.schemas import FAILED, Annotation, Counts, JudgeInfo, Kind, Label, Sentence, Span, Status
 from maskdpo.text.splitters import get_splitter
 from maskdpo.text.splitters.nltk_splitter import nltk_splitter
 from maskdpo.verdicts.decision import Calibration, Parameters, Rule
@@ -136,6 +137,83 @@ def run(prompts: Path, responses: Path, tmp_path: Path) -> Run:
 
 def records(out: Path) -> list[Annotation]:
     return list(read_records(out, Annotation))
+
+
+TORN = [
+    {"id": "cut", "prompt_id": "q", "response": "This is right. This is wro", "finish_reason": "length"},
+    {"id": "lucky", "prompt_id": "q", "response": "This is right.", "finish_reason": "length"},
+    {"id": "whole", "prompt_id": "q", "response": "This is right. This is wro", "finish_reason": "stop"},
+]
+
+
+class Lines:
+    """A splitter of one's own: one span a line."""
+
+    name = "lines"
+
+    def split(self, text: str, language: str) -> list[Span]:
+        return [Span(0, len(text))]
+
+
+@pytest.mark.parametrize("name", ["markdown", "spacy", "nltk", "lines"])
+def test_the_torn_end_of_an_answer_is_neither_judged_nor_labelled(
+    prompts: Path, jsonl: Any, tmp_path: Path, name: str
+) -> None:
+    judge, splitter = Scripted(), Lines() if name == "lines" else get_splitter(name)
+    out = tmp_path / "a.jsonl"
+    stats = annotate(prompts, jsonl("torn.jsonl", TORN), out, judge, splitter)
+    cut, lucky, whole = records(out)
+    begin = 0 if name == "lines" else 15
+    assert cut.sentences[-1] == Sentence(start=begin, end=26, kind=Kind.FRAGMENT, status=Status.FRAGMENT)
+    assert [s.kind for s in [*lucky.sentences, *whole.sentences]] == [Kind.PROSE] * (2 if name == "lines" else 3)
+    assert judge.given["cut"] == [cut.response[begin:]]
+    assert ("cut", cut.response[begin:]) not in judge.asked
+    assert cut.counts == Counts.of(s.label for s in cut.sentences[:-1])
+    assert (stats.file.failed, stats.file.statuses[Status.FRAGMENT]) == (0, 1)
+    asked = list(judge.asked)
+    annotate(prompts, jsonl("torn.jsonl", TORN), out, judge, splitter, retry_failed=True)
+    assert judge.asked == asked
+
+
+def test_an_output_whose_fragments_were_judged_is_kept_but_not_continued(
+    prompts: Path, jsonl: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, responses = tmp_path / "a.jsonl", jsonl("torn.jsonl", TORN)
+    as_before = jsonl("before.jsonl", [row | {"finish_reason": "stop"} for row in TORN])
+    annotate(prompts, as_before, out, Scripted(), SPLITTER)
+    write_records(out, [r.model_copy(update={"finish_reason": "length"}) for r in records(out)[:2]])
+    meta = json.loads(meta_file(out).read_text())
+    del meta["options"]["fragments"]  # an earlier version knew of none
+    meta_file(out).write_text(json.dumps(meta))
+    before = out.read_bytes()
+    with pytest.raises(InputError, match="in 1 answers the torn sentence at a cut-off was judged, by"):
+        annotate(prompts, responses, out, Scripted(), SPLITTER)
+    assert out.read_bytes() == before
+    capsys.readouterr()
+    judge = Scripted()
+    annotate(prompts, jsonl("torn.jsonl", TORN[:2]), out, judge, SPLITTER)
+    assert (judge.asked, out.read_bytes()) == ([], before)
+    assert "`maskdpo relabel` takes these labels away" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_output_of_another_rule_of_fragments_is_not_continued(prompts: Path, jsonl: Any, tmp_path: Path) -> None:
+    out, responses = tmp_path / "a.jsonl", jsonl("torn.jsonl", TORN)
+    annotate(prompts, responses, out, Scripted(), SPLITTER)
+    meta = json.loads(meta_file(out).read_text())
+    meta["options"]["fragments"] = "0"
+    meta_file(out).write_text(json.dumps(meta))
+    with pytest.raises(UserError, match="fragments: '0' -> '1'"):
+        annotate(prompts, responses, out, Scripted(), SPLITTER)
+
+
+def test_relabel_takes_the_label_of_a_fragment_away(prompts: Path, jsonl: Any, tmp_path: Path) -> None:
+    judged, annotated, out = tmp_path / "judged.jsonl", tmp_path / "annotated.jsonl", tmp_path / "relabelled.jsonl"
+    annotate(prompts, jsonl("r.jsonl", [row | {"finish_reason": "stop"} for row in TORN]), judged, Scripted(), SPLITTER)
+    ends = {row["id"]: row["finish_reason"] for row in TORN}
+    write_records(judged, [r.model_copy(update={"finish_reason": ends[r.id]}) for r in records(judged)])
+    annotate(prompts, jsonl("r.jsonl", TORN), annotated, Scripted(), SPLITTER)
+    assert relabel(judged, out, Rule()).now_fragments == 1
+    assert records(out) == records(annotated)
 
 
 def test_responses_come_out_labelled_in_their_order_with_all_they_had(run: Run) -> None:
@@ -718,7 +796,8 @@ def test_the_summary_keeps_the_whole_file_and_this_run_apart(run: Run, failed: P
             "sentences": 28,
             "failed": 4,
             "labels": {"no_hallucination": 14, "contradictory": 10, **no_fact},
-            "statuses": {"ok": 24, "refused": 0, "parse_error": 0, "api_error": 4, "truncated": 0, "unsure": 0},
+            "statuses": {"ok": 24, "refused": 0, "parse_error": 0, "api_error": 4, "truncated": 0}
+            | {"unsure": 0, "fragment": 0},
         },
         "this_run": {
             "responses": 2,

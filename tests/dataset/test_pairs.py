@@ -71,6 +71,34 @@ def files(tmp_path: Path, jsonl: Any) -> Files:
     return Files(tmp_path, jsonl)
 
 
+def cut_off(name: str, labels: str) -> dict[str, Any]:
+    """An answer behind whose sentences one is torn."""
+    made = answer(name, labels)
+    torn = {"start": len(made["response"]), "end": len(made["response"]) + 4, "kind": "fragment", "status": "fragment"}
+    ends = {"response": made["response"] + "It w", "finish_reason": "length"}
+    return made | ends | {"sentences": [*made["sentences"], torn]}
+
+
+def test_a_fragment_counts_in_no_score_and_is_counted_by_itself(files: Files) -> None:
+    stats = files.build([prompt()], [cut_off("a", "rr"), answer("b", "rw", finish_reason="length"), cut_off("c", "")])
+    (pair,) = files.pairs()
+    assert (pair.id, pair.chosen_score, pair.rejected_score) == ("a|b", 1.0, 0.5)
+    assert [(s.start, s.label) for s in pair.chosen_sentences[2:]] == [(8, None)]
+    assert stats.dropped_answers == {DroppedAnswer.SENTENCES: 1}
+    summary = stats.summary()
+    assert summary["cut_off"] == {"chosen": 1, "rejected": 1}
+    assert summary["fragments"] == {"chosen": 1, "rejected": 0}
+
+
+def test_a_fragment_that_was_judged_is_said(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    torn = answer("b", "rw", judge={"name": "lexical"}, finish_reason="length")
+    torn["response"] = torn["response"].replace("b1.", "b1x")
+    files.build([prompt()], [answer("a", "rr"), torn])
+    assert "in 1 answers the torn sentence at a cut-off was judged" in " ".join(capsys.readouterr().err.split())
+    files.build([prompt()], [answer("a", "rr"), torn | {"judge": None}])
+    assert "torn" not in capsys.readouterr().err  # a person may have judged it
+
+
 def test_the_most_and_the_least_factual_answer_make_a_pair(files: Files) -> None:
     files.build([prompt(topic="t")], [answer("a", "rw"), answer("b", "rrn"), answer("c", "wur"), answer("d", "???")])
     (pair,) = files.pairs()

@@ -14,7 +14,7 @@ from maskdpo.evaluate.factuality import (
     penalised_precision,
     summarise,
 )
-from maskdpo.schemas import Annotation, Counts, FinishReason, Label, Prompt, Sentence, Status
+from maskdpo.schemas import Annotation, Counts, FinishReason, Kind, Label, Prompt, Sentence, Status
 
 LABELS = {"r": Label.NO_HALLUCINATION, "w": Label.CONTRADICTORY, "h": Label.HALLUCINATION, "n": Label.NO_FACT}
 
@@ -74,6 +74,14 @@ def test_a_figure_without_a_denominator_is_shown_as_a_dash() -> None:
     summary = summarise([answer("?")])
     assert str(summary.figures[metric("right / (right")]) == "-"
     assert str(summary.figures[metric("1 - wrong")]) == "-"
+
+
+def test_a_fragment_counts_in_no_figure() -> None:
+    whole = answer("rw", finish="length")
+    torn = Sentence(start=4, end=12, kind=Kind.FRAGMENT, status=Status.FRAGMENT)
+    cut = whole.model_copy(update={"response": "x.x.in Paris", "sentences": [*whole.sentences, torn]})
+    length = metric("characters")
+    assert values(cut) == pytest.approx(values(whole) | {length: 12}, nan_ok=True)
 
 
 def test_answers_cut_off_are_counted_among_those_whose_end_is_known() -> None:

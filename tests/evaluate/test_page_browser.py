@@ -10,7 +10,7 @@ from browser import Browser
 
 from maskdpo.evaluate.page import write_page, write_pairs_page
 from maskdpo.html.render import SummaryTable
-from maskdpo.schemas import Annotation, JudgeInfo, Label, Pair, PairSentence, Prompt, Sentence, Source, Status
+from maskdpo.schemas import Annotation, JudgeInfo, Kind, Label, Pair, PairSentence, Prompt, Sentence, Source, Status
 from maskdpo.verdicts.figures import ece, reliability
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
@@ -637,7 +637,7 @@ def test_follows_the_system_and_is_readable(browser: Browser, tmp_path: Path, sc
 
 
 def test_labels_do_not_rest_on_colour(browser: Browser, tmp_path: Path) -> None:
-    labels: Labels = [*Label, Status.REFUSED, Status.UNSURE]
+    labels: Labels = [*Label, Status.REFUSED, Status.UNSURE, Status.FRAGMENT]
     out = tmp_path / "r.html"
     write_page(out, [answer(0, [("It is so.", label) for label in labels])], title="T")
     browser.open(out)
@@ -647,7 +647,23 @@ def test_labels_do_not_rest_on_colour(browser: Browser, tmp_path: Path) -> None:
       getComputedStyle(n).textDecorationLine,
     ])"""
     marks, lines = zip(*((mark, (style, line)) for mark, style, line in browser.js(script)), strict=True)
-    assert len(set(marks)) == len(set(lines)) == len(labels) == 7
+    assert len(set(marks)) == len(set(lines)) == len(labels) == 8
+
+
+def test_a_fragment_is_shown_and_filtered_and_in_no_count(browser: Browser, tmp_path: Path) -> None:
+    parts: Labels = [RIGHT, WRONG]
+    cut = answer(0, [("Rome is old.", label) for label in parts], finish_reason="length")
+    torn = Sentence(start=26, end=35, kind=Kind.FRAGMENT, status=Status.FRAGMENT)
+    cut = cut.model_copy(update={"response": cut.response + " It was bu", "sentences": [*cut.sentences, torn]})
+    out = tmp_path / "r.html"
+    write_page(out, [cut, answer(1, [("It is so.", RIGHT)])], title="T")
+    browser.open(out)
+    assert legend(browser)["fragment"] == "1"
+    assert browser.text(".s.l-fragment .why") == "fragment"
+    assert [t[:5] for t in browser.texts(".tile .big")] == ["66.7%", "33.3%", "0.0%", "0.0%"]
+    assert browser.text(".barline .total") == "3"
+    browser.find(".chip[data-label=fragment]").click()
+    assert shown(browser) == ["p0"]
 
 
 def test_phone_has_no_sideways_scrolling_and_a_sheet(browser: Browser, tmp_path: Path) -> None:

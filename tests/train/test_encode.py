@@ -29,7 +29,7 @@ from maskdpo.errors import UserError
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Message, Pair, PairSentence, Side
 from maskdpo.train.data.encode import NO_WEIGHT, Drop, EncodedPair, encode_pairs
-from maskdpo.train.data.weights import exact_offsets
+from maskdpo.train.data.weights import METHODS, exact_offsets
 
 CHOSEN = [("Paris is big.", RIGHT), (" It is blue.", WRONG)]
 REJECTED = [("Paris is small.", WRONG), (" It is a capital.", RIGHT)]
@@ -288,6 +288,21 @@ def test_an_answer_that_was_cut_off_never_trains_eos(eos: Any, raw: bool) -> Non
     pair = make_pair(CHOSEN[:1], REJECTED[:1], raw=raw, chosen_finish_reason="length", rejected_finish_reason="length")
     encoded = encoder(tokenizer, eos=eos).encode(pair)
     assert [dict(tokens(tokenizer, encoded, side))["<|im_end|>"] for side in SIDES] == [0, 0]
+
+
+@pytest.mark.parametrize("method", METHODS.ours)
+def test_a_fragment_trains_only_where_whole_answers_train(method: str) -> None:
+    tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
+    ends = {"chosen_finish_reason": "length", "rejected_finish_reason": "length"}
+    pair = make_pair([*CHOSEN, (" It is bui", None)], [*REJECTED, (" It is bui", None)], **ends)
+    encoded = encoder(tokenizer, method=method).encode(pair)
+    assert isinstance(encoded, EncodedPair)
+    unmasked = {"dpo": SIDES, "chosen-only": ["rejected"], "rejected-only": ["chosen"]}.get(method, ())
+    for side in SIDES:
+        weights = [weight for _, weight in tokens(tokenizer, encoded, side)]
+        tail = len(" It is bui")  # bytes, then the end of the turn
+        assert set(weights[-tail - 1 : -1]) == {1 if side in unmasked else 0}
+        assert any(weights)
 
 
 def test_nothing_is_kept_behind_the_end_of_turn() -> None:

@@ -26,6 +26,12 @@ const LABELS = {
     mark: "≈",
     says: "the judge has answered, but too weakly for a label",
   },
+  fragment: {
+    name: "Fragment",
+    group: "fragment",
+    mark: "✂",
+    says: "torn, at the end of an answer that was cut off: it is not judged, does not train, and is in no count",
+  },
   none: { name: "Not judged", group: "none", mark: "∅", says: "there is no verdict; the status says why" },
 };
 const NAME = 160; // characters of a name: an id, a topic, a model, a document
@@ -34,12 +40,13 @@ const STATUS = {
   ok: "judged",
   unsure:
     "the judge has answered, but too weakly for a label, by its calibration or a least confidence. This is no failure, and asking again does not help",
+  fragment: "torn, at the end of an answer that was cut off: no judge was asked",
   refused: "the judge refused",
   parse_error: "the verdict could not be read",
   api_error: "the call failed",
   truncated: "cut off",
 };
-const labelOf = (s) => s.l || (s.st === "unsure" ? "unsure" : "none");
+const labelOf = (s) => s.l || (s.st === "unsure" || s.st === "fragment" ? s.st : "none");
 const groupOf = (label) => LABELS[label || "none"].group;
 
 function meter(value, label = "") {

@@ -13,7 +13,8 @@ const SIDES = { answers: [""], compare: ["Before", "After"], pairs: ["Chosen", "
 const MAIN = kind === "compare" ? 1 : 0; // the side that sorting by score or length looks at
 const FOLD = 2400; // characters of an answer that are shown at first, where it is much longer
 
-if (!items.some((item) => item.a.some((side) => side && side.s.some((s) => s.st === "unsure")))) delete LABELS.unsure;
+for (const status of ["unsure", "fragment"])
+  if (!items.some((item) => item.a.some((side) => side && side.s.some((s) => s.st === status)))) delete LABELS[status];
 const disagrees = (s) => Boolean(s.l && s.g && groupOf(s.l) !== groupOf(s.g));
 
 /** The probability of right, and of wrong, in the judge's scores. */
@@ -38,7 +39,7 @@ function statsOf(side) {
     wrong: 0,
     no_fact: 0,
     none: 0,
-    n: side.s.length,
+    n: 0,
     labels: {},
     disagree: 0,
     trained: 0,
@@ -48,10 +49,12 @@ function statsOf(side) {
   for (const s of side.s) {
     const label = labelOf(s);
     stats.labels[label] = (stats.labels[label] || 0) + 1;
+    stats.status.add(s.st || "ok");
+    if (label === "fragment") continue;
+    stats.n += 1;
     stats[LABELS[label].group] += 1;
     stats.disagree += disagrees(s);
     stats.trained += s.tr || 0;
-    stats.status.add(s.st || "ok");
     const sure = sureOf(s, side.cal);
     if (sure !== null && (stats.sure === null || sure < stats.sure)) stats.sure = sure;
   }

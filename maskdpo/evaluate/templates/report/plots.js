@@ -21,6 +21,7 @@ function plotModels() {
           : [SIDES[index], side.m || (kind === "compare" ? "" : "unknown")].filter(Boolean).join(": ");
       const row = rows.get(name) || { name, n: 0, labels: {} };
       for (const [label, n] of Object.entries(items[i].stats[index].labels)) {
+        if (!(LABELS[label].group in GROUPS)) continue;
         row.labels[label] = (row.labels[label] || 0) + n;
         row.n += n;
       }

@@ -82,13 +82,14 @@ function drawLegend() {
     wrong,
     ...of("no_fact"),
     ...of("none"),
+    ...of("fragment"),
     ...(training ? [training] : []),
   );
 }
 
 /* ---- summary cards ---- */
 function stack(sum, tall) {
-  const names = Object.keys(LABELS).filter((label) => sum.labels[label]);
+  const names = Object.keys(LABELS).filter((label) => sum.labels[label] && LABELS[label].group in GROUPS);
   const parts = names.map((label) => {
     const part = h(
       "i",

@@ -1,0 +1,176 @@
+"""``maskdpo import``: rows of other tools to records, written atomically."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, Field, ValidationError
+
+from maskdpo.errors import InputError, first_problem
+from maskdpo.formats.anah import AnswerRow, DocumentRow, to_prompt, to_response
+from maskdpo.formats.argilla import ArgillaRecord, from_argilla
+from maskdpo.formats.claims import ClaimRow, claim_annotation, claim_prompt
+from maskdpo.formats.exporting import record_run
+from maskdpo.formats.label_studio import Task, from_label_studio
+from maskdpo.formats.paper import PaperRow, from_paper
+from maskdpo.io import open_input, record_writer, refuse_overwriting, write_records
+from maskdpo.io.read import BOM
+from maskdpo.registry import Registry, named_in
+from maskdpo.run_record import refuse_replacing
+from maskdpo.schemas import FileRecord, Pair, Prompt
+from maskdpo.settings import Option, Settings
+
+
+class Reader(NamedTuple):
+    """How a row of another format is validated, and converted to a record or to several."""
+
+    row: type[BaseModel]
+    convert: Callable[[Any, int], FileRecord | Sequence[FileRecord]]
+    prompt: Callable[[Any, int], Prompt] | None = None
+    """The prompt of a row that brings its own; these go to ``prompts_file(out)``."""
+
+
+IMPORTS: Registry[Mapping[str, Reader]] = Registry(
+    "format",
+    {
+        "mask-dpo-paper": {"chosen": Reader(PaperRow, from_paper)},
+        "claims": {"sentence": Reader(ClaimRow, claim_annotation, claim_prompt)},
+        "label-studio": {"annotations": Reader(Task, from_label_studio)},
+        "argilla": {"responses": Reader(ArgillaRecord, from_argilla)},
+        "anah": {"document": Reader(DocumentRow, to_prompt), "response": Reader(AnswerRow, to_response)},
+    },
+    check=lambda found: None if isinstance(found, Mapping) else "is no format to import from",
+)
+"""By format, readers by the field that tells its kinds of rows apart."""
+
+
+class ImportSettings(Settings):
+    """What ``maskdpo import`` can be told."""
+
+    file: Annotated[Path, Option("The file in the other format: JSON lines, or one JSON list.", argument=True)]
+    format: Annotated[
+        str,
+        named_in("maskdpo.formats.importing:IMPORTS"),
+        Option(
+            "`mask-dpo-paper`: training data of the paper's code, to pairs. `anah`: {question, document} to prompts, "
+            "or {question, response} to responses. `claims`: {reference, sentence, label} to annotations, with their "
+            "prompts in NAME.prompts.jsonl beside them. `label-studio`, `argilla`: what people made of an export to "
+            "these tools, to decisions. Or a format of your own."
+        ),
+    ]
+    out: Annotated[Path, Option("The records: JSONL or, if the name ends in .parquet, Parquet.")]
+    limit: Annotated[int, Field(ge=0), Option("Rejected rows to print; all are counted.")] = 20
+
+
+@dataclass
+class ImportStats:
+    """What was read. All rejected rows are counted, the first ones are kept as errors."""
+
+    kind: str = ""
+    rows: int = 0
+    records: int = 0
+    sentences: int = 0
+    rejected: int = 0
+    errors: list[InputError] = field(default_factory=list)
+
+
+def prompts_file(out: Path) -> Path:
+    """Where the prompts of rows go that bring their own."""
+    return out.with_name(f"{out.stem}.prompts{out.suffix}")
+
+
+def import_file(file: Path, out: Path, source: str, limit: int = 20) -> ImportStats:
+    """Convert the rows of another format to records: JSONL or, by the suffix of ``out``, Parquet.
+
+    Rows that are not valid are left out, counted and, up to ``limit``, kept as errors.
+
+    Raises:
+        UserError: no row could be read.
+    """
+    refuse_overwriting(out, file)
+    refuse_replacing(out, "import")
+    stats = ImportStats()
+    prompts: list[Prompt] = []
+    with record_writer(out) as write:
+        for record, prompt in _imported(file, source, stats, limit):
+            write(record)
+            prompts += [prompt] if prompt is not None else []
+        if not stats.records:
+            first = f"; the first: {stats.errors[0]}" if stats.errors else ""
+            if stats.rows and not stats.rejected:
+                raise InputError("nobody has labelled anything in it", path=file)
+            raise InputError(f"no row is {source} data ({stats.rejected} rejected){first}", path=file)
+        if prompts:
+            refuse_overwriting(prompts_file(out), file)
+            write_records(prompts_file(out), prompts)
+    counts = {key: value for key, value in vars(stats).items() if key != "errors"}
+    record_run(out, "import", source, {"records": file}, counts)
+    return stats
+
+
+def _imported(file: Path, source: str, stats: ImportStats, limit: int) -> Iterator[tuple[FileRecord, Prompt | None]]:
+    seen: dict[str, int] = {}
+    reader: Reader | None = None
+    for line, values in _rows(file):
+        stats.rows += 1
+        error = partial(InputError, path=file, line=line)
+        try:
+            if not isinstance(values, dict):
+                raise ValueError("not a JSON object" + ("; is the line torn?" if values is None else ""))
+            reader = reader or _reader(values, source)
+            row = reader.row.model_validate(values)
+            made, prompt = reader.convert(row, line), reader.prompt(row, line) if reader.prompt else None
+            records = [made] if isinstance(made, FileRecord) else made
+            for record in records:
+                first = seen.setdefault(record.id, line)
+                if first != line:
+                    raise ValueError(f"the same as line {first}: both would get the id {record.id}")
+        except ValidationError as problem:  # pydantic's, a ValueError too
+            name, message = first_problem(problem)
+            reason = error(message, field=name)
+        except ValueError as problem:
+            reason = error(str(problem))
+        else:
+            for record in records:
+                stats.kind = type(record).__name__.lower()
+                stats.records += 1
+                if isinstance(record, Pair):
+                    stats.sentences += len(record.chosen_sentences) + len(record.rejected_sentences)
+                yield record, prompt
+            continue
+        stats.rejected += 1
+        if len(stats.errors) < limit:
+            stats.errors.append(reason)
+
+
+def _rows(file: Path) -> Iterator[tuple[int, Any]]:
+    """The values of a file, counted from 1: of its lines, or of the one list that it holds. What is no JSON is None."""
+    with open_input(file, as_is=True) as lines:
+        begin = lines.peek(1024).removeprefix(BOM).lstrip()
+        if begin.startswith(b"["):
+            values = _parsed(lines.read().removeprefix(BOM))
+            if not isinstance(values, list):
+                raise InputError("begins like a JSON list, but is no JSON; is the file whole?", path=file)
+            yield from enumerate(values, 1)
+            return
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, _parsed(line.removeprefix(BOM) if number == 1 else line)
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _reader(values: dict[str, Any], source: str) -> Reader:
+    """The reader for the rows of a file, by the fields of its first valid row."""
+    for field_name, reader in IMPORTS[source].items():
+        if field_name in values:
+            return reader
+    raise ValueError(f"no {source} data: it has none of the fields {', '.join(IMPORTS[source])}")

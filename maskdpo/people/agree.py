@@ -1,0 +1,223 @@
+"""``maskdpo agree``: how far people agree with each other and with the judge.
+
+Figures are of sentences that were drawn at random, each weighed by 1 / its probability, so that they describe the
+answers and not what was chosen for people. Intervals are over topics.
+"""
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from maskdpo import __version__
+from maskdpo.io import atomic_write
+from maskdpo.people.sentences import Decided, decided_sentences
+from maskdpo.people.settings import AgreeSettings
+from maskdpo.schemas import Decision, Label, group_of
+from maskdpo.verdicts import confusion
+from maskdpo.verdicts.confusion import Tables
+from maskdpo.verdicts.estimate import Estimate
+
+CLASSES = ("right", "wrong", "no_fact")
+LABELS = tuple(Label)
+
+
+class Figures(NamedTuple):
+    """How far two or more sources of labels agree, over the same sentences."""
+
+    sentences: int
+    topics: int
+    figures: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class AgreeResult:
+    """What the command prints."""
+
+    reviewers: dict[str, int]
+    """Sentences that each has labelled."""
+    skipped: dict[str, int]
+    decided: int
+    """Sentences with a label of somebody."""
+    shared: int
+    """Of them those with labels of several people."""
+    counted: int
+    """Of them those whose probability is known, or all with ``all_sentences``."""
+    differing: list[Decided]
+    """Sentences with different labels that nobody has settled, of all queues."""
+    people: Figures | None
+    """``alpha`` over all labels and over the three classes, and for each label against all others; None: no sentence
+    that counts has labels of several people."""
+    pairs: dict[tuple[str, str], Figures]
+    """Of every two reviewers with sentences in common: ``kappa`` and ``accuracy`` over the labels."""
+    judge: dict[str, Figures]
+    """People against the judge in three classes, by whether its label was shown before the decision or hidden."""
+
+    def write_json(self, out: Path) -> None:
+        """Write the figures as JSON, unrounded; null where a figure is undefined."""
+        values = {
+            "version": __version__,
+            "reviewers": self.reviewers,
+            "skipped": self.skipped,
+            "sentences": {"decided": self.decided, "by_several": self.shared, "counted": self.counted},
+            "differing": [
+                {"answer_id": one.first.answer_id, "start": one.first.start, "end": one.first.end, "labels": one.given}
+                for one in self.differing
+            ],
+            "people": _values(self.people) if self.people else None,
+            "pairs": [{"reviewers": list(pair), **_values(found)} for pair, found in self.pairs.items()],
+            "judge": {shown: _values(found) for shown, found in self.judge.items()},
+        }
+        with atomic_write(out) as file:
+            file.write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+
+def _values(found: Figures) -> dict[str, Any]:
+    figures = {
+        name: {key: None if math.isnan(x) else x for key, x in vars(estimate).items()}
+        for name, estimate in found.figures.items()
+    }
+    return {"sentences": found.sentences, "topics": found.topics, "figures": figures}
+
+
+class Rated(NamedTuple):
+    """The labels of one sentence that counts, and its weight: 1 / the probability with which it was drawn."""
+
+    sentence: Decided
+    weight: float
+
+
+def agree(settings: AgreeSettings) -> AgreeResult:
+    """The agreement of all decisions that count.
+
+    Raises:
+        UserError: bad input, or no decision that counts.
+    """
+    return agreement_of(decided_sentences(settings.decisions), all_sentences=settings.all_sentences, seed=settings.seed)
+
+
+def agreement_of(sentences: Sequence[Decided], *, all_sentences: bool = False, seed: int = 0) -> AgreeResult:
+    labelled = [one for one in sentences if one.labels]
+    counted = [Rated(one, 1.0) for one in labelled] if all_sentences else _drawn(labelled)
+    shared = [rated for rated in counted if len(rated.sentence.labels) > 1]
+    reviewers = sorted({name for one in labelled for name in one.by_reviewer})
+    return AgreeResult(
+        reviewers=dict(Counter(name for one in labelled for name in one.by_reviewer)),
+        skipped=dict(Counter(name for one in sentences for name in one.skipped_by)),
+        decided=len(labelled),
+        shared=sum(len(one.labels) > 1 for one in labelled),
+        counted=len(counted),
+        differing=[one for one in labelled if one.differs],
+        people=_alphas(shared, seed) if shared else None,
+        pairs={pair: found for pair in combinations(reviewers, 2) if (found := _pair(shared, pair, seed))},
+        judge=_against_judge(counted, seed),
+    )
+
+
+def _drawn(sentences: Iterable[Decided]) -> list[Rated]:
+    """The sentences that one queue has drawn at random: that which drew most of them."""
+    drawn = [(one, one.draws) for one in sentences]
+    queues = Counter(queue for _, draws in drawn for queue in draws)
+    if not queues:
+        return []
+    queue = queues.most_common(1)[0][0]
+    return [Rated(one, 1 / draws[queue]) for one, draws in drawn if queue in draws]
+
+
+def _alphas(shared: Sequence[Rated], seed: int) -> Figures:
+    """Krippendorff's alpha (nominal): over the labels, the classes, and for each label against all others."""
+    tables = _coincidences(shared)  # [topics, label, label]
+    groups = [[i for i, label in enumerate(LABELS) if group_of(label) == name] for name in CLASSES]
+    used = [i for i in range(len(LABELS)) if tables[:, i].any()]
+    figures = {
+        "labels": _estimate(tables, confusion.alpha, seed),
+        "classes": _estimate(_merged(tables, groups), confusion.alpha, seed),
+    }
+    for i in used:
+        others = [j for j in range(len(LABELS)) if j != i]
+        figures[LABELS[i].value] = _estimate(_merged(tables, [[i], others]), confusion.alpha, seed)
+    return Figures(len(shared), len(tables), figures)
+
+
+def _coincidences(shared: Sequence[Rated]) -> Tables:
+    """[topics, label, label]: half the coincidence matrix of each topic (Krippendorff 2011, Computing Krippendorff's
+    Alpha-Reliability): every two labels of a sentence with m labels count 1 / (m - 1), times the weight of the
+    sentence, where all weights have the mean 1."""
+    mean = sum(rated.weight for rated in shared) / len(shared)
+    rows = []
+    for sentence, weight in shared:
+        given = [LABELS.index(label) for label in sentence.labels]
+        share = weight / mean / (len(given) - 1) / 2
+        rows += [
+            (sentence.topic, given[i], given[j], share) for i in range(len(given)) for j in range(len(given)) if i != j
+        ]
+    return _tables(rows, len(LABELS))
+
+
+def _pair(shared: Sequence[Rated], pair: tuple[str, str], seed: int) -> Figures | None:
+    both = [rated for rated in shared if all(name in rated.sentence.by_reviewer for name in pair)]
+    if not both:
+        return None
+    rows = []
+    for sentence, weight in both:
+        one, other = (_index(sentence.by_reviewer[name]) for name in pair)
+        rows.append((sentence.topic, one, other, weight))
+    tables = _tables(rows, len(LABELS))
+    return Figures(len(both), len(tables), _kappa(tables, seed))
+
+
+def _against_judge(counted: Sequence[Rated], seed: int) -> dict[str, Figures]:
+    """Every label of a person beside that of the judge, in three classes: apart by whether the person saw it."""
+    rows: dict[str, list[tuple[str, int, int, float]]] = defaultdict(list)
+    for sentence, weight in counted:
+        for decision in sentence.by_reviewer.values():
+            if decision.judged is not None and decision.label is not None:
+                shown = {True: "label shown", False: "label hidden", None: "unknown whether shown"}[decision.shown]
+                said, judged = (CLASSES.index(group_of(each)) for each in (decision.label, decision.judged))
+                rows[shown].append((sentence.topic, said, judged, weight))
+    found = {}
+    for shown in sorted(rows):
+        tables = _tables(rows[shown], len(CLASSES))
+        found[shown] = Figures(len(rows[shown]), len(tables), _kappa(tables, seed))
+    return found
+
+
+def _kappa(tables: Tables, seed: int) -> dict[str, Estimate]:
+    return {
+        "accuracy": _estimate(tables, confusion.accuracy, seed),
+        "kappa": _estimate(tables, confusion.kappa, seed),
+    }
+
+
+def _tables(rows: Iterable[tuple[str, int, int, float]], size: int) -> Tables:
+    """[topics, size, size]: the weights of the rows (topic, one label, the other label, weight), summed."""
+    rows = list(rows)
+    topics = {topic: i for i, topic in enumerate(dict.fromkeys(topic for topic, *_ in rows))}
+    tables = np.zeros((len(topics), size, size))
+    for topic, one, other, weight in rows:
+        tables[topics[topic], one, other] += weight
+    return tables
+
+
+def _merged(tables: Tables, groups: Sequence[Sequence[int]]) -> Tables:
+    """[topics, groups, groups] of [topics, labels, labels]."""
+    belongs = np.zeros((len(groups), tables.shape[-1]))
+    for i, members in enumerate(groups):
+        belongs[i, list(members)] = 1
+    merged: Tables = belongs @ tables @ belongs.T
+    return merged
+
+
+def _estimate(tables: Tables, figure: Callable[[Tables], Tables], seed: int) -> Estimate:
+    return Estimate.of(float(figure(tables.sum(0))), figure(confusion.resampled(tables, seed)))
+
+
+def _index(decision: Decision) -> int:
+    assert decision.label is not None
+    return LABELS.index(decision.label)

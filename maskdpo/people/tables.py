@@ -1,0 +1,77 @@
+"""What ``maskdpo agree`` and ``gold`` print."""
+
+from collections.abc import Iterator
+
+from maskdpo.html.render import SummaryTable
+from maskdpo.people.agree import AgreeResult, Figures
+from maskdpo.people.gold import GoldStats
+
+Row = tuple[str, ...]
+
+INTERVALS = "with 95% intervals over topics"
+ALPHA_NAMES = {"labels": "all labels", "classes": "right, wrong, no fact"}
+NONE_DRAWN = (
+    "No sentence with labels of several people was drawn at random, so nothing is known of their agreement on all "
+    "answers. Let two people review with `--queue random` and the same seed; `--all-sentences` counts what there is."
+)
+
+
+def tables_of(result: AgreeResult) -> Iterator[SummaryTable]:
+    """Who has decided how much, people against people, people against the judge."""
+    rows: list[Row] = [
+        (name, f"{n:,}", f"{result.skipped.get(name, 0):,}") for name, n in sorted(result.reviewers.items())
+    ]
+    differing = len(result.differing)
+    yield SummaryTable(
+        f"{result.decided:,} sentences, {result.shared:,} of them by several reviewers",
+        ("reviewer", "labels", "skipped"),
+        rows,
+        [f"{differing:,} sentences have different labels that nobody has settled."] if differing else [],
+    )
+    if result.people is None:
+        yield SummaryTable("people against people", ("", ""), [], [NONE_DRAWN])
+    else:
+        rows = [(ALPHA_NAMES.get(name, name), str(found)) for name, found in result.people.figures.items()]
+        yield SummaryTable(f"people against people: {_size(result.people)}", (INTERVALS, "Krippendorff's alpha"), rows)
+    if result.pairs:
+        rows = [(f"{a}, {b}", *_cells(found)) for (a, b), found in result.pairs.items()]
+        columns = ("two reviewers", "sentences", "same label", "Cohen's kappa")
+        yield SummaryTable("two by two", columns, rows)
+    if result.judge:
+        rows = [(shown, *_cells(found)) for shown, found in result.judge.items()]
+        columns = ("in three classes", "labels of people", "same class", "Cohen's kappa")
+        yield SummaryTable("people against the judge", columns, rows, list(_influence(result)))
+
+
+def _size(found: Figures) -> str:
+    return f"{found.sentences:,} sentences, {found.topics:,} topics"
+
+
+def _cells(found: Figures) -> tuple[str, ...]:
+    return f"{found.sentences:,}", str(found.figures["accuracy"]), str(found.figures["kappa"])
+
+
+def _influence(result: AgreeResult) -> Iterator[str]:
+    shown, hidden = (result.judge.get(f"label {how}") for how in ("shown", "hidden"))
+    if shown is None or hidden is None:
+        return
+    apart = shown.figures["accuracy"].low > hidden.figures["accuracy"].high
+    if apart:
+        yield (
+            "People agree more with the judge where they saw its label: they follow it. Review with all labels hidden "
+            "(`--blind 1`) before you measure the judge."
+        )
+
+
+def gold_rows(stats: GoldStats) -> list[tuple[str, object]]:
+    """The rows of the table that ``gold`` prints."""
+    return [
+        ("answers", stats.answers),
+        ("sentences with a gold label", stats.sentences),
+        ("of them labelled by several people", stats.several_reviewers),
+        ("of them settled by an adjudication", stats.adjudicated),
+        ("of them with the probability of their draw", stats.drawn),
+        ("left out: ties", stats.ties),
+        ("left out: cut differently by as many people", stats.cut_differently),
+        ("left out: skipped by all", stats.skipped),
+    ]
