@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, mod
 from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.extras import versions
-from maskdpo.io import atomic_write, identity, is_on_hub, open_input
+from maskdpo.io import atomic_write, identity, is_on_hub, open_bytes
 from maskdpo.redact import line_without_secrets, without_secrets
 
 META_IN_FOLDER = "maskdpo_run.json"
@@ -233,7 +233,7 @@ def sha256_of(path: Path) -> str:
     known = identity(path)
     if known is not None:
         return known
-    with open_input(path, as_is=True) as handle:
+    with open_bytes(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

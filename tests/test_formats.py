@@ -226,7 +226,7 @@ def test_rows_that_do_not_fit_are_named_and_counted(jsonl: WriteJsonl, tmp_path:
         "4: rejected_item: unknown type 'wrong'; known: no_hallucination, contradictory, unverifiable, hallucination, "
         "no_fact, ok, nofact, not_judged",
         "5: prompt: Field required",
-        "6: not a JSON object; is the line torn?",
+        "6: not a JSON object (EOF while parsing an object at column 1); is the line torn?",
         "7: not a JSON object",
         "9: chosen: prompt and answers must all be strings or all be lists of messages",
         "12: the same as line 11: both would get the id a",

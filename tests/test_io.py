@@ -1,22 +1,30 @@
 """Record files: errors that name file, line and field; files that are whole or not there."""
 
+import bz2
+import codecs
+import gzip
+import lzma
 import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import (
     Appender,
     atomic_write,
+    open_input,
     read_answers,
     read_prompts,
     read_records,
     record_type,
+    refuse_overwriting,
     reorder,
     scan,
     to_line,
@@ -78,13 +86,102 @@ def test_a_line_separator_inside_a_string_is_no_line_end(tmp_path: Path) -> None
         ('{"id":"b","prompt":"y","reference":["r",3]}', "p.jsonl:3: reference.1: Input should be a valid string"),
         ('{"id":"b","prompt":"y","language":"fr"}', "p.jsonl:3: language: Input should be 'en' or 'zh'"),
         ('{"prompt":7}', "p.jsonl:3: id: is missing (and 1 more in this line)"),
-        ('{"id":"b","prompt":"\\ud800"}', "p.jsonl:3: not a JSON object (unexpected end of hex escape"),
-        (b'{"id":"b","prompt":"\xff\xfe"}', "p.jsonl:3: not a JSON object (invalid unicode code point"),
+        ('{"id":"b","prompt":"\\ud800"}', "p.jsonl:3: prompt: holds half of a character (the lone surrogate \\ud800)"),
+        (
+            '{"id":"b","prompt":"y","meta":{"k":["z",{"\\uDC00":1}]}}',
+            "p.jsonl:3: meta.k.1: holds half of a character (the lone surrogate \\udc00)",
+        ),
+        ('{"id":"b","prompt":"y"}\\ud800', "p.jsonl:3: not a JSON object (trailing characters"),
+        (b'{"id":"b","prompt":"\xff\xfe"}', "p.jsonl:3: is not UTF-8 (byte 0xff at column 21); save the file as UTF-8"),
+        (f"\ufeff{B}", "p.jsonl:3: begins with a byte order mark (U+FEFF), which may stand at the beginning of a file"),
+        ('{"id":"b","id":"c","prompt":"y"}', "p.jsonl:3: id: is there twice in one object; delete one of the two"),
+        ('{"id":"b","prompt":"y","meta":{"k":[{"a":1,"a":1}]}}', "p.jsonl:3: a: is there twice in one object"),
         ("[" * 9999, "p.jsonl:3: not a JSON object (recursion limit exceeded"),
     ],
 )
 def test_a_bad_line_is_named_with_file_line_field_and_reason(jsonl: Any, line: str | bytes, expected: str) -> None:
     assert message(jsonl("p.jsonl", [A, "", line, B])).startswith(expected)
+
+
+def zstd(content: bytes) -> bytes:
+    return bytes(pa.compress(content, codec="zstd", asbytes=True))
+
+
+WRITTEN: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "two gzip members": lambda content: gzip.compress(content[:9]) + gzip.compress(content[9:]),
+    "zstd": zstd,
+    "two zstd frames": lambda content: zstd(content[:9]) + zstd(content[9:]),
+    "UTF-16": lambda content: content.decode().encode("utf-16"),
+    "UTF-16 BE": lambda content: codecs.BOM_UTF16_BE + content.decode().encode("utf-16-be"),
+    "UTF-16 in gzip": lambda content: gzip.compress(content.decode().encode("utf-16")),
+    "BOM in zstd": lambda content: zstd(codecs.BOM_UTF8 + content),
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_compressed_files_and_utf_16_are_read_whatever_their_names(tmp_path: Path, form: str) -> None:
+    plain, file = tmp_path / "plain.jsonl", tmp_path / "p.jsonl"
+    records = [Prompt(id=f"{i}", prompt="東京 \U0001f600\u0a0d\u0d0a?" * 50) for i in range(200)]
+    write_records(plain, records)
+    file.write_bytes(WRITTEN[form](plain.read_bytes()))
+    assert record_type(file) is Prompt
+    assert list(read_records(file, Prompt)) == records
+    with open_input(file) as again:  # for readers that read in any order
+        assert again.read() == plain.read_bytes()
+    before = file.read_bytes()
+    with pytest.raises(InputError, match="is not plain text in UTF-8, so no record can be appended"):
+        Appender(file, Prompt, print)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd", "UTF-16"])
+def test_a_file_that_is_cut_off_or_damaged_names_the_line(tmp_path: Path, form: str) -> None:
+    file = tmp_path / "p.jsonl"
+    whole = WRITTEN[form]("".join(f'{{"id":"{i}","prompt":"{i * i}"}}\n' for i in range(3000)).encode())
+    file.write_bytes(whole[:-1])
+    found = list(scan_until_error(file))
+    assert f"p.jsonl:{len(found)}: cannot be read from this line on (" in found[-1]
+    assert found[-1].endswith("is the file damaged or cut off?")
+    if form == "gzip":
+        file.write_bytes(whole[:-8] + b"\0" * 8)
+        assert "cannot be read from this line on (CRC check failed" in list(scan_until_error(file))[-1]
+
+
+def scan_until_error(file: Path) -> Iterator[str]:
+    try:
+        for item in scan(file, Prompt):
+            yield str(item)
+    except InputError as error:
+        yield str(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (bz2.compress(A.encode()), "p.jsonl: is compressed with bzip2: unpack it, or compress it with gzip or zstd"),
+        (lzma.compress(A.encode()), "p.jsonl: is compressed with xz: unpack it"),
+        (b"PK\x03\x04....", "p.jsonl: is a zip archive: unpack it"),
+        (A.encode("utf-32"), "p.jsonl: is text in UTF-32: save it as UTF-8"),
+        (A.encode("utf-16-le"), "p.jsonl: is text in UTF-16 without a byte order mark: save it as UTF-8"),
+        (A.encode("utf-16-be"), "p.jsonl: is text in UTF-16 without a byte order mark: save it as UTF-8"),
+        (codecs.BOM_UTF16_LE + b"{\0\0\xd8}\0", "p.jsonl:1: cannot be read from this line on ('utf-16-le' codec can't"),
+    ],
+    ids=["bzip2", "xz", "zip", "UTF-32", "UTF-16 LE", "UTF-16 BE", "half a character"],
+)
+def test_other_forms_are_named_with_what_to_do(tmp_path: Path, content: bytes, expected: str) -> None:
+    (tmp_path / "p.jsonl").write_bytes(content)
+    assert message(tmp_path / "p.jsonl").startswith(expected)
+
+
+@pytest.mark.parametrize("name", ["r.jsonl.gz", "r.jsonl.zst", "r.xz"])
+def test_outputs_are_not_compressed(tmp_path: Path, name: str) -> None:
+    for write in (refuse_overwriting, lambda out: write_records(out, [response(0)])):
+        with pytest.raises(InputError, match=f"{name}: outputs are not compressed; name it {Path(name).stem}, and"):
+            write(tmp_path / name)
+    with pytest.raises(InputError, match=r"r\.parquet: records are appended as they come, .*: name it r\.jsonl"):
+        Appender(tmp_path / "r.parquet", Response, print)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("model", [Prompt, Annotation])

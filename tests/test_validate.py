@@ -78,7 +78,7 @@ def test_good_files_of_every_kind(kind: str, jsonl: WriteJsonl) -> None:
         (RESPONSE, "sentences: is missing"),
         (ANNOTATION | {"id": ""}, "id: String should have at least 1 character"),
         ("[]", "Input should be an object"),
-        (b'{"id": "\xff"}', "not a JSON object (invalid unicode code point"),
+        (b'{"id": "\xff"}', "is not UTF-8 (byte 0xff at column 9)"),
         ('{"id": "x", "sente', "not a JSON object (EOF while parsing"),
     ],
 )

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from maskdpo.console import warn
 from maskdpo.errors import InputError, first_problem
 from maskdpo.html.render import Payload, SummaryTable, render
-from maskdpo.io import atomic_write, open_input
+from maskdpo.io import atomic_write, open_bytes
 from maskdpo.run_record import META_IN_FOLDER, RunMeta, read_meta
 from maskdpo.schemas.training import EVALS, METRICS, EvalStats, StepStats
 
@@ -113,7 +113,7 @@ def read_training(folder: Path, name: str) -> Training:
 
 def _rows(file: Path, model: type[StatsT]) -> Iterator[StatsT]:
     """All complete lines: a last line without a line break is still being written."""
-    with open_input(file, as_is=True) as lines:
+    with open_bytes(file) as lines:
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
                 return

@@ -1,6 +1,5 @@
 """``maskdpo import``: rows of other tools to records, written atomically."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import from_json
 
 from maskdpo.errors import InputError, first_problem
 from maskdpo.formats.anah import AnswerRow, DocumentRow, to_prompt, to_response
@@ -16,8 +16,8 @@ from maskdpo.formats.claims import ClaimRow, claim_annotation, claim_prompt
 from maskdpo.formats.exporting import record_run
 from maskdpo.formats.label_studio import Task, from_label_studio
 from maskdpo.formats.paper import PaperRow, from_paper
-from maskdpo.io import open_input, record_writer, refuse_overwriting, write_records
-from maskdpo.io.read import BOM
+from maskdpo.io import record_writer, refuse_overwriting, write_records
+from maskdpo.io.text import BOM, TWICE, as_utf8, repeated_key, why_no_json
 from maskdpo.registry import Registry, named_in
 from maskdpo.run_record import refuse_replacing
 from maskdpo.schemas import FileRecord, Pair, Prompt
@@ -118,8 +118,10 @@ def _imported(file: Path, source: str, stats: ImportStats, limit: int) -> Iterat
         stats.rows += 1
         error = partial(InputError, path=file, line=line)
         try:
+            if isinstance(values, ValueError):
+                raise values
             if not isinstance(values, dict):
-                raise ValueError("not a JSON object" + ("; is the line torn?" if values is None else ""))
+                raise ValueError("not a JSON object")
             reader = reader or _reader(values, source)
             row = reader.row.model_validate(values)
             made, prompt = reader.convert(row, line), reader.prompt(row, line) if reader.prompt else None
@@ -147,25 +149,29 @@ def _imported(file: Path, source: str, stats: ImportStats, limit: int) -> Iterat
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """The values of a file, counted from 1: of its lines, or of the one list that it holds. What is no JSON is None."""
-    with open_input(file, as_is=True) as lines:
+    """The values of a file, counted from 1: of its lines, or of the one list that it holds. What is wrong with a line
+    is a ``ValueError``."""
+    with as_utf8(file) as lines:
         begin = lines.peek(1024).removeprefix(BOM).lstrip()
         if begin.startswith(b"["):
-            values = _parsed(lines.read().removeprefix(BOM))
+            values = _parsed(lines.read().removeprefix(BOM), of="file")
             if not isinstance(values, list):
-                raise InputError("begins like a JSON list, but is no JSON; is the file whole?", path=file)
+                raise InputError(f"begins like a JSON list, but cannot be read: {values}", path=file)
             yield from enumerate(values, 1)
             return
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield number, _parsed(line.removeprefix(BOM) if number == 1 else line)
+                yield number, _parsed((line.removeprefix(BOM) if number == 1 else line).strip())
 
 
-def _parsed(text: bytes) -> Any:
+def _parsed(text: bytes, *, of: str = "line") -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+        value = from_json(text)
+    except ValueError as error:
+        field, reason = why_no_json(text, str(error), of=of)
+        return ValueError(f"{field}: {reason}" if field else reason)
+    key = repeated_key(text)
+    return value if key is None else ValueError(f"{key}: {TWICE}")
 
 
 def _reader(values: dict[str, Any], source: str) -> Reader:

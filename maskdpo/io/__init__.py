@@ -15,6 +15,7 @@ from maskdpo.io.read import (
     scan,
 )
 from maskdpo.io.sources import CONFIGS, identity, is_on_hub, sha256, with_config
+from maskdpo.io.text import numbered_lines, open_bytes
 from maskdpo.io.write import atomic_write, record_writer, refuse_overwriting, to_line, write_records
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "atomic_write",
     "identity",
     "is_on_hub",
+    "numbered_lines",
+    "open_bytes",
     "open_input",
     "read_answers",
     "read_located",

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
-from maskdpo.io.read import BOM, R, open_input, read_records
+from maskdpo.io.read import R, read_records
+from maskdpo.io.text import BOM, is_plain
 from maskdpo.io.write import RECORD_BEGIN, atomic_write, sync_folder, to_line
 from maskdpo.schemas import FileRecord
 
@@ -86,6 +87,10 @@ class Appender(Generic[R]):
     """
 
     def __init__(self, path: Path, model: type[R], on_existing: Callable[[R], Any]) -> None:
+        if path.suffix == ".parquet":
+            raise InputError(
+                f"records are appended as they come, which Parquet cannot: name it {path.stem}.jsonl", path=path
+            )
         self.path = path
         self._file: IO[bytes] | None = None
         if path.exists():
@@ -148,7 +153,10 @@ def append_shared(path: Path, model: type[R], records: Iterable[R]) -> None:
 def _repair_last_line(path: Path, model: type[FileRecord]) -> None:
     """Repair what follows the last newline: a complete record gets its newline, an unfinished one is dropped, and
     anything that does not begin like a record is an error."""
-    open_input(path).close()
+    if not is_plain(path):
+        raise InputError(
+            "is not plain text in UTF-8, so no record can be appended to it; name another output", path=path
+        )
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         keep = size

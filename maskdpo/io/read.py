@@ -10,11 +10,10 @@ from pydantic import ValidationError
 
 from maskdpo.errors import InputError
 from maskdpo.io.sources import Tables, as_json_lines, rows_of, tables_of, type_of
+from maskdpo.io.text import TWICE, as_utf8, numbered_lines, repeated_key, why_no_json
 from maskdpo.schemas import Annotation, Decision, FileRecord, Pair, Prompt, Response
 
 R = TypeVar("R", bound=FileRecord)
-BOM = b"\xef\xbb\xbf"
-"""The byte order mark that some editors write before the first line."""
 
 
 class Located(NamedTuple, Generic[R]):
@@ -28,7 +27,7 @@ class Located(NamedTuple, Generic[R]):
         return InputError(message, path=self.path, line=self.line, field=field)
 
 
-def _first_problem(error: ValidationError, path: Path, line: int) -> InputError:
+def _first_problem(error: ValidationError, path: Path, line: int, text: bytes = b"") -> InputError:
     # a value that may be a string or a list fails as both; the error about the list says more
     problems = [problem for problem in error.errors(include_url=False) if problem["loc"][1:] != ("str",)]
     problem = problems[0]
@@ -36,10 +35,7 @@ def _first_problem(error: ValidationError, path: Path, line: int) -> InputError:
     field = ".".join(part for part in parts if not part.startswith("list[")) or None
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "json_invalid":
-        field, message = (
-            None,
-            f"not a JSON object ({message.removeprefix('Invalid JSON: ').replace(' line 1', '')}); is the line torn?",
-        )
+        field, message = why_no_json(text, message)
     elif problem["type"] == "list_type" and parts[-1].startswith("list["):
         message = "must be a string or a list"
     elif problem["type"] == "extra_forbidden":
@@ -70,17 +66,20 @@ def scan(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
 
 
 def _lines(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
-    with open_input(path) as lines:
-        for number, raw in enumerate(lines, 1):
-            line = raw.strip()
-            if not line:
-                continue
-            try:
-                record = model.model_validate_json(line.removeprefix(BOM) if number == 1 else line)
-            except ValidationError as error:
-                yield _first_problem(error, path, number)
-            else:
-                yield Located(record, path, number)
+    for number, raw in numbered_lines(path):
+        line = raw.strip()
+        if not line:
+            continue
+        try:
+            record = model.model_validate_json(line)
+        except ValidationError as error:
+            yield _first_problem(error, path, number, line)
+            continue
+        twice = repeated_key(line)
+        if twice is None:
+            yield Located(record, path, number)
+        else:
+            yield InputError(TWICE, path=path, line=number, field=twice)
 
 
 def _rows(tables: Tables, model: type[R]) -> Iterator[Located[R] | InputError]:
@@ -156,20 +155,11 @@ def record_type(file: Path) -> type[FileRecord]:
     raise InputError("the file holds no JSON object", path=file)
 
 
-def open_input(path: Path, *, as_is: bool = False) -> BufferedReader:
-    """Open an input for reading as JSON lines. ``as_is``: open the bytes of the file, whatever its format.
+def open_input(path: Path) -> BufferedReader:
+    """Open an input for reading as JSON lines in UTF-8, which may be read again and in any order.
 
     Raises:
         InputError: the file does not exist, is a folder, or may not be read.
     """
-    tables = None if as_is else tables_of(path)
-    if tables is not None:
-        return as_json_lines(tables, record_type(path))
-    try:
-        return path.open("rb")
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError("no such file", path=path) from None
-    except IsADirectoryError:
-        raise InputError("is a folder, a file is needed", path=path) from None
-    except PermissionError:
-        raise InputError("may not be read: permission denied", path=path) from None
+    tables = tables_of(path)
+    return as_utf8(path) if tables is None else as_json_lines(tables, record_type(path))

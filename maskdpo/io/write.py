@@ -14,11 +14,13 @@ from pydantic_core import PydanticSerializationError
 
 from maskdpo.errors import InputError, UserError
 from maskdpo.io.parquet import TableWriter
+from maskdpo.io.text import refuse_name
 from maskdpo.schemas import FileRecord
 
 
 def refuse_overwriting(out: Path, *inputs: Path | None) -> None:
-    """Refuse (``InputError``) an output that is one of the inputs, which would be lost."""
+    """Refuse (``InputError``) an output that is an input, which would be lost, or that ``refuse_name`` refuses."""
+    refuse_name(out)
     for path in inputs:
         if path is not None and out.exists() and path.exists() and out.samefile(path):
             raise InputError("is an input of this command; name another output", path=out)
@@ -93,6 +95,7 @@ def record_writer(path: Path) -> Iterator[Callable[[FileRecord], object]]:
 
     The file appears at the end of the block, and only if it ends without an error.
     """
+    refuse_name(path)
     with atomic_write(path) as file:
         if path.suffix == ".parquet":
             table = TableWriter(file)

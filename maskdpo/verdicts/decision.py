@@ -19,7 +19,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from maskdpo.errors import InputError, UserError, first_problem
-from maskdpo.io import open_input
+from maskdpo.io import open_bytes
 from maskdpo.schemas import WRONG, JudgeInfo, Label, Record, Sentence, Status, group_of
 
 Class = Literal["right", "wrong", "no_fact"]
@@ -228,7 +228,7 @@ def read_calibration(path: Path) -> Calibration:
     Raises:
         InputError: there is no such file, or it is none that ``maskdpo calibrate`` of this version writes.
     """
-    with open_input(path, as_is=True) as file:
+    with open_bytes(path) as file:
         content = file.read()
     try:
         return Calibration.model_validate_json(content)

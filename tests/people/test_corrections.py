@@ -165,4 +165,4 @@ def test_an_export_without_work_is_said(
     (tmp_path / "back.json").write_text('[{"annotations": [')
     code = exit_code("import", tmp_path / "back.json", "--format", "label-studio", "--out", tmp_path / "d.jsonl")
     assert code == 2
-    assert "is the file whole?" in capsys.readouterr().err
+    assert "is the file torn?" in capsys.readouterr().err
