@@ -100,7 +100,8 @@ def mchars_per_second(splitters: Sequence[Splitter], texts: Sequence[tuple[str, 
 
 def main() -> int:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
-    rules, marked, held_out = golden_rules(), answers("answers.jsonl"), answers("answers_held_out.jsonl")
+    rules, marked = golden_rules(), answers("answers.jsonl")
+    held_out, today = answers("answers_held_out.jsonl"), answers("answers_today.jsonl")
     texts = texts_to_time(marked)
     try:
         splitters = [
@@ -116,13 +117,13 @@ def main() -> int:
     speeds = mchars_per_second(splitters, texts)
     size = sum(len(text) for text, _ in texts)
     print(f"{len(texts)} texts, {size} characters; Python {platform.python_version()}, {platform.machine()}\n")
-    print("| splitter | Mchar/s | times pysbd | Golden Rules | precision | recall | F1 | F1 held out |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| splitter | Mchar/s | times pysbd | Golden Rules | precision | recall | F1 | F1 held out | F1 today |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for splitter, speed in zip(splitters, speeds, strict=True):
-        golden, ends, held = (score(splitter, texts) for texts in (rules, marked, held_out))
+        golden, ends, held, new = (score(splitter, texts) for texts in (rules, marked, held_out, today))
         print(
             f"| {splitter.name} | {speed:.3f} | {speed / speeds[-1]:.1f} | {golden.exact}/{golden.texts} "
-            f"| {ends.precision:.3f} | {ends.recall:.3f} | {ends.f1:.3f} | {held.f1:.3f} |"
+            f"| {ends.precision:.3f} | {ends.recall:.3f} | {ends.f1:.3f} | {held.f1:.3f} | {new.f1:.3f} |"
         )
     return 0
 

@@ -224,7 +224,7 @@ def test_responses_come_out_labelled_in_their_order_with_all_they_had(run: Run) 
     assert len(judge.asked) == 20
     record = found[3]
     assert (record.response, record.model, record.meta) == ("This is right 3. This is wrong 3.", "m", {"n": 3})
-    assert record.judge == JudgeInfo(name="scripted", version="1", splitter="markdown")
+    assert record.judge == JudgeInfo(name="scripted", version="1", splitter="markdown-2")
     assert [(s.start, s.end, s.label, s.confidence, s.evidence, s.reason) for s in record.sentences] == [
         (0, 16, Label.NO_HALLUCINATION, 0.75, "e", "r"),
         (17, 33, Label.CONTRADICTORY, 0.75, "e", "r"),
@@ -330,7 +330,7 @@ def test_an_empty_answer_is_annotated_without_sentences(jsonl: Any, prompts: Pat
     [
         (Scripted(name="other"), "markdown", "name: 'scripted' -> 'other'"),
         (Scripted(model="big"), "markdown", "model: None -> 'big'"),
-        (Scripted(), "nltk", "splitter: 'markdown' -> 'nltk"),
+        (Scripted(), "nltk", "splitter: 'markdown-2' -> 'nltk-2"),
     ],
 )
 def test_another_judge_or_splitter_is_refused_by_name(
@@ -915,7 +915,7 @@ def test_nltk_learns_from_the_responses_where_no_model_is_installed(
         main()
     assert ended.value.code == 0
     trained = nltk_splitter([row["response"] for row in response_rows(5)])
-    expected = "nltk:english" if installed else trained.name
+    expected = "nltk-2:english" if installed else trained.name
     assert {record.judge.splitter for record in records(out) if record.judge} == {expected}
 
 

@@ -8,6 +8,9 @@ from typing import Protocol
 from maskdpo.schemas.records import Span
 from maskdpo.text.splitters.blocks import parse
 
+VERSION = "2"
+"""In the names of the splitters below: labels on other cuts are not mixed. It changes where blocks or cuts change."""
+
 Cutter = Callable[[str, str], list[int]]
 """``cut(prose, language)``: the ends of the sentences of ``prose``, ascending. White space around a cut does not
 matter, and the end of ``prose`` may be left out. ``prose`` has no line ends and no block markers.
@@ -24,7 +27,7 @@ class Splitter(Protocol):
     @property
     def name(self) -> str:
         """The name in the records. Splitters that may cut differently have different names, so a splitter whose cuts
-        change gets a new one, such as ``markdown-2``."""
+        change gets a new one, such as ``markdown-3``."""
 
     def split(self, text: str, language: str) -> list[Span]: ...
 

@@ -10,29 +10,22 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from maskdpo.schemas.labels import Kind
-from maskdpo.text.splitters.inline_lists import BULLETS, inline_markers
-
-# Not every number or letter at the start of a line is a list marker. "1.Abigail" is a list item, "3.14" is
-# not; "a. Paris" is, and "A. Lincoln", "p. 5", "c. 1900" are not; "(2) Rome" is, "(212) 555" is not. A
-# number without a text after it is an answer ("42."), not an empty item.
-_MARK = (
-    r"(?:[-*+–](?=\s|$)"
-    rf"|[{BULLETS}]"
-    r"|(?:\d{1,3}|[ivx]{2,4})(?:\.\)|[.)])(?=\s+\S)"
-    r"|[a-i](?:\.\)|[.)])(?=\s+[^\W\d])"
-    r"|[A-Z]\)(?=\s+\S)"
-    r"|[(（](?:\d{1,2}[)）](?=\s*[^\s\d])|[a-z][)）](?=\s+\S))"
-    r"|\d{1,3}[.)](?=[^\W\d_a-z]|[\"“(*])"
-    r"|\d{1,3}[、．](?=\s*\S))"
+from maskdpo.text.splitters.inline_lists import inline_markers
+from maskdpo.text.splitters.markers import (
+    ENDS_SENTENCE,
+    FENCE,
+    HEADING,
+    HEADING_END,
+    IMAGES,
+    PLAIN_START,
+    PREFIX,
+    RULE,
+    SEPARATOR,
+    at_breaks,
+    formula_end,
+    without_break,
 )
-_PREFIX = re.compile(rf"(?P<quote>\s*(?:>\s*)*)(?P<marks>(?:(?:{_MARK}\s*)+(?:\[[ xX]\]\s+(?=\S))?)?)")
-_FENCE = re.compile(r"(`{3,}(?=[^`]*$)|~{3,})")
-_HEADING = re.compile(r"#{1,6}(?:\s+|$)")
-_HEADING_END = re.compile(r"(?:(?<=\s)|^)#+$")
-_RULE = re.compile(r"([-*_=])(?:\s*\1){2,}$")
-_SEPARATOR = re.compile(r"(?=[^|]*\|)[\s|:-]+$")
-_PLAIN_START = re.compile(r"[^\W\d_]{2}(?![ivx]{0,2}[.)])")
-_ENDS_SENTENCE = re.compile(r"[.!?:;。！？：；…][\"'”’)\]*_」』）】]*$")
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uff60]")
 _WRAP_COLUMNS = 60
@@ -51,7 +44,7 @@ class Block(NamedTuple):
 class _Line(NamedTuple):
     start: int
     end: int
-    hard: bool  # Markdown's own line break follows: two spaces or a backslash
+    hard: bool  # a line break follows: two spaces, a backslash or <br>
 
 
 @dataclass
@@ -64,7 +57,8 @@ class _State:
     in_list: bool = False  # an indented paragraph still belongs to the list item above it
     in_table: bool = False
     fence: str = ""  # the opening run of an open fence
-    code_start: int = 0
+    formula: str = ""  # what closes the open formula
+    opened: int = 0  # where the content of the open fence or formula begins
 
     def flush(self, text: str) -> None:
         """End the paragraph: lines that continue each other become one block."""
@@ -77,18 +71,20 @@ class _State:
 def parse(text: str) -> tuple[list[Block], str]:
     """The blocks of ``text``, ordered and disjoint, and the copy without markers.
 
-    Lines are those of ``str.splitlines``. Blocks are not trimmed and may be blank.
+    Lines are those of ``str.splitlines``, and ``<br>`` ends one too. Blocks are not trimmed and may be blank.
     """
     state = _State()
     at = 0
-    for line in text.splitlines(keepends=True):
-        body = line.rstrip()
-        kept = _read_line(text, at, line, body, state) if body else _blank_line(text, state)
-        state.copy.append(kept + " " * (len(line) - len(kept)))
-        at += len(line)
+    for whole in text.splitlines(keepends=True):
+        breaks = "<" in whole and not (state.fence or state.formula)
+        for line in at_breaks(whole) if breaks else (whole,):
+            body = without_break(line) if breaks else line.rstrip()
+            kept = _read_line(text, at, line, body, state) if body else _blank_line(text, state)
+            state.copy.append(kept + " " * (len(line) - len(kept)))
+            at += len(line)
     state.flush(text)
     if state.fence:
-        state.blocks.append(Block(state.code_start, at, Kind.CODE, whole=True))
+        state.blocks.append(Block(state.opened, at, Kind.CODE, whole=True))
     copy = "".join(state.copy)
     if not copy.isascii():
         copy = _SURROGATE.sub("\ufffd", copy)  # a lone surrogate cannot be passed to Rust
@@ -104,21 +100,23 @@ def _blank_line(text: str, state: _State) -> str:
 
 def _read_line(text: str, at: int, line: str, body: str, state: _State) -> str:
     """Read one line that is not blank. Returns the beginning of the line as it is in the copy; the rest is blank."""
-    if not (state.fence or state.depth or "|" in body) and _PLAIN_START.match(body):  # most lines
+    if not (state.fence or state.formula or state.depth or "|" in body) and PLAIN_START.match(body):  # most lines
         return _text_line(text, at, line, body, 0, state, Kind.PROSE)
-    prefix = _PREFIX.match(body)
+    prefix = PREFIX.match(body)
     assert prefix is not None  # every part of it may be empty
     depth = prefix["quote"].count(">")
     if state.fence:
         if depth >= state.depth:
             return _code_line(at, line, body, prefix.end("quote") if state.depth else 0, state)
         _close_fence(at, state)  # a fence ends with its block quote
+    if state.formula:
+        return _formula_line(at, body, prefix.end("quote"), state)
     if depth != state.depth:
         state.flush(text)
         state.kind, state.depth = Kind.PROSE, depth
         state.in_list = state.in_table = False
     unquoted = body[prefix.end("quote") :]
-    if _RULE.match(unquoted) or _SEPARATOR.match(unquoted):
+    if RULE.match(unquoted) or SEPARATOR.match(unquoted):
         return _rule_line(text, unquoted, state)
     return _marked_line(text, at, line, body, prefix, state)
 
@@ -133,7 +131,7 @@ def _rule_line(text: str, unquoted: str, state: _State) -> str:
         state.in_table = True
     elif len(title) == 1 and unquoted[0] in "-=" and "|" not in unquoted and state.kind is Kind.PROSE:
         start, end, _ = title[0]
-        if not _ENDS_SENTENCE.search(text[start:end]):  # a rule below a sentence underlines nothing
+        if not ENDS_SENTENCE.search(text[start:end]):  # a rule below a sentence underlines nothing
             state.blocks.append(Block(start, end, Kind.HEADING, whole=True))
             state.paragraph = []
     state.flush(text)
@@ -147,14 +145,21 @@ def _marked_line(text: str, at: int, line: str, body: str, prefix: re.Match[str]
     if not rest:
         state.flush(text)
         return ""
-    if fence := _FENCE.match(rest):
+    if fence := FENCE.match(rest):
         state.flush(text)
-        state.fence, state.code_start = fence[1], at + len(line)
+        state.fence, state.opened = fence[1], at + len(line)
         return ""
-    if heading := _HEADING.match(rest):
+    if rest[0] in "![<" and IMAGES.match(rest):
+        state.flush(text)
+        return ""
+    if rest[0] in "$\\" and (closing := formula_end(text, at + len(line), rest)):
+        state.flush(text)
+        state.formula, state.opened = closing, at + skip
+        return " " * skip + rest
+    if heading := HEADING.match(rest):
         state.flush(text)
         state.kind, state.in_list = Kind.PROSE, False
-        title = _HEADING_END.sub("", rest[heading.end() :])
+        title = HEADING_END.sub("", rest[heading.end() :])
         start = at + skip + heading.end()
         state.blocks.append(Block(start, start + len(title), Kind.HEADING, whole=True))
         return " " * (skip + heading.end()) + title
@@ -190,7 +195,7 @@ def _text_line(text: str, at: int, line: str, body: str, skip: int, state: _Stat
         state.kind, state.in_list = Kind.LIST_ITEM, True
         kept += [body[start:mark_start], " " * (mark_end - mark_start)]
         start = mark_end
-    hard = body.endswith("\\") or line[len(body) :].startswith("  ")
+    hard = body.endswith("\\") or line[len(body) :].startswith("  ") or "<" in line[len(body) :]
     state.paragraph.append(_Line(at + start, at + len(body), hard))
     return "".join([*kept, body[start:]])
 
@@ -203,8 +208,15 @@ def _code_line(at: int, line: str, body: str, skip: int, state: _State) -> str:
     return " " * skip + body[skip:]
 
 
+def _formula_line(at: int, body: str, skip: int, state: _State) -> str:
+    if state.formula in body:
+        state.blocks.append(Block(state.opened, at + len(body), state.kind, whole=True))
+        state.formula = ""
+    return " " * skip + body[skip:]
+
+
 def _close_fence(at: int, state: _State) -> None:
-    state.blocks.append(Block(state.code_start, at, Kind.CODE, whole=True))
+    state.blocks.append(Block(state.opened, at, Kind.CODE, whole=True))
     state.fence = ""
 
 
@@ -214,7 +226,7 @@ def _join_lines(text: str, lines: list[_Line]) -> Iterator[tuple[int, int]]:
         yield lines[0].start, lines[0].end
         return
     pieces = [text[line.start : line.end] for line in lines]
-    bare_list = all(len(piece) < _SHORT_LINE and not _ENDS_SENTENCE.search(piece) for piece in pieces)
+    bare_list = all(len(piece) < _SHORT_LINE and not ENDS_SENTENCE.search(piece) for piece in pieces)
     start = lines[0].start
     for i in range(1, len(lines)):
         if bare_list or lines[i - 1].hard or not _runs_on(pieces[i - 1], pieces[i]):
@@ -225,7 +237,7 @@ def _join_lines(text: str, lines: list[_Line]) -> Iterator[tuple[int, int]]:
 
 def _runs_on(line: str, following: str) -> bool:
     """Whether ``following`` continues ``line``: it begins in lower case, or the line was full."""
-    if _ENDS_SENTENCE.search(line):
+    if ENDS_SENTENCE.search(line):
         return False
     following = following.lstrip()
     if following[:1].islower():

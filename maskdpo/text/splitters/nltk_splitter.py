@@ -14,14 +14,14 @@ from typing import Any
 
 from maskdpo.extras import require
 from maskdpo.schemas.records import Span
-from maskdpo.text.splitters.base import BlockSplitter, Cutter, Splitter
+from maskdpo.text.splitters.base import VERSION, BlockSplitter, Cutter, Splitter
 
 # Punkt ends sentences only before white space, which Chinese does not have.
 _CHINESE_END = re.compile(r"[。！？…]+[”’」』）》】]*")
 
 
 def nltk_splitter(sample: Sequence[str] = ()) -> Splitter:
-    """``nltk:english`` (the installed model), ``nltk:sample-HASH`` or ``nltk:self``.
+    """Punkt: the installed model (``english``), trained on a sample (``sample-HASH``), or on each text (``self``).
 
     Args:
         sample: texts to train on; with a sample the installed model is not used.
@@ -32,16 +32,18 @@ def nltk_splitter(sample: Sequence[str] = ()) -> Splitter:
     punkt = require("nltk.tokenize.punkt", install="maskdpo[nltk]", purpose="the splitter nltk")
     if sample:
         digest = hashlib.sha256("\0".join(sample).encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        return BlockSplitter(f"nltk:sample-{digest}", _cutter(punkt.PunktSentenceTokenizer("\n\n".join(sample))))
+        return BlockSplitter(
+            f"nltk-{VERSION}:sample-{digest}", _cutter(punkt.PunktSentenceTokenizer("\n\n".join(sample)))
+        )
     installed = _installed_model()
-    return SelfTrained() if installed is None else BlockSplitter("nltk:english", _cutter(installed))
+    return SelfTrained() if installed is None else BlockSplitter(f"nltk-{VERSION}:english", _cutter(installed))
 
 
 @dataclass(frozen=True, slots=True)
 class SelfTrained:
     """Punkt, trained on each text before it is split."""
 
-    name: str = "nltk:self"
+    name: str = f"nltk-{VERSION}:self"
 
     def split(self, text: str, language: str) -> list[Span]:
         punkt = require("nltk.tokenize.punkt", install="maskdpo[nltk]", purpose="the splitter nltk")

@@ -6,7 +6,7 @@ from typing import Any
 
 from maskdpo.errors import UserError
 from maskdpo.extras import require
-from maskdpo.text.splitters.base import BlockSplitter
+from maskdpo.text.splitters.base import VERSION, BlockSplitter
 
 
 def spacy_splitter(pipeline: str = "") -> BlockSplitter:
@@ -17,9 +17,9 @@ def spacy_splitter(pipeline: str = "") -> BlockSplitter:
     """
     if not pipeline:
         _blank("en")  # a missing package is an error now, not at the first answer
-        return BlockSplitter("spacy", lambda prose, language: _ends(_blank(language), prose))
+        return BlockSplitter(f"spacy-{VERSION}", lambda prose, language: _ends(_blank(language), prose))
     nlp = _trained(pipeline)
-    return BlockSplitter(f"spacy:{pipeline}", lambda prose, _: _ends(nlp, prose))
+    return BlockSplitter(f"spacy-{VERSION}:{pipeline}", lambda prose, _: _ends(nlp, prose))
 
 
 def _ends(nlp: Any, prose: str) -> list[int]:
