@@ -502,15 +502,17 @@ def push_dataset(
     Args:
         repo: ``user/name``, or ``name`` for your own account.
         license: by its id on the Hub, such as ``cc-by-4.0``.
-        settings: ``agreement``, ``private`` and ``overwrite_schema``.
+        settings: ``agreement``, ``decisions`` (files) and ``names``, ``private`` and ``overwrite_schema``.
     """
-    from maskdpo.dataset.hub.push import push
+    from maskdpo.dataset.hub.push import People, push
     from maskdpo.dataset.hub.settings import PushSettings
+    from maskdpo.people.publish import published
 
     if "dry_run" in settings:
         raise UserError("`dry_run` is for the command `maskdpo push`")
     with as_files(prompts=(prompts, Prompt), annotations=(annotations, Annotation), pairs=(pairs, Pair)) as files:
-        return push(load_settings(PushSettings, {**files, "repo": repo, "license": license, **settings}))
+        loaded = load_settings(PushSettings, {**files, "repo": repo, "license": license, **settings})
+        return push(loaded, People(*published(loaded.decisions, names=loaded.names)))
 
 
 def _records(given: File | Iterable[R], kind: type[R]) -> Iterable[R]:

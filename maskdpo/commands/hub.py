@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from maskdpo import console
 from maskdpo.dataset.hub.settings import PushSettings
+from maskdpo.errors import UserError
 
 if TYPE_CHECKING:
     from maskdpo.dataset.hub.data import Contents
@@ -15,13 +16,17 @@ def push(settings: PushSettings) -> None:
     Data and card come in one commit; repeat the command after a failure. The token is $HF_TOKEN, or that of
     `hf auth login`. docs/hub.md shows how to read it back.
     """
+    from maskdpo.dataset.hub.push import People, write_folder
     from maskdpo.dataset.hub.push import push as run
-    from maskdpo.dataset.hub.push import write_folder
+    from maskdpo.people.publish import published
 
+    if settings.names and not settings.decisions:
+        raise UserError("`names` goes with `decisions`, whose reviewers it names")
+    people = People(*published(settings.decisions, names=settings.names))
     if settings.dry_run:
-        _show(f"push (dry run) -> {settings.dry_run}", write_folder(settings, settings.dry_run))
+        _show(f"push (dry run) -> {settings.dry_run}", write_folder(settings, settings.dry_run, people))
         return
-    done = run(settings)
+    done = run(settings, people)
     _show(f"push -> {done.repo} ({'private' if done.private else 'public'})", done.contents)
     if done.commit is None:
         console.say(f"{done.repo}: nothing has changed, so there is no commit")

@@ -21,9 +21,14 @@ from typing import Any, NamedTuple, cast
 from maskdpo.errors import InputError, UserError
 from maskdpo.hub import client
 from maskdpo.io.tables import column_names, is_table, read_rows, saved_files
-from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt, Response
+from maskdpo.schemas import Annotation, Decision, FileRecord, Pair, Prompt, Response
 
-CONFIGS: dict[str, type[FileRecord]] = {"pairs": Pair, "annotations": Annotation, "prompts": Prompt}
+CONFIGS: dict[str, type[FileRecord]] = {
+    "pairs": Pair,
+    "annotations": Annotation,
+    "prompts": Prompt,
+    "decisions": Decision,
+}
 """The configs of a dataset with their record types, the default config first."""
 SPLITS = ("train", "test")
 HUB = "hub:"

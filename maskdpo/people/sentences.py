@@ -78,13 +78,22 @@ def _most(given: Sequence[T]) -> list[T]:
 
 
 def decided_sentences(files: Iterable[Path]) -> list[Decided]:
-    """All sentences with a decision that counts, in the order in which they were first decided.
+    """The sentences that were decided in these files.
 
     Raises:
         UserError: bad input, or no decision that counts.
     """
+    found = decided(read_decisions(files))
+    if not any(sentence.by_reviewer or sentence.settled for sentence in found):
+        names = ", ".join(map(str, files))
+        raise UserError(f"{names}: there is no label in these decisions, or each was undone or skipped")
+    return found
+
+
+def decided(decisions: Iterable[Decision]) -> list[Decided]:
+    """All sentences with a decision that counts, in the order in which they were first decided."""
     found: dict[tuple[str, str, int, int], Decided] = {}
-    for one in standing(read_decisions(files)):
+    for one in standing(decisions):
         sentence = found.setdefault((one.answer_id, one.response, one.start, one.end), Decided(one))
         if one.act == "skip":
             sentence.skipped_by.add(one.reviewer)
@@ -92,9 +101,6 @@ def decided_sentences(files: Iterable[Path]) -> list[Decided]:
             sentence.settled = one
         else:
             sentence.by_reviewer[one.reviewer] = one
-    if not any(sentence.by_reviewer or sentence.settled for sentence in found.values()):
-        names = ", ".join(map(str, files))
-        raise UserError(f"{names}: there is no label in these decisions, or each was undone or skipped")
     return list(found.values())
 
 

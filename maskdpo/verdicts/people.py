@@ -34,6 +34,26 @@ def _timed(file: Path) -> Iterator[tuple[datetime, Located[Decision]]]:
         yield latest, item
 
 
+def without_names(decisions: Iterable[Decision]) -> list[Decision]:
+    """The same decisions with numbers in place of the names of reviewers: 1 is who decided first. The ids of decisions,
+    which may hold names, are numbers too."""
+    every = list(decisions)
+    people = [name for one in every for name in (one.reviewer, *one.adjudicates)]
+    number = {name: f"reviewer-{i}" for i, name in enumerate(dict.fromkeys(people), 1)}
+    ids = {one.id: f"decision-{i}" for i, one in enumerate(every, 1)}
+    return [
+        one.model_copy(
+            update={
+                "id": ids[one.id],
+                "reviewer": number[one.reviewer],
+                "adjudicates": [number[name] for name in one.adjudicates],
+                "undoes": ids.get(one.undoes, "decision-0") if one.undoes else None,
+            }
+        )
+        for one in every
+    ]
+
+
 def standing(decisions: Iterable[Decision]) -> list[Decision]:
     """The decisions that count, labels and skips, in their order.
 

@@ -5,7 +5,7 @@ Building it again replaces the text between the marks and the keys that maskdpo 
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from maskdpo.dataset.hub.data import Contents
 from maskdpo.dataset.hub.figures import histogram
 from maskdpo.dataset.hub.origin import Origin
 from maskdpo.errors import InputError
+from maskdpo.html.render import SummaryTable
 from maskdpo.hub.card import CARD, card_template, join_card, split_card
+from maskdpo.io import CONFIGS
 from maskdpo.redact import line_without_paths, without_paths
 from maskdpo.run_record import sha256_of
 from maskdpo.schemas import JudgeInfo, Label, Status
@@ -39,13 +41,14 @@ MEANINGS = {
 
 def build_card(
     before: str, *, repo: str, license: str, contents: Contents, origin: Origin, agreement: Mapping[str, Any] | None,
-    folder: Path,
+    folder: Path, people: Sequence[SummaryTable] = (),
 ) -> str:  # fmt: skip
     """The README.md for the data in ``folder``.
 
     Args:
         before: the earlier card, or an empty text.
         agreement: the result of ``read_agreement``.
+        people: how far people agree.
     """
     head, body = split_card(before)
     head |= {
@@ -58,7 +61,7 @@ def build_card(
         "dataset_info": _by_config(head, "dataset_info", features.dataset_info(contents, folder)),
     }
     head.setdefault("pretty_name", repo.rpartition("/")[2])
-    generated = f"{BEGIN}\n\n{_render(repo, contents, origin, agreement)}\n{END}\n"
+    generated = f"{BEGIN}\n\n{_render(repo, contents, origin, agreement, people)}\n{END}\n"
     return join_card(head, _place(body, generated, title=head["pretty_name"]))
 
 
@@ -120,11 +123,16 @@ def _joined(head: Mapping[str, Any], key: str, ours: Iterable[str]) -> list[str]
 def _by_config(head: Mapping[str, Any], key: str, ours: list[dict[str, Any]] | dict[str, Any]) -> list[dict[str, Any]]:
     """The configs of maskdpo, then those that others have added to the card."""
     made = ours if isinstance(ours, list) else [ours]
-    names = [config["config_name"] for config in made]
-    return [*made, *(config for config in _listed(head, key, dict) if config.get("config_name") not in names)]
+    return [*made, *(config for config in _listed(head, key, dict) if config.get("config_name") not in CONFIGS)]
 
 
-def _render(repo: str, contents: Contents, origin: Origin, agreement: Mapping[str, Any] | None) -> str:
+def _render(
+    repo: str,
+    contents: Contents,
+    origin: Origin,
+    agreement: Mapping[str, Any] | None,
+    people: Sequence[SummaryTable],
+) -> str:
     figures = contents.figures
     filters: dict[str, Callable[..., str]] = {"cell": _cell, "fenced": _fenced, "figure": _figure}
     filters |= {"line_without_paths": line_without_paths, "without_paths": without_paths}
@@ -146,6 +154,7 @@ def _render(repo: str, contents: Contents, origin: Origin, agreement: Mapping[st
         "share": missing.total() / sentences if sentences else 0.0,
         "histogram": "\n".join(histogram(figures.scores)),
         "agreement": agreement,
+        "people": people,
         "judges": [(_judge(judge), n) for judge, n in sorted(figures.judges.items(), key=lambda item: str(item[0]))],
         "samplings": sorted(figures.samplings.items()),
         "origin": origin,

@@ -1,7 +1,7 @@
 """The Parquet files of a dataset, written in one pass over each input that also counts the figures of the card."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from maskdpo.io.parquet import TableWriter, is_chat
 from maskdpo.io.sources import dataset_of
 from maskdpo.redact import without_paths
 from maskdpo.run_record import meta_file, read_meta
-from maskdpo.schemas import Annotation, Pair, Prompt
+from maskdpo.schemas import Annotation, Decision, Pair, Prompt
 
 SHARD_BYTES = 256 * 1024 * 1024
 """A file of at least this size is followed by another one."""
@@ -68,15 +68,18 @@ class Contents:
 Write = Callable[[Split, Located[Any]], None]
 
 
-def write_data(folder: Path, files: Files) -> Contents:
-    """Write ``CONFIG/SPLIT-*.parquet`` for all configs into a folder. Memory grows only with ids and topics."""
+def write_data(folder: Path, files: Files, decisions: Sequence[Decision] = ()) -> Contents:
+    """Write ``CONFIG/SPLIT-*.parquet`` for all configs into a folder. Memory grows only with ids, topics and decisions.
+
+    Without decisions there is no config of them.
+    """
     for file in files:
         if dataset_of(file) is not None:
             raise InputError("is a dataset already; push takes JSONL or Parquet files", path=file)
     left_out = test_file(files.pairs)
     if left_out.exists() and files.test_pairs is None:
         warn(f"{left_out.name} is left out: no record beside {files.pairs.name} says that build-pairs has made both")
-    parts = {config: ConfigSummary() for config in CONFIGS}
+    parts = {config: ConfigSummary() for config in CONFIGS if config != "decisions" or decisions}
     figures = Figures()
     topics = _topics(files)
     known = {
@@ -98,6 +101,10 @@ def write_data(folder: Path, files: Files) -> Contents:
                 _check_prompt_id(answer, known)
                 write(known[answer.record.prompt_id].split, answer)
                 figures.add_annotation(answer.record, known[answer.record.prompt_id].language)
+        if decisions:
+            with shards(folder, "decisions", parts["decisions"], bar) as write:
+                for decision in _decisions(decisions, known):
+                    write(known[decision.record.prompt_id].split, decision)
     return Contents(parts, figures)
 
 
@@ -114,6 +121,15 @@ def _without_paths(answers: Iterator[Located[Annotation]]) -> Iterator[Located[A
             paths.add(model)
         judge = judge and judge.model_copy(update={"model": without_paths(judge.model)})
         yield answer._replace(record=record.model_copy(update={"model": without_paths(record.model), "judge": judge}))
+
+
+def _decisions(decisions: Sequence[Decision], known: dict[str, PromptInfo]) -> Iterator[Located[Decision]]:
+    """Decisions on answers to the published prompts, without the paths of this machine."""
+    for number, one in enumerate(decisions, 1):
+        if one.prompt_id not in known:
+            raise UserError(f"decision {one.id!r}: no prompt has the id {one.prompt_id!r}")
+        judge = one.judge and one.judge.model_copy(update={"model": without_paths(one.judge.model)})
+        yield Located(one.model_copy(update={"judge": judge}), Path("decisions"), number)
 
 
 def _check_prompt_id(item: Located[Pair] | Located[Annotation], known: dict[str, PromptInfo]) -> None:

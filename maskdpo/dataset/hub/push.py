@@ -3,9 +3,10 @@
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from maskdpo.dataset.hub import features
 from maskdpo.dataset.hub.card import BEGIN, build_card, read_agreement, read_card
@@ -13,11 +14,13 @@ from maskdpo.dataset.hub.data import Contents, Files, write_data
 from maskdpo.dataset.hub.origin import origin_of
 from maskdpo.dataset.hub.settings import PushSettings
 from maskdpo.errors import InputError, UserError
+from maskdpo.html.render import SummaryTable
 from maskdpo.hub import client
 from maskdpo.hub.card import CARD
 from maskdpo.hub.client import hub_errors
 from maskdpo.hub.push import check_name, commit, full_name
 from maskdpo.io import CONFIGS, sha256
+from maskdpo.schemas import Decision
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -52,7 +55,17 @@ class PushResult:
     deleted: int
 
 
-def write_folder(settings: PushSettings, folder: Path) -> Contents:
+class People(NamedTuple):
+    """What people have decided, and how far they agree, for the card."""
+
+    decisions: Sequence[Decision] = ()
+    agreement: Sequence[SummaryTable] = ()
+
+
+NOBODY = People()
+
+
+def write_folder(settings: PushSettings, folder: Path, people: People = NOBODY) -> Contents:
     """Write the folder that would be pushed.
 
     An existing folder must be one that this function wrote; what people wrote into its card is kept, also by the next
@@ -67,19 +80,20 @@ def write_folder(settings: PushSettings, folder: Path) -> Contents:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         made = Path(temporary)
-        contents = _build(settings, made, before)
+        contents = _build(settings, made, before, people)
         folder.mkdir(exist_ok=True)
         if card.exists():
             card.replace(aside)
         for config in CONFIGS:
             shutil.rmtree(folder / config, ignore_errors=True)
-            (made / config).rename(folder / config)
+            if (made / config).is_dir():
+                (made / config).rename(folder / config)
         (made / CARD).replace(card)
         aside.unlink(missing_ok=True)
     return contents
 
 
-def push(settings: PushSettings) -> PushResult:
+def push(settings: PushSettings, people: People = NOBODY) -> PushResult:
     """Write the data into a temporary folder, compare them with those on the Hub, and commit the differences.
 
     Files that were uploaded before a failure are not uploaded again when the command is repeated.
@@ -94,7 +108,7 @@ def push(settings: PushSettings) -> PushResult:
         _check_visibility(repo, remote, settings.private)
     with tempfile.TemporaryDirectory(prefix="maskdpo-push-") as temporary:
         folder = Path(temporary)
-        contents = _build(settings, folder, remote.card if remote else "", repo=repo)
+        contents = _build(settings, folder, remote.card if remote else "", people, repo=repo)
         if remote is not None and not settings.overwrite_schema:
             _check_schema(repo, remote, contents)
         files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
@@ -114,11 +128,11 @@ def push(settings: PushSettings) -> PushResult:
     return PushResult(repo, contents, private, url, len(changed), len(stale))
 
 
-def _build(settings: PushSettings, folder: Path, before: str, *, repo: str | None = None) -> Contents:
+def _build(settings: PushSettings, folder: Path, before: str, people: People, *, repo: str | None = None) -> Contents:
     data = Files(settings.prompts, settings.annotations, settings.pairs)
     agreement = read_agreement(settings.agreement, data.annotations) if settings.agreement else None
     origin = origin_of(data)
-    contents = write_data(folder, data)
+    contents = write_data(folder, data, people.decisions)
     card = build_card(
         before,
         repo=repo or settings.repo,
@@ -126,6 +140,7 @@ def _build(settings: PushSettings, folder: Path, before: str, *, repo: str | Non
         contents=contents,
         origin=origin,
         agreement=agreement,
+        people=people.agreement,
         folder=folder,
     )
     (folder / CARD).write_text(card, encoding="utf-8")

@@ -14,6 +14,15 @@ class PushSettings(Settings):
     pairs: Annotated[Path, Option("Pair records; NAME.test.jsonl beside them is the test split.", argument=True)]
     repo: Annotated[str, Option("The dataset on the Hub: `user/name`, or `name` for your own account.")]
     license: Annotated[str, Option("Licence of the data, by its id on the Hub: `cc-by-4.0`, `apache-2.0` ...")]
+    decisions: Annotated[
+        tuple[Path, ...],
+        Option(
+            "Also publish the decisions of people behind the gold labels, and how far they agree; repeat the option "
+            "for more files.",
+            metavar="DECISIONS",
+        ),
+    ] = ()
+    names: Annotated[bool, Option("With `--decisions`: publish the names of reviewers, not numbers.")] = False
     agreement: Annotated[
         Path | None, Option("What `evaluate ANNOTATIONS --gold GOLD --json FILE` wrote, for the card.")
     ] = None

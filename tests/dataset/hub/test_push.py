@@ -62,8 +62,10 @@ class World:
         done = self.forks.run("forking:run_code", code, cwd=self.folder, env=self.env)
         assert done.code == 0, done.err
 
-    def push(self, files: RecordFiles, *more: str, repo: str = "me/facts", **env: str | None) -> Done:
-        return self.maskdpo("push", *files.arguments, "--repo", repo, "--license", "cc-by-4.0", *more, **env)
+    def push(
+        self, files: RecordFiles, *more: str, repo: str = "me/facts", license: str = "cc-by-4.0", **env: str | None
+    ) -> Done:
+        return self.maskdpo("push", *files.arguments, "--repo", repo, "--license", license, *more, **env)
 
     def pushes(self, files: RecordFiles, *more: str, repo: str = "me/facts") -> Done:
         done = self.push(files, *more, repo=repo)
@@ -323,7 +325,7 @@ def test_what_cannot_be_reached_or_named_is_told_so(world: World, files: RecordF
     offline = world.refuses(files, HF_HUB_OFFLINE="1")
     assert offline == "--repo me/facts: the Hub may not be asked, HF_HUB_OFFLINE is set"
     assert world.refuses(files, repo="me/a b").startswith("--repo me/a b: Repo id must use alphanumeric chars")
-    licence = world.push(files, "--license", "cc-by-9.0")
+    licence = world.push(files, license="cc-by-9.0")
     assert licence.code == 2
     assert 'error: pushing to me/facts: Invalid metadata in README.md. - "license" must be one of' in licence.err
 
