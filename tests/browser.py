@@ -22,11 +22,12 @@ class Browser:
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
-    def open(self, path: Path, width: int = 1300, height: int = 900) -> None:
+    def open(self, page: Path | str, width: int = 1300, height: int = 900) -> None:
+        """Open a file or an address."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.get("about:blank")
-        self.driver.get(path.as_uri())
+        self.driver.get(page if isinstance(page, str) else page.as_uri())
         self.until(lambda: self.js("return document.documentElement.dataset.ready === 'yes'"))
 
     def js(self, script: str, *args: Any) -> Any:

@@ -14,12 +14,14 @@ import numpy as np
 
 from maskdpo.errors import UserError
 from maskdpo.review.others import Others
-from maskdpo.schemas import WITHOUT_CLAIM, Annotation, JudgeInfo, Prompt, Queue, Sentence, Status
+from maskdpo.schemas import WITHOUT_CLAIM, Annotation, JudgeInfo, Kind, Prompt, Queue, Sentence, Status
 from maskdpo.verdicts.decision import classes
 
 Draw = np.random.Generator
 T = TypeVar("T")
 UNLABELLED = "not judged"
+NOT_ASKED = WITHOUT_CLAIM | {Kind.FRAGMENT}
+"""Kinds of sentences that no judge is asked about, and people neither."""
 
 
 class Candidate(NamedTuple):
@@ -62,7 +64,7 @@ class ReviewQueue:
         """
         if not self.chances:
             return None
-        drawn = [self.chances[stratum_of(one)] for one in sentences if one.kind not in WITHOUT_CLAIM]
+        drawn = [self.chances[stratum_of(one)] for one in sentences if one.kind not in NOT_ASKED]
         return drawn[0] if len(drawn) == 1 else 1.0 - math.prod(1.0 - chance for chance in drawn)
 
 
@@ -87,14 +89,14 @@ def certainty(sentence: Sentence, judge: JudgeInfo | None) -> float | None:
 def candidates(
     annotations: Iterable[Annotation], prompts: Mapping[str, Prompt], others: Others | None = None
 ) -> list[Candidate]:
-    """The population. Headings and code state nothing to check and are not in it."""
+    """The population. Headings, code and torn ends are not in it: no judge was asked about them."""
     topics: dict[str, str] = {}
     found = []
     for annotation in annotations:
         prompt_id = annotation.prompt_id
         topic = topics.setdefault(prompt_id, topics.get(prompt_id) or prompts[prompt_id].shared_topic)
         for one in annotation.sentences:
-            if one.kind not in WITHOUT_CLAIM:
+            if one.kind not in NOT_ASKED:
                 differ = others.who_differ(annotation, one) if others else None
                 sure = certainty(one, annotation.judge)
                 found.append(Candidate(annotation.id, one.start, stratum_of(one), topic, sure, differ))

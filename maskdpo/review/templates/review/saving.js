@@ -33,7 +33,7 @@ const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 /** Send all that is pending, in order, until it has arrived; without any, only ask what other pages have done. */
 async function send() {
   if (sending) return;
-  sending = true;
+  setSending(true);
   for (let pause = 300; ; pause = Math.min(5000, pause * 2)) {
     try {
       do await exchange(pending.slice(0, AT_ONCE));
@@ -46,7 +46,11 @@ async function send() {
       await wait(pause);
     }
   }
-  sending = false;
+  setSending(false);
+}
+function setSending(yes) {
+  sending = yes;
+  document.documentElement.dataset.saved = yes ? "no" : "yes";
 }
 async function exchange(acts) {
   const now = Date.now();

@@ -48,7 +48,7 @@ function join(step) {
   const index =
     step > 0 ? spans.findIndex(([b]) => b >= place.e) : spans.findLastIndex(([, e]) => e <= place.b);
   const [b, e, kind] = spans[index] || [];
-  if (index < 0 || WITHOUT_CLAIM.includes(kind)) return tell("There is no sentence to join with on that side.");
+  if (index < 0 || NOT_ASKED.includes(kind)) return tell("There is no sentence to join with on that side.");
   reshape(place, [[Math.min(b, place.b), Math.max(e, place.e)], ...pieces(place.item).slice(1).filter(([from]) => from >= e)]);
 }
 function startSplit() {

@@ -11,7 +11,7 @@ const CHOICES = [
   ["3", "unverifiable", "Not in the reference", "the reference neither supports nor contradicts something in it"],
   ["4", "no_fact", "Nothing to check", "an opinion, a question, a transition"],
 ];
-const WITHOUT_CLAIM = ["heading", "code"];
+const NOT_ASKED = ["heading", "code", "fragment"];
 
 let queue = { items: [], reviewer: "", of: 0, queue: "", run: "" };
 const answers = new Map(); // number: what the server has told of the answer, with {map} of its characters
