@@ -239,6 +239,8 @@ class JudgeInfo(Record):
     splitter: str | None = None
     template_options: str | None = None
     """The options of the chat template of the judge's model, as JSON with sorted keys."""
+    extra: str | None = None
+    """Further fields of the requests to the judge's model (``--extra``), as JSON with sorted keys."""
     calibration: str | None = None
     """The hash of the calibration (``verdicts.decision.Calibration``) that made the labels and confidences."""
     min_confidence: Fraction | None = None
