@@ -41,7 +41,7 @@ MAX_FIRST_FAILURES = 8
 """After this many API errors without a success, every request is expected to fail."""
 REFUSED = {
     "n": "gives one completion per call: asking for them one by one",
-    "max_tokens": "knows `max_tokens` as 'max_completion_tokens': going on with this name",
+    "max_tokens": "takes 'max_tokens' as 'max_completion_tokens': going on with this name",
     SYSTEM: "takes no system message: going on with it put before the first user message",
 }
 """What is said of some of the fields that a server refuses."""
