@@ -188,7 +188,8 @@ def annotate_responses(
         if loaded.summary or loaded.retry_failed or loaded.restart:
             raise UserError("`summary`, `retry_failed` and `restart` go with `out`")
         known = {prompt.id: prompt for prompt in _records(prompts, Prompt)}
-        return stream_annotations(known, _records(responses, Response), made, cut, rule=rule)
+        answers = _records(responses, Response)
+        return stream_annotations(known, answers, made, cut, rule=rule, missing_reference=loaded.missing_reference)
     return annotate(
         kept_as_file(prompts, Prompt, Path(f"{out}.prompts.jsonl")),
         kept_as_file(responses, Response, Path(f"{out}.responses.jsonl")),
@@ -200,6 +201,7 @@ def annotate_responses(
         summary=loaded.summary,
         options=loaded.own_options(),
         rule=rule,
+        missing_reference=loaded.missing_reference,
     )
 
 

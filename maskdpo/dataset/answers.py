@@ -58,6 +58,8 @@ def read_candidates(
 
 
 def _candidate(answer: Annotation, prompt_id: str, line: int, options: PairOptions) -> Candidate | DroppedAnswer:
+    if answer.lacked_reference:
+        return DroppedAnswer.NO_REFERENCE
     counts = answer.counts
     weighted = by_confidence(answer.whole_sentences) if options.confidence_weighted else WeightedCounts(*counts)
     score = score_of(weighted, options.score)

@@ -1,6 +1,6 @@
 """``maskdpo evaluate``: all figures of a file of annotations, or of two."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,11 +109,18 @@ def _read(
     file: Path, prompts: dict[str, Prompt] | None, judges: dict[Path, set[JudgeInfo | None]] | None = None
 ) -> Iterator[Annotation]:
     """The annotations, whose judges are added to ``judges``. With prompts, every answer must have a prompt: a topic is
-    never guessed."""
+    never guessed. Answers that lacked a reference to judge them by are left out, for they say nothing of the model."""
     noted = judges.setdefault(file, set()) if judges is not None else set()
+    read = lacked = 0
     for annotation in read_records(file, Annotation) if prompts is None else read_answers(file, Annotation, prompts):
         noted.add(annotation.judge)
-        yield annotation
+        read, lacked = read + 1, lacked + annotation.lacked_reference
+        if not annotation.lacked_reference:
+            yield annotation
+    if read == lacked:
+        raise InputError("no answer was judged: all prompts lacked a reference (no_reference)", path=file)
+    if lacked:
+        warn(f"{file}: {lacked:,} of {read:,} answers are left out: their prompts had no reference (no_reference)")
 
 
 def _read_gold(file: Path, judged: Path, judges: set[JudgeInfo | None]) -> Gold:
@@ -193,5 +200,5 @@ def _powered(
 
 
 def _sums(file: Path, gold: Gold, settings: EvaluateSettings, prompts: dict[str, Prompt] | None) -> dict[str, Array]:
-    answers: Iterable[Annotation] = read_records(file, Annotation)
+    answers = (answer for answer in read_records(file, Annotation) if not answer.lacked_reference)
     return topic_sums(answers, gold, _topics(prompts), settings.gold_drawn)
