@@ -8,7 +8,9 @@ Every function raises ``UserError`` for what the caller can put right, in words 
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
@@ -123,9 +125,12 @@ def sample_responses(
     loaded = load_settings(SampleSettings, given)
     backend = make(name, loaded) if isinstance(model, str) else model
     if out is None:
-        return stream_responses(_records(prompts, Prompt), backend, loaded.sampling(), raw=loaded.raw)
+        asked = islice(_records(prompts, Prompt), loaded.limit)
+        return stream_responses(asked, backend, loaded.sampling(), raw=loaded.raw)
     file = kept_as_file(prompts, Prompt, Path(f"{out}.prompts.jsonl"))
-    return sample(file, Path(out), backend, loaded.sampling(), raw=loaded.raw, restart=loaded.restart)
+    return sample(
+        file, Path(out), backend, loaded.sampling(), raw=loaded.raw, restart=loaded.restart, limit=loaded.limit
+    )
 
 
 @overload
@@ -188,8 +193,8 @@ def annotate_responses(
         if loaded.summary or loaded.retry_failed or loaded.restart:
             raise UserError("`summary`, `retry_failed` and `restart` go with `out`")
         known = {prompt.id: prompt for prompt in _records(prompts, Prompt)}
-        answers = _records(responses, Response)
-        return stream_annotations(known, answers, made, cut, rule=rule, missing_reference=loaded.missing_reference)
+        answers = islice(_records(responses, Response), loaded.limit)
+        return stream_annotations(known, answers, made, cut, rule=rule)
     return annotate(
         kept_as_file(prompts, Prompt, Path(f"{out}.prompts.jsonl")),
         kept_as_file(responses, Response, Path(f"{out}.responses.jsonl")),
@@ -198,10 +203,10 @@ def annotate_responses(
         cut,
         restart=loaded.restart,
         retry_failed=loaded.retry_failed,
+        limit=loaded.limit,
         summary=loaded.summary,
         options=loaded.own_options(),
         rule=rule,
-        missing_reference=loaded.missing_reference,
     )
 
 
@@ -272,15 +277,23 @@ def relabel_annotations(
 
 @overload
 def build_pairs(
-    prompts: File | Iterable[Prompt], annotations: File | Iterable[Annotation], *, out: None = None, **settings: Any
+    prompts: File | Iterable[Prompt],
+    annotations: File | Sequence[File] | Iterable[Annotation],
+    *,
+    out: None = None,
+    **settings: Any,
 ) -> BuiltPairs: ...
 @overload
 def build_pairs(
-    prompts: File | Iterable[Prompt], annotations: File | Iterable[Annotation], *, out: File, **settings: Any
+    prompts: File | Iterable[Prompt],
+    annotations: File | Sequence[File] | Iterable[Annotation],
+    *,
+    out: File,
+    **settings: Any,
 ) -> "PairStats": ...
 def build_pairs(
     prompts: File | Iterable[Prompt],
-    annotations: File | Iterable[Annotation],
+    annotations: File | Sequence[File] | Iterable[Annotation],
     *,
     out: File | None = None,
     **settings: Any,
@@ -288,6 +301,7 @@ def build_pairs(
     """Build preference pairs that keep the labels of their sentences: ``maskdpo build-pairs``.
 
     Args:
+        annotations: a path, several paths, or records.
         out: pair records; pairs of held-out topics go to ``NAME.test.jsonl`` beside this file.
         settings: of ``dataset.options.PairOptions``, such as ``strategy``, ``score``, ``min_margin`` or ``test_size``.
 
@@ -301,7 +315,7 @@ def build_pairs(
     options = load_settings(PairOptions, settings)
     with (
         as_file(prompts, Prompt, name="prompts") as asked,
-        as_file(annotations, Annotation, name="annotations") as labelled,
+        _files_of(annotations, Annotation, name="annotations") as labelled,
         tempfile.TemporaryDirectory() as folder,
     ):
         pairs = Path(folder) / "pairs.jsonl" if out is None else Path(out)
@@ -373,6 +387,16 @@ def train_judge(
     return train(loaded, by_classifier)
 
 
+@contextmanager
+def _files_of(given: Any, kind: type[R], *, name: str) -> Iterator[list[Path]]:
+    """The paths that are given, or a file that holds the records meanwhile."""
+    if files := _several(given):
+        yield files
+        return
+    with as_file(given, kind, name=name) as file:
+        yield [file]
+
+
 def _several(given: Any) -> list[Path]:
     """The paths that are given; none where records are."""
     if isinstance(given, str | Path):
@@ -414,7 +438,7 @@ def _encoder(tokenizer: "PreTrainedTokenizerBase", template: str, settings: str)
 
 
 def evaluate_annotations(
-    annotations: File | Iterable[Annotation],
+    annotations: File | Sequence[File] | Iterable[Annotation],
     *,
     prompts: File | Iterable[Prompt] | None = None,
     gold: File | Iterable[Annotation] | None = None,
@@ -422,17 +446,20 @@ def evaluate_annotations(
     compare: File | Iterable[Annotation] | None = None,
     compare_gold: File | Iterable[Annotation] | None = None,
     length_penalty: int | None = None,
+    limit: int | None = None,
     seed: int = 0,
 ) -> "Evaluation":
     """Count right, wrong, no-fact and not-judged sentences per answer: ``maskdpo evaluate``.
 
     Args:
+        annotations: a path, several paths, or records.
         prompts: for the topics, over which the intervals are drawn.
         gold: annotations with human labels, with which the labels are compared.
         gold_drawn: how they were drawn, for prediction-powered estimates: ``recorded``, with the probability in
             ``inclusion`` of each sentence, or ``random``, all with the same probability.
         compare: annotations of another model (after), to set beside these (before).
         compare_gold: human labels of ``compare``; without it those of ``gold``, by id and text.
+        limit: read only so many annotations, the first ones.
         length_penalty: gamma of FActScore's precision (arXiv 2305.14251); None leaves the figure out.
 
     Returns:
@@ -441,15 +468,17 @@ def evaluate_annotations(
     from maskdpo.evaluate.evaluation import evaluate_files
     from maskdpo.evaluate.settings import EvaluateSettings
 
-    with as_files(
-        annotations=(annotations, Annotation),
-        prompts=(prompts, Prompt),
-        gold=(gold, Annotation),
-        compare=(compare, Annotation),
-        compare_gold=(compare_gold, Annotation),
-    ) as files:
-        given = {"gold_drawn": gold_drawn, "length_penalty": length_penalty, "seed": seed}
-        return evaluate_files(load_settings(EvaluateSettings, {**files, **given}))
+    with (
+        _files_of(annotations, Annotation, name="annotations") as labelled,
+        as_files(
+            prompts=(prompts, Prompt),
+            gold=(gold, Annotation),
+            compare=(compare, Annotation),
+            compare_gold=(compare_gold, Annotation),
+        ) as files,
+    ):
+        given = {"gold_drawn": gold_drawn, "length_penalty": length_penalty, "seed": seed, "limit": limit}
+        return evaluate_files(load_settings(EvaluateSettings, {"annotations": labelled, **files, **given}))
 
 
 def write_report(

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -169,6 +169,11 @@ def invoked_as(command_line: str, arguments: Mapping[str, Any]) -> Iterator[None
         yield
     finally:
         _invocation.reset(token)
+
+
+def by_role(role: str, files: Sequence[Path]) -> dict[str, Path]:
+    """Several inputs of one role, as ``Run`` takes them: ``role``, ``role-2`` and so on."""
+    return {role if i == 1 else f"{role}-{i}": file for i, file in enumerate(files, 1)}
 
 
 class OtherSettings(UserError):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from maskdpo.backends.base import Backend, Reply, Request, Sampling, told
+from maskdpo.backends.base import Backend, Reply, Request, Sampling
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.console import progress, warn
 from maskdpo.errors import UserError
@@ -20,7 +20,7 @@ from maskdpo.io.append import sole_writer
 from maskdpo.prompt_date import fix_date
 from maskdpo.run_record import Run, meta_file, recorded_option, set_aside
 from maskdpo.schemas import Message, Prompt, Response
-from maskdpo.settings import Model, Option, PromptsFile, Restart, Seed
+from maskdpo.settings import Limit, Model, Option, PromptsFile, Restart, Seed
 
 
 class SampleSettings(BackendSettings):
@@ -40,6 +40,7 @@ class SampleSettings(BackendSettings):
         BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
         Option(r"A text that ends an answer; repeat the option for more. \n is a newline.", metavar="TEXT"),
     ] = ()
+    limit: Limit = None
     raw: Annotated[
         bool, Option("Send prompts as they are, without a chat template (base models, few-shot prompts).")
     ] = False
@@ -77,6 +78,7 @@ def sample(
     *,
     raw: bool = False,
     restart: bool = False,
+    limit: int | None = None,
 ) -> SampleStats:
     """Sample ``sampling.n`` responses per prompt and append them to ``out`` as they come. At the end the file has the
     order of ``prompts_file``.
@@ -84,6 +86,7 @@ def sample(
     Args:
         raw: send prompts as they are, without a chat template; every prompt must then be a string.
         restart: set an earlier output aside and start again; else its responses are kept and the missing ones added.
+        limit: answer only so many prompts, the first ones.
 
     Raises:
         UserError: bad input, an output that may not be continued, or a model that cannot answer.
@@ -91,7 +94,7 @@ def sample(
     refuse_overwriting(out, prompts_file)
     if raw and backend.template_options:
         raise UserError("`template_options` is for a chat template, and `raw` uses none")
-    prompts = {item.record.id: item.record for item in _checked(prompts_file, raw)}
+    prompts = {item.record.id: item.record for item in _checked(prompts_file, raw, limit)}
     with sole_writer(out):
         if restart:
             set_aside(out, meta_file(out))
@@ -159,16 +162,20 @@ def _options(backend: Backend, sampling: Sampling, raw: bool) -> dict[str, Any]:
         "stop": list(sampling.stop),
         "model": backend.model,
         "raw": raw,
-        **told(backend),
+        **_template_options(backend),
     }
+
+
+def _template_options(backend: Backend) -> dict[str, Any]:
+    return {"template_options": dict(backend.template_options)} if backend.template_options else {}
 
 
 def response_id(prompt_id: str, i: int) -> str:
     return f"{prompt_id}-{i}"
 
 
-def _checked(prompts_file: Path, raw: bool) -> Iterator[Located[Prompt]]:
-    for item in read_located(prompts_file, Prompt):
+def _checked(prompts_file: Path, raw: bool, limit: int | None) -> Iterator[Located[Prompt]]:
+    for item in read_located(prompts_file, Prompt, limit):
         if raw and not isinstance(item.record.prompt, str):
             raise item.error("prompt", "`raw` sends the prompt as it is, so it must be a string, not chat messages")
         yield item
@@ -186,8 +193,7 @@ def _responses(prompt_id: str, reply: Reply, backend: Backend, sampling: Samplin
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
         "raw": raw,
-        **told(backend),
-        **reply.sampling,
+        **_template_options(backend),
     }
     if backend.today is not None and not raw:
         how["prompt_date"] = backend.today.isoformat()

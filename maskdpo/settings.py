@@ -132,6 +132,18 @@ def records(config: Literal["prompts", "annotations", "pairs"]) -> BeforeValidat
     return BeforeValidator(lambda value: with_config(Path(value), config) if isinstance(value, str | Path) else value)
 
 
+def several(config: Literal["prompts", "annotations"]) -> BeforeValidator:
+    """One path or several, each to records of this kind."""
+
+    def read(given: Any) -> Any:
+        many = [given] if isinstance(given, str | Path) else given
+        if not isinstance(many, list | tuple):
+            return many
+        return tuple(with_config(Path(one), config) if isinstance(one, str | Path) else one for one in many)
+
+    return BeforeValidator(read)
+
+
 MODEL_HELP = "`smollm2` (the small model out of a PyPI wheel), a model folder, or a Hub id."
 DEVICE_HELP = "`cpu`, `cuda`, `cuda:1` (the second GPU) or `mps`. [default: the first of cuda, mps, cpu that is there]"
 TEMPLATE_OPTION_HELP = (
@@ -142,6 +154,12 @@ TEMPLATE_OPTION_HELP = (
 
 PromptsFile = Annotated[Path, records("prompts"), Option(f"Prompt records: {INPUT}.", argument=True)]
 AnnotationsFile = Annotated[Path, records("annotations"), Option(f"Annotation records: {INPUT}.", argument=True)]
+AnnotationsFiles = Annotated[
+    tuple[Path, ...],
+    Field(min_length=1),
+    several("annotations"),
+    Option(f"Annotation records, of one file or several: {INPUT}.", argument=True, metavar="ANNOTATIONS..."),
+]
 PairsFile = Annotated[Path, records("pairs"), Option(f"Pair records: {INPUT}.", argument=True)]
 OptionalPrompts = Annotated[
     Path | None,
@@ -152,6 +170,13 @@ Model = Annotated[str, Option(MODEL_HELP)]
 Restart = Annotated[bool, Option("Set an earlier output aside (.bak) and begin anew, instead of continuing.")]
 Seed = Annotated[
     int, Field(ge=0), Option("The same seed gives the same draws (rounding may differ with the size of the batch).")
+]
+Limit = Annotated[
+    int | None,
+    Field(ge=1),
+    Option(
+        "Only the first N records of the input, for a first try; the command without this option goes on.", metavar="N"
+    ),
 ]
 SummaryFile = Annotated[Path | None, Option("Also write the figures of the run to this file, as JSON.")]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from maskdpo.errors import InputError
-from maskdpo.io import Located, read_prompts, record_type, scan
+from maskdpo.io import Input, Located, files_of, read_prompts, record_type, scan
 from maskdpo.schemas import FileRecord, Message, Pair, Prompt
 from maskdpo.settings import Option, OptionalPrompts, Settings
 
@@ -16,9 +16,13 @@ from maskdpo.settings import Option, OptionalPrompts, Settings
 class ValidateSettings(Settings):
     """What ``maskdpo validate`` can be told."""
 
-    file: Annotated[Path, Option("Any record file (JSONL).", argument=True)]
+    files: Annotated[
+        tuple[Path, ...],
+        Field(min_length=1),
+        Option("Record files of one kind; an id may be in one of them only.", argument=True, metavar="FILE..."),
+    ]
     prompts: OptionalPrompts = None
-    limit: Annotated[int, Field(ge=1), Option("Errors to print before giving up.")] = 20
+    max_errors: Annotated[int, Field(ge=1), Option("Errors to print before giving up.")] = 20
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,22 @@ class Validation:
     """Whether there are more errors than these."""
 
 
-def validate_file(file: Path, prompts_file: Path | None, limit: int) -> Validation:
-    """Check every line: JSON, fields, ids, spans; with ``prompts_file`` also whether records fit their prompts."""
-    model = record_type(file)
+def validate_file(given: Input, prompts_file: Path | None, limit: int) -> Validation:
+    """Check every line: JSON, fields, ids, spans; with ``prompts_file`` also whether records fit their prompts.
+
+    Args:
+        given: one file, or several of one kind, which are checked as if they were one.
+        limit: the most errors to return.
+    """
+    first, *others = files_of(given)
+    model = record_type(first)
+    for file in others:
+        if (other := record_type(file)) is not model:
+            message = f"holds {other.__name__.lower()} records, and {first} {model.__name__.lower()} records"
+            raise InputError(f"{message}: check files of one kind at a time", path=file)
     prompts = read_prompts(prompts_file) if prompts_file else None
     valid, errors = 0, []
-    for item in scan(file, model):
+    for item in scan(given, model):
         found = [item] if isinstance(item, InputError) else list(_against_prompts(item, prompts))
         valid += not found
         errors += found

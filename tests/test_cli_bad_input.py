@@ -221,7 +221,7 @@ def test_files_in_each_others_place(world: World) -> None:
 def test_validate_shows_all_errors_up_to_the_limit(world: World) -> None:
     good = json.dumps(ROWS["prompts"][0])
     world.write("prompts", [good, *(f'{{"id": "x{i}"}}' for i in range(30)), "{"])
-    for option, shown in (("", 20), (" --limit 3", 3), (" --limit 99", 31)):
+    for option, shown in (("", 20), (" --max-errors 3", 3), (" --max-errors 99", 31)):
         result = world.run("validate {prompts}" + option)
         assert result.code == 2
         assert len(result.errors) == shown

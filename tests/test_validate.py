@@ -51,6 +51,17 @@ def test_good_files_of_every_kind(kind: str, jsonl: WriteJsonl) -> None:
     assert (found.kind, found.valid, found.errors, found.stopped) == (kind, 3, [], False)
 
 
+def test_several_files_are_checked_as_one(jsonl: WriteJsonl, tmp_path: Path) -> None:
+    one, other, third = (jsonl(f"{i}.jsonl", [PROMPT | {"id": name}]) for i, name in enumerate("abb"))
+    assert validate_file([one, other], None, 9).valid == 2
+    found = validate_file([one, other, third], None, 9)
+    assert [str(error) for error in found.errors] == [f"{third}:1: id: duplicate id 'b', first in {other}:1"]
+    with pytest.raises(
+        InputError, match=r"p\.jsonl: holds pair records, and .*0\.jsonl prompt records: check files of"
+    ):
+        validate_file([one, jsonl("p.jsonl", [PAIR])], None, 9)
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -168,11 +179,11 @@ def test_exit_codes_and_lines(jsonl: WriteJsonl) -> None:
     runner = CliRunner()
     assert runner.invoke(app, ["validate", str(jsonl("good.jsonl", [PROMPT]))]).exit_code == 0
     file = jsonl("bad.jsonl", [PROMPT, PROMPT, {"id": "x", "prompt": 3}, {"id": "y"}])
-    result = runner.invoke(app, ["validate", str(file), "--limit", "2"])
+    result = runner.invoke(app, ["validate", str(file), "--max-errors", "2"])
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
         f"error: {file}:2: id: duplicate id 'q', first on line 1",
         f"error: {file}:3: prompt: must be a string or a list",
     ]
     assert "(stopped after 2 errors)" in result.stdout
-    assert "(stopped" not in runner.invoke(app, ["validate", str(file), "--limit", "3"]).stdout
+    assert "(stopped" not in runner.invoke(app, ["validate", str(file), "--max-errors", "3"]).stdout

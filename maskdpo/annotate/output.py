@@ -1,7 +1,6 @@
 """The output of ``maskdpo annotate``: what it holds, whether a run may continue it, and how records are added."""
 
 import hashlib
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +10,8 @@ from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
 from maskdpo.io import Appender, reorder
 from maskdpo.run_record import recorded_option
-from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Response, Sentence, Status
+from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Response, Sentence
 from maskdpo.text.fragment import fragment_was_judged
-
-RETRIED = FAILED | {Status.NO_REFERENCE}
 
 
 class ResponseDigest(NamedTuple):
@@ -33,9 +30,9 @@ def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def retried_sentences(record: Annotation) -> list[Sentence]:
-    """The sentences to judge again: those that the judge has not answered, or had no reference to be asked about."""
-    return [sentence for sentence in record.sentences if sentence.status in RETRIED]
+def failed_sentences(record: Annotation) -> list[Sentence]:
+    """The sentences that the judge has not answered."""
+    return [sentence for sentence in record.sentences if sentence.status in FAILED]
 
 
 def retry_file(out: Path) -> Path:
@@ -56,22 +53,9 @@ def as_recorded(info: JudgeInfo, file: Path) -> JudgeInfo:
 
 
 class AnnotationFile:
-    """What the output holds, and which of its sentences are to be judged again.
+    """What the output holds, and which of its sentences are to be judged again."""
 
-    Args:
-        retry_failed: whether to judge sentences again at all.
-        skipped: prompts without a reference: sentences of their answers are not judged again.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        responses: dict[str, ResponseDigest],
-        info: JudgeInfo,
-        *,
-        retry_failed: bool,
-        skipped: AbstractSet[str] = frozenset(),
-    ) -> None:
+    def __init__(self, path: Path, responses: dict[str, ResponseDigest], info: JudgeInfo, retry_failed: bool) -> None:
         self.path = path
         self.responses = responses
         self.written: dict[str, None] = {}
@@ -83,7 +67,6 @@ class AnnotationFile:
         self.stats = AnnotateStats(responses=len(responses))
         self._info = info
         self._retry_failed = retry_failed
-        self._skipped = skipped
         self.appender = Appender(path, Annotation, self._read_existing)
         self.at_start = len(self.written)
         self.stats.already_there = sum(response_id in self.written for response_id in responses)
@@ -112,8 +95,8 @@ class AnnotationFile:
         self.written[record.id] = None
         self.stats.file.add(record)
         self.fragments_judged += fragment_was_judged(record)
-        failed = len(retried_sentences(record))
-        if failed and response is not None and self._retry_failed and record.prompt_id not in self._skipped:
+        failed = len(failed_sentences(record))
+        if failed and response is not None and self._retry_failed:
             self.failed[record.id] = failed
 
     def notice_fragments(self) -> None:

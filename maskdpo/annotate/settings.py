@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from maskdpo import registry
-from maskdpo.annotate.judge import Judge, MissingReference
+from maskdpo.annotate.judge import Judge
 from maskdpo.annotate.judges import JUDGES, get_judge
 from maskdpo.backends import make_backend
 from maskdpo.backends.settings import TRANSFORMERS, BackendSettings, refuse_unused, unused_by
@@ -19,6 +19,7 @@ from maskdpo.schemas import Response
 from maskdpo.settings import (
     AnnotationsFile,
     KeyValues,
+    Limit,
     Option,
     PromptsFile,
     Restart,
@@ -144,16 +145,10 @@ class AnnotateSettings(JudgeSettings):
     ] = {}
     calibration: CalibrationFile = None
     min_confidence: LeastConfidence = None
-    missing_reference: Annotated[
-        MissingReference,
-        Option(
-            "Where the judge compares with a reference and a prompt has none: `fail` before anything is judged, or "
-            "`skip`: the sentences of its answers get the status `no_reference`."
-        ),
-    ] = "fail"
     retry_failed: Annotated[
         bool, Option("Ask again for the sentences that have no verdict, and for these sentences only.")
     ] = False
+    limit: Limit = None
     summary: SummaryFile = None
     restart: Restart = False
 

@@ -26,7 +26,13 @@ def sample(settings: SampleSettings) -> None:
 
     backend = make_backend(settings.model, settings)
     stats = run(
-        settings.prompts, settings.out, backend, settings.sampling(), raw=settings.raw, restart=settings.restart
+        settings.prompts,
+        settings.out,
+        backend,
+        settings.sampling(),
+        raw=settings.raw,
+        restart=settings.restart,
+        limit=settings.limit,
     )
     rows: list[tuple[str, object]] = [
         ("prompts", stats.prompts),
@@ -69,10 +75,10 @@ def annotate(settings: AnnotateSettings) -> None:
         settings.make_splitter(),
         restart=settings.restart,
         retry_failed=settings.retry_failed,
+        limit=settings.limit,
         summary=settings.summary,
         options=settings.own_options(),
         rule=rule,
-        missing_reference=settings.missing_reference,
     )
     console.table(f"annotate -> {settings.out}", ("", "count"), _annotate_rows(stats))
     for note in getattr(judge, "notes", list)():
@@ -82,11 +88,6 @@ def annotate(settings: AnnotateSettings) -> None:
             f"{stats.file.failed} sentences could not be judged; they carry a status, no label, and do not train; "
             "repeat the command with --retry-failed to ask them again (docs/judges.md: which statuses that helps)"
         )
-    if without := stats.file.statuses[Status.NO_REFERENCE]:
-        console.warn(
-            f"{without:,} sentences were not judged, because their prompts have no reference; they carry the status "
-            "no_reference and do not train. Give the prompts references and repeat the command with --retry-failed"
-        )
     warn_of_labels(stats.file, rule)
 
 
@@ -94,9 +95,8 @@ def label_rows(file: "SentenceCounts") -> list[tuple[str, object]]:
     """The sentences of a file by label, then those without one: answered too weakly, not asked, and not answered."""
     rows: list[tuple[str, object]] = [(f"  {label.value}", n) for label, n in file.labels.most_common() if n]
     rows += [("  unsure", file.statuses[Status.UNSURE])] if file.statuses[Status.UNSURE] else []
-    torn, without = file.statuses[Status.FRAGMENT], file.statuses[Status.NO_REFERENCE]
+    torn = file.statuses[Status.FRAGMENT]
     rows += [("  fragments of answers that were cut off", torn)] if torn else []
-    rows += [("  of prompts without a reference", without)] if without else []
     return rows + [
         (f"  not judged: {status.value}", n) for status, n in file.statuses.most_common() if n and status in FAILED
     ]

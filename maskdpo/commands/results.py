@@ -15,7 +15,7 @@ def evaluate(settings: EvaluateSettings) -> None:
     from maskdpo.run_record import refuse_replacing
 
     if settings.json_file:
-        inputs = (settings.annotations, settings.prompts, settings.gold, settings.compare, settings.compare_gold)
+        inputs = (*settings.annotations, settings.prompts, settings.gold, settings.compare, settings.compare_gold)
         refuse_overwriting(settings.json_file, *inputs)
         refuse_replacing(settings.json_file)
     found = evaluate_files(settings)
@@ -41,15 +41,15 @@ def report(settings: ReportSettings) -> None:
 
 
 def validate(settings: ValidateSettings) -> None:
-    """Check a record file; every error is one line: file:line: field: message."""
+    """Check record files; every error is one line: file:line: field: message."""
     from maskdpo.validate import validate_file
 
-    result = validate_file(settings.file, settings.prompts, settings.limit)
+    result = validate_file(settings.files, settings.prompts, settings.max_errors)
     for error in result.errors:
         console.fail(str(error))
-    more = f" (stopped after {settings.limit} errors)" if result.stopped else ""
+    more = f" (stopped after {settings.max_errors} errors)" if result.stopped else ""
     console.table(
-        f"validate {settings.file}",
+        f"validate {', '.join(map(str, settings.files))}",
         ("", "count"),
         [(f"valid {result.kind} records", result.valid), ("errors" + more, len(result.errors))],
     )

@@ -3,8 +3,8 @@
 import hashlib
 import json
 from array import array
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
@@ -19,7 +19,7 @@ from maskdpo.dataset.options import PairOptions
 from maskdpo.dataset.score import WeightedCounts, by_confidence, score_of
 from maskdpo.dataset.stats import PairStats
 from maskdpo.errors import InputError
-from maskdpo.io import open_input, read_located, read_records
+from maskdpo.io import Located, open_input, read_located, read_records, shown_as
 from maskdpo.schemas import Annotation, FinishReason, PairSentence, Prompt
 from maskdpo.text.fragment import fragment_was_judged
 
@@ -34,17 +34,17 @@ def read_prompts_without_references(file: Path) -> dict[str, Prompt]:
 
 
 def read_candidates(
-    file: Path, prompts: Mapping[str, Prompt], options: PairOptions, stats: PairStats
+    files: Sequence[Path], prompts: Mapping[str, Prompt], options: PairOptions, stats: PairStats
 ) -> dict[str, list[Candidate]]:
     """First pass: the candidates of every prompt that has answers. Dropped answers are counted in ``stats``."""
     found: dict[str, list[Candidate]] = {}
     with progress("build-pairs: reading", None, "answers") as bar:
-        for item in read_located(file, Annotation):
+        for item in read_located(files, Annotation, options.limit):
             prompt = prompts.get(item.record.prompt_id)
             if prompt is None:
                 raise item.error("prompt_id", f"no prompt has the id {item.record.prompt_id!r}")
             candidates = found.setdefault(prompt.id, [])
-            candidate = _candidate(item.record, prompt.id, item.line, options)
+            candidate = _candidate(item, prompt.id, options)
             if isinstance(candidate, DroppedAnswer):
                 stats.dropped_answers[candidate] += 1
             else:
@@ -57,9 +57,8 @@ def read_candidates(
     return found
 
 
-def _candidate(answer: Annotation, prompt_id: str, line: int, options: PairOptions) -> Candidate | DroppedAnswer:
-    if answer.lacked_reference:
-        return DroppedAnswer.NO_REFERENCE
+def _candidate(item: Located[Annotation], prompt_id: str, options: PairOptions) -> Candidate | DroppedAnswer:
+    answer = item.record
     counts = answer.counts
     weighted = by_confidence(answer.whole_sentences) if options.confidence_weighted else WeightedCounts(*counts)
     score = score_of(weighted, options.score)
@@ -70,7 +69,8 @@ def _candidate(answer: Annotation, prompt_id: str, line: int, options: PairOptio
     return Candidate(
         id=answer.id,
         prompt_id=prompt_id,
-        line=line,
+        path=item.path,
+        line=item.line,
         score=score,
         counts=counts,
         characters=len(answer.response),
@@ -95,13 +95,10 @@ class AnswerText(NamedTuple):
 
 
 class AnswerTexts:
-    """Second pass: reads the text of a candidate from its line. The file may be read in any order."""
+    """Second pass: reads the text of a candidate from its line. The files may be read in any order."""
 
-    def __init__(self, path: Path, file: BufferedReader) -> None:
-        self._path, self._file = path, file
-        self._begins = array("Q", [0])  # byte offsets: line i has the bytes from offset i - 1 to offset i
-        for line in file:
-            self._begins.append(self._begins[-1] + len(line))
+    def __init__(self, files: Mapping[Path, "_Lines"]) -> None:
+        self._files = files
         self.of = lru_cache(KEPT_TEXTS)(self._of)
 
     def _of(self, candidate: Candidate) -> AnswerText:
@@ -119,24 +116,35 @@ class AnswerTexts:
         )
 
     def _read(self, candidate: Candidate) -> Annotation:
-        changed = InputError(
-            "was changed while this command read it; repeat the command", path=self._path, line=candidate.line
-        )
-        if candidate.line >= len(self._begins):
-            raise changed
-        begin, end = self._begins[candidate.line - 1], self._begins[candidate.line]
-        self._file.seek(begin)
-        line = self._file.read(end - begin).strip().removeprefix(b"\xef\xbb\xbf")
         try:
-            record = Annotation.model_validate_json(line)
+            record = Annotation.model_validate_json(self._files[candidate.path].line(candidate.line))
         except ValidationError:
-            raise changed from None
-        if record.id != candidate.id:
-            raise changed
+            record = None
+        if record is None or record.id != candidate.id:
+            message = "was changed while this command read it; repeat the command"
+            raise InputError(message, path=candidate.path, line=candidate.line)
         return record
 
 
+class _Lines:
+    """The lines of a file, by their number."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file = file
+        self._begins = array("Q", [0])  # byte offsets: line i has the bytes from offset i - 1 to offset i
+        for line in file:
+            self._begins.append(self._begins[-1] + len(line))
+
+    def line(self, number: int) -> bytes:
+        """The text of a line, counted from 1; empty where there is no such line."""
+        if number >= len(self._begins):
+            return b""
+        begin, end = self._begins[number - 1], self._begins[number]
+        self._file.seek(begin)
+        return self._file.read(end - begin).strip().removeprefix(b"\xef\xbb\xbf")
+
+
 @contextmanager
-def open_answer_texts(path: Path) -> Iterator[AnswerTexts]:
-    with open_input(path) as file:
-        yield AnswerTexts(path, file)
+def open_answer_texts(files: Sequence[Path]) -> Iterator[AnswerTexts]:
+    with ExitStack() as stack:
+        yield AnswerTexts({shown_as(path, Annotation): _Lines(stack.enter_context(open_input(path))) for path in files})

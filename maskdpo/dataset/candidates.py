@@ -1,6 +1,7 @@
 """What pairing reads of an answer, without its text."""
 
 import unicodedata
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskdpo.schemas import Counts, Response
@@ -11,6 +12,8 @@ class Candidate(NamedTuple):
 
     id: str
     prompt_id: str
+    path: Path
+    """The file, by the name that errors have."""
     line: int
     """Line of the file, counted from 1."""
     score: float

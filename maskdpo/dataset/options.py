@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from maskdpo.dataset.score import is_bounded
 from maskdpo.registry import named_in
-from maskdpo.settings import AnnotationsFile, Option, PromptsFile, Settings, SummaryFile
+from maskdpo.settings import AnnotationsFiles, Limit, Option, PromptsFile, Settings, SummaryFile
 
 ANSWERS = "Which answers take part"
 PAIRS = "Which pairs are kept"
@@ -77,6 +77,7 @@ class PairOptions(Settings):
     test_size: Annotated[
         float, Field(ge=0, le=0.99), Option("Share of topics held out for testing; a topic is never split.")
     ] = 0.1
+    limit: Limit = None
     seed: Annotated[
         int,
         Field(ge=0),
@@ -96,7 +97,7 @@ class BuildPairsSettings(PairOptions):
     """What ``maskdpo build-pairs`` can be told."""
 
     prompts: PromptsFile
-    annotations: AnnotationsFile
+    annotations: AnnotationsFiles
     out: Annotated[
         Path,
         Option(

@@ -5,7 +5,7 @@ The answers are read twice: the first pass keeps scores and counts, the second r
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from maskdpo.dataset.stats import PairStats
 from maskdpo.dataset.strategies import STRATEGIES, Eligible, Proposal
 from maskdpo.dataset.write import pair_files, pair_record, test_file
 from maskdpo.errors import InputError, UserError
-from maskdpo.io import atomic_write, refuse_overwriting
-from maskdpo.run_record import Run, meta_file, refuse_replacing
+from maskdpo.io import Input, atomic_write, files_of, refuse_overwriting
+from maskdpo.run_record import Run, by_role, meta_file, refuse_replacing
 from maskdpo.schemas import Prompt
 
 DEFAULTS = PairOptions()
@@ -29,7 +29,7 @@ DEFAULTS = PairOptions()
 
 def build_pairs(
     prompts_file: Path,
-    annotations_file: Path,
+    annotations_files: Input,
     out: Path,
     options: PairOptions = DEFAULTS,
     *,
@@ -37,19 +37,21 @@ def build_pairs(
 ) -> PairStats:
     """Pair the answers to every prompt; write ``out`` and, for held-out topics, ``test_file(out)``, both atomically.
 
-    An earlier output is replaced. ``summary_file`` gets ``PairStats.summary()`` as JSON.
+    Answers to one prompt make pairs whichever of the files they are in. An earlier output is replaced. ``summary_file``
+    gets ``PairStats.summary()`` as JSON.
     """
-    _check_outputs((prompts_file, annotations_file), out, summary_file)
+    files = files_of(annotations_files)
+    _check_outputs((prompts_file, *files), out, summary_file)
     # hashed before they are read: an edit meanwhile must not be recorded as the input
-    inputs = {"prompts": prompts_file, "annotations": annotations_file}
+    inputs = {"prompts": prompts_file, **by_role("annotations", files)}
     run = Run(meta_file(out), "build-pairs", options.model_dump(), inputs, restart=None)
     prompts = read_prompts_without_references(prompts_file)
     stats = PairStats(bounded=is_bounded(options.score), prompts=len(prompts))
-    candidates = read_candidates(annotations_file, prompts, options, stats)
+    candidates = read_candidates(files, prompts, options, stats)
     with (
         atomic_write(summary_file) if summary_file else nullcontext() as summary,
         pair_files(out) as write,
-        open_answer_texts(annotations_file) as texts,
+        open_answer_texts(files) as texts,
         progress("build-pairs: writing", None, "pairs") as bar,
     ):
         for topic, proposals in _by_topic(prompts, candidates, options, stats):
@@ -63,11 +65,11 @@ def build_pairs(
             if kept:
                 stats.add_topic(split, len(kept))
                 bar.advance(len(kept))
-        _refuse_too_few(stats, annotations_file)
+        _refuse_too_few(stats, files)
         if stats.fragments_judged:
             warn(
-                f"{annotations_file}: in {stats.fragments_judged:,} answers the torn sentence at a cut-off was "
-                "judged, by an earlier version, so it trains and counts; `maskdpo relabel` takes these labels away "
+                f"{', '.join(map(str, files))}: in {stats.fragments_judged:,} answers the torn sentence at a cut-off "
+                "was judged, by an earlier version, so it trains and counts; `maskdpo relabel` takes these labels away "
                 "without a call"
             )
         if summary:
@@ -77,7 +79,7 @@ def build_pairs(
     return stats
 
 
-def _check_outputs(inputs: tuple[Path, Path], out: Path, summary_file: Path | None) -> None:
+def _check_outputs(inputs: Sequence[Path], out: Path, summary_file: Path | None) -> None:
     outputs = [out, test_file(out), *([summary_file] if summary_file else [])]
     for output in outputs:
         refuse_overwriting(output, *inputs)
@@ -150,8 +152,8 @@ def _keep(proposals: list[Proposal], texts: AnswerTexts, options: PairOptions, s
     return [proposals[i] for i in sorted(kept)]
 
 
-def _refuse_too_few(stats: PairStats, annotations_file: Path) -> None:
+def _refuse_too_few(stats: PairStats, files: Sequence[Path]) -> None:
     if not stats.total:
-        raise InputError(f"no pair could be built ({stats.drop_reasons()})", path=annotations_file)
+        raise InputError(f"no pair could be built ({stats.drop_reasons()})", path=", ".join(map(str, files)))
     if not stats.pairs["train"]:
         raise UserError(f"all {stats.total} pairs fell to the test split; lower `test_size`, or bring more topics")

@@ -1,7 +1,8 @@
 """``maskdpo evaluate``: all figures of a file of annotations, or of two."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from maskdpo.console import warn
@@ -20,7 +21,7 @@ from maskdpo.evaluate.prediction_powered import (
 )
 from maskdpo.evaluate.settings import EvaluateSettings
 from maskdpo.html.render import SummaryTable
-from maskdpo.io import read_answers, read_prompts, read_records
+from maskdpo.io import Input, files_of, read_answers, read_prompts, read_records
 from maskdpo.run_record import holds, read_meta, record_of
 from maskdpo.schemas import Annotation, JudgeInfo, Prompt
 from maskdpo.verdicts.decision import read_calibration
@@ -28,13 +29,15 @@ from maskdpo.verdicts.gold import check_gold
 
 Gold = Mapping[str, Annotation]
 """By id."""
+Judges = dict[Input, set[JudgeInfo | None]]
+"""The judges of the annotations that were read from an input."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The figures of ``maskdpo evaluate``: a ``summary`` of one file, or a ``comparison`` of two."""
 
-    annotations: Path
+    annotations: tuple[Path, ...]
     compared: Path | None
     gold: Path | None
     summary: Summary | None
@@ -44,7 +47,7 @@ class Evaluation:
     """Prediction-powered estimates, or why there are none although there is gold."""
 
     def tables(self) -> list[SummaryTable]:
-        made, name = [], self.annotations.name
+        made, name = [], named(self.annotations)
         refused = [self.powered] if isinstance(self.powered, str) else []
         if self.summary:
             made.append(tables.of_summary(name, self.summary, refused))
@@ -75,21 +78,21 @@ def evaluate_files(settings: EvaluateSettings) -> Evaluation:
     prompts = read_prompts(settings.prompts) if settings.prompts else None
     summary = comparison = agreed = estimates = None
     penalty, seed = settings.length_penalty, settings.seed
-    judges: dict[Path, set[JudgeInfo | None]] = {settings.annotations: set()}
-    before = _read(settings.annotations, prompts, judges)
+    judges: Judges = {settings.annotations: set()}
+    before = _read(settings.annotations, prompts, settings.limit, judges)
     if settings.compare is None:
         summary = summarise(before, prompts, length_penalty=penalty, seed=seed)
     else:
-        after = _read(settings.compare, prompts, judges)
+        after = _read(settings.compare, prompts, settings.limit, judges)
         comparison = compare(before, after, prompts, length_penalty=penalty, seed=seed)
         if comparison is None:
             raise UserError(
-                f"{settings.annotations} and {settings.compare} share no topic, so there is nothing to compare"
+                f"{listed(settings.annotations)} and {settings.compare} share no topic, so there is nothing to compare"
             )
         if judges[settings.annotations] != judges[settings.compare]:
             warn(
-                f"{settings.annotations} and {settings.compare} have their labels from different judges; differences "
-                "may come from the judges"
+                f"{listed(settings.annotations)} and {settings.compare} have their labels from different judges; "
+                "differences may come from the judges"
             )
     if settings.gold:
         gold = _read_gold(settings.gold, settings.annotations, judges[settings.annotations])
@@ -105,32 +108,36 @@ def _check_options(settings: EvaluateSettings) -> None:
         raise UserError("`gold_drawn` goes with `gold`")
 
 
-def _read(
-    file: Path, prompts: dict[str, Prompt] | None, judges: dict[Path, set[JudgeInfo | None]] | None = None
-) -> Iterator[Annotation]:
+def listed(given: Input) -> str:
+    """The files of an input, in messages."""
+    return ", ".join(str(file) for file in files_of(given))
+
+
+def named(given: Input) -> str:
+    """The files of an input, in titles."""
+    return " + ".join(file.name for file in files_of(given))
+
+
+def _read(given: Input, prompts: dict[str, Prompt] | None, limit: int | None, judges: Judges) -> Iterator[Annotation]:
     """The annotations, whose judges are added to ``judges``. With prompts, every answer must have a prompt: a topic is
-    never guessed. Answers that lacked a reference to judge them by are left out, for they say nothing of the model."""
-    noted = judges.setdefault(file, set()) if judges is not None else set()
-    read = lacked = 0
-    for annotation in read_records(file, Annotation) if prompts is None else read_answers(file, Annotation, prompts):
+    never guessed."""
+    noted = judges.setdefault(given, set())
+    read = (
+        partial(read_records, limit=limit) if prompts is None else partial(read_answers, prompts=prompts, limit=limit)
+    )
+    for annotation in read(given, Annotation):
         noted.add(annotation.judge)
-        read, lacked = read + 1, lacked + annotation.lacked_reference
-        if not annotation.lacked_reference:
-            yield annotation
-    if read == lacked:
-        raise InputError("no answer was judged: all prompts lacked a reference (no_reference)", path=file)
-    if lacked:
-        warn(f"{file}: {lacked:,} of {read:,} answers are left out: their prompts had no reference (no_reference)")
+        yield annotation
 
 
-def _read_gold(file: Path, judged: Path, judges: set[JudgeInfo | None]) -> Gold:
+def _read_gold(file: Path, judged: Input, judges: set[JudgeInfo | None]) -> Gold:
     """Gold labels; refused where they are the very labels that they are to check."""
     gold = {record.id: record for record in read_records(file, Annotation)}
-    check_gold(gold, file, judged, judges)
-    if _was_fitted_to(file, judged, judges):
+    check_gold(gold, file, files_of(judged), judges)
+    if any(_was_fitted_to(file, each, judges) for each in files_of(judged)):
         warn(
-            f"the labels of {judged} follow from a calibration that was fitted to {file}: the figures against this "
-            "gold are too good. `maskdpo calibrate` has printed honest ones, of held-out topics"
+            f"the labels of {listed(judged)} follow from a calibration that was fitted to {file}: the figures against "
+            "this gold are too good. `maskdpo calibrate` has printed honest ones, of held-out topics"
         )
     return gold
 
@@ -152,9 +159,11 @@ def _was_fitted_to(gold: Path, judged: Path, judges: set[JudgeInfo | None]) -> b
 
 def _agreement(settings: EvaluateSettings, gold: Gold, prompts: dict[str, Prompt] | None) -> Agreement | None:
     """The agreement of the (first) file with gold; None where a comparison has gold for the second file only."""
-    file = settings.annotations
-    result = agreement(read_records(file, Annotation), gold, _topics(prompts), seed=settings.seed)
-    if result is None and settings.compare and _matched(settings.compare, gold):
+    file = listed(settings.annotations)
+    result = agreement(
+        read_records(settings.annotations, Annotation, settings.limit), gold, _topics(prompts), seed=settings.seed
+    )
+    if result is None and settings.compare and _matched(settings, gold):
         return None
     if result is None:
         raise UserError(
@@ -170,8 +179,10 @@ def _agreement(settings: EvaluateSettings, gold: Gold, prompts: dict[str, Prompt
     return result
 
 
-def _matched(file: Path, gold: Gold) -> bool:
-    return any(a.id in gold and gold[a.id].response == a.response for a in read_records(file, Annotation))
+def _matched(settings: EvaluateSettings, gold: Gold) -> bool:
+    assert settings.compare is not None
+    answers = read_records(settings.compare, Annotation, settings.limit)
+    return any(answer.id in gold and gold[answer.id].response == answer.response for answer in answers)
 
 
 def _topics(prompts: Mapping[str, Prompt] | None) -> dict[str, str]:
@@ -182,7 +193,7 @@ def _powered(
     settings: EvaluateSettings,
     gold: Gold,
     prompts: dict[str, Prompt] | None,
-    judges: Mapping[Path, set[JudgeInfo | None]],
+    judges: Judges,
 ) -> Powered | PoweredComparison | str:
     assert settings.gold is not None
     refused = check_drawn(gold, settings.gold_drawn, settings.gold.name)
@@ -199,6 +210,6 @@ def _powered(
     return refused or compare_powered(before, after)
 
 
-def _sums(file: Path, gold: Gold, settings: EvaluateSettings, prompts: dict[str, Prompt] | None) -> dict[str, Array]:
-    answers = (answer for answer in read_records(file, Annotation) if not answer.lacked_reference)
+def _sums(given: Input, gold: Gold, settings: EvaluateSettings, prompts: dict[str, Prompt] | None) -> dict[str, Array]:
+    answers: Iterable[Annotation] = read_records(given, Annotation, settings.limit)
     return topic_sums(answers, gold, _topics(prompts), settings.gold_drawn)

@@ -45,7 +45,7 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
     if tokens:
         raise InputError("holds annotations: `model` is for pairs, to mark the tokens that train", path=file)
     evaluated = EvaluateSettings(
-        annotations=file,
+        annotations=(file,),
         prompts=prompts,
         gold=gold,
         gold_drawn=settings.gold_drawn,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from maskdpo.registry import named_in
-from maskdpo.settings import AnnotationsFile, Option, OptionalPrompts, Settings
+from maskdpo.settings import AnnotationsFiles, Limit, Option, OptionalPrompts, Settings
 
 GoldDrawn = Annotated[
     Literal["recorded", "random"],
@@ -21,8 +21,9 @@ GoldDrawn = Annotated[
 class EvaluateSettings(Settings):
     """What ``maskdpo evaluate`` can be told."""
 
-    annotations: AnnotationsFile
+    annotations: AnnotationsFiles
     prompts: OptionalPrompts = None
+    limit: Limit = None
     gold: Annotated[
         Path | None, Option("Annotations with human labels: how well do the labels of the judge agree with them?")
     ] = None

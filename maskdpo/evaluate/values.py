@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ from maskdpo.run_record import sha256_of
 from maskdpo.verdicts.estimate import Estimate
 
 
-def write(out: Path, annotations: Path, others: Mapping[str, Path | None], found: Mapping[str, Any]) -> None:
+def write(out: Path, annotations: Sequence[Path], others: Mapping[str, Path | None], found: Mapping[str, Any]) -> None:
     """Write a file of figures, atomically. It names its annotations with their hash, so that they are not taken for
     figures of other labels."""
-    values: dict[str, str | None] = {"annotations": str(annotations), "annotations_sha256": sha256_of(annotations)}
+    files, hashes = [str(file) for file in annotations], [sha256_of(file) for file in annotations]
+    one = len(files) == 1
+    values: dict[str, str | list[str] | None] = {"annotations": files[0] if one else files}
+    values["annotations_sha256"] = hashes[0] if one else hashes
     values |= {name: str(file) if file else None for name, file in others.items()}
     with atomic_write(out) as file:
         file.write(json.dumps({**values, **found}, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")

@@ -62,7 +62,7 @@ class ImportSettings(Settings):
         ),
     ]
     out: Annotated[Path, Option("The records: JSONL or, if the name ends in .parquet, Parquet.")]
-    limit: Annotated[int, Field(ge=0), Option("Rejected rows to print; all are counted.")] = 20
+    max_errors: Annotated[int, Field(ge=0), Option("Rejected rows to print; all are counted.")] = 20
 
 
 @dataclass

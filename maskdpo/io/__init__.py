@@ -5,7 +5,9 @@ Long stages append to their output, so that a crash loses nothing; all other fil
 
 from maskdpo.io.append import Appender, reorder
 from maskdpo.io.read import (
+    Input,
     Located,
+    files_of,
     open_input,
     read_answers,
     read_located,
@@ -13,6 +15,7 @@ from maskdpo.io.read import (
     read_records,
     record_type,
     scan,
+    shown_as,
 )
 from maskdpo.io.sources import CONFIGS, identity, is_on_hub, sha256, with_config
 from maskdpo.io.text import numbered_lines, open_bytes
@@ -21,8 +24,10 @@ from maskdpo.io.write import atomic_write, record_writer, refuse_overwriting, to
 __all__ = [
     "CONFIGS",
     "Appender",
+    "Input",
     "Located",
     "atomic_write",
+    "files_of",
     "identity",
     "is_on_hub",
     "numbered_lines",
@@ -38,6 +43,7 @@ __all__ = [
     "reorder",
     "scan",
     "sha256",
+    "shown_as",
     "to_line",
     "with_config",
     "write_records",

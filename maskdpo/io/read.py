@@ -1,8 +1,9 @@
 """Validated streaming reads. A line that is no valid record is an ``InputError`` with file, line, field and reason."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -14,6 +15,10 @@ from maskdpo.io.text import TWICE, as_utf8, numbered_lines, repeated_key, why_no
 from maskdpo.schemas import Annotation, Decision, FileRecord, Pair, Prompt, Response
 
 R = TypeVar("R", bound=FileRecord)
+
+
+Input = Path | Sequence[Path]
+"""One input, or several, whose records follow each other."""
 
 
 class Located(NamedTuple, Generic[R]):
@@ -46,23 +51,49 @@ def _first_problem(error: ValidationError, path: Path, line: int, text: bytes = 
     return InputError(message + (f" (and {more} more in this line)" if more else ""), path=path, line=line, field=field)
 
 
-def scan(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
+def shown_as(path: Path, model: type[FileRecord]) -> Path:
+    """The name of an input in ``Located`` and in errors: for a dataset that of its files."""
+    tables = tables_of(path, model)
+    return path if tables is None else tables.shown
+
+
+def files_of(given: Input) -> tuple[Path, ...]:
+    return (given,) if isinstance(given, Path) else tuple(given)
+
+
+def scan(given: Input, model: type[R]) -> Iterator[Located[R] | InputError]:
     """Yield every record of an input, or the error of its line. Blank lines are skipped.
 
-    The input is a JSONL file, or one of the kinds that ``io.sources`` describes, whose rows are counted as lines.
-    Ids must be unique within the input. Memory grows only with the ids.
+    An input is a JSONL file, or one of the kinds that ``io.sources`` describes, whose rows are counted as lines.
+    Ids must be unique within all that is given. Memory grows only with the ids.
     """
-    seen: dict[str, int] = {}
-    empty = True
-    tables = tables_of(path, model)
-    for item in _lines(path, model) if tables is None else _rows(tables, model):
-        empty = False
-        if isinstance(item, Located) and (first := seen.setdefault(item.record.id, item.line)) != item.line:
-            yield item.error("id", f"duplicate id {item.record.id!r}, first on line {first}")
-        else:
-            yield item
-    if empty:
-        yield InputError("the file holds no records", path=path)
+    seen: dict[str, int] = {}  # lines are counted through all files
+    begins: list[tuple[int, Path]] = []
+    begin = last = 0
+    for path in files_of(given):
+        begin += last
+        begins.append((begin, path))
+        last, empty = 0, True
+        tables = tables_of(path, model)
+        for item in _lines(path, model) if tables is None else _rows(tables, model):
+            empty = False
+            if isinstance(item, InputError):
+                yield item
+                continue
+            last = item.line
+            first = seen.setdefault(item.record.id, begin + last)
+            if first == begin + last:
+                yield item
+            else:
+                yield item.error("id", f"duplicate id {item.record.id!r}, first {_place(first, begins)}")
+        if empty:
+            yield InputError("the file holds no records", path=path)
+
+
+def _place(line: int, begins: list[tuple[int, Path]]) -> str:
+    """A line as counted through all files, of which the last one is being read."""
+    begin, file = next(each for each in reversed(begins) if each[0] < line)
+    return f"on line {line - begin}" if file == begins[-1][1] else f"in {file}:{line - begin}"
 
 
 def _lines(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
@@ -95,17 +126,17 @@ def _rows(tables: Tables, model: type[R]) -> Iterator[Located[R] | InputError]:
             yield Located(record, tables.shown, number)
 
 
-def read_located(path: Path, model: type[R]) -> Iterator[Located[R]]:
-    """Like ``scan``, but the first error is raised."""
-    for item in scan(path, model):
+def read_located(given: Input, model: type[R], limit: int | None = None) -> Iterator[Located[R]]:
+    """Like ``scan``, but the first error is raised, and ``limit`` is the most records to read."""
+    for item in islice(scan(given, model), limit):
         if isinstance(item, InputError):
             raise item
         yield item
 
 
-def read_records(path: Path, model: type[R]) -> Iterator[R]:
-    """Stream the records of a file; the first bad line raises ``InputError``."""
-    for item in read_located(path, model):
+def read_records(given: Input, model: type[R], limit: int | None = None) -> Iterator[R]:
+    """Stream the records of an input; the first bad line raises ``InputError``."""
+    for item in read_located(given, model, limit):
         yield item.record
 
 
@@ -117,9 +148,11 @@ def read_prompts(path: Path) -> dict[str, Prompt]:
 AnswerT = TypeVar("AnswerT", Response, Annotation, Pair)
 
 
-def read_answers(path: Path, model: type[AnswerT], prompts: dict[str, Prompt]) -> Iterator[AnswerT]:
+def read_answers(
+    given: Input, model: type[AnswerT], prompts: dict[str, Prompt], limit: int | None = None
+) -> Iterator[AnswerT]:
     """Stream records that refer to a prompt; a dangling ``prompt_id`` raises ``InputError``."""
-    for item in read_located(path, model):
+    for item in read_located(given, model, limit):
         if item.record.prompt_id not in prompts:
             raise item.error("prompt_id", f"no prompt has the id {item.record.prompt_id!r}")
         yield item.record

@@ -11,7 +11,7 @@ from maskdpo.judge_training.result import JudgeResult
 from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
 from maskdpo.redact import HUB_NAMES, shown_model, shown_settings
 from maskdpo.run_folder import from_anywhere
-from maskdpo.run_record import RunMeta
+from maskdpo.run_record import RunMeta, by_role
 
 
 def judge_card(settings: TrainJudgeSettings, run: RunMeta, result: JudgeResult) -> str:
@@ -23,7 +23,7 @@ def judge_card(settings: TrainJudgeSettings, run: RunMeta, result: JudgeResult) 
         head |= {"base_model": base, "base_model_relation": "finetune"}
     head["tags"] = ["maskdpo", "hallucination", "factuality", "judge"]
     filters = {"cell": _cell, "figure": shown}
-    digests = [run.inputs.get(role, "") for role in roles(len(result.files))]
+    digests = [run.inputs.get(role, "") for role in by_role("labelled", settings.labelled)]
     text = card_template("maskdpo.judge_training", "judge_card.md", filters).render(
         name=settings.out.name,
         base=base,
@@ -39,11 +39,6 @@ def judge_card(settings: TrainJudgeSettings, run: RunMeta, result: JudgeResult) 
         run=run,
     )
     return join_card(head, f"{text.strip()}\n")
-
-
-def roles(files: int) -> list[str]:
-    """The names of the labelled files in the record of the run."""
-    return ["labelled", *(f"labelled-{i}" for i in range(2, files + 1))][:files]
 
 
 def settings_text(config: TrainJudgeConfig) -> str:

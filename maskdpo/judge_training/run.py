@@ -14,7 +14,7 @@ from maskdpo.identity import fingerprint
 from maskdpo.io import atomic_write
 from maskdpo.io.append import LOCK_SUFFIX, sole_writer
 from maskdpo.judge_training.base import load_base
-from maskdpo.judge_training.card import judge_card, roles, settings_text
+from maskdpo.judge_training.card import judge_card, settings_text
 from maskdpo.judge_training.checkpoint import State
 from maskdpo.judge_training.curves import draw_curves
 from maskdpo.judge_training.data import Data, read_data
@@ -27,7 +27,7 @@ from maskdpo.judge_training.step import Trainer
 from maskdpo.judge_training.targets import speaks_of
 from maskdpo.models import pick_device
 from maskdpo.run_folder import moved_in_last_config, read_rows, remove_all, stop_between_steps
-from maskdpo.run_record import META_IN_FOLDER, Run, read_meta, set_aside
+from maskdpo.run_record import META_IN_FOLDER, Run, by_role, read_meta, set_aside
 from maskdpo.schemas.training import CALIBRATION, CHECKPOINTS, CURVES, EVALS, METRICS, SETTINGS
 from maskdpo.verdicts.decision import read_calibration
 
@@ -104,8 +104,7 @@ def _check(settings: TrainJudgeSettings) -> None:
 
 
 def _record(settings: TrainJudgeSettings, recorded: dict[str, Any]) -> Run:
-    inputs = dict(zip(roles(len(settings.labelled)), settings.labelled, strict=True))
-    inputs |= {"prompts" if i == 1 else f"prompts-{i}": file for i, file in enumerate(settings.prompts, 1)}
+    inputs = by_role("labelled", settings.labelled) | by_role("prompts", settings.prompts)
     named = {"eval": settings.eval_file, "eval-prompts": settings.eval_prompts, "calibration": settings.calibration}
     return Run(
         settings.out / META_IN_FOLDER,

@@ -1,13 +1,12 @@
 """The settings of ``maskdpo train-judge``."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from maskdpo.io import with_config
 from maskdpo.models import Dtype
-from maskdpo.settings import DEVICE_HELP, INPUT, MODEL_HELP, Option, Settings
+from maskdpo.settings import DEVICE_HELP, INPUT, MODEL_HELP, Option, Settings, several
 
 DATA = "Data: what the judge learns from"
 INPUTS = "What the model reads"
@@ -21,18 +20,6 @@ Positive = Field(gt=0, allow_inf_nan=False)
 Count = Field(ge=1)
 
 ClassSet = Literal["auto", "four", "three", "two"]
-
-
-def _files(config: Literal["prompts", "annotations"]) -> BeforeValidator:
-    """One path or several, each to records of this kind."""
-
-    def read(given: Any) -> Any:
-        many = [given] if isinstance(given, str | Path) else given
-        if not isinstance(many, list | tuple):
-            return many
-        return tuple(with_config(Path(one), config) if isinstance(one, str | Path) else one for one in many)
-
-    return BeforeValidator(read)
 
 
 class TrainJudgeConfig(Settings):
@@ -157,7 +144,7 @@ class TrainJudgeSettings(TrainJudgeConfig):
     labelled: Annotated[
         tuple[Path, ...],
         Field(min_length=1),
-        _files("annotations"),
+        several("annotations"),
         Option(
             f"Annotation records, people's or a judge's; the rows of several files are mixed: {INPUT}.",
             argument=True,
@@ -167,7 +154,7 @@ class TrainJudgeSettings(TrainJudgeConfig):
     prompts: Annotated[
         tuple[Path, ...],
         Field(min_length=1),
-        _files("prompts"),
+        several("prompts"),
         Option(
             "Prompt records with references: given once for all files, or once for each LABELLED, in their order.",
             metavar="PROMPTS",

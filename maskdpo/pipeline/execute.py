@@ -25,7 +25,8 @@ def plan(stages: Sequence[Stage], start: str | None = None) -> Iterator[tuple[St
             yield stage, State("anew", f"`start` {start}") if i >= first else State("up to date", "taken as it is")
             continue
         state = state_of(stage)
-        before = [made[str(value)] for value in stage.given.values() if str(value) in made]
+        read = [str(read) for read in (*stage.inputs.values(), stage.given.get("model"))]
+        before = [made[file] for file in read if file in made]
         if before and state.action in ("up to date", "continue"):
             anew = any(earlier.action in ("run", "anew") for _, earlier in before)
             state = State("anew" if anew else "continue", f"after {', '.join(earlier.name for earlier, _ in before)}")
@@ -81,8 +82,8 @@ def _check_inputs(stages: Sequence[Stage]) -> None:
     # its second file: the pairs of held-out topics
     made |= {s.out.with_name(f"{s.out.stem}.test{s.out.suffix}") for s in stages if s.out and s.name == "build-pairs"}
     for stage in stages:
-        for role, path in stage.given.items():
-            if role in INPUTS and path not in made:
+        for role, path in stage.inputs.items():
+            if role.partition("-")[0] in INPUTS and path not in made:
                 try:
                     record_type(path)
                 except InputError as error:

@@ -11,6 +11,7 @@ from maskdpo.backends.settings import unused_by
 from maskdpo.errors import InputError, UserError
 from maskdpo.io.yaml_file import read_yaml
 from maskdpo.redact import line_without_secrets, without_secrets
+from maskdpo.run_record import by_role
 from maskdpo.settings import (
     Settings,
     command_line,
@@ -74,6 +75,15 @@ class Stage:
         """The settings that differ from their defaults, by the names that files give them."""
         given = self.settings.given()
         return {one.key: given[one.name] for one in settings_of(type(self.settings)) if one.name in given}
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The files that the stage is given, by the roles that records give them."""
+        found: dict[str, Path] = {}
+        for key, value in self.given.items():
+            files = [value] if isinstance(value, Path) else value if isinstance(value, tuple) else []
+            found |= by_role(key, [file for file in files if isinstance(file, Path)])
+        return found
 
     @property
     def line(self) -> str:

@@ -64,8 +64,8 @@ def _failed(stage: Stage, meta: RunMeta) -> str | None:
 def _changed_inputs(stage: Stage, meta: RunMeta) -> Iterator[tuple[str, Path]]:
     """Role and place of what is no longer what the run had read."""
     for role, digest in meta.inputs.items():
-        path = stage.given.get(role)
-        if isinstance(path, Path) and not holds(path, digest):
+        path = stage.inputs.get(role)
+        if path is not None and not holds(path, digest):
             yield role, path
     model, recorded = recorded_model(meta) or ("", None)
     if recorded and model == stage.given.get("model") and fingerprint(model, recorded) != recorded:

@@ -183,6 +183,16 @@ class TrainConfig(EncodeSettings):
     max_steps: Annotated[
         int | None, Count, Option("At most this many optimiser steps, also where `--epochs` asks for more.", OPTIMISER)
     ] = None
+    limit: Annotated[
+        int | None,
+        Count,
+        Option(
+            "Train on the first N pairs only, for a first try; the command without this option sets the try aside and "
+            "begins anew.",
+            OPTIMISER,
+            metavar="N",
+        ),
+    ] = None
     seed: Annotated[int, Field(ge=0), Option("Seed of the order of the pairs and of dropout.", OPTIMISER)] = 0
     lora_r: Annotated[int, Field(ge=0), Option("Rank of the adapter; 0 trains all weights.", LORA)] = 0
     lora_alpha: Annotated[int, Count, Option("What the adapter adds is scaled by alpha / rank.", LORA)] = 32

@@ -1,6 +1,6 @@
 """Judged sentences beside gold sentences."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -13,7 +13,9 @@ from maskdpo.verdicts.decision import scoring_judge
 PEOPLE = "gold labels are those that people gave, in a file of their own (docs/records.md)"
 
 
-def check_gold(gold: Mapping[str, Annotation], file: Path, judged: Path, judges: Iterable[JudgeInfo | None]) -> None:
+def check_gold(
+    gold: Mapping[str, Annotation], file: Path, judged: Sequence[Path], judges: Iterable[JudgeInfo | None]
+) -> None:
     """Refuse gold labels that are the very labels that they are to check, and warn of those of another judge, and of
     those that the judge was trained on.
 
@@ -24,12 +26,12 @@ def check_gold(gold: Mapping[str, Annotation], file: Path, judged: Path, judges:
     Raises:
         InputError: it is the same file, or labels of the same judge.
     """
-    if file == judged or (file.exists() and judged.exists() and judged.samefile(file)):
+    if any(file == each or (file.exists() and each.exists() and each.samefile(file)) for each in judged):
         raise InputError(f"is the file whose labels it is to check; {PEOPLE}", path=file)
     judges = list(judges)
     named = {record.judge for record in gold.values() if record.judge is not None}
     if {scoring_judge(judge) for judge in named} & {scoring_judge(judge) for judge in judges if judge}:
-        raise InputError(f"has its labels from the very judge of {judged}; {PEOPLE}", path=file)
+        raise InputError(f"has its labels from the very judge of {', '.join(map(str, judged))}; {PEOPLE}", path=file)
     for name in sorted({judge.name for judge in named}):
         warn(f"{file}: labels of the judge {name} are taken as gold; the figures say how well it is imitated")
     for model in sorted({judge.model for judge in judges if judge and judge.model}):

@@ -19,9 +19,10 @@ from maskdpo.dataset.pairs import build_pairs
 from maskdpo.dataset.stats import PairStats
 from maskdpo.dataset.strategies import Eligible, Proposal, best_worst
 from maskdpo.errors import InputError, UserError
-from maskdpo.io import read_records
-from maskdpo.run_record import RunMeta, meta_file
-from maskdpo.schemas import Message, Pair
+from maskdpo.io import read_records, write_records
+from maskdpo.lineage import trace
+from maskdpo.run_record import RunMeta, meta_file, read_meta
+from maskdpo.schemas import Annotation, Message, Pair
 from maskdpo.settings import load_settings
 
 LABELS = {"r": "no_hallucination", "w": "contradictory", "u": "unverifiable", "n": "no_fact", "?": None}
@@ -357,13 +358,38 @@ def test_texts_are_read_from_their_lines(files: Files, jsonl: Any, begin: bytes)
     assert (pair.response("chosen"), pair.response("rejected")) == ("é0. ", "b0. ")
 
 
+def test_the_answers_to_a_prompt_may_be_in_several_files(files: Files, jsonl: Any) -> None:
+    rows = [answer("a", "rr"), answer("b", "rw"), answer("c", "ww"), answer("d", "rw")]
+    prompts, one = jsonl("p.jsonl", [prompt()]), jsonl("one.jsonl", rows[:3])
+    other = files.out.parent / "other.parquet"
+    write_records(other, [Annotation.model_validate(rows[3])])
+    stats = build_pairs(prompts, [one, other], files.out, PairOptions(test_size=0, strategy="all"))
+    together = files.out.read_bytes()
+    assert stats.answers == 4
+    record = read_meta(meta_file(files.out))
+    assert record is not None and list(record.inputs) == ["prompts", "annotations", "annotations-2"]
+    assert {node.role: node.state for node in trace(files.out).inputs} == dict.fromkeys(record.inputs, "unchanged")
+    files.build([prompt()], rows, strategy="all")
+    assert files.out.read_bytes() == together
+    again = jsonl("again.jsonl", [rows[0]])
+    with pytest.raises(InputError, match=r"again\.jsonl:1: id: duplicate id 'a', first in .*one\.jsonl:1$"):
+        build_pairs(prompts, [one, other, again], files.out)
+
+
+def test_a_first_try_takes_the_first_answers(files: Files) -> None:
+    rows = [answer("a", "rr"), answer("b", "ww"), answer("c", "rw")]
+    assert len(files.ids(rows, strategy="all")) == 3
+    assert files.ids(rows, strategy="all", limit=2) == ["a|b"]
+
+
 @pytest.mark.parametrize("change", ["other answer", "shorter", "torn"])
 def test_a_file_that_changes_between_the_passes(files: Files, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    def changed(path: Path) -> Any:
+    def changed(files: list[Path]) -> Any:
+        (path,) = files
         lines = path.read_bytes().splitlines(keepends=True)
         new = {"other answer": lines[::-1], "shorter": lines[:1], "torn": [lines[0], lines[1][:50]]}[change]
         path.write_bytes(b"".join(new))
-        return open_answer_texts(path)
+        return open_answer_texts(files)
 
     monkeypatch.setattr("maskdpo.dataset.pairs.open_answer_texts", changed)
     with pytest.raises(InputError, match=r"a\.jsonl:\d: was changed while this command read it; repeat the command"):
@@ -566,6 +592,7 @@ def test_every_option_of_the_command_arrives(
         "max_similarity": 0.9,
         "max_per_prompt": 5,
         "max_per_topic": 6,
+        "limit": 99,
         "test_size": 0.0,
         "seed": 7,
     }

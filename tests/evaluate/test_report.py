@@ -314,6 +314,20 @@ def test_two_files_need_gold_on_both(before: Path, jsonl: Any) -> None:
         evaluate_annotations(old, gold=gold_of_old, compare_gold=gold_of_new)
 
 
+def test_several_files_are_evaluated_as_one(jsonl: Any, tmp_path: Path) -> None:
+    every = rows(("no_hallucination", "contradictory", "contradictory") * 4)
+    whole, some, more = (jsonl(name, part) for name, part in (("w", every), ("s", every[:5]), ("m", every[5:])))
+    (expected,), (table,) = evaluate_annotations(whole).tables(), evaluate_annotations([some, more]).tables()
+    assert table.rows == expected.rows
+    assert table.title == "s + m: 12 answers, 12 topics"
+    (first,) = evaluate_annotations([some, more], limit=6).tables()
+    assert first.rows == evaluate_annotations(jsonl("f", every[:6])).tables()[0].rows
+    with pytest.raises(UserError, match="m:1: id: duplicate id"):
+        evaluate_annotations([some, more, more])
+    evaluate_annotations([some, more]).write_json(tmp_path / "f.json")
+    assert json.loads((tmp_path / "f.json").read_text())["annotations"] == [str(some), str(more)]
+
+
 def test_figures_of_probabilities_are_shown_where_there_are_scores(jsonl: Any, tmp_path: Path) -> None:
     lines = rows(("no_hallucination", "no_hallucination", "contradictory", "no_fact") * 5)
     for i, row in enumerate(lines):

@@ -148,6 +148,18 @@ def test_restart_sets_the_earlier_run_aside(tiny_model: str, pairs_file: Path, t
     assert (out / "model.safetensors").read_bytes() != before
 
 
+def test_a_first_try_is_set_aside_by_a_run_on_all_pairs(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, few = tmp_path / "out", config_for(tiny_model, max_steps=2, limit=2)
+    tried, whole = train(pairs_file, out, few), train(pairs_file, out, config_for(tiny_model, max_steps=2))
+    assert tried is not None and whole is not None
+    assert tried.pairs == 2 < whole.pairs
+    assert "the earlier run was on the first 2 pairs only (`limit`); it is set aside" in said(capsys)
+    assert (tmp_path / "out.bak" / "model.safetensors").exists()
+    assert train(pairs_file, out, config_for(tiny_model, max_steps=2)) is None
+
+
 def test_a_folder_behind_a_link_is_trained_into_and_set_aside(
     tiny_model: str, pairs_file: Path, tmp_path: Path
 ) -> None:

@@ -28,15 +28,22 @@ def encoder_for(settings: EncodeSettings, tokenizer: "PreTrainedTokenizerBase", 
 
 
 def read_pairs(
-    file: Path, config: TrainConfig, tokenizer: "PreTrainedTokenizerBase", today: date | None = None
+    file: Path,
+    config: TrainConfig,
+    tokenizer: "PreTrainedTokenizerBase",
+    today: date | None = None,
+    limit: int | None = None,
 ) -> EncodedPairs:
     """All pairs of a file that can be trained on; warnings count the others by reason.
+
+    Args:
+        limit: read only so many pairs, the first ones.
 
     Raises:
         UserError: the file is no pairs file, the tokenizer will not do, or no pair is left.
     """
     encoder = encoder_for(config, tokenizer, today)
-    encoded = encode_pairs(read_records(file, Pair), encoder)
+    encoded = encode_pairs(read_records(file, Pair, limit), encoder)
     if encoder.without_end and config.eos != "drop":
         warn(
             "behind an answer the chat template writes nothing that is one token of this tokenizer and ends the turn: "

@@ -57,7 +57,7 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
     """
     device = pick_device(device)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-    encoded = read_pairs(pairs_file, config, tokenizer)
+    encoded = read_pairs(pairs_file, config, tokenizer, limit=config.limit)
     steps = total_steps(len(encoded.pairs), config)
     every_batch = list(batches(encoded.pairs, config, 0, steps))
     model = _on_meta(config, encoded.pairs, device)

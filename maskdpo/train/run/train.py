@@ -4,7 +4,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def train(pairs_file: Path, out: Path, config: TrainConfig, options: RunOptions 
         job = _Job(pairs_file, out, config, options, ranks, ranks.device or pick_device(options.device))
         _check(job)
         with sole_writer(out) if ranks.first else nullcontext():
-            return _train(job)
+            return _train(_after_a_try(job))
 
 
 def _train(job: _Job) -> TrainResult | None:
@@ -114,7 +114,7 @@ def _train(job: _Job) -> TrainResult | None:
     if run and run.previous and run.previous.status == "complete":
         say(f"{out}: this very run is complete; nothing to do (`restart` trains it again)")
         return None
-    encoded = read_pairs(job.pairs_file, config, tokenizer, today)
+    encoded = read_pairs(job.pairs_file, config, tokenizer, today, config.limit)
     held_out = read_pairs(options.eval_file, config, tokenizer, today).pairs if options.eval_file else []
     policy = load_policy(config, encoded.pairs + held_out, job.device, ranks)
     trainer = Trainer(policy.model, config, policy.layout, ranks)
@@ -157,6 +157,17 @@ def _check(job: _Job) -> None:
         require_peft()
     if options.track is not None:
         require_tracker(options.track)
+
+
+def _after_a_try(job: _Job) -> _Job:
+    """A run on the first pairs only cannot go on with all of them, because their order is another one: it is set aside
+    by a run with another ``limit``."""
+    meta = None if job.options.restart else read_meta(job.record)
+    tried = meta.options.get("limit") if meta is not None else None
+    if tried is None or tried == job.config.limit:
+        return job
+    say(f"{job.out}: the earlier run was on the first {tried} pairs only (`limit`); it is set aside")
+    return replace(job, options=job.options.but(restart=True))
 
 
 def _refuse_old(record: Path, meta: RunMeta | None) -> None:
