@@ -194,7 +194,7 @@ def annotate_responses(
             raise UserError("`summary`, `retry_failed` and `restart` go with `out`")
         known = {prompt.id: prompt for prompt in _records(prompts, Prompt)}
         answers = islice(_records(responses, Response), loaded.limit)
-        return stream_annotations(known, answers, made, cut, rule=rule)
+        return stream_annotations(known, answers, made, cut, rule=rule, missing_reference=loaded.missing_reference)
     return annotate(
         kept_as_file(prompts, Prompt, Path(f"{out}.prompts.jsonl")),
         kept_as_file(responses, Response, Path(f"{out}.responses.jsonl")),
@@ -207,6 +207,7 @@ def annotate_responses(
         summary=loaded.summary,
         options=loaded.own_options(),
         rule=rule,
+        missing_reference=loaded.missing_reference,
     )
 
 

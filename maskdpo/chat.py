@@ -131,7 +131,7 @@ class ChatFormat:
         try:
             return self._render(messages, generate=True)
         except TemplateRefusal:
-            folded = _without_system(messages)
+            folded = without_system(messages)
             if folded is None:
                 raise
             return self._render(folded, generate=True)
@@ -288,7 +288,7 @@ def _plain(message: Message | Mapping[str, str], *, parts: bool) -> dict[str, An
     return plain | {"content": [{"type": "text", "text": plain["content"]}]} if parts else plain
 
 
-def _without_system(messages: Sequence[Message]) -> list[Message] | None:
+def without_system(messages: Sequence[Message]) -> list[Message] | None:
     """The messages with the system message put before the first user message; None where one of the two is missing."""
     system = [message.content for message in messages if message.role == "system"]
     others = [message for message in messages if message.role != "system"]

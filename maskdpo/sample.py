@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from maskdpo.backends.base import Backend, Reply, Request, Sampling
+from maskdpo.backends.base import Backend, Reply, Request, Sampling, told
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.console import progress, warn
 from maskdpo.errors import UserError
@@ -162,12 +162,8 @@ def _options(backend: Backend, sampling: Sampling, raw: bool) -> dict[str, Any]:
         "stop": list(sampling.stop),
         "model": backend.model,
         "raw": raw,
-        **_template_options(backend),
+        **told(backend),
     }
-
-
-def _template_options(backend: Backend) -> dict[str, Any]:
-    return {"template_options": dict(backend.template_options)} if backend.template_options else {}
 
 
 def response_id(prompt_id: str, i: int) -> str:
@@ -193,7 +189,8 @@ def _responses(prompt_id: str, reply: Reply, backend: Backend, sampling: Samplin
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
         "raw": raw,
-        **_template_options(backend),
+        **told(backend),
+        **reply.sampling,
     }
     if backend.today is not None and not raw:
         how["prompt_date"] = backend.today.isoformat()

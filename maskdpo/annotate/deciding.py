@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from maskdpo.schemas import FAILED, WITHOUT_CLAIM, JudgeInfo, Sentence, Status
+from maskdpo.schemas import FAILED, NOT_ASKED, WITHOUT_CLAIM, JudgeInfo, Sentence, Status
 from maskdpo.verdicts.decision import Rule, decide, own_verdict, read_calibration, refuse_other_judge
 
-UNANSWERED = FAILED | {Status.FRAGMENT}
+UNANSWERED = FAILED | NOT_ASKED
 
 
 def read_rule(calibration: Path | None, min_confidence: float | None) -> Rule:

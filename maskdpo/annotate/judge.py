@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Sentence, Span, Status
+
+MissingReference = Literal["fail", "skip"]
+"""What becomes of answers to prompts without a reference, where the judge compares with one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,10 @@ class Judge(Protocol):
     ``UserError``.
 
     A judge may have four more attributes: ``needs_reference`` (true: a prompt without a reference is an error before
-    anything is judged), ``usage`` (a ``Usage`` that grows, for the summary of the run) ``backend`` (the
-    ``backends.base.Backend`` that it asks: where the chat template writes a date, all prompts of a run get the same),
-    and ``notes`` (a function without arguments, called after a run: lines that tell users what to make of the labels).
+    anything is judged, or else the judge does not see the answers to it), ``usage`` (a ``Usage`` that grows, for the
+    summary of the run), ``backend`` (the ``backends.base.Backend`` that it asks: where the chat template writes a date,
+    all prompts of a run get the same), and ``notes`` (a function without arguments, called after a run: lines that tell
+    users what to make of the labels).
     """
 
     info: JudgeInfo

@@ -1,6 +1,7 @@
 """The output of ``maskdpo annotate``: what it holds, whether a run may continue it, and how records are added."""
 
 import hashlib
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +11,10 @@ from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
 from maskdpo.io import Appender, reorder
 from maskdpo.run_record import recorded_option
-from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Response, Sentence
+from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Response, Sentence, Status
 from maskdpo.text.fragment import fragment_was_judged
+
+RETRIED = FAILED | {Status.NO_REFERENCE}
 
 
 class ResponseDigest(NamedTuple):
@@ -30,9 +33,9 @@ def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def failed_sentences(record: Annotation) -> list[Sentence]:
-    """The sentences that the judge has not answered."""
-    return [sentence for sentence in record.sentences if sentence.status in FAILED]
+def retried_sentences(record: Annotation) -> list[Sentence]:
+    """The sentences to judge again: those that the judge has not answered, or had no reference to be asked about."""
+    return [sentence for sentence in record.sentences if sentence.status in RETRIED]
 
 
 def retry_file(out: Path) -> Path:
@@ -53,9 +56,22 @@ def as_recorded(info: JudgeInfo, file: Path) -> JudgeInfo:
 
 
 class AnnotationFile:
-    """What the output holds, and which of its sentences are to be judged again."""
+    """What the output holds, and which of its sentences are to be judged again.
 
-    def __init__(self, path: Path, responses: dict[str, ResponseDigest], info: JudgeInfo, retry_failed: bool) -> None:
+    Args:
+        retry_failed: whether to judge sentences again at all.
+        skipped: prompts without a reference: sentences of their answers are not judged again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        responses: dict[str, ResponseDigest],
+        info: JudgeInfo,
+        *,
+        retry_failed: bool,
+        skipped: AbstractSet[str] = frozenset(),
+    ) -> None:
         self.path = path
         self.responses = responses
         self.written: dict[str, None] = {}
@@ -67,6 +83,7 @@ class AnnotationFile:
         self.stats = AnnotateStats(responses=len(responses))
         self._info = info
         self._retry_failed = retry_failed
+        self._skipped = skipped
         self.appender = Appender(path, Annotation, self._read_existing)
         self.at_start = len(self.written)
         self.stats.already_there = sum(response_id in self.written for response_id in responses)
@@ -95,8 +112,8 @@ class AnnotationFile:
         self.written[record.id] = None
         self.stats.file.add(record)
         self.fragments_judged += fragment_was_judged(record)
-        failed = len(failed_sentences(record))
-        if failed and response is not None and self._retry_failed:
+        failed = len(retried_sentences(record))
+        if failed and response is not None and self._retry_failed and record.prompt_id not in self._skipped:
             self.failed[record.id] = failed
 
     def notice_fragments(self) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from maskdpo import registry
-from maskdpo.annotate.judge import Judge
+from maskdpo.annotate.judge import Judge, MissingReference
 from maskdpo.annotate.judges import JUDGES, get_judge
 from maskdpo.backends import make_backend
 from maskdpo.backends.settings import TRANSFORMERS, BackendSettings, refuse_unused, unused_by
@@ -145,6 +145,13 @@ class AnnotateSettings(JudgeSettings):
     ] = {}
     calibration: CalibrationFile = None
     min_confidence: LeastConfidence = None
+    missing_reference: Annotated[
+        MissingReference,
+        Option(
+            "Where the judge compares with a reference and a prompt has none: `fail` before anything is judged, or "
+            "`skip`: the sentences of its answers get the status `no_reference`."
+        ),
+    ] = "fail"
     retry_failed: Annotated[
         bool, Option("Ask again for the sentences that have no verdict, and for these sentences only.")
     ] = False

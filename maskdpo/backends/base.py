@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Literal, Protocol
 
+from maskdpo.redact import without_secrets
 from maskdpo.schemas import FinishReason, Message, Status
 
 
@@ -91,6 +92,9 @@ class Reply:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """The parameters that the model did not get as ``Request.sampling`` has them: what it got, or None where the server
+    chose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +144,12 @@ class Backend(Protocol):
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]: ...
 
     def context(self) -> Context: ...
+
+
+def told(backend: Backend) -> dict[str, Any]:
+    """What decides the answers of a backend beside its model and the sampling, as records have it.
+
+    ``extra``, the further fields of requests, is an attribute of backends that send requests.
+    """
+    options = {"template_options": backend.template_options, "extra": getattr(backend, "extra", {})}
+    return {name: without_secrets(dict(given)) for name, given in options.items() if given}

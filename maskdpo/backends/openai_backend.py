@@ -35,6 +35,7 @@ class OpenAIBackend:
         self.settings = settings
         self.api_base = _checked_base(settings.api_base or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE)
         self.template_options = settings.template_options
+        self.extra = settings.extra
         self.today: date | None = None
         self._state = ServerState(
             requests_per_minute=settings.requests_per_minute, tokens_per_minute=settings.tokens_per_minute

@@ -3,17 +3,28 @@
 import asyncio
 import random
 import time
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from maskdpo.backends.base import Failure, Reply, Request
-from maskdpo.backends.openai_errors import is_refusal, is_too_long, rejected_field, retry_after
+from maskdpo.backends.openai_answer import ErrorInAnswer, UnreadableAnswer
+from maskdpo.backends.openai_errors import (
+    SYSTEM,
+    ServerError,
+    is_refusal,
+    is_too_long,
+    names_field,
+    refused_field,
+    retry_after,
+    server_error,
+)
 from maskdpo.backends.openai_wire import (
     FewerCompletions,
-    UnreadableAnswer,
     join_replies,
     read_answer,
     request_body,
+    sent_otherwise,
     single_requests,
 )
 from maskdpo.backends.settings import BackendSettings
@@ -28,6 +39,12 @@ LONGEST_RETRY_AFTER_S = 120.0
 """A call is not repeated if the server asks for a longer wait."""
 MAX_FIRST_FAILURES = 8
 """After this many API errors without a success, every request is expected to fail."""
+REFUSED = {
+    "n": "gives one completion per call: asking for them one by one",
+    "max_tokens": "takes 'max_tokens' as 'max_completion_tokens': going on with this name",
+    SYSTEM: "takes no system message: going on with it put before the first user message",
+}
+"""What is said of some of the fields that a server refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +149,7 @@ class Session:
             if isinstance(outcome, Reply) or not outcome.retry or attempt == self.options.settings.max_retries:
                 break
             backoff = min(FIRST_DELAY_S * 2**attempt, LONGEST_DELAY_S) * (1 - random.random() / 4)
-            await asyncio.sleep(backoff if outcome.wait_s is None else outcome.wait_s)
+            await asyncio.sleep(max(backoff, outcome.wait_s or 0.0))
         if isinstance(outcome, _FailedAttempt) and outcome.unreachable and (self.state.last_answer or 0.0) < began:
             return _FailedAttempt(f"is gone: {outcome.message}. Start it and run again", fatal=True)
         return outcome
@@ -148,37 +165,66 @@ class Session:
         self.state.tokens.correct(used - estimate if used else 0)
         return outcome
 
-    async def _attempt(self, request: Request) -> Reply | _FailedAttempt:
-        options = self.options
-        body = request_body(request, options.model, self.state.unsupported, options.settings.template_options)
-        raw = isinstance(request.prompt, str)
-        endpoint = self.client.completions if raw else self.client.chat.completions
+    async def _attempt(self, request: Request, without: frozenset[str] = frozenset()) -> Reply | _FailedAttempt:
+        """One call, and where the server refuses a field, another one without it.
+
+        Args:
+            without: the fields that the server has refused in the attempts before. They are left out for good if the
+                server answers without them.
+        """
+        settings = self.options.settings
+        refused = self.state.unsupported | without
+        body = request_body(request, self.options.model, refused, settings.template_options, settings.extra)
         try:
             # the time-out of the client counts from byte to byte
-            async with asyncio.timeout(self.options.settings.timeout):
-                answer = await endpoint.with_raw_response.create(**body)
+            async with asyncio.timeout(settings.timeout):
+                text = await self._post(body)
             self.state.last_answer = time.monotonic()
-            return read_answer(request, answer.text)
+            reply = read_answer(single_requests(request)[0] if "n" in without else request, text)
         except UnreadableAnswer as error:
             return _FailedAttempt(self._clean(str(error)), retry=True)
         except FewerCompletions as error:
-            self._leave_out("n")
+            self._leave_out({"n"})
             return _FailedAttempt(str(error))
+        except ErrorInAnswer as error:
+            return await self._take_error(error.error, {}, request, body, without)
         except self.openai.APIStatusError as error:
             self.state.last_answer = time.monotonic()
-            if (name := rejected_field(error.status_code, error.body or error.response.text, body)) is not None:
-                self._leave_out(name)
-                return _FailedAttempt(str(error)) if name == "n" else await self._attempt(request)
-            return self._refused_by_server(error)
+            said = server_error(error.status_code, error.body or error.response.text)
+            return await self._take_error(said, error.response.headers, request, body, without)
         except (self.openai.APITimeoutError, TimeoutError) as error:
-            return self._not_reached(error, f"no answer within {self.options.settings.timeout:g} s")
+            return self._not_reached(error, f"no answer within {settings.timeout:g} s")
         except self.openai.APIConnectionError as error:
             return self._not_reached(error, f"the connection failed: {error.__cause__ or error}")
+        self._leave_out(without)
+        if "n" in without:
+            return _FailedAttempt("gives one completion per call")
+        return replace(reply, sampling=sent_otherwise(request, body))
 
-    def _leave_out(self, field: str) -> None:
-        if field not in self.state.unsupported:
+    async def _post(self, body: dict[str, Any]) -> str:
+        """The body of the answer to a request. The client knows only the fields of OpenAI by name."""
+        named = {name: value for name, value in body.items() if name in ("model", "messages", "prompt")}
+        rest = {name: value for name, value in body.items() if name not in named}
+        endpoint = self.client.completions if "prompt" in body else self.client.chat.completions
+        answer = await endpoint.with_raw_response.create(**named, extra_body=rest)
+        return str(answer.text)
+
+    async def _take_error(
+        self, error: ServerError, headers: Any, request: Request, body: dict[str, Any], without: frozenset[str]
+    ) -> Reply | _FailedAttempt:
+        if not is_refusal(error):
+            field = refused_field(error, body, self.options.settings.extra)
+            if field == "n" and names_field(error, body, field):
+                self._leave_out({field})
+                return _FailedAttempt(error.text)
+            if field is not None and field not in without:
+                return await self._attempt(request, without | {field})
+        return self._refused_by_server(error, headers, body)
+
+    def _leave_out(self, refused: Set[str]) -> None:
+        for field in sorted(refused - self.state.unsupported):
             self.state.unsupported.add(field)
-            warn(f"{self.options.api_base} does not take {field!r}: going on without it")
+            warn(f"{self.options.api_base} {REFUSED.get(field, f'does not take {field!r}: going on without it')}")
 
     def _not_reached(self, error: BaseException, message: str) -> _FailedAttempt:
         # by name: the client comes with httpx or its successor, depending on its version
@@ -189,36 +235,43 @@ class Session:
             return _FailedAttempt(message, fatal=True)
         return _FailedAttempt(message, retry=True, unreachable=unreachable)
 
-    def _refused_by_server(self, error: Any) -> _FailedAttempt:
-        """An HTTP error: fatal for all requests, final for this request, or to be retried."""
-        status = error.status_code
-        message = self._clean(str(error) if " - " in str(error) else f"{error} - {error.response.text}")
-        if is_refusal(status, error.code, message):
+    def _refused_by_server(self, error: ServerError, headers: Any, body: dict[str, Any]) -> _FailedAttempt:
+        """An error of the server: fatal for all requests, final for this request, or to be retried."""
+        status = error.status
+        message = self._clean(f"Error code: {status} - {error.text}")
+        if is_refusal(error):
             return _FailedAttempt(message, Status.REFUSED)
-        if (fatal := self._fatal_error(status, error.code, message)) is not None:
+        if (fatal := self._fatal_error(error, message, body)) is not None:
             return _FailedAttempt(fatal, fatal=True)
-        if is_too_long(status, error.code, message):
+        if is_too_long(error):
             return _FailedAttempt(message, Status.TRUNCATED)
-        wait_s = retry_after(error.response.headers)
+        wait_s = retry_after(headers)
         if wait_s is not None and wait_s <= LONGEST_RETRY_AFTER_S and status == 429:
             self.state.resume_at = max(self.state.resume_at, time.monotonic() + wait_s)
         retry = (status in (408, 409, 429) or status >= 500) and (wait_s or 0.0) <= LONGEST_RETRY_AFTER_S
         return _FailedAttempt(message, retry=retry, wait_s=wait_s)
 
-    def _fatal_error(self, status: int, code: str | None, message: str) -> str | None:
+    def _fatal_error(self, error: ServerError, message: str, body: dict[str, Any]) -> str | None:
         """What is wrong and what to do, where no request can succeed; else None.
 
         A 403 or 404 concerns this input only if the server has answered others.
         """
+        status = error.status
         if status == 401:  # without the message of the server, which may quote the key
             if self.key is None:
                 return "needs a key (401). Set the environment variable OPENAI_API_KEY"
             return "refuses the key (401). Set OPENAI_API_KEY to a key of this server"
-        if status in (400, 422) and self.options.settings.template_options and "chat_template_kwargs" in message:
-            return f"takes no options for the chat template: {message}. Leave `template_options` out"
-        if status == 402 or code == "insufficient_quota" or (status == 403 and not self.state.succeeded):
+        if status == 402 or "insufficient_quota" in error.code:
             return f"does not serve this account: {message}. Check the key's permissions and its quota"
-        if status == 404 and not self.state.succeeded:
+        if self.state.succeeded:
+            return None
+        if self.options.settings.template_options and names_field(error, body, "chat_template_kwargs"):
+            return f"takes no options for the chat template: {message}. Leave `template_options` out"
+        if name := next((name for name in self.options.settings.extra if names_field(error, body, name)), ""):
+            return f"refuses {name!r} as `extra` has it: {message}"
+        if status == 403:
+            return f"does not serve this account: {message}. Check the key's permissions and its quota"
+        if status == 404:
             return (
                 f"does not know the model {self.options.model!r}, or the path: {message}. Check `model` "
                 f"(GET {self.options.api_base}/models lists the names) and `api_base` (most end in /v1)"

@@ -1,9 +1,9 @@
 """The settings of who runs a model, and how: the same for every command that generates text."""
 
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from maskdpo.models import Dtype
 from maskdpo.registry import named_in
@@ -11,6 +11,14 @@ from maskdpo.settings import DEVICE_HELP, TEMPLATE_OPTION_HELP, KeyValues, Optio
 
 PANEL = "Backend"
 TRANSFORMERS, VLLM, OPENAI = ("transformers",), ("vllm",), ("openai",)
+OWN_FIELDS = frozenset({"model", "messages", "prompt", "n", "stream", "chat_template_kwargs"})
+"""Fields of requests that other settings decide, or that replies are read by."""
+
+
+def _no_fields_of_their_own(extra: dict[str, Any]) -> dict[str, Any]:
+    if own := OWN_FIELDS & extra.keys():
+        raise ValueError(f"{min(own)!r} cannot be set here: other settings decide it")
+    return extra
 
 
 class BackendSettings(Settings):
@@ -76,6 +84,17 @@ class BackendSettings(Settings):
             f"{TEMPLATE_OPTION_HELP} A server gets them as chat_template_kwargs, which vLLM and SGLang know.",
             PANEL,
             metavar="KEY=VALUE",
+        ),
+    ] = {}
+    extra: Annotated[
+        KeyValues,
+        AfterValidator(_no_fields_of_their_own),
+        Option(
+            'a further field of every request, such as enable_thinking=false or provider=\'{"sort": '
+            '"price"}\'; repeat the option for more. VALUE is JSON, or else a text.',
+            PANEL,
+            metavar="KEY=VALUE",
+            used_by=OPENAI,
         ),
     ] = {}
     backend_options: Annotated[

@@ -9,7 +9,18 @@ from maskdpo.backends.base import Failure, Pick
 from maskdpo.backends.probability import ScoredToken, choice_probabilities
 from maskdpo.schemas import Status
 
-_FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
+_FENCE = re.compile(r"\A\s*(```|~~~)\s*(?:json\w*\b)?(.*?)\1\s*\Z", re.DOTALL | re.IGNORECASE)
+_OTHER_REPLIES = (
+    ("a tool call", Status.PARSE_ERROR, r"<\|?tool_call|\[TOOL_CALLS\]|<function=|\{\s*\"name\": *\"[^\"]*\", *\"arg"),
+    ("an error message", Status.PARSE_ERROR, r"\{\s*\"(error|detail)\"|(internal server )?error:"),
+    (
+        "a refusal",
+        Status.REFUSED,
+        r"(I('m| am) )?(very )?sorry\b|I (can|could|will|wo)(not|n't)\b|I('m| am) (unable|not able)\b|As an AI\b|"
+        r"(很|非常)?(抱歉|对不起)|我(无法|不能)",
+    ),
+)
+"""What a reply is that begins in such a way and is no verdict."""
 _AROUND_A_WORD = " \t\r\n.\"'`*<>"
 
 
@@ -35,11 +46,11 @@ def read_object(
         return (Pick(word),)
     fenced = _FENCE.match(text)
     try:
-        pairs = json.loads(fenced[1] if fenced else text, object_pairs_hook=_Pairs)
+        pairs = json.loads(fenced[2] if fenced else text, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError):
-        return Failure(Status.PARSE_ERROR, f"not valid JSON: {one_line(text)!r}")
+        return _other_reply(text, "not valid JSON")
     if not isinstance(pairs, _Pairs) or sorted(name for name, _ in pairs) != sorted(slots):
-        return Failure(Status.PARSE_ERROR, f"not an object with the keys that were asked for: {one_line(text)!r}")
+        return _other_reply(text, "not an object with the keys that were asked for")
     named = dict(pairs)
     said = [named[slot] for slot in slots]
     values = [value for each in said if (value := _choice(each, choices)) is not None]
@@ -53,9 +64,17 @@ def read_word(text: str, tokens: Sequence[ScoredToken], choices: Sequence[str]) 
     """The pick of a reply that should be a plain choice."""
     named = text if text in choices else _choice(text.strip(), choices)
     if named is None:
-        return Failure(Status.PARSE_ERROR, f"none of the choices: {one_line(text)!r}")
+        return _other_reply(text, "none of the choices")
     found = choice_probabilities(tokens, [choice.encode() for choice in choices], named.encode())
     return (Pick(named, {text.decode(): share for text, share in found.items()}),)
+
+
+def _other_reply(text: str, why: str) -> Failure:
+    """The failure of a reply that is no verdict: what it is instead, or else why it is none."""
+    for what, status, pattern in _OTHER_REPLIES:
+        if re.match(rf"\s*(?:{pattern})", text.replace("’", "'"), re.IGNORECASE):
+            return Failure(status, f"{what} in place of a verdict: {one_line(text)!r}")
+    return Failure(Status.PARSE_ERROR, f"{why}: {one_line(text)!r}")
 
 
 def _choice(said: Any, choices: Sequence[str]) -> str | None:

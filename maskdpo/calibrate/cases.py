@@ -8,7 +8,7 @@ from maskdpo.calibrate.settings import CalibrateSettings
 from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_answers, read_prompts, read_records
-from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Label, Prompt, Scores, group_of
+from maskdpo.schemas import FAILED, NOT_ASKED, Annotation, JudgeInfo, Label, Prompt, Scores, group_of
 from maskdpo.verdicts.decision import own_verdict, scoring_judge
 from maskdpo.verdicts.gold import Match, check_gold, matches
 
@@ -90,7 +90,7 @@ def _of_one_judge(file: Path, prompts: dict[str, Prompt] | None, judges: list[Ju
 def _case(match: Match, judge: JudgeInfo) -> Case:
     assert match.gold.label is not None
     sentence = match.sentence
-    if sentence is None or sentence.status in FAILED:
+    if sentence is None or sentence.status in FAILED | NOT_ASKED:
         return Case(match.topic, match.gold.label, None, None)
     return Case(match.topic, match.gold.label, own_verdict(sentence, judge)[0], sentence.scores)
 

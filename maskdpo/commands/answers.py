@@ -79,6 +79,7 @@ def annotate(settings: AnnotateSettings) -> None:
         summary=settings.summary,
         options=settings.own_options(),
         rule=rule,
+        missing_reference=settings.missing_reference,
     )
     console.table(f"annotate -> {settings.out}", ("", "count"), _annotate_rows(stats))
     for note in getattr(judge, "notes", list)():
@@ -88,6 +89,11 @@ def annotate(settings: AnnotateSettings) -> None:
             f"{stats.file.failed} sentences could not be judged; they carry a status, no label, and do not train; "
             "repeat the command with --retry-failed to ask them again (docs/judges.md: which statuses that helps)"
         )
+    if without := stats.file.statuses[Status.NO_REFERENCE]:
+        console.warn(
+            f"{without:,} sentences were not judged, because their prompts have no reference; they carry the status "
+            "no_reference and do not train. Give the prompts references and repeat the command with --retry-failed"
+        )
     warn_of_labels(stats.file, rule)
 
 
@@ -95,8 +101,9 @@ def label_rows(file: "SentenceCounts") -> list[tuple[str, object]]:
     """The sentences of a file by label, then those without one: answered too weakly, not asked, and not answered."""
     rows: list[tuple[str, object]] = [(f"  {label.value}", n) for label, n in file.labels.most_common() if n]
     rows += [("  unsure", file.statuses[Status.UNSURE])] if file.statuses[Status.UNSURE] else []
-    torn = file.statuses[Status.FRAGMENT]
+    torn, without = file.statuses[Status.FRAGMENT], file.statuses[Status.NO_REFERENCE]
     rows += [("  fragments of answers that were cut off", torn)] if torn else []
+    rows += [("  of prompts without a reference", without)] if without else []
     return rows + [
         (f"  not judged: {status.value}", n) for status, n in file.statuses.most_common() if n and status in FAILED
     ]

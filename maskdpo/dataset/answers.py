@@ -59,6 +59,8 @@ def read_candidates(
 
 def _candidate(item: Located[Annotation], prompt_id: str, options: PairOptions) -> Candidate | DroppedAnswer:
     answer = item.record
+    if answer.lacked_reference:
+        return DroppedAnswer.NO_REFERENCE
     counts = answer.counts
     weighted = by_confidence(answer.whole_sentences) if options.confidence_weighted else WeightedCounts(*counts)
     score = score_of(weighted, options.score)

@@ -12,6 +12,7 @@ from maskdpo.schemas import Counts
 class DroppedAnswer(StrEnum):
     """Why an answer cannot be in any pair. Such answers are dropped before a strategy chooses among the others."""
 
+    NO_REFERENCE = "the prompt had no reference to judge it by"
     SENTENCES = "fewer sentences than `min_sentences`"
     UNJUDGED = "no sentence was judged"
     COVERAGE = "a smaller share of sentences judged than `min_coverage`"

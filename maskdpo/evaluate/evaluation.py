@@ -1,6 +1,6 @@
 """``maskdpo evaluate``: all figures of a file of annotations, or of two."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -120,14 +120,22 @@ def named(given: Input) -> str:
 
 def _read(given: Input, prompts: dict[str, Prompt] | None, limit: int | None, judges: Judges) -> Iterator[Annotation]:
     """The annotations, whose judges are added to ``judges``. With prompts, every answer must have a prompt: a topic is
-    never guessed."""
+    never guessed. Answers that lacked a reference to judge them by are left out, for they say nothing of the model."""
     noted = judges.setdefault(given, set())
-    read = (
+    read = lacked = 0
+    part = (
         partial(read_records, limit=limit) if prompts is None else partial(read_answers, prompts=prompts, limit=limit)
     )
-    for annotation in read(given, Annotation):
+    for annotation in part(given, Annotation):
         noted.add(annotation.judge)
-        yield annotation
+        read, lacked = read + 1, lacked + annotation.lacked_reference
+        if not annotation.lacked_reference:
+            yield annotation
+    if read == lacked:
+        raise InputError("no answer was judged: all prompts lacked a reference (no_reference)", path=listed(given))
+    if lacked:
+        missing = "their prompts had no reference (no_reference)"
+        warn(f"{listed(given)}: {lacked:,} of {read:,} answers are left out: {missing}")
 
 
 def _read_gold(file: Path, judged: Input, judges: set[JudgeInfo | None]) -> Gold:
@@ -211,5 +219,6 @@ def _powered(
 
 
 def _sums(given: Input, gold: Gold, settings: EvaluateSettings, prompts: dict[str, Prompt] | None) -> dict[str, Array]:
-    answers: Iterable[Annotation] = read_records(given, Annotation, settings.limit)
+    read = read_records(given, Annotation, settings.limit)
+    answers = (answer for answer in read if not answer.lacked_reference)
     return topic_sums(answers, gold, _topics(prompts), settings.gold_drawn)

@@ -1,7 +1,7 @@
 """The records that stages exchange, one JSON object per line; see docs/records.md."""
 
 from maskdpo.schemas.decisions import Decision, Part, Queue
-from maskdpo.schemas.labels import FAILED, RIGHT, WITHOUT_CLAIM, WRONG, Counts, Kind, Label, Status, group_of
+from maskdpo.schemas.labels import FAILED, NOT_ASKED, RIGHT, WITHOUT_CLAIM, WRONG, Counts, Kind, Label, Status, group_of
 from maskdpo.schemas.records import (
     SIDES,
     Annotation,
@@ -23,6 +23,7 @@ from maskdpo.schemas.records import (
 
 __all__ = [
     "FAILED",
+    "NOT_ASKED",
     "RIGHT",
     "SIDES",
     "WITHOUT_CLAIM",

@@ -67,9 +67,12 @@ class Status(StrEnum):
     """The judge has answered (``scores``), but too weakly for a label, by its calibration or a least confidence."""
     FRAGMENT = "fragment"
     """No judge was asked: the sentence is torn, at the end of an answer that was cut off (``Kind.FRAGMENT``)."""
+    NO_REFERENCE = "no_reference"
+    """No judge was asked: the prompt has no reference to compare with (``annotate --missing-reference skip``)."""
 
 
-FAILED = frozenset(Status) - {Status.OK, Status.UNSURE, Status.FRAGMENT}
+NOT_ASKED = frozenset({Status.FRAGMENT, Status.NO_REFERENCE})
+FAILED = frozenset(Status) - {Status.OK, Status.UNSURE} - NOT_ASKED
 """The judge has not answered: asking again may help."""
 
 

@@ -139,6 +139,11 @@ class Prompt(FileRecord):
         return [self.reference] if isinstance(self.reference, str) else self.reference
 
     @property
+    def has_reference(self) -> bool:
+        """Whether there is a text to judge answers against; a passage of blanks is none."""
+        return any(passage.strip() for passage in self.passages)
+
+    @property
     def own_passages(self) -> list[str]:
         """The passages that came with the prompt, without those that were found in documents."""
         sources = self.sources or [None] * len(self.passages)
@@ -239,6 +244,8 @@ class JudgeInfo(Record):
     splitter: str | None = None
     template_options: str | None = None
     """The options of the chat template of the judge's model, as JSON with sorted keys."""
+    extra: str | None = None
+    """Further fields of the requests to the judge's model (``--extra``), as JSON with sorted keys."""
     calibration: str | None = None
     """The hash of the calibration (``verdicts.decision.Calibration``) that made the labels and confidences."""
     min_confidence: Fraction | None = None
@@ -275,6 +282,11 @@ class Annotation(Response):
     def whole_sentences(self) -> list[Sentence]:
         """The sentences that count: all but the fragment at the end of an answer that was cut off."""
         return [sentence for sentence in self.sentences if sentence.kind is not Kind.FRAGMENT]
+
+    @property
+    def lacked_reference(self) -> bool:
+        """Whether no judge was asked about the answer, because its prompt had no reference."""
+        return any(sentence.status is Status.NO_REFERENCE for sentence in self.sentences)
 
     @property
     def counts(self) -> Counts:

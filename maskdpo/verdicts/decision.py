@@ -238,7 +238,7 @@ def read_calibration(path: Path) -> Calibration:
 
 
 SCORES_DEPEND_ON = (
-    "name", "model", "revision", "protocol", "protocol_hash", "votes", "template_options", "version",
+    "name", "model", "revision", "protocol", "protocol_hash", "votes", "template_options", "extra", "version",
 )  # fmt: skip
 """Fields of ``JudgeInfo``. The splitter is none of them: it decides what is judged, not how."""
 

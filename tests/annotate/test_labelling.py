@@ -28,10 +28,11 @@ from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges import get_judge
 from maskdpo.annotate.labelling import annotate
 from maskdpo.annotate.relabel import relabel
+from maskdpo.dataset.filters import DroppedAnswer
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records, write_records
 from maskdpo.run_record import RunMeta, meta_file
-from maskdpo.schemas import FAILED, Annotation, Counts, JudgeInfo, Kind, Label, Sentence, Span, Status
+from maskdpo.schemas import FAILED, Annotation, Counts, JudgeInfo, Kind, Label, Prompt, Response, Sentence, Span, Status
 from maskdpo.text.splitters import get_splitter
 from maskdpo.text.splitters.nltk_splitter import nltk_splitter
 from maskdpo.verdicts.decision import Calibration, Parameters, Rule
@@ -754,12 +755,97 @@ def test_a_prompt_without_the_reference_that_the_judge_needs(jsonl: Any, tmp_pat
     with pytest.raises(InputError) as error:
         annotate(prompts, responses, tmp_path / "a.jsonl", judge, SPLITTER)
     assert str(error.value) == (
-        f"{prompts}:3: reference: prompt 'bad' has no reference, and the scripted judge compares with one: "
-        "add it, or take another judge (prompts without a reference: 2)"
+        f"{prompts}:3: reference: prompt 'bad' has no reference, and the scripted judge compares with one (prompts "
+        "without a reference: 2 of 3). Add the references, take another judge, or leave the answers to such prompts "
+        "without labels: `missing_reference` skip"
     )
     assert (judge.asked, sorted(file.name for file in tmp_path.iterdir())) == ([], ["p.jsonl", "r.jsonl"])
     annotate(prompts, responses, tmp_path / "a.jsonl", Scripted(), SPLITTER)  # needs none
     annotate(prompts, jsonl("r.jsonl", answers[:1]), tmp_path / "b.jsonl", Referring(), SPLITTER)
+
+
+MIXED = [
+    {"id": "a", "prompt_id": "bare", "response": "# Head\n\nThis is right. This is wrong."},
+    {"id": "b", "prompt_id": "full", "response": "This is right. Here comes api_error."},
+    {"id": "c", "prompt_id": "bare", "response": "This is right. This is wro", "finish_reason": "length"},
+    {"id": "d", "prompt_id": "full", "response": "This is wrong."},
+]
+
+
+def statuses(out: Path) -> dict[str, list[str]]:
+    return {record.id: [sentence.status.value for sentence in record.sentences] for record in records(out)}
+
+
+def test_answers_without_a_reference_are_written_and_no_judge_sees_them(jsonl: Any, tmp_path: Path) -> None:
+    prompts = jsonl("p.jsonl", [{"id": "bare", "prompt": "?"}, {"id": "full", "prompt": "?", "reference": "Here."}])
+    responses, out, judge = jsonl("r.jsonl", MIXED), tmp_path / "a.jsonl", Referring()
+    stats = annotate(prompts, responses, out, judge, SPLITTER, missing_reference="skip")
+    assert list(judge.given) == ["b", "d"]
+    assert [record.id for record in records(out)] == ["a", "b", "c", "d"]
+    without = {"a": ["ok", "no_reference", "no_reference"], "c": ["no_reference", "fragment"], "d": ["ok"]}
+    assert statuses(out) == without | {"b": ["ok", "api_error"]}
+    assert (stats.file.failed, stats.summary()["whole_file"]["statuses"]["no_reference"]) == (1, 3)
+    assert [record.counts.judged for record in records(out)] == [1, 1, 0, 1]
+
+    # the prompt still has no reference: only what has failed is asked again
+    judge = Referring(healed=True)
+    annotate(prompts, responses, out, judge, SPLITTER, missing_reference="skip", retry_failed=True)
+    assert judge.asked == [("b", "Here comes api_error.")]
+    assert statuses(out) == without | {"b": ["ok", "ok"]}
+
+    # now it has one
+    prompts = jsonl("p.jsonl", [{"id": key, "prompt": "?", "reference": "Here."} for key in ("bare", "full")])
+    judge = Referring()
+    annotate(prompts, responses, out, judge, SPLITTER)
+    assert judge.asked == []
+    stats = annotate(prompts, responses, out, judge, SPLITTER, retry_failed=True)
+    assert judge.asked == [("a", "This is right."), ("a", "This is wrong."), ("c", "This is right.")]
+    assert statuses(out) == {"a": ["ok"] * 3, "b": ["ok"] * 2, "c": ["ok", "fragment"], "d": ["ok"]}
+    assert (stats.run_retried, stats.file.statuses[Status.NO_REFERENCE]) == (3, 0)
+
+
+def test_a_run_that_was_stopped_goes_on_with_and_without_references(jsonl: Any, tmp_path: Path) -> None:
+    prompts = jsonl("p.jsonl", [{"id": "bare", "prompt": "?"}, {"id": "full", "prompt": "?", "reference": "Here."}])
+    responses, out = jsonl("r.jsonl", MIXED), tmp_path / "a.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        annotate(prompts, responses, out, Referring(window=1, stop_after=1), SPLITTER, missing_reference="skip")
+    assert [record.id for record in records(out)] == ["b"]
+    annotate(prompts, responses, out, Referring(), SPLITTER, missing_reference="skip")
+    assert [record.id for record in records(out)] == ["a", "b", "c", "d"]
+    annotate(prompts, responses, tmp_path / "once.jsonl", Referring(), SPLITTER, missing_reference="skip")
+    assert records(out) == records(tmp_path / "once.jsonl")
+
+
+def test_what_has_no_reference_is_in_no_pair_and_no_figure(
+    jsonl: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = jsonl("p.jsonl", [{"id": "bare", "prompt": "?"}, {"id": "full", "prompt": "?", "reference": "Here."}])
+    responses, out = (
+        jsonl("r.jsonl", [MIXED[0], MIXED[3], MIXED[3] | {"id": "e", "response": "Right."}]),
+        tmp_path / "a",
+    )
+    annotate(prompts, responses, out, Referring(), SPLITTER, missing_reference="skip")
+    only = tmp_path / "only"
+    write_records(only, records(out)[1:])
+    whole, part = (maskdpo.evaluate_annotations(file).summary for file in (out, only))
+    assert (repr(whole), "1 of 3 answers are left out" in capsys.readouterr().err.replace("\n", " ")) == (
+        repr(part),
+        True,
+    )
+    built = maskdpo.build_pairs(prompts, out)
+    assert (len(built.train), built.stats.dropped_answers) == (1, {DroppedAnswer.NO_REFERENCE: 1})
+    write_records(only, records(out)[:1])
+    with pytest.raises(InputError, match="no answer was judged: all prompts lacked a reference"):
+        maskdpo.evaluate_annotations(only)
+
+
+def test_a_missing_reference_in_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = [Prompt(id="bare", prompt="?"), Prompt(id="full", prompt="?", reference="Paris is in France.")]
+    answers = [Response(id=prompt.id, prompt_id=prompt.id, response="Paris is in France.") for prompt in prompts]
+    with pytest.raises(UserError, match=r"'bare' has no reference, .* \(prompts without a reference: 1 of 2\)"):
+        maskdpo.annotate_responses(prompts, answers, judge="lexical")
+    found = maskdpo.annotate_responses(prompts, answers, judge="lexical", missing_reference="skip")
+    assert {answer.id: answer.sentences[0].status for answer in found} == {"full": "ok", "bare": "no_reference"}
 
 
 # --- figures ---------------------------------------------------------------------------------------
@@ -797,7 +883,7 @@ def test_the_summary_keeps_the_whole_file_and_this_run_apart(run: Run, failed: P
             "failed": 4,
             "labels": {"no_hallucination": 14, "contradictory": 10, **no_fact},
             "statuses": {"ok": 24, "refused": 0, "parse_error": 0, "api_error": 4, "truncated": 0}
-            | {"unsure": 0, "fragment": 0},
+            | {"unsure": 0, "fragment": 0, "no_reference": 0},
         },
         "this_run": {
             "responses": 2,

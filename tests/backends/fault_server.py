@@ -42,7 +42,7 @@ Script = Callable[[Asked], Answer]
 
 
 def chat(
-    *texts: str | None,
+    *texts: Any,
     finish_reason: str | None = "stop",
     refusal: str | None = None,
     thoughts: dict[str, Any] | None = None,
@@ -51,6 +51,7 @@ def chat(
     """A chat completion with one choice a text.
 
     Args:
+        texts: strings, or what a server may send in place of one.
         thoughts: further fields of every message: reasoning, by the name that a server has for it.
     """
     logprobs = more.pop("logprobs", None)

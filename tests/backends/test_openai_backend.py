@@ -85,7 +85,6 @@ def test_a_conversation_goes_to_the_chat_endpoint_with_all_the_options(server: F
         "max_tokens": 7,
         "temperature": 0.5,
         "top_p": 0.9,
-        "n": 1,
         "stop": ["\n\n", "END"],
     }
 
@@ -393,8 +392,6 @@ def test_odd_logprobs_cost_the_probability_and_not_the_verdict(server: FaultServ
 def test_a_verdict_that_reads_is_one_whatever_ended_it(server: FaultServer, reason: str | None) -> None:
     server.queue.append(Answer(chat(verdict("unknown"), finish_reason=reason)))
     assert one(server, ask(choices=CHOICES)).completions[0].text == "unknown"
-    server.queue.append(Answer(chat("", finish_reason=reason)))
-    assert failure(one(server, ask(choices=CHOICES))).status is Status.PARSE_ERROR
 
 
 @pytest.mark.parametrize("reason", ["eos", "end_turn", "stop_sequence", "", None])
@@ -735,7 +732,6 @@ TEMPERATURE = "Unsupported value: 'temperature' does not support 0.0 with this m
     [
         ("temperature", problem(400, TEMPERATURE, param="temperature", code="unsupported_value")),
         ("temperature", problem(400, "Unsupported parameter: 'temperature' is not supported with this model.")),
-        ("temperature", problem(400, "`temperature` and `top_p` cannot both be specified for this model.")),
         ("top_p", problem(400, "Unsupported parameter: 'top_p' is not supported with this model.", param="top_p")),
         ("seed", problem(400, "Unknown parameter: 'seed'.", param="seed", code="unknown_parameter")),
         ("seed", problem(400, "Unrecognized request argument supplied: seed")),
@@ -759,28 +755,41 @@ def test_a_field_that_the_server_does_not_take_is_left_out_from_then_on(
     server: FaultServer, capsys: pytest.CaptureFixture[str], field: str, answer: Answer
 ) -> None:
     server.script = lambda asked: answer if field in asked.body else Answer(chat(verdict("unknown")))
-    replies = generate(server, *(ask(i, choices=CHOICES) for i in range(3)), concurrency=1)
+    sampling = Sampling(top_p=0.9, stop=("END",))
+    replies = generate(server, *(ask(i, choices=CHOICES) for i in range(3)), concurrency=1, sampling=sampling)
     assert [reply.failure for reply in replies] == [None] * 3
     assert [field in asked.body for asked in server.asked] == [True, False, False, False]
     assert capsys.readouterr().err.count(f"does not take '{field}'") == 1
 
 
+QUOTED = 'In spring they sow. He called it "seed" and "temperature", and one completion is allowed'
+
+
 @pytest.mark.parametrize(
     "answer",
     [
-        problem(400, "Cannot read the input: In spring they sow the seed, whatever the temperature is, n times"),
-        problem(400, "The input is not allowed: " + "x" * 100 + ' He called it "seed" and "temperature".'),
+        problem(400, f"The input is not allowed: {QUOTED}"),
+        problem(400, json.dumps({"why": "unsupported", "input": QUOTED})),
         problem(400, "invalid", param="messages"),
         problem(400, "1 validation error: {'loc': ('body', 'messages', 0), 'input': {'seed': 3, 'temperature': 0}}"),
         problem(400, "temperature must be non-negative, got -1", param="temperature"),
+        problem(400, "The temperature is 3.0 but the supported range is from 0 to 2", param="temperature"),
         problem(400, "Seeds of doubt are not permitted"),
     ],
 )
 def test_an_error_that_only_quotes_the_name_of_a_field_costs_no_field(server: FaultServer, answer: Answer) -> None:
     server.queue.append(answer)
-    replies = generate(server, ask(0), ask(1), concurrency=1)
+    replies = generate(server, ask(0, QUOTED), ask(1, QUOTED), concurrency=1)
     assert failure(replies[0]).status is Status.API_ERROR
-    assert all({"seed", "temperature", "n"} <= asked.body.keys() for asked in server.asked)
+    assert all({"seed", "temperature"} <= asked.body.keys() for asked in server.asked)
+    assert len(server.asked) == 2
+
+
+def test_a_field_is_left_out_only_once_the_server_has_answered_without_it(server: FaultServer) -> None:
+    server.queue += [problem(400, "'seed' is not supported"), problem(400, "something else")]
+    replies = generate(server, ask(0), ask(1), concurrency=1)
+    assert "something else" in failure(replies[0]).message
+    assert ["seed" in asked.body for asked in server.asked] == [True, False, True]
 
 
 # --- what makes every request fail -----------------------------------------------------------------

@@ -80,7 +80,7 @@ class LexicalJudge:
         key = (prompt.reference, prompt.topic or "")
         known = self._cache.get(prompt.id)
         if known is None or known.key != key:
-            if not any(passage.strip() for passage in prompt.passages):
+            if not prompt.has_reference:
                 raise UserError(
                     f"prompt {prompt.id!r} has no reference, and the lexical judge compares with one: "
                     "add a 'reference' to the prompt or take another judge"

@@ -14,7 +14,7 @@ from maskdpo.annotate.judges.llm_questions import LLMQuestions
 from maskdpo.annotate.judges.pending import Part, PendingTasks
 from maskdpo.annotate.protocol import Meaning, Protocol, load_protocol
 from maskdpo.annotate.replies import Outcome, combined, outcomes
-from maskdpo.backends.base import Backend, Reply, Request, Sampling
+from maskdpo.backends.base import Backend, Reply, Request, Sampling, told
 from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint
 from maskdpo.schemas import JudgeInfo, Label, Message, Status
@@ -67,7 +67,8 @@ class LLMJudge:
         self._budget: ContextBudget | None = None
         self._questions = LLMQuestions(protocol)
         self.usage = Usage()
-        files, options = fingerprint(backend.model), dict(backend.template_options)
+        files = fingerprint(backend.model)
+        options = {name: json.dumps(given, sort_keys=True) for name, given in told(backend).items()}
         self.info = JudgeInfo(
             name="llm",
             model=backend.model,
@@ -75,8 +76,8 @@ class LLMJudge:
             protocol=protocol.name,
             protocol_hash=protocol.hash,
             votes=votes,
-            template_options=json.dumps(options, sort_keys=True) if options else None,
             version=VERSION,
+            **options,
         )
 
     def notes(self) -> list[str]:

@@ -41,6 +41,7 @@ const STATUS = {
   unsure:
     "the judge has answered, but too weakly for a label, by its calibration or a least confidence. This is no failure, and asking again does not help",
   fragment: "torn, at the end of an answer that was cut off: no judge was asked",
+  no_reference: "the prompt had no reference to compare with: no judge was asked",
   refused: "the judge refused",
   parse_error: "the verdict could not be read",
   api_error: "the call failed",
