@@ -32,6 +32,8 @@ class Request:
     in transformers).
     ``reply``: the form of the reply to a prompt with choices. ``word``: one choice for the only slot, which is also the
     text of the completion. ``object``: a JSON object from each slot to its choice.
+    ``document``: the text with which the prompt begins and which other prompts share: of several servers one gets all
+    of them. None: the prompt itself.
     """
 
     key: Hashable
@@ -40,6 +42,7 @@ class Request:
     slots: tuple[str, ...] = ("verdict",)
     sampling: Sampling = Sampling()
     reply: Literal["word", "object"] = "word"
+    document: str | None = None
 
     def __post_init__(self) -> None:
         if self.reply == "word" and len(self.slots) != 1:

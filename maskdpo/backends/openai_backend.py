@@ -1,11 +1,11 @@
-"""Any OpenAI-compatible server. The calling thread submits requests and reads replies; an event loop on another thread
-makes the calls."""
+"""Any OpenAI-compatible server, or several. The calling thread submits requests and reads replies; an event loop on
+another thread makes the calls."""
 
 import asyncio
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import date
@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 from maskdpo.backends.base import Context, Reply, Request
 from maskdpo.backends.openai_context import server_context
-from maskdpo.backends.openai_session import ServerState, Session
+from maskdpo.backends.openai_pool import Pool
+from maskdpo.backends.openai_session import Session
+from maskdpo.backends.servers import RateLimit, Server
 from maskdpo.backends.settings import DEFAULTS, BackendSettings
 from maskdpo.errors import UserError
 
@@ -27,61 +29,72 @@ class OpenAIBackend:
 
     Args:
         model: the model's name on the server.
-        settings: those of ``openai``. Without ``api_base`` the URL is ``$OPENAI_BASE_URL``, or else OpenAI itself.
+        settings: those of ``openai``. Without ``api_base`` the URLs are those in ``$OPENAI_BASE_URL``, with spaces
+            between them, or else OpenAI itself.
     """
 
     def __init__(self, model: str, settings: BackendSettings = DEFAULTS) -> None:
         self.model = model
         self.settings = settings
-        self.api_base = _checked_base(settings.api_base or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE)
+        urls = settings.api_base or os.environ.get("OPENAI_BASE_URL", "").split() or (DEFAULT_BASE,)
+        requests, tokens = settings.requests_per_minute, settings.tokens_per_minute
+        self.servers = [Server(url, RateLimit(requests), RateLimit(tokens)) for url in _checked_bases(urls)]
         self.template_options = settings.template_options
         self.extra = settings.extra
         self.today: date | None = None
-        self._state = ServerState(
-            requests_per_minute=settings.requests_per_minute, tokens_per_minute=settings.tokens_per_minute
-        )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield one reply per request in the order of completion; see ``Backend``."""
         import openai  # late: it takes a moment
 
-        key = _key_from_environment(self.api_base)
+        key = self._key()
         done: queue.SimpleQueue[Future[Reply]] = queue.SimpleQueue()
         waiting = iter(requests)
+        timeout = openai.Timeout(self.settings.timeout, connect=min(CONNECT_TIMEOUT_S, self.settings.timeout))
         with _background_loop() as loop:
-            client = openai.AsyncOpenAI(
-                api_key=key or "none",  # servers that need no key get a dummy
-                base_url=self.api_base,
-                max_retries=0,  # the retries of the session share the rate limit and stop at fatal errors
-                timeout=openai.Timeout(self.settings.timeout, connect=min(CONNECT_TIMEOUT_S, self.settings.timeout)),
-            )
-            session = Session(self, self._state, openai, client, key)
+
+            def session(server: Server) -> Session:
+                # servers that need no key get a dummy; the pool retries, as it knows the other servers
+                client = openai.AsyncOpenAI(api_key=key or "none", base_url=server.url, max_retries=0, timeout=timeout)
+                return Session(self, server, openai, client, key)
+
+            pool = Pool([session(server) for server in self.servers], self.settings)
 
             def submit(count: int) -> int:
                 submitted = 0
                 for request in islice(waiting, count):
-                    future = asyncio.run_coroutine_threadsafe(session.answer(request), loop)
+                    future = asyncio.run_coroutine_threadsafe(pool.answer(request), loop)
                     future.add_done_callback(done.put)
                     submitted += 1
                 return submitted
 
             try:
-                # twice the concurrency: the server stays busy while the caller handles a reply
-                pending = submit(2 * self.settings.concurrency)
+                # twice the concurrency: the servers stay busy while the caller handles a reply
+                pending = submit(2 * self.settings.concurrency * len(self.servers))
                 while pending:
                     yield done.get().result()
                     pending += submit(1) - 1
             finally:
-                asyncio.run_coroutine_threadsafe(session.close(), loop).result()
+                asyncio.run_coroutine_threadsafe(pool.close(), loop).result()
 
     def writes_date(self) -> bool:
         """See ``Backend``: the template of the server is not known."""
         return False
 
     def context(self) -> Context:
-        """See ``Backend``: the limit that the user set, or that of the server."""
-        key = _key_from_environment(self.api_base)
-        return server_context(self.api_base, self.model, key, self.settings)
+        """See ``Backend``: the limit that the user set, or the lowest one of the servers that name one."""
+        key = self._key()
+        contexts = [server_context(server.url, self.model, key, self.settings) for server in self.servers]
+        known = [context for context in contexts if context.limit is not None]
+        return min(known, key=lambda context: context.limit or 0) if known else contexts[0]
+
+    def _key(self) -> str | None:
+        key = os.environ.get("OPENAI_API_KEY", "").strip()
+        if not key and any(server.url == DEFAULT_BASE for server in self.servers):
+            raise UserError("OPENAI_API_KEY is not set. Set it, or name another server with `api_base`")
+        if not key.isascii() or any(not character.isprintable() or character.isspace() for character in key):
+            raise UserError("OPENAI_API_KEY holds characters that no key has. Set it again, without spaces")
+        return key or None
 
 
 @contextmanager
@@ -97,6 +110,13 @@ def _background_loop() -> Iterator[asyncio.AbstractEventLoop]:
         loop.close()
 
 
+def _checked_bases(given: Sequence[str]) -> list[str]:
+    urls = [_checked_base(url) for url in given]
+    if twice := [url for url in urls if urls.count(url) > 1]:
+        raise UserError(f"`api_base` names {twice[0]} twice")
+    return urls
+
+
 def _checked_base(api_base: str) -> str:
     url = urlsplit(api_base)
     if url.username or url.password or url.query:  # not repeated: it may hold a secret
@@ -104,12 +124,3 @@ def _checked_base(api_base: str) -> str:
     if url.scheme not in ("http", "https") or not url.hostname:
         raise UserError(f"`api_base` {api_base!r} is no URL. Name one such as http://localhost:8000/v1")
     return api_base.rstrip("/")
-
-
-def _key_from_environment(api_base: str) -> str | None:
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if not key and api_base == DEFAULT_BASE:
-        raise UserError("OPENAI_API_KEY is not set. Set it, or name another server with `api_base`")
-    if not key.isascii() or any(not character.isprintable() or character.isspace() for character in key):
-        raise UserError("OPENAI_API_KEY holds characters that no key has. Set it again, without spaces")
-    return key or None

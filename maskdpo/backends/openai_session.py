@@ -1,13 +1,13 @@
-"""Calls of an OpenAI-compatible server: rate limits, retries, and the meaning of its errors."""
+"""Calls of one OpenAI-compatible server: its rate limits, and what its answers and errors mean for the next call."""
 
 import asyncio
-import random
 import time
-from collections.abc import Set
+from collections.abc import AsyncIterator, Set
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from maskdpo.backends.base import Failure, Reply, Request
+from maskdpo.backends.base import Reply, Request
 from maskdpo.backends.openai_answer import ErrorInAnswer, UnreadableAnswer
 from maskdpo.backends.openai_errors import (
     SYSTEM,
@@ -21,24 +21,18 @@ from maskdpo.backends.openai_errors import (
 )
 from maskdpo.backends.openai_wire import (
     FewerCompletions,
-    join_replies,
     read_answer,
     request_body,
     sent_otherwise,
     single_requests,
 )
+from maskdpo.backends.servers import Server
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.console import warn
-from maskdpo.errors import UserError
 from maskdpo.schemas import Status
 
-FIRST_DELAY_S = 0.5
-"""Seconds before the first retry; they double up to ``LONGEST_DELAY_S``, minus a random part of up to a quarter."""
-LONGEST_DELAY_S = 30.0
 LONGEST_RETRY_AFTER_S = 120.0
 """A call is not repeated if the server asks for a longer wait."""
-MAX_FIRST_FAILURES = 8
-"""After this many API errors without a success, every request is expected to fail."""
 REFUSED = {
     "n": "gives one completion per call: asking for them one by one",
     "max_tokens": "takes 'max_tokens' as 'max_completion_tokens': going on with this name",
@@ -48,7 +42,7 @@ REFUSED = {
 
 
 @dataclass(frozen=True, slots=True)
-class _FailedAttempt:
+class FailedAttempt:
     """An attempt that got no answer."""
 
     message: str
@@ -56,116 +50,56 @@ class _FailedAttempt:
     retry: bool = False
     wait_s: float | None = None
     """Seconds that the server asked to wait."""
+    limited: bool = False
+    """The server is well, and has had too many requests."""
     unreachable: bool = False
     fatal: bool = False
-    """Every other request would fail too."""
-
-
-class _RateLimit:
-    """Spreads units, requests or tokens, evenly over a minute."""
-
-    def __init__(self, per_minute: float | None) -> None:
-        self._seconds = 60.0 / per_minute if per_minute else 0.0
-        self._free_at = 0.0
-
-    def reserve(self, units: float) -> float:
-        """Reserve the next free time. Returns the seconds until then."""
-        now = time.monotonic()
-        start = max(now, self._free_at)
-        self._free_at = start + units * self._seconds
-        return start - now
-
-    def correct(self, units: float) -> None:
-        self._free_at += units * self._seconds
-
-
-class ServerState:
-    """What is known about a server, and its rate limits; kept between ``generate`` calls."""
-
-    def __init__(self, *, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
-        self.requests, self.tokens = _RateLimit(requests_per_minute), _RateLimit(tokens_per_minute)
-        self.resume_at = 0.0
-        """Time from which on a server that asked for a wait takes requests again."""
-        self.unsupported: set[str] = set()
-        """Fields of requests that the server rejects."""
-        self.last_answer: float | None = None
-        self.succeeded = False
-        self.failures = 0
+    """Every other request to this server would fail too."""
 
 
 class Options(Protocol):
     """What a session reads of the backend."""
 
     model: str
-    api_base: str
     settings: BackendSettings
 
 
 class Session:
-    """One ``generate`` call. Runs on the event loop."""
+    """The calls of one server during one ``generate`` call. Runs on the event loop."""
 
-    def __init__(self, options: Options, state: ServerState, openai: Any, client: Any, key: str | None) -> None:
-        self.options, self.state = options, state
+    def __init__(self, options: Options, server: Server, openai: Any, client: Any, key: str | None) -> None:
+        self.options, self.server = options, server
         self.openai, self.client, self.key = openai, client, key
-        self.slots = asyncio.Semaphore(options.settings.concurrency)
+        self._slots = asyncio.Semaphore(options.settings.concurrency)
 
-    async def answer(self, request: Request) -> Reply:
-        reply = await self._call(request)
-        if reply is None:
-            parts = await asyncio.gather(*(self._call(single) for single in single_requests(request)))
-            reply = join_replies(request, [part for part in parts if part is not None])
-        self._stop_if_all_failed(reply)
-        return reply
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """A place among the requests that the server has at once."""
+        self.server.busy += 1
+        try:
+            async with self._slots:
+                yield
+        finally:
+            self.server.busy -= 1
 
-    def _one_by_one(self, request: Request) -> bool:
+    def one_by_one(self, request: Request) -> bool:
         """Whether every completion needs a call of its own."""
-        return request.sampling.n > 1 and "n" in self.state.unsupported
+        return request.sampling.n > 1 and "n" in self.server.unsupported
 
-    async def _call(self, request: Request) -> Reply | None:
-        """The reply of one call; None where the server gives one completion per call and the request asks for more."""
-        async with self.slots:
-            if self._one_by_one(request):  # this may have become known during the wait
-                return None
-            outcome = await self._with_retries(request)
-        if isinstance(outcome, Reply):
-            return outcome
-        if outcome.fatal:
-            raise UserError(f"{self.options.api_base} {outcome.message}")
-        if self._one_by_one(request):
-            return None
-        return Reply(request.key, failure=Failure(outcome.status, outcome.message))
-
-    async def close(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await self.client.close()
-
-    async def _with_retries(self, request: Request) -> Reply | _FailedAttempt:
-        began = time.monotonic()
-        for attempt in range(self.options.settings.max_retries + 1):
-            outcome = await self._rate_limited(request)
-            if isinstance(outcome, Reply) or not outcome.retry or attempt == self.options.settings.max_retries:
-                break
-            backoff = min(FIRST_DELAY_S * 2**attempt, LONGEST_DELAY_S) * (1 - random.random() / 4)
-            await asyncio.sleep(max(backoff, outcome.wait_s or 0.0))
-        if isinstance(outcome, _FailedAttempt) and outcome.unreachable and (self.state.last_answer or 0.0) < began:
-            return _FailedAttempt(f"is gone: {outcome.message}. Start it and run again", fatal=True)
-        return outcome
-
-    async def _rate_limited(self, request: Request) -> Reply | _FailedAttempt:
+    async def attempt(self, request: Request) -> Reply | FailedAttempt:
         """One attempt within the rate limits."""
         estimate = _estimated_tokens(request)
-        await asyncio.sleep(max(self.state.requests.reserve(1), self.state.tokens.reserve(estimate)))
-        while (rest := self.state.resume_at - time.monotonic()) > 0:  # one request was asked to wait: all requests wait
+        await asyncio.sleep(max(self.server.requests.reserve(1), self.server.tokens.reserve(estimate)))
+        while (
+            rest := self.server.resume_at - time.monotonic()
+        ) > 0:  # one request was asked to wait: all requests wait
             await asyncio.sleep(rest)
         outcome = await self._attempt(request)
         used = outcome.prompt_tokens + outcome.completion_tokens if isinstance(outcome, Reply) else 0
-        self.state.tokens.correct(used - estimate if used else 0)
+        self.server.tokens.correct(used - estimate if used else 0)
         return outcome
 
-    async def _attempt(self, request: Request, without: frozenset[str] = frozenset()) -> Reply | _FailedAttempt:
+    async def _attempt(self, request: Request, without: frozenset[str] = frozenset()) -> Reply | FailedAttempt:
         """One call, and where the server refuses a field, another one without it.
 
         Args:
@@ -173,23 +107,23 @@ class Session:
                 server answers without them.
         """
         settings = self.options.settings
-        refused = self.state.unsupported | without
+        refused = self.server.unsupported | without
         body = request_body(request, self.options.model, refused, settings.template_options, settings.extra)
         try:
             # the time-out of the client counts from byte to byte
             async with asyncio.timeout(settings.timeout):
                 text = await self._post(body)
-            self.state.last_answer = time.monotonic()
+            self.server.last_answer = time.monotonic()
             reply = read_answer(single_requests(request)[0] if "n" in without else request, text)
         except UnreadableAnswer as error:
-            return _FailedAttempt(self._clean(str(error)), retry=True)
+            return FailedAttempt(self._clean(str(error)), retry=True)
         except FewerCompletions as error:
             self._leave_out({"n"})
-            return _FailedAttempt(str(error))
+            return FailedAttempt(str(error))
         except ErrorInAnswer as error:
             return await self._take_error(error.error, {}, request, body, without)
         except self.openai.APIStatusError as error:
-            self.state.last_answer = time.monotonic()
+            self.server.last_answer = time.monotonic()
             said = server_error(error.status_code, error.body or error.response.text)
             return await self._take_error(said, error.response.headers, request, body, without)
         except (self.openai.APITimeoutError, TimeoutError) as error:
@@ -198,7 +132,7 @@ class Session:
             return self._not_reached(error, f"the connection failed: {error.__cause__ or error}")
         self._leave_out(without)
         if "n" in without:
-            return _FailedAttempt("gives one completion per call")
+            return FailedAttempt("gives one completion per call")
         return replace(reply, sampling=sent_otherwise(request, body))
 
     async def _post(self, body: dict[str, Any]) -> str:
@@ -211,45 +145,45 @@ class Session:
 
     async def _take_error(
         self, error: ServerError, headers: Any, request: Request, body: dict[str, Any], without: frozenset[str]
-    ) -> Reply | _FailedAttempt:
+    ) -> Reply | FailedAttempt:
         if not is_refusal(error):
             field = refused_field(error, body, self.options.settings.extra)
             if field == "n" and names_field(error, body, field):
                 self._leave_out({field})
-                return _FailedAttempt(error.text)
+                return FailedAttempt(error.text)
             if field is not None and field not in without:
                 return await self._attempt(request, without | {field})
         return self._refused_by_server(error, headers, body)
 
     def _leave_out(self, refused: Set[str]) -> None:
-        for field in sorted(refused - self.state.unsupported):
-            self.state.unsupported.add(field)
-            warn(f"{self.options.api_base} {REFUSED.get(field, f'does not take {field!r}: going on without it')}")
+        for field in sorted(refused - self.server.unsupported):
+            self.server.unsupported.add(field)
+            warn(f"{self.server.url} {REFUSED.get(field, f'does not take {field!r}: going on without it')}")
 
-    def _not_reached(self, error: BaseException, message: str) -> _FailedAttempt:
+    def _not_reached(self, error: BaseException, message: str) -> FailedAttempt:
         # by name: the client comes with httpx or its successor, depending on its version
         unreachable = type(error.__cause__).__name__ in {"ConnectError", "ConnectTimeout"}
         message = self._clean(message)
-        if unreachable and self.state.last_answer is None:
+        if unreachable and self.server.last_answer is None:
             message = f"cannot be reached: {message}. Start the server, or correct `api_base`"
-            return _FailedAttempt(message, fatal=True)
-        return _FailedAttempt(message, retry=True, unreachable=unreachable)
+            return FailedAttempt(message, unreachable=True, fatal=True)
+        return FailedAttempt(message, retry=True, unreachable=unreachable)
 
-    def _refused_by_server(self, error: ServerError, headers: Any, body: dict[str, Any]) -> _FailedAttempt:
+    def _refused_by_server(self, error: ServerError, headers: Any, body: dict[str, Any]) -> FailedAttempt:
         """An error of the server: fatal for all requests, final for this request, or to be retried."""
         status = error.status
         message = self._clean(f"Error code: {status} - {error.text}")
         if is_refusal(error):
-            return _FailedAttempt(message, Status.REFUSED)
+            return FailedAttempt(message, Status.REFUSED)
         if (fatal := self._fatal_error(error, message, body)) is not None:
-            return _FailedAttempt(fatal, fatal=True)
+            return FailedAttempt(fatal, fatal=True)
         if is_too_long(error):
-            return _FailedAttempt(message, Status.TRUNCATED)
+            return FailedAttempt(message, Status.TRUNCATED)
         wait_s = retry_after(headers)
         if wait_s is not None and wait_s <= LONGEST_RETRY_AFTER_S and status == 429:
-            self.state.resume_at = max(self.state.resume_at, time.monotonic() + wait_s)
+            self.server.resume_at = max(self.server.resume_at, time.monotonic() + wait_s)
         retry = (status in (408, 409, 429) or status >= 500) and (wait_s or 0.0) <= LONGEST_RETRY_AFTER_S
-        return _FailedAttempt(message, retry=retry, wait_s=wait_s)
+        return FailedAttempt(message, retry=retry, wait_s=wait_s, limited=status == 429)
 
     def _fatal_error(self, error: ServerError, message: str, body: dict[str, Any]) -> str | None:
         """What is wrong and what to do, where no request can succeed; else None.
@@ -263,7 +197,7 @@ class Session:
             return "refuses the key (401). Set OPENAI_API_KEY to a key of this server"
         if status == 402 or "insufficient_quota" in error.code:
             return f"does not serve this account: {message}. Check the key's permissions and its quota"
-        if self.state.succeeded:
+        if self.server.succeeded:
             return None
         if self.options.settings.template_options and names_field(error, body, "chat_template_kwargs"):
             return f"takes no options for the chat template: {message}. Leave `template_options` out"
@@ -274,18 +208,9 @@ class Session:
         if status == 404:
             return (
                 f"does not know the model {self.options.model!r}, or the path: {message}. Check `model` "
-                f"(GET {self.options.api_base}/models lists the names) and `api_base` (most end in /v1)"
+                f"(GET {self.server.url}/models lists the names) and `api_base` (most end in /v1)"
             )
         return None
-
-    def _stop_if_all_failed(self, reply: Reply) -> None:
-        """Stop a run in which no request has succeeded so far, after ``MAX_FIRST_FAILURES`` failures."""
-        api_error = reply.failure is not None and reply.failure.status is Status.API_ERROR
-        self.state.succeeded = self.state.succeeded or not api_error
-        self.state.failures += api_error
-        if not self.state.succeeded and self.state.failures >= MAX_FIRST_FAILURES and reply.failure is not None:
-            what = f"all {self.state.failures} requests so far failed"
-            raise UserError(f"{self.options.api_base}: {what}: {reply.failure.message}")
 
     def _clean(self, message: str) -> str:
         """A message as one short line without the key."""

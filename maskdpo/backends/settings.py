@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from maskdpo.models import Dtype
 from maskdpo.registry import named_in
@@ -34,17 +34,28 @@ class BackendSettings(Settings):
         ),
     ] = "transformers"
     api_base: Annotated[
-        str | None,
-        Option("URL of the server, mostly ending in /v1; the key is read from $OPENAI_API_KEY.", PANEL, used_by=OPENAI),
-    ] = None
-    concurrency: Annotated[int, Field(ge=1, le=1000), Option("requests under way at once.", PANEL, used_by=OPENAI)] = 32
+        tuple[str, ...],
+        BeforeValidator(lambda given: (given,) if isinstance(given, str) else given or ()),
+        Option(
+            "URL of the server, mostly ending in /v1; the key is read from $OPENAI_API_KEY. Repeat the option for "
+            "several servers of the same model. [default: $OPENAI_BASE_URL, or OpenAI]",
+            PANEL,
+            metavar="URL",
+            used_by=OPENAI,
+        ),
+    ] = ()
+    concurrency: Annotated[
+        int, Field(ge=1, le=1000), Option("requests under way at once, for each server.", PANEL, used_by=OPENAI)
+    ] = 32
     requests_per_minute: Annotated[
-        float | None, Field(gt=0), Option("pace of the requests. [default: no limit]", PANEL, used_by=OPENAI)
+        float | None,
+        Field(gt=0),
+        Option("pace of the requests to each server. [default: no limit]", PANEL, used_by=OPENAI),
     ] = None
     tokens_per_minute: Annotated[
         float | None,
         Field(gt=0),
-        Option("pace in prompt and completion tokens. [default: no limit]", PANEL, used_by=OPENAI),
+        Option("pace in prompt and completion tokens, for each server. [default: no limit]", PANEL, used_by=OPENAI),
     ] = None
     timeout: Annotated[float, Field(gt=0), Option("seconds to wait for one reply.", PANEL, used_by=OPENAI)] = 300.0
     max_retries: Annotated[

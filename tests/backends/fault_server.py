@@ -1,4 +1,8 @@
-"""An OpenAI-compatible server that misbehaves on command and records what it was asked."""
+"""An OpenAI-compatible server that misbehaves on command and records what it was asked.
+
+``python -m tests.backends.fault_server`` is one in a process of its own, which can be killed: it prints its URL, and
+answers after a moment with texts that depend on the prompt and the seed alone.
+"""
 
 import json
 import threading
@@ -89,13 +93,13 @@ class _Http(ThreadingHTTPServer):
 class FaultServer:
     """Answers with the queued answers in turn, then with ``script``."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.asked: list[Asked] = []
         self.queue: deque[Answer] = deque()
         self.script: Script = lambda asked: Answer(chat("fine"))
         self.open = self.most_open = 0
         self._lock = threading.Lock()
-        self._http = _Http(("127.0.0.1", 0), self._handler())
+        self._http = _Http(("127.0.0.1", port), self._handler())
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
 
     def take(self, asked: Asked) -> Answer:
@@ -164,10 +168,26 @@ class FaultServer:
 
 
 @contextmanager
-def running() -> Iterator[FaultServer]:
-    server = FaultServer()
+def running(port: int = 0) -> Iterator[FaultServer]:
+    server = FaultServer(port)
     server.start()
     try:
         yield server
     finally:
         server.stop()
+
+
+def echo(asked: Asked) -> Answer:
+    """Texts that depend on the prompt and the seed alone, and the tokens that they take."""
+    prompt, n = asked.body["messages"][-1]["content"], asked.body.get("n", 1)
+    texts = [f"{prompt} {asked.body['seed']} {i}" for i in range(n)]
+    usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": sum(len(each.split()) for each in texts)}
+    return Answer(chat(*texts, usage=usage), delay_s=0.02)
+
+
+if __name__ == "__main__":
+    alone = FaultServer()
+    alone.script = echo
+    alone.start()
+    print(alone.url, flush=True)
+    threading.Event().wait()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from maskdpo.backends import openai_context, openai_session
+from maskdpo.backends import openai_context, openai_pool
 from maskdpo.backends.base import Failure, Pick, Reply, Request, Sampling
 from maskdpo.backends.openai_backend import OpenAIBackend
 from maskdpo.backends.settings import BackendSettings
@@ -39,7 +39,7 @@ def server() -> Iterator[FaultServer]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssl.create_default_context", read_certificates)
-    monkeypatch.setattr(openai_session, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(openai_pool, "FIRST_DELAY_S", 0.01)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
 
@@ -640,7 +640,7 @@ def test_one_bad_request_does_not_stop_the_others(server: FaultServer) -> None:
 
 
 def test_the_waits_between_retries_grow(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_session, "FIRST_DELAY_S", 0.1)
+    monkeypatch.setattr(openai_pool, "FIRST_DELAY_S", 0.1)
     server.script = lambda asked: problem(500, "boom")
     one(server, max_retries=2)
     times = [asked.at for asked in server.asked]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from maskdpo.backends import openai_session
+from maskdpo.backends import openai_pool
 from maskdpo.backends.base import Failure, Pick, Reply, Request, Sampling
 from maskdpo.backends.openai_backend import OpenAIBackend
 from maskdpo.backends.settings import BackendSettings
@@ -32,7 +32,7 @@ def server() -> Iterator[FaultServer]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssl.create_default_context", read_certificates)
-    monkeypatch.setattr(openai_session, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(openai_pool, "FIRST_DELAY_S", 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
@@ -396,7 +396,7 @@ def test_a_limit_of_the_reply_is_no_prompt_that_is_too_long(server: FaultServer)
 def test_a_wait_of_nothing_does_not_make_the_retries_spin(
     server: FaultServer, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(openai_session, "FIRST_DELAY_S", 0.1)
+    monkeypatch.setattr(openai_pool, "FIRST_DELAY_S", 0.1)
     server.script = lambda _: problem(429, "busy", headers=headers)
     reply(server, ask(), max_retries=2)
     assert server.asked[-1].at - server.asked[0].at > 0.075 + 0.15

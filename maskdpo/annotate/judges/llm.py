@@ -36,6 +36,8 @@ class _Conversation:
     """Digest of everything that the verdict can depend on."""
     language: str
     texts: dict[str, Any]
+    document: str
+    """The whole reference, which the prompts of other conversations begin with too."""
     count: int
     """Number of sentences that the conversation is about."""
     messages: list[Message] = field(default_factory=list)
@@ -131,7 +133,9 @@ class LLMJudge:
                 if not pending.must_ask(question, (number, asked.parts)):
                     self.usage.repeats += len(asked.parts)
                     continue
-                conversation = _Conversation(question, language, asked.texts, len(asked.parts), turn=asked.turn)
+                conversation = _Conversation(
+                    question, language, asked.texts, asked.passages.text, len(asked.parts), turn=asked.turn
+                )
                 failure = self._cut_reference(conversation, asked.passages, asked.related)
                 if failure is None:
                     conversation.messages = self._protocol.opening(language, conversation.texts, asked.turn)
@@ -168,7 +172,7 @@ class LLMJudge:
         self.usage.calls += 1
         messages = conversation.messages
         prompt = messages[-1].content if self._protocol.settings.raw else messages
-        request = Request(conversation.question, prompt, sampling=sampling)
+        request = Request(conversation.question, prompt, sampling=sampling, document=conversation.document)
         if turn.reply == "text":
             return request
         request = replace(request, choices=tuple(turn.words))
