@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from maskdpo.evaluate.evaluation import Evaluation
     from maskdpo.evaluate.page import PageStats
     from maskdpo.evaluate.training import TrainingStats
+    from maskdpo.ground.ground import GroundStats
     from maskdpo.judge_training.result import JudgeResult
     from maskdpo.sample import SampleStats
     from maskdpo.text.splitters import Splitter
@@ -131,6 +132,59 @@ def sample_responses(
     return sample(
         file, Path(out), backend, loaded.sampling(), raw=loaded.raw, restart=loaded.restart, limit=loaded.limit
     )
+
+
+@overload
+def ground_prompts(
+    prompts: File | Iterable[Prompt],
+    *,
+    corpus: File | Sequence[File],
+    responses: File | Iterable[Response] | None = None,
+    out: None = None,
+    **settings: Any,
+) -> list[Prompt]: ...
+@overload
+def ground_prompts(
+    prompts: File | Iterable[Prompt],
+    *,
+    corpus: File | Sequence[File],
+    responses: File | Iterable[Response] | None = None,
+    out: File,
+    **settings: Any,
+) -> "GroundStats": ...
+def ground_prompts(
+    prompts: File | Iterable[Prompt],
+    *,
+    corpus: File | Sequence[File],
+    responses: File | Iterable[Response] | None = None,
+    out: File | None = None,
+    **settings: Any,
+) -> "list[Prompt] | GroundStats":
+    """Fill the references of prompts with passages out of documents: ``maskdpo ground``.
+
+    Args:
+        corpus: a file or folder of documents, ``hub:user/name``, or several of them.
+        responses: answers whose sentences are looked up too.
+        out: prompt records, appended as they come; the same call continues an interrupted run.
+        settings: of ``ground.settings.GroundSettings``, such as ``passages``, ``passage_words`` or ``text_column``.
+
+    Returns:
+        What the run did; without ``out`` the prompts with their passages.
+    """
+    from maskdpo.ground.ground import ground
+    from maskdpo.ground.settings import GroundSettings
+
+    with (
+        as_files(prompts=(prompts, Prompt), responses=(responses, Response)) as files,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        written = Path(folder) / "grounded.jsonl" if out is None else Path(out)
+        if out is not None:
+            files["prompts"] = kept_as_file(prompts, Prompt, Path(f"{out}.prompts.jsonl"))
+        answers = (files["responses"],) if files["responses"] else ()
+        told = {"prompts": files["prompts"], "responses": answers, "corpus": corpus, "out": written, **settings}
+        stats = ground(load_settings(GroundSettings, told))
+        return stats if out is not None else list(io.read_records(written, Prompt))
 
 
 @overload

@@ -8,6 +8,7 @@ from typing import Any
 
 from maskdpo.commands.answers import annotate, sample
 from maskdpo.commands.formats import export, import_
+from maskdpo.commands.ground import ground
 from maskdpo.commands.hub import push
 from maskdpo.commands.judges import train_judge
 from maskdpo.commands.labels import calibrate, relabel
@@ -20,6 +21,7 @@ from maskdpo.commands.training import inspect, train
 
 COMMANDS: dict[str, Callable[[Any], None]] = {
     "sample": sample,
+    "ground": ground,
     "annotate": annotate,
     "review": review,
     "calibrate": calibrate,

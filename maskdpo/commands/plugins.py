@@ -14,7 +14,8 @@ class PluginsSettings(Settings):
 
 
 def plugins(settings: PluginsSettings) -> None:
-    """List what can be chosen by name: judges, backends, splitters, strategies, scores, losses, methods and formats.
+    """List what can be chosen by name: judges, backends, splitters, retrievers, strategies, scores, losses, methods and
+    formats.
 
     Installed packages may bring more. CONTRIBUTING.md shows how to write one of your own.
     """
@@ -24,6 +25,7 @@ def plugins(settings: PluginsSettings) -> None:
     from maskdpo.dataset.strategies import STRATEGIES
     from maskdpo.formats.exporting import EXPORTS
     from maskdpo.formats.importing import IMPORTS
+    from maskdpo.ground.retriever import RETRIEVERS
     from maskdpo.text.splitters import SPLITTERS
     from maskdpo.train.config import LOSSES
     from maskdpo.train.data.weights import METHODS
@@ -32,6 +34,7 @@ def plugins(settings: PluginsSettings) -> None:
         "annotate --judge": JUDGES,
         "sample, annotate --backend": BACKENDS,
         "annotate --splitter": SPLITTERS,
+        "ground --retriever": RETRIEVERS,
         "build-pairs --strategy": STRATEGIES,
         "build-pairs --score": SCORES,
         "train, inspect, report --method": METHODS,

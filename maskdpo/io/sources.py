@@ -4,6 +4,7 @@
     SAVED                       a folder that `datasets` has made by `save_to_disk`; of several splits one: SAVED/test
     FOLDER                      a folder with pairs/train-*.parquet, as ``maskdpo push --dry-run`` writes it
     hub:user/name               the same on the Hub; hub:user/name@REVISION: as it was at a commit, tag or branch
+    hub:user/name/folder        the same in a folder of the repository
     hub:user/name:test          another split than train; FOLDER:test
     hub:user/name:prompts:test  another config than what the command reads; FOLDER:prompts
 
@@ -50,7 +51,14 @@ class Dataset(NamedTuple):
         return self.base.startswith(HUB)
 
     def snapshot(self) -> client.Snapshot:
-        return client.snapshot(self.base.removeprefix(HUB), self.revision)
+        repo = "/".join(self.base.removeprefix(HUB).split("/")[:2])
+        return client.snapshot(repo, self.revision)
+
+    @property
+    def inner(self) -> str:
+        """The folder in the repository on the Hub, with a slash at its end; empty for the whole repository."""
+        folder = "/".join(self.base.removeprefix(HUB).split("/")[2:]).strip("/")
+        return f"{folder}/" if folder and self.on_hub else ""
 
 
 class Tables(NamedTuple):
@@ -154,7 +162,7 @@ def _config_for(dataset: Dataset, model: type[FileRecord] | None) -> str:
 
 def _shards(dataset: Dataset) -> list[str]:
     """The names of the files of one config and split, in their order."""
-    prefix = f"{dataset.config}/{dataset.split}-"
+    prefix = f"{dataset.inner}{dataset.config}/{dataset.split}-"
     if dataset.on_hub:
         names = list(dataset.snapshot().files)
     else:
@@ -195,19 +203,28 @@ def as_json_lines(tables: Tables, model: type[FileRecord]) -> BufferedReader:
 
 
 def identity(path: Path) -> str | None:
-    """What identifies the contents of a dataset: repository and commit, or the SHA-256 of the sorted files of a folder.
+    """What identifies the contents of a dataset: repository and commit, or the SHA-256 of the sorted files of a folder;
+    of a folder that is no dataset: of all its files.
 
     None for a plain file, which its own SHA-256 identifies.
     """
     dataset = dataset_of(path)
     if dataset is None:
         saved = saved_files(path)
-        return None if saved is None else _hash_of(path, [file.name for file in saved])
+        if saved is None and not path.is_dir():
+            return None
+        return _hash_of(path, [file.name for file in saved] if saved is not None else files_in(path))
     if dataset.on_hub:
         return _name(dataset._replace(revision=dataset.snapshot().sha))
     configs = [dataset.config] if dataset.config else list(CONFIGS)
-    names = (name for config in configs for name in _shards(dataset._replace(config=config)))
-    return _hash_of(Path(dataset.base), sorted(names))
+    shards = (name for config in configs for name in _shards(dataset._replace(config=config)))
+    return _hash_of(Path(dataset.base), sorted(shards))
+
+
+def files_in(folder: Path) -> list[str]:
+    """The sorted paths of all files in a folder and in those below it, relative to it; hidden ones are left out."""
+    paths = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    return sorted(path.as_posix() for path in paths if not any(step.startswith(".") for step in path.parts))
 
 
 def _hash_of(folder: Path, names: Iterable[str]) -> str:

@@ -73,6 +73,18 @@ def column_names(path: Path) -> list[str]:
     return [name for name in _opened(path).schema.names if not name.startswith(PANDAS_INDEX)]
 
 
+def text_columns(path: Path) -> list[str]:
+    """The columns that hold texts."""
+    types = arrow().types
+    kinds = (types.is_string, types.is_large_string, types.is_string_view)
+    return [field.name for field in _opened(path).schema if any(is_kind(field.type) for is_kind in kinds)]
+
+
+def read_columns(path: Path, names: list[str]) -> Iterator[dict[str, Any]]:
+    """These columns of a file that holds no records, row by row."""
+    return _rows(_opened(path), names, path)
+
+
 def read_rows(
     path: Path, model: type[FileRecord], *, own_columns: bool = False
 ) -> Iterator[dict[str, Any] | ValueError]:

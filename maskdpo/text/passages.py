@@ -1,18 +1,17 @@
 """Long references: as many of the passages that bear on the judged sentences as fit into the context of a judge."""
 
 import re
-import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import chain, pairwise, zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from maskdpo.text.claims.tokens import fold, stem
 from maskdpo.text.language import detect_language
+from maskdpo.text.lookup import bm25s, terms
 from maskdpo.text.splitters import markdown
 
 CountTokens = Callable[[str], int]
@@ -21,14 +20,6 @@ PIECE_BYTES = 600  # in UTF-8: about 100 English words or 200 Chinese characters
 GAP = "\n[...]\n"  # stands where pieces of a passage are left out
 _SEPARATOR = "\n\n"  # between passages
 _MAX_MISSES = 8  # after so many pieces that do not fit no more are tried: each costs a call of the tokenizer
-
-_CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_LETTER = rf"[^\W\d_{_CJK}]"
-_TOKEN = re.compile(rf"[{_CJK}]+|\d+(?:,\d{{3}}(?!\d))*(?:\.\d+)?|{_LETTER}[^\W_{_CJK}]*(?:'{_LETTER}+)*")
-# A piece that has only these words in common with a sentence scores 0 for it.
-_ENGLISH = """a an and are as at be been but by for from had has have in into is it its of on or that the their there
-these they this to was were which will with"""
-_STOP_WORDS = frozenset([*_ENGLISH.split(), *"的了是在和与也为于"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +128,15 @@ class Passages:
     def _pieces(self) -> list[_Piece]:
         pieces = []
         for number, passage in enumerate(self._passages):
-            end = 0
-            for part in _split(passage, detect_language(passage[:5000]), self._piece_size, self._measure):
-                start = end + len(part) - len(part.lstrip())
-                end += len(part)
-                if text := part.strip():
-                    pieces.append(_Piece(number, start, start + len(text), text))
+            for start, end in pieces_of(passage, self._piece_size, self._measure):
+                pieces.append(_Piece(number, start, end, passage[start:end]))
         return pieces
 
     @cached_property
     def _index(self) -> Any:
         """The BM25 index, or None if the reference has no words."""
-        import bm25s  # imported late: slow to import, and most references need no cut
-
-        bm25s.tqdm = bm25s.scoring.tqdm = lambda steps, **_: steps  # even a hidden progress bar starts a thread
-        words, index = [_words(piece.text) for piece in self._pieces], bm25s.BM25(backend="numpy")
+        # imported late: slow to import, and most references need no cut
+        words, index = [terms(piece.text) for piece in self._pieces], bm25s().BM25(backend="numpy")
         if any(words):
             index.index(words, show_progress=False)
         return index if any(words) else None
@@ -160,24 +145,8 @@ class Passages:
         """The pieces that have a word in common with the sentence, the best first; of equal ones the earlier first."""
         if self._index is None:
             return []
-        scores = self._index.get_scores_from_ids(self._index.get_tokens_ids(dict.fromkeys(_words(sentence))))
+        scores = self._index.get_scores_from_ids(self._index.get_tokens_ids(dict.fromkeys(terms(sentence))))
         return [i for i in np.argsort(-scores, kind="stable").tolist() if scores[i] > 0]
-
-
-def _words(text: str) -> list[str]:
-    plain = unicodedata.normalize("NFKC", text.replace("’", "'"))
-    return list(chain.from_iterable(map(_terms, _TOKEN.findall(plain))))
-
-
-@lru_cache(maxsize=16384)
-def _terms(token: str) -> tuple[str, ...]:
-    """The terms of a token: a stem, a number without thousands separators, Chinese characters and pairs of them."""
-    if re.match(f"[{_CJK}]", token):
-        return (*(c for c in token if c not in _STOP_WORDS), *(a + b for a, b in pairwise(token)))
-    if token[0].isdecimal():
-        return (token.replace(",", ""),)
-    word = fold(token)
-    return () if word in _STOP_WORDS else (stem(word),)
 
 
 def _at(pattern: str) -> Callable[[str, str], list[int]]:
@@ -201,6 +170,17 @@ _LEVELS = (_PARAGRAPHS, _sentences, _at(r"\n"), _at(r"\s+|[，、；：]"), _at(
 
 def _bytes(text: str) -> int:
     return len(text.encode())
+
+
+def pieces_of(text: str, most: int = PIECE_BYTES, measure: CountTokens = _bytes) -> Iterator[tuple[int, int]]:
+    """Where the pieces of a text begin and end: each has at most the size ``most``, and ends with a paragraph or a
+    sentence if possible. The white space around pieces is left out."""
+    end = 0
+    for part in [text] if measure(text) <= most else _split(text, detect_language(text[:5000]), most, measure):
+        start = end + len(part) - len(part.lstrip())
+        end += len(part)
+        if piece := part.strip():
+            yield start, start + len(piece)
 
 
 def _split(text: str, language: str, most: int, measure: CountTokens, level: int = 0) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""``maskdpo ground``: references for prompts, out of documents."""

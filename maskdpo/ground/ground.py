@@ -1,0 +1,161 @@
+"""``maskdpo ground``: fill the references of prompts with passages out of documents; resumable."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from maskdpo.console import progress
+from maskdpo.ground.answers import AnswerSentences, open_answers
+from maskdpo.ground.index import Index, make_retriever, open_index
+from maskdpo.ground.retriever import Found, Retriever
+from maskdpo.ground.settings import GroundSettings
+from maskdpo.ground.store import CorpusCounts, Passage
+from maskdpo.io import Appender, read_prompts, refuse_overwriting
+from maskdpo.io.append import sole_writer
+from maskdpo.redact import without_secrets
+from maskdpo.run_record import Run, meta_file, refuse_replacing, set_aside
+from maskdpo.schemas import Prompt, Source
+
+BATCH = 64
+"""Prompts that are looked up, and written, together."""
+
+
+@dataclass
+class GroundStats:
+    """What a run of ``ground`` did. The first fields are of the whole output, whichever run wrote it."""
+
+    prompts: int = 0
+    already_there: int = 0
+    """Prompts that an earlier run has grounded."""
+    grounded: int = 0
+    """Prompts with at least one passage that was found."""
+    nothing_found: int = 0
+    """Prompts without any: none is made up."""
+    without_reference: int = 0
+    """Of these, prompts that have no reference of their own either."""
+    passages: int = 0
+    """Passages that were found and stand in references."""
+    corpus: CorpusCounts | None = None
+    """What was looked through; None where nothing was left to look up."""
+    seconds: float = 0.0
+    """Time of looking up in this run, without making the index."""
+
+    def count(self, prompt: Prompt) -> None:
+        self.prompts += 1
+        found = sum(source is not None for source in prompt.sources or ())
+        self.grounded += found > 0
+        self.nothing_found += not found
+        self.without_reference += not any(passage.strip() for passage in prompt.passages)
+        self.passages += found
+
+
+def ground(settings: GroundSettings) -> GroundStats:
+    """Write every prompt with the passages that bear on it beside its own reference, in the order of the prompts.
+
+    Prompts that stand in ``out`` already are kept. Passages that an earlier ``ground`` has put into the prompts
+    themselves are replaced.
+
+    Raises:
+        UserError: bad input, an output that may not be continued, or a retriever that cannot work.
+    """
+    out = settings.out
+    refuse_overwriting(out, settings.prompts, *settings.responses, *settings.corpus)
+    prompts = read_prompts(settings.prompts)
+    retriever = make_retriever(settings)
+    with sole_writer(out):
+        if settings.restart:
+            set_aside(out, meta_file(out))
+        refuse_replacing(out, "ground", only_own=True)
+        run = _record(settings, retriever)
+        stats, done = GroundStats(), set[str]()
+
+        def note(prompt: Prompt) -> None:
+            done.add(prompt.id)
+            stats.count(prompt)
+
+        appender = Appender(out, Prompt, note)
+        stats.already_there = len(done)
+        missing = [prompt for prompt in prompts.values() if prompt.id not in done]
+        if not missing and run.previous and run.previous.status == "complete":
+            return stats
+        with open_answers(settings.responses, prompts) as answers:
+            index = open_index(settings, retriever)
+            stats.corpus = index.passages.counts
+            run.begin()
+            started = time.monotonic()
+            with appender, progress("ground", len(prompts), "prompts", len(done)) as bar:
+                for begin in range(0, len(missing), BATCH):
+                    batch = missing[begin : begin + BATCH]
+                    grounded = _ground(batch, [_queries(prompt, answers) for prompt in batch], index, settings)
+                    appender.append(grounded)
+                    for prompt in grounded:
+                        stats.count(prompt)
+                    bar.advance(len(batch), f"{stats.nothing_found:,} without a passage")
+            stats.seconds = time.monotonic() - started
+        run.finish(asdict(stats))
+        return stats
+
+
+def _record(settings: GroundSettings, retriever: Retriever) -> Run:
+    options = {
+        "passages": settings.passages,
+        "sentence_passages": settings.sentence_passages if settings.responses else None,
+        "passage_words": settings.passage_words,
+        "text_column": settings.text_column,
+        "retriever": settings.retriever,
+        "retriever_version": retriever.version,
+        "retriever_options": without_secrets(settings.retriever_options),
+    }
+    inputs = {"prompts": settings.prompts}
+    inputs |= _roles("corpus", settings.corpus) | _roles("responses", settings.responses)
+    hint = "Use another `out`, or `restart` to set it aside and begin anew"
+    return Run(meta_file(settings.out), "ground", options, inputs, restart=hint, fixed_inputs=True)
+
+
+def _roles(role: str, paths: Sequence[Path]) -> dict[str, Path]:
+    """The inputs by their names in the record of the run: ``corpus``, ``corpus-2``, ..."""
+    return {role if number == 1 else f"{role}-{number}": path for number, path in enumerate(paths, 1)}
+
+
+def _queries(prompt: Prompt, answers: AnswerSentences) -> list[str]:
+    """What is looked up: the question, then each sentence together with the question, for "He was born there" alone
+    says nothing."""
+    return [prompt.question, *(f"{prompt.question}\n{sentence}" for sentence in answers.of(prompt))]
+
+
+def _ground(prompts: list[Prompt], queries: list[list[str]], index: Index, settings: GroundSettings) -> list[Prompt]:
+    """The prompts with their passages: those of the question first, then those of the sentences in their order."""
+    questions = index.retriever.search([asked[0] for asked in queries], settings.passages)
+    sentences = [sentence for asked in queries for sentence in asked[1:]]
+    of_sentences = iter(index.retriever.search(sentences, settings.sentence_passages) if sentences else ())
+    grounded = []
+    for prompt, of_question, asked in zip(prompts, questions, queries, strict=True):
+        found: dict[int, Found] = {}
+        for one in chain(of_question, *islice(of_sentences, len(asked) - 1)):
+            found.setdefault(one.passage, one)
+        grounded.append(_with_passages(prompt, [(index.passages[n], one.score) for n, one in found.items()]))
+    return grounded
+
+
+def _with_passages(prompt: Prompt, found: list[tuple[Passage, float]]) -> Prompt:
+    """The prompt with these passages behind its own ones; a passage that stands in its own ones is not repeated."""
+    own = prompt.own_passages
+    new = [(passage, score) for passage, score in found if not any(passage.text in text for text in own)]
+    if not new:
+        if prompt.sources is None:
+            return prompt
+        return prompt.model_copy(update={"reference": own or None, "sources": None})
+    sources = [
+        Source(document=passage.document, title=passage.title, start=passage.start, end=passage.end, score=score)
+        for passage, score in new
+    ]
+    reference = [*own, *(_shown(passage) for passage, _ in new)]
+    return prompt.model_copy(update={"reference": reference, "sources": [None] * len(own) + sources})
+
+
+def _shown(passage: Passage) -> str:
+    """The text of a passage, below the title of its document where the text itself does not name it."""
+    named = passage.title is None or passage.title.casefold() in passage.text.casefold()
+    return passage.text if named else passage.titled
