@@ -336,6 +336,7 @@ def build_pairs(
     annotations: File | Sequence[File] | Iterable[Annotation],
     *,
     out: None = None,
+    gold: File | None = None,
     **settings: Any,
 ) -> BuiltPairs: ...
 @overload
@@ -344,6 +345,7 @@ def build_pairs(
     annotations: File | Sequence[File] | Iterable[Annotation],
     *,
     out: File,
+    gold: File | None = None,
     **settings: Any,
 ) -> "PairStats": ...
 def build_pairs(
@@ -351,6 +353,7 @@ def build_pairs(
     annotations: File | Sequence[File] | Iterable[Annotation],
     *,
     out: File | None = None,
+    gold: File | None = None,
     **settings: Any,
 ) -> "BuiltPairs | PairStats":
     """Build preference pairs that keep the labels of their sentences: ``maskdpo build-pairs``.
@@ -358,6 +361,7 @@ def build_pairs(
     Args:
         annotations: a path, several paths, or records.
         out: pair records; pairs of held-out topics go to ``NAME.test.jsonl`` beside this file.
+        gold: annotations with labels of people, a file, which go before those of the judge.
         settings: of ``dataset.options.PairOptions``, such as ``strategy``, ``score``, ``min_margin`` or ``test_size``.
 
     Returns:
@@ -374,7 +378,7 @@ def build_pairs(
         tempfile.TemporaryDirectory() as folder,
     ):
         pairs = Path(folder) / "pairs.jsonl" if out is None else Path(out)
-        stats = build(asked, labelled, pairs, options)
+        stats = build(asked, labelled, pairs, options, gold_file=Path(gold) if gold is not None else None)
         if out is not None:
             return stats
         train, test = (list(io.read_records(file, Pair)) if file.exists() else [] for file in (pairs, test_file(pairs)))

@@ -18,7 +18,14 @@ def build_pairs(settings: BuildPairsSettings) -> None:
     """
     from maskdpo.dataset.pairs import build_pairs as run
 
-    stats = run(settings.prompts, settings.annotations, settings.out, settings.options(), summary_file=settings.summary)
+    stats = run(
+        settings.prompts,
+        settings.annotations,
+        settings.out,
+        settings.options(),
+        gold_file=settings.gold,
+        summary_file=settings.summary,
+    )
     _show(stats, settings.out)
 
 
@@ -61,6 +68,7 @@ def _funnel(stats: "PairStats") -> list[tuple[str, object]]:
     """From answers to pairs: what is there, and what was dropped, by reason."""
     return [
         ("answers", stats.answers),
+        *([("  with labels of people", stats.gold_answers)] if stats.gold_answers else []),
         *((f"  dropped: {reason.value}", number) for reason, number in stats.dropped_answers.most_common()),
         ("  that may be chosen", stats.may_be_chosen),
         ("  that may be rejected", stats.may_be_rejected),

@@ -22,6 +22,7 @@ from maskdpo.errors import InputError
 from maskdpo.io import Located, open_input, read_located, read_records, shown_as
 from maskdpo.schemas import Annotation, FinishReason, PairSentence, Prompt
 from maskdpo.text.fragment import fragment_was_judged
+from maskdpo.verdicts.gold import with_gold
 
 KEPT_TEXTS = 2048
 """Texts kept in memory: an answer may be in several pairs of its topic, and each pair is read twice."""
@@ -34,9 +35,17 @@ def read_prompts_without_references(file: Path) -> dict[str, Prompt]:
 
 
 def read_candidates(
-    files: Sequence[Path], prompts: Mapping[str, Prompt], options: PairOptions, stats: PairStats
+    files: Sequence[Path],
+    prompts: Mapping[str, Prompt],
+    options: PairOptions,
+    stats: PairStats,
+    gold: Mapping[str, Annotation],
 ) -> dict[str, list[Candidate]]:
-    """First pass: the candidates of every prompt that has answers. Dropped answers are counted in ``stats``."""
+    """First pass: the candidates of every prompt that has answers. Dropped answers are counted in ``stats``.
+
+    Args:
+        gold: labels of people, by the id of the answer.
+    """
     found: dict[str, list[Candidate]] = {}
     with progress("build-pairs: reading", None, "answers") as bar:
         for item in read_located(files, Annotation, options.limit):
@@ -44,14 +53,16 @@ def read_candidates(
             if prompt is None:
                 raise item.error("prompt_id", f"no prompt has the id {item.record.prompt_id!r}")
             candidates = found.setdefault(prompt.id, [])
-            candidate = _candidate(item, prompt.id, options)
+            judged, answer = item.record, with_gold(item.record, gold)
+            stats.gold_answers += answer is not judged
+            candidate = _candidate(item._replace(record=answer), prompt.id, options)
             if isinstance(candidate, DroppedAnswer):
                 stats.dropped_answers[candidate] += 1
             else:
                 candidates.append(candidate)
                 stats.add_score("answers", candidate.score)
             stats.answers += 1
-            stats.fragments_judged += item.record.judge is not None and fragment_was_judged(item.record)
+            stats.fragments_judged += judged.judge is not None and fragment_was_judged(judged)
             if stats.answers % 1000 == 0:
                 bar.advance(1000)
     return found
@@ -99,12 +110,12 @@ class AnswerText(NamedTuple):
 class AnswerTexts:
     """Second pass: reads the text of a candidate from its line. The files may be read in any order."""
 
-    def __init__(self, files: Mapping[Path, "_Lines"]) -> None:
-        self._files = files
+    def __init__(self, files: Mapping[Path, "_Lines"], gold: Mapping[str, Annotation]) -> None:
+        self._files, self._gold = files, gold
         self.of = lru_cache(KEPT_TEXTS)(self._of)
 
     def _of(self, candidate: Candidate) -> AnswerText:
-        answer = self._read(candidate)
+        answer = with_gold(self._read(candidate), self._gold)
         sentences = [
             PairSentence(start=s.start, end=s.end, label=s.label, confidence=s.confidence) for s in answer.sentences
         ]
@@ -147,6 +158,7 @@ class _Lines:
 
 
 @contextmanager
-def open_answer_texts(files: Sequence[Path]) -> Iterator[AnswerTexts]:
+def open_answer_texts(files: Sequence[Path], gold: Mapping[str, Annotation]) -> Iterator[AnswerTexts]:
     with ExitStack() as stack:
-        yield AnswerTexts({shown_as(path, Annotation): _Lines(stack.enter_context(open_input(path))) for path in files})
+        lines = {shown_as(path, Annotation): _Lines(stack.enter_context(open_input(path))) for path in files}
+        yield AnswerTexts(lines, gold)

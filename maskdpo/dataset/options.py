@@ -105,6 +105,10 @@ class BuildPairsSettings(PairOptions):
             "NAME.test.jsonl beside this file."
         ),
     ]
+    gold: Annotated[
+        Path | None,
+        Option("Annotations with labels of people, such as `maskdpo gold` makes: these go before the judge's."),
+    ] = None
     summary: SummaryFile = None
 
     def options(self) -> PairOptions:

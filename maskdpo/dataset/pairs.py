@@ -20,9 +20,9 @@ from maskdpo.dataset.stats import PairStats
 from maskdpo.dataset.strategies import STRATEGIES, Eligible, Proposal
 from maskdpo.dataset.write import pair_files, pair_record, test_file
 from maskdpo.errors import InputError, UserError
-from maskdpo.io import Input, atomic_write, files_of, refuse_overwriting
+from maskdpo.io import Input, atomic_write, files_of, read_records, refuse_overwriting
 from maskdpo.run_record import Run, by_role, meta_file, refuse_replacing
-from maskdpo.schemas import Prompt
+from maskdpo.schemas import Annotation, Prompt
 
 DEFAULTS = PairOptions()
 
@@ -33,25 +33,30 @@ def build_pairs(
     out: Path,
     options: PairOptions = DEFAULTS,
     *,
+    gold_file: Path | None = None,
     summary_file: Path | None = None,
 ) -> PairStats:
     """Pair the answers to every prompt; write ``out`` and, for held-out topics, ``test_file(out)``, both atomically.
 
     Answers to one prompt make pairs whichever of the files they are in. An earlier output is replaced. ``summary_file``
-    gets ``PairStats.summary()`` as JSON.
+    gets ``PairStats.summary()`` as JSON. The labels of people in ``gold_file`` go before those of the judge.
     """
     files = files_of(annotations_files)
-    _check_outputs((prompts_file, *files), out, summary_file)
+    _check_outputs((prompts_file, *files, *([gold_file] if gold_file else [])), out, summary_file)
     # hashed before they are read: an edit meanwhile must not be recorded as the input
     inputs = {"prompts": prompts_file, **by_role("annotations", files)}
+    inputs |= {"gold": gold_file} if gold_file else {}
     run = Run(meta_file(out), "build-pairs", options.model_dump(), inputs, restart=None)
     prompts = read_prompts_without_references(prompts_file)
     stats = PairStats(bounded=is_bounded(options.score), prompts=len(prompts))
-    candidates = read_candidates(files, prompts, options, stats)
+    gold = {record.id: record for record in read_records(gold_file, Annotation)} if gold_file else {}
+    candidates = read_candidates(files, prompts, options, stats, gold)
+    if gold_file:
+        _say_gold(gold_file, gold, stats)
     with (
         atomic_write(summary_file) if summary_file else nullcontext() as summary,
         pair_files(out) as write,
-        open_answer_texts(files) as texts,
+        open_answer_texts(files, gold) as texts,
         progress("build-pairs: writing", None, "pairs") as bar,
     ):
         for topic, proposals in _by_topic(prompts, candidates, options, stats):
@@ -77,6 +82,13 @@ def build_pairs(
         run.begin()  # the files are replaced now: the record of an earlier run must not describe these pairs
     run.finish(stats.summary(), [out, test_file(out)])
     return stats
+
+
+def _say_gold(file: Path, gold: Mapping[str, Annotation], stats: PairStats) -> None:
+    if not stats.gold_answers:
+        raise InputError("labels no answer of the annotations: do the ids and the texts match?", path=file)
+    if stats.gold_answers < len(gold):
+        warn(f"{file}: {len(gold) - stats.gold_answers:,} of {len(gold):,} answers are not among the annotations")
 
 
 def _check_outputs(inputs: Sequence[Path], out: Path, summary_file: Path | None) -> None:

@@ -33,6 +33,8 @@ class PairStats:
     bounded: bool = True
     """Whether scores lie between 0 and 1."""
     answers: int = 0
+    gold_answers: int = 0
+    """With labels of people."""
     may_be_chosen: int = 0
     may_be_rejected: int = 0
     dropped_answers: Counter[DroppedAnswer] = field(default_factory=Counter)
@@ -99,6 +101,7 @@ class PairStats:
         return {
             "answers": {
                 "total": self.answers,
+                "with_gold": self.gold_answers,
                 "dropped": by_name(self.dropped_answers),
                 "may_be_chosen": self.may_be_chosen,
                 "may_be_rejected": self.may_be_rejected,

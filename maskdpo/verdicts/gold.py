@@ -93,6 +93,25 @@ def beside_gold(matched: Iterable[Match]) -> Iterator[tuple[Sentence, Sentence]]
         yield judged, overlapping(labelled, judged) or labelled[0]
 
 
+def with_gold(annotation: Annotation, gold: Mapping[str, Annotation]) -> Annotation:
+    """The annotation with the sentences that people have labelled in place of those of the judge that they overlap.
+
+    The labels of people have no confidence. A fragment stays one. Nothing is known of what is left of a sentence that
+    people have split and labelled in part, so no sentence covers it.
+    """
+    people = gold.get(annotation.id)
+    if people is None or people.response != annotation.response:
+        return annotation
+    fragments = [one for one in annotation.sentences if one.kind is Kind.FRAGMENT]
+    labelled = [
+        Sentence(start=one.start, end=one.end, label=one.label, kind=one.kind)
+        for one in people.sentences
+        if one.label is not None and overlapping(fragments, one) is None
+    ]
+    others = [one for one in annotation.sentences if overlapping(labelled, one) is None]
+    return annotation.model_copy(update={"sentences": sorted([*others, *labelled], key=lambda one: one.start)})
+
+
 class Spanned(Protocol):
     """A sentence of a judge, or what a person decided: code points ``start <= i < end`` of a response."""
 

@@ -384,12 +384,12 @@ def test_a_first_try_takes_the_first_answers(files: Files) -> None:
 
 @pytest.mark.parametrize("change", ["other answer", "shorter", "torn"])
 def test_a_file_that_changes_between_the_passes(files: Files, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    def changed(files: list[Path]) -> Any:
+    def changed(files: list[Path], gold: Any) -> Any:
         (path,) = files
         lines = path.read_bytes().splitlines(keepends=True)
         new = {"other answer": lines[::-1], "shorter": lines[:1], "torn": [lines[0], lines[1][:50]]}[change]
         path.write_bytes(b"".join(new))
-        return open_answer_texts(files)
+        return open_answer_texts(files, gold)
 
     monkeypatch.setattr("maskdpo.dataset.pairs.open_answer_texts", changed)
     with pytest.raises(InputError, match=r"a\.jsonl:\d: was changed while this command read it; repeat the command"):
