@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
+from threading import Thread
 from urllib.parse import quote
 
 from maskdpo import extras
@@ -53,7 +54,9 @@ def review(settings: ReviewSettings) -> dict[str, int]:
         url = f"http://{_in_url(settings.host)}:{port}/#{token}"
         _say_where(settings, session.queue, url)
         names = (
-            LOOPBACK_NAMES if _is_loopback(settings.host) else LOOPBACK_NAMES | {settings.host, socket.gethostname()}
+            LOOPBACK_NAMES
+            if _is_loopback(settings.host)
+            else LOOPBACK_NAMES | {settings.host.lower(), socket.gethostname().lower()}
         )
         app = make_app(session, token, names)
         _serve(app, listener, (lambda: webbrowser.open(url)) if settings.browser else None)
@@ -155,8 +158,8 @@ def _serve(app: object, listener: socket.socket, when_ready: Callable[[], object
         timeout_graceful_shutdown=2,
     )
     listener.listen(128)
-    if when_ready:
-        when_ready()  # the socket listens: the browser waits until the server takes its request
+    if when_ready:  # the socket listens, so the browser waits for the server; a browser in the terminal takes its time
+        Thread(target=when_ready, daemon=True).start()
     try:
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:

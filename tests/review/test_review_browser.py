@@ -166,6 +166,23 @@ def test_joining_and_splitting_by_key(browser: Browser, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("width", [375, 1300])
+def test_the_sentence_is_in_view_in_a_long_answer(browser: Browser, tmp_path: Path, width: int) -> None:
+    parts = [f"This is sentence {k} of a long answer about a river." for k in range(80)]
+    question = "Tell me about the river. " * 200
+    with serving(*one_answer(tmp_path, *parts, prompt=question), "--limit", 6) as server:
+        browser.open(server.url, width=width, height=700)
+        for _ in range(5):
+            seen = browser.js(
+                "const a = document.getElementById('here').getBoundingClientRect();"
+                "const card = document.getElementById('answer').parentElement.getBoundingClientRect();"
+                "return [Math.max(0, card.top), a.top, a.bottom, document.getElementById('decide').getBoundingClientRect().top]"
+            )
+            assert seen == sorted(seen), "below the top of its card and above the buttons"
+            browser.press("1")
+        all_saved(browser)
+
+
 def test_by_touch_on_a_phone(browser: Browser, tmp_path: Path) -> None:
     long = " ".join(["A word"] * 150)
     with serving(*one_answer(tmp_path, "It rained all day long.", long, "It is " + "x" * 300), "--blind", 0) as server:

@@ -21,7 +21,7 @@ function startTheme() {
 /* ---- keyboard ---- */
 /** The list of keys that "?" shows. ``keys`` is {key: [what it does, or null to leave it out, action]}. */
 function startHelp(keys, [escape, hint]) {
-  const names = { ArrowRight: "→", ArrowLeft: "←" };
+  const names = { ArrowRight: "→", ArrowLeft: "←", ArrowDown: "↓", ArrowUp: "↑" };
   $("keys").replaceChildren(
     h("h2", {}, "Keyboard"),
     h(

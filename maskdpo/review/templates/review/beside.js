@@ -56,6 +56,7 @@ function drawReference(place) {
 /* Words of the sentence are underlined in the reference, whoever judges: they show where to read. Words that are
    frequent in the reference show nothing. */
 const segmenter = new Intl.Segmenter(undefined, { granularity: "word" });
+const COMMON = new Set("also been from have into such than that their them then they this were what when which will with would".split(" "));
 const says = (segment) => /\p{N}/u.test(segment) || [...segment].length > (/[\u2e80-\u9fff\uac00-\ud7af]/.test(segment) ? 1 : 3);
 function rareWords(answer, sentence) {
   if (!answer.frequency) {
@@ -70,7 +71,7 @@ function rareWords(answer, sentence) {
   }
   const most = Math.max(4, answer.words / 50);
   const words = [...segmenter.segment(sentence)].filter((one) => one.isWordLike).map((one) => one.segment.toLowerCase());
-  return new Set(words.filter((word) => says(word) && answer.frequency.has(word) && answer.frequency.get(word) <= most));
+  return new Set(words.filter((word) => says(word) && !COMMON.has(word) && answer.frequency.has(word) && answer.frequency.get(word) <= most));
 }
 function underlined(words, rare) {
   if (!rare.size) return [words];

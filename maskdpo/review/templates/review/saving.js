@@ -1,12 +1,15 @@
 /* ---- the server, and decisions on their way to it ---- */
 const TOKEN = "maskdpo-review-token";
-if (location.hash.length > 1) {
-  remember.set(TOKEN, location.hash.slice(1));
+const given = location.hash.slice(1);
+if (given) {
+  remember.set(TOKEN, given);
   window.history.replaceState(null, "", location.pathname); // the address does not keep it
 }
+/** The newest that a page of this server was opened with: after a restart that is another page than this one. */
+const token = () => remember.get(TOKEN) || given;
 
 async function ask(path, body) {
-  const options = { headers: { "x-maskdpo-token": remember.get(TOKEN) || "" }, cache: "no-store" };
+  const options = { headers: { "x-maskdpo-token": token() }, cache: "no-store" };
   if (body) Object.assign(options, { method: "POST", body: JSON.stringify(body) });
   const reply = await fetch(path, options);
   const said = await reply.json();

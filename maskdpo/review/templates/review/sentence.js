@@ -30,8 +30,10 @@ function drawAnswer(place) {
   $("answer").dir = direction(answer.t);
   $("answer").replaceChildren(...nodesOf(place.a, 0, b), now, ...nodesOf(place.a, e, length));
   const box = now.getBoundingClientRect();
-  const low = $("decide").getBoundingClientRect().top - 8;
-  if (box.top < 0 || box.bottom > low) now.scrollIntoView({ block: box.height < low ? "center" : "start" });
+  const card = $("answer").parentElement.getBoundingClientRect(); // on a phone it scrolls by itself
+  const high = Math.max(0, card.top);
+  const low = Math.min(card.bottom, $("decide").getBoundingClientRect().top - 8);
+  if (box.top < high || box.bottom > low) now.scrollIntoView({ block: box.height < low - high ? "center" : "start" });
 }
 
 /* ---- mending cuts ---- */

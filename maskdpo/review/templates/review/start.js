@@ -63,11 +63,18 @@ const SPLIT_KEYS = { ArrowLeft: () => moveSplit(-1), ArrowRight: () => moveSplit
 const KEYS = Object.fromEntries([
   ...CHOICES.map(([key, label, name, why]) => [key, [`${name}: ${why}`, () => decide(label)]]),
   ...ACTIONS.map(([key, name, action]) => [key, [name, action]]),
+  ["ArrowDown", ["the reference down", () => scrollReference(1)]],
+  ["ArrowUp", ["the reference up", () => scrollReference(-1)]],
   ["t", ["light or dark", toggleTheme]],
   ["?", ["this help", () => $("keys").showModal()]],
 ]);
+function scrollReference(step) {
+  const box = $("reference").querySelector(".passages");
+  if (box) box.scrollTop += step * 60;
+}
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.repeat) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (event.repeat && !event.key.startsWith("Arrow")) return; // a key that is held is one decision
   const field = event.target.closest?.("input, textarea, dialog");
   if (field) {
     if (field.id === "note" && (event.key === "Enter" || event.key === "Escape")) {
