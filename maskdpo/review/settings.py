@@ -23,7 +23,7 @@ class ReviewSettings(Settings):
     queue: Annotated[
         Queue,
         Option(
-            "Which sentences: `random` or `stratified` (as many of each label as there are, over all topics), whose "
+            "Which sentences: `random` or `stratified` (equally many of each label, over all topics), whose "
             "decisions say what the judge is worth; `uncertain` (the judge's confidence is least) or `disagreement` "
             "(of the labels of `--against`), to find errors.",
             panel="Queue",

@@ -174,9 +174,9 @@ def test_the_sentence_is_in_view_in_a_long_answer(browser: Browser, tmp_path: Pa
         browser.open(server.url, width=width, height=700)
         for _ in range(5):
             seen = browser.js(
-                "const a = document.getElementById('here').getBoundingClientRect();"
-                "const card = document.getElementById('answer').parentElement.getBoundingClientRect();"
-                "return [Math.max(0, card.top), a.top, a.bottom, document.getElementById('decide').getBoundingClientRect().top]"
+                "const box = (name) => document.querySelector(name).getBoundingClientRect();"
+                "const [card, here, decide] = ['.desk > section', '#here', '#decide'].map(box);"
+                "return [Math.max(0, card.top), here.top, here.bottom, decide.top]"
             )
             assert seen == sorted(seen), "below the top of its card and above the buttons"
             browser.press("1")
