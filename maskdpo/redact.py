@@ -14,6 +14,8 @@ URL = re.compile(r"(?P<scheme>\w://)(?P<authority>[^/?#\s]*)(?P<path>[^?\s]*)(?P
 SECRET = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)
 """Names of options of plug-ins whose values are secrets."""
 SECRET_WORD = re.compile(r"(?<![?&;])\b(?P<key>(\w*_)?(key|token|secret|password))=.+", re.IGNORECASE)
+HEADER = re.compile(r"--header([= ]|$)")
+"""The option whose values are secrets, whatever their names."""
 PATH = re.compile(r"(?P<before>([^\s/~=]+=)*)(file:(//[^/\s]*)?/|/|~[^/\s]*/)(?P<path>[^\n/]*/+[^\n]+)")
 SHORT_OPTION = re.compile(r"(?P<option>-[A-Za-z])(?P<value>[/~f].*)")
 
@@ -42,13 +44,23 @@ def _clean_url(url: re.Match[str]) -> str:
 
 def line_without_secrets(line: str) -> str:
     """A command line without secrets. It is split into words, so that a URL ends with its word, not at a quote."""
-    if "://" not in line and not SECRET_WORD.search(line):
+    if "://" not in line and not SECRET_WORD.search(line) and not HEADER.search(line):
         return line
     try:
-        words = without_secrets(shlex.split(line))
+        words = _without_headers(without_secrets(shlex.split(line)))
         return shlex.join(SECRET_WORD.sub(lambda found: f"{found['key']}=***", word) for word in words)
     except ValueError:  # not a valid line of a shell
         return str(without_secrets(line))
+
+
+def _without_headers(words: list[str]) -> list[str]:
+    """The words of a command line without the values of headers."""
+    return [
+        re.sub(r"=.*", "=***", word, flags=re.DOTALL)
+        if before == "--header"
+        else re.sub(r"(--header=[^=]*)=.*", r"\1=***", word, flags=re.DOTALL)
+        for before, word in zip(["", *words], words, strict=False)
+    ]
 
 
 def without_paths(value: Any) -> Any:

@@ -33,7 +33,9 @@ INPUT = "JSONL, Parquet, a dataset folder, or `hub:user/name`"
 class Settings(BaseModel):
     """The settings of one command. A field that is spelled otherwise outside of Python has an alias."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, hide_input_in_errors=True
+    )
 
     def given(self) -> dict[str, Any]:
         """The settings that differ from their defaults, by field name."""
@@ -337,6 +339,6 @@ def _words(setting: SettingInfo, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [setting.flags[0] if value else setting.flags[-1]]
     if isinstance(value, dict):
-        value = [f"{key}={json.dumps(one, ensure_ascii=False)}" for key, one in value.items()]
+        value = [f"{key}={json.dumps(one, ensure_ascii=False, default=str)}" for key, one in value.items()]
     every = value if isinstance(value, list | tuple) else [value]
     return [word for one in every for word in (setting.flags[0], str(one))]

@@ -10,9 +10,9 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import date
 from itertools import islice
-from urllib.parse import urlsplit
 
 from maskdpo.backends.base import Context, Reply, Request
+from maskdpo.backends.openai_access import DEFAULT_BASE, Access, Address, read_access, read_address
 from maskdpo.backends.openai_context import server_context
 from maskdpo.backends.openai_pool import Pool
 from maskdpo.backends.openai_session import Session
@@ -20,7 +20,6 @@ from maskdpo.backends.servers import RateLimit, Server
 from maskdpo.backends.settings import DEFAULTS, BackendSettings
 from maskdpo.errors import UserError
 
-DEFAULT_BASE = "https://api.openai.com/v1"
 CONNECT_TIMEOUT_S = 10.0
 
 
@@ -38,7 +37,7 @@ class OpenAIBackend:
         self.settings = settings
         urls = settings.api_base or os.environ.get("OPENAI_BASE_URL", "").split() or (DEFAULT_BASE,)
         requests, tokens = settings.requests_per_minute, settings.tokens_per_minute
-        self.servers = [Server(url, RateLimit(requests), RateLimit(tokens)) for url in _checked_bases(urls)]
+        self.servers = [Server(each, RateLimit(requests), RateLimit(tokens)) for each in _addresses(urls)]
         self.template_options = settings.template_options
         self.extra = settings.extra
         self.today: date | None = None
@@ -47,18 +46,16 @@ class OpenAIBackend:
         """Yield one reply per request in the order of completion; see ``Backend``."""
         import openai  # late: it takes a moment
 
-        key = self._key()
+        accesses = self._accesses()
         done: queue.SimpleQueue[Future[Reply]] = queue.SimpleQueue()
         waiting = iter(requests)
         timeout = openai.Timeout(self.settings.timeout, connect=min(CONNECT_TIMEOUT_S, self.settings.timeout))
         with _background_loop() as loop:
 
-            def session(server: Server) -> Session:
-                # servers that need no key get a dummy; the pool retries, as it knows the other servers
-                client = openai.AsyncOpenAI(api_key=key or "none", base_url=server.url, max_retries=0, timeout=timeout)
-                return Session(self, server, openai, client, key)
+            def session(server: Server, access: Access) -> Session:
+                return Session(self, server, openai, access.client(openai, timeout), access)
 
-            pool = Pool([session(server) for server in self.servers], self.settings)
+            pool = Pool([session(*each) for each in zip(self.servers, accesses, strict=True)], self.settings)
 
             def submit(count: int) -> int:
                 submitted = 0
@@ -83,18 +80,12 @@ class OpenAIBackend:
 
     def context(self) -> Context:
         """See ``Backend``: the limit that the user set, or the lowest one of the servers that name one."""
-        key = self._key()
-        contexts = [server_context(server.url, self.model, key, self.settings) for server in self.servers]
+        contexts = [server_context(access, self.model, self.settings) for access in self._accesses()]
         known = [context for context in contexts if context.limit is not None]
         return min(known, key=lambda context: context.limit or 0) if known else contexts[0]
 
-    def _key(self) -> str | None:
-        key = os.environ.get("OPENAI_API_KEY", "").strip()
-        if not key and any(server.url == DEFAULT_BASE for server in self.servers):
-            raise UserError("OPENAI_API_KEY is not set. Set it, or name another server with `api_base`")
-        if not key.isascii() or any(not character.isprintable() or character.isspace() for character in key):
-            raise UserError("OPENAI_API_KEY holds characters that no key has. Set it again, without spaces")
-        return key or None
+    def _accesses(self) -> list[Access]:
+        return [read_access(server.address, self.settings) for server in self.servers]
 
 
 @contextmanager
@@ -110,17 +101,8 @@ def _background_loop() -> Iterator[asyncio.AbstractEventLoop]:
         loop.close()
 
 
-def _checked_bases(given: Sequence[str]) -> list[str]:
-    urls = [_checked_base(url) for url in given]
-    if twice := [url for url in urls if urls.count(url) > 1]:
-        raise UserError(f"`api_base` names {twice[0]} twice")
-    return urls
-
-
-def _checked_base(api_base: str) -> str:
-    url = urlsplit(api_base)
-    if url.username or url.password or url.query:  # not repeated: it may hold a secret
-        raise UserError("`api_base` must be a plain URL; a key belongs into the variable OPENAI_API_KEY")
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise UserError(f"`api_base` {api_base!r} is no URL. Name one such as http://localhost:8000/v1")
-    return api_base.rstrip("/")
+def _addresses(urls: Sequence[str]) -> list[Address]:
+    addresses = [read_address(url) for url in urls]
+    if twice := [address for address in addresses if addresses.count(address) > 1]:
+        raise UserError(f"`api_base` names {twice[0].url} twice")
+    return addresses

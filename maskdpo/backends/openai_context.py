@@ -9,9 +9,10 @@ import json
 import urllib.request
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from maskdpo.backends.base import Context
+from maskdpo.backends.openai_access import Access
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.models import load_tokenizer
 
@@ -20,9 +21,9 @@ BYTES_PER_TOKEN = 2.5
 TIMEOUT_S = 30.0
 
 
-def server_context(api_base: str, model: str, key: str | None, settings: BackendSettings) -> Context:
+def server_context(access: Access, model: str, settings: BackendSettings) -> Context:
     """The limit and the counter of the server, or those that the user set. The limit is None where it is unknown."""
-    ask = _Server(api_base, key)
+    ask = _Server(access)
     limit = settings.max_model_len or _limit(ask("/models"), model)
     if settings.tokenizer is not None:
         loaded = load_tokenizer(settings.tokenizer)
@@ -73,15 +74,16 @@ class _SameServer(urllib.request.HTTPRedirectHandler):
 class _Server:
     """JSON requests whose failures are None: their results are optional, and the run itself reports errors."""
 
-    def __init__(self, api_base: str, key: str | None) -> None:
-        self._base = api_base
+    def __init__(self, access: Access) -> None:
+        self._base = access.address.url
+        self._query = f"?{urlencode(access.address.query)}" if access.address.query else ""
         self._opener = urllib.request.build_opener(_SameServer)
-        self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+        self._headers = {"content-type": "application/json"} | access.all_headers()
 
     def __call__(self, path: str, body: Any = None, *, root: bool = False) -> Any:
         base = self._base.removesuffix("/v1") if root else self._base
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(base + path, data, self._headers)
+        request = urllib.request.Request(base + path + self._query, data, self._headers)
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as answer:
                 return json.loads(answer.read())

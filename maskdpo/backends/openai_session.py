@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from maskdpo.backends.base import Reply, Request
+from maskdpo.backends.openai_access import Access
 from maskdpo.backends.openai_answer import ErrorInAnswer, UnreadableAnswer
 from maskdpo.backends.openai_errors import (
     SYSTEM,
@@ -29,6 +30,7 @@ from maskdpo.backends.openai_wire import (
 from maskdpo.backends.servers import Server
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.console import warn
+from maskdpo.redact import without_secrets
 from maskdpo.schemas import Status
 
 LONGEST_RETRY_AFTER_S = 120.0
@@ -67,9 +69,9 @@ class Options(Protocol):
 class Session:
     """The calls of one server during one ``generate`` call. Runs on the event loop."""
 
-    def __init__(self, options: Options, server: Server, openai: Any, client: Any, key: str | None) -> None:
+    def __init__(self, options: Options, server: Server, openai: Any, client: Any, access: Access) -> None:
         self.options, self.server = options, server
-        self.openai, self.client, self.key = openai, client, key
+        self.openai, self.client, self.access = openai, client, access
         self._slots = asyncio.Semaphore(options.settings.concurrency)
 
     @asynccontextmanager
@@ -140,7 +142,8 @@ class Session:
         named = {name: value for name, value in body.items() if name in ("model", "messages", "prompt")}
         rest = {name: value for name, value in body.items() if name not in named}
         endpoint = self.client.completions if "prompt" in body else self.client.chat.completions
-        answer = await endpoint.with_raw_response.create(**named, extra_body=rest)
+        omitted = self.access.omitted_headers(self.openai)
+        answer = await endpoint.with_raw_response.create(**named, extra_body=rest, extra_headers=omitted)
         return str(answer.text)
 
     async def _take_error(
@@ -173,6 +176,10 @@ class Session:
         """An error of the server: fatal for all requests, final for this request, or to be retried."""
         status = error.status
         message = self._clean(f"Error code: {status} - {error.text}")
+        if 300 <= status < 400:
+            there = without_secrets(headers.get("location", "nowhere"))
+            message = f"sends requests on to {there} ({status}), where the key does not go. Correct `api_base`"
+            return FailedAttempt(message, fatal=True)
         if is_refusal(error):
             return FailedAttempt(message, Status.REFUSED)
         if (fatal := self._fatal_error(error, message, body)) is not None:
@@ -192,7 +199,9 @@ class Session:
         """
         status = error.status
         if status == 401:  # without the message of the server, which may quote the key
-            if self.key is None:
+            if self.access.headers:
+                return "refuses the key (401). Correct OPENAI_API_KEY or `header`"
+            if self.access.key is None:
                 return "needs a key (401). Set the environment variable OPENAI_API_KEY"
             return "refuses the key (401). Set OPENAI_API_KEY to a key of this server"
         if status == 402 or "insufficient_quota" in error.code:
@@ -214,9 +223,7 @@ class Session:
 
     def _clean(self, message: str) -> str:
         """A message as one short line without the key."""
-        if self.key:
-            message = message.replace(self.key, "***")
-        return " ".join(message.split())[:300].rstrip(".")
+        return " ".join(self.access.hide(message).split())[:300].rstrip(".")
 
 
 def _estimated_tokens(request: Request) -> int:

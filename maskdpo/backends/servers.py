@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from maskdpo.backends.base import Request
+from maskdpo.backends.openai_access import Address
 
 FIRST_REST_S = 1.0
 """Seconds for which a server that failed gets no requests, if there are others; they double with every failure."""
@@ -34,7 +35,7 @@ class RateLimit:
 class Server:
     """What is known about a server, and its rate limits; kept between ``generate`` calls."""
 
-    url: str
+    address: Address
     requests: RateLimit
     tokens: RateLimit
     resume_at: float = 0.0
@@ -56,6 +57,10 @@ class Server:
     rest_until: float = 0.0
     out: str | None = None
     """Why no request can succeed here, as a message with the URL: the server gets none any more."""
+
+    @property
+    def url(self) -> str:
+        return self.address.url
 
     def is_ready(self, others: int) -> bool:
         """Whether the server takes a request, beside ``others`` that it has: one at a time if the last one failed."""

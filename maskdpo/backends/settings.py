@@ -1,9 +1,10 @@
 """The settings of who runs a model, and how: the same for every command that generates text."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from maskdpo.models import Dtype
 from maskdpo.registry import named_in
@@ -13,6 +14,21 @@ PANEL = "Backend"
 TRANSFORMERS, VLLM, OPENAI = ("transformers",), ("vllm",), ("openai",)
 OWN_FIELDS = frozenset({"model", "messages", "prompt", "n", "stream", "chat_template_kwargs"})
 """Fields of requests that other settings decide, or that replies are read by."""
+
+
+def _headers(given: Any) -> Any:
+    """A mapping, out of texts of the form NAME=VALUE. No error repeats a value."""
+    if not isinstance(given, list | tuple):
+        return given or {}
+    headers: dict[str, str] = {}
+    for one in given:
+        name, equals, value = str(one).partition("=")
+        if not equals or not re.fullmatch(r"[\w-]+", name, re.ASCII):
+            raise ValueError("must be of the form NAME=VALUE")
+        if name in headers:
+            raise ValueError(f"{name} is given twice")
+        headers[name] = value
+    return headers
 
 
 def _no_fields_of_their_own(extra: dict[str, Any]) -> dict[str, Any]:
@@ -95,6 +111,18 @@ class BackendSettings(Settings):
             f"{TEMPLATE_OPTION_HELP} A server gets them as chat_template_kwargs, which vLLM and SGLang know.",
             PANEL,
             metavar="KEY=VALUE",
+        ),
+    ] = {}
+    headers: Annotated[
+        dict[str, SecretStr],
+        BeforeValidator(_headers),
+        Field(alias="header"),
+        Option(
+            "a header of every request, such as 'api-key=$AZURE_API_KEY', where $NAME is a variable of the "
+            "environment; repeat the option for more. Values are not recorded.",
+            PANEL,
+            metavar="NAME=VALUE",
+            used_by=OPENAI,
         ),
     ] = {}
     extra: Annotated[

@@ -16,6 +16,7 @@ from maskdpo.annotate.judge import Task
 from maskdpo.annotate.judges.llm import LLMOptions, llm_judge
 from maskdpo.backends import openai_pool, servers
 from maskdpo.backends.base import Reply, Request, Sampling
+from maskdpo.backends.openai_access import Address
 from maskdpo.backends.openai_backend import OpenAIBackend
 from maskdpo.backends.servers import RateLimit, Server, choose
 from maskdpo.backends.settings import BackendSettings
@@ -105,7 +106,7 @@ def test_the_slower_server_gets_fewer_requests(pair: tuple[FaultServer, FaultSer
 
 
 def test_requests_about_one_document_stay_with_one_server_unless_it_has_too_many() -> None:
-    known = [Server(f"http://{name}/v1", RateLimit(None), RateLimit(None)) for name in "abc"]
+    known = [Server(Address(f"http://{name}/v1"), RateLimit(None), RateLimit(None)) for name in "abc"]
     homes = {d: {choose(known, ask((d, i), f"document {d}"), 8).url for i in range(5)} for d in range(60)}
     assert all(len(home) == 1 for home in homes.values())
     assert min(Counter(url for home in homes.values() for url in home).values()) >= 10
