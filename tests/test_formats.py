@@ -269,14 +269,14 @@ def test_anahs_questions_and_answers_find_each_other(jsonl: WriteJsonl, tmp_path
         {"question": "Who?", "document": "She.", "language": "en", "topic": "x"},
         {"question": "谁？", "document": ["她。", "她们。"], "language": "zh"},
         {"question": "Who?", "document": "He.", "language": "en"},
-        {"question": "Qui ?", "document": "Elle.", "language": "fr"},
+        {"question": "Qui ?", "document": "Elle.", "language": "French"},
     ]
     answers = [{"question": "谁？", "response": "他。"}, {"question": "Who?", "response": "A."}, documents[0]]
     stats = import_file(jsonl("documents.jsonl", documents), tmp_path / "prompts.jsonl", "anah")
     assert (stats.kind, stats.records) == ("prompt", 2)
     assert [str(error).split(":", 2)[2] for error in stats.errors] == [
         f" the same as line 1: both would get the id {next(read_records(tmp_path / 'prompts.jsonl', Prompt)).id}",
-        " language: Input should be 'en' or 'zh'",
+        " language: 'French' is no language tag (BCP 47), such as en, fr, pt-BR or zh-Hant",
     ]
     stats = import_file(jsonl("answers.jsonl", answers), tmp_path / "responses.jsonl", "anah")
     assert (stats.kind, stats.records, stats.rejected) == ("response", 2, 1)

@@ -1,8 +1,7 @@
 """Judge protocols: folders of Jinja templates that say how an LLM judge is asked and what its words mean."""
 
 import hashlib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,14 +12,19 @@ from jinja2 import StrictUndefined, Template, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from maskdpo.annotate.neutral import neutralise
 from maskdpo.errors import InputError, UserError
 from maskdpo.schemas import Label, Message
+from maskdpo.schemas.language import language_tag
+from maskdpo.text.language import UNKNOWN, language_name
 
-LANGUAGES = ("en", "zh")
-NAMES = ("reference", "question", "answer", "sentence", "sentences", "replies")
-"""The variables of templates. ``sentences`` is a list of ``{id, text}`` where one call judges several sentences;
-``replies`` are the earlier replies of the judge, by the template of their turn.
+NAMES = ("reference", "question", "answer", "sentence", "sentences", "replies", "language")
+"""The variables of templates. ``language`` is the language of the answer in English words; ``sentences`` is a list of
+``{id, text}`` where one call judges several sentences; ``replies`` are the earlier replies of the judge, by template.
 """
+
+LANGUAGE_LINE = "The answer is in {language}.\n\n"
+"""Stands before a question in another language than the answer's, unless a template names ``language`` itself."""
 
 Meaning = Label | Literal["next"]
 """What a word of the judge stands for: a label, or ``next``, where the next turn decides."""
@@ -128,22 +132,50 @@ class Protocol:
         return neutralise(text, [word for turn in self.turns for word in turn.words])
 
     def language(self, wanted: str) -> str:
-        """The language to ask in: the wanted one, if the protocol has it, else its first one."""
-        return wanted if wanted in self.templates else next(iter(self.templates))
+        """The language to ask in about an answer in ``wanted``; the same for answers that are asked about in one way.
+
+        Templates for ``zh`` serve ``zh-Hant`` too. Where there are none, the wanted language stays: the first templates
+        (the English ones, where the protocol has them) are used then, and the language is named to the judge.
+        """
+        named = "language" in self.uses
+        if not named and wanted == UNKNOWN:
+            return next(iter(self.templates))
+        return wanted if named else self._written_in(wanted) or wanted
+
+    def _written_in(self, language: str) -> str | None:
+        """The templates' language that serves a language, if there is one."""
+        parts = language.split("-")
+        tags = ("-".join(parts[:length]) for length in range(len(parts), 0, -1))
+        return next((tag for tag in tags if tag in self.templates), None)
 
     def opening(self, language: str, texts: Mapping[str, Any], turn: int = 0) -> list[Message]:
         """The system message, where the protocol has one, and the question of the turn."""
-        system = self.templates[language].get("system")
-        start = [Message(role="system", content=system.render(texts))] if system else []
-        return [*start, self.question(language, turn, texts)]
+        system = self._template(language, "system")
+        question = self.question(language, turn, texts)
+        unnamed = not (self.settings.raw or "language" in self.uses)
+        if unnamed and language != UNKNOWN and self._written_in(language) is None:
+            line = LANGUAGE_LINE.format(language=language_name(language))
+            question = Message(role="user", content=line + question.content)
+        start = [Message(role="system", content=_rendered(system, language, texts))] if system else []
+        return [*start, question]
 
     def question(self, language: str, turn: int, texts: Mapping[str, Any]) -> Message:
-        template = self.templates[language][self.turns[turn].template]
-        return Message(role="user", content=template.render(texts))
+        template = self._template(language, self.turns[turn].template)
+        assert template is not None  # ``load_protocol`` has read it
+        return Message(role="user", content=_rendered(template, language, texts))
+
+    def _template(self, language: str, name: str) -> Template | None:
+        return self.templates[self._written_in(language) or next(iter(self.templates))].get(name)
+
+
+def _rendered(template: Template, language: str, texts: Mapping[str, Any]) -> str:
+    return template.render(texts, language=language_name(language))
 
 
 def load_protocol(name: str) -> Protocol:
-    """A built-in protocol by name, or a folder that holds ``protocol.yaml`` and ``en/``, ``zh/`` with templates.
+    """A built-in protocol by name, or a folder that holds ``protocol.yaml`` and a folder of templates per language.
+
+    A folder's name is a language tag: ``en``, ``zh``, ``pt-BR``.
 
     Raises:
         UserError: no such protocol, or one of its files is missing or wrong.
@@ -164,15 +196,30 @@ def load_protocol(name: str) -> Protocol:
     for file in sorted(file for file in folder.rglob("*") if file.suffix in {".yaml", ".j2"}):
         digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes() + b"\0")
     loader = _Loader(settings)
-    templates = {language: loader.load(folder / language) for language in LANGUAGES if (folder / language).is_dir()}
+    templates = {language: loader.load(folder / language) for language in _languages(folder)}
     if not templates:
-        raise UserError(f"{folder}: no templates: it needs a folder en or zh with the turns' templates")
+        raise UserError(f"{folder}: no templates: it needs a folder such as en or zh with the turns' templates")
     for language in [language for language, loaded in templates.items() if settings.raw and "system" in loaded]:
         raise InputError(
             "does not go with `raw`, where the template of the turn is all that the model reads: write its text there",
             path=folder / language / "system.j2",
         )
     return Protocol(folder.name, digest.hexdigest()[:12], settings, templates, frozenset(loader.uses))
+
+
+def _languages(folder: Path) -> list[str]:
+    """The folders of templates, English first: it serves the languages that have none."""
+    found = [
+        inner.name for inner in folder.iterdir() if inner.is_dir() and _is_tag(inner.name) and any(inner.glob("*.j2"))
+    ]
+    return sorted(found, key=lambda language: (language != "en", language))
+
+
+def _is_tag(name: str) -> bool:
+    try:
+        return language_tag(name) == name
+    except ValueError:
+        return False
 
 
 class _Loader:
@@ -215,29 +262,3 @@ def _one_line(error: Exception) -> str:
         where = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("lax", "literal")))
         return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     return str(error).replace("\n", " ")
-
-
-_DELIMITER_NAMES = "reference|question|answer|sentences?"
-_CONTROL_TOKENS = (
-    "start_of_turn|end_of_turn|bos|eos|s|sop|eop|eos_token|im_start|im_end|unused_token_\\d+|think|system_prompt|sys"
-)
-_GAP = r"[\s\u200b-\u200f\u2060\ufeff]*"
-_DELIMITER = re.compile(
-    rf"<(?={_GAP}(?:/{_GAP})?(?:{_DELIMITER_NAMES})\b|/?(?:{_CONTROL_TOKENS})>|[|｜])|(?<=[|｜])>"
-    rf"|\[(?=/?(?:INST|{_CONTROL_TOKENS})\])",
-    re.IGNORECASE,
-)
-_LOOK_ALIKE = {"<": "‹", ">": "›", "[": "［"}
-
-
-def neutralise(text: str, words: Iterable[str] = ()) -> str:
-    """Replace brackets of judged text by look-alikes where the text could mislead the judge; everything else stays.
-
-    Judged text is untrusted: it must neither close the delimiters of the prompt, nor write the control tokens of a chat
-    template, nor state a verdict in the brackets of the protocol (``words``), which a judge might only repeat.
-    """
-    text = _DELIMITER.sub(lambda match: _LOOK_ALIKE[match.group()], text)
-    for word in words:
-        if word[0] == "<":
-            text = re.sub(re.escape(word), lambda match: f"‹{match.group()[1:]}", text, flags=re.IGNORECASE)
-    return text

@@ -4,11 +4,11 @@ These files have no ids: an answer repeats the text of its question. So the id o
 """
 
 import hashlib
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from maskdpo.schemas import Prompt, Response
+from maskdpo.schemas.language import Language
 
 
 class DocumentRow(BaseModel):
@@ -18,7 +18,7 @@ class DocumentRow(BaseModel):
 
     question: str
     document: str | list[str]
-    language: Literal["en", "zh"] | None = None
+    language: Language | None = None
 
 
 class AnswerRow(BaseModel):

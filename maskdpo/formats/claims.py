@@ -12,7 +12,8 @@ from typing import Annotated
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from maskdpo.schemas import Annotation, Label, Prompt, Scores, Sentence
-from maskdpo.schemas.records import Language, reference_topic
+from maskdpo.schemas.language import Language
+from maskdpo.schemas.records import reference_topic
 
 SEPARATOR = "\n"  # between context and sentence
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticUseDefault
 
 from maskdpo.schemas.labels import Counts, Kind, Label, Status
+from maskdpo.schemas.language import Language
 
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 Id = Annotated[str, Field(min_length=1)]
@@ -45,7 +46,6 @@ def _at_most_one(scores: dict[Label, float]) -> dict[Label, float]:
 Scores = Annotated[dict[Label, Fraction], BeforeValidator(_without_none), AfterValidator(_at_most_one)]
 """The probability of each label. A sum below 1 leaves the rest unassigned: nothing is known of the other labels."""
 FinishReason = Literal["stop", "length"]
-Language = Literal["en", "zh"]
 Side = Literal["chosen", "rejected"]
 SIDES: tuple[Side, Side] = ("chosen", "rejected")
 
@@ -102,6 +102,7 @@ class Prompt(FileRecord):
     """What the prompt is about: splits and intervals are by topic (None: see ``shared_topic``). The pairs of a prompt
     without one have its id as their topic."""
     language: Language | None = None
+    """The language of its answers. None: it is detected where it matters."""
     meta: Annotated[dict[str, Any], NullIsDefault] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -8,9 +8,14 @@ from typing import Any
 
 from maskdpo.text.claims.tokens import fold, stem
 
-_CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_LETTER = rf"[^\W\d_{_CJK}]"
-_TOKEN = re.compile(rf"[{_CJK}]+|\d+(?:,\d{{3}}(?!\d))*(?:\.\d+)?|{_LETTER}[^\W_{_CJK}]*(?:'{_LETTER}+)*")
+# Scripts without spaces between words: Chinese, Japanese, Thai, Lao, Burmese, Khmer.
+_UNSPACED = r"\u0e01-\u0ebf\u1000-\u109f\u1780-\u17d3\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# Marks inside words of Hebrew, Arabic and Indic scripts, which are no letters for ``re``: points and vowel signs.
+_MARKS = r"\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
+_LETTER = rf"[^\W\d_{_UNSPACED}]"
+_TOKEN = re.compile(
+    rf"[{_UNSPACED}]+|\d+(?:,\d{{3}}(?!\d))*(?:\.\d+)?|{_LETTER}(?:[^\W_{_UNSPACED}]|[{_MARKS}])*(?:'{_LETTER}+)*"
+)
 # A text that has only these words in common with a sentence scores 0 for it.
 _ENGLISH = """a an and are as at be been but by for from had has have in into is it its of on or that the their there
 these they this to was were which will with"""
@@ -35,7 +40,7 @@ _of_short_word = lru_cache(maxsize=262144)(_of_word)  # the pattern takes longer
 
 def _terms(token: str) -> tuple[str, ...]:
     """The terms of a token: a stem, a number without thousands separators, Chinese characters and pairs of them."""
-    if re.match(f"[{_CJK}]", token):
+    if re.match(f"[{_UNSPACED}]", token):
         return (*(c for c in token if c not in _STOP_WORDS), *(a + b for a, b in pairwise(token)))
     if token[0].isdecimal():
         return (token.replace(",", ""),)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskdpo.annotate.protocol import load_protocol, neutralise
+from maskdpo.annotate.neutral import neutralise
+from maskdpo.annotate.protocol import load_protocol
 from maskdpo.errors import UserError
 from maskdpo.schemas import Label
 

@@ -2,22 +2,24 @@
 
 The lexical judge is deterministic and fast. It is right where answers are short statements of facts and the
 reference states the same facts in plain sentences. It compares words, not meanings: it knows no synonyms, does
-not reason ("born in 1950, so 70 in 2020"), and labels what is not in the reference ``unverifiable``. For free
-prose about an article of an encyclopaedia a model is the better judge. In Chinese and other scripts without
-capitals the lexical judge reads numbers, dates and Latin names only; a sentence without any of them gets the
-status ``refused`` instead of a label.
+not reason ("born in 1950, so 70 in 2020"), knows English words only, and labels what is not in the reference
+``unverifiable``. For free prose about an article of an encyclopaedia a model is the better judge. In Chinese and
+other scripts without capitals the lexical judge reads numbers, dates and Latin names only; a sentence without any of
+them gets the status ``refused`` instead of a label.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from maskdpo.annotate.judge import Task, Verdict
 from maskdpo.errors import UserError
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Status
+from maskdpo.schemas.language import primary
 from maskdpo.text.claims.claims import Claim, Clause, clauses, find_claims
 from maskdpo.text.claims.reference import Mention, Reference
 from maskdpo.text.claims.tokens import Token, tokenize
+from maskdpo.text.language import UNKNOWN, detect_language
 
 VERSION = "0.1.0"
 """The version of maskdpo that last changed the verdicts of this judge. Labels of different versions are not mixed, so
@@ -58,9 +60,23 @@ class LexicalJudge:
         self._cache: OrderedDict[str, _CachedReference] = OrderedDict()
         self._cache_size = cache_size
         self._reference_words = self._reference_sentences = 0
+        self._foreign: Counter[str] = Counter()
 
     def notes(self) -> list[str]:
-        """What the labels are worth where the references are free prose."""
+        """What the labels are worth where answers are not in English, or where the references are free prose."""
+        return [*self._notes_on_languages(), *self._notes_on_prose()]
+
+    def _notes_on_languages(self) -> list[str]:
+        if not self._foreign:
+            return []
+        languages = ", ".join(sorted(self._foreign))
+        return [
+            f"{self._foreign.total():,} answers are in other languages than English ({languages}): "
+            "the lexical judge knows English words only, and reads nothing but numbers, dates and capitals there; take "
+            "another judge for them"
+        ]
+
+    def _notes_on_prose(self) -> list[str]:
         if self._reference_words < PROSE_WORDS * self._reference_sentences or not self._reference_sentences:
             return []
         mean = self._reference_words / self._reference_sentences
@@ -74,6 +90,9 @@ class LexicalJudge:
         """See ``Judge``. A prompt without a reference raises ``UserError``."""
         for task in tasks:
             known = self._cached(task.prompt)
+            language = primary(task.prompt.language or detect_language(task.response.response))
+            if language not in ("en", UNKNOWN):
+                self._foreign[language] += 1
             yield task, [self._verdict(known, task.sentence(i)) for i in range(len(task.spans))]
 
     def _cached(self, prompt: Prompt) -> _CachedReference:

@@ -93,6 +93,6 @@ class LLMQuestions:
         """Digest of what the protocol's templates read: where they do not show the answer, equal sentences of different
         answers are the same question.
         """
-        texts = (f"{name}={asked.texts[name]!r}" for name in sorted(self._protocol.uses - {"replies"}))
+        texts = (f"{name}={asked.texts[name]!r}" for name in sorted(self._protocol.uses - {"replies", "language"}))
         read = [language, str(asked.turn), *texts]
         return hashlib.blake2b("\0".join(read).encode(errors="replace"), digest_size=16).digest()

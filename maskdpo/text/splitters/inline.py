@@ -31,7 +31,7 @@ _TICKS = re.compile("`+")
 _MAX_TICKS = 8  # the longest run that may open inline code
 _TRAILING = ".,;:!?)]}'*_"
 _NO_END = re.compile(
-    r"\.(?:(?<![\w.)\]}]\.)(?=\w)"  # ".NET"
+    r"\.(?:(?<![^\s(\[{\"'“‘«*_/,-]\.)(?=\w)"  # ".NET"
     r"|(?<=[A-Z]{2}\.)(?=[A-Z]{2})"  # "ASP.NET"
     r"|(?<=[ap]\.m\.)(?=\s?(?:[A-Z]{2,4}T|UTC|GMT|Eastern|Central|Mountain|Pacific)\b)"
     r"|(?<=\b[bmt]n\.)(?=\s[A-Z]{3}\b)"  # a sum and its currency

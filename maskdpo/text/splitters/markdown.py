@@ -9,6 +9,7 @@ import sentencex
 
 from maskdpo.text.splitters.base import VERSION, BlockSplitter
 from maskdpo.text.splitters.inline import TERMINATORS, plain_copy
+from maskdpo.text.splitters.languages import Rules, code, rules
 from maskdpo.text.splitters.markers import IMAGES
 
 _MAY_END = re.compile(r"[^\w\s,;:()\[\]\"'*-]")
@@ -33,8 +34,6 @@ _SPEAKER = re.compile(
 )
 _TOLD = re.compile(r"[:：]\s*[“「『][^“”「」『』]*[”」』]\s*$")  # who speaks is named before the quotation
 _QUOTE_END = re.compile(r"[。！？…][”」』]\s*$")
-_INITIAL = re.compile(r"(?<![\w.])[A-Z]\.\s*$")  # sentencex knows initials in English only
-_NAME = re.compile(r"\s*[A-Z\u4e00-\u9fff]")
 # An entry in a list of references is one sentence, though its parts end with full stops. It is known by the full stop,
 # the year and the full stop of "Lee, K. (2020). Title"; by a number and initials ("[2] J. Lee and"); by a number and
 # the letter of GB/T 7714 ("[3] ... [M]"); or by a name and a title ("Lee, Kim. "Title"").
@@ -51,7 +50,7 @@ _MISSED = re.compile(
     r"|(?<=\betc\.)\)?(?=\s+[A-Z])"
     r"|(?:(?<=\bno\.)|(?<=\bart\.)|(?<=\bmay\.)|(?<=\barc\.))"  # words that are abbreviations too
     r"(?=\s+[\"“(]?(?:[A-Z][a-z'’]|[IA]\s))"
-    r"|(?:(?<=\d [a-uw-z]\.)|(?<=\d[a-uw-z]\.)|(?<=[\d ][kcm]m\.)|(?<=°[CF]\.))(?=\s+[A-Z][a-z'’]))"  # "800 m. The"
+    r"|(?:(?<=\d [a-mo-uw-z]\.)|(?<=\d[a-mo-uw-z]\.)|(?<=[\d ][kcm]m\.)|(?<=°[CF]\.))(?=\s+[A-Z][a-z'’]))"  # "8 m. The"
 )
 _WIDE_END = re.compile(r"[。！？](?=\d)")
 _ASIDE = re.compile(
@@ -72,16 +71,20 @@ def cut(prose: str, language: str) -> list[int]:
     if "." in prose and _SOURCE.match(prose):
         return []
     plain = plain_copy(prose)
+    language = code(language)
+    known = rules(language)
     ends = _boundaries(plain, language)
     missed = [found.end() for found in _MISSED.finditer(plain)]
     if not plain.isascii():
         missed += [found.end() for found in _WIDE_END.finditer(plain)]
+    if known.missed:
+        missed += [found.end() for found in known.missed.finditer(plain)]
     if missed:
         ends = sorted({*ends, *missed})
     ends = [_past_closers(prose, _trimmed(plain, end)) for end in ends]
     if "(" in prose or "（" in prose:
         ends = _split_asides(prose, ends)
-    return _merge(prose, plain, ends, language) if len(ends) > 1 else ends
+    return _merge(prose, plain, ends, known) if len(ends) > 1 else ends
 
 
 def _boundaries(plain: str, language: str) -> list[int]:
@@ -135,18 +138,18 @@ def _begins_in_lower_case(prose: str, at: int) -> bool:
     return following is not None and following[1].islower()
 
 
-def _merge(prose: str, plain: str, ends: list[int], language: str) -> list[int]:
+def _merge(prose: str, plain: str, ends: list[int], known: Rules) -> list[int]:
     """Drop the cuts inside sentences."""
     kept: list[int] = []
     start = 0
     for i, end in enumerate(ends[:-1]):
-        if not _goes_on(prose, plain, start, end, ends[i + 1], language):
+        if not _goes_on(prose, plain, start, end, ends[i + 1], known):
             kept.append(end)
             start = end
     return [*kept, ends[-1]]
 
 
-def _goes_on(prose: str, plain: str, start: int, end: int, next_end: int, language: str) -> bool:
+def _goes_on(prose: str, plain: str, start: int, end: int, next_end: int, known: Rules) -> bool:
     """Whether the sentence from ``start`` continues after ``end``, with the piece up to ``next_end``."""
     first = _FIRST_WORD.match(prose, end, next_end)  # not beyond this piece: the next one has its own turn
     if prose.startswith("![", end + 1) and IMAGES.match(prose, end, next_end):
@@ -163,7 +166,9 @@ def _goes_on(prose: str, plain: str, start: int, end: int, next_end: int, langua
         return True
     if _LETTER.match(prose, end) and _BEFORE_LETTER.search(before):
         return True
-    if language != "en" and _INITIAL.search(before) and _NAME.match(prose, end):
+    if prose.startswith("-", end) or (known.no_end and known.no_end.search(before)):  # "J.-C."
+        return True
+    if known.particle and _QUOTE_END.search(before) and known.particle.match(prose, end):
         return True
     if end - start < 12 and _LONE_NUMBER.match(prose, start, end):  # "**1.** Wash", not "How many? 12. Now"
         return not prose[max(0, start - _CONTEXT) : start].rstrip().endswith("?")

@@ -6,7 +6,10 @@ from typing import Any
 
 from maskdpo.errors import UserError
 from maskdpo.extras import require
+from maskdpo.schemas.language import primary
 from maskdpo.text.splitters.base import VERSION, BlockSplitter
+
+_OTHERWISE = {"und": "en", "ja": "zh", "th": "zh"}  # zh: every character is a word, where there are no spaces
 
 
 def spacy_splitter(pipeline: str = "") -> BlockSplitter:
@@ -17,7 +20,7 @@ def spacy_splitter(pipeline: str = "") -> BlockSplitter:
     """
     if not pipeline:
         _blank("en")  # a missing package is an error now, not at the first answer
-        return BlockSplitter(f"spacy-{VERSION}", lambda prose, language: _ends(_blank(language), prose))
+        return BlockSplitter(f"spacy-{VERSION}", lambda prose, tag: _ends(_blank(primary(tag)), prose))
     nlp = _trained(pipeline)
     return BlockSplitter(f"spacy-{VERSION}:{pipeline}", lambda prose, _: _ends(nlp, prose))
 
@@ -29,7 +32,10 @@ def _ends(nlp: Any, prose: str) -> list[int]:
 @cache
 def _blank(language: str) -> Any:
     spacy = require("spacy", install="maskdpo[spacy]", purpose="the splitter spacy")
-    nlp = spacy.blank(language if language in ("en", "zh") else "xx")
+    try:
+        nlp = spacy.blank(language)
+    except ImportError:  # spaCy does not know the language, or needs a package for its words
+        nlp = spacy.blank(_OTHERWISE.get(language, "xx"))
     nlp.add_pipe("sentencizer")
     nlp.max_length = sys.maxsize  # the limit is for parsers; the sentencizer needs next to no memory
     return nlp
