@@ -142,6 +142,27 @@ def test_a_first_try_goes_on_with_the_rest(world: World) -> None:
     assert read_meta(meta_file(world.out / "model")).counts["pairs"] > 1  # type: ignore[union-attr]
 
 
+def test_references_out_of_documents_are_what_all_judges_see(world: World) -> None:
+    docs = world.folder / "docs"
+    docs.mkdir()
+    for name in ("prompts.jsonl", "heldout.jsonl"):
+        prompts = read(world.folder / name)
+        for prompt in prompts:
+            (docs / f"{prompt['id']}.txt").write_text(f"{prompt['id']} and its river. {prompt.pop('reference')}")
+        (world.folder / name).write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+    world.spec["ground"] = {"corpus": "docs", "passages": 2}
+    stages = (*ALL[:1], "ground", *ALL[1:4], "sample-before", "sample-after", "ground-heldout", *ALL[5:8:2], *ALL[8:])
+    assert world.run() == dict.fromkeys(stages, "run")
+    assert world.read("pairs.jsonl")
+    for name in ("prompts.jsonl", "heldout.prompts.jsonl"):
+        for prompt in world.read(name):
+            assert prompt["sources"][0]["document"] == f"{prompt['id']}.txt"
+    assert {name for name, action in world.run().items() if action != "up to date"} == {"evaluate", "report"}
+    docs.rename(world.folder / "moved")
+    with pytest.raises(UserError, match="ground reads docs: no such file or folder"):
+        world.run()
+
+
 SCORED_JUDGE = """
 from maskdpo.annotate.judge import Verdict
 from maskdpo.schemas import JudgeInfo, Label

@@ -1,12 +1,10 @@
 """``maskdpo ground``: fill the references of prompts with passages out of documents; resumable."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
-from pathlib import Path
 
-from maskdpo.console import progress
+from maskdpo.console import progress, say
 from maskdpo.ground.answers import AnswerSentences, open_answers
 from maskdpo.ground.index import Index, make_retriever, open_index
 from maskdpo.ground.retriever import Found, Retriever
@@ -15,7 +13,7 @@ from maskdpo.ground.store import CorpusCounts, Passage
 from maskdpo.io import Appender, read_prompts, refuse_overwriting
 from maskdpo.io.append import sole_writer
 from maskdpo.redact import without_secrets
-from maskdpo.run_record import Run, meta_file, refuse_replacing, set_aside
+from maskdpo.run_record import Run, RunMeta, by_role, meta_file, read_meta, refuse_replacing
 from maskdpo.schemas import Prompt, Source
 
 BATCH = 64
@@ -54,35 +52,36 @@ class GroundStats:
 def ground(settings: GroundSettings) -> GroundStats:
     """Write every prompt with the passages that bear on it beside its own reference, in the order of the prompts.
 
-    Prompts that stand in ``out`` already are kept. Passages that an earlier ``ground`` has put into the prompts
-    themselves are replaced.
+    An interrupted run goes on. Where options, documents or answers are others than before, all prompts are looked up
+    anew. Passages that an earlier ``ground`` has put into the prompts themselves are replaced.
 
     Raises:
-        UserError: bad input, an output that may not be continued, or a retriever that cannot work.
+        UserError: bad input, an output of another command, or a retriever that cannot work.
     """
     out = settings.out
     refuse_overwriting(out, settings.prompts, *settings.responses, *settings.corpus)
     prompts = read_prompts(settings.prompts)
     retriever = make_retriever(settings)
     with sole_writer(out):
-        if settings.restart:
-            set_aside(out, meta_file(out))
         refuse_replacing(out, "ground", only_own=True)
-        run = _record(settings, retriever)
+        run, before = _record(settings, retriever)
         stats, done = GroundStats(), set[str]()
 
         def note(prompt: Prompt) -> None:
             done.add(prompt.id)
             stats.count(prompt)
 
-        appender = Appender(out, Prompt, note)
+        appender = Appender(out, Prompt, note) if before else None
         stats.already_there = len(done)
         missing = [prompt for prompt in prompts.values() if prompt.id not in done]
-        if not missing and run.previous and run.previous.status == "complete":
+        if not missing and before and before.status == "complete":
             return stats
         with open_answers(settings.responses, prompts) as answers:
             index = open_index(settings, retriever)
             stats.corpus = index.passages.counts
+            if appender is None:
+                out.unlink(missing_ok=True)
+                appender = Appender(out, Prompt, note)
             run.begin()
             started = time.monotonic()
             with appender, progress("ground", len(prompts), "prompts", len(done)) as bar:
@@ -98,7 +97,8 @@ def ground(settings: GroundSettings) -> GroundStats:
         return stats
 
 
-def _record(settings: GroundSettings, retriever: Retriever) -> Run:
+def _record(settings: GroundSettings, retriever: Retriever) -> tuple[Run, RunMeta | None]:
+    """The record of this run, and that of the run that it continues, if there is one."""
     options = {
         "passages": settings.passages,
         "sentence_passages": settings.sentence_passages if settings.responses else None,
@@ -108,15 +108,20 @@ def _record(settings: GroundSettings, retriever: Retriever) -> Run:
         "retriever_version": retriever.version,
         "retriever_options": without_secrets(settings.retriever_options),
     }
-    inputs = {"prompts": settings.prompts}
-    inputs |= _roles("corpus", settings.corpus) | _roles("responses", settings.responses)
-    hint = "Use another `out`, or `restart` to set it aside and begin anew"
-    return Run(meta_file(settings.out), "ground", options, inputs, restart=hint, fixed_inputs=True)
-
-
-def _roles(role: str, paths: Sequence[Path]) -> dict[str, Path]:
-    """The inputs by their names in the record of the run: ``corpus``, ``corpus-2``, ..."""
-    return {role if number == 1 else f"{role}-{number}": path for number, path in enumerate(paths, 1)}
+    corpus = by_role("corpus", settings.corpus)
+    inputs = {"prompts": settings.prompts, **corpus, **by_role("responses", settings.responses)}
+    file = meta_file(settings.out)
+    before = read_meta(file) if settings.out.exists() else None
+    run = Run(file, "ground", options, inputs, restart=None)
+    if before is None:
+        return run, None
+    then, now = before.inputs, run.meta.inputs
+    if before.options == run.meta.options and all(then.get(role) == now[role] for role in corpus):
+        run.meta.begun = before.begun  # prompts and answers that were added do not make void what follows from others
+        if then == now:
+            return run, before
+    say(f"{settings.out}: options or inputs have changed since it was made: all prompts are looked up anew")
+    return run, None
 
 
 def _queries(prompt: Prompt, answers: AnswerSentences) -> list[str]:

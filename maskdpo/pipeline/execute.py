@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from maskdpo.console import say
 from maskdpo.errors import InputError, UserError
-from maskdpo.io import record_type
+from maskdpo.io import is_on_hub, record_type
 from maskdpo.pipeline.spec import Stage
 from maskdpo.pipeline.state import State, state_of
 from maskdpo.run_record import OtherSettings, invoked_as, meta_file, note_arguments
@@ -83,7 +83,10 @@ def _check_inputs(stages: Sequence[Stage]) -> None:
     made |= {s.out.with_name(f"{s.out.stem}.test{s.out.suffix}") for s in stages if s.out and s.name == "build-pairs"}
     for stage in stages:
         for role, path in stage.inputs.items():
-            if role.partition("-")[0] in INPUTS and path not in made:
+            kind = role.partition("-")[0]
+            if kind == "corpus" and not is_on_hub(path) and not path.exists():
+                raise UserError(f"{stage.name} reads {InputError('no such file or folder', path=path)}")
+            if kind in INPUTS and path not in made:
                 try:
                     record_type(path)
                 except InputError as error:

@@ -42,6 +42,8 @@ class PipelineFile(BaseModel):
     model: str | None = None
     """The model to sample and to train."""
     sample: Section = None
+    ground: Section = None
+    """With ``corpus``. What is judged then has its references from there, the held-out answers too."""
     annotate: Section = None
     calibrate: Section = None
     """With ``gold``. The pairs are then built from relabelled annotations, and held-out answers are labelled so too."""
@@ -157,30 +159,36 @@ def _wire(spec: PipelineFile) -> Iterator[_Wired]:
     )
     if spec.sample is not None:
         yield _Wired("sample", "sample", model | spec.sample, {"prompts": spec.prompts, "out": responses})
+    prompts, heldout = spec.prompts, spec.heldout
+    if spec.ground is not None:
+        prompts, heldout = out / "prompts.jsonl", out / "heldout.prompts.jsonl"
+        files = {"prompts": spec.prompts, "responses": (responses,), "out": prompts}
+        yield _Wired("ground", "ground", spec.ground, files)
     if spec.annotate is not None:
-        files = {"prompts": spec.prompts, "responses": responses, "out": annotations}
+        files = {"prompts": prompts, "responses": responses, "out": annotations}
         yield _Wired("annotate", "annotate", spec.annotate, files)
     rule: dict[str, Any] = {}
     if spec.calibrate is not None:
         rule = {"calibration": out / "calibration.json"}
-        files = {"annotations": annotations, "prompts": spec.prompts, "out": rule["calibration"]}
+        files = {"annotations": annotations, "prompts": prompts, "out": rule["calibration"]}
         yield _Wired("calibrate", "calibrate", spec.calibrate, files)
         raw, annotations = annotations, out / "relabelled.jsonl"
         least = _option(spec.annotate or {}, "min_confidence")
         same = {} if least is None else {"min_confidence": least}  # held-out answers are labelled under it too
         yield _Wired("relabel", "relabel", same, {"annotations": raw, "out": annotations, **rule})
     if spec.build_pairs is not None:
-        files = {"prompts": spec.prompts, "annotations": annotations, "out": pairs}
+        files = {"prompts": prompts, "annotations": annotations, "out": pairs}
         yield _Wired("build-pairs", "build-pairs", spec.build_pairs, files)
     if spec.train is not None:
         yield _Wired("train", "train", model | spec.train, {"pairs": pairs, "out": trained})
     if spec.heldout:
-        yield from _held_out(spec, "before", spec.heldout, model, {}, rule)
+        stages = _held_out(spec, "before", heldout, model, {}, rule)
         if spec.train is not None:
-            yield from _held_out(spec, "after", spec.heldout, {}, {"model": str(trained)}, rule)
-    compared: dict[str, Any] = {"annotations": annotations, "prompts": spec.prompts}
+            stages += _held_out(spec, "after", heldout, {}, {"model": str(trained)}, rule)
+        yield from stages if spec.ground is None else _grounded_together(stages, spec, heldout)
+    compared: dict[str, Any] = {"annotations": annotations, "prompts": prompts}
     if spec.heldout:
-        compared = {"annotations": out / "before.annotations.jsonl", "prompts": spec.heldout}
+        compared = {"annotations": out / "before.annotations.jsonl", "prompts": heldout}
         if spec.train is not None:
             compared["compare"] = out / "after.annotations.jsonl"
     if spec.evaluate is not None:
@@ -200,14 +208,15 @@ def _option(section: dict[str, Any], key: str) -> Any:
 def _held_out(
     spec: PipelineFile,
     when: str,
-    prompts: Path,
+    judged: Path | None,
     model: dict[str, Any],
     fixed: dict[str, Any],
     rule: dict[str, Any],
-) -> Iterator[_Wired]:
+) -> list[_Wired]:
     """The answers to held-out prompts and their labels.
 
     Args:
+        judged: the prompts with the references that the answers are judged against.
         fixed: what ``sample`` is told beyond the file.
         rule: the same for ``annotate``.
     """
@@ -215,8 +224,19 @@ def _held_out(
     own = getattr(spec, f"sample_{when}") or {}
     other = unused_by(str(own["backend"])) if "backend" in own else {}
     base = {key: value for key, value in (spec.sample or {}).items() if key not in {*fixed, *other}}
-    files = {"prompts": prompts, "out": responses, **fixed}
-    yield _Wired(f"sample-{when}", "sample", model | base | own, files)
+    files = {"prompts": spec.heldout, "out": responses, **fixed}
+    sample = _Wired(f"sample-{when}", "sample", model | base | own, files)
     own = getattr(spec, f"annotate_{when}") or {}
-    files = {"prompts": prompts, "responses": responses, "out": annotations, **rule}
-    yield _Wired(f"annotate-{when}", "annotate", (spec.annotate or {}) | own, files)
+    files = {"prompts": judged, "responses": responses, "out": annotations, **rule}
+    return [sample, _Wired(f"annotate-{when}", "annotate", (spec.annotate or {}) | own, files)]
+
+
+def _grounded_together(stages: list[_Wired], spec: PipelineFile, prompts: Path | None) -> Iterator[_Wired]:
+    """The stages on held-out prompts, with references for them: one for all answers to a prompt, because labels by
+    different references could not be compared. So nothing is judged before all of them are there."""
+    sampled = [stage for stage in stages if stage.command == "sample"]
+    yield from sampled
+    answers = tuple(stage.fixed["out"] for stage in sampled)
+    files = {"prompts": spec.heldout, "responses": answers, "out": prompts}
+    yield _Wired("ground-heldout", "ground", spec.ground or {}, files)
+    yield from (stage for stage in stages if stage.command != "sample")

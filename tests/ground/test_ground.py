@@ -193,16 +193,26 @@ def test_a_run_goes_on_where_it_was_killed_and_is_then_complete(run: Run, tmp_pa
     assert {child.role: child.state for child in node.inputs} == {"prompts": "unchanged", "corpus": "unchanged"}
 
 
-def test_documents_that_have_changed_are_another_corpus(run: Run, corpus: Path, cache: Path, tmp_path: Path) -> None:
+def test_documents_that_have_changed_are_another_corpus(
+    run: Run, corpus: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("Tell me about the Loire.", "Tell me about Rome.")
     assert len([folder for folder in (cache / "ground").iterdir() if folder.is_dir()]) == 2  # passages and index
+    begun = read_meta(meta_file(tmp_path / "out.jsonl")).begun  # type: ignore[union-attr]
+    stats, _ = run("Tell me about the Loire.", "Tell me about Rome.", "Tell me about Paris.")
+    assert stats.already_there == 0
+    assert read_meta(meta_file(tmp_path / "out.jsonl")).begun == begun  # type: ignore[union-attr]
     (corpus / "more.txt").write_text("The Loire is the longest river in France.")
-    with pytest.raises(UserError, match="the corpus file has changed"):
-        run("Tell me about the Loire.", "Tell me about Rome.")
-    _, (loire, _) = run("Tell me about the Loire.", "Tell me about Rome.", restart=True)
+    assert trace(tmp_path / "out.jsonl").inputs[1].state == "changed"
+    _, (loire, *_) = run("Tell me about the Loire.", "Tell me about Rome.", "Tell me about Paris.")
     assert loire.passages == ["The Loire is the longest river in France."]
-    assert (tmp_path / "out.jsonl.bak").exists()
+    assert "looked up anew" in capsys.readouterr().err
     assert trace(tmp_path / "out.jsonl").inputs[1].state == "unchanged"
+    assert read_meta(meta_file(tmp_path / "out.jsonl")).begun > begun  # type: ignore[union-attr]
+    (corpus / "more.txt").write_bytes(b"a\0")
+    with pytest.raises(InputError, match="is a binary file"):
+        run("Tell me about the Loire.")
+    assert next(read_records(tmp_path / "out.jsonl", Prompt)) == loire  # what was there stays
 
 
 def test_an_index_that_was_not_finished_is_made_anew(run: Run, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
