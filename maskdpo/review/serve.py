@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+import signal
 import socket
 import webbrowser
 import zlib
@@ -94,7 +95,10 @@ def counts_of(session: Session) -> dict[str, int]:
 @contextmanager
 def _sole_reviewer(settings: ReviewSettings) -> Iterator[None]:
     """Others may write to the file at the same time, but not the same reviewer from two servers."""
-    with sole_writer(settings.out.with_name(f"{settings.out.name} of {quote(settings.reviewer, safe=' ')}")):
+    name = quote(settings.reviewer, safe=" ")
+    if len(name) > 60:  # names of files have their limit
+        name = hashlib.sha256(name.encode()).hexdigest()[:16]
+    with sole_writer(settings.out.with_name(f"{settings.out.name} of {name}")):
         yield
 
 
@@ -160,7 +164,10 @@ def _serve(app: object, listener: socket.socket, when_ready: Callable[[], object
     listener.listen(128)
     if when_ready:  # the socket listens, so the browser waits for the server; a browser in the terminal takes its time
         Thread(target=when_ready, daemon=True).start()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn ends, and raises the signal again
     try:
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         return
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -110,9 +110,9 @@ class Serving:
         self.process.kill()
         self.process.wait()
 
-    def end(self) -> int:
-        """Ctrl-C. Returns the exit code."""
-        self.process.send_signal(signal.SIGINT)
+    def end(self, by: signal.Signals = signal.SIGINT) -> int:
+        """Ctrl-C, or another signal. Returns the exit code."""
+        self.process.send_signal(by)
         return self.process.wait(DEADLINE_S)
 
 

@@ -183,6 +183,20 @@ def test_the_sentence_is_in_view_in_a_long_answer(browser: Browser, tmp_path: Pa
         all_saved(browser)
 
 
+def test_split_where_the_reviewer_has_clicked(browser: Browser, tmp_path: Path) -> None:
+    with serving(*one_answer(tmp_path, "It rained 😀 and it was cold and dark.")) as server:
+        browser.open(server.url)
+        place = browser.js(
+            "const range = document.createRange(), text = document.getElementById('here').firstChild;"
+            "range.setStart(text, text.data.indexOf('cold') + 2); range.setEnd(text, text.data.indexOf('cold') + 3);"
+            "const box = range.getBoundingClientRect(); return [box.left, box.top + box.height / 2]"
+        )
+        ActionChains(browser.driver).move_by_offset(*map(int, place)).click().perform()
+        browser.press("x", Keys.ENTER)
+        assert now(browser) == "It rained 😀 and it was"
+        ActionChains(browser.driver).move_by_offset(*(-int(value) for value in place)).perform()
+
+
 def test_by_touch_on_a_phone(browser: Browser, tmp_path: Path) -> None:
     long = " ".join(["A word"] * 150)
     with serving(*one_answer(tmp_path, "It rained all day long.", long, "It is " + "x" * 300), "--blind", 0) as server:

@@ -4,6 +4,7 @@ import html
 import itertools
 import json
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -149,7 +150,8 @@ def test_a_reviewer_goes_on_after_kill_9_and_nothing_is_lost(tmp_path: Path) -> 
         assert [one["id"] for one in server.ask("api/start")[1]["acts"]] == [first["id"], second["id"]]
         assert any("dropped an unfinished last line" in line for line in server.said)
         tell(server, second, third)
-        assert server.end() == 0
+        assert server.end(signal.SIGTERM) == 0
+    assert json.loads((tmp_path / "d.jsonl.meta.json").read_text())["status"] == "complete"
     assert [one.id for one in decisions(out)] == [first["id"], second["id"], third["id"]]
 
 

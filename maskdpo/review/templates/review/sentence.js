@@ -64,8 +64,16 @@ function startSplit() {
     offset += [...segment].length;
   }
   if (!marks.length) return tell("The sentence is one word.");
-  splitting = { marks, k: Math.floor(marks.length / 2) };
+  const at = cursor(place);
+  const k = at === null ? Math.floor(marks.length / 2) : marks.findLastIndex((mark) => mark <= at);
+  splitting = { marks, k: Math.max(0, k) };
   draw();
+}
+/** Where the reviewer has clicked into the sentence, as a character of the answer; null: elsewhere. */
+function cursor(place) {
+  const { focusNode, focusOffset } = getSelection();
+  if (!focusNode || focusNode.parentNode !== $("here")) return null;
+  return place.b + [...focusNode.data.slice(0, focusOffset)].length;
 }
 function splitNodes(place) {
   const ends = [...splitting.marks, place.e];
