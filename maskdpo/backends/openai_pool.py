@@ -47,7 +47,7 @@ class Pool:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         for session in self.sessions.values():
-            await session.client.close()
+            await session.close()
 
     async def _call(self, request: Request) -> Reply | None:
         """The reply of one call; None where the server gives one completion per call and the request asks for more."""

@@ -135,6 +135,7 @@ class Session:
         self._leave_out(without)
         if "n" in without:
             return FailedAttempt("gives one completion per call")
+        self.server.cut.note(request, reply)
         return replace(reply, sampling=sent_otherwise(request, body))
 
     async def _post(self, body: dict[str, Any]) -> str:
@@ -157,6 +158,12 @@ class Session:
             if field is not None and field not in without:
                 return await self._attempt(request, without | {field})
         return self._refused_by_server(error, headers, body)
+
+    async def close(self) -> None:
+        await self.client.close()
+        if not self.server.cut_is_said and (said := self.server.cut.warning()) is not None:
+            self.server.cut_is_said = True
+            warn(f"{self.server.url} {said}")
 
     def _leave_out(self, refused: Set[str]) -> None:
         for field in sorted(refused - self.server.unsupported):

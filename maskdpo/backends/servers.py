@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from maskdpo.backends.base import Request
+from maskdpo.backends.cut_prompts import CutPrompts
 from maskdpo.backends.openai_access import Address
 
 FIRST_REST_S = 1.0
@@ -42,6 +43,8 @@ class Server:
     """Time from which on a server that asked for a wait takes requests again."""
     unsupported: set[str] = field(default_factory=set)
     """Fields of requests that the server rejects."""
+    cut: CutPrompts = field(default_factory=CutPrompts)
+    cut_is_said: bool = False
     last_answer: float | None = None
     succeeded: bool = False
     failures: int = 0

@@ -425,3 +425,76 @@ def test_an_extra_field_that_is_refused_is_one_line_and_is_never_left_out(server
 def test_fields_that_other_settings_decide_are_no_extra(name: str) -> None:
     with pytest.raises(ValueError, match="other settings decide it"):
         BackendSettings(backend="openai", extra={name: 1})
+
+
+# --- prompts that are cut ----------------------------------------------------------------------------
+
+WORDS = "The Seine runs through the middle of Paris, and a ferry crosses it twice a day in summer. "
+
+
+def about(characters: int, filler: str = WORDS) -> Request:
+    text = (filler * (characters // len(filler) + 1))[:characters]
+    return Request(0, [Message(role="user", content=text)])
+
+
+def counting(most: int, per_token: float = 4.5, **more: Any) -> Any:
+    """A server that reads no more than so many tokens."""
+
+    def script(asked: Asked) -> Answer:
+        tokens = int(len(asked.body["messages"][0]["content"]) / per_token)
+        return Answer(chat("fine", usage={"prompt_tokens": min(tokens, most), **more}))
+
+    return script
+
+
+def warnings(server: FaultServer, capsys: pytest.CaptureFixture[str], *requests: Request) -> str:
+    replies(server, *requests)
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_prompts_that_the_server_cuts_are_counted_in_one_warning(
+    server: FaultServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.script = counting(2048)
+    said = warnings(server, capsys, about(1_000), about(40_000), about(30_000), about(5_000))
+    assert said.count("cuts long prompts") == 1
+    assert "2 of 4, to 2,048 tokens of up to 40,000 characters" in said
+    assert "OLLAMA_CONTEXT_LENGTH" in said
+
+
+def test_prompts_of_other_lengths_with_one_count_were_cut(
+    server: FaultServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.script = counting(2048)
+    assert "3 of 4, to 2,048 tokens" in warnings(
+        server, capsys, about(9_300), about(12_000), about(10_000), about(2_000)
+    )
+
+
+def test_a_server_that_cuts_to_half_its_context_is_found_out(
+    server: FaultServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(asked: Asked) -> Answer:
+        tokens = len(asked.body["messages"][0]["content"]) * 2 // 9
+        return Answer(chat("fine", usage={"prompt_tokens": tokens if tokens <= 4096 else 2050}))
+
+    server.script = script
+    assert "1 of 2, to 2,050 tokens" in warnings(server, capsys, about(18_000), about(19_000))
+
+
+@pytest.mark.parametrize(
+    ("requests", "script"),
+    [
+        ([about(1_000 * i) for i in range(1, 40)], counting(10**6)),
+        ([about(30_000, "汉字的语言。")], counting(10**6, 1.4)),
+        ([about(30_000, " " * 40 + "|")], counting(10**6, 12.0)),  # tokenizers join spaces
+        ([about(9_000)] * 3, counting(2000)),  # the same prompt
+        ([about(30_000), about(20_000)], counting(60)),  # only what was not in the cache
+        ([about(30_000)], counting(2000, prompt_tokens_details={"cached_tokens": 5000})),
+    ],
+)
+def test_prompts_that_are_whole_bring_no_warning(
+    server: FaultServer, capsys: pytest.CaptureFixture[str], requests: list[Request], script: Any
+) -> None:
+    server.script = script
+    assert warnings(server, capsys, *requests) == ""
