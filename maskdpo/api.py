@@ -506,13 +506,12 @@ def evaluate_annotations(
     compare_gold: File | Iterable[Annotation] | None = None,
     length_penalty: int | None = None,
     limit: int | None = None,
-    seed: int = 0,
 ) -> "Evaluation":
     """Count right, wrong, no-fact and not-judged sentences per answer: ``maskdpo evaluate``.
 
     Args:
         annotations: a path, several paths, or records.
-        prompts: for the topics, over which the intervals are drawn.
+        prompts: for the topics, over which the intervals are.
         gold: annotations with human labels, with which the labels are compared.
         gold_drawn: how they were drawn, for prediction-powered estimates: ``recorded``, with the probability in
             ``inclusion`` of each sentence, or ``random``, all with the same probability.
@@ -536,7 +535,7 @@ def evaluate_annotations(
             compare_gold=(compare_gold, Annotation),
         ) as files,
     ):
-        given = {"gold_drawn": gold_drawn, "length_penalty": length_penalty, "seed": seed, "limit": limit}
+        given = {"gold_drawn": gold_drawn, "length_penalty": length_penalty, "limit": limit}
         return evaluate_files(load_settings(EvaluateSettings, {"annotations": labelled, **files, **given}))
 
 
@@ -551,7 +550,6 @@ def write_report(
     model: str | None = None,
     method: str = "mask-dpo",
     title: str | None = None,
-    seed: int = 0,
 ) -> "PageStats | TrainingStats":
     """Write one self-contained HTML page: ``maskdpo report``.
 
@@ -574,7 +572,7 @@ def write_report(
         gold=(gold, Annotation),
         compare=(compare, Annotation),
     ) as files:
-        given = {"out": out, "gold_drawn": gold_drawn, "title": title, "seed": seed}
+        given = {"out": out, "gold_drawn": gold_drawn, "title": title}
         return write(load_settings(ReportSettings, {**files, **given}), tokens)
 
 

@@ -27,12 +27,12 @@ from maskdpo.verdicts.decision import (
     ReliabilityBin,
     scoring_judge,
 )
-from maskdpo.verdicts.estimate import Estimate
+from maskdpo.verdicts.estimate import BELOW_ONE, FEW_TOPICS, SHARE, Estimate, over_topics, ratio
 from maskdpo.verdicts.figures import probability_figures, reliability, right_probability
 from maskdpo.verdicts.fitting import Aim, Example, fit, parse_aim
 
 FOLDS = 10
-FEW_TOPICS = FEW_OF_A_CLASS = 10
+FEW_OF_A_CLASS = 10
 """With fewer the command warns."""
 WANTED_WIDTH = 0.05
 """Half the width that the 95% interval of a useful balanced accuracy has."""
@@ -44,7 +44,7 @@ LABEL_FIGURES: dict[str, Callable[[Tables], Tables]] = {
     "kappa": lambda tables: confusion.kappa(tables[..., :3]),
     "precision_right": partial(confusion.precision, given=0),
     "precision_wrong": partial(confusion.precision, given=1),
-    "coverage": lambda tables: tables[..., :3].sum((-2, -1)) / tables.sum((-2, -1)),
+    "coverage": lambda tables: ratio(tables[..., :3].sum((-2, -1)), tables.sum((-2, -1))),
 }
 """Figures of tables [..., gold class, given class or none]. All but the coverage are of the sentences with a label."""
 
@@ -97,8 +97,8 @@ def calibrate(settings: CalibrateSettings) -> Calibrated:
         gold_sentences=len(scored),
         gold_topics=len({case.topic for case in scored}),
         seed=settings.seed,
-        before=held(found.all, before, settings.seed),
-        held_out=held(found.all, after, settings.seed),
+        before=held(found.all, before),
+        held_out=held(found.all, after),
     )
     with atomic_write(settings.out) as file:
         file.write(calibration.model_dump_json(indent=2).encode() + b"\n")
@@ -163,9 +163,9 @@ def _examples(cases: Sequence[Case]) -> list[Example]:
     return [Example(case.scores, case.gold) for case in cases if case.scores]
 
 
-def held(cases: Sequence[Case], given: Sequence[Given], seed: int) -> Held:
+def held(cases: Sequence[Case], given: Sequence[Given]) -> Held:
     """The figures of labels and probabilities against gold, with intervals over topics."""
-    figures = _label_figures(cases, given, seed)
+    figures = _label_figures(cases, given)
     either = [
         (one.right, group_of(case.gold) == "right", case.topic)
         for case, one in zip(cases, given, strict=True)
@@ -175,16 +175,16 @@ def held(cases: Sequence[Case], given: Sequence[Given], seed: int) -> Held:
         return Held(figures={name: _figure(value) for name, value in figures.items()}, reliability=[])
     probability, right, topics = (list(column) for column in zip(*either, strict=True))
     arrays = np.array(probability), np.array(right), topics
-    figures |= probability_figures(*arrays, seed=seed)
-    bins = [ReliabilityBin(probability=p, share=_figure(s), sentences=n) for p, s, n in reliability(*arrays, seed=seed)]
+    figures |= probability_figures(*arrays)
+    bins = [ReliabilityBin(probability=p, share=_figure(s), sentences=n) for p, s, n in reliability(*arrays)]
     return Held(figures={name: _figure(value) for name, value in figures.items()}, reliability=bins)
 
 
-def _label_figures(cases: Sequence[Case], given: Sequence[Given], seed: int) -> dict[str, Estimate]:
+def _label_figures(cases: Sequence[Case], given: Sequence[Given]) -> dict[str, Estimate]:
     rows = ((c.topic, group_of(c.gold), group_of(one.label)) for c, one in zip(cases, given, strict=True))
     tables = confusion.by_topic(rows, CLASSES, (*CLASSES, "not_judged"))
-    whole, drawn = tables.sum(0), confusion.resampled(tables, seed)
-    return {name: Estimate.of(float(figure(whole)), figure(drawn)) for name, figure in LABEL_FIGURES.items()}
+    bounds = {"kappa": BELOW_ONE}
+    return {name: over_topics(figure, tables, bounds.get(name, SHARE)) for name, figure in LABEL_FIGURES.items()}
 
 
 def _figure(estimate: Estimate) -> Figure:
@@ -228,7 +228,7 @@ def _how_much_more(calibration: Calibration, sentences: int) -> str:
         return "; label at least 10 topics, and 10 sentences of each class"
     half = (found.high - found.low) / 2
     if half <= WANTED_WIDTH:
-        return f"; label sentences of more topics, {FEW_TOPICS} at least, or the intervals are too short"
+        return f"; label sentences of more topics, {FEW_TOPICS} at least, or the intervals rest on too little"
     enough = math.ceil(sentences * (half / WANTED_WIDTH) ** 2 / 10) * 10
     return (
         f": the balanced accuracy is known to within +-{half:.2f} only; about {enough:,} gold sentences, of "

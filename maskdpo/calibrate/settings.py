@@ -36,4 +36,4 @@ class CalibrateSettings(Settings):
     plot: Annotated[
         Path | None, Option("Also draw the reliability plot: PNG, SVG or PDF, by the ending of the name.")
     ] = None
-    seed: Annotated[int, Field(ge=0), Option("Seed of the folds, and of the draws behind the intervals.")] = 0
+    seed: Annotated[int, Field(ge=0), Option("Seed of the folds.")] = 0

@@ -18,7 +18,7 @@ from maskdpo.evaluate.probabilities import Probabilities, probabilities
 from maskdpo.schemas import Annotation, Label, group_of
 from maskdpo.verdicts import confusion
 from maskdpo.verdicts.confusion import Tables
-from maskdpo.verdicts.estimate import Estimate
+from maskdpo.verdicts.estimate import BELOW_ONE, SHARE, Estimate, over_topics
 from maskdpo.verdicts.gold import Match, matches
 
 CLASSES = ("right", "wrong", "no_fact")
@@ -44,7 +44,7 @@ class ClassAgreement:
 
     classes: tuple[str, ...]
     figures: dict[str, Estimate]
-    """By name in ``FIGURES``, with 95% bootstrap intervals over topics."""
+    """By name in ``FIGURES``, with 95% intervals over topics."""
     majority: str
     """The most frequent gold class of the judged sentences."""
     baseline: dict[str, float]
@@ -92,8 +92,6 @@ def agreement(
     annotations: Iterable[Annotation],
     gold: Mapping[str, Annotation],
     topics: Mapping[str, str] | None = None,
-    *,
-    seed: int = 0,
 ) -> Agreement | None:
     """Compare with gold labels by the id of the answer; sentences with other spans are matched by overlap.
 
@@ -110,11 +108,11 @@ def agreement(
     matched = list(matches(found, wanted, topics))
     missing = [answer.model_copy(update={"sentences": []}) for name, answer in wanted.items() if name not in annotated]
     by_topic = _by_topic([*matched, *matches(missing, wanted, topics)])
-    three = _class_agreement([_by_class(labels) for labels in by_topic.values()], CLASSES, seed)
+    three = _class_agreement([_by_class(labels) for labels in by_topic.values()], CLASSES)
     if three is None:
         return None
     finer = any(g in (Label.CONTRADICTORY, Label.UNVERIFIABLE) for labels in by_topic.values() for g, _ in labels)
-    four = _class_agreement([_by_label(labels) for labels in by_topic.values()], ANAH_LABELS, seed) if finer else None
+    four = _class_agreement([_by_label(labels) for labels in by_topic.values()], ANAH_LABELS) if finer else None
     judged = sum(any(said is not None for _, said in labels) for labels in by_topic.values())
     return Agreement(
         gold_answers=len(wanted),
@@ -122,7 +120,7 @@ def agreement(
         other_text=len(found) - len(annotated),
         three=three,
         four=four,
-        probabilities=probabilities(matched, seed=seed),
+        probabilities=probabilities(matched),
         topics=judged,
     )
 
@@ -144,7 +142,7 @@ def _by_label(labels: Iterable[tuple[Label, Label | None]]) -> Pairs:
     return [(gold, judged if judged in ANAH_LABELS else None) for gold, judged in labels if gold in ANAH_LABELS]
 
 
-def _class_agreement(topics: Sequence[Pairs], classes: tuple[str, ...], seed: int) -> ClassAgreement | None:
+def _class_agreement(topics: Sequence[Pairs], classes: tuple[str, ...]) -> ClassAgreement | None:
     """The agreement over ``classes``; None where nothing was judged."""
     from sklearn.metrics import precision_recall_fscore_support  # late: it takes two seconds
 
@@ -160,11 +158,10 @@ def _class_agreement(topics: Sequence[Pairs], classes: tuple[str, ...], seed: in
     majority = max(classes, key=lambda name: count[name])
     scores = precision_recall_fscore_support(*zip(*judged, strict=True), labels=classes, zero_division=np.nan)
     of_judge = tables[..., :-1].astype(np.float64)
-    drawn = confusion.resampled(of_judge[of_judge.any((1, 2))], seed)  # topics with a judged sentence
-    points = library_figures(truth, found, classes)
+    of_judge = of_judge[of_judge.any((1, 2))]  # topics with a judged sentence
     return ClassAgreement(
         classes=classes,
-        figures={name: Estimate.of(points[name], figure(drawn)) for name, figure in FIGURES.items()},
+        figures={name: over_topics(figure, of_judge, BOUNDS[name]) for name, figure in FIGURES.items()},
         majority=majority,
         baseline=library_figures([t for t, _ in judged], [majority] * len(judged), classes),
         per_class={
@@ -221,4 +218,5 @@ FIGURES: dict[str, Callable[[Tables], Tables]] = {
     "balanced_accuracy": confusion.balanced_accuracy,
     "macro_f1": confusion.macro_f1,
 }
-"""The figures of ``library_figures`` as functions of confusion tables: the libraries are too slow for all draws."""
+"""The figures of ``library_figures`` as functions of confusion tables: the libraries are too slow for all topics."""
+BOUNDS = dict.fromkeys(FIGURES, SHARE) | {"kappa": BELOW_ONE, "alpha": BELOW_ONE}

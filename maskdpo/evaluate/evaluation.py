@@ -77,14 +77,14 @@ def evaluate_files(settings: EvaluateSettings) -> Evaluation:
     _check_options(settings)
     prompts = read_prompts(settings.prompts) if settings.prompts else None
     summary = comparison = agreed = estimates = None
-    penalty, seed = settings.length_penalty, settings.seed
+    penalty = settings.length_penalty
     judges: Judges = {settings.annotations: set()}
     before = _read(settings.annotations, prompts, settings.limit, judges)
     if settings.compare is None:
-        summary = summarise(before, prompts, length_penalty=penalty, seed=seed)
+        summary = summarise(before, prompts, length_penalty=penalty)
     else:
         after = _read(settings.compare, prompts, settings.limit, judges)
-        comparison = compare(before, after, prompts, length_penalty=penalty, seed=seed)
+        comparison = compare(before, after, prompts, length_penalty=penalty)
         if comparison is None:
             raise UserError(
                 f"{listed(settings.annotations)} and {settings.compare} share no topic, so there is nothing to compare"
@@ -168,9 +168,7 @@ def _was_fitted_to(gold: Path, judged: Path, judges: set[JudgeInfo | None]) -> b
 def _agreement(settings: EvaluateSettings, gold: Gold, prompts: dict[str, Prompt] | None) -> Agreement | None:
     """The agreement of the (first) file with gold; None where a comparison has gold for the second file only."""
     file = listed(settings.annotations)
-    result = agreement(
-        read_records(settings.annotations, Annotation, settings.limit), gold, _topics(prompts), seed=settings.seed
-    )
+    result = agreement(read_records(settings.annotations, Annotation, settings.limit), gold, _topics(prompts))
     if result is None and settings.compare and _matched(settings, gold):
         return None
     if result is None:

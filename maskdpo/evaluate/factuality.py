@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from maskdpo.schemas import Annotation, Counts, Prompt
 from maskdpo.text.claims.count import ClaimCounts, count_claims
-from maskdpo.verdicts.estimate import Estimate, ratio, topic_draws
+from maskdpo.verdicts.estimate import AT_LEAST_0, FEW_TOPICS, SHARE, UNBOUNDED, Bounds, Estimate, over_topics, ratio
 
 FIELDS = ("answers", *Counts._fields, "known_end", "cut_off", "characters", "penalised", *ClaimCounts._fields)
 Sums = NDArray[np.float64]
@@ -27,9 +27,6 @@ def _field(sums: Sums, *names: str) -> Sums:
     total: Sums = sum((sums[..., FIELDS.index(name)] for name in names), np.zeros(sums.shape[:-1]))
     return total
 
-
-FEW_TOPICS = 10
-"""Intervals over fewer topics are too short to lean on."""
 
 RIGHT_OF_ALL, PRECISION = "right / all sentences", "right / (right + wrong)"
 CLAIMS = "names, numbers, dates / answer"
@@ -56,6 +53,10 @@ def _figures(length_penalty: int | None) -> Figures:
         return FIGURES
     name = f"precision, length penalty {length_penalty}"
     return {**FIGURES, name: lambda s: ratio(_field(s, "penalised"), _field(s, "answers"))}
+
+
+def _bounds(name: str) -> Bounds:
+    return AT_LEAST_0 if name.endswith("/ answer") else SHARE
 
 
 def penalised_precision(counts: Counts, gamma: int) -> float:
@@ -102,7 +103,6 @@ def summarise(
     prompts: Mapping[str, Prompt] | None = None,
     *,
     length_penalty: int | None = None,
-    seed: int = 0,
 ) -> Summary:
     """The figures of one file. Topics are those of the prompts; without ``prompts`` every prompt is its own topic.
 
@@ -110,11 +110,11 @@ def summarise(
         length_penalty: gamma of ``penalised_precision``; None leaves the figure out.
     """
     table = np.stack(list(_by_topic(annotations, prompts, length_penalty).values()))
-    return _summary(table, topic_draws(len(table), seed) @ table, _figures(length_penalty))
+    return _summary(table, _figures(length_penalty))
 
 
-def _summary(table: Sums, resampled: Sums, figures: Figures) -> Summary:
-    estimates = {name: Estimate.of(float(f(table.sum(0))), f(resampled)) for name, f in figures.items()}
+def _summary(table: Sums, figures: Figures) -> Summary:
+    estimates = {name: over_topics(figure, table, _bounds(name)) for name, figure in figures.items()}
     return Summary(int(table[:, 0].sum()), len(table), estimates)
 
 
@@ -142,20 +142,19 @@ def compare(
     prompts: Mapping[str, Prompt] | None = None,
     *,
     length_penalty: int | None = None,
-    seed: int = 0,
 ) -> Comparison | None:
-    """``after`` minus ``before``, both resampled with the same topics. None where the files share no topic."""
+    """``after`` minus ``before``, topic by topic. None where the files share no topic."""
     sums_a, sums_b = (_by_topic(file, prompts, length_penalty) for file in (before, after))
     shared = [topic for topic in sums_a if topic in sums_b]
     if not shared:
         return None
     figures = _figures(length_penalty)
     tables = [np.stack([sums[topic] for topic in shared]) for sums in (sums_a, sums_b)]
-    draws = topic_draws(len(shared), seed)
-    resampled = [draws @ table for table in tables]
-    summaries = [_summary(table, drawn, figures) for table, drawn in zip(tables, resampled, strict=True)]
-    difference = {
-        name: Estimate.of(float(f(tables[1].sum(0)) - f(tables[0].sum(0))), f(resampled[1]) - f(resampled[0]))
-        for name, f in figures.items()
-    }
-    return Comparison(summaries[0], summaries[1], difference)
+    both = np.stack(tables, axis=1)
+    difference = {name: over_topics(_change(figure), both, UNBOUNDED) for name, figure in figures.items()}
+    return Comparison(_summary(tables[0], figures), _summary(tables[1], figures), difference)
+
+
+def _change(figure: Callable[[Sums], Sums]) -> Callable[[Sums], Sums]:
+    """A figure of [..., before and after, FIELDS]: how much it changes."""
+    return lambda sums: figure(sums[..., 1, :]) - figure(sums[..., 0, :])

@@ -19,14 +19,14 @@ class Probabilities:
     wrong: int
     """Gold sentences with scores."""
     figures: dict[str, Estimate]
-    """``auroc``, ``brier``, ``ece``, with 95% bootstrap intervals over topics."""
+    """``auroc``, ``brier``, ``ece``, with 95% intervals over topics."""
     baseline: dict[str, float]
     """The figures of a judge that gives all sentences one probability, the share of right ones in gold."""
     bins: list[Bin]
     """From the least probability to the greatest."""
 
 
-def probabilities(matched: Iterable[Match], *, seed: int = 0) -> Probabilities | None:
+def probabilities(matched: Iterable[Match]) -> Probabilities | None:
     """The figures of all sentences that have scores and that are right or wrong in gold; None where there are none."""
     found = [
         (chance, gold.label in RIGHT, topic)
@@ -41,7 +41,7 @@ def probabilities(matched: Iterable[Match], *, seed: int = 0) -> Probabilities |
     return Probabilities(
         int(right.sum()),
         int((~right).sum()),
-        probability_figures(probability, right, topics, seed=seed),
+        probability_figures(probability, right, topics),
         {"auroc": 0.5, "brier": share * (1 - share), "ece": 0.0},
-        reliability(probability, right, topics, seed=seed),
+        reliability(probability, right, topics),
     )

@@ -50,7 +50,6 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
         gold=gold,
         gold_drawn=settings.gold_drawn,
         compare=compare,
-        seed=settings.seed,
     )
     return write_page(
         out,

@@ -49,7 +49,6 @@ class EvaluateSettings(Settings):
     json_file: Annotated[Path | None, Field(alias="json"), Option("Also write the figures to this file, as JSON.")] = (
         None
     )
-    seed: Annotated[int, Field(ge=0), Option("Seed of the draws behind the intervals.")] = 0
 
 
 class ReportSettings(Settings):
@@ -77,4 +76,3 @@ class ReportSettings(Settings):
         Option("With `--model`: which tokens train; see `maskdpo train --help`. [default: mask-dpo]"),
     ] = None
     title: Annotated[str | None, Option("Heading of the page.")] = None
-    seed: Annotated[int, Field(ge=0), Option("Seed of the draws behind the intervals.")] = 0

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 
 from maskdpo.evaluate.agreement import Agreement, ClassAgreement
-from maskdpo.evaluate.factuality import CLAIMS, FEW_TOPICS, Comparison, Summary
+from maskdpo.evaluate.factuality import CLAIMS, Comparison, Summary
 from maskdpo.evaluate.prediction_powered import FIGURES as POWERED
 from maskdpo.evaluate.prediction_powered import Powered, PoweredComparison
 from maskdpo.evaluate.probabilities import Probabilities
 from maskdpo.html.render import SummaryTable
+from maskdpo.verdicts.estimate import FEW_TOPICS
 from maskdpo.verdicts.figures import FIGURE_NAMES
 
 INTERVALS = "with 95% intervals over topics"
@@ -45,10 +46,12 @@ def of_comparison(names: str, result: Comparison, notes: Sequence[str] = ()) -> 
 
 
 def _few(topics: int, more: str = "") -> list[str]:
-    if topics >= FEW_TOPICS:
-        return []
-    said = f", so {more}" if more else ""
-    return [f"Only {topics} topics: intervals over fewer than {FEW_TOPICS} are too short to be relied on{said}."]
+    said = f", and {more}" if more else ""
+    if topics < 2:
+        return [f"Only {topics} topic: intervals need two{said}; answers about one topic are not independent."]
+    if topics < FEW_TOPICS:
+        return [f"Only {topics} topics: intervals over fewer than {FEW_TOPICS} rest on too little{said}."]
+    return []
 
 
 def _filler(result: Comparison) -> list[str]:

@@ -9,9 +9,9 @@ import numpy as np
 
 from maskdpo.judge_training.examples import LabelledSentence
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Span, group_of
-from maskdpo.verdicts.confusion import balanced_accuracy, by_topic, resampled
+from maskdpo.verdicts.confusion import balanced_accuracy, by_topic
 from maskdpo.verdicts.decision import CLASSES, Calibration
-from maskdpo.verdicts.estimate import Estimate
+from maskdpo.verdicts.estimate import SHARE, Estimate, over_topics
 from maskdpo.verdicts.figures import FIGURE_NAMES, probability_figures, right_probability
 from maskdpo.verdicts.fitting import Aim, Example, fit
 
@@ -112,19 +112,19 @@ def _fit(scored: Sequence[tuple[LabelledSentence, Scores]], judge: JudgeInfo, se
 
 
 def judge_figures(
-    examples: Sequence[LabelledSentence], judged: Sequence[Judged], calibration: Calibration | None, seed: int
+    examples: Sequence[LabelledSentence], judged: Sequence[Judged], calibration: Calibration | None
 ) -> JudgeFigures:
     """The figures of these verdicts. Sentences without a fact count for balanced accuracy only."""
     return JudgeFigures(
         sentences=len(examples),
         topics=len({example.topic for example in examples}),
-        before=_figures(examples, judged, None, seed),
-        after=_figures(examples, judged, calibration, seed) if calibration else None,
+        before=_figures(examples, judged, None),
+        after=_figures(examples, judged, calibration) if calibration else None,
     )
 
 
 def _figures(
-    examples: Sequence[LabelledSentence], judged: Sequence[Judged], calibration: Calibration | None, seed: int
+    examples: Sequence[LabelledSentence], judged: Sequence[Judged], calibration: Calibration | None
 ) -> dict[str, Estimate]:
     two: list[tuple[float, bool, str]] = []
     rows: list[tuple[str, str, str]] = []
@@ -136,11 +136,10 @@ def _figures(
         if gold in ("right", "wrong") and probability is not None:
             two.append((probability, gold == "right", example.topic))
     tables = by_topic(rows, CLASSES, (*CLASSES, "not_judged"))[..., :-1]
-    drawn = balanced_accuracy(resampled(tables, seed))
-    found = {"balanced_accuracy": Estimate.of(float(balanced_accuracy(tables.sum(0))), drawn)}
+    found = {"balanced_accuracy": over_topics(balanced_accuracy, tables, SHARE)}
     if two:
         probabilities, right, of_topics = zip(*two, strict=True)
-        found |= probability_figures(np.array(probabilities), np.array(right), of_topics, seed=seed)
+        found |= probability_figures(np.array(probabilities), np.array(right), of_topics)
     return found
 
 

@@ -146,7 +146,7 @@ def _measured(
     if held_out:
         info, judged = judge_examples(score, str(out), held_out, settings.device)
         fitted = fit_calibration(held_out, judged, info, seed)
-        of_held_out = judge_figures(held_out, judged, None, seed)
+        of_held_out = judge_figures(held_out, judged, None)
         if fitted is None:
             warn("too few held-out sentences, right or wrong, to calibrate the judge: use `maskdpo calibrate`")
     file = out / CALIBRATION
@@ -157,7 +157,7 @@ def _measured(
             handle.write(fitted.calibration.model_dump_json(indent=2, exclude_defaults=True).encode() + b"\n")
     if data.gold:
         _, judged = judge_examples(score, str(out), data.gold, settings.device)
-        of_gold = judge_figures(data.gold, judged, fitted.calibration if fitted else None, seed)
+        of_gold = judge_figures(data.gold, judged, fitted.calibration if fitted else None)
     return JudgeResult(
         out=out,
         classes=data.classes,

@@ -1,11 +1,11 @@
-"""Figures of labels as functions of confusion tables, for many draws at once."""
+"""Figures of labels as functions of confusion tables, for many tables at once."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdpo.verdicts.estimate import ratio, topic_draws
+from maskdpo.verdicts.estimate import ratio
 
 Tables = NDArray[np.float64]
 """[..., gold, judged]: confusion tables; or [...]: one figure per table."""
@@ -24,12 +24,6 @@ def by_topic(rows: Iterable[tuple[str, str, str]], gold: Sequence[str], judged: 
     for topic, true, said in rows:
         tables[topics[topic], gold.index(true), judged.index(said)] += 1
     return tables
-
-
-def resampled(tables: Tables, seed: int) -> Tables:
-    """[RESAMPLES, gold, judged]: sums of the tables of topics that are drawn with replacement."""
-    drawn: Tables = np.tensordot(topic_draws(len(tables), seed), tables, 1)
-    return drawn
 
 
 def _diagonal(tables: Tables) -> Tables:

@@ -1,6 +1,29 @@
-"""Figures with their intervals: the percentile bootstrap over topics (Efron 1979), which are independent of each other,
-as the sentences of one topic are not."""
+"""Figures with their 95% intervals over topics, which are independent of each other, as the sentences of a topic are
+not.
 
+**Variance.** The jackknife (Tukey 1958): with theta_k the figure without topic k, of G topics,
+
+    v = (G - 1) / G  sum over k of (theta_k - theta)^2.
+
+Nothing is drawn, so there is no seed, and memory grows with the topics alone. Where G is large and theta_k is dear,
+groups of topics are left out instead of single ones (``leave_out``).
+
+**Interval.** Student's t with d degrees of freedom, because v itself is known from G topics only:
+
+    d = min(G - 1, 2 G / (kappa - 1)),    kappa = G sum u_k^4 / (sum u_k^2)^2,    u_k = theta_k - theta.
+
+The second term (Satterthwaite 1946) says what v is worth where few topics make most of it; for normal u_k it is about
+G. The interval is symmetric on a scale without bounds: the log-odds for a share, the logarithm for a number per answer.
+
+**All topics alike.** v = 0 does not say that nothing varies: if a share q = 1 - 0.025^(1/G) of all topics were
+otherwise, G topics would still be alike with probability 0.025. So the interval reaches q times as far as a topic may
+be away: to the farther bound of a share, to 0 for a number per answer, to the opposite of a difference. A share that is
+0 everywhere has [0, q]. Where that is no way, as for a difference of 0, there is no interval.
+docs/evaluate.md has what such intervals cover, measured.
+"""
+
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -8,33 +31,119 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Bounds = tuple[float, float]
 
-RESAMPLES = 2000
+SHARE: Bounds = (0.0, 1.0)
+BELOW_ONE: Bounds = (-1.0, 1.0)
+"""Of agreement beyond chance."""
+AT_LEAST_0: Bounds = (0.0, math.inf)
+UNBOUNDED: Bounds = (-math.inf, math.inf)
+"""Of differences."""
+
+FEW_TOPICS = 10
+"""Intervals over fewer topics rest on too little: no difference is called sure by them."""
+TAIL = 0.025
+ROUNDING = 1e-10
+"""Differences that are as small as this come from floats."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95% interval."""
+    """A figure with its 95% interval; NaN where it has none."""
 
     value: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, value: float, samples: Floats) -> Self:
-        """The interval holds the middle 95% of the samples in which the figure is defined."""
-        low, high = (np.nan, np.nan) if np.isnan(samples).all() else np.nanquantile(samples, [0.025, 0.975])
-        return cls(float(value), float(low), float(high))
+    def of(cls, value: float, without: Floats, bounds: Bounds) -> Self:
+        """The interval around ``value``.
+
+        Args:
+            without: [G], the figure without each topic (or group of topics) on which it rests.
+            bounds: of the figure. Both may be infinite, or the upper one alone.
+        """
+        change = without - value
+        if len(change) < 2 or not np.isfinite(change).all():
+            return cls(float(value), math.nan, math.nan)
+        if np.abs(change).max() <= ROUNDING * max(1.0, abs(value)):
+            return cls(float(value), *_where_all_are_alike(float(value), len(change), bounds))
+        half = _half_width(change)
+        return cls(float(value), *_around(float(value), half, bounds))
 
     def __str__(self) -> str:
-        return f"{_short(self.value)} [{_short(self.low)}, {_short(self.high)}]" if not np.isnan(self.value) else "-"
+        if math.isnan(self.value):
+            return "-"
+        return _short(self.value) + ("" if math.isnan(self.low) else f" [{_short(self.low)}, {_short(self.high)}]")
 
     def signed(self, *, star: bool = True) -> str:
         """A difference as text: with signs, and a star where the interval does not contain 0."""
-        if np.isnan(self.value):
+        if math.isnan(self.value):
             return "-"
+        if math.isnan(self.low):
+            return _short(self.value, "+")
         sure = star and (self.low > 0 or self.high < 0)
         return f"{_short(self.value, '+')} [{_short(self.low, '+')}, {_short(self.high, '+')}]{' *' if sure else ''}"
+
+
+def over_topics(figure: Callable[[Floats], Floats], sums: Floats, bounds: Bounds) -> Estimate:
+    """A figure of sums over topics, with its interval.
+
+    A topic counts if the figure rests on it: if the figure changes without it, or is defined for it alone. Where that
+    tells of none (kappa of topics of one class each, all of them agreed upon), all count.
+
+    Args:
+        figure: maps sums [..., fields] to figures [...]; NaN where it is undefined.
+        sums: [topics, fields]; fields may be of several dimensions.
+    """
+    whole = sums.sum(0)
+    value, without, alone = float(figure(whole)), figure(whole - sums), figure(sums)
+    counts = ~np.isnan(alone) | ~(np.abs(without - value) <= ROUNDING * max(1.0, abs(value)))
+    return Estimate.of(value, without[counts] if counts.any() else without, bounds)
+
+
+def leave_out(topics: NDArray[np.int64], most: int = 500) -> NDArray[np.int64]:
+    """[n]: the group of each sentence that is left out at once: its topic or, of more than ``most`` topics, a group of
+    topics.
+
+    Args:
+        topics: [n], the number of the topic of each sentence.
+    """
+    return topics % min(most, int(topics.max()) + 1)
+
+
+def _half_width(change: Floats) -> float:
+    from scipy.stats import t  # late: it takes a second
+
+    count, squares = len(change), change**2
+    variance = (count - 1) / count * squares.sum()
+    peaked = count * (squares**2).sum() / squares.sum() ** 2
+    degrees = min(count - 1, 2 * count / (peaked - 1)) if peaked > 1 else count - 1
+    return float(t.ppf(1 - TAIL, degrees) * np.sqrt(variance))
+
+
+def _where_all_are_alike(value: float, topics: int, bounds: Bounds) -> tuple[float, float]:
+    low, high = bounds
+    farthest = max(value - low, high - value) if math.isfinite(high) else value - low
+    if not math.isfinite(low):
+        farthest = 2 * abs(value)
+    if farthest <= ROUNDING:
+        return math.nan, math.nan
+    half = farthest * (1 - TAIL ** (1 / topics))
+    return max(low, value - half), min(high, value + half)
+
+
+def _around(value: float, half: float, bounds: Bounds) -> tuple[float, float]:
+    low, high = bounds
+    if not math.isfinite(low) or not low < value < high:
+        return max(low, value - half), min(high, value + half)
+    above = value - low
+    if not math.isfinite(high):
+        factor = math.exp(min(700.0, half / above))
+        return low + above / factor, low + above * factor
+    odds, width = above / (high - value), high - low
+    factor = math.exp(min(700.0, half * width / (above * (high - value))))
+    return tuple(low + width / (1 + 1 / at) for at in (odds / factor, odds * factor))  # type: ignore[return-value]
 
 
 def _short(value: float, sign: str = "") -> str:
@@ -46,10 +155,3 @@ def _short(value: float, sign: str = "") -> str:
 def ratio(above: Floats, below: Floats) -> Floats:
     """``above / below``; NaN where ``below`` is 0."""
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-
-
-def topic_draws(topics: int, seed: int) -> Floats:
-    """[RESAMPLES, topics]: how often each topic is drawn, where as many topics as there are are drawn with
-    replacement."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(topics, np.full(topics, 1 / topics), RESAMPLES).astype(np.float64)

@@ -2,7 +2,7 @@
 
 All figures take the probability that a sentence is right, among right and wrong (``right_probability``), for sentences
 whose gold label is right or wrong. Arrays: ``probability`` float64 [n] in [0, 1]; ``right`` bool [n]; ``weights``
-float64 [n], how often each sentence counts (None: once), as the bootstrap over topics draws them.
+float64 [n], how often each sentence counts (None: once), 0 where its topic is left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdpo.schemas import RIGHT, WRONG, Label
-from maskdpo.verdicts.estimate import Estimate, Floats, ratio, topic_draws
+from maskdpo.verdicts.estimate import SHARE, Estimate, Floats, leave_out, over_topics, ratio
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -52,7 +52,7 @@ def ece(probability: Floats, right: Bools, weights: Floats | None = None, bins: 
     """The expected calibration error: the mean over bins, by their sentences, of |mean probability - share right|.
 
     Bins of equal mass (Nixon et al. 2019, arXiv 1904.01685): ``bins_of``. The figure is above 0 even for perfect
-    probabilities where bins are small, and more so in draws of the bootstrap: its interval is too high, if anything.
+    probabilities where bins are small.
     """
     weights = np.ones(len(probability)) if weights is None else weights
     if not weights.any():
@@ -78,18 +78,20 @@ class Bin(NamedTuple):
     sentences: int
 
 
-def reliability(probability: Floats, right: Bools, topics: Sequence[str], *, seed: int = 0) -> list[Bin]:
+def reliability(probability: Floats, right: Bools, topics: Sequence[str]) -> list[Bin]:
     """The bins of ``ece``, from the least probability to the greatest, with intervals over topics."""
     bins = bins_of(probability)
     names, topic = np.unique(np.asarray(topics), return_inverse=True)
-    count = np.zeros((2, len(names), int(bins.max()) + 1))
-    np.add.at(count, (right.astype(int), topic, bins), 1)
-    draws = topic_draws(len(names), seed)
-    drawn = ratio(draws @ count[1], draws @ count.sum(0))
+    count = np.zeros((int(bins.max()) + 1, len(names), 2))  # the last: wrong, right
+    np.add.at(count, (bins, topic, right.astype(int)), 1)
     return [
-        Bin(float(probability[bins == i].mean()), Estimate.of(right[bins == i].mean(), drawn[:, i]), int(n))
-        for i, n in enumerate(count.sum((0, 1)))
+        Bin(float(probability[bins == i].mean()), over_topics(_share_right, of_bin, SHARE), int(of_bin.sum()))
+        for i, of_bin in enumerate(count)
     ]
+
+
+def _share_right(counts: Floats) -> Floats:
+    return ratio(counts[..., 1], counts.sum(-1))
 
 
 FIGURES: dict[str, Figure] = {"auroc": auroc, "brier": brier, "ece": ece}
@@ -97,20 +99,20 @@ FIGURE_NAMES = {"auroc": "AUROC", "brier": "Brier score", "ece": "expected calib
 """What they are called in tables."""
 
 
-def probability_figures(
-    probability: Floats, right: Bools, topics: Sequence[str], *, seed: int = 0
-) -> dict[str, Estimate]:
-    """All of ``FIGURES`` with 95% bootstrap intervals over topics.
+def probability_figures(probability: Floats, right: Bools, topics: Sequence[str]) -> dict[str, Estimate]:
+    """All of ``FIGURES`` with 95% intervals over topics.
 
     Args:
         topics: [n], the topic of each sentence.
     """
-    names, topic = np.unique(np.asarray(topics), return_inverse=True)
-    draws = topic_draws(len(names), seed)[:, topic]
+    group = leave_out(np.unique(np.asarray(topics), return_inverse=True)[1])
     figures = FIGURES | {"ece": partial(ece, bins=bins_of(probability))}
+    without = [(group != left_out).astype(np.float64) for left_out in range(int(group.max()) + 1)]
     return {
         name: Estimate.of(
-            figure(probability, right, None), np.array([figure(probability, right, weights) for weights in draws])
+            figure(probability, right, None),
+            np.array([figure(probability, right, weights) for weights in without]),
+            SHARE,
         )
         for name, figure in figures.items()
     }

@@ -101,7 +101,7 @@ def test_no_topic_is_fitted_to_and_tested_on() -> None:
         gold = RIGHT if rng.random() < 0.5 else WRONG
         p = float(rng.random())
         cases += [Case(str(topic), gold, None, {RIGHT: p, WRONG: 1 - p})] * 10
-    found = held(cases, cross_validated(cases, Aim(), abstain=0.0, votes=1, seed=0), 0).figures
+    found = held(cases, cross_validated(cases, Aim(), abstain=0.0, votes=1, seed=0)).figures
     assert found["balanced_accuracy_right_wrong"].value == pytest.approx(0.5, abs=0.15)
     low, high = found["balanced_accuracy_right_wrong"].low, found["balanced_accuracy_right_wrong"].high
     assert low is not None and high is not None and high - low > 0.2  # 40 topics, not 400 sentences

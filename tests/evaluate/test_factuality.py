@@ -93,7 +93,7 @@ def test_answers_cut_off_are_counted_among_those_whose_end_is_known() -> None:
     assert str(summarise(unknown).figures[name]) == "-"
     result = compare(unknown, [answer("r", f"p{i}") for i in range(5)])
     assert result is not None
-    assert (str(result.after.figures[name]), result.difference[name].signed()) == ("0.000 [0.000, 0.000]", "-")
+    assert (str(result.after.figures[name]), result.difference[name].signed()) == ("0.000 [0.000, 0.842]", "-")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_length_penalty_is_a_mean_over_answers_and_silence_counts() -> None:
     summary = summarise(answers, length_penalty=4)
     name = "precision, length penalty 4"
     assert summary.figures[name].value == pytest.approx((2 / 3 * math.exp(-1 / 3) + 5 / 6) / 4)
-    assert summary.figures[name].low == 0.0  # q and r alone
+    assert 0 < summary.figures[name].low < summary.figures[name].value < summary.figures[name].high < 1
     assert set(summary.figures) - {name} == set(FIGURES) == set(summarise(answers).figures)
 
 
@@ -127,7 +127,7 @@ def test_the_length_penalty_is_compared_in_pairs() -> None:
     assert result is not None
     estimate = result.difference["precision, length penalty 2"]
     assert estimate.value == pytest.approx((1.0 - 0.5) / 5)
-    assert estimate.low == 0.0 < estimate.value < estimate.high
+    assert estimate.low < 0.0 < estimate.value < estimate.high  # only one of five topics has changed
 
 
 def test_topics_are_counted() -> None:
@@ -138,16 +138,11 @@ def test_topics_are_counted() -> None:
     assert summarise(answers).topics == 3
 
 
-def test_the_interval_holds_the_value_and_is_the_same_for_the_same_seed() -> None:
+def test_the_interval_holds_the_value() -> None:
     rng = np.random.default_rng(0)
     answers = [answer("r" * rng.integers(0, 4) + "w" * rng.integers(0, 4), f"p{i}") for i in range(60)]
-    first, again, other = summarise(answers), summarise(answers), summarise(answers, seed=1)
-    assert first.figures == again.figures
-    name = metric("right / (right")
-    estimate = first.figures[name]
+    estimate = summarise(answers).figures[metric("right / (right")]
     assert estimate.low < estimate.value < estimate.high
-    assert other.figures[name].value == estimate.value
-    assert (other.figures[name].low, other.figures[name].high) != (estimate.low, estimate.high)
 
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
@@ -170,9 +165,11 @@ def test_answers_of_one_topic_are_one_piece_of_evidence() -> None:
     assert often.figures[name].high == pytest.approx(once.figures[name].high)
 
 
-def test_one_topic_has_an_interval_of_no_width() -> None:
-    estimate = summarise([answer("rw")]).figures[metric("right / all")]
-    assert (estimate.low, estimate.value, estimate.high) == (0.5, 0.5, 0.5)
+def test_one_topic_has_no_interval_and_no_star() -> None:
+    assert str(summarise([answer("rw")]).figures[metric("right / all")]) == "0.500"
+    result = compare([answer("rw")], [answer("rr")])
+    assert result is not None
+    assert result.difference[metric("right / all")].signed() == "+0.500"
 
 
 def test_a_comparison_is_over_the_topics_that_both_have() -> None:
@@ -196,7 +193,7 @@ def test_a_paired_difference_is_surer_than_two_intervals() -> None:
     assert result is not None
     name = metric("right / all")
     assert result.before.figures[name].high > result.after.figures[name].low
-    assert (result.difference[name].low, result.difference[name].high) == pytest.approx((0.05, 0.05))
+    assert 0.03 < result.difference[name].low < 0.05 < result.difference[name].high < 0.07
 
 
 def said(text: str, label: Label, topic: int) -> Annotation:

@@ -92,26 +92,26 @@ def cells(table: SummaryTable) -> dict[str, Sequence[str]]:
 def test_a_table_of_one_file(before: Path, prompts: Path) -> None:
     (table,) = evaluate_annotations(before, prompts=prompts).tables()
     assert table.title == "before.jsonl: 3 answers, 1 topics"
-    assert cells(table)["wrong sentences / answer"] == ("0.333 [0.333, 0.333]",)
+    assert cells(table)["wrong sentences / answer"] == ("0.333",)
     assert cells(table)["characters / answer"][0].startswith("10")
     assert not any("penalty" in name for name in cells(table))
     (table,) = evaluate_annotations(before, prompts=prompts, length_penalty=1).tables()
-    assert cells(table)["precision, length penalty 1"] == ("0.333 [0.333, 0.333]",)
+    assert cells(table)["precision, length penalty 1"] == ("0.333",)
 
 
 def test_a_table_of_two_files_marks_what_is_certain(before: Path, after: Path, prompts: Path, jsonl: Any) -> None:
     (table,) = evaluate_annotations(before, compare=after, prompts=prompts, length_penalty=1).tables()
     assert table.title == "before.jsonl -> after.jsonl: 3 and 3 answers, the 1 topics of both"
     found = cells(table)
-    assert found["wrong sentences / answer"][2].startswith("-0.333 [")
+    assert found["wrong sentences / answer"][2] == "-0.333"
     assert found["answers cut off"] == ("-", "-", "-")
-    assert found["precision, length penalty 1"][2] == "+0.667 [+0.667, +0.667]"  # no star: one topic proves nothing
+    assert found["precision, length penalty 1"][2] == "+0.667"  # one topic proves nothing
     (note,) = table.notes
-    assert note.startswith("Only 1 topics: intervals over fewer than 10 are too short")
+    assert note.startswith("Only 1 topic: intervals need two, and no difference gets a star")
     wrong, right = (jsonl(f"{name}.jsonl", rows((name,) * 10)) for name in ("contradictory", "no_hallucination"))
     (table,) = evaluate_annotations(wrong, compare=right).tables()
     found = cells(table)
-    assert found["wrong sentences / answer"][2] == "-1.00 [-1.00, -1.00] *"
+    assert found["wrong sentences / answer"][2] == "-1.00 [-1.62, -0.383] *"
     assert not found["not judged / answer"][2].endswith("*")
     assert table.notes == []
     elsewhere = jsonl("e.jsonl", [row | {"prompt_id": "z"} for row in rows(("no_fact",))])
@@ -128,11 +128,11 @@ def test_tables_of_agreement(before: Path, gold: Path, after: Path, capsys: pyte
         "gold sentences": ("3", ""),
         "of them judged": ("3", ""),
         "coverage": ("1.000", ""),
-        "accuracy": ("1.00 [1.00, 1.00]", "0.333"),
-        "Cohen's kappa": ("1.00 [1.00, 1.00]", "0.000"),
-        "Krippendorff's alpha": ("1.00 [1.00, 1.00]", "-0.111"),  # 1 - 5 * 4 / (36 - 18)
-        "balanced accuracy": ("1.00 [1.00, 1.00]", "0.333"),
-        "macro F1": ("1.00 [1.00, 1.00]", "0.167"),
+        "accuracy": ("1.00 [0.292, 1.00]", "0.333"),
+        "Cohen's kappa": ("1.00 [-0.415, 1.00]", "0.000"),
+        "Krippendorff's alpha": ("1.00 [-0.415, 1.00]", "-0.111"),  # 1 - 5 * 4 / (36 - 18)
+        "balanced accuracy": ("1.00 [0.292, 1.00]", "0.333"),
+        "macro F1": ("1.00 [0.292, 1.00]", "0.167"),
     }
     assert cells(confusion) == {
         "right": ("1", "0", "0", "0"),
@@ -185,13 +185,17 @@ def test_json_of_one_file_and_of_agreement(
     assert (found["compare"], found["comparison"]) == (None, None)
     assert (found["summary"]["answers"], found["summary"]["topics"]) == (3, 3)
     figures = found["summary"]["figures"]
-    assert figures["wrong sentences / answer"] == {"value": pytest.approx(1 / 3), "low": 0.0, "high": 1.0}
+    assert figures["wrong sentences / answer"] == {
+        "value": pytest.approx(1 / 3),
+        "low": pytest.approx(0.0045, abs=1e-4),
+        "high": pytest.approx(24.63, abs=0.01),  # three topics say little
+    }
     assert figures["answers cut off"] == {"value": None, "low": None, "high": None}
     assert figures["precision, length penalty 2"]["value"] == pytest.approx(math.exp(-1) / 3)
     agreed = found["agreement"]
     assert (agreed["gold_answers"], agreed["not_annotated"], agreed["other_text"]) == (3, 0, 0)
     three = agreed["three_classes"]
-    assert three["figures"]["kappa"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert three["figures"]["kappa"] == {"value": 1.0, "low": pytest.approx(-0.415, abs=1e-3), "high": 1.0}
     assert (three["baseline"]["always"], three["baseline"]["accuracy"]) == ("right", pytest.approx(1 / 3))
     assert three["per_class"]["wrong"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1}
     assert three["confusion"]["wrong"] == {"right": 0, "wrong": 1, "no_fact": 0, "not_judged": 0}
@@ -284,7 +288,7 @@ def test_prediction_powered_figures_stand_beside_those_of_the_judge(jsonl: Any, 
     ):
         _, table, *_ = found.tables()
         judge, powered = cells(table)["right / (right + wrong)"]
-        assert judge == "1.00 [1.00, 1.00]"
+        assert judge == "1.00 [0.858, 1.00]"
         low, high = map(float, re.findall(r"\d\.\d+", powered)[1:])
         assert powered.startswith("0.667 [")
         assert low < 0.5 < 0.8 < high
@@ -338,7 +342,7 @@ def test_figures_of_probabilities_are_shown_where_there_are_scores(jsonl: Any, t
     found = evaluate_annotations(judged, gold=gold)
     *_, figures, reliability = found.tables()
     assert figures.title == "probability of right, as the judge gave it: 5 right and 10 wrong sentences with scores"
-    assert cells(figures)["AUROC"] == ("1.00 [1.00, 1.00]", "0.500")
+    assert cells(figures)["AUROC"] == ("1.00 [0.782, 1.00]", "0.500")
     assert cells(figures)["Brier score"][0].startswith("0.137 [")
     assert cells(figures)["Brier score"][1] == "0.222"
     assert sum(int(row[2]) for row in reliability.rows) == 15

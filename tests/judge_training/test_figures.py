@@ -52,7 +52,7 @@ def test_labels_of_people_decide_the_calibration_where_there_are_enough() -> Non
 def test_every_figure_has_an_interval_over_topics() -> None:
     found, judged = examples(60, by_judge=False)
     judged[:5] = [(RIGHT, {RIGHT: 0.9, WRONG: 0.1})] * 5
-    figures = judge_figures(found, judged, None, 0).before
+    figures = judge_figures(found, judged, None).before
     for name in ("auroc", "balanced_accuracy", "brier", "ece"):
         assert figures[name].low < figures[name].high
         assert figures[name].low <= figures[name].value <= figures[name].high
