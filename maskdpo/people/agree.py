@@ -7,7 +7,7 @@ answers and not what was chosen for people. Intervals are over topics.
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -22,7 +22,7 @@ from maskdpo.people.settings import AgreeSettings
 from maskdpo.schemas import Decision, Label, group_of
 from maskdpo.verdicts import confusion
 from maskdpo.verdicts.confusion import Tables
-from maskdpo.verdicts.estimate import Estimate
+from maskdpo.verdicts.estimate import BELOW_ONE, SHARE, Estimate, over_topics
 
 CLASSES = ("right", "wrong", "no_fact")
 LABELS = tuple(Label)
@@ -99,10 +99,10 @@ def agree(settings: AgreeSettings) -> AgreeResult:
     Raises:
         UserError: bad input, or no decision that counts.
     """
-    return agreement_of(decided_sentences(settings.decisions), all_sentences=settings.all_sentences, seed=settings.seed)
+    return agreement_of(decided_sentences(settings.decisions), all_sentences=settings.all_sentences)
 
 
-def agreement_of(sentences: Sequence[Decided], *, all_sentences: bool = False, seed: int = 0) -> AgreeResult:
+def agreement_of(sentences: Sequence[Decided], *, all_sentences: bool = False) -> AgreeResult:
     labelled = [one for one in sentences if one.labels]
     counted = [Rated(one, 1.0) for one in labelled] if all_sentences else _drawn(labelled)
     shared = [rated for rated in counted if len(rated.sentence.labels) > 1]
@@ -114,9 +114,9 @@ def agreement_of(sentences: Sequence[Decided], *, all_sentences: bool = False, s
         shared=sum(len(one.labels) > 1 for one in labelled),
         counted=len(counted),
         differing=[one for one in labelled if one.differs],
-        people=_alphas(shared, seed) if shared else None,
-        pairs={pair: found for pair in combinations(reviewers, 2) if (found := _pair(shared, pair, seed))},
-        judge=_against_judge(counted, seed),
+        people=_alphas(shared) if shared else None,
+        pairs={pair: found for pair in combinations(reviewers, 2) if (found := _pair(shared, pair))},
+        judge=_against_judge(counted),
     )
 
 
@@ -130,18 +130,18 @@ def _drawn(sentences: Iterable[Decided]) -> list[Rated]:
     return [Rated(one, 1 / draws[queue]) for one, draws in drawn if queue in draws]
 
 
-def _alphas(shared: Sequence[Rated], seed: int) -> Figures:
+def _alphas(shared: Sequence[Rated]) -> Figures:
     """Krippendorff's alpha (nominal): over the labels, the classes, and for each label against all others."""
     tables = _coincidences(shared)  # [topics, label, label]
     groups = [[i for i, label in enumerate(LABELS) if group_of(label) == name] for name in CLASSES]
     used = [i for i in range(len(LABELS)) if tables[:, i].any()]
     figures = {
-        "labels": _estimate(tables, confusion.alpha, seed),
-        "classes": _estimate(_merged(tables, groups), confusion.alpha, seed),
+        "labels": over_topics(confusion.alpha, tables, BELOW_ONE),
+        "classes": over_topics(confusion.alpha, _merged(tables, groups), BELOW_ONE),
     }
     for i in used:
         others = [j for j in range(len(LABELS)) if j != i]
-        figures[LABELS[i].value] = _estimate(_merged(tables, [[i], others]), confusion.alpha, seed)
+        figures[LABELS[i].value] = over_topics(confusion.alpha, _merged(tables, [[i], others]), BELOW_ONE)
     return Figures(len(shared), len(tables), figures)
 
 
@@ -160,7 +160,7 @@ def _coincidences(shared: Sequence[Rated]) -> Tables:
     return _tables(rows, len(LABELS))
 
 
-def _pair(shared: Sequence[Rated], pair: tuple[str, str], seed: int) -> Figures | None:
+def _pair(shared: Sequence[Rated], pair: tuple[str, str]) -> Figures | None:
     both = [rated for rated in shared if all(name in rated.sentence.by_reviewer for name in pair)]
     if not both:
         return None
@@ -169,10 +169,10 @@ def _pair(shared: Sequence[Rated], pair: tuple[str, str], seed: int) -> Figures 
         one, other = (_index(sentence.by_reviewer[name]) for name in pair)
         rows.append((sentence.topic, one, other, weight))
     tables = _tables(rows, len(LABELS))
-    return Figures(len(both), len(tables), _kappa(tables, seed))
+    return Figures(len(both), len(tables), _kappa(tables))
 
 
-def _against_judge(counted: Sequence[Rated], seed: int) -> dict[str, Figures]:
+def _against_judge(counted: Sequence[Rated]) -> dict[str, Figures]:
     """Every label of a person beside that of the judge, in three classes: apart by whether the person saw it."""
     rows: dict[str, list[tuple[str, int, int, float]]] = defaultdict(list)
     for sentence, weight in counted:
@@ -184,14 +184,14 @@ def _against_judge(counted: Sequence[Rated], seed: int) -> dict[str, Figures]:
     found = {}
     for shown in sorted(rows):
         tables = _tables(rows[shown], len(CLASSES))
-        found[shown] = Figures(len(rows[shown]), len(tables), _kappa(tables, seed))
+        found[shown] = Figures(len(rows[shown]), len(tables), _kappa(tables))
     return found
 
 
-def _kappa(tables: Tables, seed: int) -> dict[str, Estimate]:
+def _kappa(tables: Tables) -> dict[str, Estimate]:
     return {
-        "accuracy": _estimate(tables, confusion.accuracy, seed),
-        "kappa": _estimate(tables, confusion.kappa, seed),
+        "accuracy": over_topics(confusion.accuracy, tables, SHARE),
+        "kappa": over_topics(confusion.kappa, tables, BELOW_ONE),
     }
 
 
@@ -212,10 +212,6 @@ def _merged(tables: Tables, groups: Sequence[Sequence[int]]) -> Tables:
         belongs[i, list(members)] = 1
     merged: Tables = belongs @ tables @ belongs.T
     return merged
-
-
-def _estimate(tables: Tables, figure: Callable[[Tables], Tables], seed: int) -> Estimate:
-    return Estimate.of(float(figure(tables.sum(0))), figure(confusion.resampled(tables, seed)))
 
 
 def _index(decision: Decision) -> int:

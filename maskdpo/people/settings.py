@@ -31,7 +31,6 @@ class AgreeSettings(Settings):
     json_file: Annotated[Path | None, Field(alias="json"), Option("Also write the figures to this file, as JSON.")] = (
         None
     )
-    seed: Annotated[int, Field(ge=0), Option("Seed of the draws behind the intervals.")] = 0
 
 
 class GoldSettings(Settings):
