@@ -265,7 +265,7 @@ def test_an_option_that_decides_nothing_makes_nothing_anew(world: World) -> None
 
 def test_other_answers_make_all_that_follows_anew(world: World) -> None:
     world.run()
-    world.spec["sample"]["max-tokens"] = 29
+    world.spec["sample"]["max-tokens"] = 12
     world.spec["sample_before"] = {"max_tokens": 30}  # what was compared before stays
     done = world.run()
     assert (done["annotate"], done["build-pairs"], done["train"]) == ("anew", "anew", "anew")
@@ -279,7 +279,7 @@ def test_other_answers_make_all_that_follows_anew(world: World) -> None:
 def test_a_stop_between_new_answers_and_their_labels_is_made_up_for(world: World) -> None:
     del world.spec["heldout"]
     world.run()
-    world.spec["sample"]["max-tokens"] = 29
+    world.spec["sample"]["max-tokens"] = 12
     sample = world.stages()[:1]
     run_stages(sample)
     assert world.plan()["annotate"] == ("anew", "responses made anew")
