@@ -218,7 +218,7 @@ def test_rows_that_do_not_fit_are_named_and_counted(jsonl: WriteJsonl, tmp_path:
             paper_row(id="a"),
         ],
     )
-    stats = import_file(file, tmp_path / "pairs.jsonl", "mask-dpo-paper", limit=99)
+    stats = import_file(file, tmp_path / "pairs.jsonl", "mask-dpo-paper", max_errors=99)
     assert (stats.kind, stats.records, stats.rejected, stats.sentences) == ("pair", 3, 8, 9)
     assert [str(error).removeprefix(f"{file}:") for error in stats.errors] == [
         "2: rejected_item: sentence 0, 'She did.', does not follow in the answer",
@@ -234,7 +234,7 @@ def test_rows_that_do_not_fit_are_named_and_counted(jsonl: WriteJsonl, tmp_path:
     made = list(read_records(tmp_path / "pairs.jsonl", Pair))
     assert [pair.id[-2:] for pair in made[:2]] == ["-1", "10"]
     assert made[0].prompt_id == made[2].prompt_id != made[1].prompt_id  # the same question is the same prompt
-    few = import_file(file, tmp_path / "few.jsonl", "mask-dpo-paper", limit=2)
+    few = import_file(file, tmp_path / "few.jsonl", "mask-dpo-paper", max_errors=2)
     assert (len(few.errors), few.rejected) == (2, 8)
 
 

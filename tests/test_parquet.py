@@ -336,7 +336,7 @@ def test_a_folder_is_read_by_what_is_asked_for(folder: Path) -> None:
         (
             ":valid",
             Prompt,
-            "data:valid: 'valid' is none of the splits train, test and of the configs pairs, annotations, prompts",
+            "data:valid: 'valid' is none of the splits train, test, validation and of",
         ),
         (":prompts:valid", Prompt, "data:prompts:valid: 'valid' is none of the splits"),
     ],

@@ -22,9 +22,16 @@ def export(settings: ExportSettings) -> None:
 
 def import_(settings: ImportSettings) -> None:
     """Make records out of another format; rows that do not fit are left out, with the reason, and counted."""
-    from maskdpo.formats.importing import IMPORTS, import_file, prompts_file
+    from maskdpo.formats.importing import IMPORTS, import_file, parse_columns, prompts_file
 
-    stats = import_file(settings.file, settings.out, settings.format, settings.max_errors)
+    stats = import_file(
+        settings.file,
+        settings.out,
+        settings.format,
+        settings.max_errors,
+        columns=parse_columns(settings.columns),
+        limit=settings.limit,
+    )
     for error in stats.errors:
         console.warn(f"rejected: {error}")
     rows: list[tuple[str, object]] = [(f"{stats.kind} records", stats.records)]

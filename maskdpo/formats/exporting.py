@@ -162,8 +162,10 @@ def write_list(out: Path, rows: Iterable[dict[str, Any]]) -> None:
         handle.write(b"\n]\n")
 
 
-def record_run(out: Path, command: str, name: str, inputs: dict[str, Path | None], counts: dict[str, Any]) -> None:
+def record_run(
+    out: Path, command: str, name: str, inputs: dict[str, Path | None], counts: dict[str, Any], **options: Any
+) -> None:
     """Write the run record for ``lineage``. It replaces an earlier one, because the output was replaced."""
     meta_file(out).unlink(missing_ok=True)
     given = {role: path for role, path in inputs.items() if path is not None}
-    Run(meta_file(out), command, {"format": name}, given, restart="").finish(counts)
+    Run(meta_file(out), command, {"format": name, **options}, given, restart="").finish(counts)

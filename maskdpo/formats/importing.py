@@ -1,13 +1,14 @@
 """``maskdpo import``: rows of other tools to records, written atomically."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, Field, ValidationError
-from pydantic_core import from_json
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from maskdpo.errors import InputError, first_problem
 from maskdpo.formats.anah import AnswerRow, DocumentRow, to_prompt, to_response
@@ -16,12 +17,13 @@ from maskdpo.formats.claims import ClaimRow, claim_annotation, claim_prompt
 from maskdpo.formats.exporting import record_run
 from maskdpo.formats.label_studio import Task, from_label_studio
 from maskdpo.formats.paper import PaperRow, from_paper
+from maskdpo.formats.prompts import PromptRow, plain_prompt
+from maskdpo.formats.rows import rows_of
 from maskdpo.io import record_writer, refuse_overwriting, write_records
-from maskdpo.io.text import BOM, TWICE, as_utf8, repeated_key, why_no_json
 from maskdpo.registry import Registry, named_in
 from maskdpo.run_record import refuse_replacing
 from maskdpo.schemas import FileRecord, Pair, Prompt
-from maskdpo.settings import Option, Settings
+from maskdpo.settings import Limit, Option, Settings
 
 
 class Reader(NamedTuple):
@@ -36,6 +38,7 @@ class Reader(NamedTuple):
 IMPORTS: Registry[Mapping[str, Reader]] = Registry(
     "format",
     {
+        "prompts": {"prompt": Reader(PromptRow, plain_prompt)},
         "mask-dpo-paper": {"chosen": Reader(PaperRow, from_paper)},
         "claims": {"sentence": Reader(ClaimRow, claim_annotation, claim_prompt)},
         "label-studio": {"annotations": Reader(Task, from_label_studio)},
@@ -47,14 +50,44 @@ IMPORTS: Registry[Mapping[str, Reader]] = Registry(
 """By format, readers by the field that tells its kinds of rows apart."""
 
 
+def parse_columns(text: str | None) -> dict[str, str]:
+    """Columns by field, out of FIELD=COLUMN,FIELD=COLUMN.
+
+    Raises:
+        ValueError: the text is not of this form.
+    """
+    found: dict[str, str] = {}
+    for one in text.split(",") if text else ():
+        name, equals, column = (part.strip() for part in one.partition("="))
+        if not (name and equals and column):
+            raise ValueError(f"{one!r} is not of the form FIELD=COLUMN")
+        if name in found:
+            raise ValueError(f"{name} is given twice")
+        found[name] = column
+    return found
+
+
+def _checked_columns(text: str | None) -> str | None:
+    parse_columns(text)
+    return text
+
+
 class ImportSettings(Settings):
     """What ``maskdpo import`` can be told."""
 
-    file: Annotated[Path, Option("The file in the other format: JSON lines, or one JSON list.", argument=True)]
+    file: Annotated[
+        Path,
+        Option(
+            "The file in the other format: JSON lines or one JSON list, CSV or TSV with a header, Parquet, Arrow, or "
+            "`hub:user/name`.",
+            argument=True,
+        ),
+    ]
     format: Annotated[
         str,
         named_in("maskdpo.formats.importing:IMPORTS"),
         Option(
+            "`prompts`: {prompt, reference, topic, id, language}, of which only the first is needed, to prompts. "
             "`mask-dpo-paper`: training data of the paper's code, to pairs. `anah`: {question, document} to prompts, "
             "or {question, response} to responses. `claims`: {reference, sentence, label} to annotations, with their "
             "prompts in NAME.prompts.jsonl beside them. `label-studio`, `argilla`: what people made of an export to "
@@ -62,6 +95,15 @@ class ImportSettings(Settings):
         ),
     ]
     out: Annotated[Path, Option("The records: JSONL or, if the name ends in .parquet, Parquet.")]
+    columns: Annotated[
+        str | None,
+        AfterValidator(_checked_columns),
+        Option(
+            "Which column holds which field of the format, where the names differ; parts of an object: `a.b`.",
+            metavar="FIELD=COLUMN,...",
+        ),
+    ] = None
+    limit: Limit = None
     max_errors: Annotated[int, Field(ge=0), Option("Rejected rows to print; all are counted.")] = 20
 
 
@@ -82,10 +124,22 @@ def prompts_file(out: Path) -> Path:
     return out.with_name(f"{out.stem}.prompts{out.suffix}")
 
 
-def import_file(file: Path, out: Path, source: str, limit: int = 20) -> ImportStats:
+def import_file(
+    file: Path,
+    out: Path,
+    source: str,
+    max_errors: int = 20,
+    *,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    limit: int | None = None,
+) -> ImportStats:
     """Convert the rows of another format to records: JSONL or, by the suffix of ``out``, Parquet.
 
-    Rows that are not valid are left out, counted and, up to ``limit``, kept as errors.
+    Rows that are not valid are left out, counted and, up to ``max_errors``, kept as errors.
+
+    Args:
+        columns: which column holds which field of the format, where the names differ.
+        limit: read only so many rows, the first ones.
 
     Raises:
         UserError: no row could be read.
@@ -95,7 +149,7 @@ def import_file(file: Path, out: Path, source: str, limit: int = 20) -> ImportSt
     stats = ImportStats()
     prompts: list[Prompt] = []
     with record_writer(out) as write:
-        for record, prompt in _imported(file, source, stats, limit):
+        for record, prompt in _imported(islice(_renamed(file, columns), limit), file, source, stats, max_errors):
             write(record)
             prompts += [prompt] if prompt is not None else []
         if not stats.records:
@@ -106,15 +160,45 @@ def import_file(file: Path, out: Path, source: str, limit: int = 20) -> ImportSt
         if prompts:
             refuse_overwriting(prompts_file(out), file)
             write_records(prompts_file(out), prompts)
+    options = {"columns": dict(columns)} if columns else {}
     counts = {key: value for key, value in vars(stats).items() if key != "errors"}
-    record_run(out, "import", source, {"records": file}, counts)
+    record_run(out, "import", source, {"records": file}, counts, **options)
     return stats
 
 
-def _imported(file: Path, source: str, stats: ImportStats, limit: int) -> Iterator[tuple[FileRecord, Prompt | None]]:
+def _renamed(file: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
+    """The rows of a file, with fields by the names that the format has; fields without a value are left out."""
+    checked = False
+    for line, values in rows_of(file):
+        if not isinstance(values, dict):
+            yield line, values
+            continue
+        parts = {name: _part(values, column) for name, column in columns.items()}
+        if not checked and (unknown := [columns[name] for name, part in parts.items() if part is MISSING]):
+            raise InputError(f"has no column {unknown[0]!r}; it has: {', '.join(values)}", path=file)
+        checked = True
+        own = {name: value for name, value in values.items() if name not in parts}
+        yield line, {name: value for name, value in (own | parts).items() if value not in (None, MISSING)}
+
+
+MISSING = object()
+
+
+def _part(values: dict[str, Any], column: str) -> Any:
+    """The value of a column, or of a part of an object in it: ``answers.text``."""
+    if column in values:
+        return values[column]
+    first, dot, rest = column.partition(".")
+    inner = values.get(first)
+    return _part(inner, rest) if dot and isinstance(inner, dict) else MISSING
+
+
+def _imported(
+    rows: Iterable[tuple[int, Any]], file: Path, source: str, stats: ImportStats, limit: int
+) -> Iterator[tuple[FileRecord, Prompt | None]]:
     seen: dict[str, int] = {}
     reader: Reader | None = None
-    for line, values in _rows(file):
+    for line, values in rows:
         stats.rows += 1
         error = partial(InputError, path=file, line=line)
         try:
@@ -146,32 +230,6 @@ def _imported(file: Path, source: str, stats: ImportStats, limit: int) -> Iterat
         stats.rejected += 1
         if len(stats.errors) < limit:
             stats.errors.append(reason)
-
-
-def _rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """The values of a file, counted from 1: of its lines, or of the one list that it holds. What is wrong with a line
-    is a ``ValueError``."""
-    with as_utf8(file) as lines:
-        begin = lines.peek(1024).removeprefix(BOM).lstrip()
-        if begin.startswith(b"["):
-            values = _parsed(lines.read().removeprefix(BOM), of="file")
-            if not isinstance(values, list):
-                raise InputError(f"begins like a JSON list, but cannot be read: {values}", path=file)
-            yield from enumerate(values, 1)
-            return
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield number, _parsed((line.removeprefix(BOM) if number == 1 else line).strip())
-
-
-def _parsed(text: bytes, *, of: str = "line") -> Any:
-    try:
-        value = from_json(text)
-    except ValueError as error:
-        field, reason = why_no_json(text, str(error), of=of)
-        return ValueError(f"{field}: {reason}" if field else reason)
-    key = repeated_key(text)
-    return value if key is None else ValueError(f"{key}: {TWICE}")
 
 
 def _reader(values: dict[str, Any], source: str) -> Reader:

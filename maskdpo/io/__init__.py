@@ -17,7 +17,7 @@ from maskdpo.io.read import (
     scan,
     shown_as,
 )
-from maskdpo.io.sources import CONFIGS, identity, is_on_hub, sha256, with_config
+from maskdpo.io.sources import CONFIGS, dataset_of, identity, is_on_hub, sha256, with_config
 from maskdpo.io.text import numbered_lines, open_bytes
 from maskdpo.io.write import atomic_write, record_writer, refuse_overwriting, to_line, write_records
 
@@ -27,6 +27,7 @@ __all__ = [
     "Input",
     "Located",
     "atomic_write",
+    "dataset_of",
     "files_of",
     "identity",
     "is_on_hub",

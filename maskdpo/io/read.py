@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from maskdpo.errors import InputError
-from maskdpo.io.sources import Tables, as_json_lines, rows_of, tables_of, type_of
+from maskdpo.io.sources import MAKE_PROMPTS, Tables, as_json_lines, rows_of, tables_of, type_of
 from maskdpo.io.text import TWICE, as_utf8, numbered_lines, repeated_key, why_no_json
 from maskdpo.schemas import Annotation, Decision, FileRecord, Pair, Prompt, Response
 
@@ -97,6 +97,8 @@ def _place(line: int, begins: list[tuple[int, Path]]) -> str:
 
 
 def _lines(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
+    if path.suffix.lower() in (".csv", ".tsv"):
+        raise InputError(f"holds a table, not records: {MAKE_PROMPTS}", path=path)
     for number, raw in numbered_lines(path):
         line = raw.strip()
         if not line:

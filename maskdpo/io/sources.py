@@ -31,8 +31,10 @@ CONFIGS: dict[str, type[FileRecord]] = {
     "decisions": Decision,
 }
 """The configs of a dataset with their record types, the default config first."""
-SPLITS = ("train", "test")
+SPLITS = ("train", "test", "validation")
 HUB = "hub:"
+MAKE_PROMPTS = "`maskdpo import FILE --format prompts --columns prompt=COLUMN,reference=COLUMN` makes prompts of it"
+"""What to do with tables of questions that hold no records."""
 NAMED = re.compile(r"hub:(?P<repo>[^@:]+)(@(?P<revision>[^:]+))?(?P<parts>(:[^:]+)*)")
 
 
@@ -143,7 +145,8 @@ def tables_of(path: Path, model: type[FileRecord] | None = None) -> Tables | Non
         raise InputError(f"holds {config}, {model.__name__.lower()}s are needed", path=path)
     names = _shards(dataset)
     if not names:
-        raise InputError(f"holds no {config}/{dataset.split}-*.parquet", path=path)
+        other = f"; {MAKE_PROMPTS}" if dataset.on_hub and config == "prompts" else ""
+        raise InputError(f"holds no {config}/{dataset.split}-*.parquet{other}", path=path)
     if dataset.on_hub:
         where = dataset.snapshot()
         shown = Path(f"{dataset.base}@{where.sha[:8]}") / _shown(names)

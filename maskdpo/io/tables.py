@@ -95,12 +95,20 @@ def read_rows(
     """
     known = set(schema_of(model, chat=True).names)
     names = [name for name in column_names(path) if name in known or not own_columns]
+    for row in plain_rows(path, names):
+        try:
+            yield row if isinstance(row, ValueError) else from_row(row, model)
+        except ValueError as error:
+            yield error
+
+
+def plain_rows(path: Path, names: list[str]) -> Iterator[dict[str, Any] | ValueError]:
+    """The rows of a file with these columns, as values that JSON has, or the error of a row."""
     table = _opened(path)
     reads = {name: _reader(table.schema.field(name).type) for name in names}
     for row in _rows(table, names, path):
         try:
-            plain = {name: None if row[name] is None else read(row[name]) for name, read in reads.items()}
-            yield from_row(plain, model)
+            yield {name: None if row[name] is None else read(row[name]) for name, read in reads.items()}
         except ValueError as error:
             yield error
 

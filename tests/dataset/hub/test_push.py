@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from forking import Done, Forks
 from hub_files import RecordFiles, make_files
-from hub_server import READER, WRITER, Fault, Hub, serve
+from hub_server import READER, WRITER, Fault, Hub, Repo, serve
 
 from maskdpo.dataset import write
 from maskdpo.io import read_records, write_records
@@ -391,3 +391,22 @@ def test_a_file_that_cannot_be_fetched_is_named(
     assert world.maskdpo("validate", "hub:me/facts").code == 0
     unreachable = world.maskdpo("validate", "hub:me/facts", HF_ENDPOINT="http://127.0.0.1:9")
     assert unreachable.err.startswith("error: hub:me/facts: the Hub cannot be reached (")
+
+
+def test_a_dataset_of_somebody_else_becomes_prompts(world: World, tmp_path: Path) -> None:
+    rows = b"question,context\nWho?,She.\nWhen?,In 1815.\n"
+    repo = Repo(private=False)
+    repo.commit({"README.md": b"-", "data/train.csv": rows, "data/validation.jsonl": b'{"question": "Why?"}\n'})
+    world.hub.repos["you/quiz"] = repo
+    line = ["--format", "prompts", "--columns", "prompt=question", "--out", str(tmp_path / "p.jsonl")]
+    assert "prompt records │     2" in world.maskdpo("import", "hub:you/quiz", *line).out
+    assert "prompt records │     1" in world.maskdpo("import", "hub:you/quiz:validation", *line).out
+    assert [prompt.prompt for prompt in read_records(tmp_path / "p.jsonl", Prompt)] == ["Why?"]
+    record = json.loads((tmp_path / "p.jsonl.meta.json").read_text())
+    assert record["inputs"]["records"].startswith("hub:you/quiz@")
+    refused = world.maskdpo("validate", "hub:you/quiz:prompts")
+    assert "holds no prompts/train-*.parquet; `maskdpo import FILE --format prompts" in " ".join(refused.err.split())
+    repo.commit({"a/train.csv": rows, "b/train.csv": rows})
+    assert "has several tables of the split train: a/train.csv, b/train.csv" in " ".join(
+        world.maskdpo("import", "hub:you/quiz", *line).err.split()
+    )

@@ -1,0 +1,27 @@
+"""Prompts as they are in other people's tables: rows with a question, and a text that has the answer."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from maskdpo.schemas import Message, Prompt
+
+Name = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+"""A text; tables number their rows and topics."""
+
+
+class PromptRow(BaseModel):
+    """A prompt; a row without an id gets its number."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    prompt: str | list[Message]
+    reference: str | list[str] | None = None
+    topic: Name | None = None
+    language: str | None = None
+    id: Name | None = None
+
+
+def plain_prompt(row: PromptRow, line: int) -> Prompt:
+    values = row.model_dump(exclude_none=True)
+    return Prompt.model_validate({"id": f"row-{line}"} | values)
