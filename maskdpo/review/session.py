@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from maskdpo.io.append import append_shared
 from maskdpo.review.others import Others
-from maskdpo.review.queue import ReviewQueue
+from maskdpo.review.queue import Chosen, ReviewQueue
 from maskdpo.schemas import Annotation, Decision, Label, Part, Prompt, Sentence
 from maskdpo.schemas.decisions import Act
 from maskdpo.verdicts.gold import overlapping
@@ -50,6 +50,15 @@ class Reply:
     refused: dict[str, str]
 
 
+class _Item(NamedTuple):
+    """A sentence of the queue."""
+
+    number: int
+    """Of its answer, among those of the queue."""
+    sentence: Sentence
+    chosen: Chosen
+
+
 class Session:
     """The state of a review. It is that of the file: a session that is made again goes on where the last one stopped.
 
@@ -79,12 +88,13 @@ class Session:
         self.queue = queue
         self.out = out
         by_id = {answer.id: answer for answer in answers}
-        self._numbers = {name: n for n, name in enumerate(dict.fromkeys(one.answer_id for one in queue.chosen))}
-        self._answers = [by_id[name] for name in self._numbers]
+        numbers = {name: n for n, name in enumerate(dict.fromkeys(one.answer_id for one in queue.chosen))}
+        self._answers = [by_id[name] for name in numbers]
+        self._numbers = numbers
         self._prompts = prompts
         self._others = others
-        spans = {name: {one.start: one for one in by_id[name].sentences} for name in self._numbers}
-        self._sentences = [spans[one.answer_id][one.start] for one in queue.chosen]
+        spans = {name: {one.start: one for one in by_id[name].sentences} for name in numbers}
+        self._items = [_Item(numbers[one.answer_id], spans[one.answer_id][one.start], one) for one in queue.chosen]
         if out.exists():
             append_shared(out, Decision, [])
         old = read_decisions([out]) if out.exists() and out.stat().st_size else []
@@ -101,16 +111,13 @@ class Session:
         for one in standing(self._acts):
             spans[one.answer_id].append(one)
         return sum(
-            bool(_rest(self._answers[self._numbers[chosen.answer_id]].response, one, spans[chosen.answer_id]))
-            for chosen, one in zip(self.queue.chosen, self._sentences, strict=True)
+            bool(_rest(self._answers[item.number].response, item.sentence, spans[item.chosen.answer_id]))
+            for item in self._items
         )
 
     def overview(self) -> Payload:
         """What the page needs at its start: the places of all sentences of the queue."""
-        items = [
-            [self._numbers[one.answer_id], sentence.start, sentence.end]
-            for one, sentence in zip(self.queue.chosen, self._sentences, strict=True)
-        ]
+        items = [[item.number, item.sentence.start, item.sentence.end] for item in self._items]
         names = {"run": self.run, "reviewer": self.reviewer, "queue": self.queue.name}
         return {**names, "items": items, "of": self.queue.population}
 
@@ -122,10 +129,9 @@ class Session:
         """
         annotation = self._answers[number]
         prompt = self._prompts[annotation.prompt_id]
-        shown = {i: self._shown(i) for i, one in enumerate(self.queue.chosen) if one.answer_id == annotation.id}
+        shown = {i: self._shown(item) for i, item in enumerate(self._items) if item.number == number}
         return {
             "q": prompt.question,
-            "topic": prompt.topic,
             "ref": prompt.passages,
             "src": [one and one.model_dump(exclude_defaults=True) for one in prompt.sources or []],
             "t": annotation.response,
@@ -133,13 +139,12 @@ class Session:
             "shown": shown,
         }
 
-    def _shown(self, item: int) -> Payload:
+    def _shown(self, item: _Item) -> Payload:
         """What others say of a sentence. Of a blind one the judges stay hidden: the page does not have their labels."""
-        chosen, one = self.queue.chosen[item], self._sentences[item]
-        annotation = self._answers[self._numbers[chosen.answer_id]]
+        one, annotation = item.sentence, self._answers[item.number]
         opinions = self._others.opinions(annotation, one) if self._others else []
         of_people = opinions if self._others and self._others.people else []
-        if chosen.blind:
+        if item.chosen.blind:
             return {"blind": True, "people": [given._asdict() for given in of_people]}
         return {
             "judge": {"l": one.label, "st": one.status, "c": one.confidence, "ev": one.evidence, "re": one.reason},
@@ -190,6 +195,7 @@ class Session:
         return Reply(saved, refused)
 
     def _decision(self, told: Told, before: list[Decision]) -> Decision:
+        """What the file says of an act. ``ValueError``: it does not fit those ``before``, or makes no sense."""
         stands = standing(before)
         at = datetime.now(UTC) - timedelta(seconds=told.ago)
         when = {"id": told.id, "act": told.act, "at": at.replace(microsecond=at.microsecond // 1000 * 1000)}
@@ -198,44 +204,43 @@ class Session:
             if undone is None:
                 raise ValueError("is undone already")
             return undone.model_copy(update=when | {"undoes": undone.id, "label": None, "note": None, "seconds": None})
-        if told.item >= len(self._sentences):
-            raise ValueError("there is no such sentence")
-        chosen, drawn = self.queue.chosen[told.item], self._sentences[told.item]
-        answer = self._answers[self._numbers[chosen.answer_id]]
+        if told.item >= len(self._items):
+            raise ValueError("is not in the queue")
+        item = self._items[told.item]
+        said = {"label": told.label, "note": told.note or None, "seconds": round(told.seconds, 1)}
+        return Decision.model_validate(when | said | self._about(item, told, stands))
+
+    def _about(self, item: _Item, told: Told, stands: list[Decision]) -> Payload:
+        """What a decision says of its sentence, beside what the reviewer says."""
+        answer = self._answers[item.number]
         text = answer.response[told.start : told.end]
         start = told.start + len(text) - len(text.lstrip())
         end = start + len(text.strip())
         parts = [one for one in answer.sentences if one.start < end and start < one.end]
-        if drawn not in parts:
-            raise ValueError("the span does not touch the sentence")
+        if item.sentence not in parts:
+            raise ValueError("is not where the decision is")
         there = [one for one in stands if one.answer_id == answer.id and one.start < end and start < one.end]
         if unknown := [one for one in there if one.id not in told.known]:
             raise ValueError(f"was decided on another page: {unknown[0].label or 'skipped'}")
-        judged = overlapping(answer.sentences, Part(start=start, end=end)) or drawn
-        return Decision.model_validate(
-            when
-            | {
-                "prompt_id": answer.prompt_id,
-                "answer_id": answer.id,
-                "response": answer.response,
-                "topic": self._prompts[answer.prompt_id].shared_topic,
-                "start": start,
-                "end": end,
-                "kind": drawn.kind,
-                "made_of": _parts(parts, start, end),
-                "reviewer": self.reviewer,
-                "seconds": round(told.seconds, 1),
-                "label": told.label,
-                "note": told.note or None,
-                "judged": judged.label,
-                "judged_confidence": judged.confidence,
-                "judge": answer.judge,
-                "shown": not chosen.blind and judged.label is not None,
-                "queue": self.queue.name,
-                "inclusion": self.queue.inclusion(parts),
-                "adjudicates": list(chosen.adjudicates),
-            }
-        )
+        judged = overlapping(answer.sentences, Part(start=start, end=end)) or item.sentence
+        return {
+            "prompt_id": answer.prompt_id,
+            "answer_id": answer.id,
+            "response": answer.response,
+            "topic": self._prompts[answer.prompt_id].shared_topic,
+            "start": start,
+            "end": end,
+            "kind": item.sentence.kind,
+            "made_of": _parts(parts, start, end),
+            "reviewer": self.reviewer,
+            "judged": judged.label,
+            "judged_confidence": judged.confidence,
+            "judge": answer.judge,
+            "shown": not item.chosen.blind and judged.label is not None,
+            "queue": self.queue.name,
+            "inclusion": self.queue.inclusion(parts),
+            "adjudicates": list(item.chosen.adjudicates),
+        }
 
 
 def _rest(text: str, sentence: Sentence, decided: list[Decision]) -> str:
