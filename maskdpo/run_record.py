@@ -26,8 +26,35 @@ META_IN_FOLDER = "maskdpo_run.json"
 """The name of the record inside an output that is a folder: a trained model."""
 META_SUFFIX = ".meta.json"
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of ``RunMeta``, increased whenever a field is added. Records of version 1 do not have the field."""
+
+
+class Spent(BaseModel):
+    """What the calls of a model on servers have taken."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens that the server had in its prefix cache."""
+    completion_tokens: int = 0
+    cost: float | None = None
+    """Dollars, as far as prices are known; None where none is."""
+    unanswered: float = 0.0
+    """Dollars that calls which got no answer may have cost at most."""
+
+    @property
+    def most(self) -> float:
+        return (self.cost or 0.0) + self.unanswered
+
+    def __add__(self, other: "Spent") -> "Spent":
+        known = [one.cost for one in (self, other) if one.cost is not None]
+        return Spent(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cost=sum(known) if known else None,
+            unanswered=self.unanswered + other.unanswered,
+        )
 
 
 class RunMeta(BaseModel):
@@ -57,6 +84,8 @@ class RunMeta(BaseModel):
     status: Literal["running", "complete"] = "running"
     counts: dict[str, Any] = {}
     seconds: float = 0.0
+    spent: Spent | None = None
+    """What the calls of all runs of this output have taken; None where no server was asked."""
 
     @model_validator(mode="before")
     @classmethod
@@ -126,6 +155,9 @@ class Run:
             for role in changed:
                 warn(f"the {role} file has changed since the run recorded in {file}; what is already done is kept")
             self.meta.begun = self.previous.begun or self.meta.begun
+            self.meta.spent = self.previous.spent
+        self.spent_before = self.meta.spent or Spent()
+        self._begun = False
         self._started = time.monotonic()
 
     def begin(self, options: Mapping[str, Any] | None = None) -> None:
@@ -140,7 +172,14 @@ class Run:
         self.meta.options |= options or {}
         if self.previous is not None and self._restart is not None:
             _check_same(self.previous, self.meta, self.file, self._restart, [])
+        self._begun = True
         _write(self.file, self.meta.model_dump_json(indent=2))
+
+    def note_spent(self, spent: Spent) -> None:
+        """Write into the record what the calls of this run have taken by now, beside those of earlier runs."""
+        if self._begun and spent != Spent():
+            self.meta.spent = self.spent_before + spent
+            _write(self.file, self.meta.model_dump_json(indent=2))
 
     def finish(self, counts: Mapping[str, Any], outputs: Iterable[Path] | None = None) -> None:
         """Write the record of a finished run.

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from maskdpo.backends.base import Backend, Reply, Request, Sampling, told
+from maskdpo.backends.price import account
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.console import progress, warn
 from maskdpo.errors import UserError
@@ -66,7 +67,11 @@ class SampleStats:
     failed_answers: int = 0
     """Missing answers to prompts that have others; the next run asks for them again."""
     prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens that the server had in its prefix cache."""
     completion_tokens: int = 0
+    cost: float | None = None
+    """Dollars; None where no price is known."""
     seconds: float = 0.0
 
 
@@ -118,7 +123,7 @@ def sample(
         if not missing and run.previous and run.previous.status == "complete":
             return stats
         started = time.monotonic()
-        with progress("sample", len(missing) * sampling.n, "responses") as bar:
+        with progress("sample", len(missing) * sampling.n, "responses") as bar, account(backend, run) as spending:
             replies = backend.generate(Request(p.id, _to_send(p, raw), sampling=sampling) for p in missing)
             first = list(islice(replies, 1))  # a model that cannot be loaded fails here, before anything is written
             run.begin({"model_files": files()})
@@ -128,9 +133,10 @@ def sample(
                     responses = [r for r in _responses(prompt_id, reply, backend, sampling, raw) if r.id not in done]
                     appender.append(responses)
                     _count(stats, prompt_id, reply, responses, done)
-                    bar.advance(sampling.n, f"{stats.completion_tokens:,} tokens")
+                    spending.note()
+                    bar.advance(sampling.n, f"{stats.completion_tokens:,} tokens{spending.text}")
         reorder(out, Response, (response_id(p, i) for p in prompts for i in range(sampling.n)))
-        stats.seconds = time.monotonic() - started
+        stats.seconds, stats.cost = time.monotonic() - started, spending.cost
         run.finish(asdict(stats))
         _warn_of_length(stats, sampling)
         return stats
@@ -221,4 +227,5 @@ def _count(stats: SampleStats, prompt_id: str, reply: Reply, responses: list[Res
     stats.responses += len(responses)
     stats.cut_off += sum(response.finish_reason == "length" for response in responses)
     stats.prompt_tokens += reply.prompt_tokens
+    stats.cached_tokens += reply.cached_tokens
     stats.completion_tokens += reply.completion_tokens

@@ -31,6 +31,7 @@ from maskdpo.annotate.tasks import (
     unasked,
     without_reference,
 )
+from maskdpo.backends.price import account
 from maskdpo.console import progress
 from maskdpo.errors import InputError, UserError, first_problem
 from maskdpo.io import (
@@ -178,7 +179,11 @@ def _judge_all(annotations: Iterator[Annotation], judge: Judge, output: Annotati
     usage = getattr(judge, "usage", None)
     before = replace(usage) if usage is not None else None
     done = stats.already_there - len(output.failed)
-    with progress("annotate", stats.responses, "responses", done) as bar, ExitStack() as files:
+    with (
+        progress("annotate", stats.responses, "responses", done) as bar,
+        account(getattr(judge, "backend", None), run) as spending,
+        ExitStack() as files,
+    ):
         batches = _batches(annotations)
         first = list(islice(batches, 1))  # a judge that cannot work fails here, before anything is written
         run.begin()
@@ -187,12 +192,13 @@ def _judge_all(annotations: Iterator[Annotation], judge: Judge, output: Annotati
             retried = files.enter_context(Appender(retry_file(output.path), Annotation, lambda _: None))
         for batch in chain(first, batches):
             output.write(batch, retried)
-            bar.advance(len(batch), stats.note(started))
+            spending.note()
+            bar.advance(len(batch), stats.note(started) + spending.text)
     if lost := output.missing + len(output.failed) - stats.run_responses:
         raise UserError(f"{output.path}: {lost:,} answers are missing: the judge {judge.info.name} did not return them")
     output.finish()
     stats.run_seconds = time.monotonic() - started
-    stats.run_usage = usage_since(usage, before)
+    stats.run_usage, stats.run_cost = usage_since(usage, before), spending.cost
 
 
 def _check_summary(summary: Path, out: Path) -> None:

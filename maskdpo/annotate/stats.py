@@ -86,7 +86,9 @@ class AnnotateStats:
     """Sentences that were judged again."""
     run_seconds: float = 0.0
     run_usage: Usage | None = None
-    """What the calls of the judge cost, where it reports them."""
+    """What the calls of the judge took, where it reports them."""
+    run_cost: float | None = None
+    """Dollars; None where no price is known."""
 
     @property
     def run_rate(self) -> float | None:
@@ -118,6 +120,7 @@ class AnnotateStats:
                 "seconds": round(self.run_seconds, 3),
                 "sentences_per_second": round(self.run_rate, 3) if self.run_rate else None,
                 "usage": {**asdict(usage), "cached_share": cached_share(usage)} if usage else None,
+                "cost": self.run_cost,
             },
         }
 

@@ -9,6 +9,11 @@ from typing import Any, Literal, Protocol
 from maskdpo.redact import without_secrets
 from maskdpo.schemas import FinishReason, Message, Status
 
+TEMPLATE_TOKENS = 64
+"""What a chat template may add to a conversation, such as a default system prompt or the date."""
+MESSAGE_TOKENS = 16
+"""What a chat template adds around each message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

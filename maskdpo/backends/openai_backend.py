@@ -16,6 +16,7 @@ from maskdpo.backends.openai_access import DEFAULT_BASE, Access, Address, read_a
 from maskdpo.backends.openai_context import server_context
 from maskdpo.backends.openai_pool import Pool
 from maskdpo.backends.openai_session import Session
+from maskdpo.backends.price import OutOfMoney, Purse, price_of
 from maskdpo.backends.servers import RateLimit, Server
 from maskdpo.backends.settings import DEFAULTS, BackendSettings
 from maskdpo.errors import UserError
@@ -37,7 +38,13 @@ class OpenAIBackend:
         self.settings = settings
         urls = settings.api_base or os.environ.get("OPENAI_BASE_URL", "").split() or (DEFAULT_BASE,)
         requests, tokens = settings.requests_per_minute, settings.tokens_per_minute
-        self.servers = [Server(each, RateLimit(requests), RateLimit(tokens)) for each in _addresses(urls)]
+        self.servers = [
+            Server(each, RateLimit(requests), RateLimit(tokens), price_of(model, each.url, settings.price))
+            for each in _addresses(urls)
+        ]
+        if settings.max_cost is not None and (unpriced := [each.url for each in self.servers if each.price is None]):
+            raise UserError(f"`max_cost` needs a price, and none of {model!r} at {unpriced[0]} is known: give `price`")
+        self.purse = Purse(settings.max_cost)
         self.template_options = settings.template_options
         self.extra = settings.extra
         self.today: date | None = None
@@ -68,9 +75,15 @@ class OpenAIBackend:
             try:
                 # twice the concurrency: the servers stay busy while the caller handles a reply
                 pending = submit(2 * self.settings.concurrency * len(self.servers))
+                stop: OutOfMoney | None = None
                 while pending:
-                    yield done.get().result()
-                    pending += submit(1) - 1
+                    try:
+                        yield done.get().result()
+                    except OutOfMoney as error:  # calls that are under way still end
+                        stop = error
+                    pending += (0 if stop else submit(1)) - 1
+                if stop is not None:
+                    raise stop
             finally:
                 asyncio.run_coroutine_threadsafe(pool.close(), loop).result()
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from maskdpo.backends.base import Failure, Reply, Request
 from maskdpo.backends.openai_session import FailedAttempt, Session
 from maskdpo.backends.openai_wire import join_replies, single_requests
+from maskdpo.backends.price import OutOfMoney
 from maskdpo.backends.servers import choose
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.console import warn
@@ -37,9 +38,18 @@ class Pool:
         """
         reply = await self._call(request)
         if reply is None:
-            parts = await asyncio.gather(*(self._call(single) for single in single_requests(request)))
-            reply = join_replies(request, [part for part in parts if part is not None])
+            parts = await asyncio.gather(*(self._single(single) for single in single_requests(request)))
+            if all(isinstance(part, OutOfMoney) for part in parts):
+                raise parts[0]  # type: ignore[misc]
+            reply = join_replies(request, [_unpaid(request, part) for part in parts if part is not None])
         return reply
+
+    async def _single(self, request: Request) -> Reply | OutOfMoney | None:
+        """One of several completions. Those that came are kept where the others are not paid for any more."""
+        try:
+            return await self._call(request)
+        except OutOfMoney as error:
+            return error
 
     async def close(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -150,6 +160,12 @@ class Pool:
             raise UserError("; ".join(server.out or "" for server in self.sessions))
         said = [each for each in final.values() if not each.fatal] or list(final.values())
         return Reply(request.key, failure=Failure(said[-1].status, said[-1].message))
+
+
+def _unpaid(request: Request, part: Reply | OutOfMoney) -> Reply:
+    if isinstance(part, Reply):
+        return part
+    return Reply(request.key, failure=Failure(Status.API_ERROR, str(part)))
 
 
 def _pause(attempts: int, outcome: FailedAttempt) -> float:

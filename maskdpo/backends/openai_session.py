@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from maskdpo.backends.base import Reply, Request
+from maskdpo.backends.base import MESSAGE_TOKENS, TEMPLATE_TOKENS, Reply, Request
 from maskdpo.backends.openai_access import Access
 from maskdpo.backends.openai_answer import ErrorInAnswer, UnreadableAnswer
+from maskdpo.backends.openai_context import estimated_tokens
 from maskdpo.backends.openai_errors import (
     SYSTEM,
     ServerError,
@@ -27,6 +28,7 @@ from maskdpo.backends.openai_wire import (
     sent_otherwise,
     single_requests,
 )
+from maskdpo.backends.price import Purse
 from maskdpo.backends.servers import Server
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.console import warn
@@ -57,6 +59,8 @@ class FailedAttempt:
     unreachable: bool = False
     fatal: bool = False
     """Every other request to this server would fail too."""
+    lost: bool = False
+    """The server may have answered, and may bill the answer."""
 
 
 class Options(Protocol):
@@ -64,6 +68,7 @@ class Options(Protocol):
 
     model: str
     settings: BackendSettings
+    purse: Purse
 
 
 class Session:
@@ -96,9 +101,24 @@ class Session:
             rest := self.server.resume_at - time.monotonic()
         ) > 0:  # one request was asked to wait: all requests wait
             await asyncio.sleep(rest)
-        outcome = await self._attempt(request)
+        outcome = await self._paid(request)
         used = outcome.prompt_tokens + outcome.completion_tokens if isinstance(outcome, Reply) else 0
         self.server.tokens.correct(used - estimate if used else 0)
+        return outcome
+
+    async def _paid(self, request: Request) -> Reply | FailedAttempt:
+        """One attempt, for which its worst case is set aside."""
+        purse, price = self.options.purse, self.server.price
+        sampling = request.sampling
+        worst = price(_most_prompt_tokens(request), 0, sampling.n * sampling.max_tokens) if price else 0.0
+        reserved = await purse.reserve(worst)
+        reply, lost = None, True  # also where the call is cancelled
+        try:
+            outcome = await self._attempt(request)
+            reply = outcome if isinstance(outcome, Reply) else None
+            lost = isinstance(outcome, FailedAttempt) and outcome.lost
+        finally:
+            purse.settle(reserved, worst, reply, price, lost=lost)
         return outcome
 
     async def _attempt(self, request: Request, without: frozenset[str] = frozenset()) -> Reply | FailedAttempt:
@@ -118,10 +138,10 @@ class Session:
             self.server.last_answer = time.monotonic()
             reply = read_answer(single_requests(request)[0] if "n" in without else request, text)
         except UnreadableAnswer as error:
-            return FailedAttempt(self._clean(str(error)), retry=True)
+            return FailedAttempt(self._clean(str(error)), retry=True, lost=True)
         except FewerCompletions as error:
             self._leave_out({"n"})
-            return FailedAttempt(str(error))
+            return FailedAttempt(str(error), lost=True)
         except ErrorInAnswer as error:
             return await self._take_error(error.error, {}, request, body, without)
         except self.openai.APIStatusError as error:
@@ -134,7 +154,7 @@ class Session:
             return self._not_reached(error, f"the connection failed: {error.__cause__ or error}")
         self._leave_out(without)
         if "n" in without:
-            return FailedAttempt("gives one completion per call")
+            return FailedAttempt("gives one completion per call", lost=True)
         self.server.cut.note(request, reply)
         return replace(reply, sampling=sent_otherwise(request, body))
 
@@ -177,7 +197,7 @@ class Session:
         if unreachable and self.server.last_answer is None:
             message = f"cannot be reached: {message}. Start the server, or correct `api_base`"
             return FailedAttempt(message, unreachable=True, fatal=True)
-        return FailedAttempt(message, retry=True, unreachable=unreachable)
+        return FailedAttempt(message, retry=True, unreachable=unreachable, lost=not unreachable)
 
     def _refused_by_server(self, error: ServerError, headers: Any, body: dict[str, Any]) -> FailedAttempt:
         """An error of the server: fatal for all requests, final for this request, or to be retried."""
@@ -234,6 +254,12 @@ class Session:
 
 
 def _estimated_tokens(request: Request) -> int:
-    prompt = request.prompt
-    letters = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
-    return letters // 4 + request.sampling.n * request.sampling.max_tokens
+    return sum(map(len, _texts(request))) // 4 + request.sampling.n * request.sampling.max_tokens
+
+
+def _most_prompt_tokens(request: Request) -> int:
+    return TEMPLATE_TOKENS + sum(MESSAGE_TOKENS + estimated_tokens(text) for text in _texts(request))
+
+
+def _texts(request: Request) -> list[str]:
+    return [request.prompt] if isinstance(request.prompt, str) else [message.content for message in request.prompt]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from maskdpo.backends.base import Request
 from maskdpo.backends.cut_prompts import CutPrompts
 from maskdpo.backends.openai_access import Address
+from maskdpo.backends.price import Price
 
 FIRST_REST_S = 1.0
 """Seconds for which a server that failed gets no requests, if there are others; they double with every failure."""
@@ -39,6 +40,7 @@ class Server:
     address: Address
     requests: RateLimit
     tokens: RateLimit
+    price: Price | None = None
     resume_at: float = 0.0
     """Time from which on a server that asked for a wait takes requests again."""
     unsupported: set[str] = field(default_factory=set)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
+from maskdpo.backends.price import figures
 from maskdpo.models import Dtype
 from maskdpo.registry import named_in
 from maskdpo.settings import DEVICE_HELP, TEMPLATE_OPTION_HELP, KeyValues, Option, Settings, settings_of
@@ -35,6 +36,12 @@ def _no_fields_of_their_own(extra: dict[str, Any]) -> dict[str, Any]:
     if own := OWN_FIELDS & extra.keys():
         raise ValueError(f"{min(own)!r} cannot be set here: other settings decide it")
     return extra
+
+
+def _is_price(given: str | None) -> str | None:
+    if given is not None:
+        figures(given)
+    return given
 
 
 class BackendSettings(Settings):
@@ -84,6 +91,29 @@ class BackendSettings(Settings):
         Option(
             "model folder or Hub id whose tokenizer counts tokens. [default: the server's own]",
             PANEL,
+            used_by=OPENAI,
+        ),
+    ] = None
+    price: Annotated[
+        str | None,
+        BeforeValidator(lambda given: ",".join(map(str, given)) if isinstance(given, list | tuple) else given),
+        AfterValidator(_is_price),
+        Option(
+            "dollars per million tokens of prompts and of replies, such as 0.15,0.6, or of prompts, prompts out of the "
+            "server's cache, and replies. [default: what genai-prices lists for the server's URL, if anything]",
+            PANEL,
+            metavar="IN[,CACHED],OUT",
+            used_by=OPENAI,
+        ),
+    ] = None
+    max_cost: Annotated[
+        float | None,
+        Field(gt=0),
+        Option(
+            "stop before the output, with all runs that it took, has cost more than so many dollars. [default: no "
+            "limit]",
+            PANEL,
+            metavar="USD",
             used_by=OPENAI,
         ),
     ] = None

@@ -1,5 +1,6 @@
 """``maskdpo sample`` and ``annotate``."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskdpo import console
@@ -42,7 +43,9 @@ def sample(settings: SampleSettings) -> None:
         ("prompts that failed", stats.failed),
         ("answers that failed beside others", stats.failed_answers),
         ("prompt tokens", stats.prompt_tokens),
+        *([("of them cached by the server", stats.cached_tokens)] if stats.cached_tokens else []),
         ("tokens generated", stats.completion_tokens),
+        *_cost_rows("cost", stats.cost, settings.out),
         ("tokens generated / s", round(stats.completion_tokens / stats.seconds) if stats.seconds else None),
     ]
     console.table(f"sample -> {settings.out}", ("", "count"), rows)
@@ -81,7 +84,7 @@ def annotate(settings: AnnotateSettings) -> None:
         rule=rule,
         missing_reference=settings.missing_reference,
     )
-    console.table(f"annotate -> {settings.out}", ("", "count"), _annotate_rows(stats))
+    console.table(f"annotate -> {settings.out}", ("", "count"), _annotate_rows(stats, settings.out))
     for note in getattr(judge, "notes", list)():
         console.say(f"note: {note}")
     if stats.file.failed:
@@ -136,7 +139,23 @@ def warn_of_labels(file: "SentenceCounts", rule: "Rule") -> None:
         )
 
 
-def _annotate_rows(stats: "AnnotateStats") -> list[tuple[str, object]]:
+def _cost_rows(name: str, cost: float | None, out: Path) -> list[tuple[str, object]]:
+    """What a run has cost, and what all runs of its output have cost, where a price is known."""
+    from maskdpo.backends.price import dollars
+    from maskdpo.run_record import meta_file, read_meta
+
+    meta = read_meta(meta_file(out))
+    if cost is None or meta is None or meta.spent is None:
+        return []
+    rows: list[tuple[str, object]] = [(name, dollars(cost))]
+    if meta.spent.cost is not None and meta.spent.cost > cost:
+        rows.append(("cost of all runs", dollars(meta.spent.cost)))
+    if meta.spent.unanswered:
+        rows.append(("calls without an answer, at most", dollars(meta.spent.unanswered)))
+    return rows
+
+
+def _annotate_rows(stats: "AnnotateStats", out: Path) -> list[tuple[str, object]]:
     """The closing table: first what the file holds by now, then what this run did, where it did anything."""
     from maskdpo.annotate.stats import cached_share
 
@@ -159,6 +178,7 @@ def _annotate_rows(stats: "AnnotateStats") -> list[tuple[str, object]]:
             ("this run: of them cached by the server", usage.cached_tokens),
             ("this run: share cached", cached_share(usage)),
             ("this run: tokens generated", usage.completion_tokens),
+            *_cost_rows("this run: cost", stats.run_cost, out),
         ]
     if not stats.run_responses:
         return [*rows, ("annotated before", stats.already_there)]

@@ -4,13 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from maskdpo.annotate.protocol import Protocol
-from maskdpo.backends.base import Context
+from maskdpo.backends.base import MESSAGE_TOKENS, TEMPLATE_TOKENS, Context
 from maskdpo.text.passages import CutReference, Passages
-
-TEMPLATE_TOKENS = 64
-"""What a chat template may add to a conversation, such as a default system prompt or the date."""
-MESSAGE_TOKENS = 16
-"""What a chat template adds around each message."""
 
 
 class QuestionTooLong(Exception):

@@ -1,0 +1,159 @@
+"""What calls cost: prices, a limit that is never passed, and runs that go on where the money had ended."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskdpo.backends import openai_pool
+from maskdpo.backends.base import Reply, Request, Sampling
+from maskdpo.backends.openai_backend import OpenAIBackend
+from maskdpo.backends.price import OutOfMoney, dollars, price_of
+from maskdpo.backends.settings import BackendSettings
+from maskdpo.errors import UserError
+from maskdpo.io import read_records
+from maskdpo.run_record import meta_file, read_meta
+from maskdpo.sample import sample
+from maskdpo.schemas import Message, Response
+from tests.backends.fault_server import Answer, Asked, FaultServer, chat, problem, running
+
+PROMPT, COMPLETION = 100, 20
+"""The tokens of every call, as the server reports them."""
+CALL = (PROMPT * 10 + COMPLETION * 100) / 1e6
+"""Dollars for one, at 10 and 100 dollars per million."""
+
+
+def priced(asked: Asked, *, cached: int = 0, prompt: int = PROMPT) -> Answer:
+    n = asked.body.get("n", 1)
+    usage = {"prompt_tokens": prompt, "completion_tokens": n * COMPLETION}
+    usage |= {"prompt_tokens_details": {"cached_tokens": cached}}  # type: ignore[dict-item]
+    return Answer(chat(*(str(asked.body["seed"]) for _ in range(n)), usage=usage), delay_s=0.01)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+    monkeypatch.setattr(openai_pool, "FIRST_DELAY_S", 0.01)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with running() as fault_server:
+        fault_server.script = priced
+        yield fault_server
+
+
+def backend(server: FaultServer, **options: Any) -> OpenAIBackend:
+    given: dict[str, Any] = {"backend": "openai", "api_base": server.url, "price": "10,100", **options}
+    return OpenAIBackend("m", BackendSettings(**given))
+
+
+def ask(key: object) -> Request:
+    return Request(key, [Message(role="user", content=f"Question {key}?")], sampling=Sampling(max_tokens=40))
+
+
+def replies_until_the_end(run: OpenAIBackend, count: int) -> tuple[list[Reply], str]:
+    came: list[Reply] = []
+    with pytest.raises(OutOfMoney) as stop:
+        for reply in run.generate(ask(i) for i in range(count)):
+            came.append(reply)
+    return came, str(stop.value)
+
+
+def test_figures_are_for_a_million_tokens_and_cached_ones_may_have_their_own() -> None:
+    two, three = price_of("m", "http://x", "1,2"), price_of("m", "http://x", "1,0.5,2")
+    assert two is not None
+    assert three is not None
+    assert two(1_000_000, 400_000, 1_000_000) == pytest.approx(3.0)
+    assert three(1_000_000, 400_000, 1_000_000) == pytest.approx(0.6 + 0.2 + 2.0)
+
+
+@pytest.mark.parametrize("wrong", ["1", "1,2,3,4", "a,b", "-1,2", "inf,1", ""])
+def test_other_figures_are_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match="IN,OUT"):
+        BackendSettings(backend="openai", price=wrong)
+
+
+def test_a_list_price_is_known_by_the_address_of_the_provider_not_by_the_name_of_the_model() -> None:
+    known = price_of("gpt-4o-mini", "https://api.openai.com/v1", None)
+    assert known is not None
+    assert 0 < known(1000, 1000, 0) < known(1000, 0, 0) < known(0, 0, 1000)
+    assert price_of("gpt-4o-mini", "http://localhost:8000/v1", None) is None
+    assert price_of("no such model", "https://api.openai.com/v1", None) is None
+
+
+def test_a_limit_without_a_known_price_is_an_error(server: FaultServer) -> None:
+    with pytest.raises(UserError, match=r"`max_cost` needs a price.*give `price`"):
+        backend(server, price=None, max_cost=1.0)
+
+
+def test_cached_tokens_have_their_price_in_the_sum(server: FaultServer) -> None:
+    server.script = lambda asked: priced(asked, cached=60)
+    run = backend(server, price="10,1,100")
+    list(run.generate(ask(i) for i in range(5)))
+    assert run.purse.spent.cost == pytest.approx(5 * (40 * 10 + 60 * 1 + 20 * 100) / 1e6)
+    assert (run.purse.spent.prompt_tokens, run.purse.spent.cached_tokens) == (500, 300)
+
+
+@pytest.mark.parametrize("prompt", [5, PROMPT, 2000])
+def test_the_limit_is_never_passed_with_many_calls_under_way(server: FaultServer, prompt: int) -> None:
+    server.script = lambda asked: priced(asked, prompt=prompt)
+    call = (prompt * 10 + COMPLETION * 100) / 1e6
+    run = backend(server, max_cost=30 * call, concurrency=32)
+    came, said = replies_until_the_end(run, 500)
+    assert run.purse.spent.cost == pytest.approx(len(came) * call)
+    assert len(server.asked) == len(came)
+    assert 20 <= len(came) <= 30
+    assert all(reply.failure is None for reply in came)
+    assert "stopped before `max_cost`" in said
+    assert dollars(len(came) * call) in said
+
+
+def test_a_limit_below_the_first_call_asks_nothing(server: FaultServer) -> None:
+    came, _ = replies_until_the_end(backend(server, max_cost=1e-6), 10)
+    assert came == server.asked == []
+
+
+def test_calls_without_an_answer_count_with_their_worst_case(server: FaultServer) -> None:
+    server.queue += [Answer(drop=True), problem(500, "boom"), Answer(chat("no tokens are named"))]
+    run = backend(server, concurrency=1)
+    list(run.generate([ask(0), ask(1)]))
+    worst = (64 + 16 + 5 + 1) * 10 / 1e6 + 40 * 100 / 1e6
+    assert run.purse.spent.cost == pytest.approx(CALL)
+    assert run.purse.spent.unanswered == pytest.approx(2 * worst, rel=0.05)  # an error costs nothing
+
+
+def test_completions_asked_one_by_one_are_kept_where_the_money_ends_among_them(server: FaultServer) -> None:
+    run = backend(server, max_cost=5 * CALL + 0.004)
+    run.servers[0].unsupported.add("n")
+    (reply,) = run.generate([Request(0, "Say.", sampling=Sampling(n=20, max_tokens=40))])
+    assert 3 <= len(reply.completions) <= 6
+    assert len(reply.completions) + len(reply.failed) == 20
+    assert "max_cost" in reply.failed[19].message
+
+
+def test_a_run_that_ran_out_of_money_goes_on_with_a_greater_limit(
+    server: FaultServer, tmp_path: Path, jsonl: Any
+) -> None:
+    prompts = jsonl("prompts.jsonl", [{"id": f"q{i}", "prompt": f"Question {i}?"} for i in range(60)])
+    out, how = tmp_path / "r.jsonl", Sampling(n=1, max_tokens=40)
+
+    def spent() -> float:
+        meta = read_meta(meta_file(out))
+        assert meta is not None
+        assert meta.spent is not None
+        assert meta.spent.cost == pytest.approx(len(server.asked) * CALL)
+        return meta.spent.most
+
+    for limit in (20 * CALL, 35 * CALL):
+        with pytest.raises(OutOfMoney, match="greater `max_cost`"):
+            sample(prompts, out, backend(server, max_cost=limit), how)
+        assert limit - 5 * CALL < spent() <= limit
+        assert len(list(read_records(out, Response))) == len(server.asked)
+    asked = len(server.asked)
+    with pytest.raises(OutOfMoney):  # the same limit again allows nothing more
+        sample(prompts, out, backend(server, max_cost=35 * CALL), how)
+    assert len(server.asked) <= asked + 3
+    stats = sample(prompts, out, backend(server, max_cost=1.0), how)
+    assert len(list(read_records(out, Response))) == len(server.asked) == 60
+    assert stats.cost == pytest.approx((60 - stats.already_there) * CALL)
+    assert spent() == pytest.approx(60 * CALL)
+    assert json.loads(meta_file(out).read_text())["counts"]["cost"] == stats.cost
