@@ -911,6 +911,7 @@ def test_the_summary_keeps_the_whole_file_and_this_run_apart(run: Run, failed: P
         "seconds": 0.0,
         "sentences_per_second": None,
         "usage": None,
+        "cost": None,
     }
 
 
