@@ -6,15 +6,13 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
-import yaml
 
-from maskdpo.errors import InputError
+from maskdpo.hub.header import Header, header_text, parse_header, set_value
 
-CARD = "README.md"
 HEADER = re.compile(r"\A---\n(.*?)^---\n?", re.DOTALL | re.MULTILINE)
 
 
-def split_card(card: str) -> tuple[dict[str, Any], str]:
+def split_card(card: str) -> tuple[Header, str]:
     """The header of a card that people may have written, and the text below it.
 
     Raises:
@@ -22,19 +20,18 @@ def split_card(card: str) -> tuple[dict[str, Any], str]:
     """
     card = card.replace("\r\n", "\n")
     found = HEADER.match(card)
-    if found is None:
-        return {}, card
-    try:
-        header = yaml.safe_load(found[1]) or {}
-    except yaml.YAMLError:
-        header = None
-    if not isinstance(header, dict):
-        raise InputError("the YAML between the first --- and the next cannot be read; correct it", path=CARD)
-    return header, card[found.end() :]
+    return ({}, card) if found is None else (parse_header(found[1]), card[found.end() :])
 
 
-def join_card(header: Mapping[str, Any], text: str) -> str:
-    return f"---\n{yaml.safe_dump(dict(header), sort_keys=False, allow_unicode=True, width=120)}---\n{text}"
+def new_header(values: Mapping[str, Any]) -> Header:
+    header: Header = {}
+    for key, value in values.items():
+        set_value(header, key, value)
+    return header
+
+
+def join_card(header: Header, text: str) -> str:
+    return f"---\n{header_text(header)}---\n{text}"
 
 
 def card_template(package: str, name: str, filters: Mapping[str, Callable[..., str]]) -> jinja2.Template:

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from maskdpo.hub.card import card_template, join_card
+from maskdpo.hub.card import card_template, join_card, new_header
 from maskdpo.judge_training.figures import SHOWN, shown
 from maskdpo.judge_training.result import JudgeResult
 from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
@@ -38,7 +38,7 @@ def judge_card(settings: TrainJudgeSettings, run: RunMeta, result: JudgeResult) 
         settings=yaml.safe_dump(shown_settings(plain(config)), sort_keys=False, allow_unicode=True).strip(),
         run=run,
     )
-    return join_card(head, f"{text.strip()}\n")
+    return join_card(new_header(head), f"{text.strip()}\n")
 
 
 def settings_text(config: TrainJudgeConfig) -> str:

@@ -9,7 +9,7 @@ from maskdpo.classifier.model import Classifier
 from maskdpo.classifier.spec import ClassifierSpec, write_spec
 from maskdpo.console import say, warn
 from maskdpo.errors import InputError, UserError
-from maskdpo.hub.card import CARD
+from maskdpo.hub.header import CARD
 from maskdpo.identity import fingerprint
 from maskdpo.io import atomic_write
 from maskdpo.io.append import LOCK_SUFFIX, sole_writer

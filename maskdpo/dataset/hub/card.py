@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from maskdpo.dataset.hub import features
 from maskdpo.dataset.hub.data import Contents
 from maskdpo.dataset.hub.figures import histogram
 from maskdpo.dataset.hub.origin import Origin
 from maskdpo.errors import InputError
 from maskdpo.html.render import SummaryTable
-from maskdpo.hub.card import CARD, card_template, join_card, split_card
-from maskdpo.io import CONFIGS
+from maskdpo.hub.card import card_template, join_card, split_card
+from maskdpo.hub.header import CARD, Header, entry, listed, set_value
 from maskdpo.redact import line_without_paths, without_paths
 from maskdpo.run_record import sha256_of
 from maskdpo.schemas import JudgeInfo, Label, Status
@@ -51,18 +53,25 @@ def build_card(
         people: how far people agree.
     """
     head, body = split_card(before)
-    head |= {
+    languages = sorted(contents.figures.languages)
+    made = {
         "license": license,
-        **({"language": sorted(contents.figures.languages)} if contents.figures.languages else {}),
+        **({"language": _joined(head, "language", languages)} if languages else {}),
         "task_categories": _joined(head, "task_categories", TASKS),
         "size_categories": [next((name for limit, name in SIZES if contents.rows < limit), "10M<n<100M")],
         "tags": _joined(head, "tags", TAGS),
         "configs": _by_config(head, "configs", features.configs(contents)),
         "dataset_info": _by_config(head, "dataset_info", features.dataset_info(contents, folder)),
     }
-    head.setdefault("pretty_name", repo.rpartition("/")[2])
+    title = repo.rpartition("/")[2]
+    if "pretty_name" in head:
+        title = " ".join(text.value for text in listed(head, "pretty_name", yaml.ScalarNode)) or title
+    else:
+        made["pretty_name"] = title
+    for key, value in made.items():
+        set_value(head, key, value)
     generated = f"{BEGIN}\n\n{_render(repo, contents, origin, agreement, people)}\n{END}\n"
-    return join_card(head, _place(body, generated, title=head["pretty_name"]))
+    return join_card(head, _place(body, generated, title=title))
 
 
 def read_agreement(file: Path, annotations: Path) -> dict[str, Any]:
@@ -104,26 +113,18 @@ def _place(body: str, generated: str, *, title: str) -> str:
     return body[:begin] + generated + body[end + len(END) :].removeprefix("\n")
 
 
-def _listed(head: Mapping[str, Any], key: str, kind: type) -> list[Any]:
-    """The values that the card has under a key that maskdpo writes: one, a list, or none."""
-    found = head.get(key)
-    listed = found if isinstance(found, list) else [] if found is None else [found]
-    if not all(isinstance(value, kind) for value in listed):
-        what = "texts" if kind is str else "mappings"
-        raise InputError(f"must be a list of {what} in the YAML; put it right", path=CARD, field=key)
-    return listed
-
-
-def _joined(head: Mapping[str, Any], key: str, ours: Iterable[str]) -> list[str]:
+def _joined(head: Header, key: str, ours: Iterable[str]) -> list[Any]:
     """The values that the card lists, then those of maskdpo that are missing."""
-    listed = _listed(head, key, str)
-    return [*listed, *(value for value in ours if value not in listed)]
+    there = listed(head, key, yaml.ScalarNode)
+    return [*there, *(value for value in ours if value not in [one.value for one in there])]
 
 
-def _by_config(head: Mapping[str, Any], key: str, ours: list[dict[str, Any]] | dict[str, Any]) -> list[dict[str, Any]]:
+def _by_config(head: Header, key: str, ours: list[dict[str, Any]] | dict[str, Any]) -> list[Any]:
     """The configs of maskdpo, then those that others have added to the card."""
     made = ours if isinstance(ours, list) else [ours]
-    return [*made, *(config for config in _listed(head, key, dict) if config.get("config_name") not in CONFIGS)]
+    names = [config["config_name"] for config in made]
+    others = listed(head, key, yaml.MappingNode)
+    return [*made, *(config for config in others if entry(config, "config_name") not in names)]
 
 
 def _render(

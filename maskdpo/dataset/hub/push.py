@@ -16,8 +16,8 @@ from maskdpo.dataset.hub.settings import PushSettings
 from maskdpo.errors import InputError, UserError
 from maskdpo.html.render import SummaryTable
 from maskdpo.hub import client
-from maskdpo.hub.card import CARD
 from maskdpo.hub.client import hub_errors
+from maskdpo.hub.header import CARD
 from maskdpo.hub.push import check_name, commit, full_name
 from maskdpo.io import CONFIGS, sha256
 from maskdpo.schemas import Decision

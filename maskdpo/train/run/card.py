@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from maskdpo.hub.card import CARD, card_template, join_card
+from maskdpo.hub.card import card_template, join_card, new_header
+from maskdpo.hub.header import CARD
 from maskdpo.io import is_on_hub
 from maskdpo.redact import HUB_NAMES, shown_model, shown_settings, without_paths
 from maskdpo.run_folder import from_anywhere, read_rows
@@ -65,7 +66,7 @@ def model_card(
         evals=evals,
         best=best,
     )
-    return join_card(head, f"{text.strip()}\n")
+    return join_card(new_header(head), f"{text.strip()}\n")
 
 
 def lineage(run: RunMeta, folder: Path) -> Iterator[tuple[str, str, str, str]]:

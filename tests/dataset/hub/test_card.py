@@ -192,12 +192,67 @@ def test_what_people_wrote_and_added_stays(files: RecordFiles, tmp_path: Path) -
     assert card_of(smaller, folder) == again
 
 
+KEPT = """\
+# who may use it
+license: other  # ours
+version: 1.10
+language:
+- no
+- en
+collected: 2024-02-30
+codes: [0x1F, 012, 1_000, 12:30:45, ~, yes, .5]
+quoted: 'no'
+
+# what it is called
+pretty_name: "Fakten: 1.10"
+tags: [no, 1.10, 'mask-dpo', 2024-01-01]
+configs:
+- config_name: no
+  version: 1.10
+  released: on
+folded: >
+  one
+  # no comment
+
+  two
+
+# the end
+"""
+"""What YAML 1.1 takes for booleans, numbers and dates; comments; a day that does not exist."""
+
+
+def test_a_head_stays_to_the_letter(files: RecordFiles, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "README.md").write_text(f"---\n{KEPT}---\n{BEGIN}\n{END}\n")
+    card = card_of(files, folder)
+    head = card.split("---\n")[1]
+    ours = ("license", "language", "- no", "- en", "tags", "configs", "- config_name", "  version", "  released")
+    assert [line for line in KEPT.splitlines() if line not in head.splitlines() and not line.startswith(ours)] == []
+    assert head.startswith(
+        "# who may use it\nlicense: cc-by-4.0\nversion: 1.10\nlanguage:\n- no\n- en\n- zh\ncollected:"
+    )
+    assert "tags:\n- no\n- 1.10\n- 'mask-dpo'\n- 2024-01-01\n- maskdpo\n- dpo\n" in head
+    assert "- config_name: no\n  version: 1.10\n  released: on\n" in head
+    assert "  one\n  # no comment\n\n  two\n\n# the end\n" in head
+    assert card_of(files, folder) == card
+
+
+def test_a_head_on_one_line_is_kept_too() -> None:
+    from maskdpo.hub.card import join_card, split_card
+    from maskdpo.hub.header import set_value
+
+    head, body = split_card("---\n{license: no, version: 1.10, tags: [a, 'b']}\n---\nText.\n")
+    set_value(head, "license", "mit")
+    assert join_card(head, body) == "---\nlicense: mit\nversion: 1.10\ntags: [a, 'b']\n---\nText.\n"
+
+
 def test_a_card_without_marks_gets_the_generated_part_at_its_end(files: RecordFiles, tmp_path: Path) -> None:
     from maskdpo.dataset.hub.card import _place
     from maskdpo.hub.card import split_card
 
     head, body = split_card("---\r\nlicense: mit\r\n---\r\n# Mine\r\n\r\nText.\r\n")
-    assert head == {"license": "mit"}
+    assert {key: part.text for key, part in head.items()} == {"license": "license: mit\n"}
     assert _place(body, "G\n", title="T") == "# Mine\n\nText.\n\nG\n"
     assert _place("", "G\n", title="T") == "# T\n\nG\n"
     for broken in (f"a {BEGIN} b", f"a {END} b", f"{END} {BEGIN}"):
@@ -212,7 +267,12 @@ def test_a_card_without_marks_gets_the_generated_part_at_its_end(files: RecordFi
     [
         (b"configs: [a]", "README.md: configs: must be a list of mappings in the YAML"),
         (b"dataset_info: 3", "README.md: dataset_info: must be a list of mappings in the YAML"),
-        (b"tags: [1]", "README.md: tags: must be a list of texts in the YAML"),
+        (b"tags: [{a: b}]", "README.md: tags: must be a list of texts in the YAML"),
+        (
+            b"licence: &a mit\ntags: [&b x]\nother: *b",
+            "README.md: the YAML cannot be kept as it is (found undefined alias",
+        ),
+        (b"x: 1\ny: 2\nx: 3", "README.md: x: is there twice in the YAML; delete one of the two"),
         (b"task_categories: {a: b}", "README.md: task_categories: must be a list of texts in the YAML"),
         (b"pretty_name: caf\xe9", "README.md: is not UTF-8 text; save it as UTF-8"),
     ],

@@ -207,15 +207,14 @@ def test_a_bad_row_on_the_hub_is_named_by_its_file_and_row(world: World, files: 
     world.pushes(files)
     sha = world.hub.repos["me/facts"].commits[-1][0]
     bad = world.folder / "bad.parquet"
-    rows = [Prompt.model_construct(id=i, prompt="?", language=code) for i, code in (("a", "en"), ("b", "fr"))]
-    write_records(bad, rows)
+    write_records(bad, [Prompt(id="a", prompt="?"), Prompt.model_construct(id="", prompt="?")])
     for path in list(world.hub.files("me/facts")):
         if path.startswith("prompts/train"):
             world.hub.files("me/facts")[path] = bad.read_bytes()
     done = world.maskdpo("validate", "hub:me/facts:prompts")
     assert done.code == 2
     where = f"hub:me/facts@{sha[:8]}/prompts/train-00000.parquet:2"
-    assert f"error: {where}: language: Input should be 'en' or 'zh'" in done.err
+    assert f"error: {where}: id: String should have at least 1 character" in done.err
 
 
 def test_pushing_again_commits_what_differs_and_nothing_else(world: World, files: RecordFiles) -> None:
@@ -247,7 +246,7 @@ def test_what_people_write_on_the_hub_survives(world: World, files: RecordFiles)
     world.pushes(make_files(world.folder / "in", prompts=8))
     card = world.hub.files("me/facts")["README.md"].decode()
     assert "# Facts\n\nBy hand.\n" in card
-    assert "annotations_creators:\n- me\n" in card
+    assert "annotations_creators: [me]\n" in card
     assert card.endswith("\nAfter.\n")
     assert "8 topics" not in card
     assert "4 topics." in card
