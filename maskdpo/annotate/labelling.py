@@ -119,7 +119,8 @@ def annotate(
         earlier = {"fragments": fragment.RULE}  # their own records tell: ``AnnotationFile.fragments_judged``
         run = Run(meta_file(out), "annotate", decides, inputs, restart=hint, defaults=earlier)
         merge_retry_file(out, info)
-        output = AnnotationFile(out, responses, info, retry_failed=retry_failed, skipped=skipped)
+        languages = {prompt.id: prompt.language for prompt in prompts.values() if prompt.language}
+        output = AnnotationFile(out, responses, info, retry_failed=retry_failed, skipped=skipped, languages=languages)
         output.notice_fragments()
         stats = output.stats
         if output.missing or output.failed or not (run.previous and run.previous.status == "complete"):

@@ -1,11 +1,13 @@
 """The output of ``maskdpo annotate``: what it holds, whether a run may continue it, and how records are added."""
 
 import hashlib
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
-from maskdpo.annotate.stats import AnnotateStats
+from maskdpo.annotate.stats import AnnotateStats, SentenceCounts
 from maskdpo.console import warn
 from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
@@ -13,6 +15,7 @@ from maskdpo.io import Appender, reorder
 from maskdpo.run_record import recorded_option
 from maskdpo.schemas import FAILED, Annotation, JudgeInfo, Response, Sentence, Status
 from maskdpo.text.fragment import fragment_was_judged
+from maskdpo.text.language_counts import LanguageCounts
 
 RETRIED = FAILED | {Status.NO_REFERENCE}
 
@@ -61,6 +64,7 @@ class AnnotationFile:
     Args:
         retry_failed: whether to judge sentences again at all.
         skipped: prompts without a reference: sentences of their answers are not judged again.
+        languages: the languages that prompts name, by id.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class AnnotationFile:
         *,
         retry_failed: bool,
         skipped: AbstractSet[str] = frozenset(),
+        languages: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.path = path
         self.responses = responses
@@ -80,7 +85,7 @@ class AnnotationFile:
         """Answers whose fragment has the status of a sentence, as earlier versions of maskdpo gave it."""
         self.failed: dict[str, int] = {}
         """Number of sentences to judge again, by the id of the answer."""
-        self.stats = AnnotateStats(responses=len(responses))
+        self.stats = AnnotateStats(len(responses), file=SentenceCounts(languages=LanguageCounts(languages)))
         self._info = info
         self._retry_failed = retry_failed
         self._skipped = skipped

@@ -7,6 +7,7 @@ from typing import Any
 
 from maskdpo.annotate.judge import Usage
 from maskdpo.schemas import FAILED, WITHOUT_CLAIM, Annotation, Label, Status, group_of
+from maskdpo.text.language_counts import LanguageCounts
 
 ALIKE, ALIKE_LEAST = 0.95, 20
 """A run in which so large a share of at least so many labels are of one class says more about its judge than about the
@@ -21,6 +22,7 @@ class SentenceCounts:
     sentences: int = 0
     labels: Counter[Label] = field(default_factory=Counter)
     statuses: Counter[Status] = field(default_factory=Counter)
+    languages: LanguageCounts = field(default_factory=LanguageCounts)
     of_judge: Counter[str] = field(default_factory=Counter)
     """Labels that a judge gave, by class: without headings and code."""
     without_scores: int = 0
@@ -38,6 +40,7 @@ class SentenceCounts:
     def _count(self, annotation: Annotation, times: int) -> None:
         self.annotations += times
         self.sentences += times * len(annotation.sentences)
+        self.languages.add(annotation, times)
         for sentence in annotation.sentences:
             self.statuses[sentence.status] += times
             if sentence.label is not None:
@@ -60,6 +63,7 @@ class SentenceCounts:
             "failed": self.failed,
             "labels": {label.value: self.labels[label] for label in Label},
             "statuses": {status.value: self.statuses[status] for status in Status},
+            "languages": self.languages.values(),
         }
 
     @property

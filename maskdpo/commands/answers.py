@@ -7,7 +7,7 @@ from maskdpo import console
 from maskdpo.annotate.settings import AnnotateSettings
 from maskdpo.errors import UserError
 from maskdpo.sample import SampleSettings
-from maskdpo.schemas import FAILED, Status
+from maskdpo.schemas import FAILED, Counts, Status
 
 NEARLY_ALL = 0.9
 """Share of unsure sentences from which on a run warns."""
@@ -107,9 +107,13 @@ def label_rows(file: "SentenceCounts") -> list[tuple[str, object]]:
     torn, without = file.statuses[Status.FRAGMENT], file.statuses[Status.NO_REFERENCE]
     rows += [("  fragments of answers that were cut off", torn)] if torn else []
     rows += [("  of prompts without a reference", without)] if without else []
-    return rows + [
+    rows += [
         (f"  not judged: {status.value}", n) for status, n in file.statuses.most_common() if n and status in FAILED
     ]
+    for language, counts in file.languages.of_several().items():
+        said = ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in Counts._fields if counts[name])
+        rows.append((f"  in {language}", f"{counts['answers']:,} answers: {said or 'no sentences'}"))
+    return rows
 
 
 def warn_of_labels(file: "SentenceCounts", rule: "Rule") -> None:

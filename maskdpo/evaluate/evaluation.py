@@ -24,6 +24,7 @@ from maskdpo.html.render import SummaryTable
 from maskdpo.io import Input, files_of, read_answers, read_prompts, read_records
 from maskdpo.run_record import holds, read_meta, record_of
 from maskdpo.schemas import Annotation, JudgeInfo, Prompt
+from maskdpo.text.language_counts import LanguageCounts
 from maskdpo.verdicts.decision import read_calibration
 from maskdpo.verdicts.gold import check_gold
 
@@ -43,6 +44,8 @@ class Evaluation:
     summary: Summary | None
     comparison: Comparison | None
     agreement: Agreement | None
+    languages: tuple[LanguageCounts, ...]
+    """The counts of each file by the language of answers."""
     powered: Powered | PoweredComparison | str | None
     """Prediction-powered estimates, or why there are none although there is gold."""
 
@@ -53,6 +56,8 @@ class Evaluation:
             made.append(tables.of_summary(name, self.summary, refused))
         if self.comparison and self.compared:
             made.append(tables.of_comparison(f"{name} -> {self.compared.name}", self.comparison, refused))
+        names = [name, *([self.compared.name] if self.compared else [])]
+        made += [tables.of_languages(*each) for each in zip(names, self.languages, strict=True) if each[1].of_several()]
         if self.gold and self.summary and isinstance(self.powered, Powered):
             made.append(tables.of_powered(self.powered, self.summary, self.gold.name))
         if self.gold and isinstance(self.powered, PoweredComparison):
@@ -66,6 +71,7 @@ class Evaluation:
         found = {
             "summary": values.of_summary(self.summary) if self.summary else None,
             "comparison": values.of_comparison(self.comparison) if self.comparison else None,
+            "languages": [counted.values() for counted in self.languages],
             "agreement": values.of_agreement(self.agreement) if self.agreement else None,
             "prediction_powered": values.of_powered(self.powered) if self.powered else None,
         }
@@ -79,11 +85,13 @@ def evaluate_files(settings: EvaluateSettings) -> Evaluation:
     summary = comparison = agreed = estimates = None
     penalty = settings.length_penalty
     judges: Judges = {settings.annotations: set()}
-    before = _read(settings.annotations, prompts, settings.limit, judges)
+    tags = {prompt.id: prompt.language for prompt in (prompts or {}).values() if prompt.language}
+    languages = tuple(LanguageCounts(tags) for file in (settings.annotations, settings.compare) if file)
+    before = _read(settings.annotations, prompts, settings.limit, judges, languages[0])
     if settings.compare is None:
         summary = summarise(before, prompts, length_penalty=penalty)
     else:
-        after = _read(settings.compare, prompts, settings.limit, judges)
+        after = _read(settings.compare, prompts, settings.limit, judges, languages[1])
         comparison = compare(before, after, prompts, length_penalty=penalty)
         if comparison is None:
             raise UserError(
@@ -98,7 +106,8 @@ def evaluate_files(settings: EvaluateSettings) -> Evaluation:
         gold = _read_gold(settings.gold, settings.annotations, judges[settings.annotations])
         agreed = _agreement(settings, gold, prompts)
         estimates = _powered(settings, gold, prompts, judges)
-    return Evaluation(settings.annotations, settings.compare, settings.gold, summary, comparison, agreed, estimates)
+    files = settings.annotations, settings.compare, settings.gold
+    return Evaluation(*files, summary, comparison, agreed, languages, estimates)
 
 
 def _check_options(settings: EvaluateSettings) -> None:
@@ -118,9 +127,14 @@ def named(given: Input) -> str:
     return " + ".join(file.name for file in files_of(given))
 
 
-def _read(given: Input, prompts: dict[str, Prompt] | None, limit: int | None, judges: Judges) -> Iterator[Annotation]:
-    """The annotations, whose judges are added to ``judges``. With prompts, every answer must have a prompt: a topic is
-    never guessed. Answers that lacked a reference to judge them by are left out, for they say nothing of the model."""
+def _read(
+    given: Input, prompts: dict[str, Prompt] | None, limit: int | None, judges: Judges, languages: LanguageCounts
+) -> Iterator[Annotation]:
+    """The annotations, whose judges are added to ``judges`` and which are counted in ``languages``.
+
+    With prompts, every answer must have a prompt: a topic is never guessed. Answers that lacked a reference to judge
+    them by are left out, for they say nothing of the model.
+    """
     noted = judges.setdefault(given, set())
     read = lacked = 0
     part = (
@@ -130,6 +144,7 @@ def _read(given: Input, prompts: dict[str, Prompt] | None, limit: int | None, ju
         noted.add(annotation.judge)
         read, lacked = read + 1, lacked + annotation.lacked_reference
         if not annotation.lacked_reference:
+            languages.add(annotation)
             yield annotation
     if read == lacked:
         raise InputError("no answer was judged: all prompts lacked a reference (no_reference)", path=listed(given))

@@ -4,11 +4,14 @@ import math
 from collections.abc import Sequence
 
 from maskdpo.evaluate.agreement import Agreement, ClassAgreement
-from maskdpo.evaluate.factuality import CLAIMS, Comparison, Summary
+from maskdpo.evaluate.factuality import CLAIMS, PRECISION, RIGHT_OF_ALL, Comparison, Summary
 from maskdpo.evaluate.prediction_powered import FIGURES as POWERED
 from maskdpo.evaluate.prediction_powered import Powered, PoweredComparison
 from maskdpo.evaluate.probabilities import Probabilities
 from maskdpo.html.render import SummaryTable
+from maskdpo.schemas import Counts
+from maskdpo.text.language import UNKNOWN
+from maskdpo.text.language_counts import LanguageCounts
 from maskdpo.verdicts.estimate import FEW_TOPICS
 from maskdpo.verdicts.figures import FIGURE_NAMES
 
@@ -43,6 +46,19 @@ def of_comparison(names: str, result: Comparison, notes: Sequence[str] = ()) -> 
     ]
     notes = [*_few(before.topics, "no difference gets a star"), *_filler(result), *notes]
     return SummaryTable(f"{names}: {sizes}", (INTERVALS, "before", "after", "after - before"), rows, notes)
+
+
+def of_languages(file: str, counted: LanguageCounts) -> SummaryTable:
+    """One file by the language of its answers, without intervals."""
+    rows = []
+    for language, counts in counted.of_several().items():
+        right, wrong = counts["right"], counts["wrong"]
+        every = sum(counts[name] for name in Counts._fields)
+        shares = [f"{right / whole:.3f}" if whole else "undefined" for whole in (every, right + wrong)]
+        rows.append((language, *(f"{counts[name]:,}" for name in ("answers", *Counts._fields)), *shares))
+    columns = ("language", "answers", *(name.replace("_", " ") for name in Counts._fields), RIGHT_OF_ALL, PRECISION)
+    notes = ["und: the language is not named, and could not be told."] if UNKNOWN in counted.of_several() else []
+    return SummaryTable(f"{file}: sentences by language", columns, rows, notes)
 
 
 def _few(topics: int, more: str = "") -> list[str]:

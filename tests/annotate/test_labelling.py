@@ -885,6 +885,7 @@ def test_the_summary_keeps_the_whole_file_and_this_run_apart(run: Run, failed: P
             "labels": {"no_hallucination": 14, "contradictory": 10, **no_fact},
             "statuses": {"ok": 24, "refused": 0, "parse_error": 0, "api_error": 4, "truncated": 0}
             | {"unsure": 0, "fragment": 0, "no_reference": 0},
+            "languages": figures["whole_file"]["languages"],
         },
         "this_run": {
             "responses": 2,

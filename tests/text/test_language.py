@@ -9,14 +9,19 @@ from pydantic import ValidationError
 from maskdpo.annotate.judge import Task
 from maskdpo.annotate.judges.lexical import LexicalJudge
 from maskdpo.annotate.protocol import load_protocol
-from maskdpo.schemas import Prompt, Response
+from maskdpo.evaluate.evaluation import evaluate_files
+from maskdpo.evaluate.settings import EvaluateSettings
+from maskdpo.io import write_records
+from maskdpo.schemas import Annotation, JudgeInfo, Label, Prompt, Response, Sentence, Status
 from maskdpo.schemas.language import language_tag, primary
 from maskdpo.text.language import detect_language, language_name
+from maskdpo.text.language_counts import LanguageCounts
 from maskdpo.text.passages import Passages
 from maskdpo.text.splitters import get_splitter
 from maskdpo.text.splitters.score import score
 
 DATA = Path(__file__).parent / "data"
+RIGHT, WRONG = Label.NO_HALLUCINATION, Label.UNVERIFIABLE
 
 
 @pytest.mark.parametrize(
@@ -178,3 +183,49 @@ def test_passages_in_languages_with_and_without_spaces() -> None:
         passages = Passages([text], piece_size=60)
         assert len(passages.all()) > 1
         assert wanted in passages.best(question, 1)[0]
+
+
+def test_sentences_are_counted_by_language_where_there_are_several() -> None:
+    counted = LanguageCounts({"f": "fr"})
+    records = [
+        ("f", "Oui. Non.", [(0, 4, RIGHT), (5, 9, WRONG)]),
+        ("e", "It is the capital of the country, and it was founded in 1150.", [(0, 61, RIGHT)]),
+        ("e", "Paris.", [(0, 6, None)]),
+    ]
+    made = []
+    for number, (prompt_id, text, spans) in enumerate(records):
+        sentences = [
+            Sentence(start=start, end=end, label=label, status=Status.OK if label else Status.UNSURE)
+            for start, end, label in spans
+        ]
+        made.append(Annotation(id=str(number), prompt_id=prompt_id, response=text, sentences=sentences))
+    counted.add(made[1])
+    counted.add(made[2])
+    assert counted.of_several() == {}
+    counted.add(made[0])
+    none = {"right": 0, "wrong": 0, "no_fact": 0, "not_judged": 0}
+    assert counted.of_several() == {
+        "en": none | {"answers": 1, "right": 1},
+        "fr": none | {"answers": 1, "right": 1, "wrong": 1},
+        "und": none | {"answers": 1, "not_judged": 1},
+    }
+    counted.add(made[0], -1)
+    assert list(counted.values()) == ["en", "und"]
+
+
+def test_evaluate_has_a_table_by_language_where_there_are_several(tmp_path: Path) -> None:
+    prompts = [Prompt(id=tag, prompt="?", language=tag) for tag in ("en", "pt-BR")]
+    answer = {"response": "Sim. X.", "judge": JudgeInfo(name="j")}
+    spans = [Sentence(start=0, end=4, label=RIGHT), Sentence(start=5, end=7, label=WRONG)]
+    records = [Annotation(id=p.id, prompt_id=p.id, sentences=spans[: i + 1], **answer) for i, p in enumerate(prompts)]
+    write_records(tmp_path / "prompts.jsonl", prompts)
+    write_records(tmp_path / "a.jsonl", records)
+    files = {"annotations": tmp_path / "a.jsonl", "prompts": tmp_path / "prompts.jsonl"}
+    found = evaluate_files(EvaluateSettings(**files))
+    table = next(table for table in found.tables() if table.title == "a.jsonl: sentences by language")
+    assert table.rows == [
+        ("en", "1", "1", "0", "0", "0", "1.000", "1.000"),
+        ("pt-BR", "1", "1", "1", "0", "0", "0.500", "0.500"),
+    ]
+    found.write_json(tmp_path / "figures.json")
+    assert json.loads((tmp_path / "figures.json").read_text())["languages"][0]["pt-BR"]["wrong"] == 1

@@ -22,6 +22,7 @@ from maskdpo.hub.header import CARD, Header, entry, listed, set_value
 from maskdpo.redact import line_without_paths, without_paths
 from maskdpo.run_record import sha256_of
 from maskdpo.schemas import JudgeInfo, Label, Status
+from maskdpo.schemas.language import primary
 
 BEGIN = "<!-- maskdpo: generated from here; edits up to the end mark are lost -->"
 END = "<!-- maskdpo: end of the generated part; what stands before and after is kept -->"
@@ -53,7 +54,7 @@ def build_card(
         people: how far people agree.
     """
     head, body = split_card(before)
-    languages = sorted(contents.figures.languages)
+    languages = sorted({*map(primary, contents.figures.languages)})
     made = {
         "license": license,
         **({"language": _joined(head, "language", languages)} if languages else {}),
