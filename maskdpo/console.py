@@ -25,8 +25,8 @@ from rich.text import Text
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 err = Console(stderr=True, highlight=False)
 
-PLAIN_INTERVAL_S = 30.0
-"""Seconds between plain lines of progress, where no terminal can show a bar."""
+FIRST_LINE_S, PLAIN_INTERVAL_S = 4.0, 30.0
+"""Seconds to the first plain line of progress, and between lines, where no terminal can show a bar."""
 
 
 _flags: dict[str, str] = {}
@@ -145,5 +145,7 @@ def progress(title: str, total: int | None, unit: str, done: int = 0) -> Iterato
 
 
 def _say_repeatedly(bar: ProgressBar, over: Event) -> None:
-    while not over.wait(PLAIN_INTERVAL_S):
+    wait = min(FIRST_LINE_S, PLAIN_INTERVAL_S)
+    while not over.wait(wait):
         say(bar.line())
+        wait = PLAIN_INTERVAL_S

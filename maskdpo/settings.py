@@ -11,6 +11,7 @@ From the model of a command follow its options on the command line, the keys of 
 import difflib
 import json
 import shlex
+import signal
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticUndefined
 
-from maskdpo.errors import InputError, UserError
+from maskdpo.errors import InputError, Interrupted, UserError
 from maskdpo.io import with_config
 from maskdpo.io.yaml_file import read_yaml
 
@@ -309,6 +310,19 @@ def named(values: Mapping[Any, Any], file: Path | None, section: str = "") -> di
             raise InputError("is there twice, with - and with _", path=file, field=where.replace("_", "-"))
         found[name] = value
     return found
+
+
+def interrupted(settings: Settings) -> Interrupted:
+    """What Ctrl-C leaves behind, and how to go on."""
+    out = getattr(settings, "out", None)
+    if "restart" not in type(settings).model_fields or not isinstance(out, Path) or not out.exists():
+        kept = "nothing was written"
+    elif out.is_dir():
+        kept = f"the steps up to the last checkpoint are kept in {out}"
+    else:
+        with out.open("rb") as file:
+            kept = f"{sum(1 for _ in file):,} records are kept in {out}"
+    return Interrupted(f"interrupted; {kept}. Repeat the same command to go on", signal.SIGINT)
 
 
 # --- from settings to command lines --------------------------------------------------------------------

@@ -16,7 +16,7 @@ from conftest import WriteJsonl
 from maskdpo.commands import COMMANDS
 from maskdpo.commands.pipeline import run as run_command
 from maskdpo.commands.signature import register
-from maskdpo.errors import UserError
+from maskdpo.errors import Interrupted, UserError
 from maskdpo.identity import fingerprint
 from maskdpo.pipeline.execute import plan, run_stages
 from maskdpo.pipeline.settings import RunSettings
@@ -326,9 +326,10 @@ def test_what_was_interrupted_goes_on(world: World, monkeypatch: pytest.MonkeyPa
         raise KeyboardInterrupt
 
     del world.spec["heldout"]
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(Interrupted, match=r"^train: interrupted; ") as stop:
         patched.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", interrupt)
         world.run()
+    assert stop.value.exit_code == 130
     assert world.plan()["train"] == ("continue", "interrupted")
     responses = (world.out / "responses.jsonl").read_text().splitlines(keepends=True)
     (world.out / "responses.jsonl").write_text("".join(responses[:-2]))  # the end got lost

@@ -23,6 +23,7 @@ from maskdpo.settings import (
     Settings,
     command_line,
     command_words,
+    interrupted,
     load_settings,
     settings_model,
     settings_of,
@@ -175,7 +176,20 @@ def test_an_interrupted_command_says_how_to_go_on() -> None:
     register(app, "cut", stop)
     result = CliRunner().invoke(app, ["f", "--out", "o"])
     assert isinstance(result.exception, Interrupted)
-    assert (str(result.exception), result.exception.exit_code) == ("interrupted; repeat the same command to go on", 130)
+    said = "interrupted; nothing was written. Repeat the same command to go on"
+    assert (str(result.exception), result.exception.exit_code) == (said, 130)
+
+
+def test_an_interrupted_command_says_what_it_keeps(tmp_path: Path) -> None:
+    class Grow(Settings):
+        out: Path
+        restart: bool = False
+
+    file = tmp_path / "rows.jsonl"
+    assert "; nothing was written." in str(interrupted(Grow(out=file)))
+    file.write_text("{}\n{}\n")
+    assert f"; 2 records are kept in {file}." in str(interrupted(Grow(out=file)))
+    assert f"; the steps up to the last checkpoint are kept in {tmp_path}." in str(interrupted(Grow(out=tmp_path)))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

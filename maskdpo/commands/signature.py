@@ -1,7 +1,6 @@
 """Typer reads the options of a command from its signature: here a settings model becomes that signature."""
 
 import inspect
-import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,8 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from maskdpo import console
-from maskdpo.errors import Interrupted, UserError
-from maskdpo.settings import MissingSetting, SettingInfo, load_settings, settings_model, settings_of
+from maskdpo.errors import UserError
+from maskdpo.settings import MissingSetting, SettingInfo, interrupted, load_settings, settings_model, settings_of
 
 ConfigFile = Annotated[
     Path | None,
@@ -38,7 +37,7 @@ def register(app: typer.Typer, name: str, command: Callable[[Any], None]) -> Non
         try:
             command(loaded)
         except KeyboardInterrupt:  # Typer would end without a word
-            raise Interrupted("interrupted; repeat the same command to go on", signal.SIGINT) from None
+            raise interrupted(loaded) from None
 
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, annotation=ConfigFile, default=None)

@@ -1,6 +1,7 @@
 """``maskdpo train`` and ``inspect``."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from maskdpo.settings import command_words
 from maskdpo.train.settings import InspectSettings, TrainSettings
 
 if TYPE_CHECKING:
+    from maskdpo.schemas.training import StepStats
     from maskdpo.train.run.dry_run import Plan
     from maskdpo.train.run.train import TrainResult
 
@@ -17,7 +19,9 @@ SHOWN = (
     "loss", "margin", "accuracy", "reward_chosen", "reward_rejected", "reward_masked_chosen", "reward_masked_rejected",
     "nll_chosen", "kept_chosen", "kept_rejected", "grad_norm", "peak_share",
 )  # fmt: skip
-"""Figures of the first and the last step; metrics.jsonl has all of all steps."""
+"""Figures of the first and the last steps; metrics.jsonl has all of all steps."""
+LONGEST_STRETCH = 50
+"""The most steps of which the table shows the means."""
 
 
 def train(settings: TrainSettings) -> None:
@@ -69,10 +73,13 @@ def _show_plan(plan: "Plan", pairs: Path) -> None:
 
 
 def _show(result: "TrainResult", out: Path) -> None:
-    """Tables of the first and the last step, and of the whole run."""
-    first, last = result.steps[0], result.steps[-1]
-    rows = [(name, getattr(first, name), getattr(last, name)) for name in SHOWN]
-    console.table(f"train -> {out}", ("", f"step {first.step}", f"step {last.step}"), rows)
+    """Tables of the first and the last steps, and of the whole run."""
+    last = result.steps[-1]
+    stretch = min(LONGEST_STRETCH, max(1, len(result.steps) // 5))  # one step may be of one pair
+    ends = result.steps[:stretch], result.steps[-stretch:]
+    rows = [(name, *(_mean(steps, name) for steps in ends)) for name in SHOWN]
+    names = [_steps(steps[0].step, steps[-1].step) for steps in ends]
+    console.table(f"train -> {out}", ("", *names), rows, ["means over the steps"] if stretch > 1 else ())
     seconds = sum(stats.seconds for stats in result.steps)
     summary: list[tuple[str, object]] = [("pairs", result.pairs)]
     summary += [(f"dropped: {reason.value}", number) for reason, number in result.dropped.most_common()]
@@ -84,6 +91,16 @@ def _show(result: "TrainResult", out: Path) -> None:
         ("layout", result.layout),
     ]
     console.table("", ("", "value"), summary)
+
+
+def _mean(steps: Sequence["StepStats"], name: str) -> float | None:
+    """The mean of a figure over the steps at which it was computed."""
+    found = [value for step in steps if (value := getattr(step, name)) is not None]
+    return sum(found) / len(found) if found else None
+
+
+def _steps(first: int, last: int) -> str:
+    return f"step {first}" if first == last else f"steps {first}-{last}"
 
 
 def _ends(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -71,6 +71,13 @@ def build_pairs(
                 stats.add_topic(split, len(kept))
                 bar.advance(len(kept))
         _refuse_too_few(stats, files)
+        if options.test_size and not stats.pairs["test"]:
+            topics = sum(stats.topics.values())
+            warn(
+                f"no topic is held out: of {topics} topics, each drawn with the probability `test_size` "
+                f"{options.test_size:g}, none was drawn. Raise it, change `seed`, or bring more "
+                "topics to have pairs to test on"
+            )
         if stats.fragments_judged:
             warn(
                 f"{', '.join(map(str, files))}: in {stats.fragments_judged:,} answers the torn sentence at a cut-off "

@@ -1,15 +1,17 @@
 """Run what has to run, stage after stage, in this process."""
 
 import gc
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 
 from maskdpo.console import say
-from maskdpo.errors import InputError, UserError
+from maskdpo.errors import InputError, Interrupted, UserError
 from maskdpo.io import is_on_hub, record_type
 from maskdpo.pipeline.spec import Stage
 from maskdpo.pipeline.state import State, state_of
 from maskdpo.run_record import OtherSettings, invoked_as, meta_file, note_arguments
+from maskdpo.settings import interrupted
 
 INPUTS = frozenset({"prompts", "responses", "annotations", "pairs", "compare", "gold", "compare_gold", "eval"})
 """Options that name a file of records."""
@@ -105,6 +107,11 @@ def _run(stage: Stage, state: State) -> None:
                 raise UserError(f"{stage.name}: {error}. In a pipeline: `start` {stage.name}") from None
             say(f"{stage.name}: these options decide the result; the earlier output is set aside")
             _call(stage, restart=True)
+        except KeyboardInterrupt:
+            stopped = interrupted(stage.settings)
+            raise Interrupted(f"{stage.name}: {stopped}", signal.SIGINT) from None
+        except Interrupted as error:
+            raise Interrupted(f"{stage.name}: {error}", error.exit_code - 128) from None
         except UserError as error:
             raise UserError(f"{stage.name}: {error}") from None
     if stage.out is not None:

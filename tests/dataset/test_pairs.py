@@ -376,6 +376,15 @@ def test_the_answers_to_a_prompt_may_be_in_several_files(files: Files, jsonl: An
         build_pairs(prompts, [one, other, again], files.out)
 
 
+def test_a_split_that_holds_out_nothing_is_said(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [answer("a", "rr"), answer("b", "ww")]
+    said = "no topic is held out: of 1 topics, each drawn with the probability `test_size` 0.01, none was drawn."
+    files.ids(rows, test_size=0.01)
+    assert said in capsys.readouterr().err
+    files.ids(rows, test_size=0)
+    assert "held out" not in capsys.readouterr().err
+
+
 def test_a_first_try_takes_the_first_answers(files: Files) -> None:
     rows = [answer("a", "rr"), answer("b", "ww"), answer("c", "rw")]
     assert len(files.ids(rows, strategy="all")) == 3
