@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from maskdpo.schemas import Queue
 from maskdpo.settings import INPUT, AnnotationsFile, Option, Settings, records
@@ -19,7 +19,11 @@ class ReviewSettings(Settings):
         Path, records("prompts"), Option(f"Prompt records, for questions and references: {INPUT}.", metavar="PROMPTS")
     ]
     out: Annotated[Path, Option("Decision records, appended one by one; reviewers may share the file.")]
-    reviewer: Annotated[str, Field(min_length=1, max_length=100), Option("Your name, as the decisions have it.")]
+    reviewer: Annotated[
+        str,
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
+        Option("Your name, as the decisions have it."),
+    ]
     queue: Annotated[
         Queue,
         Option(

@@ -369,6 +369,30 @@ def test_kill_9_in_the_middle_and_going_on(browser: Browser, tmp_path: Path) -> 
     assert [one.label for one in counting(out)] == [RIGHT, WRONG, OPEN, NONE, WRONG]
 
 
+def test_beyond_what_was_loaded_the_page_waits_for_the_server_and_goes_on(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "d.jsonl"
+    command = [*write_world(tmp_path, answers=30, sentences=1), "--out", out, "--reviewer", "anna"]
+    with serving(*command) as server:
+        browser.open(server.url)
+        browser.press("1")
+        all_saved(browser)
+        server.kill()
+        for _ in range(20):
+            browser.press("4")
+        browser.until(lambda: "The next sentence cannot be loaded yet" in browser.text("#told"))
+        decided = int(count(browser).split()[0])
+        assert 8 <= decided < 21, "what was loaded ahead could be decided"
+    with serving(*command) as server:
+        token = "localStorage.setItem('maskdpo-review-token', arguments[0])"
+        browser.js(token, server.token)  # as the tab does that the command opens
+        all_saved(browser)
+        browser.until(lambda: not browser.text("#told"))
+        browser.press("2")
+        all_saved(browser)
+    browser.complaints()
+    assert [one.label for one in counting(out)] == [RIGHT, *[NONE] * (decided - 1), WRONG]
+
+
 def test_a_page_without_the_token_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
     with serving(*write_world(tmp_path), "--out", tmp_path / "d.jsonl", "--reviewer", "anna") as server:
         browser.driver.get(server.address)

@@ -1,4 +1,5 @@
 /* ---- drawing all, keys, and the start ---- */
+let again = 0; // the next try to load a sentence
 function draw() {
   if (!queue.run) return;
   if (!isOpen(at)) at = Math.max(0, openFrom(at));
@@ -9,7 +10,18 @@ function draw() {
   if (!place) return drawDone();
   const { a, item, b, e } = place;
   if (!answers.has(a)) {
-    load(a).then(draw, (error) => tell(`The sentence cannot be loaded: ${error.message}`));
+    clearTimeout(again);
+    const cannot = "The next sentence cannot be loaded yet";
+    load(a).then(
+      () => {
+        if ($("told").textContent.startsWith(cannot)) tell("");
+        draw();
+      },
+      (error) => {
+        tell(`${cannot}: ${error.status ? error.message : "the server does not answer"}.`);
+        again = setTimeout(draw, 1500);
+      },
+    );
     return;
   }
   const key = `${item}:${b}:${e}`;
