@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from maskdpo.console import progress
 from maskdpo.errors import UserError
 from maskdpo.ground.retriever import Found
-from maskdpo.ground.store import PassageStore
-from maskdpo.text.lookup import bm25s, terms
+from maskdpo.ground.store import Passage, PassageStore
+from maskdpo.text.lookup import TERMS, bm25s, terms
 
 INDEX = "1"
-"""Changes with what ``terms`` finds or an index holds."""
+"""Changes with what an index holds."""
+HEAVIEST = 8
+"""Words of a query that make up the scale of scores: no passage is expected to have all words of a long one."""
 _TERMS = "terms.tmp"
 _ASKING = """biography briefly can could describe detail detailed discuss essay explain give how i know let list me
 mention my our outline overview paragraph please provide say short show something summarise summarize summary tell us
@@ -30,26 +32,26 @@ class BM25Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    least: Annotated[float, Field(ge=0, lt=1)] = 0.08
+    least: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """A passage with a smaller score does not bear on the query. The score of a passage is its BM25 score as a share of
-    the largest one that any text could have for the query, so a query with many words that the corpus does not know
-    has small scores."""
+    what the eight heaviest words of the query weigh, so a query about something that the corpus does not know has small
+    scores: words that are not in the corpus are the heaviest."""
 
 
 class BM25:
-    """BM25 over the terms of ``text.lookup``, of the passage and of the title of its document."""
+    """BM25 over the terms of passages and of the titles of their documents."""
 
     def __init__(self, options: BM25Options) -> None:
         self._least = options.least
         self._index: Any = None
-        self.version = f"bm25-{INDEX}, bm25s {version('bm25s')}"
+        self.version = f"bm25-{INDEX}, terms {TERMS}, bm25s {version('bm25s')}"
 
     def build(self, passages: PassageStore, folder: Path) -> None:
         vocabulary: dict[str, int] = {}
         ends = array("q", [0])
         with (folder / _TERMS).open("wb") as file, progress("ground: indexing", len(passages), "passages") as bar:
             for passage in passages:
-                ids = array("i", [vocabulary.setdefault(term, len(vocabulary)) for term in terms(passage.titled)])
+                ids = array("i", [vocabulary.setdefault(term, len(vocabulary)) for term in terms(_looked_up(passage))])
                 file.write(ids.tobytes())
                 ends.append(ends[-1] + len(ids))
                 if len(ends) % 1000 == 0:
@@ -79,7 +81,8 @@ class BM25:
         ids = self._index.get_tokens_ids(asked)
         if not ids:
             return []
-        largest = float(self._idf[ids].sum()) + (len(asked) - len(ids)) * self._idf_of_unknown
+        weights = [self._idf_of_unknown] * (len(asked) - len(ids)) + sorted(self._idf[ids].tolist(), reverse=True)
+        largest = sum(weights[:HEAVIEST])
         scores = self._index.get_scores_from_ids(ids)
         found = np.flatnonzero(scores >= max(self._least * largest, 1e-6))
         if len(found) > most:
@@ -99,6 +102,12 @@ class _Rows:
 
     def __iter__(self) -> Iterator[list[int]]:
         return (self._flat[self._ends[i] : self._ends[i + 1]].tolist() for i in range(len(self)))
+
+
+def _looked_up(passage: Passage) -> str:
+    """A passage with the title of its document twice, so that the article about a thing is found before those that
+    mention it."""
+    return f"{passage.title}\n{passage.titled}" if passage.title else passage.text
 
 
 def _idf(passages_with_term: Any, passages: int) -> Any:

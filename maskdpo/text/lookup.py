@@ -23,6 +23,10 @@ _STOP_WORDS = frozenset([*_ENGLISH.split(), *"的了是在和与也为于"])
 _SHORT = 32  # characters up to which words are remembered; sentences without spaces are longer
 
 
+TERMS = "1"
+"""Changes with what ``terms`` finds: indexes on disk are made of that."""
+
+
 def terms(text: str) -> list[str]:
     """The terms of a text, in their order: stems, numbers, Chinese characters and pairs of them; no stop words."""
     words = text.split()  # no term reaches across white space
