@@ -124,6 +124,7 @@ def sample_responses(
     name = model if isinstance(model, str) else model.model
     given = {"prompts": "-", "out": "-", "model": name, **settings}
     loaded = load_settings(SampleSettings, given)
+    _no_dry_run(loaded.dry_run, "sample")
     backend = make(name, loaded) if isinstance(model, str) else model
     if out is None:
         asked = islice(_records(prompts, Prompt), loaded.limit)
@@ -240,6 +241,7 @@ def annotate_responses(
     with as_file(responses, Response, name="responses") as read:  # a splitter may learn from them
         given = {"prompts": "-", "responses": read, "out": out or "-", **names, **settings}
         loaded = load_settings(AnnotateSettings, given)
+        _no_dry_run(loaded.dry_run, "annotate")
         made = loaded.make_judge() if isinstance(judge, str) else judge
         cut = loaded.make_splitter() if isinstance(splitter, str) else splitter
     rule = read_rule(loaded.calibration, loaded.min_confidence)
@@ -605,3 +607,8 @@ def push_dataset(
 
 def _records(given: File | Iterable[R], kind: type[R]) -> Iterable[R]:
     return read_records(given, kind) if isinstance(given, str | Path) else checked(given, kind)
+
+
+def _no_dry_run(wanted: bool, command: str) -> None:
+    if wanted:
+        raise UserError(f"`dry_run` is for the command `maskdpo {command}`")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from maskdpo.backends.base import Backend, Reply, Request, Sampling, told
+from maskdpo.backends.forecast import Forecast, drawn, forecast
 from maskdpo.backends.price import account
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.console import progress, warn
@@ -21,7 +22,7 @@ from maskdpo.io.append import sole_writer
 from maskdpo.prompt_date import fix_date
 from maskdpo.run_record import Run, meta_file, recorded_option, set_aside
 from maskdpo.schemas import Message, Prompt, Response
-from maskdpo.settings import Limit, Model, Option, PromptsFile, Restart, Seed
+from maskdpo.settings import DryRun, Limit, Model, Option, PromptsFile, Restart, Seed
 
 
 class SampleSettings(BackendSettings):
@@ -42,6 +43,7 @@ class SampleSettings(BackendSettings):
         Option(r"A text that ends an answer; repeat the option for more. \n is a newline.", metavar="TEXT"),
     ] = ()
     limit: Limit = None
+    dry_run: DryRun = False
     raw: Annotated[
         bool, Option("Send prompts as they are, without a chat template (base models, few-shot prompts).")
     ] = False
@@ -160,6 +162,14 @@ def stream_responses(
         responses = _responses(str(reply.key), reply, backend, sampling, raw)
         _count(SampleStats(), str(reply.key), reply, responses, set())
         yield from responses
+
+
+def forecast_sample(settings: SampleSettings, backend: Backend) -> Forecast:
+    """What ``sample`` would take for its whole input, whatever its output holds already. No model is asked."""
+    prompts = [item.record for item in _checked(settings.prompts, settings.raw, settings.limit)]
+    part, how = drawn(prompts), settings.sampling()
+    requests = (Request(p.id, _to_send(p, settings.raw), sampling=how) for p in part)
+    return forecast(requests, backend, settings, records=len(prompts), counted=len(part))
 
 
 def _options(backend: Backend, sampling: Sampling, raw: bool) -> dict[str, Any]:

@@ -174,6 +174,10 @@ Restart = Annotated[bool, Option("Set an earlier output aside (.bak) and begin a
 Seed = Annotated[
     int, Field(ge=0), Option("The same seed gives the same draws (rounding may differ with the size of the batch).")
 ]
+DryRun = Annotated[
+    bool,
+    Option("Only forecast calls, tokens and cost from a part of the input: no model is asked, nothing is written."),
+]
 Limit = Annotated[
     int | None,
     Field(ge=1),

@@ -18,6 +18,7 @@ from maskdpo.registry import named_in
 from maskdpo.schemas import Response
 from maskdpo.settings import (
     AnnotationsFile,
+    DryRun,
     KeyValues,
     Limit,
     Option,
@@ -156,6 +157,7 @@ class AnnotateSettings(JudgeSettings):
         bool, Option("Ask again for the sentences that have no verdict, and for these sentences only.")
     ] = False
     limit: Limit = None
+    dry_run: DryRun = False
     summary: SummaryFile = None
     restart: Restart = False
 

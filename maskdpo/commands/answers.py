@@ -1,5 +1,6 @@
 """``maskdpo sample`` and ``annotate``."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ NEARLY_ALL = 0.9
 
 if TYPE_CHECKING:
     from maskdpo.annotate.stats import AnnotateStats, SentenceCounts
+    from maskdpo.backends.forecast import Forecast
     from maskdpo.verdicts.decision import Rule
 
 
@@ -26,6 +28,11 @@ def sample(settings: SampleSettings) -> None:
     from maskdpo.sample import sample as run
 
     backend = make_backend(settings.model, settings)
+    if settings.dry_run:
+        from maskdpo.sample import forecast_sample
+
+        _show_forecast("sample", "prompts", forecast_sample(settings, backend), remote=settings.backend == "openai")
+        return
     stats = run(
         settings.prompts,
         settings.out,
@@ -68,6 +75,11 @@ def annotate(settings: AnnotateSettings) -> None:
     from maskdpo.annotate.deciding import read_rule
     from maskdpo.annotate.labelling import annotate as run
 
+    if settings.dry_run:
+        from maskdpo.annotate.forecast import forecast_annotate
+
+        _show_forecast("annotate", "answers", forecast_annotate(settings), remote=settings.backend == "openai")
+        return
     rule = read_rule(settings.calibration, settings.min_confidence)
     judge = settings.make_judge()
     stats = run(
@@ -141,6 +153,30 @@ def warn_of_labels(file: "SentenceCounts", rule: "Rule") -> None:
             "little about the answers. Label some sentences yourself and run `maskdpo calibrate`, or take another "
             "`protocol` or a stronger judge (docs/calibrate.md)"
         )
+
+
+def _show_forecast(command: str, records: str, made: "Forecast", *, remote: bool) -> None:
+    from maskdpo.backends.price import dollars
+
+    unknown = "unknown"
+    time = unknown if made.seconds is None else timedelta(seconds=round(made.seconds))
+    rows: list[tuple[str, object]] = [
+        (records, made.records),
+        ("of them counted", made.counted),
+        ("calls", made.calls),
+        ("prompt tokens", made.prompt_tokens),
+        ("tokens generated, at most", made.completion_tokens),
+    ]
+    notes = [f"tokens of prompts are counted by {made.counted_by}"]
+    if remote:
+        rows += [
+            ("cost of the prompts", unknown if made.prompt_cost is None else dollars(made.prompt_cost)),
+            ("cost, at most", unknown if made.cost is None else dollars(made.cost)),
+            ("time at the given rates, at most", time),
+        ]
+        notes += [] if made.cost is not None else ["no price is known: give `price` for the cost"]
+    notes += [] if made.seconds is not None else ["the time depends on the speed of the model, which is not known"]
+    console.table(f"{command} (dry run)", ("", "forecast"), rows, notes)
 
 
 def _cost_rows(name: str, cost: float | None, out: Path) -> list[tuple[str, object]]:

@@ -122,6 +122,14 @@ class LLMJudge:
             if not continued:  # else the last replies have led to further turns
                 return
 
+    def requests(self, tasks: Iterable[Task]) -> Iterator[Request]:
+        """What ``judge`` would ask if every conversation took all of its turns, for a forecast: replies are empty."""
+        for conversation in self._new_conversations(tasks, PendingTasks()):
+            yield self._request(conversation)
+            while self._protocol.passages is None and conversation.turn + 1 < len(self._protocol.turns):
+                self._next_turn(conversation, "")
+                yield self._request(conversation)
+
     def _new_conversations(self, tasks: Iterable[Task], pending: PendingTasks) -> Iterator[_Conversation]:
         """A conversation for every question that has not been asked yet; a question that does not fit fails here."""
         for task in tasks:
@@ -205,13 +213,17 @@ class LLMJudge:
             conversation.evidence = first.text.strip()
         if turn.reply == "word":  # a free text that leads to the next turn leaves the probability as it is
             _note_scores(conversation, first)
+        self._next_turn(conversation, first.text)
+        return None
+
+    def _next_turn(self, conversation: _Conversation, reply: str) -> None:
+        template = self._protocol.turns[conversation.turn].template
         conversation.texts = conversation.texts | {
-            "replies": conversation.texts["replies"] | {turn.template: self._protocol.neutral(first.text)}
+            "replies": conversation.texts["replies"] | {template: self._protocol.neutral(reply)}
         }
         conversation.turn += 1
         question = self._protocol.question(conversation.language, conversation.turn, conversation.texts)
-        conversation.messages = [*conversation.messages, Message(role="assistant", content=first.text), question]
-        return None
+        conversation.messages = [*conversation.messages, Message(role="assistant", content=reply), question]
 
     def _of_sentences(self, parts: Sequence[Part], found: list[Outcome]) -> list[Outcome]:
         """One outcome per sentence."""

@@ -1,0 +1,30 @@
+"""``maskdpo annotate --dry-run``: what judging the answers would take, without asking a model."""
+
+from maskdpo.annotate.judges.llm import LLMJudge
+from maskdpo.annotate.settings import AnnotateSettings
+from maskdpo.annotate.tasks import tasks_of
+from maskdpo.backends.forecast import Forecast, drawn, forecast
+from maskdpo.errors import UserError
+from maskdpo.io import read_answers, read_prompts
+from maskdpo.schemas import Response
+
+
+def forecast_annotate(settings: AnnotateSettings) -> Forecast:
+    """What ``annotate`` would take for its whole input, whatever its output holds already.
+
+    Every question is counted with all its turns, and without the replies of earlier turns.
+
+    Raises:
+        UserError: the judge is not ``llm``, so that nothing is known of what it asks.
+    """
+    judge, splitter = settings.make_judge(), settings.make_splitter()
+    if not isinstance(judge, LLMJudge):
+        raise UserError(f"`dry_run` forecasts the calls of `judge` llm, and {settings.judge} tells of none")
+    prompts = read_prompts(settings.prompts)
+    total = sum(1 for _ in read_answers(settings.responses, Response, prompts, settings.limit))
+    wanted = set(drawn(range(total)))
+    answers = read_answers(settings.responses, Response, prompts, settings.limit)
+    part = [answer for i, answer in enumerate(answers) if i in wanted]
+    asked = [answer for answer in part if any(passage.strip() for passage in prompts[answer.prompt_id].passages)]
+    requests = judge.requests(tasks_of(asked, prompts, splitter))
+    return forecast(requests, judge.backend, settings, records=total, counted=len(part))
