@@ -185,8 +185,8 @@ def _loaded(text: str) -> Any:
         if "\\ud" in text or "\\uD" in text:
             whole = json.dumps(body, ensure_ascii=False).encode("utf-16", "surrogatepass")
             body = json.loads(whole.decode("utf-16", "replace"))
-    except (ValueError, RecursionError) as error:
-        raise UnreadableAnswer(f"the answer is no completion: {error}: {text[:120]!r}") from None
+    except (ValueError, RecursionError):
+        raise UnreadableAnswer(f"the answer is no completion: it is not JSON: {text[:120]!r}") from None
     return body
 
 

@@ -44,7 +44,7 @@ TOO_LONG = re.compile(
     r"\b(input|prompt)s?`? (tokens?|token count|must have less)\b|context_size|context the overflows",
     re.I,
 )
-OF_OTHER_THINGS = frozenset({401, 402, 404, 408, 409, 413, 429})
+OF_OTHER_THINGS = frozenset({401, 402, 408, 409, 413, 429})
 """Statuses of errors that are not about a field."""
 REFUSAL_CODES = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
 REFUSAL = re.compile(r"flagged|moderation|content[ _-](filter|policy|management)|safety system", re.I)

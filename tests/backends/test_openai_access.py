@@ -17,11 +17,11 @@ from maskdpo.backends.openai_access import read_address
 from maskdpo.backends.openai_backend import OpenAIBackend
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.errors import UserError
-from maskdpo.io import write_records
+from maskdpo.io import read_records, write_records
 from maskdpo.redact import line_without_secrets
-from maskdpo.schemas import Message, Prompt
+from maskdpo.schemas import Message, Prompt, Response
 from maskdpo.settings import command_line
-from tests.backends.fault_server import Answer, FaultServer, chat, problem, running
+from tests.backends.fault_server import Answer, Asked, FaultServer, chat, problem, running
 
 SECRET = "header-secret-0123456789"
 read_certificates = functools.cache(ssl.create_default_context)
@@ -153,3 +153,17 @@ def test_the_record_of_a_run_knows_extra_fields_and_no_headers(
     assert sample("--extra", 'provider={"sort": "price"}') == 0  # other headers are no other run
     assert sample("--extra", "provider=none") == 2
     assert "an earlier run with other settings" in capsys.readouterr().err
+
+
+def test_responses_say_what_was_sent_and_not_what_was_wished(server: FaultServer, tmp_path: Path) -> None:
+    def script(asked: Asked) -> Answer:
+        if "temperature" in asked.body:
+            return problem(400, "`temperature` is deprecated for this model.")
+        return Answer(chat(*["In France."] * asked.body["n"]))
+
+    server.script = script
+    write_records(tmp_path / "p.jsonl", [Prompt(id="a", prompt="Where is Paris?")])
+    words = ["sample", tmp_path / "p.jsonl", "--out", tmp_path / "r.jsonl", "--n", 2, "--model", "m", "--top-p", 0.9]
+    assert exit_code(*words, "--backend", "openai", "--api-base", server.url, "--temperature", 0.4) == 0
+    expected = {"temperature": None, "top_p": 0.9, "max_tokens": 256, "raw": False}
+    assert [response.sampling for response in read_records(tmp_path / "r.jsonl", Response)] == [expected] * 2

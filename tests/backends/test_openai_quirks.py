@@ -301,6 +301,7 @@ def test_a_top_p_of_1_and_an_n_of_1_are_not_sent(server: FaultServer) -> None:
     [
         ("response_format", problem(500, 'response_format type must be "text", but got: json_schema', code=500)),
         ("response_format", problem(502, "upstream said 400: structured outputs are not supported")),
+        ("logprobs", problem(404, "No endpoints found that support logprobs")),
         ("logprobs", problem(500, "KeyError: 'output_logprobs'")),
         ("seed", problem(400, 'AnthropicException - {"error":{"message":"seed: Extra inputs are not permitted"}}')),
         ("seed", Answer([{"error": {"code": 400, "message": 'Unknown name "seed": Cannot find field.'}}], 400)),
