@@ -63,6 +63,8 @@ class Calibrated:
     calibration: Calibration
     gold_sentences: int
     """With and without scores."""
+    chosen: int
+    """Of them those that fit the calibration and are in no figure: others were drawn at random, these were chosen."""
 
 
 def calibrate(settings: CalibrateSettings) -> Calibrated:
@@ -110,7 +112,7 @@ def calibrate(settings: CalibrateSettings) -> Calibrated:
     run.finish({"gold_sentences": len(found.all), "with_scores": len(scored), "hash": calibration.hash})
     for warning in doubts(calibration, scored):
         warn(warning)
-    return Calibrated(calibration, len(found.all))
+    return Calibrated(calibration, len(found.all), sum(case.weight is None for case in found.all))
 
 
 def cross_validated(cases: Sequence[Case], aim: Aim, *, abstain: float, votes: int, seed: int) -> list[Given]:
@@ -164,24 +166,25 @@ def _examples(cases: Sequence[Case]) -> list[Example]:
 
 
 def held(cases: Sequence[Case], given: Sequence[Given]) -> Held:
-    """The figures of labels and probabilities against gold, with intervals over topics."""
-    figures = _label_figures(cases, given)
+    """The figures of labels and probabilities against gold, with intervals over topics, of all cases that count."""
+    counted = [(case, one) for case, one in zip(cases, given, strict=True) if case.weight is not None]
+    figures = _label_figures(counted)
     either = [
-        (one.right, group_of(case.gold) == "right", case.topic)
-        for case, one in zip(cases, given, strict=True)
+        (one.right, group_of(case.gold) == "right", case.topic, case.weight)
+        for case, one in counted
         if one.right is not None and group_of(case.gold) in BOTH
     ]
     if not either:
         return Held(figures={name: _figure(value) for name, value in figures.items()}, reliability=[])
-    probability, right, topics = (list(column) for column in zip(*either, strict=True))
-    arrays = np.array(probability), np.array(right), topics
+    probability, right, topics, weights = (list(column) for column in zip(*either, strict=True))
+    arrays = np.array(probability), np.array(right), topics, np.array(weights)
     figures |= probability_figures(*arrays)
     bins = [ReliabilityBin(probability=p, share=_figure(s), sentences=n) for p, s, n in reliability(*arrays)]
     return Held(figures={name: _figure(value) for name, value in figures.items()}, reliability=bins)
 
 
-def _label_figures(cases: Sequence[Case], given: Sequence[Given]) -> dict[str, Estimate]:
-    rows = ((c.topic, group_of(c.gold), group_of(one.label)) for c, one in zip(cases, given, strict=True))
+def _label_figures(cases: Sequence[tuple[Case, Given]]) -> dict[str, Estimate]:
+    rows = ((c.topic, str(group_of(c.gold)), str(group_of(one.label)), c.weight or 0.0) for c, one in cases)
     tables = confusion.by_topic(rows, CLASSES, (*CLASSES, "not_judged"))
     bounds = {"kappa": BELOW_ONE}
     return {name: over_topics(figure, tables, bounds.get(name, SHARE)) for name, figure in LABEL_FIGURES.items()}

@@ -10,7 +10,7 @@ from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_answers, read_prompts, read_records
 from maskdpo.schemas import FAILED, NOT_ASKED, Annotation, JudgeInfo, Label, Prompt, Scores, group_of
 from maskdpo.verdicts.decision import own_verdict, scoring_judge
-from maskdpo.verdicts.gold import Match, check_gold, matches
+from maskdpo.verdicts.gold import Match, check_gold, describing, matches
 
 BOTH = ("right", "wrong")
 
@@ -23,6 +23,8 @@ class Case(NamedTuple):
     label: Label | None
     """The judge's own; None: not judged."""
     scores: Scores | None
+    weight: float | None = 1.0
+    """How much the sentence counts in figures; None: not at all, as it was chosen where others were drawn at random."""
 
 
 class Cases(NamedTuple):
@@ -63,7 +65,8 @@ def read_cases(settings: CalibrateSettings) -> Cases:
             f"{labelled - len(found):,} of {labelled:,} gold sentences are not used: {settings.annotations} has no "
             "answer of their id and text"
         )
-    cases = Cases(judge, [_case(match, judge) for match in found])
+    counted = set(map(id, describing(found)))
+    cases = Cases(judge, [_case(match, judge, match.weight if id(match) in counted else None) for match in found])
     _refuse_too_little(cases, settings)
     return cases
 
@@ -87,12 +90,12 @@ def _of_one_judge(file: Path, prompts: dict[str, Prompt] | None, judges: list[Ju
         yield record
 
 
-def _case(match: Match, judge: JudgeInfo) -> Case:
+def _case(match: Match, judge: JudgeInfo, weight: float | None) -> Case:
     assert match.gold.label is not None
     sentence = match.sentence
     if sentence is None or sentence.status in FAILED | NOT_ASKED:
-        return Case(match.topic, match.gold.label, None, None)
-    return Case(match.topic, match.gold.label, own_verdict(sentence, judge)[0], sentence.scores)
+        return Case(match.topic, match.gold.label, None, None, weight)
+    return Case(match.topic, match.gold.label, own_verdict(sentence, judge)[0], sentence.scores, weight)
 
 
 def _refuse_too_little(cases: Cases, settings: CalibrateSettings) -> None:

@@ -28,6 +28,7 @@ def tables_of(result: Calibrated) -> Iterator[SummaryTable]:
     head = [
         ("gold sentences", f"{result.gold_sentences:,}", ""),
         ("of them with scores", f"{calibration.gold_sentences:,}", ""),
+        *([("of them chosen, so in no figure", f"{result.chosen:,}", "")] if result.chosen else []),
         ("topics", f"{calibration.gold_topics:,}", ""),
     ]
     rows = [(name, _shown(before, key), _shown(after, key)) for key, name in NAMES.items()]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import krippendorff
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,13 +18,13 @@ from maskdpo.schemas import Annotation, Label, group_of
 from maskdpo.verdicts import confusion
 from maskdpo.verdicts.confusion import Tables
 from maskdpo.verdicts.estimate import BELOW_ONE, SHARE, Estimate, over_topics
-from maskdpo.verdicts.gold import Match, matches
+from maskdpo.verdicts.gold import Drawn, Match, describing, matches
 
 CLASSES = ("right", "wrong", "no_fact")
 ANAH_LABELS = ("no_hallucination", "contradictory", "unverifiable", "no_fact")
 
-Pairs = list[tuple[str, str | None]]
-"""Per sentence the gold class and the judged class; None: not judged."""
+Pairs = list[tuple[str, str | None, float]]
+"""Per sentence the gold class, the judged class (None: not judged) and the weight."""
 
 
 class ClassFigures(NamedTuple):
@@ -86,18 +85,25 @@ class Agreement:
     """None where no sentence that is right or wrong in gold has ``scores``."""
     topics: int
     """With a gold sentence that was judged; the intervals are over these."""
+    chosen: int = 0
+    """Gold sentences that are left out: others were drawn at random, these were not."""
 
 
 def agreement(
     annotations: Iterable[Annotation],
     gold: Mapping[str, Annotation],
     topics: Mapping[str, str] | None = None,
+    drawn: Drawn = "recorded",
 ) -> Agreement | None:
     """Compare with gold labels by the id of the answer; sentences with other spans are matched by overlap.
+
+    Where gold sentences were drawn at random, only these count, each with 1 / the probability of its draw
+    (``verdicts.gold.describing``). Numbers of sentences are plain counts.
 
     Args:
         gold: by id.
         topics: by the id of a prompt; without one, the prompt is its own topic.
+        drawn: how the gold sentences were drawn.
 
     Returns:
         None where no gold sentence was judged.
@@ -105,110 +111,78 @@ def agreement(
     wanted = {name: answer for name, answer in gold.items() if any(s.label is not None for s in answer.sentences)}
     found = [annotation for annotation in annotations if annotation.id in wanted]
     annotated = {a.id for a in found if wanted[a.id].response == a.response}
-    matched = list(matches(found, wanted, topics))
     missing = [answer.model_copy(update={"sentences": []}) for name, answer in wanted.items() if name not in annotated]
-    by_topic = _by_topic([*matched, *matches(missing, wanted, topics)])
+    every = list(matches([*found, *missing], wanted, topics))
+    counted = describing(every, drawn)
+    by_topic = _by_topic(counted)
     three = _class_agreement([_by_class(labels) for labels in by_topic.values()], CLASSES)
     if three is None:
         return None
-    finer = any(g in (Label.CONTRADICTORY, Label.UNVERIFIABLE) for labels in by_topic.values() for g, _ in labels)
+    finer = any(g in (Label.CONTRADICTORY, Label.UNVERIFIABLE) for labels in by_topic.values() for g, _, _ in labels)
     four = _class_agreement([_by_label(labels) for labels in by_topic.values()], ANAH_LABELS) if finer else None
-    judged = sum(any(said is not None for _, said in labels) for labels in by_topic.values())
+    judged = sum(any(said is not None for _, said, _ in labels) for labels in by_topic.values())
     return Agreement(
         gold_answers=len(wanted),
         not_annotated=len(wanted) - len(annotated),
         other_text=len(found) - len(annotated),
         three=three,
         four=four,
-        probabilities=probabilities(matched),
+        probabilities=probabilities(counted),
         topics=judged,
+        chosen=len(every) - len(counted),
     )
 
 
-def _by_topic(matched: Iterable[Match]) -> dict[str, list[tuple[Label, Label | None]]]:
-    """The gold label and the judge's label of each sentence, by topic."""
-    labels: dict[str, list[tuple[Label, Label | None]]] = defaultdict(list)
-    for _, sentence, gold, topic in matched:
-        if gold.label is not None:
-            labels[topic].append((gold.label, sentence.label if sentence else None))
+Labels = tuple[Label, Label | None, float]
+"""The gold label, the judge's label and the weight of a sentence."""
+
+
+def _by_topic(matched: Iterable[Match]) -> dict[str, list[Labels]]:
+    labels: dict[str, list[Labels]] = defaultdict(list)
+    for one in matched:
+        if one.gold.label is not None:
+            labels[one.topic].append((one.gold.label, one.sentence.label if one.sentence else None, one.weight))
     return labels
 
 
-def _by_class(labels: Iterable[tuple[Label, Label | None]]) -> Pairs:
-    return [(group_of(gold), group_of(judged) if judged else None) for gold, judged in labels]
+def _by_class(labels: Iterable[Labels]) -> Pairs:
+    return [(group_of(gold), group_of(judged) if judged else None, weight) for gold, judged, weight in labels]
 
 
-def _by_label(labels: Iterable[tuple[Label, Label | None]]) -> Pairs:
-    return [(gold, judged if judged in ANAH_LABELS else None) for gold, judged in labels if gold in ANAH_LABELS]
+def _by_label(labels: Iterable[Labels]) -> Pairs:
+    return [(gold, said if said in ANAH_LABELS else None, w) for gold, said, w in labels if gold in ANAH_LABELS]
 
 
 def _class_agreement(topics: Sequence[Pairs], classes: tuple[str, ...]) -> ClassAgreement | None:
     """The agreement over ``classes``; None where nothing was judged."""
     from sklearn.metrics import precision_recall_fscore_support  # late: it takes two seconds
 
-    if not topics:
+    every = [pair for pairs in topics for pair in pairs]
+    judged = [(gold, said, weight) for gold, said, weight in every if said is not None]
+    if not judged:
         return None
-    tables = np.stack([_confusion(pairs, classes) for pairs in topics])
-    whole = tables.sum(0)
-    if not whole[:, :-1].any():
-        return None
-    truth, found = zip(*(pair for pairs in topics for pair in pairs), strict=True)
-    judged = [(t, f) for t, f in zip(truth, found, strict=True) if f is not None]
-    count = Counter(t for t, _ in judged)
-    majority = max(classes, key=lambda name: count[name])
-    scores = precision_recall_fscore_support(*zip(*judged, strict=True), labels=classes, zero_division=np.nan)
-    of_judge = tables[..., :-1].astype(np.float64)
-    of_judge = of_judge[of_judge.any((1, 2))]  # topics with a judged sentence
+    mean = sum(weight for *_, weight in judged) / len(judged)  # alpha counts labels: weights have the mean 1
+    rows = [(str(i), *pair[:2], pair[2] / mean) for i, pairs in enumerate(topics) for pair in pairs if pair[1]]
+    tables = confusion.by_topic(rows, classes, classes)
+    of_class = tables.sum((0, 2))
+    majority = classes[int(of_class.argmax())]
+    always = np.outer(of_class, [name == majority for name in classes])
+    truth, found, weights = zip(*judged, strict=True)
+    scores = precision_recall_fscore_support(truth, found, labels=classes, zero_division=np.nan, sample_weight=weights)
+    support = Counter(truth)
     return ClassAgreement(
         classes=classes,
-        figures={name: over_topics(figure, of_judge, BOUNDS[name]) for name, figure in FIGURES.items()},
+        figures={name: over_topics(figure, tables, BOUNDS[name]) for name, figure in FIGURES.items()},
         majority=majority,
-        baseline=library_figures([t for t, _ in judged], [majority] * len(judged), classes),
+        baseline={name: float(figure(always)) for name, figure in FIGURES.items()},
         per_class={
-            name: ClassFigures(float(p), float(r), float(f1), int(n))
-            for name, p, r, f1, n in zip(classes, *scores, strict=True)
+            name: ClassFigures(float(p), float(r), float(f1), support[name])
+            for name, p, r, f1, _ in zip(classes, *scores, strict=True)
         },
-        confusion=whole,
+        confusion=confusion.by_topic([("", gold, said, 1.0) for gold, said, _ in every], classes, (*classes, None))[
+            0
+        ].astype(np.int64),
     )
-
-
-def _confusion(pairs: Pairs, classes: tuple[str, ...]) -> NDArray[np.int64]:
-    """[gold, judged], with a last column for sentences that were not judged."""
-    count = Counter(pairs)
-    return np.array([[count[gold, judged] for judged in (*classes, None)] for gold in classes], dtype=np.int64)
-
-
-def library_figures(truth: Sequence[str], found: Sequence[str | None], classes: tuple[str, ...]) -> dict[str, float]:
-    """The figures of labels, computed by scikit-learn and krippendorff.
-
-    - accuracy: judged sentences with the gold class / judged sentences.
-    - kappa (Cohen 1960): (p - e) / (1 - e), where p is the accuracy and e = sum over classes of the share of the class
-      in gold times its share in the labels of the judge: the agreement of two raters who label at random with these
-      shares.
-    - alpha (Krippendorff; nominal): 1 - observed / expected disagreement, where both raters are drawn from one pool of
-      labels. The units are the gold sentences. A sentence that was not judged is missing data of the judge: one label
-      is no pair to compare, so the unit is left out of both disagreements, and its gold label out of the pool.
-      So missing verdicts neither lower nor raise alpha; the coverage shows them.
-    - balanced_accuracy (Brodersen et al. 2010): mean of the recall over the classes that occur in gold.
-    - macro_f1: mean of F1 over the classes that occur in gold.
-
-    kappa and alpha are NaN where gold and judge have the same single class for all sentences.
-    """
-    from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, recall_score
-
-    judged = [(t, f) for t, f in zip(truth, found, strict=True) if f is not None]
-    gold, said = zip(*judged, strict=True)
-    one_class = len({*gold, *said}) == 1
-    code = {name: float(i) for i, name in enumerate(classes)}
-    ratings = [[code[t] for t in truth], [np.nan if f is None else code[f] for f in found]]
-    present = [name for name in classes if name in gold]
-    return {
-        "accuracy": float(accuracy_score(gold, said)),
-        "kappa": np.nan if one_class else float(cohen_kappa_score(gold, said, labels=classes)),
-        "alpha": np.nan if one_class else float(krippendorff.alpha(ratings, level_of_measurement="nominal")),
-        "balanced_accuracy": float(recall_score(gold, said, labels=present, average="macro", zero_division=0)),
-        "macro_f1": float(f1_score(gold, said, labels=present, average="macro", zero_division=0)),
-    }
 
 
 FIGURES: dict[str, Callable[[Tables], Tables]] = {
@@ -218,5 +192,18 @@ FIGURES: dict[str, Callable[[Tables], Tables]] = {
     "balanced_accuracy": confusion.balanced_accuracy,
     "macro_f1": confusion.macro_f1,
 }
-"""The figures of ``library_figures`` as functions of confusion tables: the libraries are too slow for all topics."""
+"""Figures of the tables of judged sentences.
+
+- accuracy: sentences with the gold class / sentences.
+- kappa (Cohen 1960): (p - e) / (1 - e), where p is the accuracy and e = sum over classes of the share of the class in
+  gold times its share in the labels of the judge: the agreement of two raters who label at random with these shares.
+- alpha (Krippendorff; nominal): 1 - observed / expected disagreement, where both raters are drawn from one pool of
+  labels. The units are the gold sentences. A sentence that was not judged is missing data of the judge: one label is no
+  pair to compare, so the unit is left out of both disagreements, and its gold label out of the pool. So missing
+  verdicts neither lower nor raise alpha; the coverage shows them.
+- balanced_accuracy (Brodersen et al. 2010): mean of the recall over the classes that occur in gold.
+- macro_f1: mean of F1 over the classes that occur in gold.
+
+kappa and alpha are NaN where gold and judge have the same single class for all sentences.
+"""
 BOUNDS = dict.fromkeys(FIGURES, SHARE) | {"kappa": BELOW_ONE, "alpha": BELOW_ONE}

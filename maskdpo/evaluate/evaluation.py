@@ -183,7 +183,8 @@ def _was_fitted_to(gold: Path, judged: Path, judges: set[JudgeInfo | None]) -> b
 def _agreement(settings: EvaluateSettings, gold: Gold, prompts: dict[str, Prompt] | None) -> Agreement | None:
     """The agreement of the (first) file with gold; None where a comparison has gold for the second file only."""
     file = listed(settings.annotations)
-    result = agreement(read_records(settings.annotations, Annotation, settings.limit), gold, _topics(prompts))
+    records = read_records(settings.annotations, Annotation, settings.limit)
+    result = agreement(records, gold, _topics(prompts), settings.gold_drawn)
     if result is None and settings.compare and _matched(settings, gold):
         return None
     if result is None:

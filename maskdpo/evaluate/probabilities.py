@@ -29,19 +29,20 @@ class Probabilities:
 def probabilities(matched: Iterable[Match]) -> Probabilities | None:
     """The figures of all sentences that have scores and that are right or wrong in gold; None where there are none."""
     found = [
-        (chance, gold.label in RIGHT, topic)
-        for _, sentence, gold, topic in matched
-        if gold.label in RIGHT | WRONG and sentence is not None and sentence.scores
-        if (chance := right_probability(sentence.scores)) is not None
+        (chance, one.gold.label in RIGHT, one.topic, one.weight)
+        for one in matched
+        if one.gold.label in RIGHT | WRONG and one.sentence is not None and one.sentence.scores
+        if (chance := right_probability(one.sentence.scores)) is not None
     ]
     if not found:
         return None
-    probability, right = np.array([p for p, _, _ in found]), np.array([r for _, r, _ in found])
-    topics, share = [topic for _, _, topic in found], float(right.mean())
+    chances, rights, topics, weigh = zip(*found, strict=True)
+    probability, right, weights = np.array(chances), np.array(rights), np.array(weigh)
+    share = float(np.average(right, weights=weights))
     return Probabilities(
         int(right.sum()),
         int((~right).sum()),
-        probability_figures(probability, right, topics),
+        probability_figures(probability, right, topics, weights),
         {"auroc": 0.5, "brier": share * (1 - share), "ece": 0.0},
-        reliability(probability, right, topics),
+        reliability(probability, right, topics, weights),
     )

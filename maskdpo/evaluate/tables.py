@@ -124,6 +124,7 @@ def of_agreement(names: str, result: Agreement) -> list[SummaryTable]:
     answers = [
         ("gold answers", f"{result.gold_answers:,}", ""),
         ("of them not annotated", f"{result.not_annotated:,}", ""),
+        *([("gold sentences that were chosen, not drawn", f"{result.chosen:,}", "")] if result.chosen else []),
     ]
     notes = _few(result.topics)
     tables = _classes(names, "class", answers, result.three, notes)

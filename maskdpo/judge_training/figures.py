@@ -127,11 +127,11 @@ def _figures(
     examples: Sequence[LabelledSentence], judged: Sequence[Judged], calibration: Calibration | None
 ) -> dict[str, Estimate]:
     two: list[tuple[float, bool, str]] = []
-    rows: list[tuple[str, str, str]] = []
+    rows: list[tuple[str, str, str, float]] = []
     for example, verdict in zip(examples, judged, strict=True):
         gold = group_of(example.label)
         label, scores = verdict if calibration is None else _calibrated(verdict, calibration)
-        rows.append((example.topic, gold, group_of(label)))
+        rows.append((example.topic, gold, group_of(label), 1.0))
         probability = right_probability(scores) if scores else None
         if gold in ("right", "wrong") and probability is not None:
             two.append((probability, gold == "right", example.topic))

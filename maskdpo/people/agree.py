@@ -9,7 +9,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +19,13 @@ from maskdpo import __version__
 from maskdpo.io import atomic_write
 from maskdpo.people.sentences import Decided, decided_sentences
 from maskdpo.people.settings import AgreeSettings
-from maskdpo.schemas import Decision, Label, group_of
+from maskdpo.schemas import Label, group_of
+from maskdpo.schemas.labels import Group
 from maskdpo.verdicts import confusion
 from maskdpo.verdicts.confusion import Tables
 from maskdpo.verdicts.estimate import BELOW_ONE, SHARE, Estimate, over_topics
 
-CLASSES = ("right", "wrong", "no_fact")
+CLASSES: tuple[Group, ...] = ("right", "wrong", "no_fact")
 LABELS = tuple(Label)
 
 
@@ -152,38 +153,32 @@ def _coincidences(shared: Sequence[Rated]) -> Tables:
     mean = sum(rated.weight for rated in shared) / len(shared)
     rows = []
     for sentence, weight in shared:
-        given = [LABELS.index(label) for label in sentence.labels]
-        share = weight / mean / (len(given) - 1) / 2
-        rows += [
-            (sentence.topic, given[i], given[j], share) for i in range(len(given)) for j in range(len(given)) if i != j
-        ]
-    return _tables(rows, len(LABELS))
+        share = weight / mean / (len(sentence.labels) - 1) / 2
+        rows += [(sentence.topic, one, other, share) for one, other in permutations(sentence.labels, 2)]
+    return confusion.by_topic(rows, LABELS, LABELS)
 
 
 def _pair(shared: Sequence[Rated], pair: tuple[str, str]) -> Figures | None:
     both = [rated for rated in shared if all(name in rated.sentence.by_reviewer for name in pair)]
     if not both:
         return None
-    rows = []
-    for sentence, weight in both:
-        one, other = (_index(sentence.by_reviewer[name]) for name in pair)
-        rows.append((sentence.topic, one, other, weight))
-    tables = _tables(rows, len(LABELS))
+    labels = [[sentence.by_reviewer[name].label for name in pair] for sentence, _ in both]
+    rows = [(rated.sentence.topic, one, other, rated.weight) for rated, (one, other) in zip(both, labels, strict=True)]
+    tables = confusion.by_topic(rows, LABELS, LABELS)
     return Figures(len(both), len(tables), _kappa(tables))
 
 
 def _against_judge(counted: Sequence[Rated]) -> dict[str, Figures]:
     """Every label of a person beside that of the judge, in three classes: apart by whether the person saw it."""
-    rows: dict[str, list[tuple[str, int, int, float]]] = defaultdict(list)
+    rows: dict[str, list[tuple[str, Group, Group, float]]] = defaultdict(list)
     for sentence, weight in counted:
         for decision in sentence.by_reviewer.values():
             if decision.judged is not None and decision.label is not None:
                 shown = {True: "label shown", False: "label hidden", None: "unknown whether shown"}[decision.shown]
-                said, judged = (CLASSES.index(group_of(each)) for each in (decision.label, decision.judged))
-                rows[shown].append((sentence.topic, said, judged, weight))
+                rows[shown].append((sentence.topic, group_of(decision.label), group_of(decision.judged), weight))
     found = {}
     for shown in sorted(rows):
-        tables = _tables(rows[shown], len(CLASSES))
+        tables = confusion.by_topic(rows[shown], CLASSES, CLASSES)
         found[shown] = Figures(len(rows[shown]), len(tables), _kappa(tables))
     return found
 
@@ -195,16 +190,6 @@ def _kappa(tables: Tables) -> dict[str, Estimate]:
     }
 
 
-def _tables(rows: Iterable[tuple[str, int, int, float]], size: int) -> Tables:
-    """[topics, size, size]: the weights of the rows (topic, one label, the other label, weight), summed."""
-    rows = list(rows)
-    topics = {topic: i for i, topic in enumerate(dict.fromkeys(topic for topic, *_ in rows))}
-    tables = np.zeros((len(topics), size, size))
-    for topic, one, other, weight in rows:
-        tables[topics[topic], one, other] += weight
-    return tables
-
-
 def _merged(tables: Tables, groups: Sequence[Sequence[int]]) -> Tables:
     """[topics, groups, groups] of [topics, labels, labels]."""
     belongs = np.zeros((len(groups), tables.shape[-1]))
@@ -212,8 +197,3 @@ def _merged(tables: Tables, groups: Sequence[Sequence[int]]) -> Tables:
         belongs[i, list(members)] = 1
     merged: Tables = belongs @ tables @ belongs.T
     return merged
-
-
-def _index(decision: Decision) -> int:
-    assert decision.label is not None
-    return LABELS.index(decision.label)

@@ -1,6 +1,7 @@
 """Figures of labels as functions of confusion tables, for many tables at once."""
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +12,21 @@ Tables = NDArray[np.float64]
 """[..., gold, judged]: confusion tables; or [...]: one figure per table."""
 
 
-def by_topic(rows: Iterable[tuple[str, str, str]], gold: Sequence[str], judged: Sequence[str]) -> Tables:
-    """[topics, gold, judged]: the confusion table of each topic.
+T = TypeVar("T")
+
+
+def by_topic(rows: Iterable[tuple[str, T, T, float]], gold: Sequence[T], judged: Sequence[T]) -> Tables:
+    """[topics, gold, judged]: the confusion table of each topic, sums of weights.
 
     Args:
-        rows: topic, class in gold and class of the judge of each sentence.
+        rows: topic, class in gold, class of the judge and weight of each sentence.
         gold, judged: the classes, in the order of the table.
     """
     rows = list(rows)
-    topics = {topic: i for i, topic in enumerate(dict.fromkeys(topic for topic, _, _ in rows))}
+    topics = {topic: i for i, topic in enumerate(dict.fromkeys(topic for topic, *_ in rows))}
     tables = np.zeros((len(topics), len(gold), len(judged)))
-    for topic, true, said in rows:
-        tables[topics[topic], gold.index(true), judged.index(said)] += 1
+    for topic, true, said, weight in rows:
+        tables[topics[topic], gold.index(true), judged.index(said)] += weight
     return tables
 
 

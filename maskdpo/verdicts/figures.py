@@ -78,14 +78,19 @@ class Bin(NamedTuple):
     sentences: int
 
 
-def reliability(probability: Floats, right: Bools, topics: Sequence[str]) -> list[Bin]:
+def reliability(probability: Floats, right: Bools, topics: Sequence[str], weights: Floats | None = None) -> list[Bin]:
     """The bins of ``ece``, from the least probability to the greatest, with intervals over topics."""
+    weights = np.ones(len(probability)) if weights is None else weights
     bins = bins_of(probability)
     names, topic = np.unique(np.asarray(topics), return_inverse=True)
     count = np.zeros((int(bins.max()) + 1, len(names), 2))  # the last: wrong, right
-    np.add.at(count, (bins, topic, right.astype(int)), 1)
+    np.add.at(count, (bins, topic, right.astype(int)), weights)
     return [
-        Bin(float(probability[bins == i].mean()), over_topics(_share_right, of_bin, SHARE), int(of_bin.sum()))
+        Bin(
+            float(np.average(probability[bins == i], weights=weights[bins == i])),
+            over_topics(_share_right, of_bin, SHARE),
+            int((bins == i).sum()),
+        )
         for i, of_bin in enumerate(count)
     ]
 
@@ -99,19 +104,23 @@ FIGURE_NAMES = {"auroc": "AUROC", "brier": "Brier score", "ece": "expected calib
 """What they are called in tables."""
 
 
-def probability_figures(probability: Floats, right: Bools, topics: Sequence[str]) -> dict[str, Estimate]:
+def probability_figures(
+    probability: Floats, right: Bools, topics: Sequence[str], weights: Floats | None = None
+) -> dict[str, Estimate]:
     """All of ``FIGURES`` with 95% intervals over topics.
 
     Args:
         topics: [n], the topic of each sentence.
+        weights: [n], how much each sentence counts.
     """
+    every = np.ones(len(probability)) if weights is None else weights
     group = leave_out(np.unique(np.asarray(topics), return_inverse=True)[1])
     figures = FIGURES | {"ece": partial(ece, bins=bins_of(probability))}
-    without = [(group != left_out).astype(np.float64) for left_out in range(int(group.max()) + 1)]
+    without = [every * (group != left_out) for left_out in range(int(group.max()) + 1)]
     return {
         name: Estimate.of(
-            figure(probability, right, None),
-            np.array([figure(probability, right, weights) for weights in without]),
+            figure(probability, right, every),
+            np.array([figure(probability, right, rest) for rest in without]),
             SHARE,
         )
         for name, figure in figures.items()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from maskdpo.console import warn
 from maskdpo.errors import InputError
@@ -10,6 +10,7 @@ from maskdpo.run_record import META_IN_FOLDER, holds, read_meta
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Sentence
 from maskdpo.verdicts.decision import scoring_judge
 
+Drawn = Literal["recorded", "random"]
 PEOPLE = "gold labels are those that people gave, in a file of their own (docs/records.md)"
 
 
@@ -59,6 +60,11 @@ class Match(NamedTuple):
     gold: Sentence
     topic: str
 
+    @property
+    def weight(self) -> float:
+        """How many sentences the gold sentence stands for: 1 / the probability with which it was drawn."""
+        return 1 / (self.gold.inclusion or 1.0)
+
 
 def matches(
     annotations: Iterable[Annotation], gold: Mapping[str, Annotation], topics: Mapping[str, str] | None = None
@@ -81,6 +87,22 @@ def matches(
             judged = overlapping(annotation.sentences, sentence)
             if sentence.label is not None and (judged is None or judged.kind is not Kind.FRAGMENT):
                 yield Match(annotation, judged, sentence, topic)
+
+
+def describing(matched: Iterable[Match], drawn: Drawn = "recorded") -> list[Match]:
+    """The gold sentences that figures of all answers may be made of.
+
+    Where some were drawn at random (``Sentence.inclusion``), the others were chosen, as doubtful for example, and are
+    left out. Where none says how it was drawn, all count the same.
+
+    Args:
+        drawn: ``random``: all were drawn with the same probability, whatever they say.
+    """
+    every = list(matched)
+    if drawn == "random":
+        return [one._replace(gold=one.gold.model_copy(update={"inclusion": None})) for one in every]
+    known = [one for one in every if one.gold.inclusion is not None]
+    return known or every
 
 
 def beside_gold(matched: Iterable[Match]) -> Iterator[tuple[Sentence, Sentence]]:

@@ -217,7 +217,8 @@ def test_gold_that_says_too_little(raw: World) -> None:
     ],
 )
 def test_bad_options(raw: World, words: tuple[str, ...], message: str) -> None:
-    assert message in raw.fails(*CALIBRATE, *words)
+    kept = CALIBRATE[: CALIBRATE.index("--out")] if "--out" in words else CALIBRATE
+    assert message in raw.fails(*kept, *words)
 
 
 def test_a_copy_of_the_judges_labels_is_no_gold(raw: World) -> None:

@@ -4,11 +4,12 @@ import math
 import random
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 
 import krippendorff
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa_score, f1_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa_score, f1_score, recall_score
 
 from maskdpo.evaluate.agreement import (
     ANAH_LABELS,
@@ -17,7 +18,6 @@ from maskdpo.evaluate.agreement import (
     Agreement,
     ClassAgreement,
     agreement,
-    library_figures,
 )
 from maskdpo.schemas import Annotation, Label, Sentence, Status
 from maskdpo.verdicts.gold import overlapping
@@ -43,6 +43,23 @@ def answer(
     ]
     response = text if text is not None else "x" * width * len(labels)
     return Annotation(id=name, prompt_id=prompt_id or f"p-{name}", response=response, sentences=sentences)
+
+
+def library_figures(truth: Sequence[str], found: Sequence[str | None], classes: tuple[str, ...]) -> dict[str, float]:
+    """The figures of labels, computed by scikit-learn and krippendorff."""
+    judged = [(t, f) for t, f in zip(truth, found, strict=True) if f is not None]
+    gold, said = zip(*judged, strict=True)
+    one_class = len({*gold, *said}) == 1
+    code = {name: float(i) for i, name in enumerate(classes)}
+    ratings = [[code[t] for t in truth], [np.nan if f is None else code[f] for f in found]]
+    present = [name for name in classes if name in gold]
+    return {
+        "accuracy": float(accuracy_score(gold, said)),
+        "kappa": np.nan if one_class else float(cohen_kappa_score(gold, said, labels=classes)),
+        "alpha": np.nan if one_class else float(krippendorff.alpha(ratings, level_of_measurement="nominal")),
+        "balanced_accuracy": float(recall_score(gold, said, labels=present, average="macro", zero_division=0)),
+        "macro_f1": float(f1_score(gold, said, labels=present, average="macro", zero_division=0)),
+    }
 
 
 def compared(ours: str, gold: str) -> Agreement:
@@ -246,3 +263,39 @@ def test_kappa_and_alpha_are_undefined_where_both_say_one_thing_only() -> None:
         figures = compared("rr", "rr").three.figures
     assert (str(figures["kappa"]), str(figures["alpha"])) == ("-", "-")
     assert (figures["accuracy"].value, figures["macro_f1"].value) == (1.0, 1.0)
+
+
+def drawn(gold: Annotation, *probabilities: float | None) -> Annotation:
+    """The gold answer with the probability with which each of its sentences was drawn."""
+    sentences = [one.model_copy(update={"inclusion": p}) for one, p in zip(gold.sentences, probabilities, strict=True)]
+    return gold.model_copy(update={"sentences": sentences})
+
+
+def test_sentences_that_were_chosen_do_not_count_beside_drawn_ones() -> None:
+    ours, gold = answer("rrrw"), drawn(answer("rwwn"), 0.5, 0.5, None, None)
+    result = agreement([ours], {"a": gold})
+    assert result is not None
+    assert (result.three.sentences, result.chosen) == (2, 2)
+    assert values(result.three)["accuracy"] == 1 / 2
+    every = agreement([ours], {"a": gold}, drawn="random")
+    assert every is not None
+    assert (every.three.sentences, every.chosen, values(every.three)["accuracy"]) == (4, 0, 1 / 4)
+
+
+def test_a_stratified_sample_has_the_figures_of_the_whole() -> None:
+    """A hundred sentences, drawn whole where the judge says wrong, and one in four where it says right."""
+    ours, gold = ("r" * 40 + "w" * 10), ("r" * 32 + "w" * 8 + "w" * 8 + "r" * 2)
+    whole = {f"a{i}": answer(gold, f"a{i}") for i in range(2)}
+    sample = {name: drawn(one, *(0.25 if i < 40 else 1.0 for i in range(50))) for name, one in whole.items()}
+    for one in sample.values():  # every fourth of the first forty
+        kept = [s for i, s in enumerate(one.sentences) if i >= 40 or i % 4 == 0]
+        sample[one.id] = one.model_copy(update={"sentences": kept})
+    judged = [answer(ours, name) for name in whole]
+    found, expected = agreement(judged, sample), agreement(judged, whole)
+    assert found is not None
+    assert expected is not None
+    assert found.three.sentences == 40
+    assert values(found.three) == pytest.approx(values(expected.three), abs=0.02)
+    plain = agreement(judged, sample, drawn="random")
+    assert plain is not None
+    assert values(plain.three)["kappa"] != pytest.approx(values(expected.three)["kappa"], abs=0.02)

@@ -16,7 +16,7 @@ def test_gold_that_a_judge_was_trained_on_is_said(tmp_path: Path, capsys: pytest
     model.mkdir()
     Run(model / META_IN_FOLDER, "train-judge", {}, {"labelled": gold}, restart="").finish({})
     judge = JudgeInfo(name="classifier", model=str(model))
-    check_gold({}, gold, tmp_path / "judged.jsonl", iter([judge]))
+    check_gold({}, gold, [tmp_path / "judged.jsonl"], iter([judge]))
     assert "was trained on these labels" in " ".join(capsys.readouterr().err.split())
-    check_gold({}, other, tmp_path / "judged.jsonl", [judge, None, JudgeInfo(name="llm", model="org/model")])
+    check_gold({}, other, [tmp_path / "judged.jsonl"], [judge, None, JudgeInfo(name="llm", model="org/model")])
     assert capsys.readouterr().err == ""
