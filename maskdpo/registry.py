@@ -4,8 +4,8 @@
     package.module:object    anything that Python can import
     ./file.py:object         anything in a file
 
-An installed package offers judges, backends and splitters as entry points of the groups ``maskdpo.judges``,
-``maskdpo.backends`` and ``maskdpo.splitters``.
+An installed package offers judges, backends, splitters and retrievers as entry points of the groups
+``maskdpo.judges``, ``maskdpo.backends``, ``maskdpo.splitters`` and ``maskdpo.retrievers``.
 
 A factory (of a judge, a backend, a splitter, a loss) asks for what it needs by the names of its parameters. ``options``
 is annotated with a pydantic model of its own, which checks what ``--judge-option KEY=VALUE`` and its like give.

@@ -298,24 +298,10 @@ def test_the_command_says_what_it_found_and_ends_with_2_for_bad_input(
     assert "unknown retriever 'x'; known: bm25" in capsys.readouterr().err
 
 
-def test_a_retriever_of_ones_own(run: Run, tmp_path: Path) -> None:
+def test_the_retriever_of_the_page(run: Run, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ground.md").read_text()
     file = tmp_path / "mine.py"
-    file.write_text(
-        "from pydantic import BaseModel\n"
-        "from maskdpo.ground.retriever import Found\n"
-        "class Options(BaseModel):\n"
-        "    word: str\n"
-        "class ByWord:\n"
-        "    def __init__(self, options: Options):\n"
-        "        self.version, self.word = f'by-word {options.word}', options.word\n"
-        "    def build(self, passages, folder):\n"
-        "        numbers = [i for i, one in enumerate(passages) if self.word in one.text]\n"
-        "        (folder / 'numbers').write_text(' '.join(map(str, numbers)))\n"
-        "    def load(self, passages, folder):\n"
-        "        self.numbers = [int(i) for i in (folder / 'numbers').read_text().split()]\n"
-        "    def search(self, queries, most):\n"
-        "        return [[Found(i, 1.0) for i in self.numbers[:most]] for _ in queries]\n"
-    )
+    file.write_text(page.partition("```python\n")[2].partition("```")[0])
     mine = {"retriever": f"{file}:ByWord", "retriever_options": {"word": "radium"}}
     _, (prompt,) = run("Anything?", **mine)
     assert prompt.sources is not None and [source.document for source in prompt.sources if source] == ["curie"]
