@@ -28,6 +28,8 @@ META_SUFFIX = ".meta.json"
 
 SCHEMA_VERSION = 3
 """Version of ``RunMeta``, increased whenever a field is added. Records of version 1 do not have the field."""
+DIGITS = 9
+"""Of dollars: a token costs about 1e-8 or more."""
 
 
 class Spent(BaseModel):
@@ -52,8 +54,8 @@ class Spent(BaseModel):
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
-            cost=sum(known) if known else None,
-            unanswered=self.unanswered + other.unanswered,
+            cost=round(sum(known), DIGITS) if known else None,
+            unanswered=round(self.unanswered + other.unanswered, DIGITS),
         )
 
 

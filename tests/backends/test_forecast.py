@@ -95,7 +95,7 @@ def test_a_part_stands_for_the_whole(
     monkeypatch.setattr(forecast, "PART", 10)
     part = forecast_sample(settings, make_backend("m", settings))
     assert (part.records, part.counted, part.calls) == (30, 10, 30)
-    assert part.prompt_tokens == pytest.approx(whole.prompt_tokens, rel=0.1)
+    assert part.prompt_tokens == pytest.approx(whole.prompt_tokens, rel=0.25)
     assert part.cost is part.seconds is None
 
 
