@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from maskdpo.backends.settings import unused_by
 from maskdpo.errors import InputError, UserError
@@ -29,6 +29,10 @@ Section = Annotated[dict[str, Any] | None, BeforeValidator(lambda value: {} if v
 """Options of a stage; an empty section runs it with its defaults, one that is not there leaves the stage out."""
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+"""A name that can be part of a file name."""
+
+
 class PipelineFile(BaseModel):
     """What a file may say. Paths are relative to the folder in which the command runs, as on the command line."""
 
@@ -49,6 +53,8 @@ class PipelineFile(BaseModel):
     """With ``gold``. The pairs are then built from relabelled annotations, and held-out answers are labelled so too."""
     build_pairs: Section = None
     train: Section = None
+    also_train: Annotated[dict[Name, Section], BeforeValidator(lambda value: {} if value is None else value)] = {}
+    """More trainings on the same pairs, by name: what differs from ``train``."""
     sample_before: Section = None
     """Of the held-out stages a section names only what differs from ``sample`` or ``annotate``."""
     annotate_before: Section = None
@@ -56,6 +62,11 @@ class PipelineFile(BaseModel):
     annotate_after: Section = None
     evaluate: Section = None
     report: Section = None
+    export: Section = None
+    """The pairs in another tool's format."""
+    export_annotations: Section = None
+    push: Section = None
+    """Prompts, annotations and pairs as a dataset on the Hub."""
 
 
 @dataclass(frozen=True)
@@ -180,21 +191,41 @@ def _wire(spec: PipelineFile) -> Iterator[_Wired]:
         files = {"prompts": prompts, "annotations": annotations, "out": pairs}
         yield _Wired("build-pairs", "build-pairs", spec.build_pairs, files)
     if spec.train is not None:
-        yield _Wired("train", "train", model | spec.train, {"pairs": pairs, "out": trained})
+        for name, section in _trainings(spec):
+            made = {"pairs": pairs, "out": trained.with_name(trained.name + name)}
+            yield _Wired(f"train{name}", "train", model | section, made)
     if spec.heldout:
         stages = _held_out(spec, "before", heldout, model, {}, rule)
-        if spec.train is not None:
-            stages += _held_out(spec, "after", heldout, {}, {"model": str(trained)}, rule)
+        for name, _ in _trainings(spec):
+            by = {"model": str(trained.with_name(trained.name + name))}
+            stages += _held_out(spec, "after", heldout, {}, by, rule, name)
         yield from stages if spec.ground is None else _grounded_together(stages, spec, heldout)
     compared: dict[str, Any] = {"annotations": annotations, "prompts": prompts}
     if spec.heldout:
         compared = {"annotations": out / "before.annotations.jsonl", "prompts": heldout}
-        if spec.train is not None:
-            compared["compare"] = out / "after.annotations.jsonl"
+        afters = tuple(out / f"after{name}.annotations.jsonl" for name, _ in _trainings(spec))
+        compared |= {"compare": afters} if afters else {}
     if spec.evaluate is not None:
         yield _Wired("evaluate", "evaluate", {"json_file": out / "evaluate.json"} | spec.evaluate, compared)
     if spec.report is not None:
-        yield _Wired("report", "report", spec.report, compared | {"out": out / "report.html"})
+        for (name, _), after in zip(_trainings(spec) or [("", {})], compared.get("compare", (None,)), strict=False):
+            one = {**compared, "compare": after} if after else compared
+            yield _Wired(f"report{name}", "report", spec.report, one | {"out": out / f"report{name}.html"})
+    if spec.export is not None:
+        yield _Wired("export", "export", spec.export, {"file": pairs, "out": out / "exported.pairs.jsonl"})
+    if spec.export_annotations is not None:
+        files = {"file": annotations, "prompts": prompts, "out": out / "exported.annotations.json"}
+        yield _Wired("export-annotations", "export", spec.export_annotations, files)
+    if spec.push is not None:
+        files = {"prompts": prompts, "annotations": annotations, "pairs": pairs}
+        yield _Wired("push", "push", spec.push, files)
+
+
+def _trainings(spec: PipelineFile) -> list[tuple[str, dict[str, Any]]]:
+    """All trainings: what their names append to those of stages and files, and their options."""
+    if spec.train is None:
+        return []
+    return [("", spec.train), *((f"-{name}", spec.train | (own or {})) for name, own in spec.also_train.items())]
 
 
 def _option(section: dict[str, Any], key: str) -> Any:
@@ -212,6 +243,7 @@ def _held_out(
     model: dict[str, Any],
     fixed: dict[str, Any],
     rule: dict[str, Any],
+    name: str = "",
 ) -> list[_Wired]:
     """The answers to held-out prompts and their labels.
 
@@ -219,16 +251,17 @@ def _held_out(
         judged: the prompts with the references that the answers are judged against.
         fixed: what ``sample`` is told beyond the file.
         rule: the same for ``annotate``.
+        name: what the names of stages and files end in: that of a training.
     """
-    responses, annotations = (spec.out / f"{when}.{kind}.jsonl" for kind in ("responses", "annotations"))
+    responses, annotations = (spec.out / f"{when}{name}.{kind}.jsonl" for kind in ("responses", "annotations"))
     own = getattr(spec, f"sample_{when}") or {}
     other = unused_by(str(own["backend"])) if "backend" in own else {}
     base = {key: value for key, value in (spec.sample or {}).items() if key not in {*fixed, *other}}
     files = {"prompts": spec.heldout, "out": responses, **fixed}
-    sample = _Wired(f"sample-{when}", "sample", model | base | own, files)
+    sample = _Wired(f"sample-{when}{name}", "sample", model | base | own, files)
     own = getattr(spec, f"annotate_{when}") or {}
     files = {"prompts": judged, "responses": responses, "out": annotations, **rule}
-    return [sample, _Wired(f"annotate-{when}", "annotate", (spec.annotate or {}) | own, files)]
+    return [sample, _Wired(f"annotate-{when}{name}", "annotate", (spec.annotate or {}) | own, files)]
 
 
 def _grounded_together(stages: list[_Wired], spec: PipelineFile, prompts: Path | None) -> Iterator[_Wired]:
