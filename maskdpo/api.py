@@ -8,7 +8,7 @@ Every function raises ``UserError`` for what the caller can put right, in words 
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -504,7 +504,7 @@ def evaluate_annotations(
     prompts: File | Iterable[Prompt] | None = None,
     gold: File | Iterable[Annotation] | None = None,
     gold_drawn: str = "recorded",
-    compare: File | Iterable[Annotation] | None = None,
+    compare: File | Sequence[File] | Iterable[Annotation] | None = None,
     compare_gold: File | Iterable[Annotation] | None = None,
     length_penalty: int | None = None,
     limit: int | None = None,
@@ -517,7 +517,8 @@ def evaluate_annotations(
         gold: annotations with human labels, with which the labels are compared.
         gold_drawn: how they were drawn, for prediction-powered estimates: ``recorded``, with the probability in
             ``inclusion`` of each sentence, or ``random``, all with the same probability.
-        compare: annotations of another model (after), to set beside these (before).
+        compare: annotations of another model (after), to set beside these (before): a path, or records; or several
+            paths, to compare more models in one table.
         compare_gold: human labels of ``compare``; without it those of ``gold``, by id and text.
         limit: read only so many annotations, the first ones.
         length_penalty: gamma of FActScore's precision (arXiv 2305.14251); None leaves the figure out.
@@ -530,15 +531,16 @@ def evaluate_annotations(
 
     with (
         _files_of(annotations, Annotation, name="annotations") as labelled,
+        nullcontext(()) if compare is None else _files_of(compare, Annotation, name="compare") as after,
         as_files(
             prompts=(prompts, Prompt),
             gold=(gold, Annotation),
-            compare=(compare, Annotation),
             compare_gold=(compare_gold, Annotation),
         ) as files,
     ):
-        given = {"gold_drawn": gold_drawn, "length_penalty": length_penalty, "limit": limit}
-        return evaluate_files(load_settings(EvaluateSettings, {"annotations": labelled, **files, **given}))
+        given: dict[str, Any] = {"gold_drawn": gold_drawn, "length_penalty": length_penalty, "limit": limit}
+        given |= {"annotations": labelled, "compare": after, **files}
+        return evaluate_files(load_settings(EvaluateSettings, given))
 
 
 def write_report(

@@ -139,7 +139,7 @@ def several(config: Literal["prompts", "annotations"]) -> BeforeValidator:
     """One path or several, each to records of this kind."""
 
     def read(given: Any) -> Any:
-        many = [given] if isinstance(given, str | Path) else given
+        many = [given] if isinstance(given, str | Path) else [] if given is None else given
         if not isinstance(many, list | tuple):
             return many
         return tuple(with_config(Path(one), config) if isinstance(one, str | Path) else one for one in many)

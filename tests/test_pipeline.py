@@ -163,6 +163,35 @@ def test_references_out_of_documents_are_what_all_judges_see(world: World) -> No
         world.run()
 
 
+MODELS = ("model", "model-plain-dpo")
+
+
+def test_more_trainings_are_compared_in_one_table_and_everything_can_be_exported(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.spec["also-train"] = {"plain-dpo": {"method": "dpo"}}
+    world.spec |= {"export": {"format": "trl"}, "export-annotations": {"format": "argilla"}}
+    world.spec["push"] = {"repo": "me/facts", "license": "cc0-1.0", "dry-run": str(world.folder / "data")}
+    planned = world.plan()
+    done = world.run()
+    assert list(done) == list(planned)
+    assert set(done) - set(ALL) == {
+        "train-plain-dpo", "sample-after-plain-dpo", "annotate-after-plain-dpo", "report-plain-dpo",
+        "export", "export-annotations", "push",
+    }  # fmt: skip
+    settings = [json.loads((world.out / name / "maskdpo_run.json").read_text())["options"] for name in MODELS]
+    assert [options["method"] for options in settings] == ["mask-dpo", "dpo"]
+    assert {row["model"] for row in world.read("after-plain-dpo.responses.jsonl")} == {"out/model-plain-dpo"}
+    assert "beside 2 others" in capsys.readouterr().out
+    assert "<html" in (world.out / "report-plain-dpo.html").read_text()
+    assert world.read("exported.pairs.jsonl")
+    assert (world.folder / "data" / "README.md").exists()
+    again = world.run()
+    assert {name for name, action in again.items() if action != "up to date"} == {
+        "evaluate", "report", "report-plain-dpo", "export", "export-annotations", "push",
+    }  # fmt: skip
+
+
 SCORED_JUDGE = """
 from maskdpo.annotate.judge import Verdict
 from maskdpo.schemas import JudgeInfo, Label
@@ -459,6 +488,9 @@ def test_passwords_are_neither_shown_nor_recorded(world: World, capsys: pytest.C
         ("train", "restart", True, "train.restart: cannot be set here: use `start`"),
         ("annotate", "judge", None, "annotate.judge: is missing"),
         ("build-pairs", "test_size", 1, "build-pairs.test-size: Input should be less than or equal to 0.99"),
+        (None, "also-train", {"a/b": None}, "also-train.a/b"),
+        (None, "also-train", {"dpo": {"method": "ppo"}}, "train-dpo.method: unknown method 'ppo'"),
+        (None, "also-train", {"dpo": {"metod": "dpo"}}, "train-dpo.metod: unknown key; did you mean 'method'?"),
         ("sample", "concurrency", 8, "sample: `concurrency` goes with `backend` openai, not with transformers"),
         ("annotate", "votes", 3, "annotate: `votes` goes with `judge` llm, not with lexical"),
         ("annotate", "judge", "llm", "annotate: `judge` llm needs `model`: the model that judges"),

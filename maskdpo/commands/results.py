@@ -15,7 +15,7 @@ def evaluate(settings: EvaluateSettings) -> None:
     from maskdpo.run_record import refuse_replacing
 
     if settings.json_file:
-        inputs = (*settings.annotations, settings.prompts, settings.gold, settings.compare, settings.compare_gold)
+        inputs = (*settings.annotations, settings.prompts, settings.gold, *settings.compare, settings.compare_gold)
         refuse_overwriting(settings.json_file, *inputs)
         refuse_replacing(settings.json_file)
     found = evaluate_files(settings)

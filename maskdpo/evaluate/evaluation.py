@@ -1,7 +1,7 @@
 """``maskdpo evaluate``: all figures of a file of annotations, or of two."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -48,13 +48,17 @@ class Evaluation:
     """The counts of each file by the language of answers."""
     powered: Powered | PoweredComparison | str | None
     """Prediction-powered estimates, or why there are none although there is gold."""
+    others: "tuple[Evaluation, ...]" = ()
+    """The comparisons with further files."""
 
     def tables(self) -> list[SummaryTable]:
         made, name = [], named(self.annotations)
         refused = [self.powered] if isinstance(self.powered, str) else []
         if self.summary:
             made.append(tables.of_summary(name, self.summary, refused))
-        if self.comparison and self.compared:
+        if self.others:
+            made.append(tables.of_comparisons(name, self._comparisons()))
+        elif self.comparison and self.compared:
             made.append(tables.of_comparison(f"{name} -> {self.compared.name}", self.comparison, refused))
         names = [name, *([self.compared.name] if self.compared else [])]
         made += [tables.of_languages(*each) for each in zip(names, self.languages, strict=True) if each[1].of_several()]
@@ -71,48 +75,64 @@ class Evaluation:
         found = {
             "summary": values.of_summary(self.summary) if self.summary else None,
             "comparison": values.of_comparison(self.comparison) if self.comparison else None,
+            "comparisons": {str(file): values.of_comparison(found) for file, found in self._comparisons().items()},
             "languages": [counted.values() for counted in self.languages],
             "agreement": values.of_agreement(self.agreement) if self.agreement else None,
             "prediction_powered": values.of_powered(self.powered) if self.powered else None,
         }
         values.write(out, self.annotations, {"compare": self.compared, "gold": self.gold}, found)
 
+    def _comparisons(self) -> dict[Path, Comparison]:
+        """All comparisons by the file that these annotations are compared with."""
+        every = ((one.compared, one.comparison) for one in (self, *self.others))
+        return {file: found for file, found in every if file and found}
+
 
 def evaluate_files(settings: EvaluateSettings) -> Evaluation:
-    """All figures of a file, or of two with ``compare`` (after); with ``gold`` also those that need gold labels."""
+    """All figures of a file, or of two with ``compare`` (after); with ``gold`` also those that need gold labels.
+
+    Each of several files of ``compare`` is compared with the first one.
+    """
     _check_options(settings)
+    first, *others = [_evaluate(settings.but(compare=(file,))) for file in settings.compare] or [_evaluate(settings)]
+    return replace(first, others=tuple(others))
+
+
+def _evaluate(settings: EvaluateSettings) -> Evaluation:
     prompts = read_prompts(settings.prompts) if settings.prompts else None
     summary = comparison = agreed = estimates = None
     penalty = settings.length_penalty
     judges: Judges = {settings.annotations: set()}
     tags = {prompt.id: prompt.language for prompt in (prompts or {}).values() if prompt.language}
-    languages = tuple(LanguageCounts(tags) for file in (settings.annotations, settings.compare) if file)
+    languages = tuple(LanguageCounts(tags) for file in (settings.annotations, settings.compared) if file)
     before = _read(settings.annotations, prompts, settings.limit, judges, languages[0])
-    if settings.compare is None:
+    if settings.compared is None:
         summary = summarise(before, prompts, length_penalty=penalty)
     else:
-        after = _read(settings.compare, prompts, settings.limit, judges, languages[1])
+        after = _read(settings.compared, prompts, settings.limit, judges, languages[1])
         comparison = compare(before, after, prompts, length_penalty=penalty)
         if comparison is None:
             raise UserError(
-                f"{listed(settings.annotations)} and {settings.compare} share no topic, so there is nothing to compare"
+                f"{listed(settings.annotations)} and {settings.compared} share no topic, so there is nothing to compare"
             )
-        if judges[settings.annotations] != judges[settings.compare]:
+        if judges[settings.annotations] != judges[settings.compared]:
             warn(
-                f"{listed(settings.annotations)} and {settings.compare} have their labels from different judges; "
+                f"{listed(settings.annotations)} and {settings.compared} have their labels from different judges; "
                 "differences may come from the judges"
             )
     if settings.gold:
         gold = _read_gold(settings.gold, settings.annotations, judges[settings.annotations])
         agreed = _agreement(settings, gold, prompts)
         estimates = _powered(settings, gold, prompts, judges)
-    files = settings.annotations, settings.compare, settings.gold
+    files = settings.annotations, settings.compared, settings.gold
     return Evaluation(*files, summary, comparison, agreed, languages, estimates)
 
 
 def _check_options(settings: EvaluateSettings) -> None:
-    if settings.compare_gold and not (settings.compare and settings.gold):
+    if settings.compare_gold and not (settings.compared and settings.gold):
         raise UserError("`compare_gold` goes with `compare` and `gold`: it is the gold of the answers of after")
+    if len(settings.compare) > 1 and settings.gold:
+        raise UserError("`gold` goes with one file of `compare`: evaluate each of them with its gold alone")
     if settings.gold_drawn == "random" and not settings.gold:
         raise UserError("`gold_drawn` goes with `gold`")
 
@@ -185,13 +205,13 @@ def _agreement(settings: EvaluateSettings, gold: Gold, prompts: dict[str, Prompt
     file = listed(settings.annotations)
     records = read_records(settings.annotations, Annotation, settings.limit)
     result = agreement(records, gold, _topics(prompts), settings.gold_drawn)
-    if result is None and settings.compare and _matched(settings, gold):
+    if result is None and settings.compared and _matched(settings, gold):
         return None
     if result is None:
         raise UserError(
             f"{file} and {settings.gold} share no judged sentence: do the ids and the texts of the answers match?"
         )
-    if result.other_text and not settings.compare:
+    if result.other_text and not settings.compared:
         warn(f"{result.other_text} gold answers have another text in {file}; they count as not annotated")
     if result.three.coverage < 0.95:
         warn(
@@ -202,8 +222,8 @@ def _agreement(settings: EvaluateSettings, gold: Gold, prompts: dict[str, Prompt
 
 
 def _matched(settings: EvaluateSettings, gold: Gold) -> bool:
-    assert settings.compare is not None
-    answers = read_records(settings.compare, Annotation, settings.limit)
+    assert settings.compared is not None
+    answers = read_records(settings.compared, Annotation, settings.limit)
     return any(answer.id in gold and gold[answer.id].response == answer.response for answer in answers)
 
 
@@ -222,13 +242,13 @@ def _powered(
     if refused:
         return refused
     before = _sums(settings.annotations, gold, settings, prompts)
-    if settings.compare is None:
+    if settings.compared is None:
         return powered(before)
     other = gold
     if settings.compare_gold:
-        other = _read_gold(settings.compare_gold, settings.compare, judges[settings.compare])
+        other = _read_gold(settings.compare_gold, settings.compared, judges[settings.compared])
         refused = check_drawn(other, settings.gold_drawn, settings.compare_gold.name)
-    after = _sums(settings.compare, other, settings, prompts)
+    after = _sums(settings.compared, other, settings, prompts)
     return refused or compare_powered(before, after)
 
 

@@ -49,7 +49,7 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
         prompts=prompts,
         gold=gold,
         gold_drawn=settings.gold_drawn,
-        compare=compare,
+        compare=(compare,) if compare else (),
     )
     return write_page(
         out,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from maskdpo.registry import named_in
-from maskdpo.settings import AnnotationsFiles, Limit, Option, OptionalPrompts, Settings
+from maskdpo.settings import AnnotationsFiles, Limit, Option, OptionalPrompts, Settings, several
 
 GoldDrawn = Annotated[
     Literal["recorded", "random"],
@@ -28,9 +28,14 @@ class EvaluateSettings(Settings):
         Path | None, Option("Annotations with human labels: how well do the labels of the judge agree with them?")
     ] = None
     gold_drawn: GoldDrawn = "recorded"
-    compare: Annotated[Path | None, Option("Annotations of another model (after), to set beside these (before).")] = (
-        None
-    )
+    compare: Annotated[
+        tuple[Path, ...],
+        several("annotations"),
+        Option(
+            "Annotations of another model (after), to set beside these (before); repeat the option to compare more "
+            "models in one table."
+        ),
+    ] = ()
     compare_gold: Annotated[
         Path | None,
         Option(
@@ -49,6 +54,11 @@ class EvaluateSettings(Settings):
     json_file: Annotated[Path | None, Field(alias="json"), Option("Also write the figures to this file, as JSON.")] = (
         None
     )
+
+    @property
+    def compared(self) -> Path | None:
+        """The file that these annotations are set beside; the first one of several."""
+        return self.compare[0] if self.compare else None
 
 
 class ReportSettings(Settings):

@@ -1,7 +1,8 @@
 """Figures as tables, for the terminal and for the page."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from maskdpo.evaluate.agreement import Agreement, ClassAgreement
 from maskdpo.evaluate.factuality import CLAIMS, PRECISION, RIGHT_OF_ALL, Comparison, Summary
@@ -46,6 +47,29 @@ def of_comparison(names: str, result: Comparison, notes: Sequence[str] = ()) -> 
     ]
     notes = [*_few(before.topics, "no difference gets a star"), *_filler(result), *notes]
     return SummaryTable(f"{names}: {sizes}", (INTERVALS, "before", "after", "after - before"), rows, notes)
+
+
+def of_comparisons(name: str, found: Mapping[Path, Comparison]) -> SummaryTable:
+    """One file beside several others: what each is, and its paired difference from the first."""
+    every = list(found.items())
+    first = every[0][1]
+    columns: list[str] = [INTERVALS, "before"]
+    for file, _ in every:
+        columns += [file.stem, f"{file.stem} - before"]
+    rows = []
+    for figure in first.difference:
+        cells = [str(first.before.figures[figure])]
+        for _, result in every:
+            star = result.before.topics >= FEW_TOPICS
+            cells += [str(result.after.figures[figure]), result.difference[figure].signed(star=star)]
+        rows.append((figure, *cells))
+    notes = []
+    for file, result in every:
+        few = _few(result.before.topics, "no difference gets a star")
+        notes += [f"{file.stem}: {note}" for note in (*few, *_filler(result))]
+        if result.before.topics != first.before.topics:
+            notes.append(f"{file.stem}: compared on {result.before.topics:,} topics, not on {first.before.topics:,}")
+    return SummaryTable(f"{name}: beside {len(every)} others, by the topics of both", tuple(columns), rows, notes)
 
 
 def of_languages(file: str, counted: LanguageCounts) -> SummaryTable:

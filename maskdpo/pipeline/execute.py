@@ -13,7 +13,7 @@ from maskdpo.pipeline.state import State, state_of
 from maskdpo.run_record import OtherSettings, invoked_as, meta_file, note_arguments
 from maskdpo.settings import interrupted
 
-INPUTS = frozenset({"prompts", "responses", "annotations", "pairs", "compare", "gold", "compare_gold", "eval"})
+INPUTS = frozenset({"prompts", "responses", "annotations", "pairs", "compare", "gold", "compare_gold", "eval", "file"})
 """Options that name a file of records."""
 
 
@@ -31,7 +31,9 @@ def plan(stages: Sequence[Stage], start: str | None = None) -> Iterator[tuple[St
         before = [made[file] for file in read if file in made]
         if before and state.action in ("up to date", "continue"):
             anew = any(earlier.action in ("run", "anew") for _, earlier in before)
-            state = State("anew" if anew else "continue", f"after {', '.join(earlier.name for earlier, _ in before)}")
+            names = ", ".join(earlier.name for earlier, _ in before)
+            maybe = any(earlier.action == "changed" for _, earlier in before)
+            state = State("anew" if anew else "continue", f"after {names}" + (", anew if that is" if maybe else ""))
         if state.action != "up to date" and stage.out is not None:
             made[str(stage.out)] = stage, state
         yield stage, state

@@ -128,13 +128,20 @@ def load_pipeline(file: Path, commands: Mapping[str, Command]) -> list[Stage]:
         InputError: no valid YAML, an unknown key (with the nearest known one), a bad or missing value.
     """
     values = named(read_yaml(file), file)
-    values |= {key: named(value, file, key) for key, value in values.items() if isinstance(value, dict)}
+    for key, value in values.items():
+        if key == "also_train" and isinstance(value, dict):  # by names, which stay as they are
+            sections = value.items()
+            values[key] = {own: named(of, file, f"{key}.{own}") if isinstance(of, dict) else of for own, of in sections}
+        elif isinstance(value, dict):
+            values[key] = named(value, file, key)
     if not values:
         raise InputError("must be a mapping with 'prompts', 'out' and a section for every stage", path=file)
     try:
         spec = PipelineFile(**values)
     except ValidationError as error:
         raise input_error(error, PipelineFile, file, "") from None
+    if spec.also_train and spec.train is None:
+        raise InputError("goes with 'train', whose options its trainings take", path=file, field="also-train")
     stages = [_stage(wired, commands[wired.command], file) for wired in _wire(spec)]
     if not stages:
         raise InputError("names no stage, such as 'sample:'", path=file)

@@ -367,3 +367,25 @@ def test_a_win_by_filler_is_said_in_the_table_and_on_the_page(jsonl: Any, tmp_pa
     assert "2.00 -> 0.00" in note
     write_report(old, tmp_path / "r.html", compare=new)
     assert "rose while answers name less" in (tmp_path / "r.html").read_text()
+
+
+def test_several_models_are_compared_in_one_table(jsonl: Any, tmp_path: Path) -> None:
+    wrong, half, right = (
+        jsonl(f"{name}.jsonl", rows(labels * 6))
+        for name, labels in {
+            "before": ("contradictory", "contradictory"),
+            "half": ("contradictory", "no_hallucination"),
+            "right": ("no_hallucination", "no_hallucination"),
+        }.items()
+    )
+    found = evaluate_annotations(wrong, compare=[half, right])
+    (table,) = found.tables()
+    assert table.columns[1:] == ("before", "half", "half - before", "right", "right - before")
+    figures = [cell.split(" ")[0] for cell in cells(table)["right / all sentences"]]
+    assert figures == ["0.000", "0.500", "+0.500", "1.00", "+1.00"]
+    (alone,) = evaluate_annotations(wrong, compare=right).tables()
+    assert [row[-1] for row in alone.rows] == [row[-1] for row in table.rows]
+    found.write_json(tmp_path / "f.json")
+    assert list(json.loads((tmp_path / "f.json").read_text())["comparisons"]) == [str(half), str(right)]
+    with pytest.raises(UserError, match="`gold` goes with one file of `compare`"):
+        evaluate_annotations(wrong, compare=[half, right], gold=right)
