@@ -22,8 +22,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
-err = Console(stderr=True, highlight=False)
+# texts of people stand in titles, cells and notes: [bold] and :x: are no markup anywhere
+out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 110)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 FIRST_LINE_S, PLAIN_INTERVAL_S = 4.0, 30.0
 """Seconds to the first plain line of progress, and between lines, where no terminal can show a bar."""
@@ -63,7 +64,9 @@ def fail(message: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], notes: Sequence[str] = ()) -> None:
     """Print a small table: the first column is a name, the others are right-aligned figures. Notes stand below it."""
-    grid = Table(title=_spelled(title), title_justify="left", title_style="bold")
+    if title:
+        out.print(Text(_spelled(title), "bold"), soft_wrap=True)
+    grid = Table()
     for i, column in enumerate(columns):
         grid.add_column(column, justify="left" if i == 0 else "right")
     for row in rows:
@@ -130,14 +133,14 @@ def progress(title: str, total: int | None, unit: str, done: int = 0) -> Iterato
             thread.join()
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn(unit, markup=False),
         TimeElapsedColumn(),
-        TextColumn("eta"),
+        TextColumn("eta", markup=False),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=err, transient=True) as drawn:
         task = drawn.add_task(title, total=total, completed=done, note="")

@@ -14,6 +14,7 @@ import shlex
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -27,6 +28,9 @@ from maskdpo.io import with_config
 from maskdpo.io.yaml_file import read_yaml
 
 S = TypeVar("S", bound="Settings")
+
+NO_TEXTS = (bool, int, float, date)
+"""What YAML makes of texts such as no, 1.10, 12:30 and 2026-11-28."""
 
 INPUT = "JSONL, Parquet, a dataset folder, or `hub:user/name`"
 
@@ -260,7 +264,7 @@ def input_error(error: ValidationError, model: type[BaseModel], file: Path, sect
     key = ".".join(keys.get(str(part), str(part)) for part in first["loc"])
     in_pipeline = section is not None
     key = key.replace("_", "-") if in_pipeline else key
-    message = _message(first)
+    message = _unquoted(first) or _message(first)
     if first["type"] == "extra_forbidden":
         message = _unknown(str(first["loc"][0]), keys.values())
         message = message.replace("setting", "key").replace("_", "-") if in_pipeline else message
@@ -302,6 +306,15 @@ def _message(problem: Any) -> str:
     if problem["type"] == "missing":
         return "is missing"
     return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _unquoted(problem: Any) -> str | None:
+    """What to do where a text is needed, and YAML has taken what people wrote for something else."""
+    value = problem["input"]
+    if problem["type"] not in ("path_type", "string_type", "literal_error") or not isinstance(value, NO_TEXTS):
+        return None
+    kind = "yes or no" if isinstance(value, bool) else "a number" if isinstance(value, int | float) else "a date"
+    return f"a text is needed, and YAML reads this value as {kind}; put quotes around it"
 
 
 def named(values: Mapping[Any, Any], file: Path | None, section: str = "") -> dict[str, Any]:

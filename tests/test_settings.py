@@ -143,6 +143,7 @@ def test_help_shows_types_bounds_defaults_and_panels() -> None:
         ("side: up", r"cut.yaml: side: Input should be 'left' or 'right'"),
         ("width: 1\nwidth: 2", r"cut.yaml:2: not valid YAML: key 'width' is there twice"),
         ("no-such: 1\nno_such: 2", r"cut.yaml: no-such: is there twice, with - and with _"),
+        ("side: off", r"cut.yaml: side: a text is needed, and YAML reads this value as yes or no; put quotes"),
         ("on: 1", r"cut.yaml: "),
         ("null: 1", r"cut.yaml: "),
         ("option: [a]", r"cut.yaml: option: 'a' is not of the form KEY=VALUE"),

@@ -28,7 +28,8 @@ def run(settings: RunSettings) -> None:
     if not settings.dry_run:
         run_stages(stages, settings.start)
         return
-    grid = Table(title=f"run {settings.file}", title_justify="left", title_style="bold")
+    console.out.print(Text(f"run {settings.file}", "bold"), soft_wrap=True)
+    grid = Table()
     for column in ("stage", "state", "why"):
         grid.add_column(column)
     for stage, state in plan(stages, settings.start):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rich.markup import escape
+from rich.text import Text
 
 from maskdpo import console
 from maskdpo.registry import Registry
@@ -45,5 +45,5 @@ def plugins(settings: PluginsSettings) -> None:
     for option, found in chosen_by.items():
         listed = found.list()
         names = (p.name if p.origin == "maskdpo" else f"{p.name} ({p.origin})" for p in listed)
-        console.out.print(f"[bold]{option}[/bold]  {escape(', '.join(names))}")
+        console.out.print(Text.assemble((option, "bold"), "  ", ", ".join(names)))
     console.say("Each of these options also takes package.module:object or ./file.py:object.")

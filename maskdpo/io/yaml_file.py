@@ -33,7 +33,8 @@ def read_yaml(file: Path) -> dict[Any, Any]:
             # all but the first: what PyYAML stumbles over in a value, such as the 32nd of a month
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else None
-            raise InputError(f"not valid YAML: {getattr(error, 'problem', error)}", path=file, line=line) from None
+            problem = getattr(error, "problem", f"{error}; put quotes around a text that looks like a date")
+            raise InputError(f"not valid YAML: {problem}", path=file, line=line) from None
     if not isinstance(values, dict | NoneType):
         raise InputError("must be a mapping of settings, such as 'beta: 0.1'", path=file)
     try:
