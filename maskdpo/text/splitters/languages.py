@@ -16,6 +16,7 @@ _ABBREVIATIONS = {
     "da": "f eks bl ca nr fx",
     "de": "z d u o s v n bzw ca Nr Abs Art S Bd Hrsg Abb Tab Vgl vgl Mio Mrd rd bspw sog evtl inkl zzgl geb gest "
     "Hl hl Co",
+    "en": "excl incl esp approx viz",
     "es": "Sr Sra Srta Sres Dra D Dña Ud Uds Lic Ing Av Avda aprox pág "
     "págs núm vol cap fig art ej p a d EE Gral Sto Sta",
     "fr": "M MM Mme Mlle Mgr Pr Me Ste av apr cf env vol art al éd p pp ex chap fig",
@@ -62,12 +63,12 @@ def code(tag: str) -> str:
 @cache
 def rules(language: str) -> Rules:
     """What is known of a language beyond sentencex."""
-    if language == "en":
-        return Rules()
-    words = "|".join([*_LATIN_TITLES.split(), *_ABBREVIATIONS.get(language, "").split()])
+    words = "|".join(_ABBREVIATIONS.get(language, "").split())
+    if language != "en":
+        words += ("|" if words else "") + "|".join(_LATIN_TITLES.split()) + _INITIAL
     ordinal = f"|{_ORDINAL[language]}" if language in _ORDINAL else ""
     return Rules(
-        re.compile(rf"(?<!\w)(?:{words}{_INITIAL})\.\s*$" + ordinal),
+        re.compile(rf"(?<!\w)(?:{words})\.\s*$" + ordinal),
         re.compile(_ENDS[language]) if language in _ENDS else None,
         re.compile(_PARTICLE[language]) if language in _PARTICLE else None,
     )

@@ -32,6 +32,14 @@ _CLOSERS = re.compile(r"[)\]}”」』）】》]+")
 _SPEAKER = re.compile(
     r"\s*(?:[^\W\d_a-zA-Z]{1,8}?[说问答喊叫道][，。：！？]|[的等和与及或、，]|出自|这一?(?:句|段|首|种|说法|问题))"
 )
+_SAID = re.compile(
+    r"\s+(?:[A-Z][\w.'’-]*\s){1,3}(?:asked|said|replied|answered|cried|shouted|exclaimed|whispered|added)\b"
+)
+_QUESTION = re.compile(r"[!?][\"”]\s*$")
+_WIDE = re.compile(r"[。！？][”’」』）*]*$")
+_PART = re.compile(
+    r"\W*(?:Chapter|Part|Act|Scene|Section|Article|Volume|Book|Appendix|Step)\s(?:[IVXLC]+|\d+|[A-Z])\.\W*$"
+)
 _TOLD = re.compile(r"[:：]\s*[“「『][^“”「」『』]*[”」』]\s*$")  # who speaks is named before the quotation
 _QUOTE_END = re.compile(r"[。！？…][”」』]\s*$")
 # An entry in a list of references is one sentence, though its parts end with full stops. It is known by the full stop,
@@ -46,13 +54,14 @@ _SOURCE = re.compile(
 
 # Sentence ends that sentencex does not find; the sentence ends with the match.
 _MISSED = re.compile(
-    r"\.(?:(?:(?<=[.!?] No\.)|(?<=^No\.)|(?<=[\"“]No\.))(?=\s+[^\W\d])"  # the answer "No.", not the number "No. 5"
+    r"\.(?:(?:(?<=[.!?:*] No\.)|(?<=^No\.)|(?<=[\"“]No\.))(?=\s+[^\W\d])"  # the answer "No.", not the number "No. 5"
     r"|(?<=\betc\.)\)?(?=\s+[A-Z])"
     r"|(?:(?<=\bno\.)|(?<=\bart\.)|(?<=\bmay\.)|(?<=\barc\.))"  # words that are abbreviations too
     r"(?=\s+[\"“(]?(?:[A-Z][a-z'’]|[IA]\s))"
-    r"|(?:(?<=\d [a-mo-uw-z]\.)|(?<=\d[a-mo-uw-z]\.)|(?<=[\d ][kcm]m\.)|(?<=°[CF]\.))(?=\s+[A-Z][a-z'’]))"  # "8 m. The"
+    r"|(?:(?<=\d [a-mo-uw-z]\.)|(?<=\d[a-mo-uw-z]\.)|(?<=[\d ][kcm]m\.)|(?<=\d pp\.)|(?<=°[CF]\.))"
+    r"(?=\s+[A-Z][a-z'’]))"  # a unit: "8 m. The"
 )
-_WIDE_END = re.compile(r"[。！？](?=\d)")
+_WIDE_END = re.compile(r"[。！？](?=[\da-z])")
 _ASIDE = re.compile(
     r"\s*\([^()]*[.!?]\)(?=\s+\S)|（[^（）]*[。！？]）(?=[^\s，。；、：！？])"
 )  # in brackets, on its own
@@ -160,13 +169,17 @@ def _goes_on(prose: str, plain: str, start: int, end: int, next_end: int, known:
     word = first[1]
     if word[0].islower() and not word[1:2].isupper():  # not "iPhone", and not in a text without capitals
         opening = _WORD.search(prose, start, start + _CONTEXT)
-        if opening and not opening[0].islower() and _TERMINATED.search(before):
+        if opening and not opening[0].islower() and _TERMINATED.search(before) and not _WIDE.search(before):
             return True
     if _NUMBER.match(prose, end) and _BEFORE_NUMBER.search(before):
         return True
     if _LETTER.match(prose, end) and _BEFORE_LETTER.search(before):
         return True
     if prose.startswith("-", end) or (known.no_end and known.no_end.search(before)):  # "J.-C."
+        return True
+    if _QUESTION.search(before) and _SAID.match(prose, end):  # "Why?" Mary asked.
+        return True
+    if end - start < 24 and _PART.match(prose, start, end):  # "Chapter IV. The Storm"
         return True
     if known.particle and _QUOTE_END.search(before) and known.particle.match(prose, end):
         return True
