@@ -93,7 +93,11 @@ class OpenAIBackend:
 
     def context(self) -> Context:
         """See ``Backend``: the limit that the user set, or the lowest one of the servers that name one."""
-        contexts = [server_context(access, self.model, self.settings) for access in self._accesses()]
+        # the API of OpenAI tells nothing, so that a forecast needs no key
+        accesses = [
+            None if each.url == DEFAULT_BASE else read_access(each.address, self.settings) for each in self.servers
+        ]
+        contexts = [server_context(access, self.model, self.settings) for access in accesses]
         known = [context for context in contexts if context.limit is not None]
         return min(known, key=lambda context: context.limit or 0) if known else contexts[0]
 

@@ -21,9 +21,13 @@ BYTES_PER_TOKEN = 2.5
 TIMEOUT_S = 30.0
 
 
-def server_context(access: Access, model: str, settings: BackendSettings) -> Context:
-    """The limit and the counter of the server, or those that the user set. The limit is None where it is unknown."""
-    ask = _Server(access)
+def server_context(access: Access | None, model: str, settings: BackendSettings) -> Context:
+    """The limit and the counter of the server, or those that the user set. The limit is None where it is unknown.
+
+    Args:
+        access: None where the server is not asked.
+    """
+    ask: Callable[..., Any] = _Server(access) if access is not None else lambda *_, **__: None
     limit = settings.max_model_len or _limit(ask("/models"), model)
     if settings.tokenizer is not None:
         loaded = load_tokenizer(settings.tokenizer)

@@ -109,8 +109,8 @@ class Session:
     async def _paid(self, request: Request) -> Reply | FailedAttempt:
         """One attempt, for which its worst case is set aside."""
         purse, price = self.options.purse, self.server.price
-        sampling = request.sampling
-        worst = price(_most_prompt_tokens(request), 0, sampling.n * sampling.max_tokens) if price else 0.0
+        length = self._longest_reply(request)
+        worst = price(_most_prompt_tokens(request), 0, request.sampling.n * length) if price else 0.0
         reserved = await purse.reserve(worst)
         reply, lost = None, True  # also where the call is cancelled
         try:
@@ -120,6 +120,10 @@ class Session:
         finally:
             purse.settle(reserved, worst, reply, price, lost=lost)
         return outcome
+
+    def _longest_reply(self, request: Request) -> int:
+        extra = (self.options.settings.extra.get(name) for name in ("max_tokens", "max_completion_tokens"))
+        return max([request.sampling.max_tokens, *(each for each in extra if isinstance(each, int))])
 
     async def _attempt(self, request: Request, without: frozenset[str] = frozenset()) -> Reply | FailedAttempt:
         """One call, and where the server refuses a field, another one without it.

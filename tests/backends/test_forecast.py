@@ -141,3 +141,16 @@ def test_judging_makes_the_calls_that_were_forecast(
 def test_a_judge_that_asks_no_model_has_no_forecast(files: dict[str, Path]) -> None:
     with pytest.raises(UserError, match="`judge` llm, and lexical tells of none"):
         forecast_annotate(AnnotateSettings(**files, judge="lexical"))
+
+
+def test_a_forecast_for_a_provider_has_its_list_price_and_needs_no_key(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    settings = sampling(files, model="gpt-4o-mini", backend="openai")
+    made = forecast_sample(settings, make_backend("gpt-4o-mini", settings))
+    assert made.cost is not None
+    assert made.prompt_cost is not None
+    assert 0 < made.prompt_cost < made.cost
+    assert "estimate" in made.counted_by

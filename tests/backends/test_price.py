@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from maskdpo.annotate.judges.llm import LLMOptions, llm_judge
+from maskdpo.annotate.labelling import annotate
+from maskdpo.annotate.stats import AnnotateStats
 from maskdpo.backends import openai_pool
 from maskdpo.backends.base import Reply, Request, Sampling
 from maskdpo.backends.openai_backend import OpenAIBackend
@@ -16,7 +19,8 @@ from maskdpo.errors import UserError
 from maskdpo.io import read_records
 from maskdpo.run_record import meta_file, read_meta
 from maskdpo.sample import sample
-from maskdpo.schemas import Message, Response
+from maskdpo.schemas import Annotation, Message, Response
+from maskdpo.text.splitters import get_splitter
 from tests.backends.fault_server import Answer, Asked, FaultServer, chat, problem, running
 
 PROMPT, COMPLETION = 100, 20
@@ -157,3 +161,39 @@ def test_a_run_that_ran_out_of_money_goes_on_with_a_greater_limit(
     assert stats.cost == pytest.approx((60 - stats.already_there) * CALL)
     assert spent() == pytest.approx(60 * CALL)
     assert json.loads(meta_file(out).read_text())["counts"]["cost"] == stats.cost
+
+
+def test_a_longer_reply_that_a_further_field_asks_for_is_set_aside(server: FaultServer) -> None:
+    worst = 86 * 10 / 1e6 + 4000 * 100 / 1e6
+    run = backend(server, max_cost=0.9 * worst, extra={"max_tokens": 4000})
+    came, _ = replies_until_the_end(run, 3)
+    assert came == server.asked == []
+
+
+def test_a_judge_that_runs_out_of_money_keeps_whole_answers_and_goes_on(
+    server: FaultServer, tmp_path: Path, jsonl: Any
+) -> None:
+    server.script = lambda asked: Answer(
+        chat("supported", usage={"prompt_tokens": PROMPT, "completion_tokens": COMPLETION}), delay_s=0.01
+    )
+    prompts = jsonl("p.jsonl", [{"id": f"p{i}", "prompt": "What?", "reference": f"It is {i}."} for i in range(30)])
+    answers = [
+        {"id": f"r{i}", "prompt_id": f"p{i}", "response": "It is so. It was so.", "model": "m"} for i in range(30)
+    ]
+    responses, out = jsonl("r.jsonl", answers), tmp_path / "a.jsonl"
+
+    def run(max_cost: float) -> AnnotateStats:
+        judge = llm_judge(backend(server, max_cost=max_cost, max_model_len=4000, concurrency=4), LLMOptions())
+        return annotate(prompts, responses, out, judge, get_splitter("markdown"))
+
+    with pytest.raises(OutOfMoney):
+        run(20 * CALL)
+    assert 3 <= len(list(read_records(out, Annotation))) <= 10
+    assert len(server.asked) <= 20
+    stats = run(1.0)
+    assert stats.file.annotations == 30
+    assert stats.file.failed == 0
+    meta = read_meta(meta_file(out))
+    assert meta is not None
+    assert meta.spent is not None
+    assert meta.spent.cost == pytest.approx(len(server.asked) * CALL)
