@@ -32,7 +32,7 @@ from maskdpo.annotate.tasks import (
     without_reference,
 )
 from maskdpo.backends.price import account
-from maskdpo.console import progress
+from maskdpo.console import progress, warn
 from maskdpo.errors import InputError, UserError, first_problem
 from maskdpo.io import (
     Appender,
@@ -215,8 +215,16 @@ def _check_summary(summary: Path, out: Path) -> None:
 
 def _digests(responses_file: Path, prompts: dict[str, Prompt], limit: int | None) -> dict[str, ResponseDigest]:
     """What stays in memory of every response, by id and in their order; a bad line is an error."""
-    answers = read_answers(responses_file, Response, prompts, limit)
-    return {response.id: digest_of(response, prompts[response.prompt_id].id) for response in answers}
+    digests, reasoned = dict[str, ResponseDigest](), 0
+    for response in read_answers(responses_file, Response, prompts, limit):
+        digests[response.id] = digest_of(response, prompts[response.prompt_id].id)
+        reasoned += response.response.lstrip().startswith("<think>")
+    if reasoned:
+        warn(
+            f"{responses_file}: {reasoned:,} answers begin with <think>; their reasoning is judged as a part of them: "
+            "`reasoning` is the field for what stands between <think> and </think> (docs/records.md#reasoning)"
+        )
+    return digests
 
 
 def _judged(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, rule: Rule) -> Iterator[Annotation]:

@@ -839,6 +839,19 @@ def test_what_has_no_reference_is_in_no_pair_and_no_figure(
         maskdpo.evaluate_annotations(only)
 
 
+def test_reasoning_inside_answers_is_noticed(jsonl: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = jsonl("think-prompts.jsonl", [{"id": "p", "prompt": "?", "language": "fr"}])
+    answers = [
+        {"id": "a", "prompt_id": "p", "response": "<think>\nHm.\n</think>\n\nLyon."},
+        {"id": "b", "prompt_id": "p", "response": "Nice."},
+    ]
+    stats = annotate(prompts, jsonl("think.jsonl", answers), tmp_path / "think-a.jsonl", Scripted(), SPLITTER)
+    assert "think.jsonl: 1 answers begin with <think>" in capsys.readouterr().err.replace("\n", "")
+    assert stats.file.summary()["languages"] == {
+        "fr": {"answers": 2, "right": 5, "wrong": 0, "no_fact": 0, "not_judged": 0}
+    }
+
+
 def test_a_missing_reference_in_memory(capsys: pytest.CaptureFixture[str]) -> None:
     prompts = [Prompt(id="bare", prompt="?"), Prompt(id="full", prompt="?", reference="Paris is in France.")]
     answers = [Response(id=prompt.id, prompt_id=prompt.id, response="Paris is in France.") for prompt in prompts]
