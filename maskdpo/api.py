@@ -56,7 +56,7 @@ def read_records(file: File, kind: type[R]) -> Iterator[R]:
     """The records of a file, one by one, checked.
 
     Args:
-        file: JSONL, Parquet, a dataset folder, or ``hub:user/name``.
+        file: JSONL, Parquet, Arrow, a dataset folder, or ``hub:user/name``.
         kind: ``Prompt``, ``Response``, ``Annotation`` or ``Pair``.
     """
     return io.read_records(Path(file), kind)

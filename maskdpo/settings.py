@@ -32,7 +32,7 @@ S = TypeVar("S", bound="Settings")
 NO_TEXTS = (bool, int, float, date)
 """What YAML makes of texts such as no, 1.10, 12:30 and 2026-11-28."""
 
-INPUT = "JSONL, Parquet, a dataset folder, or `hub:user/name`"
+INPUT = "JSONL, Parquet, Arrow, a dataset folder, or `hub:user/name`"
 
 
 class Settings(BaseModel):

@@ -84,7 +84,7 @@ def test_a_line_separator_inside_a_string_is_no_line_end(tmp_path: Path) -> None
         ('{"id":"b","prompt":[{"role":"robot","content":"x"}]}', "p.jsonl:3: prompt.0.role: Input should be 'system'"),
         ('{"id":"b","prompt":[{"role":"user","content":"x","name":"n"}]}', "p.jsonl:3: prompt.0.name: unknown field"),
         ('{"id":"b","prompt":"y","reference":["r",3]}', "p.jsonl:3: reference.1: Input should be a valid string"),
-        ('{"id":"b","prompt":"y","language":"fr"}', "p.jsonl:3: language: Input should be 'en' or 'zh'"),
+        ('{"id":"b","prompt":"y","language":"a b"}', "p.jsonl:3: language: 'a b' is no language tag"),
         ('{"prompt":7}', "p.jsonl:3: id: is missing (and 1 more in this line)"),
         ('{"id":"b","prompt":"\\ud800"}', "p.jsonl:3: prompt: holds half of a character (the lone surrogate \\ud800)"),
         (
