@@ -32,6 +32,7 @@ def train_judge(settings: TrainJudgeSettings) -> None:
 
 def _show(result: "JudgeResult") -> None:
     from maskdpo.judge_training.figures import SHOWN, shown
+    from maskdpo.verdicts.estimate import few_topics
 
     rows: list[tuple[str, object]] = [("sentences trained on", result.data.rows)]
     rows += [("of them changed", result.data.changed)] if result.data.changed else []
@@ -46,11 +47,13 @@ def _show(result: "JudgeResult") -> None:
     console.table(f"train-judge -> {result.out}", ("", "value"), rows)
     if result.held_out is not None:
         held = [(title, shown(result.held_out.before.get(key))) for key, title in SHOWN.items()]
-        console.table(f"{result.held_out.sentences} sentences of held-out topics", ("", "before calibration"), held)
+        title, notes = f"{result.held_out.sentences} sentences of held-out topics", few_topics(result.held_out.topics)
+        console.table(title, ("", "before calibration"), held, notes)
     if result.gold is not None:
         after = result.gold.after or {}
         both = [(title, shown(result.gold.before.get(k)), shown(after.get(k))) for k, title in SHOWN.items()]
-        console.table(f"{result.gold.sentences} gold sentences", ("", "before calibration", "after"), both)
+        title, notes = f"{result.gold.sentences} gold sentences", few_topics(result.gold.topics)
+        console.table(title, ("", "before calibration", "after"), both, notes)
     with_calibration = f" --calibration {shlex.quote(str(result.calibration))}" if result.calibration else ""
     console.say(
         f"judge with it: maskdpo annotate PROMPTS RESPONSES --judge classifier --model {shlex.quote(str(result.out))}"

@@ -9,6 +9,7 @@ from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.evaluate import tables, values
 from maskdpo.evaluate.agreement import Agreement, agreement
+from maskdpo.evaluate.compared import Seen, doubts
 from maskdpo.evaluate.factuality import Comparison, Summary, compare, summarise
 from maskdpo.evaluate.prediction_powered import (
     Array,
@@ -30,8 +31,8 @@ from maskdpo.verdicts.gold import check_gold
 
 Gold = Mapping[str, Annotation]
 """By id."""
-Judges = dict[Input, set[JudgeInfo | None]]
-"""The judges of the annotations that were read from an input."""
+Noted = dict[Input, Seen]
+"""What was noted of the annotations of an input."""
 
 
 @dataclass(frozen=True)
@@ -102,28 +103,27 @@ def _evaluate(settings: EvaluateSettings) -> Evaluation:
     prompts = read_prompts(settings.prompts) if settings.prompts else None
     summary = comparison = agreed = estimates = None
     penalty = settings.length_penalty
-    judges: Judges = {settings.annotations: set()}
+    seen: Noted = {settings.annotations: Seen()}
     tags = {prompt.id: prompt.language for prompt in (prompts or {}).values() if prompt.language}
     languages = tuple(LanguageCounts(tags) for file in (settings.annotations, settings.compared) if file)
-    before = _read(settings.annotations, prompts, settings.limit, judges, languages[0])
+    before = _read(settings.annotations, prompts, settings.limit, seen, languages[0])
     if settings.compared is None:
         summary = summarise(before, prompts, length_penalty=penalty)
     else:
-        after = _read(settings.compared, prompts, settings.limit, judges, languages[1])
+        after = _read(settings.compared, prompts, settings.limit, seen, languages[1])
         comparison = compare(before, after, prompts, length_penalty=penalty)
         if comparison is None:
             raise UserError(
                 f"{listed(settings.annotations)} and {settings.compared} share no topic, so there is nothing to compare"
             )
-        if judges[settings.annotations] != judges[settings.compared]:
-            warn(
-                f"{listed(settings.annotations)} and {settings.compared} have their labels from different judges; "
-                "differences may come from the judges"
-            )
+        for doubt in doubts(
+            seen[settings.annotations], seen[settings.compared], files_of(settings.annotations), settings.compared
+        ):
+            warn(doubt)
     if settings.gold:
-        gold = _read_gold(settings.gold, settings.annotations, judges[settings.annotations])
+        gold = _read_gold(settings.gold, settings.annotations, seen[settings.annotations].judges)
         agreed = _agreement(settings, gold, prompts)
-        estimates = _powered(settings, gold, prompts, judges)
+        estimates = _powered(settings, gold, prompts, seen)
     files = settings.annotations, settings.compared, settings.gold
     return Evaluation(*files, summary, comparison, agreed, languages, estimates)
 
@@ -148,20 +148,20 @@ def named(given: Input) -> str:
 
 
 def _read(
-    given: Input, prompts: dict[str, Prompt] | None, limit: int | None, judges: Judges, languages: LanguageCounts
+    given: Input, prompts: dict[str, Prompt] | None, limit: int | None, seen: Noted, languages: LanguageCounts
 ) -> Iterator[Annotation]:
-    """The annotations, whose judges are added to ``judges`` and which are counted in ``languages``.
+    """The annotations, of which ``seen`` notes what comparisons need, and which are counted in ``languages``.
 
     With prompts, every answer must have a prompt: a topic is never guessed. Answers that lacked a reference to judge
     them by are left out, for they say nothing of the model.
     """
-    noted = judges.setdefault(given, set())
+    noted = seen.setdefault(given, Seen())
     read = lacked = 0
     part = (
         partial(read_records, limit=limit) if prompts is None else partial(read_answers, prompts=prompts, limit=limit)
     )
     for annotation in part(given, Annotation):
-        noted.add(annotation.judge)
+        noted.add(annotation)
         read, lacked = read + 1, lacked + annotation.lacked_reference
         if not annotation.lacked_reference:
             languages.add(annotation)
@@ -235,7 +235,7 @@ def _powered(
     settings: EvaluateSettings,
     gold: Gold,
     prompts: dict[str, Prompt] | None,
-    judges: Judges,
+    seen: Noted,
 ) -> Powered | PoweredComparison | str:
     assert settings.gold is not None
     refused = check_drawn(gold, settings.gold_drawn, settings.gold.name)
@@ -246,7 +246,7 @@ def _powered(
         return powered(before)
     other = gold
     if settings.compare_gold:
-        other = _read_gold(settings.compare_gold, settings.compared, judges[settings.compared])
+        other = _read_gold(settings.compare_gold, settings.compared, seen[settings.compared].judges)
         refused = check_drawn(other, settings.gold_drawn, settings.compare_gold.name)
     after = _sums(settings.compared, other, settings, prompts)
     return refused or compare_powered(before, after)

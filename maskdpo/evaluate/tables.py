@@ -13,7 +13,7 @@ from maskdpo.html.render import SummaryTable
 from maskdpo.schemas import Counts
 from maskdpo.text.language import UNKNOWN
 from maskdpo.text.language_counts import LanguageCounts
-from maskdpo.verdicts.estimate import FEW_TOPICS
+from maskdpo.verdicts.estimate import FEW_TOPICS, few_topics
 from maskdpo.verdicts.figures import FIGURE_NAMES
 
 INTERVALS = "with 95% intervals over topics"
@@ -33,7 +33,7 @@ def of_summary(file: str, summary: Summary, notes: Sequence[str] = ()) -> Summar
     """One file: every figure with its interval."""
     rows = [(name, str(estimate)) for name, estimate in summary.figures.items()]
     title = f"{file}: {summary.answers:,} answers, {summary.topics:,} topics"
-    return SummaryTable(title, (INTERVALS, "value"), rows, [*_few(summary.topics), *notes])
+    return SummaryTable(title, (INTERVALS, "value"), rows, [*few_topics(summary.topics), *notes])
 
 
 def of_comparison(names: str, result: Comparison, notes: Sequence[str] = ()) -> SummaryTable:
@@ -45,7 +45,7 @@ def of_comparison(names: str, result: Comparison, notes: Sequence[str] = ()) -> 
         (name, str(before.figures[name]), str(after.figures[name]), difference.signed(star=star))
         for name, difference in result.difference.items()
     ]
-    notes = [*_few(before.topics, "no difference gets a star"), *_filler(result), *notes]
+    notes = [*few_topics(before.topics, "no difference gets a star"), *_filler(result), *notes]
     return SummaryTable(f"{names}: {sizes}", (INTERVALS, "before", "after", "after - before"), rows, notes)
 
 
@@ -85,15 +85,6 @@ def of_languages(file: str, counted: LanguageCounts) -> SummaryTable:
     return SummaryTable(f"{file}: sentences by language", columns, rows, notes)
 
 
-def _few(topics: int, more: str = "") -> list[str]:
-    said = f", and {more}" if more else ""
-    if topics < 2:
-        return [f"Only {topics} topic: intervals need two{said}; answers about one topic are not independent."]
-    if topics < FEW_TOPICS:
-        return [f"Only {topics} topics: intervals over fewer than {FEW_TOPICS} rest on too little{said}."]
-    return []
-
-
 def _filler(result: Comparison) -> list[str]:
     if not result.won_by_filler:
         return []
@@ -111,7 +102,9 @@ def of_powered(found: Powered, judge: Summary, gold: str) -> SummaryTable:
         ("their topics", "", f"{found.gold_topics:,}"),
         *((name, str(judge.figures[name]), str(found.figures[name])) for name in POWERED),
     ]
-    return SummaryTable(_powered_title(gold), (INTERVALS, "judge alone", "with gold"), rows, _few(found.gold_topics))
+    return SummaryTable(
+        _powered_title(gold), (INTERVALS, "judge alone", "with gold"), rows, few_topics(found.gold_topics)
+    )
 
 
 def _powered_title(gold: str) -> str:
@@ -138,7 +131,7 @@ def of_powered_comparison(found: PoweredComparison, gold: str) -> SummaryTable:
         difference = found.difference[name].signed(star=topics >= FEW_TOPICS) if found.difference else "-"
         rows.append((name, *(cell(side, name) for _, side in sides), difference))
     notes = [f"{name}: {side}; a difference needs gold of both." for name, side in sides if isinstance(side, str)]
-    notes += _few(topics, "no difference gets a star") if known else []
+    notes += few_topics(topics, "no difference gets a star") if known else []
     return SummaryTable(_powered_title(gold), (INTERVALS, "before", "after", "after - before"), rows, notes)
 
 
@@ -150,7 +143,7 @@ def of_agreement(names: str, result: Agreement) -> list[SummaryTable]:
         ("of them not annotated", f"{result.not_annotated:,}", ""),
         *([("gold sentences that were chosen, not drawn", f"{result.chosen:,}", "")] if result.chosen else []),
     ]
-    notes = _few(result.topics)
+    notes = few_topics(result.topics)
     tables = _classes(names, "class", answers, result.three, notes)
     if result.four:
         left_out = result.three.sentences - result.four.sentences

@@ -12,6 +12,7 @@ from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
 from maskdpo.redact import HUB_NAMES, shown_model, shown_settings
 from maskdpo.run_folder import from_anywhere
 from maskdpo.run_record import RunMeta, by_role
+from maskdpo.verdicts.estimate import few_topics
 
 
 def judge_card(settings: TrainJudgeSettings, run: RunMeta, result: JudgeResult) -> str:
@@ -22,7 +23,7 @@ def judge_card(settings: TrainJudgeSettings, run: RunMeta, result: JudgeResult) 
     if config.model in HUB_NAMES or not Path(config.model).expanduser().exists():
         head |= {"base_model": base, "base_model_relation": "finetune"}
     head["tags"] = ["maskdpo", "hallucination", "factuality", "judge"]
-    filters = {"cell": _cell, "figure": shown}
+    filters = {"cell": _cell, "figure": shown, "few_topics": _few_topics}
     digests = [run.inputs.get(role, "") for role in by_role("labelled", settings.labelled)]
     text = card_template("maskdpo.judge_training", "judge_card.md", filters).render(
         name=settings.out.name,
@@ -48,6 +49,10 @@ def settings_text(config: TrainJudgeConfig) -> str:
 
 def plain(config: TrainJudgeConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_none=True)
+
+
+def _few_topics(topics: int) -> str:
+    return "".join(few_topics(topics))
 
 
 def _cell(value: object) -> str:

@@ -1,6 +1,5 @@
 """How good the finished judge is: its scores on sentences, its calibration, and the figures of both."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -54,9 +53,7 @@ def judge_examples(
 
 def shown(figure: Estimate | None) -> str:
     """A figure with its interval, where it has one."""
-    if figure is None or math.isnan(figure.value):
-        return "-"
-    return f"{figure.value:.3f}" if math.isnan(figure.low) else str(figure)
+    return "-" if figure is None else str(figure)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from maskdpo.html.render import SummaryTable
 from maskdpo.people.agree import AgreeResult, Figures
 from maskdpo.people.gold import GoldStats
+from maskdpo.verdicts.estimate import FEW_TOPICS, few_topics
 
 Row = tuple[str, ...]
 
@@ -32,7 +33,8 @@ def tables_of(result: AgreeResult) -> Iterator[SummaryTable]:
         yield SummaryTable("people against people", ("", ""), [], [NONE_DRAWN])
     else:
         rows = [(ALPHA_NAMES.get(name, name), str(found)) for name, found in result.people.figures.items()]
-        yield SummaryTable(f"people against people: {_size(result.people)}", (INTERVALS, "Krippendorff's alpha"), rows)
+        title, notes = f"people against people: {_size(result.people)}", few_topics(result.people.topics)
+        yield SummaryTable(title, (INTERVALS, "Krippendorff's alpha"), rows, notes)
     if result.pairs:
         rows = [(f"{a}, {b}", *_cells(found)) for (a, b), found in result.pairs.items()]
         columns = ("two reviewers", "sentences", "same label", "Cohen's kappa")
@@ -40,7 +42,8 @@ def tables_of(result: AgreeResult) -> Iterator[SummaryTable]:
     if result.judge:
         rows = [(shown, *_cells(found)) for shown, found in result.judge.items()]
         columns = ("in three classes", "labels of people", "same class", "Cohen's kappa")
-        yield SummaryTable("people against the judge", columns, rows, list(_influence(result)))
+        notes = few_topics(min(found.topics for found in result.judge.values()))
+        yield SummaryTable("people against the judge", columns, rows, [*_influence(result), *notes])
 
 
 def _size(found: Figures) -> str:
@@ -56,7 +59,7 @@ def _influence(result: AgreeResult) -> Iterator[str]:
     if shown is None or hidden is None:
         return
     apart = shown.figures["accuracy"].low > hidden.figures["accuracy"].high
-    if apart:
+    if apart and min(shown.topics, hidden.topics) >= FEW_TOPICS:
         yield (
             "People agree more with the judge where they saw its label: they follow it. Review with all labels hidden "
             "(`--blind 1`) before you measure the judge."

@@ -102,6 +102,20 @@ def over_topics(figure: Callable[[Floats], Floats], sums: Floats, bounds: Bounds
     return Estimate.of(value, without[counts] if counts.any() else without, bounds)
 
 
+def few_topics(topics: int, more: str = "") -> list[str]:
+    """What a reader must know of intervals over so few topics: a line, or none.
+
+    Args:
+        more: what follows from it, to be joined with "and".
+    """
+    said = f", and {more}" if more else ""
+    if topics < 2:
+        return [f"Only {topics} topic: intervals need two{said}; answers about one topic are not independent."]
+    if topics < FEW_TOPICS:
+        return [f"Only {topics} topics: intervals over fewer than {FEW_TOPICS} rest on too little{said}."]
+    return []
+
+
 def leave_out(topics: NDArray[np.int64], most: int = 500) -> NDArray[np.int64]:
     """[n]: the group of each sentence that is left out at once: its topic or, of more than ``most`` topics, a group of
     topics.

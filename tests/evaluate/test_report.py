@@ -256,7 +256,7 @@ def test_labels_of_different_judges_are_compared_with_a_warning(
     evaluate_annotations(before, compare=jsonl("other.jsonl", judged))
     assert "have their labels from different judges" in " ".join(capsys.readouterr().err.split())
     evaluate_annotations(before, compare=before)
-    assert capsys.readouterr().err == ""
+    assert "different judges" not in capsys.readouterr().err
 
 
 def test_gold_is_never_the_judges_own(before: Path, gold: Path, jsonl: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from maskdpo.verdicts.estimate import (
     UNBOUNDED,
     Estimate,
     Floats,
+    few_topics,
     leave_out,
     over_topics,
     ratio,
@@ -87,6 +88,14 @@ def test_a_star_needs_an_interval_that_leaves_out_0() -> None:
     assert Estimate(0.2, 0.1, 0.3).signed() == "+0.200 [+0.100, +0.300] *"
     assert Estimate(0.2, 0.1, 0.3).signed(star=False) == "+0.200 [+0.100, +0.300]"
     assert Estimate(0.2, -0.1, 0.5).signed() == "+0.200 [-0.100, +0.500]"
+
+
+def test_few_topics_are_said() -> None:
+    assert few_topics(1, "no star") == [
+        "Only 1 topic: intervals need two, and no star; answers about one topic are not independent."
+    ]
+    assert few_topics(9)[0].startswith("Only 9 topics:")
+    assert few_topics(10) == []
 
 
 def test_many_topics_are_left_out_in_groups() -> None:
