@@ -1,5 +1,6 @@
 """The card (README.md) of a trained judge."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def judge_card(settings: TrainJudgeSettings, run: RunMeta, result: JudgeResult) 
     if config.model in HUB_NAMES or not Path(config.model).expanduser().exists():
         head |= {"base_model": base, "base_model_relation": "finetune"}
     head["tags"] = ["maskdpo", "hallucination", "factuality", "judge"]
-    filters = {"cell": _cell, "figure": shown, "few_topics": _few_topics}
+    filters: dict[str, Callable[..., str]] = {"cell": _cell, "figure": shown, "few_topics": _few_topics}
     digests = [run.inputs.get(role, "") for role in by_role("labelled", settings.labelled)]
     text = card_template("maskdpo.judge_training", "judge_card.md", filters).render(
         name=settings.out.name,
