@@ -65,7 +65,7 @@ def of_comparisons(name: str, found: Mapping[Path, Comparison]) -> SummaryTable:
         rows.append((figure, *cells))
     notes = []
     for file, result in every:
-        few = _few(result.before.topics, "no difference gets a star")
+        few = few_topics(result.before.topics, "no difference gets a star")
         notes += [f"{file.stem}: {note}" for note in (*few, *_filler(result))]
         if result.before.topics != first.before.topics:
             notes.append(f"{file.stem}: compared on {result.before.topics:,} topics, not on {first.before.topics:,}")
