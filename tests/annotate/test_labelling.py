@@ -1008,7 +1008,7 @@ def test_nltk_learns_from_the_responses_where_no_model_is_installed(
     from maskdpo.cli import main
 
     model = punkt.PunktSentenceTokenizer("One. Two.") if installed else None
-    monkeypatch.setattr(sys.modules["maskdpo.text.splitters.nltk_splitter"], "_installed_model", lambda: model)
+    monkeypatch.setattr(sys.modules["maskdpo.text.splitters.nltk_splitter"], "_installed_model", lambda language: model)
     monkeypatch.setattr(settings, "LEARNED_FROM", 5)
     out = tmp_path / "a.jsonl"
     arguments = [str(prompts), str(responses), "--out", str(out), "--judge", f"{own}:make", "--splitter", "nltk"]
