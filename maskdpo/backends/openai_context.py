@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from maskdpo.backends.base import Context
+from maskdpo.backends.base import MESSAGE_TOKENS, TEMPLATE_TOKENS, Context, Request
 from maskdpo.backends.openai_access import Access
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.models import load_tokenizer
@@ -37,6 +37,19 @@ def server_context(access: Access | None, model: str, settings: BackendSettings)
 
 def estimated_tokens(text: str) -> int:
     return int(len(text.encode(errors="replace")) / BYTES_PER_TOKEN) + 1
+
+
+def typical_tokens(request: Request) -> int:
+    """Of prompt and completions together: a guess, for the pace of requests."""
+    return sum(map(len, _texts(request))) // 4 + request.sampling.n * request.sampling.max_tokens
+
+
+def most_prompt_tokens(request: Request) -> int:
+    return TEMPLATE_TOKENS + sum(MESSAGE_TOKENS + estimated_tokens(text) for text in _texts(request))
+
+
+def _texts(request: Request) -> list[str]:
+    return [request.prompt] if isinstance(request.prompt, str) else [message.content for message in request.prompt]
 
 
 def _limit(models: Any, model: str) -> int | None:

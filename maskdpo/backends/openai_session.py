@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from maskdpo.backends.base import MESSAGE_TOKENS, TEMPLATE_TOKENS, Reply, Request
+from maskdpo.backends.base import Reply, Request
 from maskdpo.backends.openai_access import Access
 from maskdpo.backends.openai_answer import ErrorInAnswer, UnreadableAnswer
-from maskdpo.backends.openai_context import estimated_tokens
+from maskdpo.backends.openai_context import most_prompt_tokens, typical_tokens
 from maskdpo.backends.openai_errors import (
     SYSTEM,
     ServerError,
@@ -95,7 +95,7 @@ class Session:
 
     async def attempt(self, request: Request) -> Reply | FailedAttempt:
         """One attempt within the rate limits."""
-        estimate = _estimated_tokens(request)
+        estimate = typical_tokens(request)
         await asyncio.sleep(max(self.server.requests.reserve(1), self.server.tokens.reserve(estimate)))
         while (
             rest := self.server.resume_at - time.monotonic()
@@ -110,7 +110,7 @@ class Session:
         """One attempt, for which its worst case is set aside."""
         purse, price = self.options.purse, self.server.price
         length = self._longest_reply(request)
-        worst = price(_most_prompt_tokens(request), 0, request.sampling.n * length) if price else 0.0
+        worst = price(most_prompt_tokens(request), 0, request.sampling.n * length) if price else 0.0
         reserved = await purse.reserve(worst)
         reply, lost = None, True  # also where the call is cancelled
         try:
@@ -255,15 +255,3 @@ class Session:
     def _clean(self, message: str) -> str:
         """A message as one short line without the key."""
         return " ".join(self.access.hide(message).split())[:300].rstrip(".")
-
-
-def _estimated_tokens(request: Request) -> int:
-    return sum(map(len, _texts(request))) // 4 + request.sampling.n * request.sampling.max_tokens
-
-
-def _most_prompt_tokens(request: Request) -> int:
-    return TEMPLATE_TOKENS + sum(MESSAGE_TOKENS + estimated_tokens(text) for text in _texts(request))
-
-
-def _texts(request: Request) -> list[str]:
-    return [request.prompt] if isinstance(request.prompt, str) else [message.content for message in request.prompt]
