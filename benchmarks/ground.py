@@ -2,9 +2,9 @@
 
 The corpus is made up, for no real one of this size can be part of a project: its passages are put together from
 sentences of real texts (``--articles``, JSONL with ``title`` and ``text``), two articles in each, with other numbers in
-place of theirs. So the frequencies of frequent words, which decide the time of a look-up, are those of real text; rare
-words are rarer in a real corpus of this size, and its vocabulary is larger. The questions are those of ``--questions``
-(prompt records), or else ask for titles of the articles.
+place of theirs, and a number of its own at the end of each. So the frequencies of frequent words, which decide the time
+of a look-up, are those of real text, and the vocabulary grows with the passages, as that of real corpora does. The
+questions are those of ``--questions`` (prompt records), or else ask for titles of the articles.
 
 Run: taskset -c 0,1 python benchmarks/ground.py --articles articles.jsonl --questions prompts.jsonl
 """
@@ -45,7 +45,7 @@ def made_up(articles: list[tuple[str, list[str]]], passages: int, rng: random.Ra
                 break
             else:
                 first = rng.choice(articles)[1]
-        yield Document(f"{number}", title, text)
+        yield Document(f"{number}", title, f"{text} ({number})")
 
 
 def peak_mb() -> int:

@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from maskdpo.errors import InputError
 from maskdpo.ground.html import page_of
 from maskdpo.hub import client
+from maskdpo.hub.header import CARD
 from maskdpo.io.sources import dataset_of, files_in
 from maskdpo.io.tables import column_names, read_columns, text_columns
 from maskdpo.io.text import numbered_lines, open_bytes, why_no_json
@@ -71,7 +72,7 @@ def _files_of(part: Path) -> list[CorpusFile]:
         if dataset.config is not None or dataset.split != "train":
             raise InputError("a corpus has no splits; name a folder: hub:user/name/folder", path=part)
         where = dataset.snapshot()
-        names = [name for name in where.files if name.startswith(dataset.inner)]
+        names = [name for name in where.files if name.startswith(dataset.inner) and name != CARD]
         return [CorpusFile(name, partial(client.download, where, name)) for name in names]
     if part.is_dir():
         return [CorpusFile(name, partial(part.joinpath, name)) for name in files_in(part)]

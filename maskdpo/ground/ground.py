@@ -73,7 +73,8 @@ def ground(settings: GroundSettings) -> GroundStats:
 
         appender = Appender(out, Prompt, note) if before else None
         stats.already_there = len(done)
-        missing = [prompt for prompt in prompts.values() if prompt.id not in done]
+        wanted = list(islice(prompts.values(), settings.limit))
+        missing = [prompt for prompt in wanted if prompt.id not in done]
         if not missing and before and before.status == "complete":
             return stats
         with open_answers(settings.responses, prompts) as answers:
@@ -84,7 +85,7 @@ def ground(settings: GroundSettings) -> GroundStats:
                 appender = Appender(out, Prompt, note)
             run.begin()
             started = time.monotonic()
-            with appender, progress("ground", len(prompts), "prompts", len(done)) as bar:
+            with appender, progress("ground", len(wanted), "prompts", len(done)) as bar:
                 for begin in range(0, len(missing), BATCH):
                     batch = missing[begin : begin + BATCH]
                     grounded = _ground(batch, [_queries(prompt, answers) for prompt in batch], index, settings)

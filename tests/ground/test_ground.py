@@ -193,6 +193,14 @@ def test_a_run_goes_on_where_it_was_killed_and_is_then_complete(run: Run, tmp_pa
     assert {child.role: child.state for child in node.inputs} == {"prompts": "unchanged", "corpus": "unchanged"}
 
 
+def test_a_first_try_goes_on_without_the_limit(run: Run) -> None:
+    asked = [f"Tell me about {name}." for name in ("Rome", "Paris", "radium")]
+    _, first = run(*asked, limit=2)
+    stats, whole = run(*asked)
+    assert stats.already_there == 2
+    assert whole[:2] == first and len(whole) == 3
+
+
 def test_documents_that_have_changed_are_another_corpus(
     run: Run, corpus: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
