@@ -416,6 +416,7 @@ def test_documents_on_the_hub_are_a_corpus(world: World, tmp_path: Path) -> None
     lines = b'{"id": "tiber", "text": "The Tiber flows through Rome."}\n'
     repo.commit({"README.md": b"# Rivers", "en/rivers.jsonl": lines, "fr/a.txt": b"La Seine traverse Paris."})
     world.hub.repos["you/rivers"] = repo
+    world.env = world.env | {"MASKDPO_CACHE": str(tmp_path / "cache")}
     (tmp_path / "p.jsonl").write_text('{"id": "a", "prompt": "What flows through Rome?"}\n')
     line = ["ground", "p.jsonl", "--out", "o.jsonl", "--corpus"]
     done = world.maskdpo(*line, "hub:you/rivers")
