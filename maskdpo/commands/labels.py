@@ -34,7 +34,7 @@ def relabel(settings: RelabelSettings) -> None:
         *label_rows(stats.file),
         ("sentences with another label than before", stats.changed),
         ("unsure that had a label before", stats.now_unsure),
-        *([("fragments that had a status of sentences", stats.now_fragments)] if stats.now_fragments else []),
+        *([("fragments that were judged before", stats.now_fragments)] if stats.now_fragments else []),
     ]
     console.table(f"relabel -> {settings.out}", ("", "count"), rows)
     warn_of_labels(stats.file, rule)
