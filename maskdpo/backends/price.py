@@ -12,7 +12,7 @@ from maskdpo.run_record import Run, Spent
 Price = Callable[[int, int, int], float]
 """The dollars for a call, by its prompt tokens, those of them that came out of the server's cache, and its completion
 tokens."""
-RECORD_SECONDS = 2.0
+RECORD_SECONDS = 0.5
 """The record of a run says at least so often what the run has spent."""
 
 
