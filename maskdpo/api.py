@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
 
 from maskdpo import io
 from maskdpo.errors import UserError
@@ -191,7 +191,7 @@ def ground_prompts(
 @overload
 def annotate_responses(
     prompts: File | Iterable[Prompt],
-    responses: File | Iterable[Response],
+    responses: File | Sequence[File] | Iterable[Response],
     *,
     judge: "str | Judge",
     splitter: "str | Splitter" = "markdown",
@@ -201,7 +201,7 @@ def annotate_responses(
 @overload
 def annotate_responses(
     prompts: File | Iterable[Prompt],
-    responses: File | Iterable[Response],
+    responses: File | Sequence[File] | Iterable[Response],
     *,
     judge: "str | Judge",
     splitter: "str | Splitter" = "markdown",
@@ -210,7 +210,7 @@ def annotate_responses(
 ) -> "AnnotateStats": ...
 def annotate_responses(
     prompts: File | Iterable[Prompt],
-    responses: File | Iterable[Response],
+    responses: File | Sequence[File] | Iterable[Response],
     *,
     judge: "str | Judge",
     splitter: "str | Splitter" = "markdown",
@@ -220,6 +220,7 @@ def annotate_responses(
     """Split every answer into sentences and have each labelled against the reference: ``maskdpo annotate``.
 
     Args:
+        responses: a path, several paths, or records.
         judge: a name, or a judge that is there already.
         splitter: a name, or a splitter that is there already.
         out: annotation records, appended as they come; the same call continues an interrupted run.
@@ -236,9 +237,9 @@ def annotate_responses(
         "judge": judge if isinstance(judge, str) else "lexical",
         "splitter": splitter if isinstance(splitter, str) else "markdown",
     }
-    if out is None or not isinstance(responses, str | Path):
+    if out is None or not _several(responses):
         responses = list(_records(responses, Response))
-    with as_file(responses, Response, name="responses") as read:  # a splitter may learn from them
+    with _files_of(responses, Response, name="responses") as read:  # a splitter may learn from them
         given = {"prompts": "-", "responses": read, "out": out or "-", **names, **settings}
         loaded = load_settings(AnnotateSettings, given)
         _no_dry_run(loaded.dry_run, "annotate")
@@ -253,7 +254,7 @@ def annotate_responses(
         return stream_annotations(known, answers, made, cut, rule=rule, missing_reference=loaded.missing_reference)
     return annotate(
         kept_as_file(prompts, Prompt, Path(f"{out}.prompts.jsonl")),
-        kept_as_file(responses, Response, Path(f"{out}.responses.jsonl")),
+        _several(responses) or kept_as_file(cast(Any, responses), Response, Path(f"{out}.responses.jsonl")),
         Path(out),
         made,
         cut,
@@ -607,8 +608,9 @@ def push_dataset(
         return push(loaded, People(*published(loaded.decisions, names=loaded.names)))
 
 
-def _records(given: File | Iterable[R], kind: type[R]) -> Iterable[R]:
-    return read_records(given, kind) if isinstance(given, str | Path) else checked(given, kind)
+def _records(given: Any, kind: type[R]) -> Iterable[R]:
+    files = _several(given)
+    return io.read_records(files, kind) if files else checked(given, kind)
 
 
 def _no_dry_run(wanted: bool, command: str) -> None:

@@ -139,14 +139,15 @@ def records(config: Literal["prompts", "annotations", "pairs"]) -> BeforeValidat
     return BeforeValidator(lambda value: with_config(Path(value), config) if isinstance(value, str | Path) else value)
 
 
-def several(config: Literal["prompts", "annotations"]) -> BeforeValidator:
-    """One path or several, each to records of this kind."""
+def several(config: Literal["prompts", "annotations"] | None) -> BeforeValidator:
+    """One path or several, each to records of this kind; None: a dataset's name says what is meant."""
 
     def read(given: Any) -> Any:
         many = [given] if isinstance(given, str | Path) else [] if given is None else given
         if not isinstance(many, list | tuple):
             return many
-        return tuple(with_config(Path(one), config) if isinstance(one, str | Path) else one for one in many)
+        paths = (Path(one) if isinstance(one, str) else one for one in many)
+        return tuple(with_config(one, config) if config and isinstance(one, Path) else one for one in paths)
 
     return BeforeValidator(read)
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain, islice
@@ -36,14 +36,16 @@ from maskdpo.console import progress, warn
 from maskdpo.errors import InputError, UserError, first_problem
 from maskdpo.io import (
     Appender,
+    Input,
     atomic_write,
+    files_of,
     read_answers,
     read_prompts,
     refuse_overwriting,
 )
 from maskdpo.io.append import sole_writer
 from maskdpo.prompt_date import Dated, fix_date
-from maskdpo.run_record import Run, meta_file, set_aside
+from maskdpo.run_record import Run, by_role, meta_file, set_aside
 from maskdpo.schemas import (
     Annotation,
     JudgeInfo,
@@ -63,7 +65,7 @@ FLUSH_RECORDS, FLUSH_SECONDS = 256, 2.0
 
 def annotate(
     prompts_file: Path,
-    responses_file: Path,
+    responses_files: Input,
     out: Path,
     judge: Judge,
     splitter: Splitter,
@@ -79,7 +81,7 @@ def annotate(
     """Label every sentence of every response and append the annotations to ``out`` as they come.
 
     Annotations that ``out`` holds already are kept; a run with another judge, protocol or splitter may not add to them.
-    At the end the file has the order of ``responses_file``.
+    At the end the file has the order of ``responses_files``.
 
     Args:
         restart: set an earlier output aside and start again.
@@ -95,13 +97,14 @@ def annotate(
     Raises:
         UserError: bad input, an output that may not be continued, or a judge that cannot work.
     """
-    refuse_overwriting(out, prompts_file, responses_file)
+    files = files_of(responses_files)
+    refuse_overwriting(out, prompts_file, *files)
     if summary is not None:
-        refuse_overwriting(summary, prompts_file, responses_file)
+        refuse_overwriting(summary, prompts_file, *files)
         _check_summary(summary, out)
     under(rule, judge.info if restart else as_recorded(judge.info, meta_file(out)))
     prompts = read_prompts(prompts_file)
-    responses = _digests(responses_file, prompts, limit)
+    responses = _digests(files, prompts, limit)
     asked = {response.prompt_id for response in responses.values()}
     skipped = without_reference(judge, prompts, asked)
     if missing_reference == "fail":
@@ -110,7 +113,7 @@ def annotate(
         if restart:
             set_aside(out, meta_file(out), retry_file(out))
         info = under(rule, as_recorded(judge.info, meta_file(out))).model_copy(update={"splitter": splitter.name})
-        inputs = {"prompts": prompts_file, "responses": responses_file}
+        inputs = {"prompts": prompts_file, **by_role("responses", files)}
         inputs |= {"calibration": rule.source} if rule.source else {}
         hint = (
             "Labels of different judges are not mixed: use another `out`, or `restart` to set it aside and begin anew"
@@ -126,7 +129,7 @@ def annotate(
         if output.missing or output.failed or not (run.previous and run.previous.status == "complete"):
 
             def tasks(of_skipped: bool) -> Iterator[Task]:
-                answers = read_answers(responses_file, Response, prompts, limit)
+                answers = read_answers(files, Response, prompts, limit)
                 wanted = (r for r in answers if r.id not in output.written and (r.prompt_id in skipped) == of_skipped)
                 return tasks_of(wanted, prompts, splitter)
 
@@ -213,15 +216,15 @@ def _check_summary(summary: Path, out: Path) -> None:
         raise InputError(f"cannot be written: {above} is no folder", path=summary)
 
 
-def _digests(responses_file: Path, prompts: dict[str, Prompt], limit: int | None) -> dict[str, ResponseDigest]:
+def _digests(files: Sequence[Path], prompts: dict[str, Prompt], limit: int | None) -> dict[str, ResponseDigest]:
     """What stays in memory of every response, by id and in their order; a bad line is an error."""
     digests, reasoned = dict[str, ResponseDigest](), 0
-    for response in read_answers(responses_file, Response, prompts, limit):
+    for response in read_answers(files, Response, prompts, limit):
         digests[response.id] = digest_of(response, prompts[response.prompt_id].id)
         reasoned += response.response.lstrip().startswith("<think>")
     if reasoned:
         warn(
-            f"{responses_file}: {reasoned:,} answers begin with <think>; their reasoning is judged as a part of them: "
+            f"{', '.join(map(str, files))}: {reasoned:,} answers begin with <think>; their reasoning is judged as a part of them: "
             "`reasoning` is the field for what stands between <think> and </think> (docs/records.md#reasoning)"
         )
     return digests

@@ -27,6 +27,7 @@ from maskdpo.settings import (
     Settings,
     SummaryFile,
     settings_of,
+    several,
 )
 from maskdpo.text.splitters import Splitter, get_splitter
 
@@ -132,7 +133,12 @@ class AnnotateSettings(JudgeSettings):
     """What ``maskdpo annotate`` can be told."""
 
     prompts: PromptsFile
-    responses: Annotated[Path, Option("Response records (JSONL).", argument=True)]
+    responses: Annotated[
+        tuple[Path, ...],
+        Field(min_length=1),
+        several(None),
+        Option("Response records, of one file or several.", argument=True, metavar="RESPONSES..."),
+    ]
     out: Annotated[Path, Option("Annotation records, appended as they come.")]
     splitter: Annotated[
         str,

@@ -31,6 +31,7 @@ from maskdpo.annotate.relabel import relabel
 from maskdpo.dataset.filters import DroppedAnswer
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records, write_records
+from maskdpo.lineage import trace
 from maskdpo.run_record import RunMeta, meta_file
 from maskdpo.schemas import FAILED, Annotation, Counts, JudgeInfo, Kind, Label, Prompt, Response, Sentence, Span, Status
 from maskdpo.text.splitters import get_splitter
@@ -1162,3 +1163,20 @@ def test_a_judge_and_a_splitter_see_the_answer_and_the_annotation_carries_the_re
         found.append(list(read_records(out, Annotation)))
     assert {record.reasoning for record in found[1]} == {"So. wrong?"}  # renewed records too
     assert [record.model_copy(update={"reasoning": None}) for record in found[1]] == found[0]
+
+
+def test_answers_of_several_files_are_labelled_together_and_lead_back_to_their_runs(
+    jsonl: Any, prompts: Path, tmp_path: Path
+) -> None:
+    rows = response_rows(5)
+    whole, first, second = jsonl("w.jsonl", rows), jsonl("first.jsonl", rows[:3]), jsonl("second.jsonl", rows[3:])
+    splitter = get_splitter("markdown")
+    annotate(prompts, whole, tmp_path / "whole.jsonl", Scripted(), splitter)
+    annotate(prompts, [first, second], tmp_path / "both.jsonl", Scripted(), splitter)
+    assert (tmp_path / "both.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert {node.role: node.path.name for node in trace(tmp_path / "both.jsonl").inputs} == {
+        "prompts": prompts.name, "responses": "first.jsonl", "responses-2": "second.jsonl",
+    }  # fmt: skip
+    third = jsonl("third.jsonl", rows[:1])
+    with pytest.raises(InputError, match=r"third\.jsonl:1: id: duplicate id .*, first in .*first\.jsonl:1$"):
+        annotate(prompts, [first, third], tmp_path / "third.out.jsonl", Scripted(), splitter)
