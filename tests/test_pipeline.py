@@ -269,7 +269,7 @@ def test_another_learning_rate_trains_anew_and_keeps_the_answers(world: World) -
     assert planned["build-pairs"] == ("up to date", "")
     assert planned["train"] == ("changed", "lr: 0.001 -> 0.01")
     assert planned["sample-before"] == ("up to date", "")
-    assert planned["sample-after"] == ("continue", "after train")
+    assert planned["sample-after"] == ("continue", "after train, anew if that is")
     done = world.run()
     assert [done[name] for name in ALL[:3]] == ["up to date"] * 3
     assert (done["sample-before"], done["sample-after"], done["annotate-after"]) == ("up to date", "anew", "anew")

@@ -224,8 +224,8 @@ def _digests(files: Sequence[Path], prompts: dict[str, Prompt], limit: int | Non
         reasoned += response.response.lstrip().startswith("<think>")
     if reasoned:
         warn(
-            f"{', '.join(map(str, files))}: {reasoned:,} answers begin with <think>; their reasoning is judged as a part of them: "
-            "`reasoning` is the field for what stands between <think> and </think> (docs/records.md#reasoning)"
+            f"{', '.join(map(str, files))}: {reasoned:,} answers begin with <think>; their reasoning is judged as a part "
+            "of them: `reasoning` is the field for what stands between <think> and </think> (docs/records.md#reasoning)"
         )
     return digests
 
