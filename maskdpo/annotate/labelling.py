@@ -223,8 +223,9 @@ def _digests(files: Sequence[Path], prompts: dict[str, Prompt], limit: int | Non
         digests[response.id] = digest_of(response, prompts[response.prompt_id].id)
         reasoned += response.response.lstrip().startswith("<think>")
     if reasoned:
+        where = ", ".join(map(str, files))
         warn(
-            f"{', '.join(map(str, files))}: {reasoned:,} answers begin with <think>; their reasoning is judged as a part "
+            f"{where}: {reasoned:,} answers begin with <think>; their reasoning is judged as a part "
             "of them: `reasoning` is the field for what stands between <think> and </think> (docs/records.md#reasoning)"
         )
     return digests
