@@ -22,7 +22,7 @@ HEAVIEST = 8
 """Words of a query that make up the scale of scores: no passage is expected to have all words of a long one."""
 _TERMS = "terms.tmp"
 _ASKING = """biography briefly can could describe detail detailed discuss essay explain give how i know let list me
-mention my our outline overview paragraph please provide say short show something summarise summarize summary tell us
+mention my our outline overview paragraph please provide say short show something summarise summarize summary tell
 want what whatever when where whether which who whom whose why write would you your
 什么 怎么 怎样 如何 为什么 为何 哪 哪里 哪些 哪个 谁 请 请问 告诉 介绍 简述 描述 解释 说明 一下 关于 有关 吗 呢"""
 
