@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain, islice
 
 from maskdpo.console import progress, say
+from maskdpo.errors import InputError
 from maskdpo.ground.answers import AnswerSentences, open_answers
 from maskdpo.ground.index import Index, make_retriever, open_index
 from maskdpo.ground.retriever import Found, Retriever
@@ -60,6 +61,11 @@ def ground(settings: GroundSettings) -> GroundStats:
     """
     out = settings.out
     refuse_overwriting(out, settings.prompts, *settings.responses, *settings.corpus)
+    for part in settings.corpus:
+        if part.is_dir() and out.resolve().is_relative_to(part.resolve()):
+            raise InputError(
+                f"lies among the documents ({part}), and would be one of them; name another output", path=out
+            )
     prompts = read_prompts(settings.prompts)
     retriever = make_retriever(settings)
     with sole_writer(out):

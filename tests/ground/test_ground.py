@@ -244,6 +244,8 @@ def test_an_output_of_another_kind_and_an_input_are_never_replaced(run: Run, tmp
     (tmp_path / "mine.jsonl").write_text('{"id": "a", "prompt": "?"}\n')
     with pytest.raises(InputError, match="no record says that maskdpo made it"):
         run("Tell me about Rome.", out=tmp_path / "mine.jsonl")
+    with pytest.raises(InputError, match="lies among the documents"):
+        run("Tell me about Rome.", out=tmp_path / "docs" / "out.jsonl")
     with pytest.raises(InputError, match="is an input"):
         run("Tell me about Rome.", out=tmp_path / "prompts.jsonl")
 
