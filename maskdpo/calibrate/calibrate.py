@@ -162,7 +162,7 @@ def _folds(cases: Sequence[Case], seed: int) -> Iterator[tuple[Sequence[int], Se
 
 
 def _examples(cases: Sequence[Case]) -> list[Example]:
-    return [Example(case.scores, case.gold) for case in cases if case.scores]
+    return [Example(case.scores, case.gold, case.weight) for case in cases if case.scores]
 
 
 def held(cases: Sequence[Case], given: Sequence[Given]) -> Held:

@@ -20,7 +20,7 @@ def review(settings: ReviewSettings) -> None:
 def agree(settings: AgreeSettings) -> None:
     """Say how far people agree with each other, and with the judge.
 
-    docs/review.md says what the figures mean, and what to do where people differ.
+    docs/gold.md says what the figures mean, and what to do where people differ.
     """
     from maskdpo.io import refuse_overwriting
     from maskdpo.people.agree import agree as run
@@ -44,12 +44,9 @@ def gold(settings: GoldSettings) -> None:
     `build-pairs --gold`.
     """
     from maskdpo.people.gold import make_gold
-    from maskdpo.people.tables import gold_rows
+    from maskdpo.people.tables import gold_rows, gold_warnings
 
     stats = make_gold(settings)
     console.table(f"gold -> {settings.out}", ("", "count"), gold_rows(stats))
-    if stats.other_draw:
-        console.warn(
-            f"{stats.other_draw} sentences were drawn by another queue than the others; two draws have no common "
-            "probability, so these count as not drawn at random"
-        )
+    for warning in gold_warnings(stats):
+        console.warn(warning)

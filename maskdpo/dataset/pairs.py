@@ -23,6 +23,7 @@ from maskdpo.errors import InputError, UserError
 from maskdpo.io import Input, atomic_write, files_of, read_records, refuse_overwriting
 from maskdpo.run_record import Run, by_role, meta_file, refuse_replacing
 from maskdpo.schemas import Annotation, Prompt
+from maskdpo.verdicts.gold import check_gold
 
 DEFAULTS = PairOptions()
 
@@ -50,6 +51,8 @@ def build_pairs(
     prompts = read_prompts_without_references(prompts_file)
     stats = PairStats(bounded=is_bounded(options.score), prompts=len(prompts))
     gold = {record.id: record for record in read_records(gold_file, Annotation)} if gold_file else {}
+    if gold_file:
+        check_gold(gold, gold_file, files, ())
     candidates = read_candidates(files, prompts, options, stats, gold)
     if gold_file:
         _say_gold(gold_file, gold, stats)

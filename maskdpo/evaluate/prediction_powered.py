@@ -45,7 +45,7 @@ or by stratum, four shares of classes), with it in 95% or more.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ from maskdpo.errors import UserError
 from maskdpo.evaluate.factuality import PRECISION, RIGHT_OF_ALL
 from maskdpo.schemas import WITHOUT_CLAIM, Annotation, Label, Sentence, group_of
 from maskdpo.verdicts.estimate import Estimate
-from maskdpo.verdicts.gold import beside_gold, matches
+from maskdpo.verdicts.gold import Drawn, beside_gold, matches
 
 FIELDS = (
     "sentences",
@@ -72,7 +72,6 @@ FIELDS = (
 """Sums over the sentences of a topic: of the judge over all but the known ones; over gold their number, w and w^2;
 weighted with w, the gold labels and the labels that the judge gave to these sentences; the number of known ones."""
 FIGURES = (RIGHT_OF_ALL, PRECISION)
-Drawn = Literal["recorded", "random"]
 
 TopicSums = Mapping[str, NDArray[np.float64]]
 """[FIELDS] by topic."""

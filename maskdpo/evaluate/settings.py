@@ -1,15 +1,16 @@
 """The settings of ``maskdpo evaluate`` and ``report``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from maskdpo.registry import named_in
 from maskdpo.settings import AnnotationsFiles, Limit, Option, OptionalPrompts, Settings, several
+from maskdpo.verdicts.gold import Drawn
 
 GoldDrawn = Annotated[
-    Literal["recorded", "random"],
+    Drawn,
     Option(
         "How the gold sentences were drawn, for prediction-powered estimates: `recorded` (with the probability in "
         "`inclusion` of each sentence; sentences without one are left out of these estimates) or `random` (all "

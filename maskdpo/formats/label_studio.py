@@ -179,8 +179,8 @@ def _label(region: Region, task: Task) -> Label | None:
 
 
 def _span(region: Region, text: str) -> tuple[int, int]:
-    """The span in code points, without the white space around it, which a hand may have marked too. Early versions of
-    Label Studio count UTF-16 units (label-studio#1008): the region's own text decides which it is.
+    """The span in code points. Early versions of Label Studio count UTF-16 units (label-studio#1008): the region's own
+    text decides which it is.
 
     Raises:
         ValueError: its text stands at neither place.
@@ -191,8 +191,7 @@ def _span(region: Region, text: str) -> tuple[int, int]:
     in_utf16 = tuple(len(part.decode("utf-16-le", "replace")) for part in (before, before + inside))
     for start, end in ((value.start, value.end), in_utf16):
         if 0 <= start < end <= len(text) and value.text in (None, text[start:end]):
-            marked = text[start:end]
-            return start + len(marked) - len(marked.lstrip()), end - len(marked) + len(marked.rstrip())
+            return start, end
     raise ValueError(
         f"the region {value.start}:{value.end} says {value.text!r}, which is not what the answer has there"
     )

@@ -17,13 +17,14 @@ import numpy as np
 
 from maskdpo import __version__
 from maskdpo.io import atomic_write
-from maskdpo.people.sentences import Decided, decided_sentences
+from maskdpo.people.sentences import Decided, decided, differing, refuse_none
 from maskdpo.people.settings import AgreeSettings
-from maskdpo.schemas import Label, group_of
+from maskdpo.schemas import Decision, Label, group_of
 from maskdpo.schemas.labels import Group
 from maskdpo.verdicts import confusion
 from maskdpo.verdicts.confusion import Tables
 from maskdpo.verdicts.estimate import BELOW_ONE, SHARE, Estimate, over_topics
+from maskdpo.verdicts.people import read_decisions
 
 CLASSES: tuple[Group, ...] = ("right", "wrong", "no_fact")
 LABELS = tuple(Label)
@@ -100,35 +101,45 @@ def agree(settings: AgreeSettings) -> AgreeResult:
     Raises:
         UserError: bad input, or no decision that counts.
     """
-    return agreement_of(decided_sentences(settings.decisions), all_sentences=settings.all_sentences)
+    decisions = read_decisions(settings.decisions)
+    refuse_none(decisions, settings.decisions)
+    return agreement_of(decisions, all_sentences=settings.all_sentences)
 
 
-def agreement_of(sentences: Sequence[Decided], *, all_sentences: bool = False) -> AgreeResult:
-    labelled = [one for one in sentences if one.labels]
-    counted = [Rated(one, 1.0) for one in labelled] if all_sentences else _drawn(labelled)
+def agreement_of(decisions: Iterable[Decision], *, all_sentences: bool = False) -> AgreeResult:
+    """The agreement of decisions, the older before the newer.
+
+    A reviewer who decides a drawn sentence again in another queue has seen more by then: figures take what was said
+    when the sentence was drawn.
+    """
+    every = list(decisions)
+    labelled = [one for one in decided(every) if one.labels]
+    counted = [Rated(one, 1.0) for one in labelled] if all_sentences else _drawn(every)
     shared = [rated for rated in counted if len(rated.sentence.labels) > 1]
     reviewers = sorted({name for one in labelled for name in one.by_reviewer})
     return AgreeResult(
         reviewers=dict(Counter(name for one in labelled for name in one.by_reviewer)),
-        skipped=dict(Counter(name for one in sentences for name in one.skipped_by)),
+        skipped=dict(Counter(name for one in decided(every) for name in one.skipped_by)),
         decided=len(labelled),
         shared=sum(len(one.labels) > 1 for one in labelled),
         counted=len(counted),
-        differing=[one for one in labelled if one.differs],
+        differing=differing(decided(every)),
         people=_alphas(shared) if shared else None,
         pairs={pair: found for pair in combinations(reviewers, 2) if (found := _pair(shared, pair))},
         judge=_against_judge(counted),
     )
 
 
-def _drawn(sentences: Iterable[Decided]) -> list[Rated]:
-    """The sentences that one queue has drawn at random: that which drew most of them."""
-    drawn = [(one, one.draws) for one in sentences]
-    queues = Counter(queue for _, draws in drawn for queue in draws)
-    if not queues:
-        return []
-    queue = queues.most_common(1)[0][0]
-    return [Rated(one, 1 / draws[queue]) for one, draws in drawn if queue in draws]
+def _drawn(decisions: Sequence[Decision]) -> list[Rated]:
+    """The sentences that one queue has drawn at random, with the labels given in it: of two such queues, that with more
+    sentences by several people, for two draws have no common probability."""
+    undos = [one for one in decisions if one.act == "undo"]
+    found = []
+    for queue in ("random", "stratified"):
+        made = [one for one in decisions if one.queue == queue and one.act != "undo" and not one.adjudicates]
+        of_queue = [one for one in decided([*made, *undos]) if one.labels]
+        found.append([Rated(one, 1 / one.draws[queue]) for one in of_queue])
+    return max(found, key=lambda rated: (sum(len(one.sentence.labels) > 1 for one in rated), len(rated)))
 
 
 def _alphas(shared: Sequence[Rated]) -> Figures:

@@ -34,6 +34,10 @@ class GoldStats:
     """Left out: nobody gave a label."""
     other_draw: int = 0
     """Of ``sentences``: drawn by another queue than most, so that their probability is not kept."""
+    chosen: int = 0
+    """Of ``sentences``: chosen by a queue and never drawn."""
+    drawn_left_out: int = 0
+    """Drawn at random, and left out because people differ."""
 
 
 def make_gold(settings: GoldSettings) -> GoldStats:
@@ -93,8 +97,10 @@ def _uncontested(group: list[Decided], stats: GoldStats) -> Iterator[Decided]:
             stats.skipped += 1
         elif any(_support(other) >= _support(one) for other in rivals):
             stats.cut_differently += 1
+            stats.drawn_left_out += bool(one.draws)
         elif one.label is None:
             stats.ties += 1
+            stats.drawn_left_out += bool(one.draws)
         else:
             yield one
 
@@ -111,4 +117,5 @@ def _gold_sentence(one: Decided, queue: str | None, stats: GoldStats) -> Sentenc
     stats.adjudicated += one.settled is not None
     stats.drawn += inclusion is not None
     stats.other_draw += inclusion is None and bool(drawn)
+    stats.chosen += one.chosen and not drawn
     return Sentence(start=one.first.start, end=one.first.end, label=one.label, kind=one.first.kind, inclusion=inclusion)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from maskdpo.html.render import SummaryTable
 from maskdpo.people.agree import agreement_of
-from maskdpo.people.sentences import decided
 from maskdpo.people.tables import tables_of
 from maskdpo.schemas import Decision
 from maskdpo.verdicts.people import read_decisions, without_names
@@ -29,4 +28,4 @@ def published(files: Iterable[Path], *, names: bool) -> Published:
     if not decisions:
         return Published([], [])
     decisions = decisions if names else without_names(decisions)
-    return Published(decisions, list(tables_of(agreement_of(decided(decisions)))))
+    return Published(decisions, list(tables_of(agreement_of(decisions))))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from maskdpo.errors import UserError
 from maskdpo.schemas import Decision, Label, group_of
-from maskdpo.verdicts.people import read_decisions, standing
+from maskdpo.verdicts.people import not_undone, read_decisions, standing
 
 T = TypeVar("T")
 
@@ -23,6 +23,11 @@ class Decided:
     skipped_by: set[str] = field(default_factory=set)
     settled: Decision | None = None
     """The newest adjudication."""
+    draws: dict[str, float] = field(default_factory=dict)
+    """By queue that draws at random, the probability with which the sentence was drawn, whoever decided it then and
+    whatever was said of it later."""
+    chosen: bool = False
+    """Whether a queue has chosen it, as doubtful or because labels differ."""
 
     @property
     def topic(self) -> str:
@@ -41,16 +46,6 @@ class Decided:
     def differs(self) -> bool:
         """Whether people gave different labels, and nobody has settled them."""
         return self.settled is None and len(set(self.labels)) > 1
-
-    @property
-    def draws(self) -> dict[str, float]:
-        """By queue that draws at random, the probability with which this sentence was drawn."""
-        every = [*self.by_reviewer.values(), *([self.settled] if self.settled else [])]
-        found: dict[str, float] = {}
-        for one in every:
-            if one.queue and one.inclusion:
-                found[one.queue] = max(one.inclusion, found.get(one.queue, 0.0))
-        return found
 
     @property
     def label(self) -> Label | None:
@@ -83,25 +78,49 @@ def decided_sentences(files: Iterable[Path]) -> list[Decided]:
     Raises:
         UserError: bad input, or no decision that counts.
     """
-    found = decided(read_decisions(files))
-    if not any(sentence.by_reviewer or sentence.settled for sentence in found):
+    decisions = read_decisions(files)
+    refuse_none(decisions, files)
+    return decided(decisions)
+
+
+def refuse_none(decisions: Iterable[Decision], files: Iterable[Path]) -> None:
+    """Refuse decisions of which none is a label that counts."""
+    if not any(one.act == "label" for one in not_undone(decisions)):
         names = ", ".join(map(str, files))
         raise UserError(f"{names}: there is no label in these decisions, or each was undone or skipped")
-    return found
 
 
 def decided(decisions: Iterable[Decision]) -> list[Decided]:
     """All sentences with a decision that counts, in the order in which they were first decided."""
+    every = not_undone(decisions)
     found: dict[tuple[str, str, int, int], Decided] = {}
-    for one in standing(decisions):
-        sentence = found.setdefault((one.answer_id, one.response, one.start, one.end), Decided(one))
+    for one in standing(every):
+        sentence = found.setdefault(_place(one), Decided(one))
         if one.act == "skip":
             sentence.skipped_by.add(one.reviewer)
         elif one.adjudicates:
             sentence.settled = one
         else:
             sentence.by_reviewer[one.reviewer] = one
+    for one in every:
+        if (known := found.get(_place(one))) is not None and one.queue:
+            known.chosen |= one.inclusion is None
+            if one.inclusion is not None:
+                known.draws[one.queue] = max(one.inclusion, known.draws.get(one.queue, 0.0))
     return list(found.values())
+
+
+def _place(one: Decision) -> tuple[str, str, int, int]:
+    return one.answer_id, one.response, one.start, one.end
+
+
+def differing(sentences: Iterable[Decided]) -> list[Decided]:
+    """The sentences to which people gave different labels, and which no adjudication covers."""
+    found = []
+    for of_answer in by_answer(sentences).values():
+        settled = [one for one in of_answer if one.settled is not None]
+        found += [one for one in of_answer if one.differs and not any(one.overlaps(other) for other in settled)]
+    return found
 
 
 def by_answer(sentences: Iterable[Decided]) -> dict[tuple[str, str], list[Decided]]:

@@ -12,9 +12,11 @@ Row = tuple[str, ...]
 INTERVALS = "with 95% intervals over topics"
 ALPHA_NAMES = {"labels": "all labels", "classes": "right, wrong, no fact"}
 NONE_DRAWN = (
-    "No sentence with labels of several people was drawn at random, so nothing is known of their agreement on all "
-    "answers. Let two people review with `--queue random` and the same seed; `--all-sentences` counts what there is."
+    "No sentence that several people have labelled was drawn at random for each of them, so nothing is known of their "
+    "agreement on all answers. Let two people review with --queue random and the same seed; --all-sentences counts "
+    "what there is."
 )
+NONE_SHARED = "No sentence has labels of several people. Let two people review with --queue random and the same seed."
 
 
 def tables_of(result: AgreeResult) -> Iterator[SummaryTable]:
@@ -30,7 +32,13 @@ def tables_of(result: AgreeResult) -> Iterator[SummaryTable]:
         [f"{differing:,} sentences have different labels that nobody has settled."] if differing else [],
     )
     if result.people is None:
-        yield SummaryTable("people against people", ("", ""), [], [NONE_DRAWN])
+        several = result.shared > 0
+        yield SummaryTable(
+            "people against people",
+            ("", "sentences"),
+            [("labels of several people", f"{result.shared:,}"), ("of them drawn at random together", "0")],
+            [NONE_DRAWN if several else NONE_SHARED],
+        )
     else:
         rows = [(ALPHA_NAMES.get(name, name), str(found)) for name, found in result.people.figures.items()]
         title, notes = f"people against people: {_size(result.people)}", few_topics(result.people.topics)
@@ -63,6 +71,27 @@ def _influence(result: AgreeResult) -> Iterator[str]:
         yield (
             "People agree more with the judge where they saw its label: they follow it. Review with all labels hidden "
             "(`--blind 1`) before you measure the judge."
+        )
+
+
+def gold_warnings(stats: GoldStats) -> Iterator[str]:
+    """What the user should know before relying on figures against this gold."""
+    if stats.other_draw:
+        yield (
+            f"{stats.other_draw:,} sentences were drawn by another queue than the others; two draws have no common "
+            "probability, so these count as not drawn at random"
+        )
+    if stats.chosen and not stats.drawn:
+        yield (
+            "no sentence was drawn at random: figures against this gold describe the sentences that were chosen, as "
+            "doubtful for example, and not the answers. Review with --queue random or stratified for such figures"
+        )
+    if stats.drawn_left_out:
+        share = stats.drawn_left_out / (stats.drawn + stats.drawn_left_out)
+        yield (
+            f"{stats.drawn_left_out:,} drawn sentences ({share:.0%}) are left out because people differ, so this gold "
+            "is easier than the answers are, and a judge looks better on it. Have them settled: maskdpo review --queue "
+            "disagreement"
         )
 
 

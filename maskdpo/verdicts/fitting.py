@@ -25,6 +25,9 @@ class Example(NamedTuple):
 
     scores: Mapping[Label, float]
     gold: Label
+    weight: float | None = 1.0
+    """How many sentences of all answers it stands for; None: it was chosen, by its scores for example, and stands for
+    none. Temperature and offsets describe scores and need no weights; what labels are decided by does."""
 
 
 class Aim(NamedTuple):
@@ -117,7 +120,7 @@ def _tables(examples: Sequence[Example], labels: Sequence[Label], floor: float) 
     """[examples, labels + unassigned], twice: log scores (-inf: not spoken of), and what is compatible with gold."""
     logs = np.full((len(examples), len(labels) + 1), -np.inf)
     fits = np.zeros(logs.shape, dtype=bool)
-    for i, (scores, gold) in enumerate(examples):
+    for i, (scores, gold, _) in enumerate(examples):
         left = 1.0 - sum(scores.values())
         known = [label for label in labels if label in scores or left <= ROUNDING]
         for label in known:
@@ -138,7 +141,10 @@ def _balancing(examples: Sequence[Example]) -> dict[Class, float]:
     no_fact is given where it is likeliest as it is. Few gold sentences are no_fact, and the great weight of a rare
     class would hand its label to many others.
     """
-    right, wrong = (sum(group_of(example.gold) == name for example in examples) for name in ("right", "wrong"))
+    right, wrong = (
+        sum(example.weight or 0.0 for example in examples if group_of(example.gold) == name)
+        for name in ("right", "wrong")
+    )
     if not right or not wrong:
         return {}
     return {"right": (right + wrong) / (2 * right), "wrong": (right + wrong) / (2 * wrong), "no_fact": 1.0}
@@ -146,29 +152,32 @@ def _balancing(examples: Sequence[Example]) -> dict[Class, float]:
 
 def _thresholds(examples: Sequence[Example], fitted: Parameters, precision: float) -> dict[Class, float | None]:
     """For right and for wrong the least probability from which on the precision is as great as is wanted."""
-    found: dict[Class, list[tuple[float, bool]]] = {"right": [], "wrong": []}
+    found: dict[Class, list[tuple[float, bool, float]]] = {"right": [], "wrong": []}
     for example in examples:
+        if example.weight is None:
+            continue
         of_class = classes(fitted.apply(example.scores))
         best = max(of_class, key=of_class.__getitem__)
         if best in found:
-            found[best].append((of_class[best], group_of(example.gold) == best))
+            found[best].append((of_class[best], group_of(example.gold) == best, example.weight))
     return {name: least_threshold(given, precision) for name, given in found.items()}
 
 
-def least_threshold(given: Sequence[tuple[float, bool]], precision: float) -> float | None:
+def least_threshold(given: Sequence[tuple[float, bool, float]], precision: float) -> float | None:
     """The least probability p such that of all sentences with at least p the wanted share has the class in gold.
 
     Args:
-        given: probability of the class, and whether gold agrees.
+        given: probability of the class, whether gold agrees, and the weight.
 
     Returns:
         None where there is none that leaves ``LEAST_GIVEN`` sentences.
     """
-    least, agreeing = None, 0
+    least, agreeing, total = None, 0.0, 0.0
     ordered = sorted(given, key=lambda one: -one[0])
-    for count, (probability, agrees) in enumerate(ordered, 1):
-        agreeing += agrees
+    for count, (probability, agrees, weight) in enumerate(ordered, 1):
+        total += weight
+        agreeing += weight * agrees
         last_of_equals = count == len(ordered) or ordered[count][0] < probability
-        if last_of_equals and count >= LEAST_GIVEN and agreeing / count >= precision:
+        if last_of_equals and count >= LEAST_GIVEN and agreeing / total >= precision:
             least = probability
     return least

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from maskdpo.console import warn
 from maskdpo.errors import InputError
-from maskdpo.run_record import META_IN_FOLDER, holds, read_meta
+from maskdpo.run_record import META_IN_FOLDER, holds, meta_file, read_meta
 from maskdpo.schemas import Annotation, JudgeInfo, Kind, Sentence
 from maskdpo.verdicts.decision import scoring_judge
 
@@ -33,6 +33,11 @@ def check_gold(
     named = {record.judge for record in gold.values() if record.judge is not None}
     if {scoring_judge(judge) for judge in named} & {scoring_judge(judge) for judge in judges if judge}:
         raise InputError(f"has its labels from the very judge of {', '.join(map(str, judged))}; {PEOPLE}", path=file)
+    if _only_chosen(file):
+        warn(
+            f"{file}: none of its sentences was drawn at random, as its record says, so figures against it describe "
+            "sentences that were chosen, as doubtful for example, and not the answers"
+        )
     for name in sorted({judge.name for judge in named}):
         warn(f"{file}: labels of the judge {name} are taken as gold; the figures say how well it is imitated")
     for model in sorted({judge.model for judge in judges if judge and judge.model}):
@@ -41,6 +46,14 @@ def check_gold(
                 f"{file}: the judge {model} was trained on these labels, so it looks better on them than it is; label "
                 "sentences of other topics"
             )
+
+
+def _only_chosen(gold: Path) -> bool:
+    """Whether ``maskdpo gold`` has made this file of sentences of which none was drawn, but some were chosen."""
+    meta = read_meta(meta_file(gold))
+    return (
+        meta is not None and meta.command == "gold" and not meta.counts.get("drawn") and bool(meta.counts.get("chosen"))
+    )
 
 
 def _trained_on(model: str, file: Path) -> bool:

@@ -58,18 +58,24 @@ def standing(decisions: Iterable[Decision]) -> list[Decision]:
     """The decisions that count, labels and skips, in their order.
 
     The newest decision of a reviewer on a text counts, unless it was undone. An older one counts beside it only where
-    their spans do not overlap: whoever joins or splits sentences decides them anew. Reviewers do not affect each other.
+    their spans do not overlap: whoever joins or splits sentences decides them anew. Reviewers do not affect each other,
+    and whoever settles a difference that they are part of (``Decision.adjudicates``) does not take back what they said.
 
     Args:
         decisions: the older before the newer, as ``read_decisions`` has them.
     """
-    every = list(decisions)
-    undone = {one.undoes for one in every if one.act == "undo"}
-    kept: dict[tuple[str, str, str], list[Decision]] = defaultdict(list)
+    every = not_undone(decisions)
+    kept: dict[tuple[str, str, str, bool], list[Decision]] = defaultdict(list)
     for one in reversed(every):
-        newer = kept[one.reviewer, one.answer_id, one.response]
-        counts = one.act != "undo" and one.id not in undone
-        if counts and all(one.end <= other.start or other.end <= one.start for other in newer):
+        newer = kept[one.reviewer, one.answer_id, one.response, bool(one.adjudicates)]
+        if all(one.end <= other.start or other.end <= one.start for other in newer):
             newer.append(one)
     ids = {one.id for group in kept.values() for one in group}
     return [one for one in every if one.id in ids]
+
+
+def not_undone(decisions: Iterable[Decision]) -> list[Decision]:
+    """Labels and skips that were not taken back, in their order."""
+    every = list(decisions)
+    undone = {one.undoes for one in every if one.act == "undo"}
+    return [one for one in every if one.act != "undo" and one.id not in undone]

@@ -74,6 +74,13 @@ def test_a_sentence_that_people_joined_replaces_what_it_covers(files: tuple[Path
     ]
 
 
+def test_the_judges_own_file_is_no_gold(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("build-pairs", *files, "--gold", files[1], "--out", tmp_path / "pairs.jsonl") == 2
+    assert "is the file whose labels it is to check" in capsys.readouterr().err
+
+
 def test_gold_of_other_answers_is_said(
     files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,9 +14,9 @@ from sklearn.metrics import cohen_kappa_score
 from maskdpo.io import read_records, write_records
 from maskdpo.people.agree import agreement_of
 from maskdpo.people.gold import GoldStats, gold_records
-from maskdpo.people.sentences import Decided, decided_sentences
-from maskdpo.schemas import Annotation, Decision, Label
-from maskdpo.verdicts.people import standing
+from maskdpo.people.sentences import Decided, decided, decided_sentences
+from maskdpo.schemas import Annotation, Decision, JudgeInfo, Label, Sentence
+from maskdpo.verdicts.people import read_decisions, standing
 
 RIGHT, CONTRA, UNSUPPORTED, NO_FACT = (
     Label.NO_HALLUCINATION,
@@ -48,9 +48,14 @@ def decision(reviewer: str, answer: str, place: int, label: Label | None, **more
 
 
 def sentences(decisions: Iterable[Decision], folder: Path) -> list[Decided]:
+    """As they come back out of a file."""
+    return decided(written(decisions, folder))
+
+
+def written(decisions: Iterable[Decision], folder: Path) -> list[Decision]:
     file = folder / "decisions.jsonl"
     write_records(file, decisions)
-    return decided_sentences([file])
+    return read_decisions([file])
 
 
 def three_people(seed: int = 0, topics: int = 30) -> list[Decision]:
@@ -69,11 +74,12 @@ def three_people(seed: int = 0, topics: int = 30) -> list[Decision]:
 
 
 def test_figures_are_those_of_the_libraries(tmp_path: Path) -> None:
-    decided = sentences(three_people(), tmp_path)
-    found = agreement_of(decided)
+    made = written(three_people(), tmp_path)
+    every = decided(made)
+    found = agreement_of(made)
     code = {label: float(i) for i, label in enumerate(Label)}
-    ratings = np.full((3, len(decided)), np.nan)
-    for j, one in enumerate(decided):
+    ratings = np.full((3, len(every)), np.nan)
+    for j, one in enumerate(every):
         for i, name in enumerate(("ada", "ben", "eve")):
             if name in one.by_reviewer:
                 ratings[i, j] = code[one.by_reviewer[name].label]  # type: ignore[index]
@@ -83,7 +89,7 @@ def test_figures_are_those_of_the_libraries(tmp_path: Path) -> None:
     is_no_fact = np.where(np.isnan(ratings), np.nan, ratings == code[NO_FACT])
     expected = krippendorff.alpha(is_no_fact, level_of_measurement="nominal")
     assert found.people.figures["no_fact"].value == pytest.approx(expected)
-    both = [one for one in decided if {"ada", "ben"} <= one.by_reviewer.keys()]
+    both = [one for one in every if {"ada", "ben"} <= one.by_reviewer.keys()]
     kappa = cohen_kappa_score(*([one.by_reviewer[name].label for one in both] for name in ("ada", "ben")))
     assert found.pairs["ada", "ben"].figures["kappa"].value == pytest.approx(kappa)
     interval = found.people.figures["labels"]
@@ -103,19 +109,19 @@ def test_a_stratified_sample_is_weighed_to_the_whole(tmp_path: Path) -> None:
             decision("ada", answer, 0, RIGHT, **drawn),
             decision("ben", answer, 0, CONTRA if hard else RIGHT, **drawn),
         ]
-    found = agreement_of(sentences(made, tmp_path))
+    found = agreement_of(made)
     assert found.pairs["ada", "ben"].figures["accuracy"].value == pytest.approx(0.5)
-    found = agreement_of(decided_sentences([tmp_path / "decisions.jsonl"]), all_sentences=True)
+    found = agreement_of(made, all_sentences=True)
     assert found.pairs["ada", "ben"].figures["accuracy"].value == pytest.approx(50 / 60)
 
 
 def test_sentences_that_were_chosen_do_not_count(tmp_path: Path) -> None:
     chosen = {"queue": "uncertain", "inclusion": None}
     made = [decision(name, "t0", place, RIGHT, **chosen) for name in ("ada", "ben") for place in (0, 1)]
-    decided = sentences([*made, decision("ada", "t1", 0, RIGHT)], tmp_path)
-    found = agreement_of(decided)
+    made.append(decision("ada", "t1", 0, RIGHT))
+    found = agreement_of(made)
     assert (found.decided, found.shared, found.counted, found.people) == (3, 2, 1, None)
-    assert agreement_of(decided, all_sentences=True).shared == 2
+    assert agreement_of(made, all_sentences=True).shared == 2
 
 
 def test_people_against_the_judge_apart_by_what_they_saw(tmp_path: Path) -> None:
@@ -124,9 +130,81 @@ def test_people_against_the_judge_apart_by_what_they_saw(tmp_path: Path) -> None
         for i in range(40)
         for shown in [i < 20]
     ]
-    found = agreement_of(sentences(made, tmp_path)).judge
+    found = agreement_of(made).judge
     assert found["label shown"].figures["accuracy"].value == 1
     assert found["label hidden"].figures["accuracy"].value == 0.5
+
+
+def judged_by_ada() -> list[Decision]:
+    """A hundred drawn sentences; the judge agrees with 80 of them."""
+    return [decision("ada", f"t{i}", 0, RIGHT if i < 80 else CONTRA, judged=RIGHT, shown=False) for i in range(100)]
+
+
+CHOSEN: dict[str, Any] = {"queue": "uncertain", "inclusion": None}
+
+
+def test_what_is_decided_again_where_it_is_doubtful_changes_no_figure_of_the_draw() -> None:
+    drawn = judged_by_ada()
+    again = [
+        decision("ada", f"t{i}", 0, RIGHT, id=f"again-{i}", judged=RIGHT, shown=True, **CHOSEN) for i in range(80, 100)
+    ]
+    alone, both = agreement_of(drawn), agreement_of([*drawn, *again])
+    assert both.judge == alone.judge
+    assert alone.judge["label hidden"].figures["accuracy"].value == 0.8
+    gold = gold_records(decided([*drawn, *again]))
+    assert [s.inclusion for record in gold for s in record.sentences] == [0.5] * 100
+    assert all(s.label is RIGHT for record in gold for s in record.sentences)  # the newest label is the one of gold
+
+
+def test_whoever_settles_a_difference_keeps_what_they_said_before() -> None:
+    made = three_people()
+    apart = [one for one in decided(made) if one.differs]
+    settling = [
+        one.by_reviewer["ada"].model_copy(
+            update={
+                "id": f"s{i}",
+                "label": RIGHT,
+                "adjudicates": ["ada", "ben"],
+                "queue": "disagreement",
+                "inclusion": None,
+            }
+        )
+        for i, one in enumerate(apart)
+    ]
+    before, after = agreement_of(made), agreement_of([*made, *settling])
+    assert after.people == before.people
+    assert after.pairs == before.pairs
+    assert (len(before.differing), after.differing) == (len(apart), [])
+
+
+def test_a_label_that_was_chosen_does_not_count_because_another_person_drew_the_sentence() -> None:
+    drawn = judged_by_ada()
+    chosen = [decision("ben", f"t{i}", 0, NO_FACT, judged=RIGHT, shown=True, **CHOSEN) for i in range(80, 100)]
+    found = agreement_of([*drawn, *chosen])
+    assert (found.people, found.pairs, list(found.judge)) == (None, {}, ["label hidden"])
+
+
+def test_gold_says_what_it_does_not_describe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = tmp_path / "d.jsonl", tmp_path / "gold.jsonl"
+    write_records(file, [decision("ada", f"t{i}", 0, RIGHT, **CHOSEN) for i in range(3)])
+    assert exit_code("gold", file, "--out", out) == 0
+    assert "no sentence was drawn at random" in " ".join(capsys.readouterr().err.split())
+    judged = Annotation(
+        id="t0",
+        prompt_id="t0",
+        response=TEXT,
+        sentences=[Sentence(start=0, end=10, label=RIGHT)],
+        judge=JudgeInfo(name="lexical"),
+    )
+    write_records(tmp_path / "a.jsonl", [judged])
+    assert exit_code("evaluate", tmp_path / "a.jsonl", "--gold", out) == 0
+    assert "none of its sentences was drawn at random" in " ".join(capsys.readouterr().err.split())
+    made = [
+        decision(name, f"t{i}", 0, RIGHT if name == "ada" or i else CONTRA) for name in ("ada", "ben") for i in range(4)
+    ]
+    write_records(file, made)
+    assert exit_code("gold", file, "--out", out) == 0
+    assert "1 drawn sentences (25%) are left out because people differ" in " ".join(capsys.readouterr().err.split())
 
 
 def test_gold_is_what_most_say_and_what_was_settled(tmp_path: Path) -> None:

@@ -112,6 +112,17 @@ def test_what_cannot_be_placed_or_named_is_left_out_and_said(
     assert why in capsys.readouterr().err
 
 
+def test_two_labels_on_one_text_are_refused(
+    records: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [task] = exported(records, "label-studio")
+    good = json.loads(json.dumps(task)) | {"annotations": [work(1, 1, region(2, 18, "contradictory"))]}
+    good["data"]["id"] = "b"
+    task["annotations"] = [work(2, 1, region(2, 34, "contradictory"), region(19, 34, "no_fact"))]
+    assert len(imported(tmp_path, "label-studio", [task, good])) == 1
+    assert "which overlap" in capsys.readouterr().err
+
+
 def test_argilla_brings_back_what_was_submitted(records: tuple[Path, Path], tmp_path: Path) -> None:
     [record] = exported(records, "argilla")
     spans = [{"start": a, "end": b, "label": "contradictory"} for a, b in SPANS]

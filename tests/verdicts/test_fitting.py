@@ -113,15 +113,27 @@ def test_precision_gives_a_label_from_the_least_threshold_on() -> None:
 
 
 def test_the_least_threshold() -> None:
-    good, bad = [(0.9, True)] * 5, [(0.8, False)] * 5
+    good, bad = [(0.9, True, 1.0)] * 5, [(0.8, False, 1.0)] * 5
     assert least_threshold([*good, *bad], 0.9) == 0.9
-    assert least_threshold([*good, *bad, *[(0.7, True)] * 90], 0.9) == 0.7  # equal or better further below
+    assert least_threshold([*good, *bad, *[(0.7, True, 1.0)] * 90], 0.9) == 0.7  # equal or better further below
     assert least_threshold(bad, 0.9) is None
-    assert least_threshold([(0.9, True)] * (LEAST_GIVEN - 1), 0.9) is None
+    assert least_threshold([(0.9, True, 1.0)] * (LEAST_GIVEN - 1), 0.9) is None
     assert least_threshold([], 0.9) is None
-    tie = [(0.9, True)] * 9 + [(0.9, False)] * 3
+    tie = [(0.9, True, 1.0)] * 9 + [(0.9, False, 1.0)] * 3
     assert least_threshold(tie, 0.9) is None  # whatever the order of equal probabilities
     assert least_threshold(tie[::-1], 0.9) is None
+    heavy = [(0.8, True, 1.0)] * 9 + [(0.8, False, 4.0)]
+    assert least_threshold(heavy, 0.9) is None  # the one that is wrong stands for four
+
+
+def test_weights_balance_the_answers_and_not_the_sample() -> None:
+    """Nine in ten sentences are right; the sample has as many wrong ones as right ones, by their probabilities."""
+    rows = [Example({RIGHT: 0.8, WRONG: 0.2}, RIGHT)] * 9 + [Example({RIGHT: 0.3, WRONG: 0.7}, WRONG)]
+    whole = fit(rows * 10, Aim()).weights
+    drawn = [Example(rows[0].scores, RIGHT, 9.0)] * 10 + [Example(rows[-1].scores, WRONG, 1.0)] * 10
+    assert fit(drawn, Aim()).weights == pytest.approx(whole)
+    doubtful = [Example({RIGHT: 0.5, WRONG: 0.5}, WRONG, None)] * 50
+    assert fit([*drawn, *doubtful], Aim()).weights == pytest.approx(whole)
 
 
 @pytest.mark.parametrize(
