@@ -11,11 +11,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from maskdpo.api import (
         BuiltPairs,
+        agreement_of_people,
         annotate_responses,
         build_pairs,
         calibrate_annotations,
         encode_pair,
         evaluate_annotations,
+        gold_of_decisions,
         ground_prompts,
         make_backend,
         make_judge,
@@ -30,14 +32,37 @@ if TYPE_CHECKING:
         write_report,
     )
     from maskdpo.errors import UserError
-    from maskdpo.schemas import Annotation, Label, Message, Pair, PairSentence, Prompt, Response, Sentence, Status
+    from maskdpo.schemas import (
+        Annotation,
+        Decision,
+        Label,
+        Message,
+        Pair,
+        PairSentence,
+        Prompt,
+        Response,
+        Sentence,
+        Status,
+    )
     from maskdpo.train.data.encode import Drop, EncodedPair
 
-_RECORDS = ("Annotation", "Label", "Message", "Pair", "PairSentence", "Prompt", "Response", "Sentence", "Status")
+_RECORDS = (
+    "Annotation",
+    "Decision",
+    "Label",
+    "Message",
+    "Pair",
+    "PairSentence",
+    "Prompt",
+    "Response",
+    "Sentence",
+    "Status",
+)
 
 __all__ = [
     "Annotation",
     "BuiltPairs",
+    "Decision",
     "Drop",
     "EncodedPair",
     "Label",
@@ -49,11 +74,13 @@ __all__ = [
     "Sentence",
     "Status",
     "UserError",
+    "agreement_of_people",
     "annotate_responses",
     "build_pairs",
     "calibrate_annotations",
     "encode_pair",
     "evaluate_annotations",
+    "gold_of_decisions",
     "ground_prompts",
     "make_backend",
     "make_judge",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
 from maskdpo import io
 from maskdpo.errors import UserError
 from maskdpo.io.memory import File, as_file, as_files, checked, kept_as_file
-from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt, Response
+from maskdpo.schemas import Annotation, Decision, FileRecord, Pair, Prompt, Response
 from maskdpo.settings import load_settings
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from maskdpo.evaluate.training import TrainingStats
     from maskdpo.ground.ground import GroundStats
     from maskdpo.judge_training.result import JudgeResult
+    from maskdpo.people.agree import AgreeResult
     from maskdpo.sample import SampleStats
     from maskdpo.text.splitters import Splitter
     from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
@@ -542,6 +543,38 @@ def evaluate_annotations(
         given: dict[str, Any] = {"gold_drawn": gold_drawn, "length_penalty": length_penalty, "limit": limit}
         given |= {"annotations": labelled, "compare": after, **files}
         return evaluate_files(load_settings(EvaluateSettings, given))
+
+
+def gold_of_decisions(decisions: File | Sequence[File] | Iterable[Decision]) -> list[Annotation]:
+    """Annotations without a judge, of what most people say or an adjudication settled: ``maskdpo gold``.
+
+    Args:
+        decisions: a path, several paths, or records, the older before the newer.
+    """
+    from maskdpo.people.gold import gold_records
+    from maskdpo.people.sentences import decided
+
+    return gold_records(decided(_decisions(decisions)))
+
+
+def agreement_of_people(
+    decisions: File | Sequence[File] | Iterable[Decision], *, all_sentences: bool = False
+) -> "AgreeResult":
+    """How far people agree with each other and with the judge: ``maskdpo agree``.
+
+    Args:
+        decisions: a path, several paths, or records, the older before the newer.
+        all_sentences: count sentences that were not drawn at random too.
+    """
+    from maskdpo.people.agree import agreement_of
+
+    return agreement_of(_decisions(decisions), all_sentences=all_sentences)
+
+
+def _decisions(given: Any) -> list[Decision]:
+    from maskdpo.verdicts.people import read_decisions
+
+    return read_decisions(_several(given)) if _several(given) else list(checked(given, Decision))
 
 
 def write_report(

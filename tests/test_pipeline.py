@@ -234,6 +234,41 @@ def test_a_calibration_relabels_what_the_pairs_are_built_from_and_the_held_out_a
     assert {name for name, action in world.run().items() if action != "up to date"} == {"evaluate", "report"}
 
 
+def test_what_people_decide_becomes_gold_for_calibration_and_pairs(world: World) -> None:
+    (world.folder / "judge.py").write_text(SCORED_JUDGE)
+    world.spec["annotate"] = {"judge": "./judge.py:Judge"}
+    stages = {"sample": world.spec["sample"], "annotate": world.spec["annotate"]}
+    World(world.folder, {key: world.spec[key] for key in ("out", "prompts", "model")} | stages).run()
+    for name in ("ada", "ben"):
+        lines = [
+            {
+                "id": f"{name}-{answer['id']}-{s['start']}",
+                "answer_id": answer["id"],
+                **{key: answer[key] for key in ("prompt_id", "response")},
+                **{key: s[key] for key in ("start", "end")},
+                "reviewer": name,
+                "queue": "random",
+                "inclusion": 1.0,
+                "label": "no_hallucination" if s["scores"]["no_hallucination"] > 0.75 else "contradictory",
+            }
+            for answer in world.read("annotations.jsonl")
+            for s in answer["sentences"]
+            if s["scores"]
+        ]
+        (world.folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    world.spec |= {"gold": {"decisions": ["ada.jsonl", "ben.jsonl"]}, "agree": None, "calibrate": None}
+    actions = world.run()
+    names = ["sample", "annotate", "gold", "agree", "calibrate", "relabel", "build-pairs"]
+    assert [name for name in actions if name in names] == names
+    assert json.loads((world.out / "agree.json").read_text())["people"]["figures"]["labels"]["value"] == 1
+    for output in ("calibration.json", "pairs.jsonl"):
+        meta = read_meta(meta_file(world.out / output))
+        assert meta is not None
+        assert meta.paths["gold"] == "gold.jsonl"
+    again = {name for name, action in world.run().items() if action != "up to date"}
+    assert again == {"agree", "evaluate", "report"}
+
+
 def test_the_record_names_the_command_that_does_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run()
     for stage in world.stages():

@@ -49,8 +49,13 @@ class PipelineFile(BaseModel):
     ground: Section = None
     """With ``corpus``. What is judged then has its references from there, the held-out answers too."""
     annotate: Section = None
+    gold: Section = None
+    """With ``decisions`` of people. The calibration and the pairs then know these labels."""
+    agree: Section = None
+    """How far the people behind ``gold`` agree."""
     calibrate: Section = None
-    """With ``gold``. The pairs are then built from relabelled annotations, and held-out answers are labelled so too."""
+    """With ``gold``, a file or the section above. The pairs are then built from relabelled annotations, and held-out
+    answers are labelled so too."""
     build_pairs: Section = None
     train: Section = None
     also_train: Annotated[dict[Name, Section], BeforeValidator(lambda value: {} if value is None else value)] = {}
@@ -185,18 +190,25 @@ def _wire(spec: PipelineFile) -> Iterator[_Wired]:
     if spec.annotate is not None:
         files = {"prompts": prompts, "responses": responses, "out": annotations}
         yield _Wired("annotate", "annotate", spec.annotate, files)
+    people: dict[str, Any] = {}
+    if spec.gold is not None:
+        people = {"gold": out / "gold.jsonl"}
+        yield _Wired("gold", "gold", spec.gold, {"out": people["gold"]})
+    if spec.agree is not None:
+        same = {name: files for name, files in (spec.gold or {}).items() if name == "decisions"}
+        yield _Wired("agree", "agree", {"json_file": out / "agree.json"} | same | spec.agree, {})
     rule: dict[str, Any] = {}
     if spec.calibrate is not None:
         rule = {"calibration": out / "calibration.json"}
         files = {"annotations": annotations, "prompts": prompts, "out": rule["calibration"]}
-        yield _Wired("calibrate", "calibrate", spec.calibrate, files)
+        yield _Wired("calibrate", "calibrate", people | spec.calibrate, files)
         raw, annotations = annotations, out / "relabelled.jsonl"
         least = _option(spec.annotate or {}, "min_confidence")
-        same = {} if least is None else {"min_confidence": least}  # held-out answers are labelled under it too
-        yield _Wired("relabel", "relabel", same, {"annotations": raw, "out": annotations, **rule})
+        under = {} if least is None else {"min_confidence": least}  # held-out answers are labelled under it too
+        yield _Wired("relabel", "relabel", under, {"annotations": raw, "out": annotations, **rule})
     if spec.build_pairs is not None:
         files = {"prompts": prompts, "annotations": annotations, "out": pairs}
-        yield _Wired("build-pairs", "build-pairs", spec.build_pairs, files)
+        yield _Wired("build-pairs", "build-pairs", people | spec.build_pairs, files)
     if spec.train is not None:
         for name, section in _trainings(spec):
             made = {"pairs": pairs, "out": trained.with_name(trained.name + name)}

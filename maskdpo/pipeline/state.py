@@ -9,7 +9,7 @@ from maskdpo.identity import fingerprint
 from maskdpo.pipeline.spec import Stage
 from maskdpo.run_record import RunMeta, changed_outputs, holds, meta_file, read_meta, record_of, recorded_model
 
-ALWAYS = frozenset({"evaluate", "report", "export", "push"})
+ALWAYS = frozenset({"agree", "evaluate", "report", "export", "push"})
 """Quick, and for people or other tools: they run each time."""
 
 
