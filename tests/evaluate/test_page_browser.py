@@ -1,6 +1,7 @@
 """The page of answers and pairs in a real browser: headless Chromium, where there is one."""
 
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,91 @@ def test_reliability_has_the_bins_of_evaluate(browser: Browser, tmp_path: Path) 
         f"P(right) {b.probability:.2f}: right in gold {100 * b.share.value:.1f}% of {b.sentences}" for b in expected
     ]
     assert f"calibration error {ece(np.array(chances), np.array(true)):.3f}" in browser.texts(".plot small")
+
+
+def several(number: int, prompt: int, parts: list[tuple[str, Label | Status]], **more: Any) -> Annotation:
+    """One of several answers to a prompt."""
+    return answer(number, parts, **more).model_copy(update={"prompt_id": f"p{prompt}"})
+
+
+def groups(browser: Browser) -> list[tuple[str, list[str]]]:
+    """The headings and the numbers of the answers that stand below each of them."""
+    script = """return [...document.querySelectorAll('.card')].map(card => [
+      card.querySelector('h3')?.textContent ?? null, card.querySelector('.number').textContent])"""
+    found: list[tuple[str, list[str]]] = []
+    for heading, number in browser.js(script):
+        if heading is not None:
+            found.append((heading, []))
+        found[-1][1].append(number)
+    return found
+
+
+def test_the_answers_to_one_prompt_stand_below_it(browser: Browser, tmp_path: Path) -> None:
+    answers = [
+        several(0, 0, [("Paris is in France.", RIGHT)], model="base"),
+        several(1, 1, [("Rome is in Spain.", WRONG)], model="base"),
+        several(2, 0, [("Paris is in Spain.", WRONG), ("It is old.", RIGHT)], model="tuned"),
+        several(3, 1, [("Rome is in Italy.", RIGHT)], model="tuned"),
+        several(4, 0, [("Paris is old.", RIGHT)], model="base"),
+    ]
+    prompts = {f"p{i}": Prompt(id=f"p{i}", prompt=f"Question {i}?", topic=f"Topic {i}") for i in range(2)}
+    out = tmp_path / "r.html"
+    write_page(out, answers, title="T", prompts=prompts)
+    browser.open(out)
+    assert groups(browser) == [("Question 0?", ["#1", "#3", "#5"]), ("Question 1?", ["#2", "#4"])]
+    assert browser.texts(".topic") == ["Topic 0", "Topic 1"]
+    assert browser.texts(".run") == ["3 answers", "2 answers"]
+    edges = "return [...document.querySelectorAll('.card')].map(n => n.getBoundingClientRect())"
+    boxes = browser.js(f"{edges}.map(box => [box.top, box.bottom])")
+    gaps = [round(below[0] - over[1]) for over, below in pairwise(boxes)]
+    assert gaps == [0, 0, 18, 0], "one card for the eye"
+
+    browser.press("j", "j", "j")
+    assert browser.text(".card.current .number") == "#5"
+    browser.choose("model", "tuned")
+    assert groups(browser) == [("Question 0?", ["#3"]), ("Question 1?", ["#4"])]
+    assert browser.texts(".run") == ["1 of 3 answers", "1 of 2 answers"]
+    browser.find("#clear").click()
+    browser.find("#query").send_keys("old")
+    browser.until(lambda: groups(browser) == [("Question 0?", ["#3", "#5"])])
+    browser.find("#clear").click()
+    browser.choose("sort", "low")  # the order that was asked for comes first: a heading may come again
+    assert groups(browser) == [("Question 1?", ["#2"]), ("Question 0?", ["#3", "#1"]), *groups(browser)[2:]]
+    assert groups(browser)[2:] == [("Question 1?", ["#4"]), ("Question 0?", ["#5"])]
+
+
+def test_thousands_of_answers_to_one_prompt_are_made_as_they_come_near(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    write_page(out, [several(i, i % 2, [(f"Paris is {i}.", RIGHT)]) for i in range(3000)], title="T")
+    browser.open(out)
+    assert browser.count(".card") < 40
+    browser.js("window.scrollTo(0, document.documentElement.scrollHeight)")
+    browser.until(lambda: browser.texts(".card .number")[-1:] == ["#3000"])
+    assert browser.count(".card") < 40
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (375, 667)])
+@pytest.mark.parametrize("compared", [False, True])
+def test_the_first_answer_is_on_the_first_screen(
+    browser: Browser, tmp_path: Path, width: int, height: int, compared: bool
+) -> None:
+    rows = [[f"row {i}", "0.5 [0.4, 0.6]"] for i in range(9)]
+    tables = [SummaryTable(f"Table {i}", ["with 95% intervals", "value"], rows, ["A note."]) for i in range(11)]
+    again = [answer(i, [("It is so.", RIGHT)], model="tuned") for i in range(4)] if compared else None
+    browser.open(small(tmp_path, summary=tables, compare=again), width=width, height=height)
+    assert browser.js("return document.querySelector('.s').getBoundingClientRect().bottom") < height - 60
+    assert browser.texts("#headline .figure b")[0] == ("42.9% → 100.0%" if compared else "42.9%")
+    seen = "return document.querySelector('.tables').checkVisibility({contentVisibilityAuto: true})"
+    assert browser.js(seen) is False
+    browser.press("f")
+    assert browser.js(seen) is True
+    assert browser.count(".tables figure") == 11
+    browser.find("#headline").click()
+    assert browser.js(seen) is False
+    browser.js("window.dispatchEvent(new Event('beforeprint'))")
+    assert browser.js(seen) is True, "paper cannot be unfolded"
+    browser.js("window.dispatchEvent(new Event('afterprint'))")
+    assert browser.js(seen) is False
 
 
 def test_before_and_after_side_by_side(browser: Browser, tmp_path: Path) -> None:

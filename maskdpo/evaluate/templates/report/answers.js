@@ -115,6 +115,7 @@ function sideNode(i, sideIndex) {
       stack(stats, false),
       h("span", { class: "length" }, plural(stats.length, "char")),
       side.fin === "length" ? h("span", { class: "cut", title: "stopped at the token limit" }, "cut off") : null,
+      SIDES.length > 1 ? null : itemNode(i),
     ),
     side.r && side.r.trim() ? reasoning(i, sideIndex, side.r.trim()) : null,
     answerText(i, sideIndex),
@@ -156,41 +157,62 @@ function notes(side) {
   return lines.length ? h("ul", { class: "notes" }, lines) : null;
 }
 
+const ofPrompt = new Map(); // answers in the whole file, by prompt
+for (const { p } of items) ofPrompt.set(p, (ofPrompt.get(p) || 0) + 1);
+
+/** The heading of a run of answers to one prompt, the first of which stands at this position. */
+function promptNode(position) {
+  const prompt = prompts[items[view[position]].p];
+  const all = ofPrompt.get(items[view[position]].p);
+  let run = 1;
+  while (continues(position + run - 1)) run += 1;
+  return h(
+    "header",
+    { class: "question" },
+    h("h3", { dir: "auto" }, prompt.q ? marked(clip(prompt.q, 1200)) : clip(prompt.id, NAME)),
+    h(
+      "p",
+      { class: "meta" },
+      prompt.topic !== prompt.id ? h("bdi", { class: "topic" }, clip(prompt.topic, NAME)) : null,
+      all > 1 ? h("span", { class: "run" }, `${run < all ? `${count(run)} of ` : ""}${plural(all, NOUN)}`) : null,
+    ),
+  );
+}
+/** What names one answer, comparison or pair. */
+function itemNode(i) {
+  const item = items[i];
+  return h(
+    "p",
+    { class: "meta" },
+    h("span", { class: "number" }, `#${i + 1}`),
+    item.w !== undefined ? h("span", { title: "factor on the loss" }, `weight ${item.w}`) : null,
+    item.out ? h("bdi", { class: "cut" }, `not trained on: ${item.out}`) : null,
+    h("bdi", {}, clip(item.id, NAME)),
+  );
+}
+
+/** One answer (or two side by side). Those to one prompt look like one card, and the first of them has the heading. */
 function cardNode(i, position) {
   const item = items[i];
-  const prompt = prompts[item.p];
-  const card = h(
+  const classes = ["card"];
+  if (current.item === i) classes.push("current");
+  if (!leads(position)) classes.push("follows");
+  if (continues(position)) classes.push("continued");
+  return h(
     "article",
     {
-      class: `card${current.item === i ? " current" : ""}`,
+      class: classes.join(" "),
       tabindex: "-1",
       "data-i": i,
       "aria-posinset": position + 1,
       "aria-setsize": view.length,
     },
-    h(
-      "header",
-      { class: "question" },
-      h(
-        "h3",
-        { dir: "auto" },
-        prompt.q ? marked(clip(prompt.q, 1200)) : clip(prompt.id, NAME),
-      ),
-      h(
-        "p",
-        { class: "meta" },
-        h("span", { class: "number" }, `#${i + 1}`),
-        prompt.topic !== prompt.id ? h("bdi", { class: "topic" }, clip(prompt.topic, NAME)) : null,
-        item.w !== undefined ? h("span", { title: "factor on the loss" }, `weight ${item.w}`) : null,
-        item.out ? h("bdi", { class: "cut" }, `not trained on: ${item.out}`) : null,
-        h("bdi", {}, clip(item.id, NAME)),
-      ),
-    ),
+    leads(position) ? promptNode(position) : null,
+    SIDES.length > 1 ? itemNode(i) : null,
     h(
       "div",
       { class: `sides n${SIDES.length}${item.a.some((side) => side && side.tk) ? " by-token" : ""}` },
       SIDES.map((_, side) => sideNode(i, side)),
     ),
   );
-  return card;
 }

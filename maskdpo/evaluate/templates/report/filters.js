@@ -5,7 +5,7 @@ let terms = []; // one expression per search term
 let current = { item: -1, side: 0, sentence: -1 };
 
 const SORTS = {
-  file: ["File order", null],
+  file: ["By prompt", null],
   low: ["Score, lowest first", (i) => known(i, (s) => s.score)],
   high: [
     "Score, highest first",
@@ -90,6 +90,17 @@ function wanted(s) {
   return !(state.status && state.status !== "cut") || (s.st || "ok") === state.status;
 }
 
+/** The answers to one prompt together, where its first one stands, in the order of the file. */
+function byPrompt(shown) {
+  const groups = new Map();
+  for (const i of shown) {
+    const group = groups.get(items[i].p);
+    if (group) group.push(i);
+    else groups.set(items[i].p, [i]);
+  }
+  return [...groups.values()].flat();
+}
+
 function apply() {
   terms = parseQuery(state.query);
   view = [];
@@ -100,7 +111,8 @@ function apply() {
   if (key) {
     const keys = new Map(view.map((i) => [i, key(items[i])]));
     view.sort((a, b) => (keys.get(a) === keys.get(b) ? a - b : keys.get(a) < keys.get(b) ? -1 : 1));
-  }
+  } else view = byPrompt(view);
+  heights = new Float64Array(items.length); // a card has its heading only where it is the first of its prompt
   if (!view.includes(current.item)) current = { item: view.length ? view[0] : -1, side: 0, sentence: -1 };
   drawLegend();
   drawCards();
@@ -116,6 +128,6 @@ function apply() {
   const top = list.getBoundingClientRect().top - barHeight();
   if (top < 0) window.scrollBy({ top: top - 16, behavior: "instant" }); // the first match, not the middle of fewer
 }
-const NOUN = kind === "pairs" ? "pair" : kind === "compare" ? "prompt" : "answer";
+const NOUN = { answers: "answer", compare: "comparison", pairs: "pair" }[kind];
 const filtered = () =>
   Boolean(state.query || state.labels.size || state.topic || state.model || state.status || state.disagree);

@@ -12,15 +12,22 @@ let printing = false,
   scheduled = false,
   lastWidth = 0;
 
-function guess(i) {
+/** Whether the card at this position is the first of its prompt, which has the heading for those below it. */
+const leads = (k) => k === 0 || items[view[k]].p !== items[view[k - 1]].p;
+const continues = (k) => k + 1 < view.length && !leads(k + 1);
+
+function guess(k) {
+  const i = view[k];
   const columns = SIDES.length > 1 && lastWidth > 700 ? 2 : 1;
   const perLine = Math.max(20, lastWidth / columns / 8.4);
   const lines = items[i].stats.map((s) => (s ? Math.ceil(Math.min(s.length, FOLD) / perLine) + 1 : 2));
-  return 130 + 28 * (columns > 1 ? Math.max(...lines) : lines.reduce((a, b) => a + b, 0));
+  return (leads(k) ? 130 : 70) + 28 * (columns > 1 ? Math.max(...lines) : lines.reduce((a, b) => a + b, 0));
 }
 function layout() {
   offsets = new Float64Array(view.length + 1);
-  for (let k = 0; k < view.length; k++) offsets[k + 1] = offsets[k] + (heights[view[k]] || guess(view[k])) + GAP;
+  for (let k = 0; k < view.length; k++) {
+    offsets[k + 1] = offsets[k] + (heights[view[k]] || guess(k)) + (continues(k) ? 0 : GAP);
+  }
 }
 function at(y) {
   // the position whose card covers y

@@ -16,6 +16,7 @@ const KEYS = {
     },
   ],
   x: ["clear the filters", clearFilters],
+  f: ["figures: tables and plots", () => ($("figures").open = !$("figures").open)],
   t: ["light or dark", () => toggleTheme()],
   "?": ["this help", () => $("keys").showModal()],
 };
@@ -102,12 +103,17 @@ function start() {
     }
     schedule();
   }).observe(list);
+  $("figures").addEventListener("toggle", schedule); // the list has moved
+  let folded = false;
   window.addEventListener("beforeprint", () => {
     printing = true;
+    folded = !$("figures").open;
+    $("figures").open = true; // paper cannot be unfolded
     rebuildList();
   });
   window.addEventListener("afterprint", () => {
     printing = false;
+    if (folded) $("figures").open = false;
     rebuildList();
   });
   document.documentElement.dataset.ready = "yes";

@@ -165,4 +165,25 @@ function drawCards() {
     ),
   );
   $("cards").replaceChildren(bars, facts, ...tiles);
+  drawHeadline(sums);
+}
+
+/** The main figures in one line, for the time that the tables and plots are folded. */
+function drawHeadline(sums) {
+  const figures = Object.keys(GROUPS)
+    .filter((group) => group === "right" || group === "wrong" || sums.some((sum) => sum[group]))
+    .map((group) =>
+      h(
+        "span",
+        { class: `figure g-${group}` },
+        `${GROUPS[group]} `,
+        h("b", {}, both(sums, (sum) => percent(sum[group], sum.n))),
+      ),
+    );
+  const length = both(sums, (sum) => (sum.answers ? count(Math.round(sum.length / sum.answers)) : "–"));
+  $("headline").replaceChildren(
+    ...figures,
+    h("span", { class: "figure minor" }, "Mean length ", h("b", {}, length)),
+    h("span", { class: "opens" }, document.querySelector(".tables") ? "Tables and plots" : "Plots"),
+  );
 }
