@@ -3,21 +3,22 @@
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from threading import Event, Thread
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -86,44 +87,114 @@ def format_cell(cell: object) -> str:
 
 @dataclass
 class ProgressBar:
-    """A running progress bar, or its state where no terminal can show one."""
+    """A running progress bar, or its state where no terminal can show one.
+
+    The time left follows from *work* (tokens, characters: any number that grows with the time that it takes), by the
+    pace of the later half of the run so far: the time for a start, as the loading of a model, does not count for ever.
+    """
 
     title: str
     total: int | None
     unit: str
     done: int = 0
+    work: float | None = None
+    """The work of this run, where it is known before; else what is left is taken to have the mean of what is done."""
     note: str = ""
     _bar: Progress | None = None
     _task: TaskID | None = None
-    _started: float = field(default_factory=time.monotonic)
+    _worked: float = 0.0
 
     def __post_init__(self) -> None:
+        self._started = time.monotonic()
         self._before = self.done  # the work of an earlier run does not count for the speed of this one
+        self._marks = [(self._started, 0, 0.0)]
+        """Times, with the units and the work of this run that were done then."""
 
-    def advance(self, count: int = 1, note: str | None = None) -> None:
-        """Count ``count`` more units as done; ``note`` is shown behind the bar."""
+    def advance(self, count: int = 1, note: str | None = None, work: float | None = None) -> None:
+        """Count ``count`` more units as done, and ``work`` (by default as much); ``note`` is shown behind the bar.
+
+        A count of 0 with some work shows that a unit is under way.
+        """
         self.done += count
+        self._worked += count if work is None else work
         self.note = self.note if note is None else note
+        self._mark()
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=count, note=self.note)
+            self._bar.update(self._task, completed=self.share)
+
+    def _mark(self) -> None:
+        """Marks that stand closer together than 1/256 of the run become one, so that they stay few."""
+        now, last = time.monotonic(), self._marks[-1][0]
+        if len(self._marks) > 1 and now - last < (now - self._started) / 256:
+            self._marks[-1] = (last, self.done - self._before, self._worked)
+        else:
+            self._marks.append((now, self.done - self._before, self._worked))
+
+    @property
+    def share(self) -> float:
+        """How much is done, between 0 and 1, for the bar; 0 where nobody knows how much there is."""
+        if self.work is not None:
+            run = self._worked / self.work if self.work else 1.0
+            before = self._before / self.total if self.total else 0.0
+            return min(1.0, before + (1.0 - before) * run)
+        return min(1.0, self.done / self.total) if self.total else 0.0
+
+    def pace(self) -> tuple[float, float]:
+        """Units and work per second in the later half of the run so far; in all of it where the first half has none."""
+        now, marks = time.monotonic(), self._marks[:]  # the copy is for another thread, which draws
+        begin = (self._started + now) / 2
+        _, units, worked = marks[bisect_right(marks, begin, key=lambda mark: mark[0]) - 1]
+        if not worked:
+            begin, units = self._started, 0
+        seconds = max(1e-9, now - begin)
+        return (self.done - self._before - units) / seconds, (self._worked - worked) / seconds
+
+    @property
+    def left(self) -> timedelta | None:
+        """The time that the rest will take; None where nothing tells yet."""
+        finished, pace = self.done - self._before, self.pace()[1]
+        if self.total is None or not pace:
+            return None
+        if self.work is not None:
+            return timedelta(seconds=round(max(0.0, self.work - self._worked) / pace))
+        return timedelta(seconds=round((self.total - self.done) * self._worked / finished / pace)) if finished else None
+
+    @property
+    def counted(self) -> str:
+        return f"{self.done}/{self.total}" if self.total is not None else f"{self.done}"
 
     def line(self) -> str:
         """The state as a line of text."""
-        rate = (self.done - self._before) / max(1e-9, time.monotonic() - self._started)
-        of = f"/{self.total}" if self.total is not None else ""
-        eta = f", eta {timedelta(seconds=round((self.total - self.done) / rate))}" if self.total and rate else ""
-        return f"{self.title}: {self.done}{of} {self.unit}, {rate:.3g} {self.unit}/s{eta}  {self.note}".rstrip()
+        share = f", {self.share:.0%}" if self.work is not None else ""
+        eta = f", eta {self.left}" if self.left is not None else ""
+        rate = f"{self.pace()[0]:.3g} {self.unit}/s"
+        return f"{self.title}: {self.counted} {self.unit}{share}, {rate}{eta}  {self.note}".rstrip()
+
+
+class _Live(ProgressColumn):
+    """A text that is asked for whenever the bar is drawn."""
+
+    def __init__(self, text: Callable[[], str]) -> None:
+        super().__init__()
+        self._text = text
+
+    def render(self, task: Task) -> Text:
+        return Text(self._text())
 
 
 @contextmanager
-def progress(title: str, total: int | None, unit: str, done: int = 0) -> Iterator[ProgressBar]:
+def progress(
+    title: str, total: int | None, unit: str, done: int = 0, *, work: float | None = None
+) -> Iterator[ProgressBar]:
     """A bar on a terminal; elsewhere (logs, CI) a plain line every half minute, also while no result arrives.
 
     Args:
         done: units that an earlier run has done.
+        work: of this run; see ``ProgressBar``.
     """
+    bar = ProgressBar(title, total, unit, done, work)
     if not err.is_terminal:
-        bar, over = ProgressBar(title, total, unit, done), Event()
+        over = Event()
         thread = Thread(target=_say_repeatedly, args=(bar, over), daemon=True)
         thread.start()
         try:
@@ -135,16 +206,15 @@ def progress(title: str, total: int | None, unit: str, done: int = 0) -> Iterato
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit, markup=False),
+        _Live(lambda: f"{bar.counted} {unit}"),
         TimeElapsedColumn(),
-        TextColumn("eta", markup=False),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        _Live(lambda: "" if bar.left is None else f"eta {bar.left}"),
+        _Live(lambda: bar.note),
     )
     with Progress(*columns, console=err, transient=True) as drawn:
-        task = drawn.add_task(title, total=total, completed=done, note="")
-        yield ProgressBar(title, total, unit, done, _bar=drawn, _task=task)
+        bar._bar, bar._task = drawn, drawn.add_task(title, total=None if total is None else 1.0)
+        drawn.update(bar._task, completed=bar.share)
+        yield bar
 
 
 def _say_repeatedly(bar: ProgressBar, over: Event) -> None:

@@ -67,11 +67,12 @@ class Judge(Protocol):
     that concerns one sentence is the ``status`` of its verdict; only a failure that concerns all sentences raises
     ``UserError``.
 
-    A judge may have four more attributes: ``needs_reference`` (true: a prompt without a reference is an error before
+    A judge may have five more attributes: ``needs_reference`` (true: a prompt without a reference is an error before
     anything is judged, or else the judge does not see the answers to it), ``usage`` (a ``Usage`` that grows, for the
     summary of the run), ``backend`` (the ``backends.base.Backend`` that it asks: where the chat template writes a date,
-    all prompts of a run get the same), and ``notes`` (a function without arguments, called after a run: lines that tell
-    users what to make of the labels).
+    all prompts of a run get the same), ``heard`` (a function that the judge calls for every reply, with the task and
+    the share of it that the reply answers: ``annotate`` puts one there that moves its progress bar), and ``notes`` (a
+    function without arguments, called after a run: lines that tell users what to make of the labels).
     """
 
     info: JudgeInfo

@@ -31,6 +31,7 @@ from maskdpo.annotate.tasks import (
     unasked,
     without_reference,
 )
+from maskdpo.annotate.work import AnnotateWork
 from maskdpo.backends.price import account
 from maskdpo.console import progress, warn
 from maskdpo.errors import InputError, UserError, first_problem
@@ -135,7 +136,7 @@ def annotate(
 
             judged = _judged(chain(retry_tasks(output, prompts), tasks(False)), judge, info, rule)
             without = (_annotation(*result, info, rule) for result in unasked(tasks(True) if skipped else ()))
-            _judge_all(chain(judged, without), judge, output, run)
+            _judge_all(chain(judged, without), judge, output, run, AnnotateWork(output, skipped))
             run.finish(stats.summary())
     if summary is not None:
         with atomic_write(summary) as file:
@@ -178,13 +179,16 @@ def _fixed_date(judge: Judge, out: Path) -> dict[str, str]:
     return fix_date(backend, meta_file(out)) if isinstance(backend, Dated) else {}
 
 
-def _judge_all(annotations: Iterator[Annotation], judge: Judge, output: AnnotationFile, run: Run) -> None:
+def _judge_all(
+    annotations: Iterator[Annotation], judge: Judge, output: AnnotationFile, run: Run, work: AnnotateWork
+) -> None:
     stats, started = output.stats, time.monotonic()
     usage = getattr(judge, "usage", None)
     before = replace(usage) if usage is not None else None
     done = stats.already_there - len(output.failed)
     with (
-        progress("annotate", stats.responses, "responses", done) as bar,
+        progress("annotate", stats.responses, "responses", done, work=work.total) as bar,
+        work.heard_from(judge, bar),
         account(getattr(judge, "backend", None), run) as spending,
         ExitStack() as files,
     ):
@@ -197,7 +201,7 @@ def _judge_all(annotations: Iterator[Annotation], judge: Judge, output: Annotati
         for batch in chain(first, batches):
             output.write(batch, retried)
             spending.note()
-            bar.advance(len(batch), stats.note(started) + spending.text)
+            bar.advance(len(batch), stats.note(started) + spending.text, work.of_finished(batch))
     if lost := output.missing + len(output.failed) - stats.run_responses:
         raise UserError(f"{output.path}: {lost:,} answers are missing: the judge {judge.info.name} did not return them")
     output.finish()

@@ -25,11 +25,13 @@ class ResponseDigest(NamedTuple):
 
     prompt_id: str
     digest: bytes
+    length: int
+    """Characters, for the time left."""
 
 
 def digest_of(response: Response, prompt_id: str) -> ResponseDigest:
     """``prompt_id`` is the string that the prompts hold: all answers to a prompt share it, which saves memory."""
-    return ResponseDigest(prompt_id, _digest(response.response))
+    return ResponseDigest(prompt_id, _digest(response.response), len(response.response))
 
 
 def _digest(text: str) -> bytes:

@@ -943,12 +943,47 @@ def test_plain_lines_appear_while_the_judge_is_slow(
     monkeypatch.setattr(labelling, "FLUSH_RECORDS", 4)
     run("a.jsonl", Slow(window=5))
     lines = capsys.readouterr().err.splitlines()
-    assert sum(line.startswith("annotate: 0/10 responses, 0 responses/s") for line in lines) >= 3
+    assert sum(line.startswith("annotate: 0/10 responses, 0%, 0 responses/s") for line in lines) >= 3
     assert re.fullmatch(
-        r"annotate: 4/10 responses, [\d.]+ responses/s, eta 0:00:0\d  "
+        r"annotate: 4/10 responses, 40%, [\d.]+ responses/s, eta 0:00:0\d  "
         r"\d+ sentences/s: 4 right, 4 wrong, 0 no fact, 0 unsure, 0 failed",
         next(line for line in lines if " 4/10 " in line),
     )
+
+
+def test_the_bar_counts_characters_and_every_reply(
+    prompts: Path, jsonl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Telling(Scripted):
+        def heard(self, task: Task, share: float) -> None:
+            raise AssertionError("annotate puts a function of its own here")
+
+        def _back(self, window: list[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
+            for task in window:
+                for _ in task.spans:
+                    self.heard(task, 1 / len(task.spans))
+            yield from super()._back(window)
+
+    shares: list[tuple[int, float]] = []
+    original = console.ProgressBar.advance
+
+    def advance(self: console.ProgressBar, count: int = 1, note: str | None = None, work: float | None = None) -> None:
+        original(self, count, note, work)
+        shares.append((self.done, round(self.share, 3)))
+
+    monkeypatch.setattr(console.ProgressBar, "advance", advance)
+    monkeypatch.setattr(labelling, "FLUSH_RECORDS", 1)
+    rows = [response_rows(2)[0], response_rows(2)[1] | {"response": "This is right. " * 9 + "This is wrong 10."}]
+    out = tmp_path / "a.jsonl"
+    annotate(prompts, jsonl("two.jsonl", rows), out, Telling(window=1), SPLITTER)
+    first, whole = len(rows[0]["response"]), sum(len(row["response"]) for row in rows)
+    assert shares[:3] == [(0, round(first / 2 / whole, 3)), (0, round(first / whole, 3)), (1, round(first / whole, 3))]
+    assert len(shares) == 2 + 1 + 10 + 1
+    assert shares[-2:] == [(1, 1.0), (2, 1.0)]
+
+    shares.clear()
+    annotate(prompts, jsonl("three.jsonl", [*rows, response_rows(3)[2]]), out, Scripted(), SPLITTER)
+    assert shares == [(3, 1.0)], "a judge that tells nothing"
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -960,9 +995,9 @@ def test_a_resumed_bar_starts_where_the_run_before_ended(
     shown = Console(file=io.StringIO(), force_terminal=terminal, width=200)
     monkeypatch.setattr(console, "err", shown)
 
-    def advance(self: console.ProgressBar, count: int = 1, note: str | None = None) -> None:
+    def advance(self: console.ProgressBar, count: int = 1, note: str | None = None, work: float | None = None) -> None:
         seen.append((self.done, self.total))
-        original(self, count, note)
+        original(self, count, note, work)
 
     monkeypatch.setattr(console.ProgressBar, "advance", advance)
     run("a.jsonl", Scripted(healed=True), retry_failed=True)

@@ -303,6 +303,31 @@ def test_staged_goes_on_only_where_the_next_turn_decides() -> None:
     assert [v.confidence for v in (opinion, unknown, wrong)] == [0.8, None, pytest.approx(0.8 * 0.5)]
 
 
+@pytest.mark.parametrize("protocol", ["single", "joint", "yes-no"])
+def test_every_reply_is_told(protocol: str) -> None:
+    failed = Failure(Status.API_ERROR, "no")
+    made = llm_judge(Scripted(script=lambda request: Reply(request.key, failure=failed)), LLMOptions(protocol=protocol))
+    told: dict[str, float] = {}
+
+    def heard(task: Task, share: float) -> None:
+        told[task.response.id] = told.get(task.response.id, 0.0) + share
+
+    made.heard = heard
+    tasks = [task("One is so. Two is so. Three is so.", "a"), task("Four is so.", "b")]
+    assert len(list(made.judge(tasks))) == 2
+    assert told == pytest.approx({"a": 1.0, "b": 1.0})
+
+
+def test_staged_tells_of_every_turn() -> None:
+    told: list[float] = []
+    made = llm_judge(Scripted(script=by_turn(staged_script), window=1), LLMOptions(protocol="staged"))
+    made.heard = lambda task, share: told.append(share)
+    for _ in made.judge([task("This is right. What an opinion!")]):
+        assert sum(told) == pytest.approx(1.0)
+    assert told[0] == pytest.approx(1 / 6), "of two sentences one, of three turns one"
+    assert len(told) == 4
+
+
 def test_staged_keeps_the_conversation() -> None:
     backend = Scripted(script=by_turn(staged_script), window=1)
     judge(backend, task("This is right."), protocol="staged")

@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -69,6 +69,7 @@ class LLMJudge:
         self._budget: ContextBudget | None = None
         self._questions = LLMQuestions(protocol)
         self.usage = Usage()
+        self.heard: Callable[[Task, float], None] = lambda task, share: None
         files = fingerprint(backend.model)
         options = {name: json.dumps(given, sort_keys=True) for name, given in told(backend).items()}
         self.info = JudgeInfo(
@@ -112,7 +113,10 @@ class LLMJudge:
         while True:
             for reply in self.backend.generate(requests()):
                 conversation = asked.pop(reply.key)
+                turn = conversation.turn
                 decided = self._take_reply(conversation, reply)
+                for task, share in pending.asked_by(conversation.question):
+                    self.heard(task, share * self._share(turn, last=decided is not None))
                 if decided is None:
                     continued.append(conversation)
                 else:
@@ -215,6 +219,13 @@ class LLMJudge:
             _note_scores(conversation, first)
         self._next_turn(conversation, first.text)
         return None
+
+    def _share(self, turn: int, *, last: bool) -> float:
+        """The share of a conversation that the reply to this turn has answered; the last reply answers all the rest."""
+        if self._protocol.passages is not None:
+            return 1.0
+        turns = len(self._protocol.turns)
+        return (turns - turn if last else 1) / turns
 
     def _next_turn(self, conversation: _Conversation, reply: str) -> None:
         template = self._protocol.turns[conversation.turn].template

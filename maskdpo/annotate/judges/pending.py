@@ -60,6 +60,12 @@ class PendingTasks:
         waiting.append(parts)
         return len(waiting) == 1
 
+    def asked_by(self, question: bytes) -> Iterator[tuple[Task, float]]:
+        """The tasks that wait for this question, and which share of each of them the question is about."""
+        for number, indices in self._waiting[question]:
+            pending = self._pending[number]
+            yield pending.task, len(indices) / len(pending.parts)
+
     def add_outcomes(self, question: bytes, outcomes: Sequence[Outcome]) -> None:
         """Give the outcomes to all parts that wait for this question.
 
