@@ -153,7 +153,7 @@ class Run:
                 # not recorded by version 1; it has no effect on a complete output, and ``begin`` refuses another one
                 dated = {"prompt_date": options["prompt_date"], **same.options}
                 same = same.model_copy(update={"options": dated})
-            _check_same(same, self.meta, file, restart, changed if fixed_inputs else [])
+            check_same(same, self.meta, file, restart, changed if fixed_inputs else [])
             for role in changed:
                 warn(f"the {role} file has changed since the run recorded in {file}; what is already done is kept")
             self.meta.begun = self.previous.begun or self.meta.begun
@@ -173,7 +173,7 @@ class Run:
         """
         self.meta.options |= options or {}
         if self.previous is not None and self._restart is not None:
-            _check_same(self.previous, self.meta, self.file, self._restart, [])
+            check_same(self.previous, self.meta, self.file, self._restart, [])
         self._begun = True
         _write(self.file, self.meta.model_dump_json(indent=2))
 
@@ -345,7 +345,7 @@ def _write(file: Path, record: str) -> None:
         handle.write(record.encode() + b"\n")
 
 
-def _check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, changed_inputs: list[str]) -> None:
+def check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, changed_inputs: list[str]) -> None:
     """Refuse to continue an output that was made with other options, or from other inputs that may not change."""
     if before.command != now.command:
         raise InputError(f"records an output of `maskdpo {before.command}`; name another output", path=file)

@@ -158,6 +158,9 @@ def test_references_out_of_documents_are_what_all_judges_see(world: World) -> No
         for prompt in world.read(name):
             assert prompt["sources"][0]["document"] == f"{prompt['id']}.txt"
     assert {name for name, action in world.run().items() if action != "up to date"} == {"evaluate", "report"}
+    assert world.backups() == set()
+    world.run(start="ground")
+    assert {"prompts.jsonl.bak", "annotations.jsonl.bak", "model.bak"} <= world.backups()
     docs.rename(world.folder / "moved")
     with pytest.raises(UserError, match="ground reads docs: no such file or folder"):
         world.run()

@@ -14,7 +14,7 @@ from maskdpo.ground.store import CorpusCounts, Passage
 from maskdpo.io import Appender, read_prompts, refuse_overwriting
 from maskdpo.io.append import sole_writer
 from maskdpo.redact import without_secrets
-from maskdpo.run_record import Run, RunMeta, by_role, meta_file, read_meta, refuse_replacing
+from maskdpo.run_record import Run, RunMeta, by_role, check_same, meta_file, read_meta, refuse_replacing, set_aside
 from maskdpo.schemas import Prompt, Source
 
 BATCH = 64
@@ -53,10 +53,11 @@ class GroundStats:
 def ground(settings: GroundSettings) -> GroundStats:
     """Write every prompt with the passages that bear on it beside its own reference, in the order of the prompts.
 
-    An interrupted run goes on. Where options, documents or answers are others than before, all prompts are looked up
-    anew. Passages that an earlier ``ground`` has put into the prompts themselves are replaced.
+    An interrupted run goes on. Where prompts or answers are others than before, the earlier output is set aside and all
+    prompts are looked up anew. Passages that an earlier ``ground`` has put into the prompts themselves are replaced.
 
     Raises:
+        OtherSettings: the output was made with other options or of other documents, and ``restart`` is off.
         UserError: bad input, an output of another command, or a retriever that cannot work.
     """
     out = settings.out
@@ -87,7 +88,7 @@ def ground(settings: GroundSettings) -> GroundStats:
             index = open_index(settings, retriever)
             stats.corpus = index.passages.counts
             if appender is None:
-                out.unlink(missing_ok=True)
+                set_aside(out, meta_file(out))
                 appender = Appender(out, Prompt, note)
             run.begin()
             started = time.monotonic()
@@ -115,19 +116,25 @@ def _record(settings: GroundSettings, retriever: Retriever) -> tuple[Run, RunMet
         "retriever_version": retriever.version,
         "retriever_options": without_secrets(settings.retriever_options),
     }
-    corpus = by_role("corpus", settings.corpus)
-    inputs = {"prompts": settings.prompts, **corpus, **by_role("responses", settings.responses)}
+    inputs = {
+        "prompts": settings.prompts,
+        **by_role("corpus", settings.corpus),
+        **by_role("responses", settings.responses),
+    }
     file = meta_file(settings.out)
-    before = read_meta(file) if settings.out.exists() else None
     run = Run(file, "ground", options, inputs, restart=None)
+    before = read_meta(file) if settings.out.exists() and not settings.restart else None
     if before is None:
         return run, None
     then, now = before.inputs, run.meta.inputs
-    if before.options == run.meta.options and all(then.get(role) == now[role] for role in corpus):
-        run.meta.begun = before.begun  # prompts and answers that were added do not make void what follows from others
-        if then == now:
-            return run, before
-    say(f"{settings.out}: options or inputs have changed since it was made: all prompts are looked up anew")
+    changed = [role for role in sorted(then.keys() | now.keys()) if then.get(role) != now.get(role)]
+    hint = "Use another `out`, or `restart` to set it aside and begin anew"
+    check_same(before, run.meta, file, hint, [role for role in changed if role.partition("-")[0] == "corpus"])
+    run.meta.begun = before.begun  # prompts and answers that were added do not make void what follows from others
+    if not changed:
+        return run, before
+    what = " and ".join(changed)
+    say(f"{settings.out}: {what} changed since it was made: all are looked up anew, the old file is kept (.bak)")
     return run, None
 
 

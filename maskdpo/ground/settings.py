@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from maskdpo.registry import named_in
-from maskdpo.settings import KeyValues, Limit, Option, PromptsFile, Settings
+from maskdpo.settings import KeyValues, Limit, Option, PromptsFile, Restart, Settings
 
 Paths = Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str | Path) else given)]
 
@@ -54,3 +54,4 @@ class GroundSettings(Settings):
         Option("KEY=VALUE for the retriever itself; repeat the option for more.", metavar="KEY=VALUE"),
     ] = {}
     limit: Limit = None
+    restart: Restart = False

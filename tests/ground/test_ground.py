@@ -21,7 +21,7 @@ from maskdpo.ground.settings import GroundSettings
 from maskdpo.ground.store import PassageStore, made_once, write_store
 from maskdpo.io import read_records
 from maskdpo.lineage import trace
-from maskdpo.run_record import meta_file, read_meta
+from maskdpo.run_record import OtherSettings, meta_file, read_meta
 from maskdpo.schemas import Prompt
 
 RIVERS = """# Rivers of Europe
@@ -201,26 +201,80 @@ def test_a_first_try_goes_on_without_the_limit(run: Run) -> None:
     assert whole[:2] == first and len(whole) == 3
 
 
-def test_documents_that_have_changed_are_another_corpus(
-    run: Run, corpus: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_prompts_that_were_added_are_looked_up_and_nothing_is_lost(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("Tell me about the Loire.", "Tell me about Rome.")
+    out = tmp_path / "out.jsonl"
+    _, first = run("Tell me about the Loire.", "Tell me about Rome.")
+    whole, begun = out.read_bytes(), _begun(out)
+    stats, grown = run("Tell me about the Loire.", "Tell me about Rome.", "Tell me about Paris.")
+    assert (stats.already_there, grown[:2], len(grown)) == (0, first, 3)
+    assert _begun(out) == begun
+    assert "prompts changed since it was made: all are looked up anew" in capsys.readouterr().err
+    assert out.with_name("out.jsonl.bak").read_bytes() == whole
+
+
+def _begun(out: Path) -> str:
+    meta = read_meta(meta_file(out))
+    assert meta is not None
+    return meta.begun
+
+
+def test_documents_that_have_changed_are_another_corpus(run: Run, corpus: Path, cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    asked = ("Tell me about the Loire.", "Tell me about Rome.")
+    run(*asked)
+    whole, begun = out.read_bytes(), _begun(out)
     assert len([folder for folder in (cache / "ground").iterdir() if folder.is_dir()]) == 2  # passages and index
-    begun = read_meta(meta_file(tmp_path / "out.jsonl")).begun  # type: ignore[union-attr]
-    stats, _ = run("Tell me about the Loire.", "Tell me about Rome.", "Tell me about Paris.")
-    assert stats.already_there == 0
-    assert read_meta(meta_file(tmp_path / "out.jsonl")).begun == begun  # type: ignore[union-attr]
     (corpus / "more.txt").write_text("The Loire is the longest river in France.")
-    assert trace(tmp_path / "out.jsonl").inputs[1].state == "changed"
-    _, (loire, *_) = run("Tell me about the Loire.", "Tell me about Rome.", "Tell me about Paris.")
+    assert trace(out).inputs[1].state == "changed"
+    with pytest.raises(OtherSettings, match=r"the corpus file has changed.*`restart` to set it aside"):
+        run(*asked)
+    assert out.read_bytes() == whole
+    _, (loire, *_) = run(*asked, restart=True)
     assert loire.passages == ["The Loire is the longest river in France."]
-    assert "looked up anew" in capsys.readouterr().err
-    assert trace(tmp_path / "out.jsonl").inputs[1].state == "unchanged"
-    assert read_meta(meta_file(tmp_path / "out.jsonl")).begun > begun  # type: ignore[union-attr]
+    assert trace(out).inputs[1].state == "unchanged"
+    assert _begun(out) > begun
+    assert out.with_name("out.jsonl.bak").read_bytes() == whole
     (corpus / "more.txt").write_bytes(b"a\0")
     with pytest.raises(InputError, match="is a binary file"):
-        run("Tell me about the Loire.")
-    assert next(read_records(tmp_path / "out.jsonl", Prompt)) == loire  # what was there stays
+        run(*asked, restart=True)
+    assert next(read_records(out, Prompt)) == loire  # what was there stays
+
+
+def test_a_corpus_that_is_left_out_is_another_corpus(run: Run, corpus: Path) -> None:
+    run("Tell me about Rome.", corpus=(corpus / "rivers.md", corpus / "people"))
+    with pytest.raises(OtherSettings, match="the corpus-2 file has changed"):
+        run("Tell me about Rome.", corpus=corpus / "rivers.md")
+
+
+def test_other_options_never_replace_what_is_finished(
+    run: Run, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    run(*(f"Tell me about {name}." for name in ("Rome", "Paris", "radium")))
+    whole = out.read_bytes()
+    words = ("ground", tmp_path / "prompts.jsonl", "--corpus", corpus, "--out", out, "--limit", 1, "--passages", 3)
+    assert exit_code(*words) == 2
+    assert "(passages: 5 -> 3). Use another --out, or --restart" in " ".join(capsys.readouterr().err.split())
+    assert out.read_bytes() == whole
+    assert exit_code(*words, "--restart") == 0
+    assert len(list(read_records(out, Prompt))) == 1
+    assert out.with_name("out.jsonl.bak").read_bytes() == whole
+
+
+def test_what_an_interrupted_run_keeps_is_counted(
+    run: Run, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    run("Tell me about Rome.", "Tell me about Paris.", limit=1)
+
+    def interrupted(self: BM25, queries: list[str], most: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BM25, "search", interrupted)
+    assert exit_code("ground", tmp_path / "prompts.jsonl", "--corpus", corpus, "--out", out) == 130
+    assert "interrupted; 1 records are kept in" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_index_that_was_not_finished_is_made_anew(run: Run, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
