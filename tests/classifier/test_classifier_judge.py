@@ -16,7 +16,7 @@ from maskdpo.annotate.judge import Task, Verdict
 from maskdpo.annotate.judges.classifier import ClassifierJudge, ClassifierOptions
 from maskdpo.annotate.judges.evidence import decided, of_chunks, of_tokens
 from maskdpo.annotate.judges.filler import why_filler
-from maskdpo.annotate.labelling import _tasks
+from maskdpo.annotate.tasks import tasks_of
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.classifier.spec import presets, write_spec
 from maskdpo.cli import main
@@ -55,7 +55,7 @@ def make(folders: dict[str, Path], tmp_path: Path) -> Make:
 def tasks(*answers: str, reference: str | list[str] = REFERENCE) -> Iterator[Task]:
     prompt = Prompt(id="p", prompt="Which bridges?", reference=reference)
     responses = (Response(id=f"r{i}", prompt_id="p", response=answer) for i, answer in enumerate(answers))
-    return _tasks(responses, {"p": prompt}, get_splitter("markdown"))
+    return tasks_of(responses, {"p": prompt}, get_splitter("markdown"))
 
 
 def verdicts(judge: ClassifierJudge, *answers: str, **more: Any) -> list[list[Verdict]]:

@@ -1,5 +1,6 @@
 """Filters of answers and of pairs, and texts that are too much alike."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from maskdpo.dataset.filters import DroppedAnswer, DroppedPair, answer_problem, 
 from maskdpo.dataset.options import PairOptions
 from maskdpo.schemas import Counts
 
-GOOD = Candidate("a", "q", 1, 0.9, Counts(3, 1), 100, b"a", False)
-BAD = Candidate("b", "q", 2, 0.2, Counts(1, 3), 100, b"b", False)
+GOOD = Candidate("a", "q", Path("a.jsonl"), 1, 0.9, Counts(3, 1), 100, b"a", False)
+BAD = Candidate("b", "q", Path("a.jsonl"), 2, 0.2, Counts(1, 3), 100, b"b", False)
 
 
 @pytest.mark.parametrize(

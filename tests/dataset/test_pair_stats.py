@@ -1,6 +1,7 @@
 """Statistics of a run: deciles, histograms, counters."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -50,8 +51,8 @@ def test_differences_in_bins_of_one_or_of_more_where_they_spread() -> None:
 
 def test_a_pair_is_counted_on_both_sides() -> None:
     stats = PairStats()
-    chosen = Candidate("a", "q", 1, 0.9, Counts(3, 1, 0, 1), 120, b"", False)
-    rejected = Candidate("b", "q", 2, 0.2, Counts(0, 2, 1, 0), 80, b"", False)
+    chosen = Candidate("a", "q", Path("a.jsonl"), 1, 0.9, Counts(3, 1, 0, 1), 120, b"", False)
+    rejected = Candidate("b", "q", Path("a.jsonl"), 2, 0.2, Counts(0, 2, 1, 0), 80, b"", False)
     stats.add_pair("train", chosen, rejected)
     stats.add_pair("test", chosen, rejected._replace(characters=240, counts=Counts(1, 1)))
     summary = stats.summary()

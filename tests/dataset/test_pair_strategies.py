@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from maskdpo.schemas import Counts
 
 
 def candidate(name: str, score: float, right: int = 1, wrong: int = 1, no_fact: int = 0) -> Candidate:
-    return Candidate(name, "q", 1, score, Counts(right, wrong, no_fact), 10, name.encode(), False)
+    return Candidate(name, "q", Path("a.jsonl"), 1, score, Counts(right, wrong, no_fact), 10, name.encode(), False)
 
 
 def ids(candidates: list[Candidate], **options: object) -> list[str]:

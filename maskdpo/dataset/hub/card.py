@@ -19,6 +19,7 @@ from maskdpo.errors import InputError
 from maskdpo.html.render import SummaryTable
 from maskdpo.hub.card import card_template, join_card, split_card
 from maskdpo.hub.header import CARD, Header, entry, listed, set_value
+from maskdpo.io import CONFIGS
 from maskdpo.redact import line_without_paths, without_paths
 from maskdpo.run_record import sha256_of
 from maskdpo.schemas import JudgeInfo, Label, Status
@@ -123,9 +124,8 @@ def _joined(head: Header, key: str, ours: Iterable[str]) -> list[Any]:
 def _by_config(head: Header, key: str, ours: list[dict[str, Any]] | dict[str, Any]) -> list[Any]:
     """The configs of maskdpo, then those that others have added to the card."""
     made = ours if isinstance(ours, list) else [ours]
-    names = [config["config_name"] for config in made]
     others = listed(head, key, yaml.MappingNode)
-    return [*made, *(config for config in others if entry(config, "config_name") not in names)]
+    return [*made, *(config for config in others if entry(config, "config_name") not in CONFIGS)]
 
 
 def _render(
