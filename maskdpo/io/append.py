@@ -79,6 +79,14 @@ def _is_open_as(handle: int, file: Path) -> bool:
         return False
 
 
+def refuse_parquet(path: Path) -> None:
+    """Refuse (``InputError``) the name of a file that cannot grow record by record."""
+    if path.suffix == ".parquet":
+        raise InputError(
+            f"records are appended as they come, which Parquet cannot: name it {path.stem}.jsonl", path=path
+        )
+
+
 class Appender(Generic[R]):
     """Appends records durably to a file that an earlier run may have begun.
 
@@ -87,10 +95,7 @@ class Appender(Generic[R]):
     """
 
     def __init__(self, path: Path, model: type[R], on_existing: Callable[[R], Any]) -> None:
-        if path.suffix == ".parquet":
-            raise InputError(
-                f"records are appended as they come, which Parquet cannot: name it {path.stem}.jsonl", path=path
-            )
+        refuse_parquet(path)
         self.path = path
         self._file: IO[bytes] | None = None
         if path.exists():
@@ -123,24 +128,36 @@ class Appender(Generic[R]):
             self._file.close()
 
 
+@contextmanager
+def locked(path: Path, model: type[FileRecord]) -> Iterator[IO[bytes]]:
+    """A file that grows, opened at its end; nobody else appends to it by ``append_shared`` until the block ends.
+
+    What follows the last newline is repaired first, as ``Appender`` does: a process that was killed may have left it.
+
+    Raises:
+        OSError: the file cannot be written.
+        InputError: it is Parquet by its name, or its last line is no record.
+    """
+    refuse_parquet(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        if sys.platform != "win32":
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        _repair_last_line(path, model)
+        yield file
+
+
 def append_shared(path: Path, model: type[R], records: Iterable[R]) -> None:
     """Append records durably to a file to which other processes append as well, line by line.
 
-    A lock on the file is held meanwhile. What follows the last newline is repaired first, as ``Appender`` does: a
-    process that was killed may have left it.
-
     Raises:
         UserError: the file cannot be written.
-        InputError: its last line is no record.
+        InputError: it is Parquet by its name, or its last line is no record.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()
-        with path.open("ab") as file:
-            if sys.platform != "win32":
-                with suppress(OSError):  # a file system without locks
-                    fcntl.flock(file, fcntl.LOCK_EX)
-            _repair_last_line(path, model)
+        with locked(path, model) as file:
             file.write(b"".join(to_line(record) for record in records))
             file.flush()
             os.fsync(file.fileno())

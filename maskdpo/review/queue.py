@@ -34,7 +34,7 @@ class Candidate(NamedTuple):
     certainty: float | None
     """How sure the judge is of the class of its label; None: nothing is known."""
     adjudicates: tuple[str, ...] | None
-    """With other labels beside those of the judge: None where they agree, else the reviewers who differ."""
+    """With other labels beside those of the judge: the reviewers who differ; None: nobody does, or it is settled."""
 
 
 class Chosen(NamedTuple):
@@ -173,7 +173,10 @@ def _uncertain(population: Sequence[Candidate], limit: int, draw: Draw) -> Choic
 def _disagreement(population: Sequence[Candidate], limit: int, draw: Draw) -> Choice:
     differing = [one for one in population if one.adjudicates is not None]
     if not differing:
-        raise UserError("the labels of `against` do not differ on any sentence, so there is nothing to decide")
+        raise UserError(
+            "there is nothing to decide: the labels of `against` do not differ on any sentence, or a named person has "
+            "settled where they do"
+        )
     return _shuffled(differing, draw)[:limit], {}
 
 

@@ -8,9 +8,8 @@ import socket
 import webbrowser
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from ipaddress import ip_address
 from threading import Thread
 from urllib.parse import quote
 
@@ -19,12 +18,13 @@ from maskdpo.console import say, warn
 from maskdpo.errors import UserError
 from maskdpo.io import read_answers, read_prompts, refuse_overwriting
 from maskdpo.io.append import sole_writer
+from maskdpo.review.addresses import LOOPBACK_NAMES, in_url, is_loopback, names_of
 from maskdpo.review.others import Others
 from maskdpo.review.queue import ReviewQueue, candidates, make_queue
 from maskdpo.review.session import Session
 from maskdpo.review.settings import ReviewSettings
 from maskdpo.run_record import Run, meta_file, refuse_replacing
-from maskdpo.schemas import Annotation, group_of
+from maskdpo.schemas import Annotation, Decision, group_of
 from maskdpo.verdicts.people import standing
 
 PORTS = range(20_000, 45_000)
@@ -41,7 +41,7 @@ def review(settings: ReviewSettings) -> dict[str, int]:
     """
     for package in ("starlette", "uvicorn"):
         extras.require(package, install=INSTALL, purpose="maskdpo review")
-    from maskdpo.review.server import LOOPBACK_NAMES, make_app
+    from maskdpo.review.server import make_app
 
     if (settings.queue == "disagreement") != bool(settings.against):
         raise UserError("`queue` disagreement and `against` go together: it says with whose labels to compare")
@@ -52,18 +52,13 @@ def review(settings: ReviewSettings) -> dict[str, int]:
         run.begin()
         token = secrets.token_urlsafe(24)
         port = listener.getsockname()[1]
-        url = f"http://{_in_url(settings.host)}:{port}/#{token}"
+        names, any_address = names_of(settings.host), not is_loopback(settings.host)
+        url = f"http://{in_url(names[0])}:{port}/#{token}"
         _say_where(settings, session.queue, url)
-        names = (
-            LOOPBACK_NAMES
-            if _is_loopback(settings.host)
-            else LOOPBACK_NAMES | {settings.host.lower(), socket.gethostname().lower()}
-        )
-        app = make_app(session, token, names)
+        app = make_app(session, token, LOOPBACK_NAMES.union(names), any_address=any_address)
         _serve(app, listener, (lambda: webbrowser.open(url)) if settings.browser else None)
-        counts = counts_of(session)
-        run.finish(counts)
-    return counts
+        run.finish(counts_of_file(session), outputs=())  # the file goes on growing, under the hands of others too
+    return counts_of(session, session.acts)
 
 
 def open_session(settings: ReviewSettings) -> tuple[Session, Run]:
@@ -84,12 +79,20 @@ def open_session(settings: ReviewSettings) -> tuple[Session, Run]:
     return Session(name, settings.reviewer, queue, answers, prompts, settings.out, others), run
 
 
-def counts_of(session: Session) -> dict[str, int]:
-    """The sentences that the reviewer has decided, by group; those that were skipped; and those that are left."""
-    stands = standing(session.acts)
-    groups = Counter(group_of(one.label) if one.label else "skipped" for one in stands)
+def counts_of(session: Session, acts: Sequence[Decision]) -> dict[str, int]:
+    """The sentences that a reviewer with these acts has decided, by group; those skipped; and those that are left."""
+    groups = Counter(group_of(one.label) if one.label else "skipped" for one in standing(acts))
     counts = {name: groups[name] for name in ("right", "wrong", "no_fact", "skipped")}
-    return counts | {"left": session.left()}
+    return counts | {"left": session.left(acts)}
+
+
+def counts_of_file(session: Session) -> dict[str, int]:
+    """This reviewer and the others in the file: how many they are, and the sums of their counts."""
+    by_reviewer: dict[str, list[Decision]] = {session.reviewer: []}
+    for one in session.in_file():
+        by_reviewer.setdefault(one.reviewer, []).append(one)
+    counts = [counts_of(session, acts) for acts in by_reviewer.values()]
+    return {"reviewers": len(counts)} | {name: sum(each[name] for each in counts) for name in counts[0]}
 
 
 @contextmanager
@@ -129,7 +132,7 @@ def _listening(settings: ReviewSettings) -> Iterator[socket.socket]:
 
 
 def _say_where(settings: ReviewSettings, queue: ReviewQueue, url: str) -> None:
-    if not _is_loopback(settings.host):
+    if not is_loopback(settings.host):
         warn(
             f"`host` {settings.host} opens the page to other machines: whoever can reach it and has the address below "
             f"can read the answers and references of {settings.annotations}, and decide as {settings.reviewer}; the "
@@ -138,17 +141,6 @@ def _say_where(settings: ReviewSettings, queue: ReviewQueue, url: str) -> None:
     say(f"{len(queue.chosen)} of {queue.population} sentences in the queue {queue.name}, for {settings.reviewer}")
     say(f"open  {url}")
     say(f"every decision is written to {settings.out} at once; Ctrl-C ends the review, the same command goes on")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _serve(app: object, listener: socket.socket, when_ready: Callable[[], object] | None) -> None:

@@ -9,7 +9,6 @@ log has it. The names that the server answers to are fixed, lest a foreign name 
 import json
 import secrets
 from dataclasses import asdict
-from ipaddress import ip_address
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -23,7 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from maskdpo.errors import UserError, first_problem
 from maskdpo.html.render import render
-from maskdpo.review.session import Session, Told
+from maskdpo.review.addresses import as_address
+from maskdpo.review.session import Session
 
 SCRIPTS = (
     "page/labels",
@@ -37,7 +37,6 @@ SCRIPTS = (
 )
 """The parts of the script of the page, in the order in which they run."""
 
-LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 TOKEN_HEADER = "x-maskdpo-token"
 LARGEST_BODY = 2_000_000
 HEADERS = {
@@ -51,22 +50,30 @@ HEADERS = {
 }
 
 
+class Act(BaseModel):
+    """An act of which nothing but the id is known to be valid: one that is not must not keep the others back."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str
+
+
 class Sent(BaseModel):
     """What the page sends: for which queue, acts in their order, and how many acts it has seen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run: str
-    acts: list[Told]
+    acts: list[Act]
     since: Annotated[int, Field(ge=0)]
 
 
-def make_app(session: Session, token: str, names: frozenset[str]) -> ASGIApp:
+def make_app(session: Session, token: str, names: frozenset[str], *, any_address: bool = False) -> ASGIApp:
     """The application.
 
     Args:
-        names: the host names it answers to, without ports; an address in numbers is always one of them where one is
-            not of the loopback.
+        names: the host names it answers to, in small letters and without ports.
+        any_address: it answers to every address in numbers, too.
     """
     page = render("maskdpo.review", "review.html.j2", SCRIPTS, {}, "Review", connect=True)
 
@@ -87,13 +94,15 @@ def make_app(session: Session, token: str, names: frozenset[str]) -> ASGIApp:
 
     async def acts(request: Request) -> Response:
         try:
-            sent = Sent.model_validate_json(await request.body())
+            sent = Sent.model_validate(json.loads(await request.body()))
         except ValidationError as error:
             return _refused(422, "{}: {}".format(*first_problem(error)))
+        except (ValueError, RecursionError):
+            return _refused(422, "what was sent is no JSON")
         if sent.run != session.run:
             return _refused(409, "another queue is reviewed here now: open the address that the command printed")
         try:
-            reply = session.tell(sent.acts)
+            reply = session.tell(one.model_dump() for one in sent.acts)
         except UserError as error:
             return _refused(507, str(error))
         return _as_json({**asdict(reply), "acts": session.since(sent.since)})
@@ -105,16 +114,17 @@ def make_app(session: Session, token: str, names: frozenset[str]) -> ASGIApp:
         Route("/api/answers/{number:int}", answer),
         Route("/api/acts", acts, methods=["POST"]),
     ]
-    return Guard(Starlette(routes=routes), token, names)
+    return Guard(Starlette(routes=routes), token, names, any_address)
 
 
 class Guard:
     """Refuses requests that do not come from the page, and adds the headers of every reply."""
 
-    def __init__(self, app: ASGIApp, token: str, names: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, token: str, names: frozenset[str], any_address: bool) -> None:
         self._app = app
         self._token = token.encode()
         self._names = names
+        self._any_address = any_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # of the server's own start and end
@@ -153,15 +163,7 @@ class Guard:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        return name in self._names or (not self._names <= LOOPBACK_NAMES and _is_address(name))
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
+        return name in self._names or (self._any_address and as_address(name) is not None)
 
 
 def _as_json(content: Any, status: int = 200) -> Response:

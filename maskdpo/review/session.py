@@ -2,52 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ValidationError
 
-from maskdpo.io.append import append_shared
-from maskdpo.review.others import Others
+from maskdpo.errors import UserError, first_problem
+from maskdpo.io.append import append_shared, locked, refuse_parquet
+from maskdpo.review.others import Others, left_of
 from maskdpo.review.queue import Chosen, ReviewQueue
-from maskdpo.schemas import Annotation, Decision, Label, Part, Prompt, Sentence
-from maskdpo.schemas.decisions import Act
+from maskdpo.review.told import Reply, Told
+from maskdpo.schemas import Annotation, Decision, Part, Prompt, Sentence
 from maskdpo.verdicts.gold import overlapping
 from maskdpo.verdicts.people import read_decisions, standing
 
 Payload = dict[str, Any]
-Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
-
-
-class Told(BaseModel):
-    """An act as the page tells it. What else a decision holds is known here, and is not for the page to say."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    """Drawn by the page, so that an act that is sent twice is there once."""
-    act: Act
-    item: Annotated[int, Field(ge=0)]
-    start: Annotated[int, Field(ge=0)]
-    end: int
-    label: Label | None = None
-    note: Annotated[str, Field(max_length=10_000)] | None = None
-    undoes: str | None = None
-    seconds: Seconds = 0.0
-    ago: Seconds = 0.0
-    """Seconds since the reviewer acted: it may be sent late."""
-    known: list[str] = []
-    """The decisions that the page knows to stand where this act is: others were made on another page meanwhile."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What became of acts: by id either saved or, with a reason, refused."""
-
-    saved: list[str]
-    refused: dict[str, str]
 
 
 class _Item(NamedTuple):
@@ -70,7 +40,8 @@ class Session:
         others: other labels, for the queue ``disagreement``.
 
     Raises:
-        InputError: ``out`` is there and holds other lines than decisions.
+        InputError: ``out`` is Parquet by its name, or is there and holds other lines than decisions.
+        UserError: it cannot be written.
     """
 
     def __init__(
@@ -95,23 +66,31 @@ class Session:
         self._others = others
         spans = {name: {one.start: one for one in by_id[name].sentences} for name in numbers}
         self._items = [_Item(numbers[one.answer_id], spans[one.answer_id][one.start], one) for one in queue.chosen]
-        if out.exists():
-            append_shared(out, Decision, [])
-        old = read_decisions([out]) if out.exists() and out.stat().st_size else []
-        self._acts = [one for one in old if one.reviewer == reviewer]
+        refuse_parquet(out)
+        self._acts = [one for one in self.in_file() if one.reviewer == reviewer]
 
     @property
     def acts(self) -> list[Decision]:
         """All acts of this reviewer, in their order."""
         return list(self._acts)
 
-    def left(self) -> int:
-        """The sentences of the queue of which some part is neither decided nor skipped."""
+    def in_file(self) -> list[Decision]:
+        """The acts of all reviewers who share the file, as it is now."""
+        if not self.out.exists():
+            return []
+        try:
+            with locked(self.out, Decision):
+                return read_decisions([self.out]) if self.out.stat().st_size else []
+        except OSError as error:
+            raise UserError(f"{self.out}: cannot be written: {error.strerror}") from None
+
+    def left(self, acts: Iterable[Decision]) -> int:
+        """The sentences of the queue of which a reviewer with these acts has neither decided nor skipped some part."""
         spans: dict[str, list[Decision]] = defaultdict(list)
-        for one in standing(self._acts):
+        for one in standing(acts):
             spans[one.answer_id].append(one)
         return sum(
-            bool(_rest(self._answers[item.number].response, item.sentence, spans[item.chosen.answer_id]))
+            bool(left_of(self._answers[item.number], item.sentence, spans[item.chosen.answer_id]))
             for item in self._items
         )
 
@@ -168,11 +147,14 @@ class Session:
             for one in self._acts[count:]
         ]
 
-    def tell(self, acts: Iterable[Told]) -> Reply:
+    def tell(self, acts: Iterable[Mapping[str, Any]]) -> Reply:
         """Write acts to the file, in their order; when this returns they are on the disk.
 
         An act that does not fit what has been decided on another page meanwhile is refused, and so are those that
-        make no sense. An act that is there already is not written again.
+        make no sense: each alone, the others are written. An act that is there already is not written again.
+
+        Args:
+            acts: the fields of ``Told``, not validated yet but for ``id``, which is a string.
 
         Raises:
             UserError: the file cannot be written; then none of the acts is kept.
@@ -180,15 +162,19 @@ class Session:
         made: list[Decision] = []
         saved, refused = [], {}
         known = {one.id for one in self._acts}
-        for told in acts:
-            if told.id not in known:
+        for fields in acts:
+            name = fields["id"]
+            if name not in known:
                 try:
-                    made.append(self._decision(told, [*self._acts, *made]))
-                except ValueError as error:  # pydantic's are ValueErrors, too
-                    refused[told.id] = str(error)
+                    made.append(self._decision(Told.model_validate(fields), [*self._acts, *made]))
+                except ValidationError as error:
+                    refused[name] = "{}: {}".format(*first_problem(error))
                     continue
-                known.add(told.id)
-            saved.append(told.id)
+                except ValueError as error:
+                    refused[name] = str(error)
+                    continue
+                known.add(name)
+            saved.append(name)
         if made:
             append_shared(self.out, Decision, made)
             self._acts += made
@@ -202,10 +188,10 @@ class Session:
         if told.act == "undo":
             undone = next((one for one in stands if one.id == told.undoes), None)
             if undone is None:
-                raise ValueError("is undone already")
+                raise ValueError("the decision that it takes back is undone already")
             return undone.model_copy(update=when | {"undoes": undone.id, "label": None, "note": None, "seconds": None})
         if told.item >= len(self._items):
-            raise ValueError("is not in the queue")
+            raise ValueError("the sentence is not in the queue")
         item = self._items[told.item]
         said = {"label": told.label, "note": told.note or None, "seconds": round(told.seconds, 1)}
         return Decision.model_validate(when | said | self._about(item, told, stands))
@@ -218,10 +204,10 @@ class Session:
         end = start + len(text.strip())
         parts = [one for one in answer.sentences if one.start < end and start < one.end]
         if item.sentence not in parts:
-            raise ValueError("is not where the decision is")
+            raise ValueError("the sentence is not where the decision is")
         there = [one for one in stands if one.answer_id == answer.id and one.start < end and start < one.end]
-        if unknown := [one for one in there if one.id not in told.known]:
-            raise ValueError(f"was decided on another page: {unknown[0].label or 'skipped'}")
+        if any(one.id not in told.known for one in there):
+            raise ValueError("the sentence was decided on another page meanwhile")
         judged = overlapping(answer.sentences, Part(start=start, end=end)) or item.sentence
         return {
             "prompt_id": answer.prompt_id,
@@ -236,17 +222,11 @@ class Session:
             "judged": judged.label,
             "judged_confidence": judged.confidence,
             "judge": answer.judge,
-            "shown": not item.chosen.blind and judged.label is not None,
+            "shown": (not item.chosen.blind and judged.label is not None) if judged == item.sentence else None,
             "queue": self.queue.name,
             "inclusion": self.queue.inclusion(parts),
             "adjudicates": list(item.chosen.adjudicates),
         }
-
-
-def _rest(text: str, sentence: Sentence, decided: list[Decision]) -> str:
-    """What is left of a sentence beside what was decided, without white space."""
-    inside = range(sentence.start, sentence.end)
-    return "".join(text[i] for i in inside if not any(one.start <= i < one.end for one in decided)).strip()
 
 
 def _parts(parts: list[Sentence], start: int, end: int) -> list[Part]:

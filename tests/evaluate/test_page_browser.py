@@ -101,7 +101,7 @@ def test_opens_with_all_four_groups(browser: Browser, tmp_path: Path) -> None:
     table = SummaryTable("Held out", ["model", "right"], [["<b>base</b>", "1.5"]])
     browser.open(small(tmp_path, summary=[table]))
     assert shown(browser) == [f"Question {i}?" for i in range(4)]
-    assert browser.texts(".tile h2") == ["Right", "Wrong", "No fact", "Not judged"]
+    assert browser.texts(".tile h2") == ["Right", "Wrong", "Nothing to check", "Not judged"]
     assert [t[:5] for t in browser.texts(".tile .big")] == ["42.9%", "14.3%", "14.3%", "28.6%"]
     assert legend(browser)["no_hallucination"] == "3"
     assert browser.text(".tables td") == "<b>base</b>"
@@ -222,7 +222,7 @@ def test_verdict_and_evidence_in_the_reference(browser: Browser, tmp_path: Path)
     browser.open(small(tmp_path))
     browser.js("document.querySelector('.s.l-contradictory').focus()")
     verdict = browser.text("#verdict")
-    for part in ("Contradictory", "confidence 0.80", "Rome is Italian", "in passage 2"):
+    for part in ("Contradicted", "confidence 0.80", "Rome is Italian", "in passage 2"):
         assert part in verdict
     assert browser.texts(".passage mark") == ["City\nof Rome"]
     browser.js("document.querySelector('.s.l-none').focus()")
@@ -278,7 +278,7 @@ def test_unsure_sentences_have_a_look_a_filter_and_a_place_of_their_own(browser:
     assert browser.texts(".s.l-unsure") == ["Sentence 0 of 1.unsure"]
     browser.js("document.querySelector('.s.l-unsure').focus()")
     assert "This is no failure" in browser.text("#verdict")
-    assert browser.texts(".scores dt") == ["✓ Right", "✕ Contradictory", "? Unverifiable", "left open"]
+    assert browser.texts(".scores dt") == ["✓ Right", "✕ Contradicted", "? Not in the reference", "left open"]
     assert browser.texts(".scores dd") == ["0.50", "0.30", "0.10", "0.10"]
     width = browser.js("return document.querySelector('.scores .meter i').getBoundingClientRect().width")
     whole = browser.js("return document.querySelector('.scores .meter').getBoundingClientRect().width")
@@ -595,7 +595,7 @@ def test_giant_strings_anywhere_do_not_break_the_page(browser: Browser, tmp_path
     browser.open(out, width=width)
     assert browser.js("return document.documentElement.scrollWidth") <= width
     browser.js("document.querySelector('.s').focus()")
-    assert "Contradictory" in browser.text("#verdict")
+    assert "Contradicted" in browser.text("#verdict")
     assert browser.js("return document.documentElement.scrollWidth") <= width
     browser.press("j", "j")
     browser.until(lambda: browser.text(".card.current h3") == "p1")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,8 @@ class Serving:
     process: subprocess.Popen[str]
     url: str
     said: list[str]
+    loopback: bool = False
+    """Ask at the address of this machine, whose name may be known to nobody."""
 
     @property
     def token(self) -> str:
@@ -89,13 +92,19 @@ class Serving:
     def address(self) -> str:
         return self.url.split("#")[0]
 
+    @property
+    def reached_at(self) -> str:
+        port = urllib.parse.urlsplit(self.address).port
+        return f"http://127.0.0.1:{port}/" if self.loopback else self.address
+
     def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """Ask as the script of the page does, except for the headers that are given; "" leaves one out."""
-        sent = {"x-maskdpo-token": self.token, "origin": self.address.rstrip("/")} | {
+        origin = self.address.rstrip("/")
+        sent = {"x-maskdpo-token": self.token, "origin": origin, "host": origin.removeprefix("http://")} | {
             name.replace("_", "-"): value for name, value in headers.items()
         }
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(self.address + path, data)
+        request = urllib.request.Request(self.reached_at + path, data)
         for name, value in sent.items():
             if value:
                 request.add_header(name, value)
@@ -131,7 +140,7 @@ def serving(*arguments: object) -> Iterator[Serving]:
                 break
         else:
             raise AssertionError("\n".join(said))
-        running = Serving(process, found[1], said)
+        running = Serving(process, found[1], said, loopback="0.0.0.0" in arguments)
         _wait_until_it_answers(running)
         yield running
     finally:

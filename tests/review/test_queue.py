@@ -135,7 +135,7 @@ def test_queues_that_have_nothing_say_so() -> None:
         queue("uncertain", plain)
     with pytest.raises(UserError, match="no sentence that states something"):
         queue("random", candidates([annotation(0, [("# Title", NONE, None)])], BY_ID))
-    with pytest.raises(UserError, match="do not differ"):
+    with pytest.raises(UserError, match="do not differ on any sentence"):
         queue("disagreement", plain)
 
 
@@ -180,6 +180,43 @@ def test_between_reviewers(tmp_path: Path) -> None:
         ("ben", OPEN, "ben knows"),
     ]
     assert differing(own, anna) == [None] * 3, "one reviewer differs from nobody"
+
+
+def test_between_reviewers_who_cut_differently(tmp_path: Path) -> None:
+    """Their labels agree, but gold has no sentence of them before somebody has settled the cut."""
+    anna, ben, own = tmp_path / "anna.jsonl", tmp_path / "ben.jsonl", judged(WRONG, WRONG, WRONG)
+    write_records(anna, [decided(0, 18, RIGHT, "anna"), decided(19, 42, WRONG, "anna")])
+    write_records(
+        ben, [decided(0, 18, RIGHT, "ben"), *(decided(start, start + 11, WRONG, "ben") for start in (19, 31))]
+    )
+    assert differing(own, anna, ben) == [None, ("anna", "ben"), ("anna", "ben")]
+    opinions = Others([anna, ben]).opinions(own, own.sentences[1])
+    assert [(one.who, one.text) for one in opinions] == [("anna", "It is warm. It is nice."), ("ben", None)]
+    write_records(anna, [decided(0, 18, RIGHT, "anna"), decided(19, 21, RIGHT, "anna"), decided(22, 30, WRONG, "anna")])
+    assert differing(own, anna, ben) == [None, ("anna", "ben"), None], "who has split a sentence"
+    assert differing(own, anna) == [None] * 3, "and who gave the halves different labels differs from nobody"
+
+
+def test_what_a_named_person_has_settled_is_not_asked_again(tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.jsonl" for name in ("anna", "ben", "eva")]
+    own = judged(WRONG, WRONG, WRONG)
+
+    def settled(start: int, end: int, label: Label | None = OPEN) -> Decision:
+        act = {} if label else {"act": "skip", "label": None}
+        return decided(start, end, OPEN, "eva").model_copy(update={"adjudicates": ["anna", "ben"], **act})
+
+    for file, label in zip(files[:2], (RIGHT, WRONG), strict=True):
+        write_records(file, [decided(*span, label, file.stem) for span in ((0, 18), (19, 30), (31, 42))])
+    write_records(files[2], [settled(0, 18), settled(19, 21)])
+    assert differing(own, *files[:2]) == [("anna", "ben")] * 3
+    assert differing(own, *files) == [None, ("anna", "ben"), ("anna", "ben")], "the rest of a sentence is still open"
+    write_records(files[2], [settled(0, 18), settled(19, 42)])
+    assert differing(own, *files) == [None] * 3
+    write_records(files[2], [settled(0, 18, None), settled(19, 42)])
+    assert differing(own, *files) == [("anna", "ben"), None, None], "who skips a sentence does not settle it"
+    population = candidates([own], {"p0": Prompt(id="p0", prompt="?")}, Others(files[:1]))
+    with pytest.raises(UserError, match="nothing to decide"):
+        make_queue("disagreement", population, limit=5, blind=0, seed=0)
 
 
 def test_files_of_two_kinds_or_of_another_are_refused(tmp_path: Path) -> None:

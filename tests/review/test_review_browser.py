@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from browser import Browser
+from command_line import exit_code
 from review_world import JUDGE, NONE, OPEN, RIGHT, WRONG, Serving, annotation, decisions, serving, words, write_world
 
-from maskdpo.io import write_records
-from maskdpo.schemas import Decision, Prompt
+from maskdpo.io import read_records, write_records
+from maskdpo.schemas import Annotation, Decision, Prompt
 from maskdpo.verdicts.people import standing
 
 pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
@@ -305,6 +306,31 @@ def test_a_person_decides_between_reviewers(browser: Browser, tmp_path: Path) ->
     assert (made.queue, made.inclusion, made.adjudicates) == ("disagreement", None, ["ben", "eva"])
 
 
+def test_a_person_decides_between_cuts_and_makes_gold_of_them(browser: Browser, tmp_path: Path) -> None:
+    """Both reviewers say the same, one of them of two sentences at once."""
+    inputs = one_answer(tmp_path, "One river.", "Two rivers.")[:3]
+    files = [tmp_path / f"{name}.jsonl" for name in ("ben", "eva")]
+    for file, keys in zip(files, ("j1", "11"), strict=True):
+        with serving(*inputs, "--out", file, "--reviewer", file.stem) as server:
+            browser.open(server.url)
+            go_to(browser, "One river.")
+            browser.press(*keys)
+            all_saved(browser)
+            assert browser.count("#done h3") == 1
+    out, gold = tmp_path / "settled.jsonl", tmp_path / "gold.jsonl"
+    against = ["--against", files[0], "--against", files[1]]
+    with serving(*inputs, "--out", out, "--reviewer", "anna", "--queue", "disagreement", *against) as server:
+        browser.open(server.url)
+        assert count(browser) == "0 of 2"
+        go_to(browser, "Two rivers.")
+        assert browser.texts("#judge .cut") == ["of One river. Two rivers."]
+        browser.press("1", "1")
+        all_saved(browser)
+    assert exit_code("gold", *files, out, "--out", gold) == 0
+    (answer,) = read_records(gold, Annotation)
+    assert [(one.start, one.end, one.label) for one in answer.sentences] == [(0, 10, RIGHT), (11, 22, RIGHT)]
+
+
 def test_hostile_text_stays_text(browser: Browser, tmp_path: Path) -> None:
     bad = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
     (tmp_path / "n").mkdir()
@@ -422,6 +448,97 @@ def test_two_tabs_of_one_reviewer(browser: Browser, tmp_path: Path) -> None:
         browser.driver.close()
         browser.driver.switch_to.window(first)
     assert len(decisions(out)) == 1
+
+
+def test_two_tabs_that_a_dead_server_leaves_alone_keep_their_decisions(browser: Browser, tmp_path: Path) -> None:
+    """Both tabs are closed before the server is there again: a third one sends what each of them has kept."""
+    out = tmp_path / "d.jsonl"
+    command = [*write_world(tmp_path), "--out", out, "--reviewer", "anna", "--limit", 10]
+    driver, seen = browser.driver, []
+    with serving(*command) as server:
+        browser.open(server.url)
+        at_first(browser)
+        tabs = [driver.current_window_handle]
+        for _ in range(2):
+            driver.switch_to.new_window("tab")
+            browser.open(server.url)
+            tabs.append(driver.current_window_handle)
+        for _ in range(3):
+            browser.press(Keys.ARROW_RIGHT)
+        server.kill()
+        for tab, key in ((tabs[2], "2"), (tabs[1], "1"), (tabs[2], "3"), (tabs[1], "4")):
+            driver.switch_to.window(tab)
+            seen.append((now(browser), KEYS[key]))
+            browser.press(key)
+        for tab in tabs[1:]:
+            driver.switch_to.window(tab)
+            driver.get("about:blank")  # leaves the page, as a browser that is ended does
+            driver.close()
+        driver.switch_to.window(tabs[0])
+    assert len({sentence for sentence, _ in seen}) == 4
+    with serving(*command) as server:
+        browser.open(server.url)
+        all_saved(browser)
+        assert count(browser) == "4 of 10"
+        assert browser.js("return Object.keys(localStorage).filter((key) => key.includes('unsent'))") == []
+    browser.complaints()
+    assert [(one.response[one.start : one.end], one.label) for one in decisions(out)] == seen
+
+
+FILL = """
+  let n = 0;
+  for (let size = 1 << 22; size; size >>= 1)
+    try { for (;;) { localStorage.setItem(`fill ${n}`, 'x'.repeat(size)); n++; } } catch {}
+"""
+
+
+def test_a_browser_that_cannot_keep_decisions_says_so(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "d.jsonl"
+    command = [*write_world(tmp_path), "--out", out, "--reviewer", "anna", "--limit", 10]
+    with serving(*command) as server:
+        browser.open(server.url)
+        at_first(browser)
+        server.kill()
+        browser.press("1")
+        browser.until(lambda: "not saved yet" in browser.text("#saved"))
+        assert "cannot keep" not in browser.text("#saved")
+        browser.js(FILL)
+        browser.press("2")
+        assert "its storage is full or forbidden: leave this page open" in browser.text("#saved")
+        at_first(browser)
+        browser.until(lambda: "cannot keep" not in browser.text("#saved"))
+    with serving(*command) as server:
+        browser.js("location.hash = arguments[0]", server.token)  # the new address, opened in the same tab
+        browser.until(lambda: browser.text("#saved") == "all saved")
+        assert browser.js("return location.href") == server.address
+    browser.complaints()
+    assert [one.label for one in decisions(out)] == [RIGHT, WRONG]
+
+
+def test_an_act_that_makes_no_sense_is_given_up_and_the_others_are_saved(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "d.jsonl"
+    command = [*write_world(tmp_path), "--out", out, "--reviewer", "anna", "--limit", 10]
+    with serving(*command) as server:
+        browser.open(server.url)
+        at_first(browser)
+        server.kill()
+        browser.press("1")
+        browser.js(
+            "const [key] = Object.keys(localStorage), name = key.slice(0, -32), act = JSON.parse(localStorage[key]);"
+            "for (const [i, bad] of [{...act, note: 5}, {...act, l: 'perfect'}, 5].entries())"
+            "  localStorage[name + String(i).repeat(32)] = JSON.stringify(bad);"
+            "localStorage[name + 'a'.repeat(32)] = '{';"
+        )
+        browser.driver.get("about:blank")
+    with serving(*command) as server:
+        browser.open(server.url)
+        all_saved(browser)
+        assert browser.text("#told").startswith("A decision was not kept: note: ")
+        browser.press("2")
+        all_saved(browser)
+        assert browser.js("return Object.keys(localStorage).filter((key) => key.includes('unsent'))") == []
+    browser.complaints()
+    assert [one.label for one in decisions(out)] == [RIGHT, WRONG]
 
 
 def decide(server: Serving, browser: Browser, key: str, times: int) -> None:

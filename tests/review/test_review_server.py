@@ -66,7 +66,7 @@ def test_a_decision_says_all_that_is_known_of_it(tmp_path: Path) -> None:
     assert made.at is not None
     meta = json.loads((tmp_path / "d.jsonl.meta.json").read_text())
     assert (meta["command"], meta["status"]) == ("review", "complete")
-    assert meta["counts"] == {"right": 0, "wrong": 1, "no_fact": 0, "skipped": 0, "left": 19}
+    assert meta["counts"] == {"reviewers": 1, "right": 0, "wrong": 1, "no_fact": 0, "skipped": 0, "left": 19}
 
 
 def test_what_the_judge_says_of_a_blind_sentence_never_reaches_the_page(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_acts_are_there_once_in_order_and_undone(tmp_path: Path) -> None:
         assert again["saved"][0] == second["id"], "what was sent again after a lost reply is not written again"
         assert [one["act"] for one in again["acts"]] == ["undo", "skip"]
         refused = tell(server, undo(second), since=4)
-        assert list(refused["refused"].values()) == ["is undone already"]
+        assert list(refused["refused"].values()) == ["the decision that it takes back is undone already"]
     assert [(one.id, one.act) for one in decisions(out)][:2] == [(first["id"], "label"), (second["id"], "label")]
     assert [one.id for one in standing(decisions(out))] == [first["id"], skipped["id"]]
     stamps = [one.at for one in decisions(out)]
@@ -105,10 +105,77 @@ def test_two_pages_of_one_reviewer_do_not_decide_twice(tmp_path: Path) -> None:
         here, there = act(*place), act(*place, "no_fact")
         tell(server, here)
         reply = tell(server, there)
-        assert reply["refused"] == {there["id"]: "was decided on another page: no_hallucination"}
+        assert reply["refused"] == {there["id"]: "the sentence was decided on another page meanwhile"}
         assert [one["id"] for one in reply["acts"]] == [here["id"]], "the other page learns what was decided"
         assert tell(server, there | {"known": [here["id"]]})["saved"], "who knows it may decide anew"
     assert [one.id for one in standing(decisions(tmp_path / "d.jsonl"))] == [there["id"]]
+
+
+def test_an_act_that_makes_no_sense_does_not_keep_the_others_back(tmp_path: Path) -> None:
+    bad = {"reviewer": "ben", "label": "perfect", "seconds": None, "note": "half a character: \ud83d", "act": None}
+    out = tmp_path / "d.jsonl"
+    with serving(*write_world(tmp_path), "--out", out, "--reviewer", "anna") as server:
+        one, two, three, *_ = places(server)
+        wrong = [act(*two) | {"id": "short"}, *(act(*two) | {name: value} for name, value in bad.items())]
+        before, after = act(*one), act(*three)
+        reply = tell(server, before, *wrong, after)
+        assert reply["saved"] == [before["id"], after["id"]]
+        assert list(reply["refused"]) == [each["id"] for each in wrong]
+        assert [why.split(":")[0] for why in reply["refused"].values()] == ["id", *bad]
+    assert [one.id for one in decisions(out)] == [before["id"], after["id"]]
+
+
+def test_a_clock_that_was_set_meanwhile_costs_no_decision(tmp_path: Path) -> None:
+    out = tmp_path / "d.jsonl"
+    with serving(*write_world(tmp_path), "--out", out, "--reviewer", "anna") as server:
+        one, two, three, *_ = places(server)
+        reply = tell(server, act(*one, ago=1e300), act(*two, ago=-5, seconds=-1), act(*three, seconds=1e300))
+        assert (len(reply["saved"]), reply["refused"]) == (3, {})
+    first, second, third = decisions(out)
+    assert first.at is not None
+    assert second.at is not None
+    assert (second.at - first.at).days == 365
+    assert (second.seconds, third.seconds) == (0, 365 * 24 * 3600)
+
+
+def test_nothing_is_known_of_the_label_of_a_neighbour_that_a_sentence_is_joined_with(tmp_path: Path) -> None:
+    """The page has shown, or hidden, the label of the sentence that it asked about, and of no other."""
+    parts = [("Dr.", WRONG, 0.5), ("Moss met the mayor of the town.", RIGHT, 0.5)]
+    for blind in (0, 1):
+        folder = tmp_path / str(blind)
+        folder.mkdir()
+        write_records(folder / "prompts.jsonl", [Prompt(id="p0", prompt="?")])
+        write_records(folder / "annotations.jsonl", [annotation(0, parts)])
+        out = folder / "d.jsonl"
+        with serving(*words(folder), "--out", out, "--reviewer", "anna", "--blind", blind) as server:
+            (short, begin, _) = next(place for place in places(server) if place[1] == 0)
+            long = 1 - short
+            joined = act(short, begin, 35)
+            tell(server, joined)
+            tell(server, act(long, begin, 35, known=[joined["id"]]))
+        first, second = decisions(out)
+        assert (first.judged, first.shown) == (RIGHT, None), "the page was at the short sentence, which is wrong"
+        assert (second.judged, second.shown) == (RIGHT, blind == 0)
+
+
+def test_who_ends_first_does_not_record_what_the_others_go_on_with(tmp_path: Path) -> None:
+    """The record has the counts of the file, by whomever, and no hash of a file that grows."""
+    out, record = tmp_path / "d.jsonl", tmp_path / "d.jsonl.meta.json"
+    command = [*write_world(tmp_path), "--out", out]
+    with serving(*command, "--reviewer", "anna") as anna, serving(*command, "--reviewer", "ben") as ben:
+        one, two, three, *_ = places(anna)
+        tell(anna, act(*one))
+        tell(ben, act(*one, "no_fact"), act(*two, "no_fact"))
+        assert anna.end() == 0
+        meta = json.loads(record.read_text())
+        assert (meta["counts"]["right"], meta["counts"]["no_fact"]) == (1, 2)
+        tell(ben, act(*three, None))
+        assert exit_code("lineage", out) == 0, "nothing has changed behind the back of anybody"
+        assert ben.end() == 0
+    meta = json.loads(record.read_text())
+    assert meta["counts"] == {"reviewers": 2, "right": 1, "wrong": 0, "no_fact": 2, "skipped": 1, "left": 59 + 57}
+    assert meta["outputs"] == {}
+    assert exit_code("lineage", out) == 0
 
 
 def test_joined_and_split_sentences_have_valid_spans_and_say_what_they_were_made_of(tmp_path: Path) -> None:
@@ -198,6 +265,9 @@ def test_what_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "is an input of this command" in refused_words([*inputs, "--out", inputs[0], "--reviewer", "a"], capsys)
     (tmp_path / "mine.jsonl").write_text("{}\n")
     assert "no record says" in refused_words([*inputs, "--out", tmp_path / "mine.jsonl", "--reviewer", "a"], capsys)
+    parquet = [*inputs, "--out", tmp_path / "d.parquet", "--reviewer", "a"]
+    assert "which Parquet cannot: name it d.jsonl" in refused_words(parquet, capsys)
+    assert not list(tmp_path.glob("d.parquet*"))
     write_records(tmp_path / "annotations.jsonl", towns(3)[1])
     assert "the annotations file has changed" in refused_words(command, capsys)
 
@@ -276,10 +346,11 @@ def test_bad_bodies_are_refused(server: Serving) -> None:
     good = act(*places(server)[0])
     for body, status in [
         (b"{", 422),
-        ({"run": run, "acts": [good | {"id": "short"}], "since": 0}, 422),
-        ({"run": run, "acts": [good | {"reviewer": "ben"}], "since": 0}, 422),
-        ({"run": run, "acts": [good | {"label": "perfect"}], "since": 0}, 422),
-        ({"run": run, "acts": [good | {"seconds": -1}], "since": 0}, 422),
+        (b"[" * 100_000, 422),
+        (b'{"run": "\xff"}', 422),
+        ({"run": run, "acts": ["act"], "since": 0}, 422),
+        ({"run": run, "acts": [{}], "since": 0}, 422),
+        ({"run": run, "acts": [], "since": -1}, 422),
         ({"run": "other", "acts": [good], "since": 0}, 409),
     ]:
         assert server.ask("api/acts", body)[0] == status, body
@@ -319,6 +390,20 @@ def test_it_listens_to_this_machine_only_unless_it_is_told_to(tmp_path: Path, se
         assert "opens the page to other machines" in " ".join(open_to_all.said)
         assert open_to_all.ask("api/start", host="192.168.0.7:5", origin="http://192.168.0.7:5")[0] == 200
         assert open_to_all.ask("api/start", host="evil.example", origin="http://evil.example")[0] == 421
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have only one address of the loopback")
+def test_the_printed_address_is_answered_at_whatever_host_it_listens(tmp_path: Path) -> None:
+    command = [*write_world(tmp_path), "--out", tmp_path / "d.jsonl", "--reviewer", "anna", "--host"]
+    with serving(*command, "127.0.0.2") as other:
+        assert other.address.startswith("http://127.0.0.2:")
+        assert other.ask("api/start")[0] == 200
+        assert other.ask("api/start", host="192.168.0.7", origin="http://192.168.0.7")[0] == 421
+    with serving(*command, "0.0.0.0") as every:
+        assert every.address.startswith(f"http://{socket.gethostname().lower()}:"), "no browser can open 0.0.0.0"
+        for name in (socket.gethostname(), socket.getfqdn(), "localhost"):
+            assert every.ask("api/start", host=f"{name}:5", origin=f"http://{name}:5")[0] == 200
+        assert every.ask("api/start", host="evil.example", origin="http://evil.example")[0] == 421
 
 
 def test_the_judge_may_be_silent_and_the_text_strange(tmp_path: Path) -> None:

@@ -32,11 +32,27 @@ const remember = {
       return null;
     }
   },
+  /** Whether it is kept: the storage may be full, too. */
   set(key, value) {
     try {
       localStorage.setItem(key, value);
+      return true;
     } catch {
-      /* then it is forgotten */
+      return false;
+    }
+  },
+  remove(key) {
+    try {
+      localStorage.removeItem(key);
+    } catch {
+      /* then nothing was kept */
+    }
+  },
+  keys() {
+    try {
+      return Object.keys(localStorage);
+    } catch {
+      return [];
     }
   },
 };

@@ -1,9 +1,9 @@
 /* ---- what labels look like, and where characters are ---- */
 const LABELS = {
   no_hallucination: { name: "Right", group: "right", mark: "✓", says: "every claim is supported by the reference" },
-  contradictory: { name: "Contradictory", group: "wrong", mark: "✕", says: "wrong: the reference says otherwise" },
+  contradictory: { name: "Contradicted", group: "wrong", mark: "✕", says: "wrong: the reference says otherwise" },
   unverifiable: {
-    name: "Unverifiable",
+    name: "Not in the reference",
     group: "wrong",
     mark: "?",
     says: "wrong: the reference neither supports nor contradicts it",
@@ -15,10 +15,10 @@ const LABELS = {
     says: "wrong, the source does not say in which way",
   },
   no_fact: {
-    name: "No fact",
+    name: "Nothing to check",
     group: "no_fact",
     mark: "–",
-    says: "nothing to check: an opinion, a question, a transition",
+    says: "an opinion, a question, a transition",
   },
   unsure: {
     name: "Unsure",
@@ -35,7 +35,7 @@ const LABELS = {
   none: { name: "Not judged", group: "none", mark: "∅", says: "there is no verdict; the status says why" },
 };
 const NAME = 160; // characters of a name: an id, a topic, a model, a document
-const GROUPS = { right: "Right", wrong: "Wrong", no_fact: "No fact", none: "Not judged" };
+const GROUPS = { right: "Right", wrong: "Wrong", no_fact: "Nothing to check", none: "Not judged" };
 const STATUS = {
   ok: "judged",
   unsure:

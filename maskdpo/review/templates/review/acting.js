@@ -10,8 +10,10 @@ function newId() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 function push(act) {
-  pending.push({ when: Date.now(), known: [], s: 0, l: null, undoes: null, note: null, ...act });
-  keepPending();
+  const whole = { when: stamp(), known: [], s: 0, l: null, undoes: null, note: null, ...act };
+  pending.push(whole);
+  keep(whole);
+  if (unkept.size) drawSaved();
   changed();
   send();
 }
@@ -25,7 +27,8 @@ function decide(label) {
   const known = overlapping(a, b, e).map((act) => act.id);
   if (before) before.length > 1 ? shapes.set(item, before.slice(1)) : shapes.delete(item);
   history.push({ item, before, id });
-  const note = noted.trim() || null;
+  const words = noted.trim();
+  const note = (words.toWellFormed?.() ?? words) || null; // half of a character, which a field that is full may leave
   push({ id, act: label ? "label" : "skip", item, a, b, e, l: label, s: clock.ms / 1000, note, known });
   noted = "";
   tell("");
@@ -78,8 +81,8 @@ function drawButtons() {
       h("span", { class: "words" }, words),
       h("kbd", { "aria-hidden": "true" }, SHOWN_KEYS[key] || key),
     );
-  const choices = CHOICES.map(([key, label, name, why]) =>
-    button(key, name, () => decide(label), { class: `choice l-${label}`, title: why, "data-label": label }, h("span", { class: "glyph", "aria-hidden": "true" }, LABELS[label].mark)),
+  const choices = CHOICES.map(([key, label]) =>
+    button(key, LABELS[label].name, () => decide(label), { class: `choice l-${label}`, title: LABELS[label].says, "data-label": label }, h("span", { class: "glyph", "aria-hidden": "true" }, LABELS[label].mark)),
   );
   const splits = [
     button("ArrowLeft", "Word before", () => moveSplit(-1), { class: "plain" }),

@@ -1,7 +1,7 @@
 /* ---- beside the answer: what others say, and the reference ---- */
 function drawJudge(place) {
   const said = answers.get(place.a).shown[place.item];
-  const people = said.people.map((one) => opinion(one.who, one.label, null, one.note));
+  const people = said.people.map((one) => opinion(one.who, one.label, null, one.note, { text: one.text }));
   if (said.blind) {
     $("judge").replaceChildren(
       h("h4", {}, "Judge"),
@@ -12,14 +12,16 @@ function drawJudge(place) {
   }
   const { l, st, c, re, ev } = said.judge;
   $("judge").replaceChildren(
-    opinion("Judge", l, c, l ? re : STATUS[st], { l, st }),
+    opinion("Judge", l, c, l ? re : STATUS[st], { st }),
     ...said.judges.map((one) => opinion(one.who, one.label, null, one.note)),
     ...people,
     ev ? h("div", {}, h("h4", {}, "Evidence of the judge"), h("blockquote", { dir: "auto" }, clip(ev, 4000))) : "",
   );
 }
-function opinion(who, label, confidence, note, verdict = { l: label }) {
-  const look = LABELS[labelOf(verdict)];
+/** text: what a reviewer has decided in place of this sentence; st: the status of a judge without a label. */
+function opinion(who, label, confidence, note, { text = null, st = null } = {}) {
+  const name = labelOf({ l: label, st });
+  const look = LABELS[name];
   return h(
     "div",
     { class: "verdict" },
@@ -27,11 +29,12 @@ function opinion(who, label, confidence, note, verdict = { l: label }) {
     h(
       "p",
       { class: "head" },
-      h("span", { class: `tag l-${labelOf(verdict)}` }, h("span", { class: "glyph", "aria-hidden": "true" }, look.mark), label ? labelName(label) : look.name),
+      h("span", { class: `tag l-${name}` }, h("span", { class: "glyph", "aria-hidden": "true" }, look.mark), look.name),
       typeof confidence === "number"
         ? h("span", { class: "confidence" }, meter(confidence), `confidence ${confidence.toFixed(2)}`)
         : null,
     ),
+    text === null ? null : h("p", { class: "reason cut" }, "of ", h("q", { dir: "auto" }, clip(text, 4000))),
     note ? h("p", { class: "reason", dir: "auto" }, clip(note, 4000)) : null,
   );
 }

@@ -1,10 +1,18 @@
 /* ---- the server, and decisions on their way to it ---- */
 const TOKEN = "maskdpo-review-token";
-const given = location.hash.slice(1);
-if (given) {
+let given = "";
+function takeToken() {
+  if (location.hash.length < 2) return;
+  given = location.hash.slice(1);
   remember.set(TOKEN, given);
   window.history.replaceState(null, "", location.pathname); // the address does not keep it
 }
+takeToken();
+/** A new address in the tab of the page does not load it again. */
+window.addEventListener("hashchange", () => {
+  takeToken();
+  queue.run ? send() : location.reload();
+});
 /** The newest that a page of this server was opened with: after a restart that is another page than this one. */
 const token = () => remember.get(TOKEN) || given;
 
@@ -17,16 +25,40 @@ async function ask(path, body) {
   return said;
 }
 
-/* Decisions that have not arrived outlive the page: they are kept by the queue that they belong to. */
-const shelf = () => `maskdpo-review-unsent ${queue.run}`;
-const keepPending = () => remember.set(shelf(), JSON.stringify(pending));
+/* Acts that have not arrived outlive the page: each is kept by itself, under the queue that it belongs to, because other
+   tabs keep theirs at the same time. */
+const shelf = () => `maskdpo-review-unsent ${queue.run} `;
+const unkept = new Set(); // ids of pending acts that the browser could not keep
+function keep(act) {
+  remember.set(shelf() + act.id, JSON.stringify(act)) ? unkept.delete(act.id) : unkept.add(act.id);
+}
+function forget(id) {
+  remember.remove(shelf() + id);
+  unkept.delete(id);
+}
 function takePending() {
+  const kept = remember.keys().filter((key) => key.startsWith(shelf()));
+  for (const key of kept) {
+    const act = readAct(remember.get(key));
+    if (act) pending.push({ ...act, id: key.slice(shelf().length) });
+    else {
+      remember.remove(key);
+      tell("A decision that this browser had kept cannot be read, so it was given up.");
+    }
+  }
+  pending.sort((x, y) => x.when - y.when);
+}
+function readAct(kept) {
   try {
-    pending = JSON.parse(remember.get(shelf()) || "[]");
+    const act = JSON.parse(kept);
+    return queue.items[act.item] && (act.l === null || Object.hasOwn(LABELS, act.l)) ? act : null;
   } catch {
-    pending = [];
+    return null;
   }
 }
+/** The time of an act, later than those of all acts of this page whatever its clock says: it is their order. */
+let latest = 0;
+const stamp = () => (latest = Math.max(Date.now(), latest + 1));
 
 let sending = false;
 let trouble = "";
@@ -44,6 +76,7 @@ async function send() {
       break;
     } catch (error) {
       trouble = error.status ? error.message : "the server does not answer; start the command again if it has ended";
+      for (const act of pending) if (unkept.has(act.id)) keep(act);
       drawSaved();
       if (!pending.length) break;
       await wait(pause);
@@ -77,9 +110,9 @@ async function exchange(acts) {
   confirmed.push(...reply.acts);
   const gone = new Set([...reply.saved, ...Object.keys(reply.refused)]);
   pending = pending.filter((act) => !gone.has(act.id));
-  keepPending();
+  gone.forEach(forget);
   changed();
-  for (const [id, why] of Object.entries(reply.refused)) tell(`A decision was not kept, because the sentence ${why}.`);
+  for (const why of Object.values(reply.refused)) tell(`A decision was not kept: ${why}.`);
   if (foreign || Object.keys(reply.refused).length) draw();
   drawSaved();
 }
@@ -87,11 +120,12 @@ window.addEventListener("focus", () => queue.run && send());
 document.addEventListener("visibilitychange", () => !document.hidden && queue.run && send());
 window.addEventListener("beforeunload", (event) => pending.length && event.preventDefault());
 
+const CANNOT_KEEP = "The browser cannot keep them, because its storage is full or forbidden: leave this page open.";
 function drawSaved() {
   $("saved").textContent = pending.length
-    ? `${count(pending.length)} not saved yet${trouble ? `: ${trouble}` : " …"}`
+    ? `${count(pending.length)} not saved yet${trouble ? `: ${trouble}` : " …"}${unkept.size ? `. ${CANNOT_KEEP}` : ""}`
     : trouble || "all saved";
-  $("saved").classList.toggle("unsaved", Boolean(trouble || pending.length > 5));
+  $("saved").classList.toggle("unsaved", Boolean(trouble || unkept.size || pending.length > 5));
 }
 function tell(words) {
   $("told").textContent = words;

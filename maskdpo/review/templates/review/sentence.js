@@ -10,12 +10,11 @@ function nodesOf(a, from, to) {
     const begin = Math.max(act.b, from);
     if (begin > done) out.push(part(a, done, begin));
     done = Math.min(act.e, to);
-    out.push(h("span", { class: `s l-${act.l || "none"}`, title: act.l ? labelName(act.l) : "skipped" }, part(a, begin, done)));
+    out.push(h("span", { class: `s l-${act.l || "none"}`, title: act.l ? LABELS[act.l].name : "skipped" }, part(a, begin, done)));
   }
   if (done < to) out.push(part(a, done, to));
   return out;
 }
-const labelName = (label) => (CHOICES.find(([, name]) => name === label) || [, , LABELS[label].name])[2];
 
 function drawAnswer(place) {
   const answer = answers.get(place.a);

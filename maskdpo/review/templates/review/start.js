@@ -62,7 +62,7 @@ function drawDone() {
     h(
       "dl",
       {},
-      CHOICES.map(([, label, name]) => row(name, acts.filter((act) => act.l === label).length)),
+      CHOICES.map(([, label]) => row(LABELS[label].name, acts.filter((act) => act.l === label).length)),
       row("Skipped", acts.filter((act) => act.act === "skip").length),
     ),
     h("button", { type: "button", class: "plain", onclick: undo }, "Undo the last one"),
@@ -73,7 +73,7 @@ function drawDone() {
 
 const SPLIT_KEYS = { ArrowLeft: () => moveSplit(-1), ArrowRight: () => moveSplit(1), Enter: split, Escape: stopSplit };
 const KEYS = Object.fromEntries([
-  ...CHOICES.map(([key, label, name, why]) => [key, [`${name}: ${why}`, () => decide(label)]]),
+  ...CHOICES.map(([key, label]) => [key, [`${LABELS[label].name}: ${LABELS[label].says}`, () => decide(label)]]),
   ...ACTIONS.map(([key, name, action]) => [key, [name, action]]),
   ["ArrowDown", ["the reference down", () => scrollReference(1)]],
   ["ArrowUp", ["the reference up", () => scrollReference(-1)]],

@@ -6,10 +6,10 @@
    undoes, s: seconds}. Begin and end count code points of the answer. */
 
 const CHOICES = [
-  ["1", "no_hallucination", "Right", "the reference supports all that it says"],
-  ["2", "contradictory", "Contradicted", "the reference says otherwise"],
-  ["3", "unverifiable", "Not in the reference", "the reference neither supports nor contradicts something in it"],
-  ["4", "no_fact", "Nothing to check", "an opinion, a question, a transition"],
+  ["1", "no_hallucination"],
+  ["2", "contradictory"],
+  ["3", "unverifiable"],
+  ["4", "no_fact"],
 ];
 const NOT_ASKED = ["heading", "code", "fragment"];
 
