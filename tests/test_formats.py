@@ -241,7 +241,7 @@ def test_rows_that_do_not_fit_are_named_and_counted(jsonl: WriteJsonl, tmp_path:
 def test_nothing_to_import_writes_nothing(jsonl: WriteJsonl, tmp_path: Path) -> None:
     file = jsonl("rows.jsonl", [{"text": "x"}, {"text": "y"}])
     with pytest.raises(
-        InputError, match=r"no row is anah data \(2 rejected\); the first: .*rows.jsonl:1: no anah data"
+        InputError, match=r"no row is anah data \(2 rejected\); the first: .*rows.jsonl:1: the format anah needs"
     ):
         import_file(file, tmp_path / "out.jsonl", "anah")
     assert not (tmp_path / "out.jsonl").exists()

@@ -59,12 +59,43 @@ def test_a_table_becomes_prompts_whatever_its_form(tmp_path: Path, name: str) ->
     assert record is not None and record.options == {"format": "prompts", "columns": COLUMNS}
 
 
-def test_the_command_names_the_columns_and_numbers_rows_without_an_id(tmp_path: Path) -> None:
+def test_the_command_names_the_columns_and_makes_ids(tmp_path: Path) -> None:
     file, out = write(tmp_path, "a.csv"), tmp_path / "prompts.jsonl"
     columns = "prompt=question, topic=set"
     assert exit_code("import", file, "--format", "prompts", "--columns", columns, "--limit", 1, "--out", out) == 0
     (prompt,) = read_records(out, Prompt)
-    assert (prompt.id, prompt.topic) == ("row-3", "a")  # the line on which the row ends
+    assert prompt.id.startswith("q-")
+    assert prompt.topic == "a"
+
+
+def test_rows_that_are_added_leave_the_ids_of_the_others(tmp_path: Path) -> None:
+    file, out = tmp_path / "a.csv", tmp_path / "prompts.jsonl"
+    file.write_text("prompt,reference\nWho?,Ada\nWhen?,1815\n")
+    import_file(file, out, "prompts")
+    before = {prompt.prompt: prompt.id for prompt in read_records(out, Prompt)}
+    file.write_text("prompt,reference\nWhy?,no\nWho?,Ada\nWhen?,1815\nWho?,Ben\n")
+    import_file(file, out, "prompts")
+    after = [(prompt.prompt, prompt.id) for prompt in read_records(out, Prompt)]
+    assert [one for name, one in after[1:3]] == list(before.values())
+    assert len({one for _, one in after}) == 4
+
+
+@pytest.mark.parametrize("coding", ["latin-1", "utf-16-le"])
+def test_a_table_in_another_coding_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], coding: str) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes("prompt,reference\nOù?,là\n".encode(coding))
+    assert exit_code("import", file, "--format", "prompts", "--out", tmp_path / "p.jsonl") == 2
+    assert "UTF-8" in capsys.readouterr().err
+
+
+def test_a_field_that_the_format_does_not_have_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("question,context\nWho?,Ada\n")
+    words = ["import", file, "--format", "prompts", "--out", tmp_path / "p.jsonl"]
+    assert exit_code(*words, "--columns", "prompt=question,referenc=context") == 2
+    assert "prompts has no field 'referenc'; did you mean 'reference'?" in capsys.readouterr().err
+    assert exit_code(*words) == 2
+    assert "the row has question, context" in " ".join(capsys.readouterr().err.split())
 
 
 def test_parts_of_objects_are_columns_too(tmp_path: Path, jsonl: WriteJsonl) -> None:

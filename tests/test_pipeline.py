@@ -524,6 +524,7 @@ def test_passwords_are_neither_shown_nor_recorded(world: World, capsys: pytest.C
         ("sample", "backend", "pigeon", "sample.backend: unknown backend 'pigeon'; known: transformers, vllm, openai"),
         ("sample", "out", "x", "sample.out: cannot be set here: the pipeline sets it"),
         ("train", "restart", True, "train.restart: cannot be set here: use `start`"),
+        ("sample", "dry-run", True, "sample.dry-run: cannot be set here: use `maskdpo run --dry-run`"),
         ("annotate", "judge", None, "annotate.judge: is missing"),
         ("build-pairs", "test_size", 1, "build-pairs.test-size: Input should be less than or equal to 0.99"),
         (None, "also-train", {"a/b": None}, "also-train.a/b"),

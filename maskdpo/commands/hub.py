@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from maskdpo import console
 from maskdpo.dataset.hub.settings import PushSettings
-from maskdpo.errors import UserError
 
 if TYPE_CHECKING:
     from maskdpo.dataset.hub.data import Contents
@@ -20,8 +19,6 @@ def push(settings: PushSettings) -> None:
     from maskdpo.dataset.hub.push import push as run
     from maskdpo.people.publish import published
 
-    if settings.names and not settings.decisions:
-        raise UserError("`names` goes with `decisions`, whose reviewers it names")
     people = People(*published(settings.decisions, names=settings.names))
     if settings.dry_run:
         _show(f"push (dry run) -> {settings.dry_run}", write_folder(settings, settings.dry_run, people))

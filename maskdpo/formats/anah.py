@@ -40,4 +40,4 @@ def to_response(row: AnswerRow, line: int) -> Response:
 
 
 def question_id(question: str) -> str:
-    return "q-" + hashlib.sha256(question.encode()).hexdigest()[:12]
+    return "q-" + hashlib.sha256(question.encode(errors="replace")).hexdigest()[:12]

@@ -1,5 +1,6 @@
 """``maskdpo import``: rows of other tools to records, written atomically."""
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,9 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, ValidationError
 
-from maskdpo.errors import InputError, first_problem
+from maskdpo.errors import InputError, UserError, first_problem
 from maskdpo.formats.anah import AnswerRow, DocumentRow, to_prompt, to_response
 from maskdpo.formats.argilla import ArgillaRecord, from_argilla
 from maskdpo.formats.claims import ClaimRow, claim_annotation, claim_prompt
@@ -146,6 +147,7 @@ def import_file(
     """
     refuse_overwriting(out, file)
     refuse_replacing(out, "import")
+    _refuse_unknown_fields(columns, source)
     stats = ImportStats()
     prompts: list[Prompt] = []
     with record_writer(out) as write:
@@ -164,6 +166,25 @@ def import_file(
     counts = {key: value for key, value in vars(stats).items() if key != "errors"}
     record_run(out, "import", source, {"records": file}, counts, **options)
     return stats
+
+
+def _refuse_unknown_fields(columns: Mapping[str, str], source: str) -> None:
+    known = {
+        alias
+        for reader in IMPORTS[source].values()
+        for name, info in reader.row.model_fields.items()
+        for alias in (name, info.alias, *_choices(info.validation_alias))
+        if isinstance(alias, str)
+    }
+    for name in columns:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(sorted(known))}"
+            raise UserError(f"`columns`: {source} has no field {name!r}{hint}")
+
+
+def _choices(alias: Any) -> Sequence[Any]:
+    return alias.choices if isinstance(alias, AliasChoices) else (alias,)
 
 
 def _renamed(file: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
@@ -237,4 +258,8 @@ def _reader(values: dict[str, Any], source: str) -> Reader:
     for field_name, reader in IMPORTS[source].items():
         if field_name in values:
             return reader
-    raise ValueError(f"no {source} data: it has none of the fields {', '.join(IMPORTS[source])}")
+    wanted = " or ".join(IMPORTS[source])
+    raise ValueError(
+        f"the format {source} needs a field {wanted}, and the row has {', '.join(map(str, values)) or 'none'}. If "
+        f"another column holds it: --columns {next(iter(IMPORTS[source]))}=COLUMN"
+    )

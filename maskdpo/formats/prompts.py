@@ -1,9 +1,11 @@
 """Prompts as they are in other people's tables: rows with a question, and a text that has the answer."""
 
+import json
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from maskdpo.formats.anah import question_id
 from maskdpo.schemas import Message, Prompt
 
 Name = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
@@ -11,7 +13,8 @@ Name = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(val
 
 
 class PromptRow(BaseModel):
-    """A prompt; a row without an id gets its number."""
+    """A prompt; a row without an id gets a hash of its prompt and reference, so that rows which are added later leave
+    the ids of the others as they are."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -23,5 +26,7 @@ class PromptRow(BaseModel):
 
 
 def plain_prompt(row: PromptRow, line: int) -> Prompt:
+    del line
     values = row.model_dump(exclude_none=True)
-    return Prompt.model_validate({"id": f"row-{line}"} | values)
+    said = json.dumps([values["prompt"], values.get("reference")], ensure_ascii=False)
+    return Prompt.model_validate({"id": question_id(said)} | values)

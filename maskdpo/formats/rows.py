@@ -17,6 +17,7 @@ from maskdpo.io.text import BOM, COMPRESSED, TWICE, as_utf8, repeated_key, why_n
 
 TABLES_AS_TEXT = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 """Endings of tables that are text, with what separates their cells."""
+NO_UTF8 = 'is not UTF-8 text; save it as "CSV UTF-8" in the spreadsheet program, or convert it'
 ON_HUB = (".parquet", ".arrow", ".csv", ".tsv", ".jsonl", ".json")
 """Endings of files on the Hub that may hold rows."""
 
@@ -71,8 +72,11 @@ def _of_text(file: Path) -> Iterator[tuple[int, Any]]:
     """The rows of a table with a header; an empty cell is null."""
     csv.field_size_limit(2**31 - 1)  # references are longer than the 128 kB that the module takes
     with TextIOWrapper(as_utf8(file), encoding="utf-8-sig", newline="") as text:
-        header = text.readline()
-        text.seek(0)
+        try:
+            header = text.readline()
+            text.seek(0)
+        except UnicodeError:
+            raise InputError(NO_UTF8, path=file) from None
         separator = TABLES_AS_TEXT[_ending(file)]
         separator = ";" if separator not in header and ";" in header else separator  # as some countries' Excel writes
         rows = csv.reader(text, delimiter=separator, strict=True)
@@ -83,7 +87,9 @@ def _of_text(file: Path) -> Iterator[tuple[int, Any]]:
                     yield rows.line_num, ValueError(f"{len(row)} cells for {len(names)} columns; is a quote missing?")
                 elif row:
                     yield rows.line_num, {name: cell or None for name, cell in zip(names, row, strict=True)}
-        except (csv.Error, UnicodeError) as error:
+        except UnicodeError:
+            raise InputError(NO_UTF8, path=file) from None
+        except csv.Error as error:
             raise InputError(f"cannot be read from here on ({error})", path=file, line=rows.line_num) from None
 
 

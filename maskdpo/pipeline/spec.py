@@ -116,6 +116,10 @@ class Stage:
         )
 
 
+HINTS = {"restart": "use `start`", "dry_run": "use `maskdpo run --dry-run`"}
+"""Settings that no section may have, and what to do instead."""
+
+
 class _Wired(NamedTuple):
     """What the pipeline says about a stage, before its command is known."""
 
@@ -158,8 +162,9 @@ def _stage(wired: _Wired, call: Command, file: Path) -> Stage:
     section = of_model(wired.section, model, file, wired.name)
     more = Path(str(section.pop("config"))) if section.get("config") is not None else None
     apart = of_model(named(read_yaml(more), more), model, more) if more is not None else {}
-    for key in sorted({*wired.fixed, "restart"} & (section.keys() | apart.keys())):
-        hint = "use `start`" if key == "restart" else "the pipeline sets it"
+    barred = {*wired.fixed, *HINTS} - ({"dry_run"} if wired.command == "push" else set())  # it takes a folder there
+    for key in sorted(barred & (section.keys() | apart.keys())):
+        hint = "the pipeline sets it" if key in wired.fixed else HINTS[key]
         where, field = (file, f"{wired.name}.{key.replace('_', '-')}") if key in section else (more, key)
         raise InputError(f"cannot be set here: {hint}", path=where, field=field)
     try:

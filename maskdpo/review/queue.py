@@ -89,14 +89,15 @@ def certainty(sentence: Sentence, judge: JudgeInfo | None) -> float | None:
 def candidates(
     annotations: Iterable[Annotation], prompts: Mapping[str, Prompt], others: Others | None = None
 ) -> list[Candidate]:
-    """The population. Headings, code and torn ends are not in it: no judge was asked about them."""
+    """The population. Headings, code, torn ends and answers without a reference are not in it: no judge was asked about
+    them, and people would have nothing to compare them with."""
     topics: dict[str, str] = {}
     found = []
     for annotation in annotations:
         prompt_id = annotation.prompt_id
         topic = topics.setdefault(prompt_id, topics.get(prompt_id) or prompts[prompt_id].shared_topic)
         for one in annotation.sentences:
-            if one.kind not in NOT_ASKED:
+            if one.kind not in NOT_ASKED and one.status is not Status.NO_REFERENCE:
                 differ = others.who_differ(annotation, one) if others else None
                 sure = certainty(one, annotation.judge)
                 found.append(Candidate(annotation.id, one.start, stratum_of(one), topic, sure, differ))

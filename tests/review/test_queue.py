@@ -135,6 +135,8 @@ def test_queues_that_have_nothing_say_so() -> None:
         queue("uncertain", plain)
     with pytest.raises(UserError, match="no sentence that states something"):
         queue("random", candidates([annotation(0, [("# Title", NONE, None)])], BY_ID))
+    unknown = Sentence(start=0, end=4, status=Status.NO_REFERENCE)  # there is nothing to compare it with
+    assert candidates([annotation(0, [("One.", RIGHT, None)], sentences=[unknown])], BY_ID) == []
     with pytest.raises(UserError, match="do not differ on any sentence"):
         queue("disagreement", plain)
 

@@ -28,8 +28,11 @@ class Origin:
     """Files that do not fit together."""
 
 
-def origin_of(files: Files) -> Origin:
+def origin_of(files: Files, *, names: bool = False) -> Origin:
     """Follow the run records from the pairs back to the prompts.
+
+    Args:
+        names: also say how people decided: their command lines and files have their names.
 
     Raises:
         UserError: the run that writes one of the files is not finished.
@@ -41,6 +44,12 @@ def origin_of(files: Files) -> Origin:
     for name, meta in steps.values():
         if meta.status != "complete":
             raise UserError(f"{name}: the run that makes it is not finished; repeat its command first")
+    if not names:
+        steps = {
+            path: (name, meta.model_copy(update={"command_line": ""}) if meta.command == "gold" else meta)
+            for path, (name, meta) in steps.items()
+            if meta.command != "review"
+        }
     notes = list(_notes(files))
     for note in notes:
         warn(note)

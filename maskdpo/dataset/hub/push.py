@@ -131,7 +131,7 @@ def push(settings: PushSettings, people: People = NOBODY) -> PushResult:
 def _build(settings: PushSettings, folder: Path, before: str, people: People, *, repo: str | None = None) -> Contents:
     data = Files(settings.prompts, settings.annotations, settings.pairs)
     agreement = read_agreement(settings.agreement, data.annotations) if settings.agreement else None
-    origin = origin_of(data)
+    origin = origin_of(data, names=settings.names)
     contents = write_data(folder, data, people.decisions)
     card = build_card(
         before,

@@ -22,7 +22,7 @@ class PushSettings(Settings):
             metavar="DECISIONS",
         ),
     ] = ()
-    names: Annotated[bool, Option("With `--decisions`: publish the names of reviewers, not numbers.")] = False
+    names: Annotated[bool, Option("Publish the names of reviewers, and commands that have them.")] = False
     agreement: Annotated[
         Path | None, Option("What `evaluate ANNOTATIONS --gold GOLD --json FILE` wrote, for the card.")
     ] = None

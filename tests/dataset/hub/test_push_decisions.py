@@ -9,6 +9,7 @@ from command_line import exit_code
 from hub_files import RecordFiles, make_files
 
 from maskdpo.io import read_records, write_records
+from maskdpo.run_record import Run, meta_file
 from maskdpo.schemas import Annotation, Decision, Label
 
 
@@ -77,8 +78,26 @@ def test_decisions_are_a_config_without_names(files: RecordFiles, tmp_path: Path
 def test_names_are_published_when_asked_for(files: RecordFiles, tmp_path: Path) -> None:
     assert "| Ada Byron, Ben |" in pushed(files, tmp_path / "out", "--names")
     assert {one.reviewer for one in read(tmp_path / "out", "train")} == {"Ada Byron", "Ben"}
-    words = ["push", *files, "--repo", "me/facts", "--license", "cc-by-4.0", "--dry-run", tmp_path / "b", "--names"]
-    assert exit_code(*words) == 2
+
+
+def test_commands_that_name_people_are_left_out_of_the_card(files: RecordFiles, tmp_path: Path) -> None:
+    """Pairs that were built with gold: its command has the names of the files of reviewers."""
+    decided = [tmp_path / f"{name}.jsonl" for name in ("Ada Byron", "Ben")]
+    for file in decided:
+        write_records(file, decisions_of(files, file.stem))
+        said = {"reviewer": file.stem}, {"annotations": files.annotations}
+        Run(meta_file(file), "review", *said, restart="").finish({})
+    gold = tmp_path / "gold.jsonl"
+    assert exit_code("gold", *decided, "--out", gold) == 0
+    build = ["build-pairs", files.prompts, files.annotations, "--out", files.pairs, "--gold", gold]
+    assert exit_code(*build, "--test-size", "0", "--min-coverage", "0") == 0
+    words = ["push", *files, "--repo", "me/facts", "--license", "cc-by-4.0", "--dry-run"]
+    assert exit_code(*words, tmp_path / "out") == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "gold.jsonl" in card
+    assert not [name for name in ("Ada", "Ben") if name in card]
+    assert exit_code(*words, tmp_path / "named", "--names") == 0
+    assert "Ada Byron.jsonl" in (tmp_path / "named" / "README.md").read_text()
 
 
 def test_a_dataset_without_decisions_loses_those_of_before(files: RecordFiles, tmp_path: Path) -> None:
