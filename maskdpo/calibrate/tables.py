@@ -48,8 +48,8 @@ def _shown(held: Held, key: str) -> str:
 
 
 def _text(figure: Figure) -> str:
-    nan = float("nan")
-    return str(Estimate(*(nan if x is None else x for x in (figure.value, figure.low, figure.high))))
+    value, low, high = (float("nan") if x is None else x for x in (figure.value, figure.low, figure.high))
+    return str(Estimate(value, low, high))
 
 
 def _parameters(calibration: Calibration) -> Iterator[tuple[str, str]]:

@@ -8,14 +8,14 @@ with the names, numbers and dates per answer, which are counted without a judge.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskdpo.schemas import Annotation, Counts, Prompt
 from maskdpo.text.claims.count import ClaimCounts, count_claims
-from maskdpo.verdicts.estimate import AT_LEAST_0, FEW_TOPICS, SHARE, UNBOUNDED, Bounds, Estimate, over_topics, ratio
+from maskdpo.verdicts.estimate import AT_LEAST_0, SHARE, UNBOUNDED, Bounds, Estimate, over_topics, ratio
 
 FIELDS = ("answers", *Counts._fields, "known_end", "cut_off", "characters", "penalised", *ClaimCounts._fields)
 Sums = NDArray[np.float64]
@@ -128,12 +128,11 @@ class Comparison:
 
     @property
     def won_by_filler(self) -> list[str]:
-        """The shares of right sentences that have risen while answers name fewer names, numbers and dates, both with
-        intervals that leave out 0: the model may have become right by saying less. None over few topics, where no
-        difference is to be relied on."""
-        if self.before.topics < FEW_TOPICS or not self.difference[CLAIMS].high < 0:
-            return []
-        return [name for name in (RIGHT_OF_ALL, PRECISION) if self.difference[name].low > 0]
+        """The shares of right sentences that have surely risen while answers surely name fewer names, numbers and
+        dates: the model may have become right by saying less."""
+        said = self.difference[CLAIMS]
+        risen = (name for name in (RIGHT_OF_ALL, PRECISION) if self.difference[name].value > 0)
+        return [name for name in risen if self.difference[name].sure] if said.sure and said.value < 0 else []
 
 
 def compare(
@@ -151,8 +150,14 @@ def compare(
     figures = _figures(length_penalty)
     tables = [np.stack([sums[topic] for topic in shared]) for sums in (sums_a, sums_b)]
     both = np.stack(tables, axis=1)
-    difference = {name: over_topics(_change(figure), both, UNBOUNDED) for name, figure in figures.items()}
-    return Comparison(_summary(tables[0], figures), _summary(tables[1], figures), difference)
+    summaries = _summary(tables[0], figures), _summary(tables[1], figures)
+    return Comparison(*summaries, {name: _difference(name, figures[name], both, summaries) for name in figures})
+
+
+def _difference(name: str, figure: Callable[[Sums], Sums], both: Sums, summaries: tuple[Summary, Summary]) -> Estimate:
+    """A difference rests on no more topics than either figure does."""
+    found = over_topics(_change(figure), both, UNBOUNDED)
+    return replace(found, topics=min(found.topics, *(summary.figures[name].topics for summary in summaries)))
 
 
 def _change(figure: Callable[[Sums], Sums]) -> Callable[[Sums], Sums]:

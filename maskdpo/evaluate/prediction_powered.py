@@ -114,6 +114,8 @@ class _Ratio(NamedTuple):
     rare: Array
     """[2, 2]: the variance that is added for errors that the sample does not show."""
     gold_topics: int
+    rests_on: int
+    """The topics whose gold sentences count in the figure: for right / (right + wrong) not those without a fact."""
 
 
 def topic_sums(
@@ -191,7 +193,7 @@ def powered(sums: TopicSums) -> Powered | str:
     return Powered(
         int(gold.sum()),
         topics,
-        {name: Estimate(r.theta, *_interval(r)) for name, r in ratios.items()},
+        {name: Estimate(r.theta, *_interval(r), r.rests_on) for name, r in ratios.items()},
         {name: r.lam for name, r in ratios.items()},
     )
 
@@ -220,7 +222,8 @@ def _differences(before: TopicSums, after: TopicSums) -> dict[str, Estimate]:
         variance += sum(_slope(ratio) @ ratio.rare @ _slope(ratio) for ratio in (old, new))
         half = _quantile(topics) * float(np.sqrt(variance))
         value = new.theta - old.theta
-        result[name] = Estimate(value, float(np.maximum(-1, value - half)), float(np.minimum(1, value + half)))
+        low, high = float(np.maximum(-1, value - half)), float(np.minimum(1, value + half))
+        result[name] = Estimate(value, low, high, min(old.rests_on, new.rests_on))
     return result
 
 
@@ -242,7 +245,8 @@ def _ratio(table: Array, name: str) -> _Ratio:
     top, bottom = (float(mean) for mean in mean_truth + lam * mean_judge)
     theta = min(1.0, max(0.0, top / bottom)) if bottom > 0 else np.nan
     rare = np.diag([1.0, 0.0 if whole else 1.0]) * (w_squared.sum() / w.sum() ** 2) ** 2
-    return _Ratio(theta, lam, top, bottom, by_gold + lam * by_judge, rare, int((gold > 0).sum()))
+    counts = int((gold > 0).sum()), int((truth[1] > 0).sum())
+    return _Ratio(theta, lam, top, bottom, by_gold + lam * by_judge, rare, *counts)
 
 
 def _influence(sums: Array, size: Array) -> Array:

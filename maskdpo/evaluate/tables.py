@@ -13,9 +13,10 @@ from maskdpo.html.render import SummaryTable
 from maskdpo.schemas import Counts
 from maskdpo.text.language import UNKNOWN
 from maskdpo.text.language_counts import LanguageCounts
-from maskdpo.verdicts.estimate import FEW_TOPICS, few_topics
+from maskdpo.verdicts.estimate import few_topics_of
 from maskdpo.verdicts.figures import FIGURE_NAMES
 
+NO_STAR = "no difference gets a star"
 INTERVALS = "with 95% intervals over topics"
 
 AGREEMENT_NAMES = {
@@ -33,19 +34,18 @@ def of_summary(file: str, summary: Summary, notes: Sequence[str] = ()) -> Summar
     """One file: every figure with its interval."""
     rows = [(name, str(estimate)) for name, estimate in summary.figures.items()]
     title = f"{file}: {summary.answers:,} answers, {summary.topics:,} topics"
-    return SummaryTable(title, (INTERVALS, "value"), rows, [*few_topics(summary.topics), *notes])
+    return SummaryTable(title, (INTERVALS, "value"), rows, [*few_topics_of(summary.figures, summary.topics), *notes])
 
 
 def of_comparison(names: str, result: Comparison, notes: Sequence[str] = ()) -> SummaryTable:
-    """Two files and their paired differences; a star marks a difference whose interval does not contain 0."""
+    """Two files and their paired differences; a star marks a difference that is sure."""
     before, after = result.before, result.after
     sizes = f"{before.answers:,} and {after.answers:,} answers, the {before.topics:,} topics of both"
-    star = before.topics >= FEW_TOPICS
     rows = [
-        (name, str(before.figures[name]), str(after.figures[name]), difference.signed(star=star))
+        (name, str(before.figures[name]), str(after.figures[name]), difference.signed())
         for name, difference in result.difference.items()
     ]
-    notes = [*few_topics(before.topics, "no difference gets a star"), *_filler(result), *notes]
+    notes = [*few_topics_of(result.difference, before.topics, NO_STAR), *_filler(result), *notes]
     return SummaryTable(f"{names}: {sizes}", (INTERVALS, "before", "after", "after - before"), rows, notes)
 
 
@@ -60,12 +60,11 @@ def of_comparisons(name: str, found: Mapping[Path, Comparison]) -> SummaryTable:
     for figure in first.difference:
         cells = [str(first.before.figures[figure])]
         for _, result in every:
-            star = result.before.topics >= FEW_TOPICS
-            cells += [str(result.after.figures[figure]), result.difference[figure].signed(star=star)]
+            cells += [str(result.after.figures[figure]), result.difference[figure].signed()]
         rows.append((figure, *cells))
     notes = []
     for file, result in every:
-        few = few_topics(result.before.topics, "no difference gets a star")
+        few = few_topics_of(result.difference, result.before.topics, NO_STAR)
         notes += [f"{file.stem}: {note}" for note in (*few, *_filler(result))]
         if result.before.topics != first.before.topics:
             notes.append(f"{file.stem}: compared on {result.before.topics:,} topics, not on {first.before.topics:,}")
@@ -102,9 +101,8 @@ def of_powered(found: Powered, judge: Summary, gold: str) -> SummaryTable:
         ("their topics", "", f"{found.gold_topics:,}"),
         *((name, str(judge.figures[name]), str(found.figures[name])) for name in POWERED),
     ]
-    return SummaryTable(
-        _powered_title(gold), (INTERVALS, "judge alone", "with gold"), rows, few_topics(found.gold_topics)
-    )
+    notes = few_topics_of(found.figures, found.gold_topics)
+    return SummaryTable(_powered_title(gold), (INTERVALS, "judge alone", "with gold"), rows, notes)
 
 
 def _powered_title(gold: str) -> str:
@@ -128,10 +126,13 @@ def of_powered_comparison(found: PoweredComparison, gold: str) -> SummaryTable:
         ("their topics", *size("gold_topics")),
     ]
     for name in POWERED:
-        difference = found.difference[name].signed(star=topics >= FEW_TOPICS) if found.difference else "-"
+        difference = found.difference[name].signed() if found.difference else "-"
         rows.append((name, *(cell(side, name) for _, side in sides), difference))
     notes = [f"{name}: {side}; a difference needs gold of both." for name, side in sides if isinstance(side, str)]
-    notes += few_topics(topics, "no difference gets a star") if known else []
+    if found.difference:
+        notes += few_topics_of(found.difference, topics, NO_STAR)
+    else:
+        notes += [line for side in known for line in few_topics_of(side.figures, topics)]
     return SummaryTable(_powered_title(gold), (INTERVALS, "before", "after", "after - before"), rows, notes)
 
 
@@ -143,16 +144,15 @@ def of_agreement(names: str, result: Agreement) -> list[SummaryTable]:
         ("of them not annotated", f"{result.not_annotated:,}", ""),
         *([("gold sentences that were chosen, not drawn", f"{result.chosen:,}", "")] if result.chosen else []),
     ]
-    notes = few_topics(result.topics)
-    tables = _classes(names, "class", answers, result.three, notes)
+    tables = _classes(names, "class", answers, result.three, result.topics)
     if result.four:
         left_out = result.three.sentences - result.four.sentences
         note = f" ({left_out:,} sentences with the gold label hallucination are left out)" if left_out else ""
-        tables += _classes(f"{names}, four labels{note}", "label", [], result.four, notes)
-    return [*tables, *_probabilities(result.probabilities, notes)] if result.probabilities else tables
+        tables += _classes(f"{names}, four labels{note}", "label", [], result.four, result.topics)
+    return [*tables, *_probabilities(result.probabilities, result.topics)] if result.probabilities else tables
 
 
-def _classes(title: str, kind: str, head: Sequence[Row], found: ClassAgreement, notes: list[str]) -> list[SummaryTable]:
+def _classes(title: str, kind: str, head: Sequence[Row], found: ClassAgreement, topics: int) -> list[SummaryTable]:
     """The figures, beside those of always giving the most frequent class; the confusion matrix; figures per class."""
     figures = [
         *head,
@@ -161,6 +161,7 @@ def _classes(title: str, kind: str, head: Sequence[Row], found: ClassAgreement, 
         ("coverage", f"{found.coverage:.3f}", ""),
         *((AGREEMENT_NAMES[key], str(e), _decimal(found.baseline[key])) for key, e in found.figures.items()),
     ]
+    notes = few_topics_of({AGREEMENT_NAMES[key]: estimate for key, estimate in found.figures.items()}, topics)
     confusion = [(name, *map(str, row)) for name, row in zip(found.classes, found.confusion, strict=True)]
     scores = [(name, *map(_decimal, row[:3]), f"{row.support:,}") for name, row in found.per_class.items()]
     return [
@@ -170,13 +171,14 @@ def _classes(title: str, kind: str, head: Sequence[Row], found: ClassAgreement, 
     ]
 
 
-def _probabilities(found: Probabilities, notes: list[str]) -> list[SummaryTable]:
+def _probabilities(found: Probabilities, topics: int) -> list[SummaryTable]:
     """The figures of the probabilities, and how often sentences of like probability are right."""
     sizes = f"{found.right:,} right and {found.wrong:,} wrong sentences with scores"
     share = found.right / (found.right + found.wrong)
     figures = [
         (FIGURE_NAMES[name], str(estimate), _decimal(found.baseline[name])) for name, estimate in found.figures.items()
     ]
+    notes = few_topics_of({FIGURE_NAMES[name]: estimate for name, estimate in found.figures.items()}, topics)
     bins = [(f"{one.probability:.3f}", str(one.share), f"{one.sentences:,}") for one in found.bins]
     return [
         SummaryTable(

@@ -106,7 +106,8 @@ def _estimates(figures: Mapping[str, Estimate]) -> dict[str, Any]:
 
 
 def _estimate(estimate: Estimate) -> dict[str, float | None]:
-    return {"value": _number(estimate.value), "low": _number(estimate.low), "high": _number(estimate.high)}
+    numbers = {name: _number(getattr(estimate, name)) for name in ("value", "low", "high")}
+    return {**numbers, "topics": estimate.topics}
 
 
 def _number(value: float) -> float | None:

@@ -23,7 +23,7 @@ docs/evaluate.md has what such intervals cover, measured.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -54,6 +54,13 @@ class Estimate:
     value: float
     low: float
     high: float
+    topics: int = 0
+    """On how many topics the figure rests; 0: on none, or this is not known."""
+
+    @property
+    def sure(self) -> bool:
+        """Whether the figure, a difference, is told from 0: the interval leaves out 0 and rests on enough topics."""
+        return self.topics >= FEW_TOPICS and (self.low > 0 or self.high < 0)
 
     @classmethod
     def of(cls, value: float, without: Floats, bounds: Bounds) -> Self:
@@ -63,27 +70,29 @@ class Estimate:
             without: [G], the figure without each topic (or group of topics) on which it rests.
             bounds: of the figure. Both may be infinite, or the upper one alone.
         """
-        change = without - value
-        if len(change) < 2 or not np.isfinite(change).all():
-            return cls(float(value), math.nan, math.nan)
+        if math.isnan(value):
+            return cls(math.nan, math.nan, math.nan)
+        change, topics = without - value, len(without)
+        if topics < 2 or not np.isfinite(change).all():
+            return cls(float(value), math.nan, math.nan, topics)
         if np.abs(change).max() <= ROUNDING * max(1.0, abs(value)):
-            return cls(float(value), *_where_all_are_alike(float(value), len(change), bounds))
+            return cls(float(value), *_where_all_are_alike(float(value), topics, bounds), topics)
         half = _half_width(change)
-        return cls(float(value), *_around(float(value), half, bounds))
+        return cls(float(value), *_around(float(value), half, bounds), topics)
 
     def __str__(self) -> str:
         if math.isnan(self.value):
             return "-"
         return _short(self.value) + ("" if math.isnan(self.low) else f" [{_short(self.low)}, {_short(self.high)}]")
 
-    def signed(self, *, star: bool = True) -> str:
-        """A difference as text: with signs, and a star where the interval does not contain 0."""
+    def signed(self) -> str:
+        """A difference as text: with signs, and a star where it is sure."""
         if math.isnan(self.value):
             return "-"
         if math.isnan(self.low):
             return _short(self.value, "+")
-        sure = star and (self.low > 0 or self.high < 0)
-        return f"{_short(self.value, '+')} [{_short(self.low, '+')}, {_short(self.high, '+')}]{' *' if sure else ''}"
+        star = " *" if self.sure else ""
+        return f"{_short(self.value, '+')} [{_short(self.low, '+')}, {_short(self.high, '+')}]{star}"
 
 
 def over_topics(figure: Callable[[Floats], Floats], sums: Floats, bounds: Bounds) -> Estimate:
@@ -102,18 +111,34 @@ def over_topics(figure: Callable[[Floats], Floats], sums: Floats, bounds: Bounds
     return Estimate.of(value, without[counts] if counts.any() else without, bounds)
 
 
-def few_topics(topics: int, more: str = "") -> list[str]:
+def few_topics(topics: int, more: str = "", figures: Sequence[str] = ()) -> list[str]:
     """What a reader must know of intervals over so few topics: a line, or none.
 
     Args:
         more: what follows from it, to be joined with "and".
+        figures: those that rest on so few topics, where others rest on more.
     """
     said = f", and {more}" if more else ""
+    of = f" for {', '.join(figures)}" if figures else ""
+    if topics < 1:
+        return [f"No topic{of}: intervals need two{said}."]
     if topics < 2:
-        return [f"Only {topics} topic: intervals need two{said}; answers about one topic are not independent."]
+        return [f"Only 1 topic{of}: intervals need two{said}; answers about one topic are not independent."]
     if topics < FEW_TOPICS:
-        return [f"Only {topics} topics: intervals over fewer than {FEW_TOPICS} rest on too little{said}."]
+        return [f"Only {topics} topics{of}: intervals over fewer than {FEW_TOPICS} rest on too little{said}."]
     return []
+
+
+def few_topics_of(figures: Mapping[str, Estimate], topics: int, more: str = "") -> list[str]:
+    """``few_topics`` of a table of figures over ``topics`` topics, of which each figure may rest on fewer."""
+    of_all = few_topics(topics, more)
+    if of_all:
+        return of_all
+    names: dict[int, list[str]] = {}
+    for name, estimate in figures.items():
+        if not math.isnan(estimate.value):
+            names.setdefault(estimate.topics, []).append(name)
+    return [line for count in sorted(names) for line in few_topics(count, more, names[count])]
 
 
 def leave_out(topics: NDArray[np.int64], most: int = 500) -> NDArray[np.int64]:

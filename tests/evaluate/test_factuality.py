@@ -14,6 +14,7 @@ from maskdpo.evaluate.factuality import (
     penalised_precision,
     summarise,
 )
+from maskdpo.evaluate.tables import of_comparison, of_summary
 from maskdpo.schemas import Annotation, Counts, FinishReason, Kind, Label, Prompt, Sentence, Status
 
 LABELS = {"r": Label.NO_HALLUCINATION, "w": Label.CONTRADICTORY, "h": Label.HALLUCINATION, "n": Label.NO_FACT}
@@ -223,6 +224,31 @@ def test_a_win_by_filler_is_seen() -> None:
     few = compare(before[:9], filler[:9])
     assert few and few.difference[PRECISION].low > 0 and few.difference[CLAIMS].high < 0
     assert few.won_by_filler == [], "no difference over nine topics is to be relied on"
+    silent = [answer("", f"silent {i}") for i in range(30)]
+    among_silent = compare(before[:9] + silent, filler[:9] + silent)
+    assert among_silent and among_silent.before.topics == 39
+    assert among_silent.won_by_filler == [], "the share of right sentences rests on nine of these topics"
+
+
+@pytest.mark.parametrize("told", [["rrww", "rwww", "rrrw"], ["rrww"] * 6])
+def test_stars_go_by_the_topics_on_which_a_difference_rests(told: list[str]) -> None:
+    silent = [answer("", f"silent {i}") for i in range(40)]
+    before = [answer(labels.replace("r", "w"), f"p{i}") for i, labels in enumerate(told)] + silent
+    after = [answer("r" * len(labels), f"p{i}") for i, labels in enumerate(told)] + silent
+    result = compare(before, after)
+    assert result
+    share, each = result.difference[RIGHT_OF_ALL], result.difference[metric("right sentences")]
+    assert (share.topics, each.topics) == (len(told), len(told) + 40)
+    table = of_comparison("a -> b", result)
+    (row,) = [row for row in table.rows if row[0] == RIGHT_OF_ALL]
+    assert row[-1].startswith("+1.00 [") and not row[-1].endswith("*")
+    note = (
+        f"Only {len(told)} topics for {RIGHT_OF_ALL}, {PRECISION}, {metric('1 - wrong')}: intervals over fewer than 10"
+    )
+    assert [line.startswith(note) for line in table.notes] == [True]
+    assert of_summary("a", result.before).notes[0].startswith(note)
+    spoken = compare(before, [answer("r" * 3, one.prompt_id) for one in after])
+    assert spoken and spoken.difference[RIGHT_OF_ALL].topics == len(told), "before has so many"
 
 
 def test_prompts_without_a_topic_that_share_a_reference_are_one_topic() -> None:

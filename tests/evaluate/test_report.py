@@ -189,13 +189,15 @@ def test_json_of_one_file_and_of_agreement(
         "value": pytest.approx(1 / 3),
         "low": pytest.approx(0.0045, abs=1e-4),
         "high": pytest.approx(24.63, abs=0.01),  # three topics say little
+        "topics": 3,
     }
-    assert figures["answers cut off"] == {"value": None, "low": None, "high": None}
+    assert figures["answers cut off"] == {"value": None, "low": None, "high": None, "topics": 0}
     assert figures["precision, length penalty 2"]["value"] == pytest.approx(math.exp(-1) / 3)
     agreed = found["agreement"]
     assert (agreed["gold_answers"], agreed["not_annotated"], agreed["other_text"]) == (3, 0, 0)
     three = agreed["three_classes"]
-    assert three["figures"]["kappa"] == {"value": 1.0, "low": pytest.approx(-0.415, abs=1e-3), "high": 1.0}
+    kappa = {"value": 1.0, "low": pytest.approx(-0.415, abs=1e-3), "high": 1.0, "topics": 3}
+    assert three["figures"]["kappa"] == kappa
     assert (three["baseline"]["always"], three["baseline"]["accuracy"]) == ("right", pytest.approx(1 / 3))
     assert three["per_class"]["wrong"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1}
     assert three["confusion"]["wrong"] == {"right": 0, "wrong": 1, "no_fact": 0, "not_judged": 0}

@@ -82,18 +82,22 @@ def test_only_topics_on_which_the_figure_rests_count() -> None:
     assert over_topics(right_of_all, more, SHARE) == over_topics(right_of_all, sums, SHARE)
     one = np.concatenate([sums[:1], np.zeros((40, 2))])
     assert over_topics(right_of_all, one, SHARE).signed() == "+0.900"
+    counted = [over_topics(right_of_all, each, SHARE).topics for each in (sums, more, one)]
+    assert counted == [3, 3, 1]
 
 
-def test_a_star_needs_an_interval_that_leaves_out_0() -> None:
-    assert Estimate(0.2, 0.1, 0.3).signed() == "+0.200 [+0.100, +0.300] *"
-    assert Estimate(0.2, 0.1, 0.3).signed(star=False) == "+0.200 [+0.100, +0.300]"
-    assert Estimate(0.2, -0.1, 0.5).signed() == "+0.200 [-0.100, +0.500]"
+def test_a_star_needs_an_interval_that_leaves_out_0_and_ten_topics() -> None:
+    assert Estimate(0.2, 0.1, 0.3, topics=10).signed() == "+0.200 [+0.100, +0.300] *"
+    assert Estimate(-0.2, -0.3, -0.1, topics=10).signed() == "-0.200 [-0.300, -0.100] *"
+    assert Estimate(0.2, 0.1, 0.3, topics=9).signed() == "+0.200 [+0.100, +0.300]"
+    assert Estimate(0.2, -0.1, 0.5, topics=10).signed() == "+0.200 [-0.100, +0.500]"
 
 
 def test_few_topics_are_said() -> None:
     assert few_topics(1, "no star") == [
         "Only 1 topic: intervals need two, and no star; answers about one topic are not independent."
     ]
+    assert few_topics(0) == ["No topic: intervals need two."]
     assert few_topics(9)[0].startswith("Only 9 topics:")
     assert few_topics(10) == []
 
