@@ -159,7 +159,6 @@ class Run:
             self.meta.begun = self.previous.begun or self.meta.begun
             self.meta.spent = self.previous.spent
         self.spent_before = self.meta.spent or Spent()
-        self._begun = False
         self._started = time.monotonic()
 
     def begin(self, options: Mapping[str, Any] | None = None) -> None:
@@ -174,12 +173,12 @@ class Run:
         self.meta.options |= options or {}
         if self.previous is not None and self._restart is not None:
             check_same(self.previous, self.meta, self.file, self._restart, [])
-        self._begun = True
         _write(self.file, self.meta.model_dump_json(indent=2))
 
     def note_spent(self, spent: Spent) -> None:
-        """Write into the record what the calls of this run have taken by now, beside those of earlier runs."""
-        if self._begun and spent != Spent():
+        """Write into the record what the calls of this run have taken by now, beside those of earlier runs. The record
+        begins with the first money, even where the first result is far off."""
+        if spent != Spent():
             self.meta.spent = self.spent_before + spent
             _write(self.file, self.meta.model_dump_json(indent=2))
 

@@ -135,7 +135,6 @@ def sample(
                     responses = [r for r in _responses(prompt_id, reply, backend, sampling, raw) if r.id not in done]
                     appender.append(responses)
                     _count(stats, prompt_id, reply, responses, done)
-                    spending.note()
                     bar.advance(sampling.n, f"{stats.completion_tokens:,} tokens{spending.text}")
         reorder(out, Response, (response_id(p, i) for p in prompts for i in range(sampling.n)))
         stats.seconds, stats.cost = time.monotonic() - started, spending.cost

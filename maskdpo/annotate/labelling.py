@@ -200,7 +200,6 @@ def _judge_all(
             retried = files.enter_context(Appender(retry_file(output.path), Annotation, lambda _: None))
         for batch in chain(first, batches):
             output.write(batch, retried)
-            spending.note()
             bar.advance(len(batch), stats.note(started) + spending.text, work.of_finished(batch))
     if lost := output.missing + len(output.failed) - stats.run_responses:
         raise UserError(f"{output.path}: {lost:,} answers are missing: the judge {judge.info.name} did not return them")

@@ -35,7 +35,7 @@ class CutPrompts:
 
     def note(self, request: Request, reply: Reply) -> None:
         self.prompts += 1
-        tokens = reply.prompt_tokens + reply.cached_tokens  # some servers count what they have cached apart
+        tokens = reply.prompt_tokens
         if tokens < FEWEST_TOKENS:
             return
         length = _length(request, tokens)

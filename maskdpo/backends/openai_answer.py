@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 
 from maskdpo.backends.openai_errors import ServerError, server_error
+from maskdpo.backends.price import NONE, Tokens
 from maskdpo.backends.probability import ScoredToken
 
 KIND_OF_PART = {
@@ -16,14 +17,18 @@ KIND_OF_PART = {
 
 
 class UnreadableAnswer(ValueError):
-    """The server answered, but not with a completion."""
+    """The server answered, but not with completions to the request. It may bill the answer."""
+
+    def __init__(self, message: str, tokens: Tokens = NONE) -> None:
+        super().__init__(message)
+        self.tokens = tokens
 
 
-class ErrorInAnswer(ValueError):
+class ErrorInAnswer(UnreadableAnswer):
     """The server answered with an error, although the status of the answer is 200."""
 
-    def __init__(self, error: ServerError) -> None:
-        super().__init__(error.text)
+    def __init__(self, error: ServerError, tokens: Tokens) -> None:
+        super().__init__(error.text, tokens)
         self.error = error
 
 
@@ -132,27 +137,43 @@ class Choice(_Body):
         return self.logprobs.scored() if self.logprobs else []
 
 
+Count = Annotated[int | None, Field(ge=0), Lenient]
+
+
 class _Cached(_Body):
-    cached_tokens: Annotated[int | None, Lenient] = None
+    cached_tokens: Count = None
 
 
 class Usage(_Body):
     """The tokens of a request."""
 
-    prompt_tokens: Annotated[int | None, Lenient] = None
-    completion_tokens: Annotated[int | None, Lenient] = None
+    prompt_tokens: Count = None
+    completion_tokens: Count = None
     prompt_tokens_details: Annotated[_Cached | None, Lenient] = None
 
     @property
-    def cached_tokens(self) -> int:
-        return (self.prompt_tokens_details.cached_tokens or 0) if self.prompt_tokens_details else 0
+    def tokens(self) -> Tokens:
+        """With those out of the cache among those of the prompt: some servers count them apart."""
+        prompt, cached = self.prompt_tokens or 0, 0
+        if self.prompt_tokens_details:
+            cached = self.prompt_tokens_details.cached_tokens or 0
+        return prompt + cached if cached > prompt else prompt, cached, self.completion_tokens or 0
 
 
-class Answer(_Body):
+class _Used(_Body):
+    """What every answer may have, also an error."""
+
+    usage: Annotated[Usage | None, Lenient] = None
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.usage.tokens if self.usage else NONE
+
+
+class Answer(_Used):
     """An answer with at least one completion, in the order of their numbers."""
 
     choices: list[Annotated[Choice | None, Lenient]] = Field(min_length=1)
-    usage: Annotated[Usage | None, Lenient] = None
 
     def ordered(self) -> list[Choice]:
         found = [choice or Choice() for choice in self.choices]
@@ -171,11 +192,12 @@ def read_answer_body(text: str) -> Answer:
     """
     body = _loaded(text)
     if said := _error_in(body):
-        raise ErrorInAnswer(said)
+        raise ErrorInAnswer(said, _tokens_in(body))
     try:
         return Answer.model_validate(body)
     except ValidationError as error:
-        raise UnreadableAnswer(f"the answer is no completion: {_why(error)}: {text[:120]!r}") from None
+        message = f"the answer is no completion: {_why(error)}: {text[:120]!r}"
+        raise UnreadableAnswer(message, _tokens_in(body)) from None
 
 
 def _loaded(text: str) -> Any:
@@ -188,6 +210,10 @@ def _loaded(text: str) -> Any:
     except (ValueError, RecursionError):
         raise UnreadableAnswer(f"the answer is no completion: it is not JSON: {text[:120]!r}") from None
     return body
+
+
+def _tokens_in(body: Any) -> Tokens:
+    return _Used.model_validate(body).tokens if isinstance(body, dict) else NONE
 
 
 def _error_in(body: Any) -> ServerError | None:

@@ -78,9 +78,12 @@ class OpenAIBackend:
                 stop: OutOfMoney | None = None
                 while pending:
                     try:
-                        yield done.get().result()
+                        reply = done.get().result()
                     except OutOfMoney as error:  # calls that are under way still end
                         stop = error
+                    else:
+                        self.purse.watch()
+                        yield reply
                     pending += (0 if stop else submit(1)) - 1
                 if stop is not None:
                     raise stop

@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 
 from maskdpo.backends.base import Failure, Reply, Request
-from maskdpo.backends.openai_session import FailedAttempt, Session
+from maskdpo.backends.openai_session import Session
 from maskdpo.backends.openai_wire import join_replies, single_requests
 from maskdpo.backends.price import OutOfMoney
-from maskdpo.backends.servers import choose
+from maskdpo.backends.servers import FailedAttempt, choose
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.console import warn
 from maskdpo.errors import UserError

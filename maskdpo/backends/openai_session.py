@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from maskdpo.backends.base import Reply, Request
@@ -28,8 +28,8 @@ from maskdpo.backends.openai_wire import (
     sent_otherwise,
     single_requests,
 )
-from maskdpo.backends.price import Purse
-from maskdpo.backends.servers import Server
+from maskdpo.backends.price import NONE, Purse, Tokens
+from maskdpo.backends.servers import FailedAttempt, Server
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.console import warn
 from maskdpo.redact import without_secrets
@@ -37,30 +37,14 @@ from maskdpo.schemas import Status
 
 LONGEST_RETRY_AFTER_S = 120.0
 """A call is not repeated if the server asks for a longer wait."""
+BROKEN_OFF = frozenset({408, 502, 504, 524})
+"""Statuses by which a proxy gives up on a server, which may go on with the answer and bill it."""
 REFUSED = {
     "n": "gives one completion per call: asking for them one by one",
     "max_tokens": "takes 'max_tokens' as 'max_completion_tokens': going on with this name",
     SYSTEM: "takes no system message: going on with it put before the first user message",
 }
 """What is said of some of the fields that a server refuses."""
-
-
-@dataclass(frozen=True, slots=True)
-class FailedAttempt:
-    """An attempt that got no answer."""
-
-    message: str
-    status: Status = Status.API_ERROR
-    retry: bool = False
-    wait_s: float | None = None
-    """Seconds that the server asked to wait."""
-    limited: bool = False
-    """The server is well, and has had too many requests."""
-    unreachable: bool = False
-    fatal: bool = False
-    """Every other request to this server would fail too."""
-    lost: bool = False
-    """The server may have answered, and may bill the answer."""
 
 
 class Options(Protocol):
@@ -101,37 +85,43 @@ class Session:
             rest := self.server.resume_at - time.monotonic()
         ) > 0:  # one request was asked to wait: all requests wait
             await asyncio.sleep(rest)
-        outcome = await self._paid(request)
+        outcome = await self._paid(request, frozenset())
+        while isinstance(outcome, FailedAttempt) and outcome.without:
+            outcome = await self._paid(request, outcome.without)
         used = outcome.prompt_tokens + outcome.completion_tokens if isinstance(outcome, Reply) else 0
         self.server.tokens.correct(used - estimate if used else 0)
         return outcome
 
-    async def _paid(self, request: Request) -> Reply | FailedAttempt:
-        """One attempt, for which its worst case is set aside."""
+    async def _paid(self, request: Request, without: frozenset[str]) -> Reply | FailedAttempt:
+        """One call, for which its worst case is set aside.
+
+        Args:
+            without: the fields that the server has refused in the calls before. They are left out for good if the
+                server answers without them.
+        """
         purse, price = self.options.purse, self.server.price
-        length = self._longest_reply(request)
-        worst = price(most_prompt_tokens(request), 0, request.sampling.n * length) if price else 0.0
-        reserved = await purse.reserve(worst)
-        reply, lost = None, True  # also where the call is cancelled
+        completions = 1 if "n" in without else request.sampling.n
+        length = completions * self._longest_reply(request)
+        worst = price(most_prompt_tokens(request), 0, length) if price else 0.0
+        await purse.reserve(worst)
+        tokens, lost = NONE, None
         try:
-            outcome = await self._attempt(request)
-            reply = outcome if isinstance(outcome, Reply) else None
-            lost = isinstance(outcome, FailedAttempt) and outcome.lost
+            if self.one_by_one(request):  # this may have become known during the wait
+                outcome: Reply | FailedAttempt = FailedAttempt("gives one completion per call")
+            else:
+                outcome = await self._attempt(request, without)
+            tokens, lost = _taken(outcome)
         finally:
-            purse.settle(reserved, worst, reply, price, lost=lost)
+            if lost is None:  # the call was cancelled
+                lost = self.server.out is None and not self.server.unreachable
+            purse.settle(worst, tokens, price, lost=lost)
         return outcome
 
     def _longest_reply(self, request: Request) -> int:
         extra = (self.options.settings.extra.get(name) for name in ("max_tokens", "max_completion_tokens"))
         return max([request.sampling.max_tokens, *(each for each in extra if isinstance(each, int))])
 
-    async def _attempt(self, request: Request, without: frozenset[str] = frozenset()) -> Reply | FailedAttempt:
-        """One call, and where the server refuses a field, another one without it.
-
-        Args:
-            without: the fields that the server has refused in the attempts before. They are left out for good if the
-                server answers without them.
-        """
+    async def _attempt(self, request: Request, without: frozenset[str]) -> Reply | FailedAttempt:
         settings = self.options.settings
         refused = self.server.unsupported | without
         body = request_body(request, self.options.model, refused, settings.template_options, settings.extra)
@@ -141,24 +131,25 @@ class Session:
                 text = await self._post(body)
             self.server.last_answer = time.monotonic()
             reply = read_answer(single_requests(request)[0] if "n" in without else request, text)
-        except UnreadableAnswer as error:
-            return FailedAttempt(self._clean(str(error)), retry=True, lost=True)
         except FewerCompletions as error:
             self._leave_out({"n"})
-            return FailedAttempt(str(error), lost=True)
+            return FailedAttempt(str(error), lost=True, tokens=error.tokens)
         except ErrorInAnswer as error:
-            return await self._take_error(error.error, {}, request, body, without)
+            return replace(self._take_error(error.error, {}, body, without), lost=True, tokens=error.tokens)
+        except UnreadableAnswer as error:
+            return FailedAttempt(self._clean(str(error)), retry=True, lost=True, tokens=error.tokens)
         except self.openai.APIStatusError as error:
             self.server.last_answer = time.monotonic()
             said = server_error(error.status_code, error.body or error.response.text)
-            return await self._take_error(said, error.response.headers, request, body, without)
+            failed = self._take_error(said, error.response.headers, body, without)
+            return replace(failed, lost=error.status_code in BROKEN_OFF)
         except (self.openai.APITimeoutError, TimeoutError) as error:
             return self._not_reached(error, f"no answer within {settings.timeout:g} s")
         except self.openai.APIConnectionError as error:
             return self._not_reached(error, f"the connection failed: {error.__cause__ or error}")
         self._leave_out(without)
         if "n" in without:
-            return FailedAttempt("gives one completion per call", lost=True)
+            return FailedAttempt("gives one completion per call", lost=True, tokens=_taken(reply)[0])
         self.server.cut.note(request, reply)
         return replace(reply, sampling=sent_otherwise(request, body))
 
@@ -171,16 +162,16 @@ class Session:
         answer = await endpoint.with_raw_response.create(**named, extra_body=rest, extra_headers=omitted)
         return str(answer.text)
 
-    async def _take_error(
-        self, error: ServerError, headers: Any, request: Request, body: dict[str, Any], without: frozenset[str]
-    ) -> Reply | FailedAttempt:
+    def _take_error(
+        self, error: ServerError, headers: Any, body: dict[str, Any], without: frozenset[str]
+    ) -> FailedAttempt:
         if not is_refusal(error):
             field = refused_field(error, body, self.options.settings.extra)
             if field == "n" and names_field(error, body, field):
                 self._leave_out({field})
                 return FailedAttempt(error.text)
             if field is not None and field not in without:
-                return await self._attempt(request, without | {field})
+                return FailedAttempt(error.text, without=without | {field})
         return self._refused_by_server(error, headers, body)
 
     async def close(self) -> None:
@@ -255,3 +246,10 @@ class Session:
     def _clean(self, message: str) -> str:
         """A message as one short line without the key."""
         return " ".join(self.access.hide(message).split())[:300].rstrip(".")
+
+
+def _taken(outcome: Reply | FailedAttempt) -> tuple[Tokens, bool]:
+    """The tokens of a call, and whether it may be billed where the server reports none."""
+    if isinstance(outcome, FailedAttempt):
+        return outcome.tokens, outcome.lost
+    return (outcome.prompt_tokens, outcome.cached_tokens, outcome.completion_tokens), True

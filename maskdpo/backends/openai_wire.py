@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from maskdpo.backends.base import Completion, Failure, Reply, Request, gather, request_seed
-from maskdpo.backends.openai_answer import Choice, Message, Usage, read_answer_body
+from maskdpo.backends.openai_answer import Choice, Message, UnreadableAnswer, read_answer_body
 from maskdpo.backends.openai_errors import SYSTEM, server_error
 from maskdpo.backends.reasoning import PLAIN, text_completion
 from maskdpo.backends.structured import one_line, read_object, read_word, verdict_schema
@@ -25,7 +25,7 @@ BROKEN_REASONS = frozenset({"error", "abort", "network_error", "insufficient_sys
 """Any other reason counts as the end of the answer: servers have their own names for it, or none."""
 
 
-class FewerCompletions(ValueError):
+class FewerCompletions(UnreadableAnswer):
     """The server gave fewer completions than it was asked for."""
 
 
@@ -98,21 +98,16 @@ def read_answer(request: Request, text: str) -> Reply:
         FewerCompletions: the server ignores ``n``; each completion needs a request of its own.
     """
     answer = read_answer_body(text)
-    usage = answer.usage or Usage()
+    prompt, cached, completion = answer.tokens
     choices = answer.ordered()
     if len(choices) < request.sampling.n:
-        raise FewerCompletions(f"asked for {request.sampling.n} completions, got {len(choices)}")
+        raise FewerCompletions(f"asked for {request.sampling.n} completions, got {len(choices)}", answer.tokens)
     if len(choices) == request.sampling.n:
         reply = gather(request, [_completion(request, choice) for choice in choices])
     else:
         failure = Failure(Status.API_ERROR, f"asked for {request.sampling.n} completions, got {len(choices)}")
         reply = Reply(request.key, failure=failure)
-    return replace(
-        reply,
-        prompt_tokens=usage.prompt_tokens or 0,
-        cached_tokens=usage.cached_tokens,
-        completion_tokens=usage.completion_tokens or 0,
-    )
+    return replace(reply, prompt_tokens=prompt, cached_tokens=cached, completion_tokens=completion)
 
 
 def single_requests(request: Request) -> list[Request]:

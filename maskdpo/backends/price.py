@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from maskdpo.backends.base import Reply
 from maskdpo.errors import UserError
 from maskdpo.run_record import Run, Spent
 
+Tokens = tuple[int, int, int]
+"""Those of a call: of the prompt, those of them that came out of the server's cache, and of the completions."""
+NONE: Tokens = (0, 0, 0)
+"""The server reports no tokens."""
 Price = Callable[[int, int, int], float]
-"""The dollars for a call, by its prompt tokens, those of them that came out of the server's cache, and its completion
-tokens."""
+"""The dollars for the tokens of a call."""
 RECORD_SECONDS = 0.5
 """The record of a run says at least so often what the run has spent."""
 
@@ -44,15 +46,14 @@ def price_of(model: str, url: str, given: str | None) -> Price | None:
         prompt_price, cached_price, completion_price = figures(given)
 
         def by_figures(prompt: int, cached: int, completion: int) -> float:
-            fresh = prompt - min(cached, prompt)
-            return (fresh * prompt_price + (prompt - fresh) * cached_price + completion * completion_price) / 1e6
+            return ((prompt - cached) * prompt_price + cached * cached_price + completion * completion_price) / 1e6
 
         return by_figures
 
     from genai_prices import Usage, calc_price  # late: it takes a moment
 
     def by_list(prompt: int, cached: int, completion: int) -> float:
-        usage = Usage(input_tokens=prompt, cache_read_tokens=min(cached, prompt), output_tokens=completion)
+        usage = Usage(input_tokens=prompt, cache_read_tokens=cached, output_tokens=completion)
         return float(calc_price(usage, model, provider_api_url=url).total_price)
 
     try:
@@ -65,18 +66,26 @@ def price_of(model: str, url: str, given: str | None) -> Price | None:
 class Purse:
     """What the calls of a backend have cost and may still cost. Calls run on one event loop at a time.
 
+    A call is made where its worst case, as estimated by the caller, fits beside what is spent and the worst cases of
+    the calls under way: the limit holds as long as no call costs more than its worst case. The first call goes alone,
+    to show how the server counts. If a call costs more than its worst case all the same, all worst cases grow by its
+    factor, and the limit can be passed by what the calls then under way cost beyond theirs.
+
     Args:
-        limit: dollars that are never exceeded, together with what earlier runs have spent; None: no limit.
+        limit: dollars, for what earlier runs have spent together with this one; None: no limit.
     """
 
     def __init__(self, limit: float | None) -> None:
         self._limit = limit
         self._before = 0.0
         self.spent = Spent()
-        self._reserved: list[float] = []
+        self.watch: Callable[[], None] = lambda: None
+        """Called by the backend after each reply, on the thread that reads the replies."""
+        self._under_way: list[float] = []
+        """The worst cases of calls, as estimated."""
         self._scale: float | None = None
         """The largest share of its worst case, as estimated, that a call has cost; at least 1. None: no call has ended
-        yet, so the first one goes alone, and shows how the server counts."""
+        yet."""
         self._waiting: list[asyncio.Future[None]] = []
 
     def begin(self, before: float) -> None:
@@ -86,59 +95,56 @@ class Purse:
     @property
     def at_most(self) -> Spent:
         """What this run has taken, if all calls under way get lost."""
-        return self.spent.model_copy(update={"unanswered": self.spent.unanswered + sum(self._reserved)})
+        return self.spent + Spent(unanswered=self._worst(*self._under_way))
 
-    async def reserve(self, worst: float) -> float:
+    async def reserve(self, worst: float) -> None:
         """Set the worst case of a call aside, after a wait for other calls where it would not fit beside theirs.
 
         Raises:
             OutOfMoney: it does not fit although no call is under way.
         """
         while not self._fits(worst):
-            if not self._reserved:
+            if not self._under_way:
                 limit, spent = dollars(self._limit or 0.0), dollars(self._before + self.spent.most)
                 raise OutOfMoney(
-                    f"stopped before `max_cost` {limit} is passed: {spent} are spent, and the next call may cost "
-                    f"{dollars(worst * (self._scale or 1.0))}. What came is kept; repeat the command with a greater "
-                    "`max_cost` to go on"
+                    f"stopped before `max_cost` {limit} is passed: {spent} are spent, and the next call costs up to "
+                    f"{dollars(self._worst(worst))} in the worst case. Finished records are kept, and calls about "
+                    "unfinished ones are made again: repeat the command with a greater `max_cost` to go on"
                 )
             ended = asyncio.get_running_loop().create_future()
             self._waiting.append(ended)
             await ended
-        self._reserved.append(worst * (self._scale or 1.0))
-        return self._reserved[-1]
+        self._under_way.append(worst)
 
-    def settle(self, reserved: float, worst: float, reply: Reply | None, price: Price | None, *, lost: bool) -> None:
+    def settle(self, worst: float, tokens: Tokens, price: Price | None, *, lost: bool) -> None:
         """End a call.
 
         Args:
-            reply: with the tokens that the server reports.
-            lost: the call got no answer, and the server may bill one; so does a reply without tokens.
+            tokens: those that the server reports, also with an error.
+            lost: where it reports none: whether it may bill the call all the same.
         """
-        self._reserved.remove(reserved)
-        if reply is not None and reply.prompt_tokens + reply.completion_tokens:
-            cost = price(reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens) if price else None
-            self.spent += Spent(
-                prompt_tokens=reply.prompt_tokens,
-                cached_tokens=reply.cached_tokens,
-                completion_tokens=reply.completion_tokens,
-                cost=cost,
-            )
+        self._under_way.remove(worst)
+        prompt, cached, completion = tokens
+        if any(tokens):
+            cost = price(*tokens) if price else None
+            self.spent += Spent(prompt_tokens=prompt, cached_tokens=cached, completion_tokens=completion, cost=cost)
             self._scale = max(self._scale or 1.0, (cost or 0.0) / worst if worst else 1.0)
-        elif reply is not None or lost:
-            self.spent += Spent(unanswered=reserved)
+        elif lost:
+            self.spent += Spent(unanswered=self._worst(worst))
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             if not each.done():
                 each.set_result(None)
 
+    def _worst(self, *estimated: float) -> float:
+        return sum(estimated) * (self._scale or 1.0)
+
     def _fits(self, worst: float) -> bool:
         if self._limit is None:
             return True
-        if self._scale is None and self._reserved:
+        if self._scale is None and self._under_way:
             return False
-        under_way = sum(self._reserved)
-        return self._before + self.spent.most + under_way + worst * (self._scale or 1.0) <= self._limit
+        return self._before + self.spent.most + self._worst(worst, *self._under_way) <= self._limit
 
 
 class Account:
@@ -146,7 +152,7 @@ class Account:
 
     def __init__(self, purse: Purse, run: Run) -> None:
         self._purse, self._run = purse, run
-        self._noted = time.monotonic()
+        self._noted = float("-inf")
 
     @property
     def cost(self) -> float | None:
@@ -159,6 +165,7 @@ class Account:
         return "" if self.cost is None else f", {dollars(self.cost)}"
 
     def note(self, *, at_once: bool = False) -> None:
+        """Write what is spent into the record, now or where the last time was a while ago."""
         if at_once or time.monotonic() - self._noted >= RECORD_SECONDS:
             self._run.note_spent(self._purse.at_most)
             self._noted = time.monotonic()
@@ -172,9 +179,11 @@ def account(backend: object, run: Run) -> Iterator[Account]:
         purse = Purse(None)
     purse.begin(run.spent_before.most)
     kept = Account(purse, run)
+    purse.watch = kept.note
     try:
         yield kept
     finally:
+        purse.watch = lambda: None
         kept.note(at_once=True)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from maskdpo.backends.base import Request
 from maskdpo.backends.cut_prompts import CutPrompts
 from maskdpo.backends.openai_access import Address
-from maskdpo.backends.price import Price
+from maskdpo.backends.price import NONE, Price, Tokens
+from maskdpo.schemas import Status
 
 FIRST_REST_S = 1.0
 """Seconds for which a server that failed gets no requests, if there are others; they double with every failure."""
@@ -31,6 +32,28 @@ class RateLimit:
 
     def correct(self, units: float) -> None:
         self._free_at += units * self._seconds
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """An attempt that got no answer."""
+
+    message: str
+    status: Status = Status.API_ERROR
+    retry: bool = False
+    wait_s: float | None = None
+    """Seconds that the server asked to wait."""
+    limited: bool = False
+    """The server is well, and has had too many requests."""
+    unreachable: bool = False
+    fatal: bool = False
+    """Every other request to this server would fail too."""
+    lost: bool = False
+    """The server may have answered, and may bill the answer."""
+    tokens: Tokens = NONE
+    """What the server reports to have spent all the same."""
+    without: frozenset[str] = frozenset()
+    """The fields of the request that the server refuses, and that the next attempt goes without."""
 
 
 @dataclass(eq=False)
