@@ -1,6 +1,7 @@
 """Commands, options and model names for other people: without secrets, and without paths of this machine."""
 
 import hashlib
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ HUB_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Names on the Hub of models that a package contains."""
 
 URL = re.compile(r"(?P<scheme>\w://)(?P<authority>[^/?#\s]*)(?P<path>[^?\s]*)(?P<query>\?\S*)?")
-SECRET = re.compile(r"(^|_)(key|token|secret|password)$", re.IGNORECASE)
+SECRET = re.compile(r"(^|[_-])(api)?(key|token|secret|password|authorization|auth|sig|signature)$", re.IGNORECASE)
 """Names of options of plug-ins whose values are secrets."""
 SECRET_WORD = re.compile(r"(?<![?&;])\b(?P<key>(\w*_)?(key|token|secret|password))=.+", re.IGNORECASE)
 HEADER = re.compile(r"--header([= ]|$)")
@@ -44,13 +45,26 @@ def _clean_url(url: re.Match[str]) -> str:
 
 def line_without_secrets(line: str) -> str:
     """A command line without secrets. It is split into words, so that a URL ends with its word, not at a quote."""
-    if "://" not in line and not SECRET_WORD.search(line) and not HEADER.search(line):
+    if "://" not in line and "{" not in line and not SECRET_WORD.search(line) and not HEADER.search(line):
         return line
     try:
-        words = _without_headers(without_secrets(shlex.split(line)))
+        words = _without_headers(without_secrets([_clean_json(word) for word in shlex.split(line)]))
         return shlex.join(SECRET_WORD.sub(lambda found: f"{found['key']}=***", word) for word in words)
     except ValueError:  # not a valid line of a shell
         return str(without_secrets(line))
+
+
+def _clean_json(word: str) -> str:
+    """A word ``name={...}`` without the secrets inside the JSON object."""
+    name, equals, value = word.partition("=")
+    if not equals or not value.startswith(("{", "[")):
+        return word
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return word
+    cleaned = without_secrets(found)
+    return word if cleaned == found else f"{name}={json.dumps(cleaned, ensure_ascii=False)}"
 
 
 def _without_headers(words: list[str]) -> list[str]:

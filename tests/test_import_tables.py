@@ -135,3 +135,20 @@ def test_a_row_with_too_many_cells_is_rejected_and_counted(tmp_path: Path) -> No
 def test_a_command_that_is_given_a_table_says_how_prompts_are_made_of_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.csv: holds a table, not records: `maskdpo import FILE --format prompts"):
         list(read_records(write(tmp_path, "a.csv"), Prompt))
+
+
+def test_a_column_may_begin_late_and_must_be_there_at_all(tmp_path: Path, jsonl: WriteJsonl) -> None:
+    file, out = jsonl("a.jsonl", [{"question": "A?"}, {"question": "B?", "context": "xx"}]), tmp_path / "p.jsonl"
+    import_file(file, out, "prompts", columns={"prompt": "question", "reference": "context"})
+    assert [prompt.reference for prompt in read_records(out, Prompt)] == [None, "xx"]
+    with pytest.raises(InputError, match="has no column 'nope'; it has: question, context"):
+        import_file(file, out, "prompts", columns={"prompt": "question", "reference": "nope"})
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pa.parquet.write_table(
+        pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"]), tmp_path / "a.parquet"
+    )
+    with pytest.raises(InputError, match="has two columns 'prompt'"):
+        import_file(tmp_path / "a.parquet", tmp_path / "p.jsonl", "prompts")

@@ -13,7 +13,7 @@ from maskdpo.redact import SECRET
 
 DEFAULT_BASE = "https://api.openai.com/v1"
 ENDPOINT = re.compile(r"(/chat)?/completions$")
-VARIABLE = re.compile(r"(?P<scheme>\w+ )?\$(\{(?P<braced>\w+)\}|(?P<bare>\w+))")
+VARIABLE = re.compile(r"\$(?:\$|\{(?P<braced>\w+)\}|(?P<bare>\w+))")
 SHORTEST_SECRET = 6
 """Characters; a shorter value is not searched for in messages, where it may be an ordinary word."""
 
@@ -58,7 +58,7 @@ class Access:
 
     def hide(self, message: str) -> str:
         """A message without the secrets, which servers may quote."""
-        secrets = {self.key or "", *(part for value in self.headers.values() for part in (value, value.split()[-1]))}
+        secrets = {self.key or "", *(part for value in self.headers.values() for part in (value, *value.split()[-1:]))}
         for secret in sorted(secrets, key=len, reverse=True):
             if len(secret) >= SHORTEST_SECRET:
                 message = message.replace(secret, "***")
@@ -97,12 +97,17 @@ def read_access(address: Address, settings: BackendSettings) -> Access:
 
 
 def _header(name: str, value: str) -> str:
-    if found := VARIABLE.fullmatch(value):
+    def known(found: re.Match[str]) -> str:
         variable = found["braced"] or found["bare"]
-        known = os.environ.get(variable, "").strip()
-        if not known:
-            raise UserError(f"the `header` {name} names the variable {variable}, which is not set")
-        value = (found["scheme"] or "") + known
+        if variable is None:  # $$ is a dollar sign
+            return "$"
+        if not (said := os.environ.get(variable, "").strip()):
+            raise UserError(
+                f"the `header` {name} names the variable {variable}, which is not set; write $$ for a dollar sign"
+            )
+        return said
+
+    value = VARIABLE.sub(known, value)
     if not _can_be_sent(value):
         raise UserError(f"the `header` {name} holds characters that no header has")
     return value

@@ -151,7 +151,7 @@ def import_file(
     stats = ImportStats()
     prompts: list[Prompt] = []
     with record_writer(out) as write:
-        for record, prompt in _imported(islice(_renamed(file, columns), limit), file, source, stats, max_errors):
+        for record, prompt in _imported(_renamed(file, columns, limit), file, source, stats, max_errors):
             write(record)
             prompts += [prompt] if prompt is not None else []
         if not stats.records:
@@ -187,19 +187,25 @@ def _choices(alias: Any) -> Sequence[Any]:
     return alias.choices if isinstance(alias, AliasChoices) else (alias,)
 
 
-def _renamed(file: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
-    """The rows of a file, with fields by the names that the format has; fields without a value are left out."""
-    checked = False
-    for line, values in rows_of(file):
+def _renamed(file: Path, columns: Mapping[str, str], limit: int | None) -> Iterator[tuple[int, Any]]:
+    """The rows of a file, with fields by the names that the format has; fields without a value are left out.
+
+    Raises:
+        InputError: no row has one of the columns.
+    """
+    there: dict[str, None] = {}
+    unseen = dict(columns)
+    for line, values in islice(rows_of(file), limit):
         if not isinstance(values, dict):
             yield line, values
             continue
         parts = {name: _part(values, column) for name, column in columns.items()}
-        if not checked and (unknown := [columns[name] for name, part in parts.items() if part is MISSING]):
-            raise InputError(f"has no column {unknown[0]!r}; it has: {', '.join(values)}", path=file)
-        checked = True
+        unseen = {name: column for name, column in unseen.items() if parts[name] is MISSING}
+        there |= dict.fromkeys(map(str, values)) if unseen else {}
         own = {name: value for name, value in values.items() if name not in parts}
         yield line, {name: value for name, value in (own | parts).items() if value not in (None, MISSING)}
+    if unseen and there:
+        raise InputError(f"has no column {next(iter(unseen.values()))!r}; it has: {', '.join(there)}", path=file)
 
 
 MISSING = object()

@@ -6,6 +6,8 @@ from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from pathlib import Path
 
+from pydantic_core import from_json
+
 from maskdpo.io import open_input, read_answers
 from maskdpo.io.text import BOM
 from maskdpo.schemas import WITHOUT_CLAIM, Prompt, Response
@@ -30,7 +32,8 @@ class AnswerSentences:
         found: dict[str, None] = {}
         for file, begin in zip(places[::2], places[1::2], strict=True):
             self._files[file].seek(begin)
-            answer = Response.model_validate_json(self._files[file].readline().strip().removeprefix(BOM))
+            row = from_json(self._files[file].readline().strip().removeprefix(BOM))
+            answer = Response.model_validate({name: row[name] for name in Response.model_fields if name in row})
             text = answer.response
             spans = self._splitter.split(text, prompt.language or detect_language(text))
             for span in fragment.set_apart(spans, text, answer.finish_reason):

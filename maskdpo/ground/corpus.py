@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,6 +158,10 @@ def _decoded(data: bytes, encoding: str) -> str:
     return data.decode("cp1252", errors="replace")
 
 
+ROWS_THAT_TELL = 1000
+"""The columns of JSON lines are told by so many rows, as a row may leave out what is null."""
+
+
 class _Columns(NamedTuple):
     text: str
     id: str | None
@@ -182,7 +187,15 @@ def _columns(names: Sequence[str], texts: Sequence[str], given: str | None, path
 
 
 def _json_lines(path: Path, name: str, text_column: str | None) -> Iterator[Document]:
-    columns = None
+    known: dict[str, bool] = {}  # whether a field is a text in some row
+    for _, row in islice(_objects(path), ROWS_THAT_TELL):
+        known |= {key: known.get(key, False) or isinstance(value, str) for key, value in row.items()}
+    columns = _columns(list(known), [key for key, is_text in known.items() if is_text], text_column, path)
+    for number, row in _objects(path):
+        yield _row(row, columns, name, number, path)
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in numbered_lines(path):
         if not line.strip():
             continue
@@ -193,8 +206,7 @@ def _json_lines(path: Path, name: str, text_column: str | None) -> Iterator[Docu
             raise InputError(message, path=path, line=number, field=field) from None
         if not isinstance(row, dict):
             raise InputError("not a JSON object", path=path, line=number)
-        columns = columns or _columns(list(row), [k for k, v in row.items() if isinstance(v, str)], text_column, path)
-        yield _row(row, columns, name, number, path)
+        yield number, row
 
 
 def _table(path: Path, name: str, text_column: str | None) -> Iterator[Document]:

@@ -157,6 +157,19 @@ def _rows(table: _Table, names: list[str], path: Path) -> Iterator[dict[str, Any
 
 
 def _opened(path: Path) -> _Table:
+    """A file whose columns have different names.
+
+    Raises:
+        InputError: it cannot be read, or two columns have one name.
+    """
+    table = _read_beginning(path)
+    names = table.schema.names
+    if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+        raise InputError(f"has two columns {twice!r}; rename one of them", path=path)
+    return table
+
+
+def _read_beginning(path: Path) -> _Table:
     pa = arrow()
     try:
         begin = _beginning(path)

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import shlex
 import ssl
 import sys
 from collections.abc import Iterator
@@ -75,7 +76,14 @@ def test_a_key_in_the_query_is_an_error_that_does_not_show_it(name: str) -> None
 
 @pytest.mark.parametrize(
     ("value", "sent"),
-    [("$GATEWAY_KEY", SECRET), ("${GATEWAY_KEY}", SECRET), ("Bearer $GATEWAY_KEY", f"Bearer {SECRET}"), ("a$b", "a$b")],
+    [
+        ("$GATEWAY_KEY", SECRET),
+        ("${GATEWAY_KEY}", SECRET),
+        ("Bearer $GATEWAY_KEY", f"Bearer {SECRET}"),
+        ("a$$b", "a$b"),
+        ("x-$GATEWAY_KEY", f"x-{SECRET}"),
+        ("", ""),
+    ],
 )
 def test_a_header_may_name_a_variable(server: FaultServer, value: str, sent: str) -> None:
     ask(server, headers={"X-Access": value})
@@ -167,3 +175,10 @@ def test_responses_say_what_was_sent_and_not_what_was_wished(server: FaultServer
     assert exit_code(*words, "--backend", "openai", "--api-base", server.url, "--temperature", 0.4) == 0
     expected = {"temperature": None, "top_p": 0.9, "max_tokens": 256, "raw": False}
     assert [response.sampling for response in read_records(tmp_path / "r.jsonl", Response)] == [expected] * 2
+
+
+def test_a_secret_inside_json_is_not_in_a_recorded_line() -> None:
+    line = shlex.join(["maskdpo", "sample", "p.jsonl", "--extra", f'provider={{"apiKey": "{SECRET}", "order": ["a"]}}'])
+    clean = line_without_secrets(line)
+    assert SECRET not in clean
+    assert '"order": ["a"]' in clean

@@ -141,6 +141,15 @@ def test_passages_of_an_earlier_grounding_are_replaced(run: Run, tmp_path: Path)
     assert prompt == Prompt(id="a", prompt=own["prompt"], reference=["Mine."])
 
 
+def test_the_first_line_does_not_decide_what_the_columns_are(run: Run, corpus: Path) -> None:
+    rows = corpus / "people" / "rows.jsonl"
+    rows.write_text('{"text": null, "title": "Empty"}\n{"text": "Nobody knows."}\n' + json.dumps(CURIE) + "\n")
+    _, (curie,) = run("When was radium discovered?", passages=1)
+    assert curie.passages == [f"Marie Curie\n{CURIE['text']}"]
+    assert curie.sources is not None and curie.sources[0] is not None
+    assert curie.sources[0].document == "curie"
+
+
 def test_sentences_of_answers_find_passages_too(run: Run, jsonl: WriteJsonl) -> None:
     responses = jsonl(
         "responses.jsonl",

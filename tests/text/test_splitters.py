@@ -324,6 +324,11 @@ def test_chinese(name: str) -> None:
         ),
         ("", []),
         (" \r\n\t\u2028", []),
+        (
+            "The score was written by John Williams Jr. (1998). It won an Oscar. It opened in May.",
+            ["The score was written by John Williams Jr. (1998).", "It won an Oscar.", "It opened in May."],
+        ),
+        ("[1] J. Smith was a poet. He wrote odes.", ["[1] J. Smith was a poet.", "He wrote odes."]),
     ],
 )
 def test_examples(text: str, sentences: list[str]) -> None:
