@@ -51,7 +51,8 @@ def _on_hub(name: Path) -> Iterator[Path]:
     dataset = dataset_of(name)
     assert dataset is not None
     where = dataset.snapshot()
-    holding = [file for file in where.files if _ending(Path(file)) in ON_HUB]
+    inside = [file for file in where.files if file.startswith(dataset.inner)]
+    holding = [file for file in inside if _ending(Path(file)) in ON_HUB]
     of_split = [file for file in holding if dataset.split in re.split("[-_.]", Path(file).name)]
     found = of_split or (holding if len(holding) == 1 else [])
     if not found:
@@ -61,8 +62,8 @@ def _on_hub(name: Path) -> Iterator[Path]:
     if len(kinds) > 1:
         command = f"hf download {where.repo} {found[0]} --repo-type dataset --local-dir ."
         raise InputError(
-            f"has several tables of the split {dataset.split}: {', '.join(found)}; fetch the one that is meant and "
-            f"import that file: {command}",
+            f"has several tables of the split {dataset.split}: {', '.join(found)}; name the folder of the one that is "
+            f"meant, as in hub:{where.repo}/FOLDER, or fetch it and import that file: {command}",
             path=name,
         )
     return (client.download(where, file) for file in found)

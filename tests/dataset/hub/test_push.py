@@ -409,6 +409,9 @@ def test_a_dataset_of_somebody_else_becomes_prompts(world: World, tmp_path: Path
     assert "has several tables of the split train: a/train.csv, b/train.csv" in " ".join(
         world.maskdpo("import", "hub:you/quiz", *line).err.split()
     )
+    assert "prompt records │     2" in world.maskdpo("import", "hub:you/quiz/b", *line).out
+    nothing = world.maskdpo("import", "hub:you/quiz/c", *line)  # not the files of another folder
+    assert (nothing.code, "has no file of the split train" in nothing.err) == (2, True)
 
 
 def test_documents_on_the_hub_are_a_corpus(world: World, tmp_path: Path) -> None:
