@@ -424,11 +424,11 @@ def test_documents_on_the_hub_are_a_corpus(world: World, tmp_path: Path) -> None
     line = ["ground", "p.jsonl", "--out", "o.jsonl", "--corpus"]
     done = world.maskdpo(*line, "hub:you/rivers")
     assert "passages to look through            │     2" in done.out, done.err  # the card is no document
-    assert world.maskdpo(*line, "hub:you/rivers/en").code == 0
+    assert world.maskdpo(*line, "hub:you/rivers/en", "--restart").code == 0
     (prompt,) = read_records(tmp_path / "o.jsonl", Prompt)
     assert prompt.sources is not None and prompt.sources[0] is not None
     assert (prompt.sources[0].document, prompt.passages) == ("tiber", ["The Tiber flows through Rome."])
     record = json.loads((tmp_path / "o.jsonl.meta.json").read_text())
     assert record["inputs"]["corpus"] == f"hub:you/rivers/en@{repo.commits[-1][0]}"
-    assert "holds no files" in world.maskdpo(*line, "hub:you/rivers/de").err
-    assert "a corpus has no splits" in world.maskdpo(*line, "hub:you/rivers:test").err
+    assert "holds no files" in world.maskdpo(*line, "hub:you/rivers/de", "--restart").err
+    assert "a corpus has no splits" in world.maskdpo(*line, "hub:you/rivers:test", "--restart").err
