@@ -16,6 +16,7 @@ from maskdpo.verdicts.people import standing
 pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
 pytest.importorskip("starlette", reason="needs starlette and uvicorn: pip install 'maskdpo[review]'")
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.keys import Keys
 
 pytestmark = pytest.mark.slow
@@ -192,10 +193,11 @@ def test_split_where_the_reviewer_has_clicked(browser: Browser, tmp_path: Path) 
             "range.setStart(text, text.data.indexOf('cold') + 2); range.setEnd(text, text.data.indexOf('cold') + 3);"
             "const box = range.getBoundingClientRect(); return [box.left, box.top + box.height / 2]"
         )
-        ActionChains(browser.driver).move_by_offset(*map(int, place)).click().perform()
+        mouse = ActionBuilder(browser.driver)  # to a place of the page, wherever the tests before have left the mouse
+        mouse.pointer_action.move_to_location(*map(round, place)).click()
+        mouse.perform()
         browser.press("x", Keys.ENTER)
         assert now(browser) == "It rained 😀 and it was"
-        ActionChains(browser.driver).move_by_offset(*(-int(value) for value in place)).perform()
 
 
 def test_by_touch_on_a_phone(browser: Browser, tmp_path: Path) -> None:
