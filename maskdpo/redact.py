@@ -12,9 +12,10 @@ HUB_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Names on the Hub of models that a package contains."""
 
 URL = re.compile(r"(?P<scheme>\w://)(?P<authority>[^/?#\s]*)(?P<path>[^?\s]*)(?P<query>\?\S*)?")
-SECRET = re.compile(r"(^|[_-])(api)?(key|token|secret|password|authorization|auth|sig|signature)$", re.IGNORECASE)
+_NAME = "(api)?(key|token|secret|password|authorization|auth|sig|signature)"
+SECRET = re.compile(rf"(^|[_-]){_NAME}$", re.IGNORECASE)
 """Names of options of plug-ins whose values are secrets."""
-SECRET_WORD = re.compile(r"(?<![?&;])\b(?P<key>(\w*_)?(key|token|secret|password))=.+", re.IGNORECASE)
+SECRET_WORD = re.compile(rf"(?<![?&;])\b(?P<key>(\w*_)?{_NAME})=.+", re.IGNORECASE)
 HEADER = re.compile(r"--header([= ]|$)")
 """The option whose values are secrets, whatever their names."""
 PATH = re.compile(r"(?P<before>([^\s/~=]+=)*)(file:(//[^/\s]*)?/|/|~[^/\s]*/)(?P<path>[^\n/]*/+[^\n]+)")

@@ -145,7 +145,17 @@ def test_a_column_may_begin_late_and_must_be_there_at_all(tmp_path: Path, jsonl:
         import_file(file, out, "prompts", columns={"prompt": "question", "reference": "nope"})
 
 
+def test_a_file_without_rows_is_said(tmp_path: Path) -> None:
+    for content in ("", "prompt,reference\n"):
+        (tmp_path / "a.csv").write_text(content)
+        with pytest.raises(InputError, match="the file is empty, or has a header only"):
+            import_file(tmp_path / "a.csv", tmp_path / "p.jsonl", "prompts")
+
+
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt,prompt\nA?,B?\n")
+    with pytest.raises(InputError, match="has two columns 'prompt'"):
+        import_file(tmp_path / "a.csv", tmp_path / "p.jsonl", "prompts")
     pa = pytest.importorskip("pyarrow")
     pa.parquet.write_table(
         pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"]), tmp_path / "a.parquet"

@@ -158,7 +158,8 @@ def import_file(
             first = f"; the first: {stats.errors[0]}" if stats.errors else ""
             if stats.rows and not stats.rejected:
                 raise InputError("nobody has labelled anything in it", path=file)
-            raise InputError(f"no row is {source} data ({stats.rejected} rejected){first}", path=file)
+            empty = "" if stats.rows else ": the file is empty, or has a header only"
+            raise InputError(f"no row is {source} data ({stats.rejected} rejected){first}{empty}", path=file)
         if prompts:
             refuse_overwriting(prompts_file(out), file)
             write_records(prompts_file(out), prompts)

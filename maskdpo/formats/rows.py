@@ -83,6 +83,8 @@ def _of_text(file: Path) -> Iterator[tuple[int, Any]]:
         rows = csv.reader(text, delimiter=separator, strict=True)
         try:
             names = next(rows, [])
+            if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+                raise InputError(f"has two columns {twice!r}; rename one of them", path=file)
             for row in rows:
                 if len(row) > len(names) or (row and len(row) < len(names)):
                     yield rows.line_num, ValueError(f"{len(row)} cells for {len(names)} columns; is a quote missing?")

@@ -182,3 +182,8 @@ def test_a_secret_inside_json_is_not_in_a_recorded_line() -> None:
     clean = line_without_secrets(line)
     assert SECRET not in clean
     assert '"order": ["a"]' in clean
+
+
+@pytest.mark.parametrize("name", ["apikey", "x_api_key", "Authorization", "api-key"])
+def test_a_secret_of_any_spelling_is_not_in_a_recorded_line(name: str) -> None:
+    assert SECRET not in line_without_secrets(f"maskdpo sample p.jsonl --extra {name}={SECRET}")

@@ -329,6 +329,7 @@ def test_chinese(name: str) -> None:
             ["The score was written by John Williams Jr. (1998).", "It won an Oscar.", "It opened in May."],
         ),
         ("[1] J. Smith was a poet. He wrote odes.", ["[1] J. Smith was a poet.", "He wrote odes."]),
+        ("[2] B. Lee and friends met. They ate.", ["[2] B. Lee and friends met.", "They ate."]),
     ],
 )
 def test_examples(text: str, sentences: list[str]) -> None:

@@ -46,9 +46,9 @@ _QUOTE_END = re.compile(r"[。！？…][”」』]\s*$")
 # the year and the full stop of "Lee, K. (2020). Title"; by a number and initials ("[2] J. Lee and"); by a number and
 # the letter of GB/T 7714 ("[3] ... [M]"); or by a name and a title ("Lee, Kim. "Title"").
 _SOURCE = re.compile(
-    r"\s*(?:(?:\[\d{1,3}\]\s*[^\W\d_]|[^\W\d_][\w'’-]*, )[^\n]{1,250}?"
+    r"\s*(?:(?:\[\d{1,3}\]\s*[^\W\d_]|[^\W\d_][\w'’-]*, (?=[^\W\d_]\.))[^\n]{1,250}?"
     r"\.\*{0,2}\s\((?:1[5-9]|20)\d\d[a-z]?(?:, [^()]{1,20})?\)\.\s"
-    r"|\[\d{1,3}\]\s*(?:[A-Z]\.[ -]?)+\s?[^\W\d_][\w'’-]+(?:,| and | & | et al)"
+    r"|\[\d{1,3}\]\s*(?:[A-Z]\.[ -]?)+\s?[^\W\d_][\w'’-]+(?:,| and (?=[A-Z])| & | et al)"
     r"|\[\d{1,3}\][^\[\n]{1,250}\[[A-Z]{1,2}(?:/OL)?\]"
     r"|[^\W\d_][\w'’-]+, [^\W\d_][\w-]*(?: [A-Z])?\. [\"“*])"
 )
