@@ -197,3 +197,64 @@ def test_a_judge_that_runs_out_of_money_keeps_whole_answers_and_goes_on(
     assert meta is not None
     assert meta.spent is not None
     assert meta.spent.cost == pytest.approx(len(server.asked) * CALL)
+
+
+def test_money_that_ends_within_the_first_answer_is_not_spent_again(
+    server: FaultServer, tmp_path: Path, jsonl: Any
+) -> None:
+    server.script = lambda asked: Answer(
+        chat("supported", usage={"prompt_tokens": PROMPT, "completion_tokens": COMPLETION}), delay_s=0.01
+    )
+    long = " ".join(f"Town {i} has a river." for i in range(40))
+    prompts = jsonl("p.jsonl", [{"id": "p", "prompt": "What?", "reference": "It is."}])
+    responses = jsonl("r.jsonl", [{"id": "r", "prompt_id": "p", "response": long, "model": "m"}])
+    counts = []
+    for _ in range(3):
+        judge = llm_judge(backend(server, max_cost=12 * CALL, max_model_len=4000, concurrency=4), LLMOptions())
+        with pytest.raises(OutOfMoney, match="unfinished ones are made again"):
+            annotate(prompts, responses, tmp_path / "a.jsonl", judge, get_splitter("markdown"))
+        counts.append(len(server.asked))
+    assert 5 <= counts[0] <= 12
+    assert counts[2] <= 12, "the record of the first run says what is spent"
+
+
+def test_tokens_that_an_error_reports_are_paid(server: FaultServer) -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 500}
+    error = {"error": {"message": "overloaded", "code": 503}}
+    server.script = lambda asked: Answer(error | {"usage": usage})
+    run = backend(server, max_retries=2)
+    (reply,) = run.generate([ask(0)])
+    assert reply.failure is not None
+    assert run.purse.spent.cost == pytest.approx(len(server.asked) * (1000 * 10 + 500 * 100) / 1e6)
+
+
+@pytest.mark.parametrize("status", [408, 502, 504])
+def test_a_proxy_that_gives_up_may_cost_the_worst_case(server: FaultServer, status: int) -> None:
+    server.script = lambda asked: problem(status, "gave up")
+    run = backend(server, max_retries=0)
+    list(run.generate([ask(0)]))
+    assert run.purse.spent.unanswered > 0
+
+
+def test_finding_out_that_completions_come_one_by_one_costs_what_it_costs(server: FaultServer) -> None:
+    def one(asked: Asked) -> Answer:
+        return Answer(chat("x", usage={"prompt_tokens": PROMPT, "completion_tokens": COMPLETION}), delay_s=0.01)
+
+    server.script = one  # `n` is ignored
+    run = backend(server, max_cost=1.0, concurrency=8)
+    requests = [
+        Request(i, [Message(role="user", content="?")], sampling=Sampling(n=4, max_tokens=40)) for i in range(8)
+    ]
+    replies = list(run.generate(requests))
+    assert sum(len(reply.completions) for reply in replies) == 32
+    assert run.purse.spent.cost == pytest.approx(len(server.asked) * CALL)
+    assert run.purse.spent.unanswered == 0
+    assert len(server.asked) <= 32 + 8
+
+
+def test_cached_tokens_that_a_server_counts_apart_are_added(server: FaultServer) -> None:
+    server.script = lambda asked: priced(asked, cached=5000, prompt=10)
+    run = backend(server, price="10,1,100")
+    list(run.generate([ask(0)]))
+    assert run.purse.spent.prompt_tokens == 5010
+    assert run.purse.spent.cost == pytest.approx((10 * 10 + 5000 * 1 + COMPLETION * 100) / 1e6)
