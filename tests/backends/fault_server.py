@@ -4,7 +4,9 @@
 answers after a moment with texts that depend on the prompt and the seed alone.
 """
 
+import functools
 import json
+import ssl
 import threading
 import time
 from collections import deque
@@ -13,6 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+read_certificates = functools.cache(ssl.create_default_context)
+"""Every client reads them anew, which takes longer than most answers of the server here."""
 
 
 @dataclass

@@ -1,9 +1,7 @@
 """How a server is reached: queries in its URL, headers and keys, and where these never appear."""
 
-import functools
 import logging
 import shlex
-import ssl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +20,9 @@ from maskdpo.io import read_records, write_records
 from maskdpo.redact import line_without_secrets
 from maskdpo.schemas import Message, Prompt, Response
 from maskdpo.settings import command_line
-from tests.backends.fault_server import Answer, Asked, FaultServer, chat, problem, running
+from tests.backends.fault_server import Answer, Asked, FaultServer, chat, problem, read_certificates, running
 
 SECRET = "header-secret-0123456789"
-read_certificates = functools.cache(ssl.create_default_context)
 
 
 @pytest.fixture

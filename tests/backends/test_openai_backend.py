@@ -1,10 +1,8 @@
 """The OpenAI backend against a server that misbehaves on command."""
 
-import functools
 import json
 import logging
 import math
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -22,12 +20,10 @@ from maskdpo.backends.openai_backend import OpenAIBackend
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.errors import UserError
 from maskdpo.schemas import Message, Status
-from tests.backends.fault_server import Answer, Asked, FaultServer, chat, problem, running, text
+from tests.backends.fault_server import Answer, Asked, FaultServer, chat, problem, read_certificates, running, text
 
 KEY = "sk-very-secret-0123456789"
 CHOICES = ("supported", "contradicted", "unknown")
-read_certificates = functools.cache(ssl.create_default_context)
-"""Every client reads them anew, which takes longer than most answers of the server here."""
 
 
 @pytest.fixture

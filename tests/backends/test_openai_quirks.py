@@ -1,8 +1,6 @@
 """What servers that speak the OpenAI API do in a way of their own, and what becomes of it."""
 
-import functools
 import json
-import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,12 +13,10 @@ from maskdpo.backends.openai_backend import OpenAIBackend
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.errors import UserError
 from maskdpo.schemas import Message, Status
-from tests.backends.fault_server import Answer, Asked, FaultServer, chat, problem, running
+from tests.backends.fault_server import Answer, Asked, FaultServer, chat, problem, read_certificates, running
 
 CHOICES = ("supported", "contradicted", "unknown")
 VERDICT = '{"verdict": "unknown"}'
-read_certificates = functools.cache(ssl.create_default_context)
-"""Every client reads them anew, which takes longer than most answers of the server here."""
 
 
 @pytest.fixture
