@@ -12,8 +12,11 @@ from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges.llm import LLMJudge, LLMOptions, llm_judge
 from maskdpo.annotate.protocol import load_protocol
 from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request
+from maskdpo.backends.openai_backend import OpenAIBackend
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.schemas import Label, Prompt, Response, Status
 from maskdpo.text.splitters import get_splitter
+from tests.backends.fault_server import Answer, Asked, chat, problem, running
 
 CHOICES = ("supported", "contradicted", "unverifiable", "no_fact")
 
@@ -725,6 +728,23 @@ def test_a_protocol_says_which_labels_it_lacks() -> None:
         "hallucination"
     )
     assert llm_judge(Scripted(), LLMOptions(protocol="staged")).notes() == []
+
+
+def test_a_server_that_takes_no_temperature_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with running() as server:
+
+        def script(asked: Asked) -> Answer:
+            if "temperature" in asked.body:
+                return problem(400, "'temperature' is not supported with this model.", param="temperature")
+            return Answer(chat("supported"))
+
+        server.script = script
+        backend = OpenAIBackend("m", BackendSettings(backend="openai", api_base=server.url))
+        made = llm_judge(backend, LLMOptions(protocol="single"))
+        assert made.notes() == []
+        list(made.judge([task("Paris lies on a river.", reference=RIVERS)]))
+    assert "the server took no temperature" in made.notes()[0]
 
 
 def test_granite_guardian_reads_the_prompt_of_its_own_chat_template_and_its_yes_means_ungrounded() -> None:

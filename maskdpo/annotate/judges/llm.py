@@ -69,6 +69,7 @@ class LLMJudge:
         self._budget: ContextBudget | None = None
         self._questions = LLMQuestions(protocol)
         self.usage = Usage()
+        self._own_temperature = False
         self.heard: Callable[[Task, float], None] = lambda task, share: None
         files = fingerprint(backend.model)
         options = {name: json.dumps(given, sort_keys=True) for name, given in told(backend).items()}
@@ -84,14 +85,15 @@ class LLMJudge:
         )
 
     def notes(self) -> list[str]:
-        """What the protocol cannot say."""
-        missing = sorted(set(Label) - self._protocol.labels - {Label.HALLUCINATION})
-        if not missing:
-            return []
-        wrong = (
-            ": a wrong sentence gets the label hallucination" if Label.HALLUCINATION in self._protocol.labels else ""
-        )
-        return [f"the protocol {self._protocol.name} has no word for {' and '.join(missing)}{wrong}"]
+        """What the protocol cannot say, and what the server did not take."""
+        found = []
+        if missing := sorted(set(Label) - self._protocol.labels - {Label.HALLUCINATION}):
+            coarse = Label.HALLUCINATION in self._protocol.labels
+            wrong = ": a wrong sentence gets the label hallucination" if coarse else ""
+            found.append(f"the protocol {self._protocol.name} has no word for {' and '.join(missing)}{wrong}")
+        if self._own_temperature:
+            found.append("the server took no temperature, so it answered at its own: verdicts may differ between runs")
+        return found
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
         """See ``Judge``. A task is yielded as soon as its last verdict has arrived."""
@@ -203,6 +205,7 @@ class LLMJudge:
         self.usage.prompt_tokens += reply.prompt_tokens
         self.usage.cached_tokens += reply.cached_tokens
         self.usage.completion_tokens += reply.completion_tokens
+        self._own_temperature |= reply.sampling.get("temperature", 0.0) is None
         turn = self._protocol.turns[conversation.turn]
         found = outcomes(turn, reply, self._votes_for(conversation.turn), conversation.count)
         if self._protocol.passages is not None:
