@@ -23,6 +23,8 @@ class SentenceCounts:
     labels: Counter[Label] = field(default_factory=Counter)
     statuses: Counter[Status] = field(default_factory=Counter)
     languages: LanguageCounts = field(default_factory=LanguageCounts)
+    reasons: dict[Status, str] = field(default_factory=dict)
+    """Of each status of a judge that has not answered, the reason of one sentence."""
     of_judge: Counter[str] = field(default_factory=Counter)
     """Labels that a judge gave, by class: without headings and code."""
     without_scores: int = 0
@@ -43,6 +45,8 @@ class SentenceCounts:
         self.languages.add(annotation, times)
         for sentence in annotation.sentences:
             self.statuses[sentence.status] += times
+            if sentence.status in FAILED and sentence.reason:
+                self.reasons.setdefault(sentence.status, sentence.reason)
             if sentence.label is not None:
                 self.labels[sentence.label] += times
             if sentence.label is not None and sentence.kind not in WITHOUT_CLAIM:
@@ -54,6 +58,12 @@ class SentenceCounts:
     def failed(self) -> int:
         """Sentences that the judge has not answered."""
         return sum(self.statuses[status] for status in FAILED)
+
+    @property
+    def why_failed(self) -> str:
+        """The most frequent status of these sentences with the reason of one; empty where nothing is known."""
+        status = max(self.reasons, key=lambda one: self.statuses[one], default=None)
+        return f"{status.value}: {self.reasons[status]}" if status else ""
 
     def summary(self) -> dict[str, Any]:
         """As JSON values; the keys are always the same."""

@@ -100,9 +100,12 @@ def annotate(settings: AnnotateSettings) -> None:
     for note in getattr(judge, "notes", list)():
         console.say(f"note: {note}")
     if stats.file.failed:
+        why = f" (one of them: {stats.file.why_failed})" if stats.file.why_failed else ""
+        every = "; the judge has answered nothing" if not stats.file.of_judge else ""
         console.warn(
-            f"{stats.file.failed} sentences could not be judged; they carry a status, no label, and do not train; "
-            "repeat the command with --retry-failed to ask them again (docs/judges.md: which statuses that helps)"
+            f"{stats.file.failed} sentences could not be judged{why}{every}; they carry a status, no label, and do not "
+            "train; repeat the command with --retry-failed to ask them again (docs/judges.md: which statuses that "
+            "helps)"
         )
     if without := stats.file.statuses[Status.NO_REFERENCE]:
         console.warn(

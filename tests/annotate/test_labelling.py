@@ -28,6 +28,7 @@ from maskdpo.annotate.judge import Task, Usage, Verdict
 from maskdpo.annotate.judges import get_judge
 from maskdpo.annotate.labelling import annotate
 from maskdpo.annotate.relabel import relabel
+from maskdpo.annotate.stats import SentenceCounts
 from maskdpo.dataset.filters import DroppedAnswer
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records, write_records
@@ -1025,6 +1026,7 @@ def test_the_closing_table_and_its_advice(
     assert "|not judged: refused|28|" in table
     assert "asked again" not in table
     assert "28 sentences could not be judged" in warning
+    assert "the judge has answered nothing" in warning
     assert "repeat the command with --retry-failed to ask them again" in warning
     table, warning = command("--judge", f"{own}:make", "--retry-failed")
     assert "|unverifiable|28|" in table
@@ -1215,3 +1217,12 @@ def test_answers_of_several_files_are_labelled_together_and_lead_back_to_their_r
     third = jsonl("third.jsonl", rows[:1])
     with pytest.raises(InputError, match=r"third\.jsonl:1: id: duplicate id .*, first in .*first\.jsonl:1$"):
         annotate(prompts, [first, third], tmp_path / "third.out.jsonl", Scripted(), splitter)
+
+
+def test_the_reason_of_the_most_frequent_failure_is_said() -> None:
+    counts = SentenceCounts()
+    assert counts.why_failed == ""
+    failures = [("parse_error", "no object"), ("refused", "no"), ("parse_error", "a list"), ("unsure", None)]
+    sentences = [Sentence(start=i, end=i + 1, status=status, reason=why) for i, (status, why) in enumerate(failures)]
+    counts.add(Annotation(id="a", prompt_id="p", response="four", sentences=sentences))
+    assert counts.why_failed == "parse_error: no object"
