@@ -29,7 +29,7 @@ def test_import_contracts_hold() -> None:
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("maskdpo.cli", ["torch", "transformers", "sklearn", "openai", "spacy"]),
+        ("maskdpo.cli", ["torch", "transformers", "sklearn", "openai", "spacy", "numpy"]),
         ("maskdpo.sample", ["torch", "transformers"]),
         ("maskdpo.annotate.labelling", ["torch", "transformers", "maskdpo.train", "spacy", "nltk"]),
         ("maskdpo.annotate.judges", ["torch", "transformers", "maskdpo.train", "spacy", "nltk"]),

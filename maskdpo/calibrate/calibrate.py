@@ -17,6 +17,7 @@ from maskdpo.io import atomic_write, refuse_overwriting
 from maskdpo.run_record import Run, meta_file, refuse_replacing
 from maskdpo.schemas import Label, group_of
 from maskdpo.verdicts import confusion
+from maskdpo.verdicts.aim import Aim, parse_aim
 from maskdpo.verdicts.confusion import Tables
 from maskdpo.verdicts.decision import (
     CLASSES,
@@ -29,7 +30,7 @@ from maskdpo.verdicts.decision import (
 )
 from maskdpo.verdicts.estimate import BELOW_ONE, FEW_TOPICS, SHARE, Estimate, over_topics, ratio
 from maskdpo.verdicts.figures import probability_figures, reliability, right_probability
-from maskdpo.verdicts.fitting import Aim, Example, fit, parse_aim
+from maskdpo.verdicts.fitting import Example, fit
 
 FOLDS = 10
 FEW_OF_A_CLASS = 10

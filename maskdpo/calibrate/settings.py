@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from maskdpo.settings import AnnotationsFile, Option, OptionalPrompts, Settings
-from maskdpo.verdicts.fitting import parse_aim
+from maskdpo.verdicts.aim import parse_aim
 
 
 def _aim(text: str) -> str:

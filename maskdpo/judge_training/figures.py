@@ -8,11 +8,12 @@ import numpy as np
 
 from maskdpo.judge_training.examples import LabelledSentence
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Span, group_of
+from maskdpo.verdicts.aim import Aim
 from maskdpo.verdicts.confusion import balanced_accuracy, by_topic
 from maskdpo.verdicts.decision import CLASSES, Calibration
 from maskdpo.verdicts.estimate import SHARE, Estimate, over_topics
 from maskdpo.verdicts.figures import FIGURE_NAMES, probability_figures, right_probability
-from maskdpo.verdicts.fitting import Aim, Example, fit
+from maskdpo.verdicts.fitting import Example, fit
 
 LEAST_TO_CALIBRATE = 20
 """Held-out sentences: fewer say too little about temperature and offsets."""

@@ -1,12 +1,13 @@
 """Fits the parameters of a calibration (``verdicts.decision``) to gold labels."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from maskdpo.errors import UserError
 from maskdpo.schemas import Label, group_of
+from maskdpo.verdicts.aim import Aim
 from maskdpo.verdicts.decision import ROUNDING, Class, Parameters, classes, compatible
 from maskdpo.verdicts.estimate import Floats
 from maskdpo.verdicts.figures import Bools
@@ -28,35 +29,6 @@ class Example(NamedTuple):
     weight: float | None = 1.0
     """How many sentences of all answers it stands for; None: it was chosen, by its scores for example, and stands for
     none. Temperature and offsets describe scores and need no weights; what labels are decided by does."""
-
-
-class Aim(NamedTuple):
-    """What labels are decided for."""
-
-    name: Literal["balanced", "precision"] = "balanced"
-    precision: float | None = None
-    """The least precision of right and of wrong, for the aim of this name."""
-
-    def __str__(self) -> str:
-        return self.name if self.precision is None else f"{self.name}={self.precision:g}"
-
-
-def parse_aim(text: str) -> Aim:
-    """``balanced``, or ``precision=P`` with 0.5 < P < 1.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if text == "balanced":
-        return Aim()
-    name, _, number = text.partition("=")
-    try:
-        precision = float(number) if name == "precision" else -1.0
-    except ValueError:
-        precision = -1.0
-    if not 0.5 < precision < 1:
-        raise ValueError(f"{text!r} is neither balanced nor precision=P with a P between 0.5 and 1")
-    return Aim("precision", precision)
 
 
 def fit(examples: Sequence[Example], aim: Aim, *, abstain: float = 0.0, votes: int = 1) -> Parameters:

@@ -15,8 +15,9 @@ from maskdpo.calibrate.calibrate import cross_validated, doubts, held
 from maskdpo.calibrate.cases import Case
 from maskdpo.io import read_records
 from maskdpo.schemas import Annotation, Label
+from maskdpo.verdicts.aim import Aim
 from maskdpo.verdicts.decision import read_calibration
-from maskdpo.verdicts.fitting import Aim, Example, fit
+from maskdpo.verdicts.fitting import Example, fit
 
 RIGHT, CONTRA, UNVER, WRONG, NO_FACT = Label
 

@@ -5,7 +5,8 @@ import pytest
 
 from maskdpo.errors import UserError
 from maskdpo.schemas import Label
-from maskdpo.verdicts.fitting import LEAST_GIVEN, Aim, Example, fit, least_threshold, parse_aim
+from maskdpo.verdicts.aim import Aim, parse_aim
+from maskdpo.verdicts.fitting import LEAST_GIVEN, Example, fit, least_threshold
 
 RIGHT, CONTRA, UNVER, WRONG, NO_FACT = Label
 LABELS = (RIGHT, CONTRA, UNVER)
