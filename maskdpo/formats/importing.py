@@ -19,8 +19,8 @@ from maskdpo.formats.exporting import record_run
 from maskdpo.formats.label_studio import Task, from_label_studio
 from maskdpo.formats.paper import PaperRow, from_paper
 from maskdpo.formats.prompts import PromptRow, plain_prompt
-from maskdpo.formats.rows import rows_of
 from maskdpo.io import record_writer, refuse_overwriting, write_records
+from maskdpo.io.rows import rows_of
 from maskdpo.registry import Registry, named_in
 from maskdpo.run_record import refuse_replacing
 from maskdpo.schemas import FileRecord, Pair, Prompt

@@ -8,15 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
-
 from maskdpo.errors import InputError
 from maskdpo.ground.html import page_of
 from maskdpo.hub import client
 from maskdpo.hub.header import CARD
+from maskdpo.io.rows import rows_of
 from maskdpo.io.sources import dataset_of, files_in
 from maskdpo.io.tables import column_names, read_columns, text_columns
-from maskdpo.io.text import numbered_lines, open_bytes, why_no_json
+from maskdpo.io.text import numbered_lines, open_bytes
 
 TEXT_COLUMNS = ("text", "content", "contents", "body", "passage", "document", "article", "page_content")
 """Names of columns that hold the text of a row, in the order in which they are looked for."""
@@ -196,14 +195,9 @@ def _json_lines(path: Path, name: str, text_column: str | None) -> Iterator[Docu
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in numbered_lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = from_json(line)
-        except ValueError as error:
-            field, message = why_no_json(line, str(error))
-            raise InputError(message, path=path, line=number, field=field) from None
+    for number, row in rows_of(path):
+        if isinstance(row, ValueError):
+            raise InputError(str(row), path=path, line=number)
         if not isinstance(row, dict):
             raise InputError("not a JSON object", path=path, line=number)
         yield number, row

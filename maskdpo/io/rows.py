@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from maskdpo.errors import InputError
 from maskdpo.hub import client
-from maskdpo.io import dataset_of, is_on_hub
+from maskdpo.io.sources import dataset_of, is_on_hub
 from maskdpo.io.tables import column_names, is_table, plain_rows, saved_files
 from maskdpo.io.text import BOM, COMPRESSED, TWICE, as_utf8, repeated_key, why_no_json
 
