@@ -210,8 +210,10 @@ def test_a_label_without_a_verdict(world: World) -> None:
 
 def test_files_in_each_others_place(world: World) -> None:
     assert world.fails("annotate {responses} {prompts} --out {out} --judge lexical").startswith("responses.jsonl:1: ")
-    assert world.fails("build-pairs {prompts} {responses} --out {out}") == ("responses.jsonl:1: sentences: is missing")
-    assert world.fails("evaluate {responses}") == "responses.jsonl:1: sentences: is missing"
+    assert world.fails("build-pairs {prompts} {responses} --out {out}") == (
+        "responses.jsonl:1: sentences: is missing: the line is a response"
+    )
+    assert world.fails("evaluate {responses}") == "responses.jsonl:1: sentences: is missing: the line is a response"
     assert world.fails("train {annotations} --model {model} --out {out}").startswith("annotations.jsonl:1: ")
     assert world.fails("report {prompts} --out {out}") == (
         "prompts.jsonl: holds prompt records; report takes annotations, pairs or a training"

@@ -483,3 +483,13 @@ def test_appending_nothing_touches_nothing(tmp_path: Path, monkeypatch: pytest.M
         assert synced == []
         appender.append([response(0)])
         assert len(synced) == 1
+
+
+def test_a_record_of_another_type_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"id": "a", "prompt": "?"}\n')
+    with pytest.raises(InputError, match=r"prompt_id: is missing: the line is a prompt"):
+        list(read_records(file, Response))
+    file.write_text('{"id": "a"}\n')
+    with pytest.raises(InputError, match=r"prompt: is missing$"):
+        list(read_records(file, Prompt))

@@ -13,7 +13,7 @@ from maskdpo.redact import SECRET
 
 DEFAULT_BASE = "https://api.openai.com/v1"
 ENDPOINT = re.compile(r"(/chat)?/completions$")
-VARIABLE = re.compile(r"\$(?:\$|\{(?P<braced>\w+)\}|(?P<bare>\w+))")
+VARIABLE = re.compile(r"\$(?:\$|\{(?P<braced>\w+)\}|(?P<bare>\w+)|(?P<open>\{))")
 SHORTEST_SECRET = 6
 """Characters; a shorter value is not searched for in messages, where it may be an ordinary word."""
 
@@ -99,6 +99,8 @@ def read_access(address: Address, settings: BackendSettings) -> Access:
 def _header(name: str, value: str) -> str:
     def known(found: re.Match[str]) -> str:
         variable = found["braced"] or found["bare"]
+        if found["open"]:
+            raise UserError(f"the `header` {name} has a ${{ without the name of a variable and a }}")
         if variable is None:  # $$ is a dollar sign
             return "$"
         if not (said := os.environ.get(variable, "").strip()):

@@ -1,11 +1,11 @@
 """Validated streaming reads. A line that is no valid record is an ``InputError`` with file, line, field and reason."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -46,7 +46,7 @@ def _first_problem(error: ValidationError, path: Path, line: int, text: bytes = 
     elif problem["type"] == "extra_forbidden":
         message = "unknown field; put what is your own under 'meta'" if "." not in (field or "") else "unknown field"
     elif problem["type"] == "missing":
-        message = "is missing"
+        message = "is missing" + _other_kind(text, error.title)
     more = len(problems) - 1
     return InputError(message + (f" (and {more} more in this line)" if more else ""), path=path, line=line, field=field)
 
@@ -182,12 +182,25 @@ def record_type(file: Path) -> type[FileRecord]:
             except (ValueError, RecursionError):
                 continue
             if isinstance(value, dict):
-                for field, model in KINDS:
-                    if field in value:
-                        return model
+                if (model := _kind_of(value)) is not None:
+                    return model
                 known = "a prompt, response, annotation, pair or decision"
                 raise InputError(f"no record that maskdpo knows: {known}", path=file, line=number)
     raise InputError("the file holds no JSON object", path=file)
+
+
+def _kind_of(value: Mapping[str, Any]) -> type[FileRecord] | None:
+    return next((model for field, model in KINDS if field in value), None)
+
+
+def _other_kind(line: bytes, wanted: str) -> str:
+    """What a line is that lacks a field, where it looks like a record of another type."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return ""
+    found = _kind_of(value) if isinstance(value, dict) else None
+    return f": the line is a {found.__name__.lower()}" if found and found.__name__ != wanted else ""
 
 
 def open_input(path: Path) -> BufferedReader:

@@ -184,3 +184,8 @@ def test_a_secret_inside_json_is_not_in_a_recorded_line() -> None:
 @pytest.mark.parametrize("name", ["apikey", "x_api_key", "Authorization", "api-key"])
 def test_a_secret_of_any_spelling_is_not_in_a_recorded_line(name: str) -> None:
     assert SECRET not in line_without_secrets(f"maskdpo sample p.jsonl --extra {name}={SECRET}")
+
+
+def test_a_variable_without_an_end_is_refused(server: FaultServer) -> None:
+    with pytest.raises(UserError, match="without the name of a variable"):
+        OpenAIBackend("m", settings(server, headers={"X-Access": "Bearer ${GATEWAY_KEY"})).context()
