@@ -72,11 +72,28 @@ def test_only_positions_with_weight_reach_the_output_layer() -> None:
     assert sum(rows) == sum(np.count_nonzero(pair.side(side).weights) for pair in pairs for side in SIDES)
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, batch = random_model(), collate(some_pairs(), "shared")
-    whole = token_logps(model, batch)
-    monkeypatch.setattr(logps, "CHUNK", 3)
-    torch.testing.assert_close(token_logps(model, batch), whole, atol=1e-6, rtol=0)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_chunks_change_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither log-probs nor gradients, whether one chunk holds all tokens, or many some of them; and all but the last
+    are computed twice."""
+    found, rows = [], []
+    for size in (10**6, 3, 1):
+        model, batch = random_model(), collate(some_pairs(), "shared")
+        model.get_output_embeddings().register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
+        monkeypatch.setattr(logps, "LOGITS", size * model.config.vocab_size)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            logps_N = token_logps(model, batch)
+        logps_N.square().sum().backward()  # type: ignore[no-untyped-call]
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found.append((logps_N.detach(), gradient, sum(rows)))
+        rows.clear()
+    count = len(found[0][0])
+    assert [seen for *_, seen in found] == [count, 2 * count - 3, 2 * count - 1]
+    exact = dtype == torch.float32
+    for logps_N, gradient, _ in found[1:]:
+        torch.testing.assert_close(logps_N, found[0][0], atol=1e-6 if exact else 1e-2, rtol=0)
+        largest = float(found[0][1].abs().max())
+        torch.testing.assert_close(gradient, found[0][1], atol=(1e-6 if exact else 1e-2) * largest, rtol=0)
 
 
 def test_the_answers_are_blind_to_each_other() -> None:

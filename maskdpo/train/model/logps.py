@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 from maskdpo.train.data.batch import Batch
 from maskdpo.train.model.decoder import decoder_of, takes_positions, text_config
 
-CHUNK = 512
-"""Predicted tokens whose logits exist at the same time."""
+LOGITS = 2**27
+"""Logits that exist at the same time: half a gigabyte of float32, 900 tokens of a vocabulary of 150,000."""
 
 FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
 """Settings that multiply the logits (Cohere, Falcon H1 and others)."""
@@ -31,9 +31,22 @@ def token_logps(model: PreTrainedModel, batch: Batch) -> Tensor:
         input_ids=batch.input_ids_RL, attention_mask=batch.attention_mask(), use_cache=False, **positions
     ).last_hidden_state
     hidden_ND = hidden_RLD[batch.row_N, batch.column_N]
-    parts = zip(torch.split(hidden_ND, CHUNK), torch.split(batch.target_N, CHUNK), strict=True)
-    # Recomputing a chunk's logits in the backward pass costs a matrix product and saves keeping [N, vocabulary].
-    return torch.cat([checkpoint(_chunk_logps, model, h, t, use_reentrant=False) for h, t in parts])
+    *others, last = chunks(len(batch.target_N), model.get_output_embeddings().weight.shape[0])
+    parts = []
+    for some in (*others, last):
+        chunk = (model, hidden_ND[some], batch.target_N[some])
+        # The backward pass begins with the last chunk, so keeping its logits costs no memory. The others are computed
+        # again, one at a time: that costs a matrix product and saves keeping [N, vocabulary].
+        kept = some is last or not torch.is_grad_enabled()
+        parts.append(_chunk_logps(*chunk) if kept else checkpoint(_chunk_logps, *chunk, use_reentrant=False))
+    return torch.cat(parts)
+
+
+def chunks(tokens: int, vocabulary: int) -> list[slice]:
+    """Parts of the predicted tokens with at most ``LOGITS`` logits each; all but the first are full."""
+    size = max(1, LOGITS // vocabulary)
+    ends = range(tokens, 0, -size)
+    return [slice(max(0, end - size), end) for end in reversed(ends)]
 
 
 def _chunk_logps(model: PreTrainedModel, hidden_ND: Tensor, target_N: Tensor) -> Tensor:
@@ -46,7 +59,8 @@ def _chunk_logps(model: PreTrainedModel, hidden_ND: Tensor, target_N: Tensor) ->
 
 
 class _PickedLogps(torch.autograd.Function):
-    """log_softmax(logits)[target] in float32, with one [N, V] tensor of float32 at a time, written over in place.
+    """log_softmax(logits)[target] in float32, with one [N, V] tensor of float32 at a time, written over in place: over
+    the logits themselves where they are float32.
 
     Automatic differentiation would keep four of them, and filling memory costs more than the arithmetic.
     """
@@ -56,19 +70,21 @@ class _PickedLogps(torch.autograd.Function):
         exact_NV = logits_NV.float()
         largest_N = exact_NV.amax(1)
         picked_N = exact_NV.gather(1, target_N[:, None])[:, 0]
-        # a copy already where the logits are of another type
-        shifted_NV = exact_NV - largest_N[:, None] if exact_NV is logits_NV else exact_NV.sub_(largest_N[:, None])
-        logsumexp_N = shifted_NV.exp_().sum(1).log_().add_(largest_N)
-        ctx.save_for_backward(logits_NV, target_N, logsumexp_N)
-        return picked_N - logsumexp_N
+        exps_NV = exact_NV.sub_(largest_N[:, None]).exp_()
+        sum_N = exps_NV.sum(1)
+        ctx.dtype = logits_NV.dtype
+        ctx.save_for_backward(exps_NV if exact_NV is logits_NV else logits_NV, target_N, largest_N, sum_N)
+        return picked_N - (sum_N.log() + largest_N)
 
     @staticmethod
     def backward(ctx: Any, *grad_N: Tensor) -> tuple[Tensor, None]:
         """d log softmax(z)[t] / dz = onehot(t) - softmax(z)."""
-        logits_NV, target_N, logsumexp_N = ctx.saved_tensors
-        grad_NV = (logits_NV.float() - logsumexp_N[:, None]).exp_().mul_(-grad_N[0][:, None])
+        kept_NV, target_N, largest_N, sum_N = ctx.saved_tensors
+        in_place = ctx.dtype == torch.float32
+        exps_NV = kept_NV if in_place else (kept_NV.float() - largest_N[:, None]).exp_()
+        grad_NV = exps_NV.mul_(-(grad_N[0] / sum_N)[:, None])
         grad_NV.scatter_add_(1, target_N[:, None], grad_N[0][:, None])
-        return grad_NV.to(logits_NV.dtype), None
+        return grad_NV.to(ctx.dtype), None
 
 
 def _post_process(logits_NV: Tensor, config: Any) -> Tensor:

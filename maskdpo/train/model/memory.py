@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.decoder import attention_size, text_config
-from maskdpo.train.model.logps import CHUNK
+from maskdpo.train.model.logps import LOGITS
 
 FLOAT32 = 4
 
@@ -90,7 +90,7 @@ def memory_parts(sizes: Sizes, config: TrainConfig, device: str, tokens: int) ->
         "AdamW": 2 * FLOAT32 * sizes.trained,
         "weights in the compute type": casts // (sizes.layers if config.gradient_checkpointing else 1),
         "activations": tokens * activation_bytes(sizes, config, compute),
-        "logits of a chunk": (FLOAT32 + 2 * compute) * CHUNK * sizes.vocabulary,
+        "logits": (FLOAT32 if compute == FLOAT32 else FLOAT32 + 2 * compute) * min(LOGITS, tokens * sizes.vocabulary),
     }
     return {name: size / 1e9 for name, size in parts.items()}
 

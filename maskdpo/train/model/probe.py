@@ -13,7 +13,7 @@ from maskdpo.errors import UserError
 from maskdpo.train.data.batch import Layout, collate
 from maskdpo.train.data.encode import EncodedPair
 from maskdpo.train.model.decoder import in_float32, may_share_prompts, text_config, window_of
-from maskdpo.train.model.logps import CHUNK, token_logps
+from maskdpo.train.model.logps import chunks, token_logps
 
 TOLERANCE = 2e-3
 """Largest difference of a token's log-prob, in nats, between two ways to compute it in float32."""
@@ -146,9 +146,10 @@ def _plain_logps(model: PreTrainedModel, pair: EncodedPair) -> Tensor:
         ids = torch.tensor([[*pair.prompt_ids, *answer.ids]], device=model.device)
         logits_TV = model(input_ids=ids, use_cache=False).logits[0, len(pair.prompt_ids) - 1 : -1]
         targets_T = ids[0, len(pair.prompt_ids) :, None]
-        for some_TV, some_T in zip(torch.split(logits_TV, CHUNK), torch.split(targets_T, CHUNK), strict=True):
+        for some in chunks(*logits_TV.shape):
+            some_TV = logits_TV[some]
             exact_TV = some_TV if some_TV.dtype == torch.float64 else some_TV.float()
-            parts.append(exact_TV.log_softmax(1).gather(1, some_T)[:, 0])
+            parts.append(exact_TV.log_softmax(1).gather(1, targets_T[some])[:, 0])
     return torch.cat(parts)
 
 
