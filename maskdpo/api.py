@@ -7,7 +7,7 @@ Every function raises ``UserError`` for what the caller can put right, in words 
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from itertools import islice
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from maskdpo.evaluate.training import TrainingStats
     from maskdpo.ground.ground import GroundStats
     from maskdpo.judge_training.result import JudgeResult
+    from maskdpo.merge.merge import MergeStats
     from maskdpo.people.agree import AgreeResult
     from maskdpo.sample import SampleStats
+    from maskdpo.shard import Shard
     from maskdpo.text.splitters import Splitter
     from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
     from maskdpo.train.run.train import TrainResult
@@ -128,11 +130,18 @@ def sample_responses(
     _no_dry_run(loaded.dry_run, "sample")
     backend = make(name, loaded) if isinstance(model, str) else model
     if out is None:
-        asked = islice(_records(prompts, Prompt), loaded.limit)
+        asked = _in_shard(islice(_records(prompts, Prompt), loaded.limit), loaded.shard, lambda prompt: prompt.id)
         return stream_responses(asked, backend, loaded.sampling(), raw=loaded.raw)
     file = kept_as_file(prompts, Prompt, Path(f"{out}.prompts.jsonl"))
     return sample(
-        file, Path(out), backend, loaded.sampling(), raw=loaded.raw, restart=loaded.restart, limit=loaded.limit
+        file,
+        Path(out),
+        backend,
+        loaded.sampling(),
+        raw=loaded.raw,
+        restart=loaded.restart,
+        limit=loaded.limit,
+        shard=loaded.shard,
     )
 
 
@@ -251,7 +260,9 @@ def annotate_responses(
         if loaded.summary or loaded.retry_failed or loaded.restart:
             raise UserError("`summary`, `retry_failed` and `restart` go with `out`")
         known = {prompt.id: prompt for prompt in _records(prompts, Prompt)}
-        answers = islice(_records(responses, Response), loaded.limit)
+        answers = _in_shard(
+            islice(_records(responses, Response), loaded.limit), loaded.shard, lambda one: one.prompt_id
+        )
         return stream_annotations(known, answers, made, cut, rule=rule, missing_reference=loaded.missing_reference)
     return annotate(
         kept_as_file(prompts, Prompt, Path(f"{out}.prompts.jsonl")),
@@ -262,11 +273,25 @@ def annotate_responses(
         restart=loaded.restart,
         retry_failed=loaded.retry_failed,
         limit=loaded.limit,
+        shard=loaded.shard,
         summary=loaded.summary,
         options=loaded.own_options(),
         rule=rule,
         missing_reference=loaded.missing_reference,
     )
+
+
+def merge_outputs(parts: Sequence[File], *, out: File) -> "MergeStats":
+    """Put the outputs of all parts of one run together: ``maskdpo merge``.
+
+    Args:
+        parts: what ``sample_responses`` or ``annotate_responses`` have written with ``shard``, in any order.
+        out: the records in the order of the input, as one run would have written them, and its record.
+    """
+    from maskdpo.merge.merge import MergeSettings, merge
+
+    loaded = load_settings(MergeSettings, {"parts": parts, "out": out})
+    return merge(loaded.parts, loaded.out)
 
 
 def calibrate_annotations(
@@ -644,6 +669,10 @@ def push_dataset(
 def _records(given: Any, kind: type[R]) -> Iterable[R]:
     files = _several(given)
     return io.read_records(files, kind) if files else checked(given, kind)
+
+
+def _in_shard(records: Iterable[R], shard: "Shard | None", prompt_of: Callable[[R], str]) -> Iterator[R]:
+    return (record for record in records if shard is None or shard.holds(prompt_of(record)))
 
 
 def _no_dry_run(wanted: bool, command: str) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,15 +9,11 @@ from pydantic import Field
 
 from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
-from maskdpo.io import is_on_hub
-from maskdpo.run_record import RunMeta, changed_outputs, holds, meta_file, read_meta, record_of, recorded_model
+from maskdpo.run_inputs import find_input, tidy
+from maskdpo.run_record import RunMeta, changed_outputs, meta_file, read_meta, record_of, recorded_model
 from maskdpo.settings import Option, Settings
 
 State = Literal["unchanged", "changed", "moved", "missing", "unknown"]
-
-SUFFIXES = (".jsonl", ".json", ".parquet")
-MAX_SEARCHED = 500
-"""The most files of a folder that are read in search of a file that was moved."""
 
 
 class LineageSettings(Settings):
@@ -93,35 +88,12 @@ def _node(path: Path, role: str, state: State, above: tuple[Path, ...]) -> Node:
         node.altered = dict(changed_outputs(path, node.run))
         above = (*above, path.resolve())
         for input_role, digest in node.run.inputs.items():
-            found, how = _find(record.parent, node.run.paths.get(input_role), digest)
+            found, how = find_input(record.parent, node.run.paths.get(input_role), digest)
             node.inputs.append(_node(found, input_role, how, above))
         model = _model(record.parent, node.run)
         if model:
             node.inputs.append(_node(*model, above))
     return node
-
-
-def _find(folder: Path, recorded: str | None, digest: str) -> tuple[Path, State]:
-    """An input at its recorded path, or under another name beside that path or beside the output."""
-    if is_on_hub(Path(digest)):
-        return Path(digest), "unchanged"  # a commit never changes
-    at = _tidy(folder / recorded) if recorded else None
-    if at and holds(at, digest):
-        return at, "unchanged"
-    folders = {folder, at.parent} if at else {folder}
-    for file in _files_of(folders):
-        if holds(file, digest):
-            return file, "moved"
-    if at and at.exists():
-        return at, "changed"
-    return at or Path(f"sha256:{digest[:12]}"), "missing"
-
-
-def _files_of(folders: set[Path]) -> Iterator[Path]:
-    for folder in sorted(folders):
-        if folder.is_dir():
-            files = (file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES and file.is_file())
-            yield from islice(files, MAX_SEARCHED)
 
 
 def _model(folder: Path, run: RunMeta) -> tuple[Path, str, State] | None:
@@ -130,7 +102,7 @@ def _model(folder: Path, run: RunMeta) -> tuple[Path, str, State] | None:
     if known is None:
         return None
     name, recorded = known
-    path = _tidy(folder / run.folder / Path(name).expanduser())
+    path = tidy(folder / run.folder / Path(name).expanduser())
     if not path.is_dir():
         # recorded is the hash of a folder, or a Hub id, with its commit if that was known
         is_folder = recorded is not None and recorded.partition("@")[0] != name and name != "smollm2"
@@ -138,9 +110,3 @@ def _model(folder: Path, run: RunMeta) -> tuple[Path, str, State] | None:
     if recorded is None:
         return path, "model", "unknown"
     return path, "model", "unchanged" if fingerprint(str(path), recorded) == recorded else "changed"
-
-
-def _tidy(path: Path) -> Path:
-    """The path without ``..``, relative to the current folder where it is below it."""
-    whole, here = path.resolve(), Path.cwd()
-    return whole.relative_to(here) if whole.is_relative_to(here) else whole

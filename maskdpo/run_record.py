@@ -141,6 +141,8 @@ class Run:
             versions=versions(),
         )
         self.previous = read_meta(file) if restart is not None else None
+        self.inputs_changed = False
+        """Whether the run that is continued has read other files."""
         if self.previous is not None:
             self.previous.options = {**defaults, **self.previous.options}
             before = self.previous.options.get(may_grow) if may_grow else None
@@ -154,12 +156,26 @@ class Run:
                 dated = {"prompt_date": options["prompt_date"], **same.options}
                 same = same.model_copy(update={"options": dated})
             check_same(same, self.meta, file, restart, changed if fixed_inputs else [])
+            self.inputs_changed = bool(changed)
             for role in changed:
                 warn(f"the {role} file has changed since the run recorded in {file}; what is already done is kept")
             self.meta.begun = self.previous.begun or self.meta.begun
             self.meta.spent = self.previous.spent
         self.spent_before = self.meta.spent or Spent()
+        self._seconds_before = self.previous.seconds if self.previous else 0.0
         self._started = time.monotonic()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run that is continued has come to its end."""
+        return self.previous is not None and self.previous.status == "complete"
+
+    def add_up(self, parts: Sequence[RunMeta]) -> None:
+        """Record what the runs of the parts have taken: this run only puts their outputs together."""
+        self.meta.begun = min(part.begun for part in parts)
+        spent = [part.spent for part in parts if part.spent is not None]
+        self.meta.spent = sum(spent, Spent()) if spent else None
+        self._seconds_before = sum(part.seconds for part in parts)
 
     def begin(self, options: Mapping[str, Any] | None = None) -> None:
         """Write the record. Called when the inputs are known to be valid.
@@ -194,7 +210,7 @@ class Run:
         self.meta.outputs = {file.name: sha256_of(file) for file in files}
         self.meta.status = "complete"
         self.meta.counts = dict(counts)
-        self.meta.seconds = round(time.monotonic() - self._started + (self.previous.seconds if self.previous else 0), 3)
+        self.meta.seconds = round(time.monotonic() - self._started + self._seconds_before, 3)
         _write(self.file, self.meta.model_dump_json(indent=2))
 
 

@@ -23,6 +23,7 @@ from maskdpo.prompt_date import fix_date
 from maskdpo.run_record import Run, meta_file, recorded_option, set_aside
 from maskdpo.schemas import Message, Prompt, Response
 from maskdpo.settings import DryRun, Limit, Model, Option, PromptsFile, Restart, Seed
+from maskdpo.shard import Shard, ShardOption
 
 
 class SampleSettings(BackendSettings):
@@ -43,6 +44,7 @@ class SampleSettings(BackendSettings):
         Option(r"A text that ends an answer; repeat the option for more. \n is a newline.", metavar="TEXT"),
     ] = ()
     limit: Limit = None
+    shard: ShardOption = None
     dry_run: DryRun = False
     raw: Annotated[
         bool, Option("Send prompts as they are, without a chat template (base models, few-shot prompts).")
@@ -86,6 +88,7 @@ def sample(
     raw: bool = False,
     restart: bool = False,
     limit: int | None = None,
+    shard: Shard | None = None,
 ) -> SampleStats:
     """Sample ``sampling.n`` responses per prompt and append them to ``out`` as they come. At the end the file has the
     order of ``prompts_file``.
@@ -94,6 +97,7 @@ def sample(
         raw: send prompts as they are, without a chat template; every prompt must then be a string.
         restart: set an earlier output aside and start again; else its responses are kept and the missing ones added.
         limit: answer only so many prompts, the first ones.
+        shard: answer only the prompts of this part, which may be none.
 
     Raises:
         UserError: bad input, an output that may not be continued, or a model that cannot answer.
@@ -101,13 +105,14 @@ def sample(
     refuse_overwriting(out, prompts_file)
     if raw and backend.template_options:
         raise UserError("`template_options` is for a chat template, and `raw` uses none")
-    prompts = {item.record.id: item.record for item in _checked(prompts_file, raw, limit)}
+    prompts = {item.record.id: item.record for item in _checked(prompts_file, raw, limit, shard)}
     with sole_writer(out):
         if restart:
             set_aside(out, meta_file(out))
         restart_hint = "Use another `out`, or `restart` to set it aside and begin anew"
         files = functools.partial(fingerprint, backend.model, recorded_option(meta_file(out), "model_files"))
         options = _options(backend, sampling, raw) | {"model_files": files()}
+        options |= {"shard": str(shard)} if shard else {}
         options |= {} if raw else fix_date(backend, meta_file(out))
         inputs = {"prompts": prompts_file}
         before = recorded_option(meta_file(out), "max_tokens")
@@ -122,7 +127,8 @@ def sample(
                 f"`max_tokens` was {before} when this output was begun: its answers stay as they are, also those that "
                 "were cut off. `restart` samples all of them anew"
             )
-        if not missing and run.previous and run.previous.status == "complete":
+        # the record of a part also says that nothing of a grown input is in it
+        if not missing and run.is_complete and not (shard and run.inputs_changed):
             return stats
         started = time.monotonic()
         with progress("sample", len(missing) * sampling.n, "responses") as bar, account(backend, run) as spending:
@@ -165,7 +171,7 @@ def stream_responses(
 
 def forecast_sample(settings: SampleSettings, backend: Backend) -> Forecast:
     """What ``sample`` would take for its whole input, whatever its output holds already. No model is asked."""
-    prompts = [item.record for item in _checked(settings.prompts, settings.raw, settings.limit)]
+    prompts = [item.record for item in _checked(settings.prompts, settings.raw, settings.limit, settings.shard)]
     part, how = drawn(prompts), settings.sampling()
     requests = (Request(p.id, _to_send(p, settings.raw), sampling=how) for p in part)
     return forecast(requests, backend, settings, records=len(prompts), counted=len(part))
@@ -185,8 +191,10 @@ def response_id(prompt_id: str, i: int) -> str:
     return f"{prompt_id}-{i}"
 
 
-def _checked(prompts_file: Path, raw: bool, limit: int | None) -> Iterator[Located[Prompt]]:
+def _checked(prompts_file: Path, raw: bool, limit: int | None, shard: Shard | None) -> Iterator[Located[Prompt]]:
     for item in read_located(prompts_file, Prompt, limit):
+        if shard and not shard.holds(item.record.id):
+            continue
         if raw and not isinstance(item.record.prompt, str):
             raise item.error("prompt", "`raw` sends the prompt as it is, so it must be a string, not chat messages")
         yield item

@@ -1,12 +1,14 @@
 """``maskdpo annotate --dry-run``: what judging the answers would take, without asking a model."""
 
+from collections.abc import Iterator
+
 from maskdpo.annotate.judges.llm import LLMJudge
 from maskdpo.annotate.settings import AnnotateSettings
 from maskdpo.annotate.tasks import tasks_of
 from maskdpo.backends.forecast import Forecast, drawn, forecast
 from maskdpo.errors import UserError
 from maskdpo.io import read_answers, read_prompts
-from maskdpo.schemas import Response
+from maskdpo.schemas import Prompt, Response
 
 
 def forecast_annotate(settings: AnnotateSettings) -> Forecast:
@@ -21,10 +23,16 @@ def forecast_annotate(settings: AnnotateSettings) -> Forecast:
     if not isinstance(judge, LLMJudge):
         raise UserError(f"`dry_run` forecasts the calls of `judge` llm, and {settings.judge} tells of none")
     prompts = read_prompts(settings.prompts)
-    total = sum(1 for _ in read_answers(settings.responses, Response, prompts, settings.limit))
+    total = sum(1 for _ in _answers(settings, prompts))
     wanted = set(drawn(range(total)))
-    answers = read_answers(settings.responses, Response, prompts, settings.limit)
-    part = [answer for i, answer in enumerate(answers) if i in wanted]
+    part = [answer for i, answer in enumerate(_answers(settings, prompts)) if i in wanted]
     asked = [answer for answer in part if any(passage.strip() for passage in prompts[answer.prompt_id].passages)]
     requests = judge.requests(tasks_of(asked, prompts, splitter))
     return forecast(requests, judge.backend, settings, records=total, counted=len(part))
+
+
+def _answers(settings: AnnotateSettings, prompts: dict[str, Prompt]) -> Iterator[Response]:
+    """The answers to label, one by one."""
+    shard = settings.shard
+    answers = read_answers(settings.responses, Response, prompts, settings.limit, may_be_empty=shard is not None)
+    return (answer for answer in answers if shard is None or shard.holds(answer.prompt_id))

@@ -53,6 +53,7 @@ from maskdpo.schemas import (
     Prompt,
     Response,
 )
+from maskdpo.shard import Shard
 from maskdpo.text import fragment
 from maskdpo.text.splitters import Splitter
 from maskdpo.verdicts.decision import Rule
@@ -74,6 +75,7 @@ def annotate(
     restart: bool = False,
     retry_failed: bool = False,
     limit: int | None = None,
+    shard: Shard | None = None,
     summary: Path | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
     rule: Rule = RAW,
@@ -88,6 +90,7 @@ def annotate(
         restart: set an earlier output aside and start again.
         retry_failed: judge the sentences of ``out`` that have no verdict again, and no others.
         limit: label only so many responses, the first ones.
+        shard: label only the answers to prompts of this part, which may be none.
         summary: where to write the figures of the run as JSON.
         options: options of the judge and the splitter that ``judge.info`` and the name of the splitter do not contain.
             They are recorded, so that a run with other options does not continue this one.
@@ -105,7 +108,7 @@ def annotate(
         _check_summary(summary, out)
     under(rule, judge.info if restart else as_recorded(judge.info, meta_file(out)))
     prompts = read_prompts(prompts_file)
-    responses = _digests(files, prompts, limit)
+    responses = _digests(files, prompts, limit, shard)
     asked = {response.prompt_id for response in responses.values()}
     skipped = without_reference(judge, prompts, asked)
     if missing_reference == "fail":
@@ -120,6 +123,7 @@ def annotate(
             "Labels of different judges are not mixed: use another `out`, or `restart` to set it aside and begin anew"
         )
         decides = info.model_dump() | _fixed_date(judge, out) | dict(options) | {"fragments": fragment.RULE}
+        decides |= {"shard": str(shard)} if shard else {}
         earlier = {"fragments": fragment.RULE}  # their own records tell: ``AnnotationFile.fragments_judged``
         run = Run(meta_file(out), "annotate", decides, inputs, restart=hint, defaults=earlier)
         merge_retry_file(out, info)
@@ -127,11 +131,13 @@ def annotate(
         output = AnnotationFile(out, responses, info, retry_failed=retry_failed, skipped=skipped, languages=languages)
         output.notice_fragments()
         stats = output.stats
-        if output.missing or output.failed or not (run.previous and run.previous.status == "complete"):
+        # the record of a part also says that nothing of a grown input is in it
+        if output.missing or output.failed or not run.is_complete or (shard and run.inputs_changed):
 
             def tasks(of_skipped: bool) -> Iterator[Task]:
-                answers = read_answers(files, Response, prompts, limit)
-                wanted = (r for r in answers if r.id not in output.written and (r.prompt_id in skipped) == of_skipped)
+                answers = read_answers(files, Response, prompts, limit, may_be_empty=shard is not None)
+                missing = (r for r in answers if r.id in responses and r.id not in output.written)
+                wanted = (r for r in missing if (r.prompt_id in skipped) == of_skipped)
                 return tasks_of(wanted, prompts, splitter)
 
             judged = _judged(chain(retry_tasks(output, prompts), tasks(False)), judge, info, rule)
@@ -219,10 +225,14 @@ def _check_summary(summary: Path, out: Path) -> None:
         raise InputError(f"cannot be written: {above} is no folder", path=summary)
 
 
-def _digests(files: Sequence[Path], prompts: dict[str, Prompt], limit: int | None) -> dict[str, ResponseDigest]:
+def _digests(
+    files: Sequence[Path], prompts: dict[str, Prompt], limit: int | None, shard: Shard | None
+) -> dict[str, ResponseDigest]:
     """What stays in memory of every response, by id and in their order; a bad line is an error."""
     digests, reasoned = dict[str, ResponseDigest](), 0
-    for response in read_answers(files, Response, prompts, limit):
+    for response in read_answers(files, Response, prompts, limit, may_be_empty=shard is not None):
+        if shard and not shard.holds(response.prompt_id):
+            continue
         digests[response.id] = digest_of(response, prompts[response.prompt_id].id)
         reasoned += response.response.lstrip().startswith("<think>")
     if reasoned:

@@ -29,6 +29,7 @@ from maskdpo.settings import (
     settings_of,
     several,
 )
+from maskdpo.shard import ShardOption
 from maskdpo.text.splitters import Splitter, get_splitter
 
 LEARNED_FROM = 2000
@@ -163,6 +164,7 @@ class AnnotateSettings(JudgeSettings):
         bool, Option("Ask again for the sentences that have no verdict, and for these sentences only.")
     ] = False
     limit: Limit = None
+    shard: ShardOption = None
     dry_run: DryRun = False
     summary: SummaryFile = None
     restart: Restart = False

@@ -12,6 +12,7 @@ from maskdpo.commands.ground import ground
 from maskdpo.commands.hub import push
 from maskdpo.commands.judges import train_judge
 from maskdpo.commands.labels import calibrate, relabel
+from maskdpo.commands.merge import merge
 from maskdpo.commands.pairs import build_pairs
 from maskdpo.commands.people import agree, gold, review
 from maskdpo.commands.pipeline import lineage, run
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
     "sample": sample,
     "ground": ground,
     "annotate": annotate,
+    "merge": merge,
     "review": review,
     "calibrate": calibrate,
     "relabel": relabel,

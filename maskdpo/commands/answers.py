@@ -41,6 +41,7 @@ def sample(settings: SampleSettings) -> None:
         raw=settings.raw,
         restart=settings.restart,
         limit=settings.limit,
+        shard=settings.shard,
     )
     rows: list[tuple[str, object]] = [
         ("prompts", stats.prompts),
@@ -91,6 +92,7 @@ def annotate(settings: AnnotateSettings) -> None:
         restart=settings.restart,
         retry_failed=settings.retry_failed,
         limit=settings.limit,
+        shard=settings.shard,
         summary=settings.summary,
         options=settings.own_options(),
         rule=rule,

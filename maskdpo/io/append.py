@@ -3,12 +3,12 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Generic, Self
+from typing import IO, Any, Generic, NamedTuple, Self
 
 from pydantic import ValidationError
 
@@ -221,26 +221,42 @@ def reorder(path: Path, model: type[R], order: Iterable[str], *, replacements: P
     with ExitStack() as stack:
         files = [file for file in (path, replacements) if file is not None and file.exists()]
         sources = [stack.enter_context(file.open("rb")) for file in files]
-        offsets = {record_id: offset for source in sources for record_id, offset in _offsets(source, model)}
-        first = [record_id for record_id in order if record_id in offsets]
-        listed = set(first)
+        lines = {record_id: line for source in sources for record_id, line in lines_by_id(source, model)}
         target = stack.enter_context(atomic_write(path))
-        for record_id in chain(first, (record_id for record_id in offsets if record_id not in listed)):
-            source, begin, length = offsets[record_id]
-            source.seek(begin)
-            target.write(source.read(length))
+        target.writelines(in_order(lines, order))
     if replacements is not None:
         sync_folder(path.resolve().parent)  # a power failure must not undo the rename but keep the deletion
         replacements.unlink()
 
 
-def _offsets(source: IO[bytes], model: type[FileRecord]) -> Iterator[tuple[str, tuple[IO[bytes], int, int]]]:
-    """The id of every line that is not blank, with its file, its byte offset and its length."""
+class Line(NamedTuple):
+    """Where a line of a file lies."""
+
+    source: IO[bytes]
+    begin: int
+    length: int
+
+    def read(self) -> bytes:
+        """The line, with a newline at its end."""
+        self.source.seek(self.begin)
+        line = self.source.read(self.length)
+        return line if line.endswith(b"\n") else line + b"\n"
+
+
+def in_order(lines: Mapping[str, Line], order: Iterable[str]) -> Iterator[bytes]:
+    """The lines in this order of ids, as far as they are there; then the others in theirs."""
+    first = dict.fromkeys(record_id for record_id in order if record_id in lines)
+    for record_id in chain(first, (record_id for record_id in lines if record_id not in first)):
+        yield lines[record_id].read()
+
+
+def lines_by_id(source: IO[bytes], model: type[FileRecord]) -> Iterator[tuple[str, Line]]:
+    """The id of every line that is not blank, with where the line lies."""
     begin = 0
     for line in source:
         record = line.removeprefix(BOM)
         if record.strip():
             found = _FIRST_ID.match(record)
             record_id = found[1].decode() if found else model.model_validate_json(record).id
-            yield record_id, (source, begin + len(line) - len(record), len(record))
+            yield record_id, Line(source, begin + len(line) - len(record), len(record))
         begin += len(line)

@@ -61,11 +61,14 @@ def files_of(given: Input) -> tuple[Path, ...]:
     return (given,) if isinstance(given, Path) else tuple(given)
 
 
-def scan(given: Input, model: type[R]) -> Iterator[Located[R] | InputError]:
+def scan(given: Input, model: type[R], *, may_be_empty: bool = False) -> Iterator[Located[R] | InputError]:
     """Yield every record of an input, or the error of its line. Blank lines are skipped.
 
     An input is a JSONL file, or one of the kinds that ``io.sources`` describes, whose rows are counted as lines.
     Ids must be unique within all that is given. Memory grows only with the ids.
+
+    Args:
+        may_be_empty: whether a file without records is no error, as one of a part of an input may be.
     """
     seen: dict[str, int] = {}  # lines are counted through all files
     begins: list[tuple[int, Path]] = []
@@ -86,7 +89,7 @@ def scan(given: Input, model: type[R]) -> Iterator[Located[R] | InputError]:
                 yield item
             else:
                 yield item.error("id", f"duplicate id {item.record.id!r}, first {_place(first, begins)}")
-        if empty:
+        if empty and not may_be_empty:
             yield InputError("the file holds no records", path=path)
 
 
@@ -128,9 +131,11 @@ def _rows(tables: Tables, model: type[R]) -> Iterator[Located[R] | InputError]:
             yield Located(record, tables.shown, number)
 
 
-def read_located(given: Input, model: type[R], limit: int | None = None) -> Iterator[Located[R]]:
+def read_located(
+    given: Input, model: type[R], limit: int | None = None, *, may_be_empty: bool = False
+) -> Iterator[Located[R]]:
     """Like ``scan``, but the first error is raised, and ``limit`` is the most records to read."""
-    for item in islice(scan(given, model), limit):
+    for item in islice(scan(given, model, may_be_empty=may_be_empty), limit):
         if isinstance(item, InputError):
             raise item
         yield item
@@ -151,10 +156,15 @@ AnswerT = TypeVar("AnswerT", Response, Annotation, Pair)
 
 
 def read_answers(
-    given: Input, model: type[AnswerT], prompts: dict[str, Prompt], limit: int | None = None
+    given: Input,
+    model: type[AnswerT],
+    prompts: dict[str, Prompt],
+    limit: int | None = None,
+    *,
+    may_be_empty: bool = False,
 ) -> Iterator[AnswerT]:
     """Stream records that refer to a prompt; a dangling ``prompt_id`` raises ``InputError``."""
-    for item in read_located(given, model, limit):
+    for item in read_located(given, model, limit, may_be_empty=may_be_empty):
         if item.record.prompt_id not in prompts:
             raise item.error("prompt_id", f"no prompt has the id {item.record.prompt_id!r}")
         yield item.record

@@ -116,7 +116,11 @@ class Stage:
         )
 
 
-HINTS = {"restart": "use `start`", "dry_run": "use `maskdpo run --dry-run`"}
+HINTS = {
+    "restart": "use `start`",
+    "dry_run": "use `maskdpo run --dry-run`",
+    "shard": "a stage makes its whole output; `maskdpo merge` puts the outputs of shards where a pipeline finds them",
+}
 """Settings that no section may have, and what to do instead."""
 
 

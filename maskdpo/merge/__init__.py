@@ -1,0 +1,1 @@
+"""``maskdpo merge``: the outputs of all shards of one run of ``sample`` or ``annotate``, as the output of one run."""
