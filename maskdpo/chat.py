@@ -142,13 +142,14 @@ class ChatFormat:
         A chat template writes its own special tokens. A plain string gets those that the tokenizer adds before a text.
         Raises the errors of ``prompt_text``.
         """
-        if not isinstance(prompt, str):
-            text = self.prompt_text(prompt)
-            return EncodedPrompt(text, self._ids(text))
-        ids = self._ids(prompt)
-        if ids[: len(self._prefix)] == self._prefix:  # the text begins with the beginning-of-text token itself
-            return EncodedPrompt(prompt, ids)
-        return EncodedPrompt(prompt, [*self._prefix, *ids], len(self._prefix))
+        text = prompt if isinstance(prompt, str) else self.prompt_text(prompt)
+        return self.as_encoded(prompt, text, self._ids(text))
+
+    def as_encoded(self, prompt: str | Sequence[Message], text: str, ids: list[int]) -> EncodedPrompt:
+        """What ``encode_prompt`` returns, from the prompt's text and the tokens of this text alone."""
+        if not isinstance(prompt, str) or ids[: len(self._prefix)] == self._prefix:
+            return EncodedPrompt(text, ids)  # a text may begin with the beginning-of-text token itself
+        return EncodedPrompt(text, [*self._prefix, *ids], len(self._prefix))
 
     def continuation(self, prompt: EncodedPrompt, rest: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The token ids of ``rest`` after a prompt, and their character ranges in ``rest``.

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from maskdpo.schemas import SIDES
-from maskdpo.train.data.encode import EncodedPair, Ids
+from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.tokens import Ids
 from maskdpo.train.ranks import Ranks
 
 Layout = Literal["shared", "padded"]

@@ -4,7 +4,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -16,13 +16,11 @@ from maskdpo.chat import ChatFormat, EncodedPrompt, TemplateRefusal
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Label, Pair, Side
 from maskdpo.train.config import EncodeSettings
+from maskdpo.train.data.tokens import Ids, TextReader, Tokens, tokens_of
 from maskdpo.train.data.weights import (
-    A_BYTE,
     METHODS,
-    Offsets,
     Rendered,
     desensitise,
-    exact_offsets,
     sentence_weight,
     token_weights,
 )
@@ -30,7 +28,6 @@ from maskdpo.train.data.weights import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Ids = NDArray[np.int64]
 Weights = NDArray[np.float32]
 
 
@@ -50,6 +47,7 @@ class Drop(StrEnum):
     NO_SCORES = "the loss needs the scores of both answers, which the pair does not have"
 
 
+NO_PROMPT = EncodedPrompt("", [])
 NO_WEIGHT: dict[Side, Drop] = {"chosen": Drop.NO_WEIGHT_CHOSEN, "rejected": Drop.NO_WEIGHT_REJECTED}
 
 
@@ -124,30 +122,60 @@ class Encoder:
         self._tails: dict[str, bool] = {}
         """By the text that a template writes behind an answer: whether it ends the turn. A template has one or two
         texts."""
-        self._end_ids = _end_ids(tokenizer)
-        self._spells_bytes = A_BYTE in tokenizer.get_vocab()
+        self._texts = TextReader(tokenizer)
         self.without_end = 0
         """Answers so far behind which the chat template writes no end-of-turn token, so that ``eos`` has no effect."""
 
     def encode(self, pair: Pair) -> EncodedPair | Drop:
         """Token ids and weights of both sides, or why there are none."""
+        return self.encode_all([pair])[0]
+
+    def encode_all(self, pairs: Sequence[Pair]) -> list[EncodedPair | Drop]:
+        """``encode`` of each, with one call of the tokenizer for all prompts and one for all answers."""
+        drafts = [self._draft(pair) for pair in pairs]
+        begun = [draft for draft in drafts if isinstance(draft, _Draft)]
+        for draft, ids in zip(begun, self._texts.encoded([draft.text for draft in begun]), strict=True):
+            self._begin(draft, ids.ids)
+        rests = [(draft, side) for draft in begun for side in draft.rests]
+        found = self._texts.continuations([(draft.prompt, draft.rests[side].text) for draft, side in rests])
+        for (draft, side), tokens in zip(rests, found, strict=True):
+            draft.tokens[side] = tokens
+        return [draft if isinstance(draft, Drop) else self._finished(draft) for draft in drafts]
+
+    def _draft(self, pair: Pair) -> "_Draft | Drop":
         if self._need_scores and None in (pair.chosen_score, pair.rejected_score):
             return Drop.NO_SCORES
         chat = self._format(pair)
         try:
-            prompt = chat.encode_prompt(pair.prompt)
+            return _Draft(pair, chat, pair.prompt if isinstance(pair.prompt, str) else chat.prompt_text(pair.prompt))
         except TemplateRefusal:
             return Drop.REFUSED
-        if not prompt.ids:
-            return Drop.NO_PROMPT
-        if len(prompt.ids) >= self._settings.max_length:
-            return Drop.PROMPT_TOO_LONG
-        answers = []
+
+    def _begin(self, draft: "_Draft", ids: list[int]) -> None:
+        """Note the tokens of the prompt, and what follows it on each side, up to the first reason to drop the pair."""
+        draft.prompt = draft.chat.as_encoded(draft.pair.prompt, draft.text, ids)
+        if not draft.prompt.ids:
+            draft.drop = Drop.NO_PROMPT
+        elif len(draft.prompt.ids) >= self._settings.max_length:
+            draft.drop = Drop.PROMPT_TOO_LONG
         for side in SIDES:
-            answer = self._answer(pair, side, chat, prompt)
+            if draft.drop is None:
+                rest = self._rest(draft.pair, side, draft.chat)
+                if isinstance(rest, Drop):
+                    draft.drop = rest
+                else:
+                    draft.rests[side] = rest
+
+    def _finished(self, draft: "_Draft") -> EncodedPair | Drop:
+        pair, prompt = draft.pair, draft.prompt
+        answers = []
+        for side in draft.rests:
+            answer = self._answer(draft, side)
             if isinstance(answer, Drop):
                 return answer
             answers.append(answer)
+        if draft.drop is not None:
+            return draft.drop
         room = self._settings.max_length - len(prompt.ids)
         shorter = min(len(answer.ids) - answer.first for answer in answers)
         if any(answer.first >= room for answer in answers):
@@ -169,37 +197,48 @@ class Encoder:
         key = json.dumps([options, str(today)], sort_keys=True)
         return self._formats.setdefault(key, ChatFormat(self._tokenizer, options, today))
 
-    def _answer(self, pair: Pair, side: Side, chat: ChatFormat, prompt: EncodedPrompt) -> "_Answer | Drop":
-        """What follows the prompt: reasoning, answer, and the token that ends the turn."""
+    def _rest(self, pair: Pair, side: Side, chat: ChatFormat) -> "Rendered | Drop":
+        """The text behind the prompt: reasoning, answer, and what ends the turn."""
         response = pair.response(side)
         reasoning = pair.reasoning(side) if self._settings.reasoning == "keep" else None
         if not response.strip():
             return Drop.EMPTY
+        if isinstance(pair.prompt, str):
+            return Rendered(response, 0, len(response))
         try:
-            text, start = (response, 0) if isinstance(pair.prompt, str) else chat.turn.write(response, reasoning)
-            if not isinstance(pair.prompt, str) and not self._ends_turn(chat.turn.tail):
+            text, start = chat.turn.write(response, reasoning)
+            if not self._ends_turn(chat.turn.tail):
                 text = text[
                     : start + len(response)
                 ]  # else one token could hold the end of the answer and the beginning of the tail
-            ids, reported = chat.continuation(prompt, text)
-            tokens = self._tokenizer.convert_ids_to_tokens(ids) if self._spells_bytes else None
-            offsets = exact_offsets(tokens, reported, text)
         except TemplateRefusal:
             return Drop.NO_PLACE if reasoning else Drop.NOT_FOUND
+        return Rendered(text, start, start + len(response))
+
+    def _answer(self, draft: "_Draft", side: Side) -> "_Answer | Drop":
+        """The tokens behind the prompt, and their weights."""
+        pair, rendered = draft.pair, draft.rests[side]
+        try:
+            tokens = draft.tokens[side] or tokens_of(*draft.chat.continuation(draft.prompt, rendered.text))
+            offsets_T2 = self._texts.exact_offsets(tokens, rendered.text)
         except ValueError:
             return Drop.NOT_JOINED
-        rendered = Rendered(text, start, start + len(response))
-        row, sentences = self._method.row(side), pair.sentences(side)
-        weights = token_weights(rendered, offsets, sentences, row, by_confidence=self._method.by_confidence)
-        first = next((i for i, (_, end) in enumerate(offsets) if end > start), len(ids))
+        row, sentences, ids = self._method.row(side), pair.sentences(side), tokens.ids
+        weights = token_weights(rendered, offsets_T2, sentences, row, by_confidence=self._method.by_confidence)
+        begin_T, end_T = offsets_T2.T
+        with_text = np.flatnonzero(end_T > rendered.start)
+        first = int(with_text[0]) if len(with_text) else len(ids)
         if isinstance(pair.prompt, str):
-            ids, end = self._with_eos(ids)
+            ids, end = self._texts.with_eos(ids)
             weights = np.append(weights, np.zeros(len(ids) - len(weights), np.float32))
         else:
-            end = self._end_of_turn(ids, offsets, rendered)
+            behind = np.flatnonzero((begin_T >= rendered.end) & (end_T > begin_T)).tolist()
+            end = next(
+                (i for i in behind if int(ids[i]) in self._texts.end_ids), None
+            )  # None: the template writes none
         if end is None:
             self.without_end += 1
-            stop = sum(begin < rendered.end for begin, _ in offsets)
+            stop = int(np.count_nonzero(begin_T < rendered.end))
         else:
             last = row[Label.NO_FACT]
             if sentences:
@@ -207,28 +246,29 @@ class Encoder:
             eos = "drop" if pair.finish_reason(side) == "length" else self._settings.eos
             weights[end] = {"keep": 1.0, "drop": 0.0, "last_sentence": last}[eos]
             stop = end + 1
-        return _Answer(np.asarray(ids[:stop], dtype=np.int64), weights[:stop], first, end)
+        return _Answer(ids[:stop], weights[:stop], first, end)
 
     def _ends_turn(self, tail: str) -> bool:
         """Whether what the template writes behind an answer holds a token that ends the turn."""
         if tail not in self._tails:
             ids = self._tokenizer(tail, add_special_tokens=False)["input_ids"]
-            self._tails[tail] = not self._end_ids.isdisjoint(ids)
+            self._tails[tail] = not self._texts.end_ids.isdisjoint(ids)
         return self._tails[tail]
 
-    def _end_of_turn(self, ids: Sequence[int], offsets: Offsets, rendered: Rendered) -> int | None:
-        """The first added token of the tokenizer behind the response; None where the template writes none."""
-        behind = (i for i, (begin, end) in enumerate(offsets) if begin >= rendered.end and end > begin)
-        return next((i for i in behind if ids[i] in self._end_ids), None)
 
-    def _with_eos(self, ids: list[int]) -> tuple[list[int], int | None]:
-        """A plain string gets an end-of-text token, as in TRL, where its tokenizer has one."""
-        eos_id = self._tokenizer.eos_token_id
-        if eos_id is None:
-            return ids, None
-        if not ids or ids[-1] != eos_id:
-            ids = [*ids, eos_id]
-        return ids, len(ids) - 1
+@dataclass
+class _Draft:
+    """A pair that is being encoded."""
+
+    pair: Pair
+    chat: ChatFormat
+    text: str
+    """Of the prompt."""
+    prompt: EncodedPrompt = NO_PROMPT
+    rests: dict[Side, Rendered] = field(default_factory=dict)
+    tokens: dict[Side, Tokens | None] = field(default_factory=dict)
+    """Of the rests; None where they cannot be read off the tokens of the whole text."""
+    drop: Drop | None = None
 
 
 @dataclass(frozen=True)
@@ -241,12 +281,6 @@ class _Answer:
     """Index of the first token of the response, behind reasoning and the model's header."""
     end: int | None
     """Index of the token that ends the turn."""
-
-
-def _end_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """Tokens that may end a turn: special and added tokens, except those of white space."""
-    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
-    return added | set(tokenizer.all_special_ids)
 
 
 def _score_gap(pair: Pair) -> float:

@@ -29,6 +29,10 @@ A_BYTE = "<0x0A>"
 Offsets = Sequence[tuple[int, int]]
 """For every token the half-open range of characters that it covers; (i, i) for a token without text of its own."""
 
+LAST_SPACE = 0x3000
+IS_SPACE = np.array([chr(code).isspace() for code in range(LAST_SPACE + 2)])
+"""By code point: whether it is white space; no character behind ``LAST_SPACE`` is."""
+
 
 def row_of(*, right: float, no_fact: float, wrong: float, not_judged: float) -> Row:
     return {
@@ -108,7 +112,12 @@ class Rendered:
 
 
 def token_weights(
-    rendered: Rendered, offsets: Offsets, sentences: Sequence[PairSentence], row: Row, *, by_confidence: bool = False
+    rendered: Rendered,
+    offsets: Offsets | NDArray[np.int64],
+    sentences: Sequence[PairSentence],
+    row: Row,
+    *,
+    by_confidence: bool = False,
 ) -> NDArray[np.float32]:
     """The weight of every token behind the prompt.
 
@@ -119,7 +128,7 @@ def token_weights(
 
     Args:
         rendered: the text that was tokenised; spans of ``sentences`` count from ``rendered.start``.
-        offsets: [T] character ranges of the tokens.
+        offsets: [T, 2] character ranges of the tokens.
         sentences: labelled spans of the response; one that reaches beyond it is clipped.
         row: the weights of this side.
         by_confidence: see ``sentence_weight``.
@@ -127,23 +136,22 @@ def token_weights(
     Returns:
         [T] float32.
     """
-    weight_of_char = _char_weights(rendered, sentences, row, by_confidence)
-    weights = np.zeros(len(offsets), dtype=np.float32)
-    blank: list[int] = []  # tokens of white space only, inside the response
-    solid: list[int] = []  # tokens with other text, inside the response
-    for i, (start, end) in enumerate(offsets):
-        if max(start, rendered.start) >= min(end, rendered.end):
-            continue
-        weight = np.fmin.reduce(weight_of_char[start:end])
-        if np.isnan(weight):
-            blank.append(i)
-        else:
-            solid.append(i)
-            weights[i] = weight
-    for i in blank:
-        at = int(np.searchsorted(solid, i))
-        neighbours = [weights[j] for j in solid[max(0, at - 1) : at + 1]]
-        weights[i] = min(neighbours, default=row[Label.NO_FACT])
+    offsets_T2 = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+    start_T, end_T = offsets_T2.T
+    inside_T = np.maximum(start_T, rendered.start) < np.minimum(end_T, rendered.end)
+    if not inside_T.any():
+        return np.zeros(len(offsets_T2), dtype=np.float32)
+    weight_of_char = np.append(_char_weights(rendered, sentences, row, by_confidence), np.float32(np.nan))
+    # From start to end, from there to the next start, and so on: every other one is a token.
+    weights = np.where(inside_T, np.fmin.reduceat(weight_of_char, offsets_T2.ravel())[::2], np.float32(0))
+    blank = np.flatnonzero(np.isnan(weights))  # tokens of white space only, inside the response
+    solid = np.flatnonzero(inside_T & ~np.isnan(weights))  # tokens with other text, inside the response
+    if not len(solid):
+        weights[blank] = row[Label.NO_FACT]
+    elif len(blank):
+        at = np.searchsorted(solid, blank)
+        before, after = solid[np.maximum(at - 1, 0)], solid[np.minimum(at, len(solid) - 1)]
+        weights[blank] = np.minimum(weights[before], weights[after])
     return weights
 
 
@@ -161,7 +169,7 @@ def exact_offsets(tokens: Sequence[str] | None, offsets: Offsets, text: str) -> 
         ValueError: the bytes of a run do not spell its characters.
     """
     exact = list(offsets) if tokens is None else _counted_through(tokens, offsets, text)
-    if text.isascii() or not any(map(unicodedata.combining, text)):
+    if not has_marks(text):
         return exact
     next_begin = len(text)
     for i, (begin, end) in reversed(list(enumerate(exact))):
@@ -169,6 +177,11 @@ def exact_offsets(tokens: Sequence[str] | None, offsets: Offsets, text: str) -> 
             exact[i] = (begin, _behind_marks(text, end, next_begin))
             next_begin = begin if i and exact[i - 1][0] < begin else next_begin
     return exact
+
+
+def has_marks(text: str) -> bool:
+    """Whether a text holds combining marks, such as accents that are characters of their own."""
+    return not text.isascii() and any(map(unicodedata.combining, text))
 
 
 def _counted_through(tokens: Sequence[str], offsets: Offsets, text: str) -> list[tuple[int, int]]:
@@ -205,7 +218,8 @@ def _char_weights(
     for sentence in sentences:
         start, end = (min(rendered.start + at, rendered.end) for at in (sentence.start, sentence.end))
         weights[start:end] = sentence_weight(sentence, row, by_confidence=by_confidence)
-    weights[[character.isspace() for character in rendered.text]] = np.nan
+    codes = np.frombuffer(rendered.text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    weights[IS_SPACE[np.minimum(codes, LAST_SPACE + 1)]] = np.nan
     return weights
 
 

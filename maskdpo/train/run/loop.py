@@ -36,9 +36,11 @@ def batches(pairs: Sequence[EncodedPair], config: TrainConfig, first: int, last:
     """The batches of steps ``first`` <= step < ``last``. The order follows from seed and epoch alone, so that a resumed
     run goes on where it stopped."""
     per_epoch = math.ceil(len(pairs) / config.batch_size)
+    order, of_epoch = np.empty(0, dtype=np.int64), -1
     for step in range(first, last):
         epoch, position = divmod(step, per_epoch)
-        order = np.random.default_rng([config.seed, epoch]).permutation(len(pairs))
+        if epoch != of_epoch:
+            order, of_epoch = np.random.default_rng([config.seed, epoch]).permutation(len(pairs)), epoch
         yield [pairs[i] for i in order[position * config.batch_size : (position + 1) * config.batch_size]]
 
 
