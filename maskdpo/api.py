@@ -609,7 +609,7 @@ def write_report(
     prompts: File | Iterable[Prompt] | None = None,
     gold: File | Iterable[Annotation] | None = None,
     gold_drawn: str = "recorded",
-    compare: File | Iterable[Annotation] | None = None,
+    compare: File | Sequence[File] | Iterable[Annotation] | None = None,
     model: str | None = None,
     method: str = "mask-dpo",
     title: str | None = None,
@@ -619,6 +619,8 @@ def write_report(
     Args:
         records: annotations or pairs, or the path of a training: its folder, or its metrics.jsonl.
         gold_drawn: as for ``evaluate_annotations``.
+        compare: annotations of another model, or another training; or several paths of annotations, of which tables
+            and a plot show all, while the answers of the last stand beside these.
         model: for pairs: mark the very tokens that train with the tokenizer of this model.
     """
     from maskdpo.evaluate.report import write_report as write
@@ -629,13 +631,15 @@ def write_report(
         from maskdpo.train.data.trained_tokens import trained_tokens
 
         tokens = trained_tokens(model, method)
-    with as_files(
-        annotations=(records, Annotation, Pair),
-        prompts=(prompts, Prompt),
-        gold=(gold, Annotation),
-        compare=(compare, Annotation),
-    ) as files:
-        given = {"out": out, "gold_drawn": gold_drawn, "title": title}
+    with (
+        nullcontext(()) if compare is None else _files_of(compare, Annotation, name="compare") as after,
+        as_files(
+            annotations=(records, Annotation, Pair),
+            prompts=(prompts, Prompt),
+            gold=(gold, Annotation),
+        ) as files,
+    ):
+        given = {"out": out, "gold_drawn": gold_drawn, "title": title, "compare": after}
         return write(load_settings(ReportSettings, {**files, **given}), tokens)
 
 

@@ -18,6 +18,7 @@ from maskdpo.commands.pipeline import run as run_command
 from maskdpo.commands.signature import register
 from maskdpo.errors import Interrupted, UserError
 from maskdpo.identity import fingerprint
+from maskdpo.lineage import trace
 from maskdpo.pipeline.execute import plan, run_stages
 from maskdpo.pipeline.settings import RunSettings
 from maskdpo.pipeline.spec import Stage, load_pipeline
@@ -60,7 +61,7 @@ class World:
     def contents(self) -> dict[str, bytes]:
         """Of all that is not made each time."""
         files = (file for file in self.out.rglob("*") if file.is_file() and file.suffix != ".html")
-        return {str(file): file.read_bytes() for file in files if file.name != "evaluate.json"}
+        return {str(file): file.read_bytes() for file in files if file.stem != "evaluate"}
 
 
 @pytest.fixture
@@ -193,6 +194,73 @@ def test_more_trainings_are_compared_in_one_table_and_everything_can_be_exported
     assert {name for name, action in again.items() if action != "up to date"} == {
         "evaluate", "report", "report-plain-dpo", "export", "export-annotations", "push",
     }  # fmt: skip
+
+
+PARITY_JUDGE = """
+from maskdpo.annotate.judge import Verdict
+from maskdpo.schemas import JudgeInfo, Label
+
+class Judge:
+    info = JudgeInfo(name="parity")
+
+    def judge(self, tasks):
+        for task in tasks:
+            sums = (sum(task.sentence(i).encode()) for i in range(len(task.spans)))
+            yield task, [Verdict(list(Label)[number % 2]) for number in sums]
+"""
+"""Whatever a model has become, some of what it babbles is right and some is wrong."""
+
+LATER = ("sample-2", "annotate-2", "build-pairs-2", "train-2", "sample-after-2", "annotate-after-2")
+
+
+def test_every_round_begins_with_the_model_of_the_one_before(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    (world.folder / "judge.py").write_text(PARITY_JUDGE)
+    world.spec["annotate"] = {"judge": "./judge.py:Judge"}
+    world.run()
+    first = world.contents()
+    world.spec["rounds"] = 2
+    planned = world.plan()
+    assert [name for name, (action, _) in planned.items() if action != "up to date"] == [*LATER, "evaluate", "report"]
+    done = world.run()
+    assert list(done) == list(planned) == [*ALL[:8], *LATER, "evaluate", "report"]
+    assert first.items() <= world.contents().items()  # a single training was the first round
+    assert {row["model"] for row in world.read("responses-2.jsonl")} == {"out/model"}
+    assert {row["model"] for row in world.read("after-2.responses.jsonl")} == {"out/model-2"}
+    records = [json.loads((world.out / name / "maskdpo_run.json").read_text()) for name in ("model", "model-2")]
+    assert [record["options"]["model"] for record in records] == [world.spec["model"], "out/model"]
+    assert records[1]["paths"]["pairs"] == "../pairs-2.jsonl"
+    assert "beside 2 others" in capsys.readouterr().out
+    assert (world.out / "evaluate.png").read_bytes().startswith(b"\x89PNG")
+    report = next(stage for stage in world.stages() if stage.name == "report").settings
+    assert [file.name for file in report.compare] == ["after.annotations.jsonl", "after-2.annotations.jsonl"]
+    assert chain_of_models(world.out / "model-2") == ["model-2", "model", Path(world.spec["model"]).name]
+    again = world.run()
+    assert {name for name, action in again.items() if action != "up to date"} == {"evaluate", "report"}
+
+
+def chain_of_models(folder: Path) -> list[str]:
+    node, names = trace(folder), [folder.name]
+    while (below := next((one for one in node.inputs if one.role == "model"), None)) is not None:
+        node = below
+        names.append(node.path.name)
+    return names
+
+
+def test_a_round_is_made_anew_with_those_that_follow_it(world: World) -> None:
+    (world.folder / "judge.py").write_text(PARITY_JUDGE)
+    world.spec["annotate"] = {"judge": "./judge.py:Judge"}
+    world.spec["rounds"] = 2
+    world.run()
+    kept = {name: (world.out / name).read_bytes() for name in ("responses.jsonl", "model/model.safetensors")}
+    assert world.run("train-2") == dict.fromkeys((*LATER[3:], "evaluate", "report"), "anew")
+    assert {"model-2.bak", "after-2.responses.jsonl.bak"} <= world.backups()
+    assert "responses-2.jsonl.bak" not in world.backups()
+    world.spec["train"]["lr"] = 0.01
+    done = world.run()
+    assert (done["sample"], done["build-pairs"], done["train"]) == ("up to date", "up to date", "changed")
+    assert {done[name] for name in LATER} == {"anew"}
+    assert (world.out / "responses.jsonl").read_bytes() == kept["responses.jsonl"]
+    assert (world.out / "model" / "model.safetensors").read_bytes() != kept["model/model.safetensors"]
 
 
 SCORED_JUDGE = """
@@ -530,6 +598,8 @@ def test_passwords_are_neither_shown_nor_recorded(world: World, capsys: pytest.C
         (None, "also-train", {"a/b": None}, "also-train.a/b"),
         (None, "also-train", {"dpo": {"method": "ppo"}}, "train-dpo.method: unknown method 'ppo'"),
         (None, "also-train", {"dpo": {"metod": "dpo"}}, "train-dpo.metod: unknown key; did you mean 'method'?"),
+        (None, "rounds", 0, "rounds: Input should be greater than or equal to 1"),
+        (None, "sample-later", {"n": 2}, "sample-later: goes with 'rounds', two or more"),
         ("sample", "concurrency", 8, "sample: `concurrency` goes with `backend` openai, not with transformers"),
         ("annotate", "votes", 3, "annotate: `votes` goes with `judge` llm, not with lexical"),
         ("annotate", "judge", "llm", "annotate: `judge` llm needs `model`: the model that judges"),
@@ -543,6 +613,66 @@ def test_what_is_wrong_in_the_file(world: World, section: str | None, key: str, 
     with pytest.raises(UserError) as error:
         world.stages()
     assert str(error.value).startswith(f"{world.folder / 'pipeline.yaml'}: {message}")
+
+
+ROUNDS = {"rounds": 3, "out": "o", "prompts": "p", "sample": None, "annotate": {"judge": "lexical"}}
+ROUNDS |= {"build-pairs": None, "train": {"push": "me/model"}, "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"train": ...},
+            "rounds: every round samples, judges, pairs and trains, and these sections are missing: train",
+        ),
+        ({"also-train": {"dpo": {"method": "dpo"}}}, "also-train: trains several models on the same pairs, and in "),
+        ({"push": {"repo": "a/b", "license": "mit"}}, "push: publishes the pairs of one round, and 'rounds' makes"),
+        ({"sample": {"backend": "openai"}}, "sample-later: is missing: 'sample' asks a server, which does not know"),
+        ({"sample-later": {"model": "x"}}, "sample-2.model: cannot be set here: the pipeline sets it"),
+    ],
+)
+def test_what_does_not_go_with_rounds(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        stages_of(tmp_path, values)
+    assert str(error.value).startswith(f"{tmp_path}/pipeline.yaml: {message}")
+
+
+def stages_of(folder: Path, values: dict[str, Any]) -> dict[str, Stage]:
+    """Those of ``ROUNDS`` with other values; ``...`` leaves a section out."""
+    file = folder / "pipeline.yaml"
+    spec = {key: value for key, value in (ROUNDS | values).items() if value is not ...}
+    file.write_text(yaml.safe_dump(spec))
+    return {stage.name: stage for stage in load_pipeline(file, COMMANDS)}
+
+
+def test_later_rounds_sample_in_their_own_way_and_the_last_model_is_pushed(tmp_path: Path) -> None:
+    asks = {"backend": "openai", "api-base": "http://localhost:1/v1", "n": 4, "seed": 5}
+    stages = stages_of(tmp_path, {"sample": asks, "sample-later": {"backend": "vllm", "n": 2}})
+    sampling = [stages[name].plain for name in ("sample", "sample-2", "sample-3")]
+    assert [one["model"] for one in sampling] == ["m", "o/model", "o/model-2"]
+    assert [one["seed"] for one in sampling] == [5, 6, 7]
+    assert [(one["backend"], one["n"]) for one in sampling] == [("openai", 4), ("vllm", 2), ("vllm", 2)]
+    assert [stages[name].plain.get("push") for name in ("train", "train-2", "train-3")] == [None, None, "me/model"]
+
+
+def test_references_labels_of_people_and_exports_in_rounds(tmp_path: Path) -> None:
+    """References are looked up for the answers of every round; people have labelled answers of the first one."""
+    values = {"ground": {"corpus": "docs"}, "gold": {"decisions": ["d"]}, "calibrate": None, "heldout": "h"}
+    stages = stages_of(tmp_path, values | {"export": {"format": "trl"}, "train": None, "rounds": 2})
+    assert [name for name in stages if name.endswith("-2")] == [
+        "sample-2", "ground-2", "annotate-2", "relabel-2", "build-pairs-2", "train-2", "sample-after-2",
+        "annotate-after-2", "export-2",
+    ]  # fmt: skip
+    assert stages["annotate-2"].inputs["prompts"] == stages["ground-2"].out == Path("o/prompts-2.jsonl")
+    assert [stages[name].given.get("gold") for name in ("build-pairs", "build-pairs-2")] == [Path("o/gold.jsonl"), None]
+    assert stages["relabel-2"].given["calibration"] == stages["calibrate"].out
+    assert stages["build-pairs-2"].inputs["annotations"] == stages["relabel-2"].out == Path("o/relabelled-2.jsonl")
+    assert stages["export-2"].inputs["file"] == stages["build-pairs-2"].out == Path("o/pairs-2.jsonl")
+    names = list(stages)
+    assert names.index("ground-heldout") > names.index("sample-after-2")
+    answers = ["before", "after", "after-2"]
+    assert list(stages["ground-heldout"].given["responses"]) == [Path(f"o/{name}.responses.jsonl") for name in answers]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def calibrate(settings: CalibrateSettings) -> Calibrated:
             refuse_overwriting(out, *inputs.values())
     refuse_replacing(settings.out, "calibrate", only_own=True)
     if settings.plot is not None:
-        from maskdpo.calibrate.plot import check_plot
+        from maskdpo.io.plot import check_plot
 
         refuse_replacing(settings.plot)
         check_plot(settings.plot)

@@ -2,29 +2,13 @@
 
 from pathlib import Path
 
-from maskdpo.errors import InputError
-from maskdpo.extras import require
-from maskdpo.io import atomic_write
+from maskdpo.io.plot import new_plot, save_plot
 from maskdpo.verdicts.decision import Calibration, Held
-
-FORMATS = (".png", ".svg", ".pdf")
-
-
-def check_plot(path: Path) -> None:
-    """A plot that cannot be drawn at the end is an error at the start."""
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"the name must end in {', '.join(FORMATS)}", path=path)
-    require("matplotlib", install="'maskdpo[train]'", purpose="`plot`")
 
 
 def draw_reliability(path: Path, calibration: Calibration) -> None:
     """Share of right sentences over the mean probability of being right, before and after, per bin."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 5))  # without pyplot: no display, no global state
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
+    figure, (axis,) = new_plot(5, 5)
     axis.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
     for colour, name, held in (
         ("C1", "before", calibration.before),
@@ -37,8 +21,7 @@ def draw_reliability(path: Path, calibration: Calibration) -> None:
     axis.set_aspect("equal")
     axis.grid(alpha=0.3)
     axis.legend(loc="upper left", fontsize=8)
-    with atomic_write(path) as file:
-        figure.savefig(file, dpi=150, format=path.suffix.lower()[1:], bbox_inches="tight")
+    save_plot(figure, path)
 
 
 def _points(held: Held) -> tuple[list[float], list[float], list[list[float]]]:

@@ -11,16 +11,23 @@ from maskdpo.validate import ValidateSettings
 def evaluate(settings: EvaluateSettings) -> None:
     """Count right, wrong, no-fact and not-judged sentences per answer, with 95% intervals over topics."""
     from maskdpo.evaluate.evaluation import evaluate_files
+    from maskdpo.evaluate.plot import draw_figures
     from maskdpo.io import refuse_overwriting
+    from maskdpo.io.plot import check_plot
     from maskdpo.run_record import refuse_replacing
 
-    if settings.json_file:
-        inputs = (*settings.annotations, settings.prompts, settings.gold, *settings.compare, settings.compare_gold)
-        refuse_overwriting(settings.json_file, *inputs)
-        refuse_replacing(settings.json_file)
+    inputs = (*settings.annotations, settings.prompts, settings.gold, *settings.compare, settings.compare_gold)
+    for out in (settings.json_file, settings.plot):
+        if out:
+            refuse_overwriting(out, *inputs)
+            refuse_replacing(out)
+    if settings.plot:
+        check_plot(settings.plot)
     found = evaluate_files(settings)
     if settings.json_file:
         found.write_json(settings.json_file)
+    if settings.plot:
+        draw_figures(settings.plot, found.main_figures())
     for table in found.tables():
         console.table(table.title, table.columns, table.rows, table.notes)
 

@@ -10,7 +10,7 @@ from maskdpo.errors import InputError, UserError
 from maskdpo.evaluate import tables, values
 from maskdpo.evaluate.agreement import Agreement, agreement
 from maskdpo.evaluate.compared import Seen, doubts
-from maskdpo.evaluate.factuality import Comparison, Summary, compare, summarise
+from maskdpo.evaluate.factuality import MAIN_FIGURES, Comparison, Summary, compare, summarise
 from maskdpo.evaluate.prediction_powered import (
     Array,
     Powered,
@@ -27,6 +27,7 @@ from maskdpo.run_record import holds, read_meta, record_of
 from maskdpo.schemas import Annotation, JudgeInfo, Prompt
 from maskdpo.text.language_counts import LanguageCounts
 from maskdpo.verdicts.decision import read_calibration
+from maskdpo.verdicts.estimate import Estimate
 from maskdpo.verdicts.gold import check_gold
 
 Gold = Mapping[str, Annotation]
@@ -83,6 +84,19 @@ class Evaluation:
         }
         values.write(out, self.annotations, {"compare": self.compared, "gold": self.gold}, found)
 
+    def main_figures(self) -> dict[str, dict[str, Estimate]]:
+        """What a plot shows: ``MAIN_FIGURES`` of these annotations and of each compared file, by the names of files."""
+        found = self._comparisons()
+        files = [self.annotations[0], *found]
+        names = [file.stem.removesuffix(".annotations") for file in files]
+        if len(set(names)) < len(names):  # of several folders
+            names = [str(file) for file in files]
+        summaries = [one.before for one in list(found.values())[:1]] + [one.after for one in found.values()]
+        return {
+            name: {key: summary.figures[key] for key in MAIN_FIGURES}
+            for name, summary in zip(names, summaries, strict=True)
+        }
+
     def _comparisons(self) -> dict[Path, Comparison]:
         """All comparisons by the file that these annotations are compared with."""
         every = ((one.compared, one.comparison) for one in (self, *self.others))
@@ -133,6 +147,8 @@ def _check_options(settings: EvaluateSettings) -> None:
         raise UserError("`compare_gold` goes with `compare` and `gold`: it is the gold of the answers of after")
     if len(settings.compare) > 1 and settings.gold:
         raise UserError("`gold` goes with one file of `compare`: evaluate each of them with its gold alone")
+    if settings.plot and not settings.compare:
+        raise UserError("`plot` goes with `compare`: it sets the figures of several files beside each other")
     if settings.gold_drawn == "random" and not settings.gold:
         raise UserError("`gold_drawn` goes with `gold`")
 

@@ -29,10 +29,12 @@ def _field(sums: Sums, *names: str) -> Sums:
 
 
 RIGHT_OF_ALL, PRECISION = "right / all sentences", "right / (right + wrong)"
-CLAIMS = "names, numbers, dates / answer"
+RIGHT_PER_ANSWER, CLAIMS = "right sentences / answer", "names, numbers, dates / answer"
+MAIN_FIGURES = (RIGHT_OF_ALL, PRECISION, RIGHT_PER_ANSWER)
+"""Read together: a model that says nothing wins one of them alone."""
 
 FIGURES: Figures = {
-    "right sentences / answer": lambda s: ratio(_field(s, "right"), _field(s, "answers")),
+    RIGHT_PER_ANSWER: lambda s: ratio(_field(s, "right"), _field(s, "answers")),
     "wrong sentences / answer": lambda s: ratio(_field(s, "wrong"), _field(s, "answers")),
     "no-fact sentences / answer": lambda s: ratio(_field(s, "no_fact"), _field(s, "answers")),
     "not judged / answer": lambda s: ratio(_field(s, "not_judged"), _field(s, "answers")),

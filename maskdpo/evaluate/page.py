@@ -28,6 +28,7 @@ SCRIPTS = (
     "report/bar",
     "report/summary",
     "report/plots",
+    "report/by_file",
     "report/answers",
     "report/list",
     "report/moving",
@@ -70,6 +71,7 @@ def write_page(
     compare: Iterable[Annotation] | None = None,
     gold: Mapping[str, Annotation] | None = None,
     summary: Sequence[SummaryTable] = (),
+    by_file: Payload | None = None,
 ) -> PageStats:
     """Write the page for one annotations file, or for two side by side.
 
@@ -81,6 +83,7 @@ def write_page(
         compare: the answers of after; the k-th answer to a prompt stands beside the k-th one of before.
         gold: human labels, by the id of their answer.
         summary: tables to show above the answers.
+        by_file: for a plot: figures by the names of files, each with ``value``, ``low`` and ``high``.
     """
     build = _Builder(prompts or {}, gold or {})
     rows: Iterable[tuple[Annotation | None, ...]]
@@ -89,7 +92,7 @@ def write_page(
         first = next(answer for answer in row if answer is not None)
         build.add(first.prompt_id, first.id, [build.annotation(a) if a is not None else None for a in row])
     kind: Literal["answers", "compare"] = "answers" if compare is None else "compare"
-    return build.write(out, kind, title, summary)
+    return build.write(out, kind, title, summary, by_file)
 
 
 def write_pairs_page(
@@ -217,9 +220,12 @@ class _Builder:
         self.sentences += len(sentences)
         return _without_defaults({"id": answer_id, "t": text, "s": sentences, **more})
 
-    def write(self, out: Path, kind: str, title: str, summary: Sequence[SummaryTable]) -> PageStats:
+    def write(
+        self, out: Path, kind: str, title: str, summary: Sequence[SummaryTable], by_file: Payload | None = None
+    ) -> PageStats:
         """Render and write the page."""
-        data = {"kind": kind, "judges": list(self.judges), "gold": self.gold_sentences > 0}
+        data: Payload = {"kind": kind, "judges": list(self.judges), "gold": self.gold_sentences > 0}
+        data |= {"by_file": by_file} if by_file else {}
         payload = data | {"prompts": self.prompt_data, "items": self.items}
         page = render("maskdpo.evaluate", "report.html.j2", SCRIPTS, payload, title, summary)
         with atomic_write(out) as file:

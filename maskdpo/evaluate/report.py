@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from maskdpo.errors import InputError
+from maskdpo.errors import InputError, UserError
+from maskdpo.evaluate import values
 from maskdpo.evaluate.evaluation import evaluate_files
 from maskdpo.evaluate.page import PageStats, write_page, write_pairs_page
 from maskdpo.evaluate.settings import EvaluateSettings, ReportSettings
@@ -21,7 +22,8 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
     """
     file, out, title = settings.annotations, settings.out, settings.title
     compare, prompts, gold = settings.compare, settings.prompts, settings.gold
-    refuse_overwriting(out, file, compare, prompts, gold)
+    last = compare[-1] if compare else None
+    refuse_overwriting(out, file, *compare, prompts, gold)
     refuse_replacing(out)
     if training := training_folder(file):
         if prompts or gold or tokens:
@@ -49,23 +51,28 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
         prompts=prompts,
         gold=gold,
         gold_drawn=settings.gold_drawn,
-        compare=(compare,) if compare else (),
+        compare=compare,
     )
+    evaluation = evaluate_files(evaluated)
     return write_page(
         out,
         read_records(file, Annotation),
-        title=title or (f"{file.stem} -> {compare.stem}" if compare else file.stem),
+        title=title or (f"{file.stem} -> {last.stem}" if last else file.stem),
         prompts=prompts_by_id,
-        compare=read_records(compare, Annotation) if compare else None,
+        compare=read_records(last, Annotation) if last else None,
         gold={record.id: record for record in read_records(gold, Annotation)} if gold else None,
-        summary=evaluate_files(evaluated).tables(),
+        summary=evaluation.tables(),
+        by_file=values.of_main_figures(evaluation.main_figures()) if len(compare) > 1 else None,
     )
 
 
-def _other_training(compare: Path | None) -> list[Path]:
-    if compare is None:
+def _other_training(compare: tuple[Path, ...]) -> list[Path]:
+    if not compare:
         return []
-    folder = training_folder(compare)
+    if len(compare) > 1:
+        raise UserError("a training is compared with one other: give `compare` once")
+    folder = training_folder(compare[0])
     if folder is None:
-        raise InputError(f"is no training: it has no {METRICS}, and a training is compared with another", path=compare)
+        message = f"is no training: it has no {METRICS}, and a training is compared with another"
+        raise InputError(message, path=compare[0])
     return [folder]

@@ -55,6 +55,13 @@ class EvaluateSettings(Settings):
     json_file: Annotated[Path | None, Field(alias="json"), Option("Also write the figures to this file, as JSON.")] = (
         None
     )
+    plot: Annotated[
+        Path | None,
+        Option(
+            "With `--compare`: also draw the main figures of every file, with intervals, into this file (.png, .svg or "
+            ".pdf)."
+        ),
+    ] = None
 
     @property
     def compared(self) -> Path | None:
@@ -73,7 +80,14 @@ class ReportSettings(Settings):
         ),
     ]
     out: Annotated[Path, Option("The HTML file.")]
-    compare: Annotated[Path | None, Option("Annotations from after, or another training, to set beside these.")] = None
+    compare: Annotated[
+        tuple[Path, ...],
+        several(None),
+        Option(
+            "Annotations from after, or another training, to set beside these; repeat the option for annotations of "
+            "more models: tables and a plot show all of them, and the answers of the last stand beside these."
+        ),
+    ] = ()
     prompts: OptionalPrompts = None
     gold: Annotated[Path | None, Option("Annotations with human labels.")] = None
     gold_drawn: GoldDrawn = "recorded"

@@ -40,6 +40,10 @@ def of_comparison(result: Comparison) -> dict[str, Any]:
     }
 
 
+def of_main_figures(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+    return {name: _estimates(figures) for name, figures in found.items()}
+
+
 def of_powered(found: Powered | PoweredComparison | str) -> dict[str, Any]:
     if isinstance(found, str):
         return {"refused": found}

@@ -83,8 +83,10 @@ def _index_of(stages: Sequence[Stage], start: str | None) -> int:
 def _check_inputs(stages: Sequence[Stage]) -> None:
     """Files that no stage will make must be there before the first hour is spent."""
     made = {stage.out for stage in stages}
-    # its second file: the pairs of held-out topics
-    made |= {s.out.with_name(f"{s.out.stem}.test{s.out.suffix}") for s in stages if s.out and s.name == "build-pairs"}
+    # their second files: the pairs of held-out topics
+    made |= {
+        s.out.with_name(f"{s.out.stem}.test{s.out.suffix}") for s in stages if s.out and s.command == "build-pairs"
+    }
     for stage in stages:
         for role, path in stage.inputs.items():
             kind = role.partition("-")[0]

@@ -452,6 +452,26 @@ def test_before_and_after_side_by_side(browser: Browser, tmp_path: Path) -> None
     assert left < right, "on a phone one stands below the other"
 
 
+def test_figures_by_file(browser: Browser, tmp_path: Path) -> None:
+    def figure(value: float | None, low: float | None, high: float | None) -> dict[str, float | None]:
+        return {"value": value, "low": low, "high": high}
+
+    by_file = {
+        "before": {"right / all sentences": figure(0.5, 0.4, 0.6), "right sentences / answer": figure(2, None, None)},
+        "after": {"right / all sentences": figure(0.7, 0.6, 0.8), "right sentences / answer": figure(3, None, None)},
+        "after-2": {"right / all sentences": figure(None, None, None), "right sentences / answer": figure(4, 3, 5)},
+    }
+    out = tmp_path / "r.html"
+    write_page(out, [answer(0, [("A.", RIGHT)])], title="T", compare=[answer(0, [("B.", RIGHT)])], by_file=by_file)
+    browser.open(out)
+    browser.find("#headline").click()
+    assert "Figures by file" in browser.text("#plots figcaption")
+    plot = "#plots figure:first-child"
+    assert (browser.count(f"{plot} circle"), browser.count(f"{plot} .whisker")) == (5, 3)
+    found = "return [...document.querySelectorAll('#plots figure:first-child circle title')].map(n => n.textContent)"
+    assert browser.js(found)[1] == "after: 0.700 [0.600, 0.800]"
+
+
 def test_pairs(browser: Browser, tmp_path: Path) -> None:
     sides = [
         PairSentence(start=0, end=2, label=RIGHT),

@@ -68,6 +68,55 @@ def test_two_files(before: Path, after: Path, tmp_path: Path) -> None:
     assert "after - before" in page
 
 
+def test_several_files_are_plotted_and_the_last_stands_beside_the_first(
+    before: Path, after: Path, jsonl: Any, tmp_path: Path
+) -> None:
+    last = jsonl("last.jsonl", rows(("contradictory",) * 3, "Three is so."))
+    stats = write_report(before, tmp_path / "r.html", compare=[after, last])
+    assert (stats.items, stats.answers) == (3, 6)
+    found = data(tmp_path / "r.html")
+    assert {side["t"] for item in found["items"] for side in item["a"]} == {"One is so.", "Three is so."}
+    shares = {name: figures["right / all sentences"] for name, figures in found["by_file"].items()}
+    assert {name: share["value"] for name, share in shares.items()} == pytest.approx(
+        {"before": 1 / 3, "after": 1.0, "last": 0.0}
+    )
+    assert shares["before"]["low"] < 1 / 3 < shares["before"]["high"]
+    assert "beside 2 others" in (tmp_path / "r.html").read_text()
+    write_report(before, tmp_path / "r.html", compare=after)
+    assert "by_file" not in data(tmp_path / "r.html")
+
+
+@pytest.mark.parametrize(("name", "begins"), [("f.png", b"\x89PNG"), ("f.svg", b"<?xml"), ("f.pdf", b"%PDF")])
+def test_evaluate_draws_the_main_figures(
+    before: Path, after: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, begins: bytes
+) -> None:
+    out = tmp_path / name
+    assert maskdpo(monkeypatch, "evaluate", before, "--compare", after, "--plot", out) == 0
+    assert out.read_bytes().startswith(begins)
+
+
+def test_what_cannot_be_plotted(
+    before: Path, after: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, message in (
+        ((before, "--plot", "f.png"), "--plot goes with --compare: it sets the figures"),
+        ((before, "--compare", after, "--plot", "f.gif"), "f.gif: the name must end in .png, .svg, .pdf"),
+        ((before, "--compare", after, "--plot", after), "after.jsonl"),
+    ):
+        assert maskdpo(monkeypatch, "evaluate", *words) == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
+    assert after.read_text().startswith("{")
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(before: Path, after: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    twin = tmp_path / "other" / "before.jsonl"
+    twin.write_bytes(after.read_bytes())
+    assert list(evaluate_annotations(before, compare=[after, twin]).main_figures()) == [
+        *map(str, (before, after, twin))
+    ]
+
+
 def test_pairs(jsonl: Any, tmp_path: Path) -> None:
     sentence = [{"start": 0, "end": 3, "label": "no_hallucination"}]
     pair = {"id": "a|b", "prompt_id": "q", "topic": "t", "prompt": "Where?", "chosen": "Here.", "rejected": "There."}

@@ -1,6 +1,7 @@
 /* ---- plots ---- */
 function drawPlots() {
   const plots = [
+    DATA.by_file ? plotByFile() : null,
     plotModels(),
     plotScores(),
     SIDES.length > 1 ? plotDifference() : null,
