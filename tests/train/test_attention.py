@@ -31,8 +31,10 @@ def logps_and_gradients(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """Shapes of the queries that our own attention worked on."""
     shapes: list[torch.Size] = []
-    apply = attention._RowAttention.apply
-    monkeypatch.setattr(attention._RowAttention, "apply", lambda *args: (shapes.append(args[0].shape), apply(*args))[1])
+    apply = attention._BlockAttention.apply
+    monkeypatch.setattr(
+        attention._BlockAttention, "apply", lambda *args: (shapes.append(args[0].shape), apply(*args))[1]
+    )
     return shapes
 
 
@@ -115,13 +117,24 @@ def test_what_is_not_plain_is_left_to_pytorch(change: str, seen: list[torch.Size
     assert not seen
 
 
-def test_long_rows_are_left_to_pytorch(seen: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "LONGEST", 3)
-    model = random_model()
-    use_cpu_attention(model)
-    found, _ = logps_and_gradients(model)
-    assert not seen
-    torch.testing.assert_close(found, logps_and_gradients(random_model())[0], atol=1e-6, rtol=0)
+def test_a_block_of_queries_gets_only_the_keys_that_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks change no log-prob and no gradient, and the rejected answer meets no key of the chosen one."""
+    expected, keys = logps_and_gradients(random_model()), []
+    probabilities = attention._probabilities
+    monkeypatch.setattr(
+        attention, "_probabilities", lambda *args: (keys.append(args[1].shape[1]), probabilities(*args))[1]
+    )
+    for size in (1, 3, 1000):
+        monkeypatch.setattr(attention, "BLOCK", size)
+        model = random_model()
+        use_cpu_attention(model)
+        found = logps_and_gradients(model)
+        torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(found[1], expected[1], atol=1e-5 * float(expected[1].abs().max()), rtol=0)
+        mask = collate(PAIRS, "shared").attention_mask()
+        if size == 1:
+            assert sum(keys) == 2 * model.config.num_hidden_layers * int(mask.sum()), "forward and backward"
+        keys.clear()
 
 
 def test_a_policy_on_the_cpu_has_it_and_does_not_write_it_down(tiny_model: str, tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
-"""Attention on the CPU for rows of the ``shared`` layout: plain matrix products, a row at a time.
+"""Attention on the CPU for rows of the ``shared`` layout: plain matrix products over the keys that queries may see.
 
-PyTorch's own kernel for the CPU works through small blocks and repeats keys and values for every query head. With the
-queries of all heads that share a key as one matrix, rows of some hundred tokens take half its time. As there, nothing
-of size [L, L] is kept for the backward pass: it is computed again.
+PyTorch's own kernel for the CPU computes all scores that are not later than the query, and repeats keys and values for
+every query head. Here the queries of a block, of all heads that share a key, are one matrix, and only the keys that any
+query of the block sees take part: not the tokens behind it, and for the rejected answer not the chosen one. As there,
+nothing of size [L, L] is kept for the backward pass: it is computed again.
 
-Shape letters: B rows, G key heads, H query heads, M = H / G * L queries that share a key head, L tokens, D head size.
+Shape letters: B rows, G key heads, H query heads, L tokens, D head size; of a block: S seen keys, Q queries, M =
+H / G * Q queries that share a key head.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,8 +20,8 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "maskdpo_cpu"
 
-LONGEST = 640
-"""Longer rows go to PyTorch's kernel: their [H, L, L] no longer fits the caches, and it is as quick."""
+BLOCK = 128
+"""Queries of a block: fewer see less in vain, more make larger matrices."""
 
 
 def use_cpu_attention(model: PreTrainedModel) -> None:
@@ -42,8 +45,7 @@ def cpu_attention(
 ) -> tuple[Tensor, None]:
     """[B, L, H, D], as transformers asks of attention functions. ``attention_mask``: [B, 1, L, L], True where a query
     may see a key; anything else is left to PyTorch's kernel."""
-    length = query_BHLD.shape[2]
-    if not _is_plain(query_BHLD, value_BGLD, attention_mask, kwargs) or length > LONGEST or dropout:
+    if not _is_plain(query_BHLD, value_BGLD, attention_mask, kwargs) or dropout:
         found: tuple[Tensor, None] = sdpa_attention_forward(
             module, query_BHLD, key_BGLD, value_BGLD, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -51,7 +53,7 @@ def cpu_attention(
     assert attention_mask is not None
     compute = value_BGLD.dtype  # under autocast queries and keys come out of the rotation in float32
     q_BHLD, k_BGLD, v_BGLD = (x.to(compute).contiguous() for x in (query_BHLD, key_BGLD, value_BGLD))
-    out_BHLD: Tensor = _RowAttention.apply(  # type: ignore[no-untyped-call]
+    out_BHLD: Tensor = _BlockAttention.apply(  # type: ignore[no-untyped-call]
         q_BHLD, k_BGLD, v_BGLD, attention_mask, scaling
     )
     return out_BHLD.transpose(1, 2).contiguous(), None
@@ -65,18 +67,22 @@ def _is_plain(query_BHLD: Tensor, value_BGLD: Tensor, mask: Tensor | None, extra
     return masked and value_BGLD.shape[-1] == size and not changed
 
 
-class _RowAttention(torch.autograd.Function):
+class _BlockAttention(torch.autograd.Function):
     """softmax(scaling * Q K^T + mask) V. Scores and their gradients are float32, as in PyTorch's kernel: rounded to
     bfloat16 before the softmax, scores of some hundreds, which real models have, would be off by whole units."""
 
     @staticmethod
     def forward(ctx: Any, q_BHLD: Tensor, k_BGLD: Tensor, v_BGLD: Tensor, mask: Tensor, scaling: float) -> Tensor:
         out_BHLD = torch.empty_like(q_BHLD)
-        q_BGMD, out_BGMD = (_grouped(x, k_BGLD) for x in (q_BHLD, out_BHLD))
         with torch.autocast("cpu", enabled=False):
-            for q_GMD, k_GLD, v_GLD, mask_1LL, out_GMD in zip(q_BGMD, k_BGLD, v_BGLD, mask, out_BGMD, strict=True):
-                p_GML = _probabilities(q_GMD, k_GLD, mask_1LL, scaling).to(v_GLD.dtype)
-                torch.bmm(p_GML, v_GLD, out=out_GMD)
+            for b, block, seen_S, hidden_QS in _blocks(mask):
+                q_GMD, k_GSD, v_GSD = (
+                    _grouped(q_BHLD[b, :, block], k_BGLD[b]),
+                    k_BGLD[b, :, seen_S],
+                    v_BGLD[b, :, seen_S],
+                )
+                p_GMS = _probabilities(q_GMD, k_GSD, hidden_QS, scaling).to(v_GSD.dtype)
+                out_BHLD[b, :, block] = torch.bmm(p_GMS, v_GSD).view_as(out_BHLD[b, :, block])
         ctx.save_for_backward(q_BHLD, k_BGLD, v_BGLD, mask, out_BHLD)
         ctx.scaling = scaling
         return out_BHLD
@@ -86,31 +92,48 @@ class _RowAttention(torch.autograd.Function):
         """With P the probabilities and dO the gradient: dV = P^T dO, dS = P * (dO V^T - rowsum(dO * O)),
         dQ = scaling * dS K, dK = scaling * dS^T Q (FlashAttention, arXiv 2205.14135, appendix B.2)."""
         q_BHLD, k_BGLD, v_BGLD, mask, out_BHLD = ctx.saved_tensors
-        grad_BHLD = grads[0].contiguous()
-        dq_BHLD, dk_BGLD, dv_BGLD = (torch.empty_like(x) for x in (q_BHLD, k_BGLD, v_BGLD))
-        sums_BHL1 = (grad_BHLD.float() * out_BHLD).sum(-1, keepdim=True)
-        q_BGMD, grad_BGMD, dq_BGMD, sums_BGM1 = (_grouped(x, k_BGLD) for x in (q_BHLD, grad_BHLD, dq_BHLD, sums_BHL1))
-        for b, mask_1LL in enumerate(mask):
-            q_GMD, k_GLD, v_GLD, grad_GMD = q_BGMD[b], k_BGLD[b], v_BGLD[b], grad_BGMD[b]
-            p_GML = _probabilities(q_GMD, k_GLD, mask_1LL, ctx.scaling)
-            torch.bmm(p_GML.to(grad_GMD.dtype).transpose(1, 2), grad_GMD, out=dv_BGLD[b])
-            dp_GML = torch.bmm(grad_GMD.float(), v_GLD.float().transpose(1, 2))
-            ds_GML = dp_GML.sub_(sums_BGM1[b]).mul_(p_GML).to(q_GMD.dtype)
-            torch.bmm(ds_GML, k_GLD, out=dq_BGMD[b])
-            torch.bmm(ds_GML.transpose(1, 2), q_GMD, out=dk_BGLD[b])
-        return dq_BHLD.mul_(ctx.scaling), dk_BGLD.mul_(ctx.scaling), dv_BGLD, None, None
+        dq_BHLD = torch.empty_like(q_BHLD)
+        dk_BGLD, dv_BGLD = (torch.zeros(x.shape) for x in (k_BGLD, v_BGLD))  # float32, as blocks add up
+        for b, block, seen_S, hidden_QS in _blocks(mask):
+            q_GMD, grad_GMD, out_GMD = (_grouped(x[b, :, block], k_BGLD[b]) for x in (q_BHLD, grads[0], out_BHLD))
+            k_GSD, v_GSD = k_BGLD[b, :, seen_S], v_BGLD[b, :, seen_S]
+            p_GMS = _probabilities(q_GMD, k_GSD, hidden_QS, ctx.scaling)
+            dv_BGLD[b].index_add_(1, seen_S, torch.bmm(p_GMS.to(grad_GMD.dtype).transpose(1, 2), grad_GMD).float())
+            dp_GMS = torch.bmm(grad_GMD.float(), v_GSD.float().transpose(1, 2))
+            sums_GM1 = (grad_GMD.float() * out_GMD).sum(-1, keepdim=True)
+            ds_GMS = dp_GMS.sub_(sums_GM1).mul_(p_GMS).to(q_GMD.dtype)
+            dq_BHLD[b, :, block] = torch.bmm(ds_GMS, k_GSD).view_as(dq_BHLD[b, :, block])
+            dk_BGLD[b].index_add_(1, seen_S, torch.bmm(ds_GMS.transpose(1, 2), q_GMD).float())
+        dk_BGLD, dv_BGLD = dk_BGLD.mul_(ctx.scaling).to(k_BGLD.dtype), dv_BGLD.to(v_BGLD.dtype)
+        return dq_BHLD.mul_(ctx.scaling), dk_BGLD, dv_BGLD, None, None
 
 
-def _grouped(x_BHLD: Tensor, k_BGLD: Tensor) -> Tensor:
-    """[B, G, M, D], a view: the heads of a key head lie behind each other."""
-    return x_BHLD.view(*k_BGLD.shape[:2], -1, x_BHLD.shape[-1])
+def _blocks(mask_B1LL: Tensor) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
+    """(row, block of its queries, the keys that any of these sees, what is added to their scores [Q, S])."""
+    for b, mask_LL in enumerate(mask_B1LL[:, 0]):
+        for start in range(0, len(mask_LL), BLOCK):
+            block = slice(start, start + BLOCK)
+            mask_QL = mask_LL[block]
+            seen_S = mask_QL.any(0).nonzero()[:, 0]
+            if not len(seen_S):  # padding on the left may see no key at all
+                seen_S = torch.zeros(1, dtype=torch.long)
+            visible_QS = mask_QL[:, seen_S]
+            # Not -inf: a query that sees no key would become NaN, which would reach all rows through the next layer.
+            yield (
+                b,
+                block,
+                seen_S,
+                torch.zeros(visible_QS.shape).masked_fill_(~visible_QS, torch.finfo(torch.float32).min),
+            )
 
 
-def _probabilities(q_GMD: Tensor, k_GLD: Tensor, mask_1LL: Tensor, scaling: float) -> Tensor:
-    """[G, M, L] float32."""
-    length = k_GLD.shape[1]
-    # Not -inf: padding on the left sees no key at all, and its NaN would reach all rows through the next layer.
-    hidden_1LL = torch.zeros(mask_1LL.shape).masked_fill_(~mask_1LL, torch.finfo(torch.float32).min)
-    scores_GML = torch.bmm(q_GMD.float(), k_GLD.float().transpose(1, 2))
-    scores_HLL = torch.add(hidden_1LL, scores_GML.view(-1, length, length), alpha=scaling)
-    return torch.softmax(scores_HLL, -1).view_as(scores_GML)
+def _grouped(x_HQD: Tensor, k_GLD: Tensor) -> Tensor:
+    """[G, M, D]: the heads of a key head lie behind each other."""
+    return x_HQD.reshape(len(k_GLD), -1, x_HQD.shape[-1])
+
+
+def _probabilities(q_GMD: Tensor, k_GSD: Tensor, hidden_QS: Tensor, scaling: float) -> Tensor:
+    """[G, M, S] float32."""
+    scores_GMS = torch.bmm(q_GMD.float(), k_GSD.float().transpose(1, 2))
+    scores_HQS = torch.add(hidden_QS, scores_GMS.view(-1, *hidden_QS.shape), alpha=scaling)
+    return torch.softmax(scores_HQS, -1).view_as(scores_GMS)
