@@ -108,9 +108,9 @@ def _whole_input(role: str, parts: Sequence[Part], folder: Path) -> Path:
     if stranger := next((part for part in parts if part.meta.inputs.keys() != parts[0].meta.inputs.keys()), None):
         roles = " and ".join(", ".join(part.meta.inputs) for part in (stranger, parts[0]))
         raise InputError(f"was made from other inputs than {parts[0].file}: {roles}", path=stranger.file)
-    files = [_unchanged(part, role) for part in parts]
     if len({part.meta.inputs[role] for part in parts}) == 1:
-        return files[0]
+        return _unchanged(parts[0], role)
+    files = [_unchanged(part, role) for part in parts]
     try:
         read = together(files, folder)
     except UserError as error:
