@@ -512,3 +512,21 @@ def test_an_output_never_replaces_that_of_another_command(world: World, command:
     assert "an output of `maskdpo sample`" in message
     assert message.startswith(("result: ", "result.meta.json: "))
     assert (world.folder / "result").read_bytes() == before
+
+
+INTERRUPTED = """
+import signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from maskdpo.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["maskdpo.application", "pydantic", "rich.table", "maskdpo.pipeline.settings"])
+def test_ctrl_c_while_a_command_is_loaded_ends_it_without_a_word(module: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED, module], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")

@@ -29,7 +29,7 @@ def test_import_contracts_hold() -> None:
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("maskdpo.cli", ["torch", "transformers", "sklearn", "openai", "spacy", "numpy"]),
+        ("maskdpo.application", ["torch", "transformers", "sklearn", "openai", "spacy", "numpy"]),
         ("maskdpo.sample", ["torch", "transformers"]),
         ("maskdpo.annotate.labelling", ["torch", "transformers", "maskdpo.train", "spacy", "nltk"]),
         ("maskdpo.annotate.judges", ["torch", "transformers", "maskdpo.train", "spacy", "nltk"]),
@@ -59,7 +59,7 @@ def test_a_stage_loads_only_what_it_needs(module: str, unwanted: list[str]) -> N
 
 def test_help_of_every_command_loads_no_torch() -> None:
     code = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom maskdpo.cli import app\n"
+        "import sys\nfrom typer.testing import CliRunner\nfrom maskdpo.application import app\n"
         "names = [c.name or c.callback.__name__ for c in app.registered_commands]\n"
         "assert all(CliRunner().invoke(app, [n, '--help']).exit_code == 0 for n in names), names\n"
         "print(len(names), 'torch' in sys.modules)"

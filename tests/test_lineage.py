@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from maskdpo.cli import app
+from maskdpo.application import app
 from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
 from maskdpo.lineage import Node, problems, trace

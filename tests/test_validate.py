@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from maskdpo.cli import app
+from maskdpo.application import app
 from maskdpo.errors import InputError
 from maskdpo.validate import validate_file
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from maskdpo.cli import app
+from maskdpo.application import app
 from maskdpo.errors import UserError
 from maskdpo.settings import load_settings
 from maskdpo.train.config import (

@@ -35,7 +35,13 @@ class Place:
             "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(self.home), "HF_TOKEN": WRITER,
             "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1",
         }  # fmt: skip
-        modules = ("maskdpo.cli", "maskdpo.dataset.hub.push", "maskdpo.hub.client", "datasets", "pyarrow.parquet")
+        modules = (
+            "maskdpo.application",
+            "maskdpo.dataset.hub.push",
+            "maskdpo.hub.client",
+            "datasets",
+            "pyarrow.parquet",
+        )
         self.forks = Forks(*modules, env=self.env)
 
 
@@ -368,7 +374,7 @@ def test_a_folder_of_a_dry_run_is_what_is_pushed_and_reads_the_same(world: World
 
 def test_help_loads_neither_datasets_nor_pyarrow() -> None:
     code = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom maskdpo.cli import app\n"
+        "import sys\nfrom typer.testing import CliRunner\nfrom maskdpo.application import app\n"
         "assert CliRunner().invoke(app, ['push', '--help']).exit_code == 0\n"
         "print([m for m in ('datasets', 'huggingface_hub', 'pyarrow', 'torch') if m in sys.modules])"
     )
