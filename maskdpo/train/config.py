@@ -215,6 +215,14 @@ class TrainConfig(EncodeSettings):
         bool,
         Option("Let torch.compile fuse the operations of each layer: less memory, half a minute at the start.", SPEED),
     ] = False
+    attention: Annotated[
+        Literal["auto", "sdpa", "flex"],
+        Option(
+            "`auto`: what is quickest on the device, where the log-probs stay the same: FlexAttention on CUDA, matrix "
+            "products on a CPU. `sdpa`: PyTorch's own. `flex`: FlexAttention, or an error.",
+            SPEED,
+        ),
+    ] = "auto"
     log_masked_every: Annotated[
         int,
         Field(ge=0),

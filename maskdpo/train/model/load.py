@@ -15,7 +15,6 @@ from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout
 from maskdpo.train.data.encode import EncodedPair
 from maskdpo.train.model.adapter import add_adapter, weight_type
-from maskdpo.train.model.attention import use_cpu_attention
 from maskdpo.train.model.decoder import (
     check_has_head,
     check_lengths,
@@ -24,6 +23,7 @@ from maskdpo.train.model.decoder import (
     freeze_the_rest,
     text_config,
 )
+from maskdpo.train.model.faster import use_fastest_attention
 from maskdpo.train.model.memory import keep_freed_memory
 from maskdpo.train.model.probe import check_nothing_is_random, choose_layout
 from maskdpo.train.model.sharding import load_for, shard, whole_weights
@@ -67,8 +67,7 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
             f"{model.config.model_type}: both answers of a pair cannot share one row of this model, so each repeats "
             "the prompt (slower, same result)"
         )
-    elif device == "cpu":
-        _use_cpu_attention(model, pairs, ranks)
+    use_fastest_attention(model, pairs, layout, config, device, ranks)
     freeze_the_rest(model)
     adapter = add_adapter(model, config) if config.lora_r else None
     model.eval()  # the adapter's layers too
@@ -116,16 +115,6 @@ def check_fit(model: "PreTrainedModel", pairs: Sequence[EncodedPair], name: str)
             f"{name}: the tokenizer gives token id {largest}, the model has {size} embeddings: they do not match"
         )
     check_lengths(text_config(model), pairs, name)
-
-
-def _use_cpu_attention(model: "PreTrainedModel", pairs: Sequence[EncodedPair], ranks: Ranks) -> None:
-    """Use it in place of PyTorch's attention, if the log-probs of real pairs stay the same."""
-    own = text_config(model)._attn_implementation
-    if own != "sdpa":
-        return
-    use_cpu_attention(model)
-    if not ranks.from_first(not ranks.first or choose_layout(model, pairs) == "shared"):
-        model.set_attn_implementation(own)
 
 
 def _compile_layers(model: "PreTrainedModel", device: str) -> None:

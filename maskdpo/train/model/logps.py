@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from maskdpo.train.data.batch import Batch
 from maskdpo.train.model.decoder import decoder_of, takes_positions, text_config
+from maskdpo.train.model.flex import block_mask, uses_flex_attention
 
 LOGITS = 2**27
 """Logits that exist at the same time: half a gigabyte of float32, 900 tokens of a vocabulary of 150,000."""
@@ -27,8 +28,10 @@ def token_logps(model: PreTrainedModel, batch: Batch) -> Tensor:
         [N] float32, in the order of ``batch.target_N``; gradients flow where they are enabled.
     """
     positions = {"position_ids": batch.position_ids_RL} if takes_positions(model) else {}
+    in_blocks = batch.layout == "shared" and uses_flex_attention(model)
+    mask = block_mask(batch.segments_RL) if in_blocks else batch.attention_mask()
     hidden_RLD = decoder_of(model)(
-        input_ids=batch.input_ids_RL, attention_mask=batch.attention_mask(), use_cache=False, **positions
+        input_ids=batch.input_ids_RL, attention_mask=mask, use_cache=False, **positions
     ).last_hidden_state
     hidden_ND = hidden_RLD[batch.row_N, batch.column_N]
     *others, last = chunks(len(batch.target_N), model.get_output_embeddings().weight.shape[0])
