@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from maskdpo.backends.base import Backend, Failure, Request
-from maskdpo.backends.openai_context import estimated_tokens
+from maskdpo.backends.openai_context import most_tokens
 from maskdpo.backends.reasoning import readers
 from maskdpo.backends.settings import BackendSettings
 
@@ -92,17 +92,18 @@ def _counter(backend: Backend, settings: BackendSettings) -> tuple[Callable[[Req
         return by_template, f"the tokenizer of {tokenizer}"
 
     count = backend.context().count
-    if count is estimated_tokens:
-        count = _typical_tokens
+    if count is most_tokens:
+        count = _forecast_tokens
 
     def by_text(request: Request) -> int:
         if isinstance(request.prompt, str):
             return count(request.prompt)
         return BEFORE_REPLY + sum(AROUND_MESSAGE + count(message.content) for message in request.prompt)
 
-    return by_text, "an estimate (`tokenizer` counts)" if count is _typical_tokens else f"{backend.model} itself"
+    return by_text, "an estimate (`tokenizer` counts)" if count is _forecast_tokens else f"{backend.model} itself"
 
 
-def _typical_tokens(text: str) -> int:
+def _forecast_tokens(text: str) -> int:
+    """As many as prose has on average, neither from above nor from below."""
     others = sum(not character.isascii() for character in text)
     return round((len(text) - others) / LETTERS_PER_TOKEN) + others

@@ -32,20 +32,22 @@ def server_context(access: Access | None, model: str, settings: BackendSettings)
     if settings.tokenizer is not None:
         loaded = load_tokenizer(settings.tokenizer)
         return Context(limit, lambda text: len(loaded(text, add_special_tokens=False)["input_ids"]))
-    return Context(limit, estimated_tokens if limit is None else _Counter(ask, model))
+    return Context(limit, most_tokens if limit is None else _Counter(ask, model))
 
 
-def estimated_tokens(text: str) -> int:
+def most_tokens(text: str) -> int:
+    """From above, for what must not be passed: the context of the model, and the purse."""
     return int(len(text.encode(errors="replace")) / BYTES_PER_TOKEN) + 1
 
 
-def typical_tokens(request: Request) -> int:
-    """Of prompt and completions together: a guess, for the pace of requests."""
+def pace_tokens(request: Request) -> int:
+    """Of prompt and completions together: a guess, for rates of tokens, which the counts of the server correct."""
     return sum(map(len, _texts(request))) // 4 + request.sampling.n * request.sampling.max_tokens
 
 
 def most_prompt_tokens(request: Request) -> int:
-    return TEMPLATE_TOKENS + sum(MESSAGE_TOKENS + estimated_tokens(text) for text in _texts(request))
+    """The worst case of a call, for the purse."""
+    return TEMPLATE_TOKENS + sum(MESSAGE_TOKENS + most_tokens(text) for text in _texts(request))
 
 
 def _texts(request: Request) -> list[str]:
@@ -74,7 +76,7 @@ class _Counter:
             if isinstance(count, int):
                 return count
             self._counts = False
-        return estimated_tokens(text)
+        return most_tokens(text)
 
 
 class _SameServer(urllib.request.HTTPRedirectHandler):

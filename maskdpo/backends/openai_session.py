@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from maskdpo.backends.base import Reply, Request
 from maskdpo.backends.openai_access import Access
 from maskdpo.backends.openai_answer import ErrorInAnswer, UnreadableAnswer
-from maskdpo.backends.openai_context import most_prompt_tokens, typical_tokens
+from maskdpo.backends.openai_context import most_prompt_tokens, pace_tokens
 from maskdpo.backends.openai_errors import (
     SYSTEM,
     ServerError,
@@ -79,7 +79,7 @@ class Session:
 
     async def attempt(self, request: Request) -> Reply | FailedAttempt:
         """One attempt within the rate limits."""
-        estimate = typical_tokens(request)
+        estimate = pace_tokens(request)
         await asyncio.sleep(max(self.server.requests.reserve(1), self.server.tokens.reserve(estimate)))
         while (
             rest := self.server.resume_at - time.monotonic()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from maskdpo import console
 from maskdpo.annotate.settings import AnnotateSettings
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.errors import UserError
 from maskdpo.sample import SampleSettings
 from maskdpo.schemas import FAILED, Counts, Status
@@ -31,7 +32,7 @@ def sample(settings: SampleSettings) -> None:
     if settings.dry_run:
         from maskdpo.sample import forecast_sample
 
-        _show_forecast("sample", "prompts", forecast_sample(settings, backend), remote=settings.backend == "openai")
+        _show_forecast("sample", "prompts", forecast_sample(settings, backend), settings)
         return
     stats = run(
         settings.prompts,
@@ -79,7 +80,7 @@ def annotate(settings: AnnotateSettings) -> None:
     if settings.dry_run:
         from maskdpo.annotate.forecast import forecast_annotate
 
-        _show_forecast("annotate", "answers", forecast_annotate(settings), remote=settings.backend == "openai")
+        _show_forecast("annotate", "answers", forecast_annotate(settings), settings)
         return
     rule = read_rule(settings.calibration, settings.min_confidence)
     judge = settings.make_judge()
@@ -160,7 +161,7 @@ def warn_of_labels(file: "SentenceCounts", rule: "Rule") -> None:
         )
 
 
-def _show_forecast(command: str, records: str, made: "Forecast", *, remote: bool) -> None:
+def _show_forecast(command: str, records: str, made: "Forecast", settings: BackendSettings) -> None:
     from maskdpo.backends.price import dollars
 
     unknown = "unknown"
@@ -173,15 +174,30 @@ def _show_forecast(command: str, records: str, made: "Forecast", *, remote: bool
         ("tokens generated, at most", made.completion_tokens),
     ]
     notes = [f"tokens of prompts are counted by {made.counted_by}"]
-    if remote:
+    if settings.backend == "openai":
         rows += [
             ("cost of the prompts", unknown if made.prompt_cost is None else dollars(made.prompt_cost)),
             ("cost, at most", unknown if made.cost is None else dollars(made.cost)),
             ("time at the given rates, at most", time),
         ]
         notes += [] if made.cost is not None else ["no price is known: give `price` for the cost"]
+    notes += _beside_limit(made, settings.max_cost)
     notes += [] if made.seconds is not None else ["the time depends on the speed of the model, which is not known"]
     console.table(f"{command} (dry run)", ("", "forecast"), rows, notes)
+
+
+def _beside_limit(made: "Forecast", limit: float | None) -> list[str]:
+    """Whether the whole output costs less than ``max_cost``."""
+    from maskdpo.backends.price import dollars
+
+    if limit is None or made.cost is None or made.prompt_cost is None:
+        return []
+    of = f"`max_cost` {dollars(limit)}"
+    if made.cost <= limit:
+        return [f"{of} is enough, even if every reply is as long as it may be"]
+    if made.prompt_cost <= limit:
+        return [f"{of} may not be enough: the prompts cost less, and with the longest replies the run costs more"]
+    return [f"{of} is not enough: the prompts alone cost more, so the run would stop before its end"]
 
 
 def _cost_rows(name: str, cost: float | None, out: Path) -> list[tuple[str, object]]:

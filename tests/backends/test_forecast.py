@@ -1,10 +1,12 @@
 """``--dry-run``: what it says before a run is what the run then takes."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import exit_code
 
 from maskdpo.annotate.forecast import forecast_annotate
 from maskdpo.annotate.labelling import annotate
@@ -154,3 +156,24 @@ def test_a_forecast_for_a_provider_has_its_list_price_and_needs_no_key(
     assert made.prompt_cost is not None
     assert 0 < made.prompt_cost < made.cost
     assert "estimate" in made.counted_by
+
+
+@pytest.mark.parametrize("command", ["sample", "annotate"])
+def test_a_forecast_is_compared_with_the_limit(
+    files: dict[str, Path], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = [files["prompts"], *([files["responses"], "--judge", "llm"] if command == "annotate" else [])]
+    model = ("--model", "m", "--backend", "openai", "--api-base", "http://127.0.0.1:9/v1", "--price", "1000,1000")
+
+    def said(limit: str) -> str:
+        assert exit_code(command, *inputs, *model, "--out", files["out"], "--dry-run", *limit.split()) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    table = said("")
+    assert "max-cost" not in table
+    prompts, most = (float(found) for found in re.findall(r"cost[^$]*\$([0-9.]+)", table))
+    assert prompts < most
+    assert "--max-cost" in (enough := said(f"--max-cost {most + 0.01}"))
+    assert "is enough, even if every reply is as long as it may be" in enough
+    assert "may not be enough: the prompts cost less" in said(f"--max-cost {(prompts + most) / 2}")
+    assert "is not enough: the prompts alone cost more" in said(f"--max-cost {prompts / 2}")
