@@ -170,6 +170,18 @@ class TrainConfig(EncodeSettings):
         NotNegative,
         Option("Any loss: add this times the negative log-likelihood per trained token of the chosen answer.", LOSS),
     ] = 0.0
+    optim: Annotated[
+        Literal["adamw", "adamw8bit"],
+        Option("`adamw8bit`: AdamW with moments of 8 bits, 2 bytes per parameter in place of 8.", OPTIMISER),
+    ] = "adamw"
+    weights: Annotated[
+        Literal["float32", "bfloat16"],
+        Option(
+            "What trained weights and their gradients are kept in. `bfloat16`: 4 bytes per parameter in place of 8; "
+            "updates are rounded stochastically, because ordinary rounding would lose nearly all of them.",
+            OPTIMISER,
+        ),
+    ] = "float32"
     lr: Annotated[float, Positive, Option("Peak learning rate of AdamW.", OPTIMISER)] = 1e-6
     warmup_ratio: Annotated[
         float,
@@ -193,7 +205,9 @@ class TrainConfig(EncodeSettings):
             metavar="N",
         ),
     ] = None
-    seed: Annotated[int, Field(ge=0), Option("Seed of the order of the pairs and of dropout.", OPTIMISER)] = 0
+    seed: Annotated[
+        int, Field(ge=0), Option("Seed of the order of the pairs, of dropout and of stochastic rounding.", OPTIMISER)
+    ] = 0
     lora_r: Annotated[int, Field(ge=0), Option("Rank of the adapter; 0 trains all weights.", LORA)] = 0
     lora_alpha: Annotated[int, Count, Option("What the adapter adds is scaled by alpha / rank.", LORA)] = 32
     lora_dropout: Annotated[float, Field(ge=0, lt=1), Option("Dropout in front of the adapter.", LORA)] = 0.0
@@ -205,7 +219,7 @@ class TrainConfig(EncodeSettings):
     ] = True
     dtype: Annotated[
         Dtype,
-        Option("Compute type; `auto`: bfloat16 where the hardware computes in it. Weights stay float32.", SPEED),
+        Option("Compute type; `auto`: bfloat16 where the hardware computes in it. Weights keep their type.", SPEED),
     ] = "auto"
     tokens_per_batch: Annotated[int, Count, Option("Tokens per forward pass: memory against speed.", SPEED)] = 2048
     gradient_checkpointing: Annotated[
@@ -237,9 +251,13 @@ class TrainConfig(EncodeSettings):
         bool, Option("Write the weights with the lowest loss on the held-out pairs, not the last weights.", EVAL)
     ] = False
     export_dtype: Annotated[
-        Literal["float32", "bfloat16"],
-        Option("Type of the written weights; bfloat16 rounds updates below 1/512 of a weight away.", EXPORT),
-    ] = "float32"
+        Literal["float32", "bfloat16"] | None,
+        Option(
+            "Type of the written weights; bfloat16 rounds updates of float32 weights below 1/512 of a weight away. "
+            "[default: that of `--weights`]",
+            EXPORT,
+        ),
+    ] = None
     trust_remote_code: Annotated[bool, Option("Run code from the repository of the model.", IN_AND_OUT)] = False
 
     @model_validator(mode="before")
@@ -248,6 +266,11 @@ class TrainConfig(EncodeSettings):
         loss = values.get("loss", "sigmoid")  # of any type: not checked yet
         defaults = {name: default for name, (default, losses) in LOSS_PARAMETERS.items() if loss in losses}
         return values | {name: default for name, default in defaults.items() if values.get(name) is None}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_as_trained(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return values if values.get("export_dtype") else values | {"export_dtype": values.get("weights", "float32")}
 
     @model_validator(mode="after")
     def _no_parameters_of_other_losses(self) -> Self:
@@ -267,6 +290,12 @@ class TrainConfig(EncodeSettings):
         for name in ("lora_alpha", "lora_dropout", "lora_targets", "merge"):
             if not self.lora_r and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"`{name}` goes with `lora_r`")
+        for name in ("optim", "weights"):
+            if self.lora_r and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"`{name}` {getattr(self, name)} is for training all weights: an adapter is small, and weights "
+                    "that are frozen beside it are kept in the compute type; leave `lora_r` or `{name}` out"
+                )
         return self
 
     def loss_parameters(self) -> "BaseModel":

@@ -35,6 +35,7 @@ from maskdpo.train.data.batch import Batch, Layout, collate, passes
 from maskdpo.train.data.encode import EncodedPair
 from maskdpo.train.losses import masked_log_ratios, pair_losses, sft_loss, sum_per_answer
 from maskdpo.train.model.sharding import logps_of
+from maskdpo.train.optim import make_optimizer
 from maskdpo.train.ranks import ALONE, Ranks
 
 Reference = dict[str, NDArray[np.float32]]
@@ -86,7 +87,7 @@ class Trainer:
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
+        self.optimizer = make_optimizer(groups, config, ranks)
 
     def step(self, pairs: Sequence[EncodedPair], lr: float) -> tuple[list[ForwardPass], float]:
         """One optimiser step on these pairs, in as many forward passes as the token budget asks for.
@@ -177,11 +178,13 @@ def with_losses(batch: Batch, logps_N: Tensor, ref_logps_N: Tensor, config: Trai
 def clip_gradients(model: PreTrainedModel, largest: float) -> float:
     """Scale gradients down to the norm ``largest``, taken over the shards of all ranks; returns the norm before."""
     parameters = [p for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    # One norm for each gradient in float32, because a norm of the type of a bfloat16 gradient has three digits.
+    norms = [torch.linalg.vector_norm(p.grad, dtype=torch.float32) for p in parameters if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(norms))
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
-    return norm.item()
+    return float(norm.item())
 
 
 def _check_finite(loss_B: Tensor, pairs: Sequence[EncodedPair]) -> None:

@@ -25,9 +25,8 @@ INSTALL = "'maskdpo[lora]'"
 
 
 def weight_type(config: TrainConfig, device: str) -> torch.dtype:
-    """What the weights are kept in. Trained ones need float32: in bfloat16 small updates round to nothing. Frozen ones
-    are kept in the type that is computed in: half the memory where that is bfloat16."""
-    if config.lora_r and compute_type(config.dtype, device) == "bfloat16":
+    """What the weights are kept in: trained ones in ``config.weights``, frozen ones in the type that is computed in."""
+    if config.weights == "bfloat16" or (config.lora_r and compute_type(config.dtype, device) == "bfloat16"):
         return torch.bfloat16
     return torch.float32
 

@@ -110,6 +110,39 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
+def widen_weights(model: "PreTrainedModel", compute: str) -> None:
+    """Let weights in bfloat16 enter the arithmetic as float32 weights of the same values would.
+
+    What is computed in float32 takes a float32 copy of a module's weights, through which gradients flow, and an
+    embedding returns float32, and with it the residual stream. Under autocast (``compute`` bfloat16) matrices stay as
+    they are, because autocast would round a copy back.
+    """
+    for module in model.modules():
+        own = dict(module.named_parameters(recurse=False))
+        names = [name for name, p in own.items() if p.dtype in NARROW and (compute == "float32" or p.ndim < 2)]
+        if isinstance(module, nn.Embedding):
+            module.forward = functools.partial(_result_in_float32, module.forward)  # type: ignore[method-assign]
+        elif names and not (compute == "bfloat16" and isinstance(module, nn.Linear)):
+            module.forward = functools.partial(_with_wide_weights, module, names, module.forward)
+            module.computes_in = torch.float32  # for ``logps.py``
+
+
+def _result_in_float32(forward: Any, *args: Any, **kwargs: Any) -> Tensor:
+    result: Tensor = forward(*args, **kwargs)
+    return result.float()
+
+
+def _with_wide_weights(module: nn.Module, names: Sequence[str], forward: Any, *args: Any, **kwargs: Any) -> Any:
+    """Entries of ``__dict__`` are found before parameters of the same name."""
+    try:
+        for name in names:
+            module.__dict__[name] = getattr(module, name).float()
+        return forward(*args, **kwargs)
+    finally:
+        for name in names:
+            module.__dict__.pop(name, None)
+
+
 def checkpoint_layers(model: "PreTrainedModel") -> None:
     """Recompute every layer in the backward pass instead of keeping what it computes (gradient checkpointing).
 

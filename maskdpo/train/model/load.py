@@ -22,6 +22,7 @@ from maskdpo.train.model.decoder import (
     decoder_layers,
     freeze_the_rest,
     text_config,
+    widen_weights,
 )
 from maskdpo.train.model.faster import use_fastest_attention
 from maskdpo.train.model.memory import keep_freed_memory
@@ -60,6 +61,9 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
         trust_remote_code=config.trust_remote_code,
     )
     model.eval()  # for the whole run: dropout, dropped layers and router jitter belong to training mode
+    compute = compute_type(config.dtype, device)
+    if config.weights == "bfloat16" and compute == "float32":
+        widen_weights(model, compute)  # first, so that the checks below compute so too
     check_fit(model, pairs, config.model)
     layout = ranks.from_first(_probed(model, pairs) if ranks.first else "padded")
     if layout != "shared":
@@ -68,6 +72,8 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
             "the prompt (slower, same result)"
         )
     use_fastest_attention(model, pairs, layout, config, device, ranks)
+    if config.weights == compute == "bfloat16":
+        widen_weights(model, compute)
     freeze_the_rest(model)
     adapter = add_adapter(model, config) if config.lora_r else None
     model.eval()  # the adapter's layers too
@@ -75,7 +81,7 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
         checkpoint_layers(model)
     if config.compile:
         _compile_layers(model, device)
-    shard(model, compute_type(config.dtype, device), ranks)
+    shard(model, compute, ranks)
     return Policy(model, layout, adapter)
 
 

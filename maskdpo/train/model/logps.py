@@ -55,7 +55,7 @@ def chunks(tokens: int, vocabulary: int) -> list[slice]:
 def _chunk_logps(model: PreTrainedModel, hidden_ND: Tensor, target_N: Tensor) -> Tensor:
     head = model.get_output_embeddings()
     if not torch.is_autocast_enabled(hidden_ND.device.type):  # Mamba's residual stream is float32 for any weights
-        hidden_ND = hidden_ND.to(head.weight.dtype)
+        hidden_ND = hidden_ND.to(getattr(head, "computes_in", head.weight.dtype))
     logits_NV = _post_process(head(hidden_ND), text_config(model))
     logps_N: Tensor = _PickedLogps.apply(logits_NV, target_N)  # type: ignore[no-untyped-call]
     return logps_N

@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from maskdpo.errors import UserError
 from maskdpo.io.write import sync_folder
 from maskdpo.run_folder import fresh_folder
+from maskdpo.train.optim import zero_state
 from maskdpo.train.ranks import ALONE, Ranks
 
 NAME = re.compile(r"step-(\d{8})")
@@ -136,7 +137,7 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _named_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The weights that train and, where a step has been made, AdamW's two moments of each.
+    """The weights that train and, where a step has been made, AdamW's two moments of each, or their codes and scales.
 
     AdamW's count of steps is the run's, so that it is not among them.
     """
@@ -153,10 +154,8 @@ def _allocate_state(model: nn.Module, optimizer: torch.optim.Optimizer, saved: s
     """Fill AdamW's state with zeros for each parameter whose state is saved, so that the saved state can be loaded."""
     for name, parameter in model.named_parameters():
         prefix = f"optimizer.{name}."
-        keys = [key.removeprefix(prefix) for key in ("exp_avg", "exp_avg_sq") if prefix + key in saved]
-        if keys:
-            count = torch.tensor(float(step), device=parameter.device)
-            optimizer.state[parameter] = {"step": count} | {key: torch.zeros_like(parameter.detach()) for key in keys}
+        if any(key.startswith(prefix) for key in saved):
+            optimizer.state[parameter] = zero_state(optimizer, parameter.detach(), step)
 
 
 def _sync(folder: Path) -> None:
