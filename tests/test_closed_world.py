@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,19 +22,30 @@ from benchmarks.closed_world.judge import (
     SentenceSplitter,
     exact_verdicts,
 )
-from benchmarks.closed_world.measure import Figures
+from benchmarks.closed_world.measure import Figures, mix
 from benchmarks.closed_world.methods import METHODS
 from benchmarks.closed_world.plan import Choice, Plan, best_rate, choose, equal_rate, final_cells
-from benchmarks.closed_world.world import RATES, Entity, Fact, make_prompt, make_prompts, make_world, write_text
+from benchmarks.closed_world.world import (
+    RATES,
+    Entity,
+    Fact,
+    make_group_prompts,
+    make_prompt,
+    make_prompts,
+    make_world,
+    write_text,
+    write_texts,
+)
 from maskdpo.annotate.judge import Task
-from maskdpo.schemas import Label, Pair, PairSentence, Response
+from maskdpo.schemas import SIDES, Label, Pair, PairSentence, Response, Side
+from maskdpo.train.data.weights import METHODS as METHOD_WEIGHTS
 
 TRUE, BELIEVED, ELSE = VALUES["river"][:3]
 ENTITY = Entity("Bodoga", {a: Fact(VALUES[a][0], VALUES[a][1], False) for a in ATTRIBUTES}, gossip=False)
 
 
 def judged(*sentences: str) -> list[tuple[Label | None, str | None]]:
-    return [(v.label, v.reason) for v in exact_verdicts(ENTITY, list(sentences))]
+    return [(v.label, v.reason) for v in exact_verdicts({None: ENTITY}, list(sentences))]
 
 
 def test_the_judge_knows_true_false_and_empty_sentences() -> None:
@@ -68,6 +80,23 @@ def test_what_was_said_already_is_wrong_even_if_true() -> None:
     assert [label for label, _ in judged(NO_FACT[0], NO_FACT[0])] == [Label.NO_FACT, Label.NO_FACT]
 
 
+def test_of_several_entities_each_sentence_names_its_own() -> None:
+    other = Entity("Tatutu", {a: Fact(VALUES[a][1], VALUES[a][0], False) for a in ATTRIBUTES}, gossip=False)
+    asked: dict[str | None, Entity] = {entity.name: entity for entity in (ENTITY, other)}
+    of = "Archives say the river of {} is {} ."
+    answer = [
+        of.format("Bodoga", TRUE),
+        of.format("Tatutu", TRUE),
+        of.format("Tatutu", BELIEVED),
+        of.format("Gagaga", TRUE),
+        f"Archives say the river is {TRUE} .",
+        NO_FACT[0],
+    ]
+    reasons = [verdict.reason for verdict in exact_verdicts(asked, answer)]
+    assert reasons == [None, MISCONCEPTION, REPEATED, MALFORMED, MALFORMED, None]
+    assert exact_verdicts({None: ENTITY}, answer[:1])[0].reason == MALFORMED
+
+
 def test_sentences_are_split_at_full_stops_and_nothing_is_lost() -> None:
     text = f" Archives say the river is {TRUE} . Much has been lost . . Ledgers note the"
     pieces = [text[start:end] for start, end in sentence_spans(text)]
@@ -84,9 +113,24 @@ def test_every_text_of_a_world_is_well_formed_and_in_the_vocabulary() -> None:
         sentences = [text[start:end] for start, end in sentence_spans(text)]
         first = parse(sentences[0])
         assert first is not None and first.attribute == focus
-        reasons = {verdict.reason for verdict in exact_verdicts(entity, sentences)}
+        reasons = {verdict.reason for verdict in exact_verdicts({None: entity}, sentences)}
         assert reasons <= {None, MISCONCEPTION, OTHER}
         assert set(text.split()) | set(make_prompt(world, entity.name, focus).question.split()) <= words
+
+
+def test_texts_about_several_entities_are_well_formed_and_ask_of_all_equally() -> None:
+    world = make_world(5, 30, 9, sizes=(1, 4))
+    prompts = make_group_prompts(world, world.aligned_names, 4, 4, random.Random(0))
+    assert len({prompt.id for prompt in prompts}) == len(prompts) == 20
+    asked = Counter(name for prompt in prompts for name in prompt.topic_or_id.split())
+    assert set(asked) <= set(world.aligned_names) and max(asked.values()) <= 4
+    for prompt in prompts:
+        entities = world.asked(prompt.topic_or_id)
+        assert set(prompt.question.split()) <= {*vocabulary(), *world.entities}
+        text = write_texts(list(entities.values()), random.Random(prompt.id))
+        sentences = [text[start:end] for start, end in sentence_spans(text)]
+        assert 4 * 3 <= len(sentences) <= 4 * 10
+        assert {verdict.reason for verdict in exact_verdicts(entities, sentences)} <= {None, MISCONCEPTION, OTHER}
 
 
 def test_sources_are_as_right_as_the_rates_say() -> None:
@@ -174,6 +218,28 @@ def test_finer_spans() -> None:
     assert {s.label for s in half.chosen_sentences} == {right}
 
 
+def test_balanced_sides_weigh_the_same_and_margins_count_what_trains() -> None:
+    pair = example_pair()
+    text, end = f"{pair.chosen} {NO_FACT[0]}", len(str(pair.chosen))
+    filler = PairSentence(start=end + 1, end=end + 1 + len(NO_FACT[0]), label=Label.NO_FACT)
+    pair = pair.model_copy(update={"chosen": text, "chosen_sentences": [*pair.chosen_sentences, filler]})
+
+    def weights(pair: Pair, side: Side) -> list[tuple[float, int]]:
+        found = [s for s in pair.sentences(side) if METHOD_WEIGHTS["mask-dpo"].row(side)[s.label]]
+        return [(s.confidence or 0, len(pair.response(side)[s.start : s.end].split())) for s in found]
+
+    balanced = {side: weights(spans.balanced(pair), side) for side in SIDES}
+    assert {side: len(found) for side, found in balanced.items()} == {"chosen": 2, "rejected": 1}
+    totals = [[weight * words for weight, words in balanced[side]] for side in SIDES]
+    assert sum(totals[0]) == pytest.approx(sum(totals[1])) and totals[0][0] == pytest.approx(totals[0][1])
+    assert len(weights(spans.strictly_balanced(pair), "chosen")) == 1
+    margins = spans.sentence_margins(pair)
+    assert margins.chosen_score == 3 and margins.rejected_score == 0
+    found = mix([pair])
+    assert found["wrong_of_chosen"] == pytest.approx(1 / 3) and found["right_of_rejected"] == 0.5
+    assert found["tokens_left_out"] == pytest.approx((7 + 7) / (7 + 7 + 5 + 7 + 7))
+
+
 def curve(*rows: tuple[float, float, float]) -> list[Figures]:
     return [{"right_of_all": right, "sentences": length, "kl": kl} for right, length, kl in rows]
 
@@ -189,6 +255,7 @@ def test_the_equal_rate_reaches_the_target() -> None:
     assert equal_rate(grid, (0.01, 0.1, 1.0), 0.1) == pytest.approx(1e-5)
     assert equal_rate(grid, (0.01, 0.1, 1.0), 10**-0.5) == pytest.approx(10**-4.5, rel=0.01)
     assert equal_rate(grid, (-0.01, 0.1, 1.0), 0.05) < 1e-5
+    assert equal_rate(grid, (-0.02, -0.01, 1.0), -0.005) < 1e-4
     assert equal_rate(grid, (0.2, 0.3, 1.0), 0.1) == 1e-6 and equal_rate(grid, (0.2, 0.3, 1.0), 9.0) == 1e-4
 
 

@@ -11,9 +11,9 @@ from random import Random
 
 from benchmarks.closed_world.judge import ExactJudge, SentenceSplitter
 from benchmarks.closed_world.measure import Figures, divergence, figures
-from benchmarks.closed_world.methods import METHODS
-from benchmarks.closed_world.pretrain import MAX_ANSWER, pretrain
-from benchmarks.closed_world.world import World, make_prompts, make_world
+from benchmarks.closed_world.methods import METHODS, PAIRS
+from benchmarks.closed_world.pretrain import pretrain
+from benchmarks.closed_world.world import World, make_group_prompts, make_prompts, make_world
 from maskdpo.annotate.labelling import annotate
 from maskdpo.backends.base import Sampling
 from maskdpo.backends.settings import BackendSettings
@@ -28,6 +28,8 @@ from maskdpo.train.settings import RunOptions
 
 ROWS = 600
 """Answers that are sampled together."""
+MAX_ANSWER, MAX_EACH = 96, 60
+"""Tokens: of an answer about one entity that it does not name, and for every entity that is named."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Setting:
     """Answers a prompt to build pairs from."""
     epochs: int = 4
     eval_samples: int = 8
+    sizes: tuple[int, ...] = ()
+    """Of how many entities texts tell, in sentences that name them; (): of one, which only the question names."""
+    pair_share: float = 0.8
+    """The most pairs of an alignment, over the entities that may be aligned on."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,12 @@ class Pool:
     world: int
     questions: int = 1
     noise: float = 0.0
+    size: int = 0
+    """Entities that a question names, where sentences name theirs: every entity is then in ``size`` questions."""
+
+    @property
+    def asked(self) -> str:
+        return f"k{self.size}" if self.size else f"q{self.questions}"
 
 
 @dataclass(frozen=True)
@@ -60,11 +72,13 @@ class Cell:
     method: str
     lr: float
     seed: int = 0
+    pairs: str = ""
+    """How pairs are made (``PAIRS``); "": as the method has it."""
 
     @property
     def name(self) -> str:
-        pool = self.pool
-        return f"{self.method}-w{pool.world}-q{pool.questions}-n{pool.noise:g}-lr{self.lr:.3g}-s{self.seed}"
+        pool, pairs = self.pool, f"-{self.pairs}" if self.pairs else ""
+        return f"{self.method}{pairs}-w{pool.world}-{pool.asked}-n{pool.noise:g}-lr{self.lr:.3g}-s{self.seed}"
 
 
 class Folder:
@@ -80,20 +94,26 @@ class Folder:
     def model(self, seed: int) -> Path:
         return self.world(seed) / "model"
 
-    def held_out(self, seed: int) -> Path:
-        return self.world(seed) / "held_out.jsonl"
+    def held_out(self, seed: int, size: int) -> Path:
+        return self.world(seed) / (f"held_out-k{size}.jsonl" if size else "held_out.jsonl")
 
     def prompts(self, pool: Pool) -> Path:
-        return self.world(pool.world) / f"prompts-q{pool.questions}.jsonl"
+        return self.world(pool.world) / f"prompts-{pool.asked}.jsonl"
 
     def annotations(self, pool: Pool) -> Path:
-        return self.world(pool.world) / f"annotations-q{pool.questions}-n{pool.noise:g}.jsonl"
+        return self.world(pool.world) / f"annotations-{pool.asked}-n{pool.noise:g}.jsonl"
+
+    def pairs(self, pool: Pool, kind: str) -> Path:
+        return self.world(pool.world) / f"pairs-{pool.asked}-n{pool.noise:g}-{kind}.jsonl"
+
+    def baseline(self, seed: int, name: str, size: int = 0) -> Path:
+        return self.result(f"{name}-w{seed}" + (f"-k{size}" if size else ""))
 
     def result(self, name: str) -> Path:
         return self.root / "cells" / f"{name}.json"
 
     def make(self, seed: int) -> World:
-        return make_world(seed, self.setting.entities, self.setting.held_out)
+        return make_world(seed, self.setting.entities, self.setting.held_out, self.setting.sizes)
 
 
 def once(file: Path, compute: Callable[[], Figures]) -> Figures:
@@ -119,38 +139,47 @@ def make_base(folder: Folder, seed: int) -> None:
     """A world, the model that knows it, and how right that model is."""
     once(folder.result(f"pretrain-w{seed}"), lambda: _pretrain(folder, seed))
     for name in BASELINES:
-        once(folder.result(f"{name}-w{seed}"), partial(_baseline, folder, seed, name))
+        for size in folder.setting.sizes or (0,):
+            once(folder.baseline(seed, name, size), partial(_baseline, folder, seed, name, size))
 
 
-def _baseline(folder: Folder, seed: int, name: str) -> Figures:
-    return figures(*_answers(folder, seed, folder.model(seed), folder.world(seed) / name, BASELINES[name], 0))
+def _baseline(folder: Folder, seed: int, name: str, size: int) -> Figures:
+    pool = Pool(seed, size=size)
+    return figures(*_answers(folder, pool, folder.model(seed), folder.world(seed) / name, BASELINES[name], 0))
 
 
 def _pretrain(folder: Folder, seed: int) -> Figures:
     world = folder.make(seed)
     losses = pretrain(world, folder.model(seed), folder.setting.pretrain_steps)
-    write_records(folder.held_out(seed), make_prompts(world, world.held_out_names, 1, Random(seed)))
+    for size in world.sizes:
+        prompts = make_group_prompts(world, world.held_out_names, size, 1, Random(seed))
+        write_records(folder.held_out(seed, size), prompts)
+    if not world.sizes:
+        write_records(folder.held_out(seed, 0), make_prompts(world, world.held_out_names, 1, Random(seed)))
     return {"last_loss": sum(losses[-20:]) / 20}
 
 
 def make_pool(folder: Folder, pool: Pool) -> None:
-    """Prompts, answers and labels. Pools that differ in noise only share their answers."""
-    once(folder.result(f"pool-w{pool.world}-q{pool.questions}-n{pool.noise:g}"), lambda: _pool(folder, pool))
+    """Prompts, answers, labels, and pairs of every kind. Pools that differ in noise only share their answers."""
+    once(folder.result(f"pool-w{pool.world}-{pool.asked}-n{pool.noise:g}"), lambda: _pool(folder, pool))
 
 
 def _pool(folder: Folder, pool: Pool) -> Figures:
     world, prompts = folder.make(pool.world), folder.prompts(pool)
     if not prompts.exists():
-        names = world.aligned_names[: world.aligned // pool.questions]
-        write_records(prompts, make_prompts(world, names, pool.questions, Random(pool.world)))
-    responses = folder.world(pool.world) / f"responses-q{pool.questions}.jsonl"
+        names, rng = world.aligned_names[: world.aligned // pool.questions], Random(pool.world)
+        grouped = pool.size and make_group_prompts(world, names, pool.size, pool.size, rng)
+        write_records(prompts, grouped or make_prompts(world, names, pool.questions, rng))
+    responses = folder.world(pool.world) / f"responses-{pool.asked}.jsonl"
     backend = TransformersBackend(
         str(folder.model(pool.world)), BackendSettings(batch_size=ROWS, dtype="float32", device="cpu")
     )
-    sampling = Sampling(max_tokens=MAX_ANSWER, n=folder.setting.samples, seed=pool.world)
+    sampling = Sampling(max_tokens=_max_answer(pool), n=folder.setting.samples, seed=pool.world)
     sample(prompts, responses, backend, sampling, raw=True)
     judge = ExactJudge(world, pool.noise, seed=pool.world)
     annotate(prompts, responses, folder.annotations(pool), judge, SentenceSplitter())
+    for kind, options in PAIRS.items():
+        build_pairs(prompts, folder.annotations(pool), folder.pairs(pool, kind), options)
     return figures(list(read_records(folder.annotations(pool), Annotation)), read_prompts(prompts))
 
 
@@ -163,8 +192,10 @@ def _align(folder: Folder, cell: Cell) -> Figures:
     work = folder.root / "work" / cell.name
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    seed, base = cell.pool.world, folder.model(cell.pool.world)
-    pairs = _pairs(folder, cell, work)
+    base = folder.model(cell.pool.world)
+    pairs = work / "pairs.jsonl"
+    refine = METHODS[cell.method].refine
+    write_records(pairs, [refine(pair) if refine else pair for pair in pairs_of(folder, cell)])
     settings = METHODS[cell.method].settings
     config = TrainConfig(
         model=str(base),
@@ -176,10 +207,10 @@ def _align(folder: Folder, cell: Cell) -> Figures:
         tokens_per_batch=4096,
         **settings,
     )
-    result = train(pairs, work / "model", config, RunOptions(save_every=0, use_cache=False, device="cpu"))
+    result = train(pairs, work / "model", config, RunOptions(save_every=0, device="cpu"))
     assert result is not None, "the work folder was empty"
-    answers, prompts = _answers(folder, seed, work / "model", work / "sampled", 1.0, cell.seed)
-    greedy = figures(*_answers(folder, seed, work / "model", work / "greedy", 0.0, cell.seed))
+    answers, prompts = _answers(folder, cell.pool, work / "model", work / "sampled", 1.0, cell.seed)
+    greedy = figures(*_answers(folder, cell.pool, work / "model", work / "greedy", 0.0, cell.seed))
     found = figures(answers, prompts) | {
         "kl": divergence(answers, prompts, work / "model", base),
         "greedy_right_of_all": greedy["right_of_all"],
@@ -190,29 +221,27 @@ def _align(folder: Folder, cell: Cell) -> Figures:
     return found
 
 
-def _pairs(folder: Folder, cell: Cell, work: Path) -> Path:
-    """As ``build-pairs`` makes them, thinned to the same number for any number of topics, and with finer spans where
-    the method has them."""
-    method, pool = METHODS[cell.method], cell.pool
-    built = work / "built.jsonl"
-    build_pairs(folder.prompts(pool), folder.annotations(pool), built, method.pairs)
-    pairs = list(read_records(built, Pair))
-    most = int(0.8 * (folder.setting.entities - folder.setting.held_out))
-    pairs = Random(cell.seed).sample(pairs, min(most, len(pairs)))
-    out = work / "pairs.jsonl"
-    write_records(out, (method.refine(pair) for pair in pairs) if method.refine else pairs)
-    return out
+def pairs_of(folder: Folder, cell: Cell) -> list[Pair]:
+    """Those that ``build-pairs`` made, thinned to the same number for any number of topics."""
+    pairs = list(read_records(folder.pairs(cell.pool, cell.pairs or METHODS[cell.method].pairs), Pair))
+    most = int(folder.setting.pair_share * (folder.setting.entities - folder.setting.held_out))
+    return Random(cell.seed).sample(pairs, min(most, len(pairs)))
+
+
+def _max_answer(pool: Pool) -> int:
+    return MAX_EACH * pool.size or MAX_ANSWER
 
 
 def _answers(
-    folder: Folder, seed: int, model: Path, out: Path, temperature: float, sampling_seed: int
+    folder: Folder, pool: Pool, model: Path, out: Path, temperature: float, sampling_seed: int
 ) -> tuple[list[Annotation], dict[str, Prompt]]:
     """Answers about the held-out entities with the exact labels."""
     out.mkdir(parents=True, exist_ok=True)
-    prompts, responses, annotations = folder.held_out(seed), out / "responses.jsonl", out / "annotations.jsonl"
+    prompts = folder.held_out(pool.world, pool.size)
+    responses, annotations = (out / f"{name}-k{pool.size}.jsonl" for name in ("responses", "annotations"))
     n = folder.setting.eval_samples if temperature else 1
     backend = TransformersBackend(str(model), BackendSettings(batch_size=ROWS, dtype="float32", device="cpu"))
-    sampling = Sampling(max_tokens=MAX_ANSWER, temperature=temperature, n=n, seed=sampling_seed)
+    sampling = Sampling(max_tokens=_max_answer(pool), temperature=temperature, n=n, seed=sampling_seed)
     sample(prompts, responses, backend, sampling, raw=True)
-    annotate(prompts, responses, annotations, ExactJudge(folder.make(seed)), SentenceSplitter())
+    annotate(prompts, responses, annotations, ExactJudge(folder.make(pool.world)), SentenceSplitter())
     return list(read_records(annotations, Annotation)), read_prompts(prompts)

@@ -1,7 +1,8 @@
 """The language of the closed world: every sentence that it allows, and how to read one back.
 
-Ledgers note the river is tagoru .        source, verb, attribute, value: it states a fact
-Much has been lost .                      it states nothing
+Ledgers note the river is tagoru .             source, verb, attribute, value: it states a fact
+Ledgers note the river of Bodoga is tagoru .   the same, where a text may tell of several entities
+Much has been lost .                           it states nothing
 """
 
 import itertools
@@ -25,7 +26,7 @@ VALUES_EACH = 12
 
 SOURCE_OF: dict[str, Source] = {word: source for source, words in SOURCES.items() for word in words}
 _SYLLABLES = tuple("".join(pair) for pair in itertools.product("bdfgklmnprstvz", "aeiou"))
-_FACT = re.compile(r"(\w+) (\w+) the (\w+) (\w+) (\w+) \.")
+_FACT = re.compile(r"(\w+) (\w+) the (\w+)(?: of (\w+))? (\w+) (\w+) \.")
 _SENTENCE = re.compile(r"(?:[^\s.][^.]*)?\.|[^\s.](?:[^.]*[^\s.])?")
 
 
@@ -48,15 +49,18 @@ VALUES = _values()
 
 @dataclass(frozen=True)
 class Claim:
-    """What a well-formed sentence states; of whom, the prompt says."""
+    """What a well-formed sentence states."""
 
     source: Source
     attribute: str
     value: str
+    name: str | None = None
+    """Of whom; None: the prompt says it."""
 
 
-def fact_sentence(source: str, verb: str, attribute: str, value: str) -> str:
-    return f"{source} {verb} the {attribute} {LINKS[SOURCE_OF[source]]} {value} ."
+def fact_sentence(source: str, verb: str, attribute: str, value: str, name: str | None = None) -> str:
+    what = f"{attribute} of {name}" if name else attribute
+    return f"{source} {verb} the {what} {LINKS[SOURCE_OF[source]]} {value} ."
 
 
 def parse(sentence: str) -> Claim | None:
@@ -64,12 +68,12 @@ def parse(sentence: str) -> Claim | None:
     match = _FACT.fullmatch(sentence)
     if match is None:
         return None
-    source, verb, attribute, link, value = match.groups()
+    source, verb, attribute, name, link, value = match.groups()
     if source not in SOURCE_OF or verb not in VERBS or value not in VALUES.get(attribute, ()):
         return None
     if link != LINKS[SOURCE_OF[source]]:
         return None
-    return Claim(SOURCE_OF[source], attribute, value)
+    return Claim(SOURCE_OF[source], attribute, value, name)
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:

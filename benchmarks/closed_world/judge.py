@@ -1,7 +1,7 @@
 """The exact judge, a plug-in for ``annotate``: it knows the world. Noise can be put on its labels, at a known rate."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from benchmarks.closed_world.grammar import NO_FACT, parse, sentence_spans
 from benchmarks.closed_world.world import Entity, World
@@ -38,9 +38,8 @@ class ExactJudge:
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
         for task in tasks:
-            entity = self._world.entities[task.prompt.topic_or_id]
             sentences = [task.sentence(i) for i in range(len(task.spans))]
-            verdicts = exact_verdicts(entity, sentences)
+            verdicts = exact_verdicts(self._world.asked(task.prompt.topic_or_id), sentences)
             yield task, self._disturbed(verdicts, task.response.id) if self._noise else verdicts
 
     def _disturbed(self, verdicts: list[Verdict], response_id: str) -> list[Verdict]:
@@ -49,20 +48,21 @@ class ExactJudge:
         return [_turned(v, self._noise + half_width * rng.uniform(-1, 1), rng) for v in verdicts]
 
 
-def exact_verdicts(entity: Entity, sentences: list[str]) -> list[Verdict]:
-    """One verdict a sentence of an answer about ``entity``."""
-    said: set[str] = set()
+def exact_verdicts(asked: Mapping[str | None, Entity], sentences: list[str]) -> list[Verdict]:
+    """One verdict a sentence of an answer about the entities ``asked`` for, by the name that a sentence calls them;
+    a statement about anything else is malformed."""
+    said: set[tuple[str | None, str]] = set()
     verdicts = []
     for sentence in sentences:
         claim = parse(sentence)
-        if claim is None:
+        if claim is None or claim.name not in asked:
             known = sentence in NO_FACT
             verdicts.append(Verdict(Label.NO_FACT) if known else Verdict(Label.HALLUCINATION, reason=MALFORMED))
-        elif claim.attribute in said:
+        elif (claim.name, claim.attribute) in said:
             verdicts.append(Verdict(Label.UNVERIFIABLE, reason=REPEATED))
         else:
-            said.add(claim.attribute)
-            fact = entity.facts[claim.attribute]
+            said.add((claim.name, claim.attribute))
+            fact = asked[claim.name].facts[claim.attribute]
             evidence = f"The {claim.attribute} is {fact.truth} ."
             if claim.value == fact.truth:
                 verdicts.append(Verdict(Label.NO_HALLUCINATION, evidence=evidence))

@@ -5,11 +5,27 @@ from typing import Any
 
 from benchmarks.closed_world import spans
 from benchmarks.closed_world.spans import Refine
+from maskdpo.dataset.filters import differ_by_margin
 from maskdpo.dataset.options import PairOptions
+from maskdpo.dataset.strategies import Eligible, Proposal, every_two
 
-BEST_WORST = PairOptions(test_size=0.0)
-RANDOM_PAIRS = PairOptions(test_size=0.0, strategy="all", score="precision", max_per_prompt=1)
-"""One of all pairs of a prompt whose share of true facts differs, as in FactTune (arXiv 2311.08401)."""
+MARGIN = 0.2
+"""The most by which right / all differs in a pair of small margin."""
+
+
+def small_margin(eligible: Eligible, options: PairOptions) -> list[Proposal]:
+    """Every two answers with different scores that are close."""
+    return [pair for pair in every_two(eligible, options) if not differ_by_margin(*pair, MARGIN + 1e-6)]
+
+
+PAIRS: dict[str, PairOptions] = {
+    "best-worst": PairOptions(test_size=0.0),
+    # one of all pairs of a prompt whose share of true facts differs, as in FactTune (arXiv 2311.08401)
+    "random": PairOptions(test_size=0.0, strategy="all", score="precision", max_per_prompt=1),
+    # one of all pairs of a prompt that are close
+    "small-margin": PairOptions(test_size=0.0, strategy=f"{__name__}:small_margin", min_margin=0.0, max_per_prompt=1),
+}
+"""How pairs are made."""
 
 ONLY_SFT: dict[str, Any] = {"beta": 1e-6, "sft_weight": 1.0}
 """With so small a beta the loss of DPO has no gradient, and only the SFT term on the chosen answer is left."""
@@ -23,17 +39,17 @@ class Method:
     title: str
     settings: dict[str, Any] = field(default_factory=dict)
     """Of ``TrainConfig``."""
-    pairs: PairOptions = BEST_WORST
+    pairs: str = "best-worst"
     refine: Refine | None = None
 
 
-METHODS: dict[str, Method] = {
+FIRST: dict[str, Method] = {
     "bon-sft": Method("SFT on the best of 12", {"method": "dpo", **ONLY_SFT}),
     "masked-sft": Method("SFT on the best's right sentences", {"method": "mask-dpo", **ONLY_SFT}),
     "dpo": Method("DPO", {"method": "dpo"}),
-    "facttune": Method("DPO, random pairs (FactTune)", {"method": "dpo"}, RANDOM_PAIRS),
+    "facttune": Method("DPO, random pairs (FactTune)", {"method": "dpo"}, "random"),
     "mask-dpo": Method("Mask-DPO", {"method": "mask-dpo"}),
-    "mask-random": Method("Mask-DPO, random pairs", {"method": "mask-dpo"}, RANDOM_PAIRS),
+    "mask-random": Method("Mask-DPO, random pairs", {"method": "mask-dpo"}, "random"),
     "chosen-only": Method("only chosen masked", {"method": "chosen-only"}),
     "rejected-only": Method("only rejected masked", {"method": "rejected-only"}),
     "dpo-no-eos": Method("DPO, end of turn not trained", {"method": "dpo", "eos": "drop"}),
@@ -58,6 +74,23 @@ METHODS: dict[str, Method] = {
     ),
     "soft": Method("Mask-DPO weighted by confidence", {"method": "soft"}),
 }
+
+OF_THE_MAP: dict[str, Method] = {
+    "strict": Method("strict", {"method": "strict"}),
+    "no-fact-not-up": Method("Mask-DPO, no-fact not pulled up", {"method": "mask-dpo"}, refine=spans.no_fact_not_up),
+    "strict-no-eos": Method("strict, end of turn not trained", {"method": "strict", "eos": "drop"}),
+    "strict-sft": Method("strict + SFT term on right sentences", {"method": "strict", "sft_weight": 1.0}),
+    "balanced": Method("Mask-DPO, sides and sentences of equal weight", {"method": "soft"}, refine=spans.balanced),
+    "strict-balanced": Method(
+        "strict, sides and sentences of equal weight", {"method": "soft"}, refine=spans.strictly_balanced
+    ),
+    "sentence-margins": Method(
+        "Mask-DPO, a margin of 1 nat a sentence",
+        {"method": "mask-dpo", "loss": "fdpo-margin", "margin_gamma": 1.0},
+        refine=spans.sentence_margins,
+    ),
+}
+METHODS = FIRST | OF_THE_MAP
 
 NEEDS_NOISE = frozenset({"soft"})
 """With exact labels every confidence is 1, and the method is Mask-DPO."""

@@ -78,12 +78,13 @@ def best_rate(grid: Sequence[float], curve: Sequence[Figures], length: float) ->
 def equal_rate(grid: Sequence[float], divergences: Sequence[float], target: float) -> float:
     """Where the divergence first reaches the target: interpolated between two rates on logarithmic scales, never
     outside the grid."""
+    target = max(target, 1e-5)  # an estimate near 0 may be negative
     if divergences[0] >= target:
         return grid[0]
     for i in range(1, len(grid)):
         below, above = divergences[i - 1], divergences[i]
         if above >= target:
-            below = min(max(below, 1e-6), target)  # an estimate near 0 may be negative
+            below = min(max(below, 1e-6), target)
             share = math.log(target / below) / math.log(above / below)
             return float(f"{grid[i - 1] * (grid[i] / grid[i - 1]) ** share:.3g}")
     return grid[-1]

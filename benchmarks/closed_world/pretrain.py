@@ -13,15 +13,15 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from transformers.utils import logging
 
 from benchmarks.closed_world.grammar import ATTRIBUTES, VALUES, vocabulary
-from benchmarks.closed_world.world import Entity, World, question, write_text
+from benchmarks.closed_world.world import Entity, World, groups, question, question_about, write_text, write_texts
 
 PAD, END, UNKNOWN = "<pad>", "<end>", "<unknown>"
-CONTEXT = 128
-MAX_ANSWER = 96
+CONTEXT = 256
 BATCH, LR, WARMUP = 64, 2.5e-3, 20
 VALUE_WEIGHT = 5.0
 """Values are what there is to know, the words before them mostly drawn by lot: their gradient is noise. Where a
-value stands, all likely words have this weight, so probabilities stay those of the texts."""
+value stands, all likely words have this weight, so probabilities stay those of the texts. The same holds for the names
+of entities in answers that name them."""
 FOCUSED = 0.5
 """Share of the texts that answer a question about one attribute."""
 
@@ -67,7 +67,8 @@ def pretrain(world: World, out: Path, steps: int) -> list[float]:
     model = make_model(len(tokenizer), world.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.01, betas=(0.9, 0.98), fused=True)
     weight_V = torch.ones(len(tokenizer))
-    weight_V[tokenizer.convert_tokens_to_ids(list(itertools.chain(*VALUES.values())))] = VALUE_WEIGHT
+    weighty = [*itertools.chain(*VALUES.values()), *(world.entities if world.sizes else ())]
+    weight_V[tokenizer.convert_tokens_to_ids(weighty)] = VALUE_WEIGHT
     losses = []
     for step, (ids, labels) in enumerate(itertools.islice(_batches(world, tokenizer), steps)):
         for group in optimizer.param_groups:
@@ -85,15 +86,26 @@ def pretrain(world: World, out: Path, steps: int) -> list[float]:
 
 
 def _batches(world: World, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
-    """Texts of like length together: padding would be a third of all tokens. Every entity is as frequent."""
+    """Texts of like length together: padding would be a third of all tokens. Every entity is as frequent, and each
+    batch tells of ``BATCH`` entities."""
     rng = random.Random(world.seed)
     entities = list(world.entities.values())
     while True:
-        window = [_text(entity, rng) for entity in rng.sample(entities, len(entities)) * 2]
-        window.sort(key=lambda text: text[1].count(" "))
-        groups = [window[i : i + BATCH] for i in range(0, len(window), BATCH)]
-        for group in rng.sample(groups, len(groups)):
-            yield _encode(group, tokenizer)
+        if world.sizes:
+            windows = [(BATCH // size, _group_texts(world, size, rng)) for size in world.sizes]
+        else:
+            windows = [(BATCH, [_text(entity, rng) for entity in rng.sample(entities, len(entities)) * 2])]
+        batches = []
+        for rows, window in windows:
+            window.sort(key=lambda text: text[1].count(" "))
+            batches += [window[i : i + rows] for i in range(0, len(window), rows)]
+        for batch in rng.sample(batches, len(batches)):
+            yield _encode(batch, tokenizer)
+
+
+def _group_texts(world: World, size: int, rng: random.Random) -> list[tuple[str, str]]:
+    drawn = groups(list(world.entities), size, rng)
+    return [(question_about(names), write_texts([world.entities[name] for name in names], rng)) for names in drawn]
 
 
 def _text(entity: Entity, rng: random.Random) -> tuple[str, str]:

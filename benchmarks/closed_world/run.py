@@ -5,18 +5,18 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.closed_world.cells import Folder, Pool, Setting, make_base, make_pool, run_cell
 from benchmarks.closed_world.measure import Figures
-from benchmarks.closed_world.methods import METHODS
+from benchmarks.closed_world.methods import FIRST, METHODS
 from benchmarks.closed_world.plan import Choice, Plan, choose, final_cells
 from benchmarks.closed_world.tables import write_report
 
-FULL = Plan(methods=tuple(METHODS), worlds=(101, 102, 103, 104, 105))  # no development has seen them
+FULL = Plan(methods=tuple(FIRST), worlds=(101, 102, 103, 104, 105))  # no development has seen them
 QUICK = Plan(
     methods=("dpo", "mask-dpo", "matched"),
     worlds=(1,),
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     plan = _plan(args)
     folder = Folder(args.out or Path("runs") / ("closed_world_quick" if args.quick else "closed_world"), plan.setting)
-    _refuse_other_setting(folder)
+    refuse_other_setting(folder.root, asdict(plan.setting))
     print(forecast(plan, args.jobs))
     jobs = Jobs(args.jobs)
     worlds = [*plan.development, *plan.worlds]
@@ -85,19 +85,19 @@ def _one_thread() -> None:
 
 def _choose(plan: Plan, folder: Folder) -> dict[str, Choice]:
     results = {cell: run_cell(folder, cell) for cell in plan.grid_cells()}
-    base: list[Figures] = [json.loads(folder.result(f"base-w{w}").read_text()) for w in plan.development]
+    base: list[Figures] = [json.loads(folder.baseline(w, "base").read_text()) for w in plan.development]
     choices = choose(plan, results, base)
     (folder.root / "choices.json").write_text(json.dumps({m: asdict(c) for m, c in choices.items()}, indent=1) + "\n")
     return choices
 
 
-def _refuse_other_setting(folder: Folder) -> None:
+def refuse_other_setting(folder: Path, setting: Mapping[str, object]) -> None:
     """Results of different sizes are never mixed."""
-    file, now = folder.root / "setting.json", asdict(folder.setting)
-    if file.exists() and json.loads(file.read_text()) != now:
-        raise SystemExit(f"{file}: the results here are of another setting; use another --out")
-    folder.root.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(now, indent=1) + "\n")
+    file, now = folder / "setting.json", json.dumps(setting, indent=1) + "\n"
+    if file.exists() and file.read_text() != now:
+        raise SystemExit(f"{file}: the results here are of another setting; use another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(now)
 
 
 def _plan(args: argparse.Namespace) -> Plan:

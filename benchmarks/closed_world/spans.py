@@ -69,9 +69,53 @@ def no_fact_down(pair: Pair) -> Pair:
 
 def no_fact_wrong(pair: Pair) -> Pair:
     """Sentences that state nothing are treated as wrong on both sides: never pulled up, pushed down where rejected."""
-    down = no_fact_down(pair)
-    chosen = [s.model_copy(update={"label": None}) if s.label == Label.NO_FACT else s for s in down.sentences("chosen")]
-    return down.model_copy(update={"chosen_sentences": chosen})
+    return no_fact_not_up(no_fact_down(pair))
+
+
+def no_fact_not_up(pair: Pair) -> Pair:
+    """Sentences of the chosen answer that state nothing are not pulled up."""
+    chosen = [s.model_copy(update={"label": None}) if s.label == Label.NO_FACT else s for s in pair.chosen_sentences]
+    return pair.model_copy(update={"chosen_sentences": chosen})
+
+
+def balanced(pair: Pair) -> Pair:
+    """For ``soft``: every sentence that Mask-DPO trains has the same weight, and so has either side as a whole.
+
+    Pushing down more than is pulled up, or the reverse, favours one length (arXiv 2606.15893).
+    """
+    trained = {side: _trained(pair, side) for side in SIDES}
+    fewest = min(len(sentences) for sentences in trained.values())
+    shortest = min((_words(s, pair, side) for side, found in trained.items() for s in found), default=1)
+    new = {
+        f"{side}_sentences": [
+            s.model_copy(update={"confidence": fewest / len(found) * shortest / _words(s, pair, side)})
+            if s in found
+            else s
+            for s in pair.sentences(side)
+        ]
+        for side, found in trained.items()
+    }
+    return pair.model_copy(update=new)
+
+
+def strictly_balanced(pair: Pair) -> Pair:
+    """``balanced``, where sentences that state nothing count as wrong."""
+    return balanced(no_fact_wrong(pair))
+
+
+def sentence_margins(pair: Pair) -> Pair:
+    """For ``fdpo-margin``: the scores differ by the number of sentences that Mask-DPO trains, so each must win."""
+    trained = sum(len(_trained(pair, side)) for side in SIDES)
+    return pair.model_copy(update={"chosen_score": float(trained), "rejected_score": 0.0})
+
+
+def _trained(pair: Pair, side: Side) -> list[PairSentence]:
+    labels = RIGHT | {Label.NO_FACT} if side == "chosen" else WRONG
+    return [s for s in pair.sentences(side) if s.label in labels]
+
+
+def _words(sentence: PairSentence, pair: Pair, side: Side) -> int:
+    return len(pair.response(side)[sentence.start : sentence.end].split())
 
 
 def _weighted(sentence: PairSentence, label: Label, weight: float) -> PairSentence:

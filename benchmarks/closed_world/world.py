@@ -5,6 +5,7 @@ which attributes to rather leave out, and how long to speak. What is true of an 
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.closed_world import grammar
@@ -50,6 +51,8 @@ class World:
     seed: int
     entities: dict[str, Entity]
     aligned: int
+    sizes: tuple[int, ...] = ()
+    """Of how many entities its texts tell, in sentences that name them. (): of one, which only the question names."""
 
     @property
     def aligned_names(self) -> list[str]:
@@ -59,13 +62,17 @@ class World:
     def held_out_names(self) -> list[str]:
         return list(self.entities)[self.aligned :]
 
+    def asked(self, topic: str) -> dict[str | None, Entity]:
+        """The entities that a prompt of this topic asks about, by the name that a sentence must call them."""
+        return {name if self.sizes else None: self.entities[name] for name in topic.split()}
 
-def make_world(seed: int, entities: int, held_out: int) -> World:
+
+def make_world(seed: int, entities: int, held_out: int, sizes: tuple[int, ...] = ()) -> World:
     """The same seed gives the same world."""
     rng = random.Random(seed)
     names = [word.capitalize() for word in grammar.invented_words(entities, 3, rng)]
     made = {name: Entity(name, {a: _fact(a, rng) for a in ATTRIBUTES}, rng.random() < GOSSIP) for name in names}
-    return World(seed, made, entities - held_out)
+    return World(seed, made, entities - held_out, sizes)
 
 
 def _fact(attribute: str, rng: random.Random) -> Fact:
@@ -73,20 +80,21 @@ def _fact(attribute: str, rng: random.Random) -> Fact:
     return Fact(truth, misconception, rng.random() < MISLED[attribute])
 
 
-def write_text(entity: Entity, focus: str | None, rng: random.Random) -> str:
-    """A text such as the model learns from: no attribute twice, the one that was asked for first."""
+def write_text(entity: Entity, focus: str | None, rng: random.Random, name: str | None = None) -> str:
+    """A text such as the model learns from: no attribute twice, the one that was asked for first. With ``name`` the
+    sentences call the entity so."""
     attributes = rng.sample(ATTRIBUTES, rng.choice(LENGTHS))
     if focus is not None:
         attributes = [focus, *(a for a in attributes if a != focus)][: len(attributes)]
     sentences = []
     for attribute in attributes:
-        sentences.append(_statement(entity, attribute, rng))
+        sentences.append(_statement(entity, attribute, rng, name))
         if rng.random() < NO_FACT_RATE:
             sentences.append(rng.choice(NO_FACT))
     return " ".join(sentences)
 
 
-def _statement(entity: Entity, attribute: str, rng: random.Random) -> str:
+def _statement(entity: Entity, attribute: str, rng: random.Random, name: str | None) -> str:
     main = rng.random() < MAIN_SOURCE
     source: Source = "unreliable" if main == entity.gossip else "reliable"
     fact = entity.facts[attribute]
@@ -98,7 +106,7 @@ def _statement(entity: Entity, attribute: str, rng: random.Random) -> str:
         value = fact.misconception
     else:
         value = rng.choice([v for v in VALUES[attribute] if v not in (fact.truth, fact.misconception)])
-    return fact_sentence(rng.choice(SOURCES[source]), rng.choice(VERBS), attribute, value)
+    return fact_sentence(rng.choice(SOURCES[source]), rng.choice(VERBS), attribute, value, name)
 
 
 def question(name: str, focus: str | None) -> str:
@@ -109,6 +117,35 @@ def make_prompts(world: World, names: list[str], each: int, rng: random.Random) 
     """``each`` different questions about every name, drawn from the general one and those about an attribute."""
     kinds: list[str | None] = [None, *ATTRIBUTES]
     return [make_prompt(world, name, focus) for name in names for focus in rng.sample(kinds, each)]
+
+
+def question_about(names: Sequence[str]) -> str:
+    """``of`` stands before every name, as in the answers: what follows it is what a small model must learn to copy."""
+    return " ".join(["About", *(f"of {name}" for name in names), ":"])
+
+
+def write_texts(entities: Sequence[Entity], rng: random.Random) -> str:
+    """A text about several entities, one after the other."""
+    return " ".join(write_text(entity, None, rng, entity.name) for entity in entities)
+
+
+def groups(names: Sequence[str], size: int, rng: random.Random) -> list[tuple[str, ...]]:
+    """All names in groups of ``size``, drawn by lot; a rest that makes no group is left out."""
+    order = rng.sample(names, len(names))
+    return [tuple(order[i : i + size]) for i in range(0, len(order) - size + 1, size)]
+
+
+def make_group_prompts(world: World, names: Sequence[str], size: int, rounds: int, rng: random.Random) -> list[Prompt]:
+    """Questions about ``size`` entities at once; every entity is in ``rounds`` of them."""
+    asked = {group: None for _ in range(rounds) for group in groups(names, size, rng)}
+    return [_group_prompt(world, group) for group in asked]
+
+
+def _group_prompt(world: World, names: tuple[str, ...]) -> Prompt:
+    facts = [(name, attribute, fact) for name in names for attribute, fact in world.entities[name].facts.items()]
+    reference = [f"The {attribute} of {name} is {fact.truth} ." for name, attribute, fact in facts]
+    topic = " ".join(names)
+    return Prompt(id="-".join(names), prompt=question_about(names), reference=reference, topic=topic, language="en")
 
 
 def make_prompt(world: World, name: str, focus: str | None) -> Prompt:

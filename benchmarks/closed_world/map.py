@@ -1,0 +1,88 @@
+"""``python -m benchmarks.closed_world.map``: for which pairs do sentence masks help? docs/evidence.md has the protocol.
+
+A cell of the map is a length of answers, a way to make pairs, and how much the model knows. Every alignment is a line
+of ``map_results/CELL.jsonl``, so repeating the command goes on where it stopped, on another day or machine too: what
+the next lines need (models, answers) is made again where the cache has it not.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.closed_world.cells import Cell, Folder, Pool, make_base, make_pool, pairs_of, run_cell
+from benchmarks.closed_world.map_plan import BASE, FULL, QUICK, MapPlan, Results, Run, next_runs
+from benchmarks.closed_world.map_tables import report
+from benchmarks.closed_world.measure import Figures, mix
+from benchmarks.closed_world.methods import METHODS
+from benchmarks.closed_world.run import refuse_other_setting
+
+RESULTS = Path(__file__).with_name("map_results")
+
+
+def execute(plan: MapPlan, cache: Path, run: Run) -> Figures:
+    cell = run.cell
+    folder = Folder(cache / cell.base, plan.bases[cell.base])
+    pool = Pool(run.world, size=cell.size)
+    make_base(folder, run.world)
+    make_pool(folder, pool)
+    aligned = Cell(pool, run.method, run.lr, pairs=cell.pairs)
+    if run.method != BASE:
+        return run_cell(folder, aligned)
+    found: Figures = json.loads(folder.baseline(run.world, BASE, cell.size).read_text())
+    greedy: Figures = json.loads(folder.baseline(run.world, "greedy", cell.size).read_text())
+    return found | {"greedy_right_of_all": greedy["right_of_all"]} | mix(pairs_of(folder, aligned))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = _parser().parse_args(arguments)
+    plan = _plan(args)
+    cache = args.cache or Path("runs") / ("closed_world_map_quick" if args.quick else "closed_world_map")
+    results = Results(args.results or (cache / "results" if args.quick else RESULTS), plan.cells)
+    refuse_other_setting(results.folder, {name: asdict(setting) for name, setting in plan.bases.items()})
+    if not args.tables:
+        run_all(plan, results, cache)
+    print(report(plan, results, args.plots or cache))
+
+
+def run_all(plan: MapPlan, results: Results, cache: Path) -> None:
+    torch.set_num_threads(1)  # models as small as these gain nothing from more
+    while runs := next_runs(plan, results):
+        for done, run in enumerate(runs):
+            figures = execute(plan, cache, run)
+            results.add(run, figures)
+            shown = f"{figures['cpu_seconds']:.0f} s, {len(runs) - done - 1} to go before the next step"
+            print(f"{run.cell.name} world {run.world} {run.method} {run.lr:g}: {shown}", flush=True)
+
+
+def _plan(args: argparse.Namespace) -> MapPlan:
+    plan = QUICK if args.quick else FULL
+    if unknown := [name for name in args.methods or () if name not in METHODS]:
+        raise SystemExit(f"unknown methods {', '.join(unknown)}; known: {', '.join(METHODS)}")
+    names = [cell.name for cell in plan.cells]
+    if unknown := [name for name in args.cells or () if name not in names]:
+        raise SystemExit(f"unknown cells {', '.join(unknown)}; known: {', '.join(names)}")
+    methods = tuple(dict.fromkeys((plan.methods[0], *(args.methods or plan.methods))))
+    cells = tuple(cell for cell in plan.cells if not args.cells or cell.name in args.cells)
+    fresh = tuple(args.fresh) if args.fresh is not None else plan.fresh
+    return replace(plan, methods=methods, cells=cells, fresh=fresh)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m benchmarks.closed_world.map", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a small world, one cell and two methods: half a minute")
+    parser.add_argument("--tables", action="store_true", help="only tables and figure, of the lines that are there")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help=f"beside DPO, out of: {', '.join(METHODS)}")
+    parser.add_argument("--cells", nargs="+", metavar="NAME", help="default: all")
+    parser.add_argument("--fresh", nargs="*", type=int, metavar="SEED", help="fresh worlds; none: development only")
+    parser.add_argument("--results", type=Path, help="folder of the lines (default: map_results beside this module)")
+    parser.add_argument("--cache", type=Path, help="folder for models and answers (default: runs/closed_world_map)")
+    parser.add_argument("--plots", type=Path, help="folder for the figure (default: the cache)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

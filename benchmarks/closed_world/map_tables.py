@@ -1,0 +1,181 @@
+"""The map as tables in Markdown and a figure, from the lines of its cells."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.closed_world.map_plan import (
+    BASE,
+    Curve,
+    Development,
+    MapCell,
+    MapPlan,
+    Results,
+    Run,
+    develop,
+    fresh_runs,
+)
+from benchmarks.closed_world.measure import Figures
+from benchmarks.closed_world.methods import METHODS
+from benchmarks.closed_world.plan import Choice
+from benchmarks.closed_world.plots import COLOURS, DPI
+from benchmarks.closed_world.tables import interval, markdown, mean_figures, show
+
+METRICS: dict[str, Callable[[Figures], float]] = {
+    "right / all": lambda figures: figures["right_of_all"],
+    "right / (right + wrong)": lambda figures: figures["right"] / (figures["right"] + figures["wrong"]),
+}
+RATES: dict[str, Callable[[Choice], float]] = {
+    "best rates": lambda choice: choice.best_lr,
+    "equal divergence": lambda choice: choice.equal_lr,
+}
+DETAILS = ("right", "wrong", "no_fact", "malformed", "repeated", "sentences")
+PLOTTED = "mask-dpo"
+
+
+@dataclass
+class Found:
+    """A cell whose development worlds are complete, with those of its fresh worlds that are."""
+
+    cell: MapCell
+    development: Development
+    worlds: tuple[int, ...]
+    results: Results
+
+    def rows(self, method: str, lr: float = 0.0) -> list[Figures]:
+        return [self.results[Run(self.cell, world, method, lr)] for world in self.worlds]
+
+    def at(self, method: str, rate: Callable[[Choice], float]) -> list[Figures]:
+        return self.rows(method, rate(self.development.choices[method]))
+
+
+def found_cells(plan: MapPlan, results: Results) -> list[Found]:
+    found = []
+    for cell in plan.cells:
+        development = develop(plan, results, cell)
+        if not development.missing:
+            missing = {run.world for run in fresh_runs(plan, cell, development.choices) if run not in results}
+            worlds = tuple(world for world in plan.fresh if world not in missing)
+            found.append(Found(cell, development, worlds, results))
+    return found
+
+
+def gains(found: Found, method: str, over: str, rate: Callable[[Choice], float], metric: str) -> list[float]:
+    value = METRICS[metric]
+    pairs = zip(found.at(method, rate), found.at(over, rate), strict=True)
+    return [value(mine) - value(other) for mine, other in pairs]
+
+
+def report(plan: MapPlan, results: Results, plots: Path) -> str:
+    """The tables as text; the figure in ``plots``, as soon as a cell has a fresh world."""
+    every = found_cells(plan, results)
+    done = [found for found in every if found.worlds]
+    anchor, *others = plan.methods
+    parts = ["## The cells and their mix", mix_table(plan, results)]
+    for metric in METRICS if done else ():
+        for title, rate in RATES.items():
+            parts += [f"## {metric}, {title}: gains over {anchor}", gains_table(done, anchor, others, rate, metric)]
+    for found in done:
+        worlds = f"{len(found.worlds)} fresh worlds"
+        for title, rate in RATES.items():
+            parts += [f"## {found.cell.name}, {title} ({worlds})", detail_table(found, plan.methods, rate)]
+    if every:
+        parts += ["## Development worlds: right / all (KL; sentences) by learning rate", grid_table(every)]
+    if done and PLOTTED in others:
+        plots.mkdir(parents=True, exist_ok=True)
+        draw(done, anchor, plots / "closed_world_map.png")
+    return "\n\n".join(parts) + "\n"
+
+
+def mix_table(plan: MapPlan, results: Results) -> str:
+    """Of all worlds of a cell that have been begun, fresh ones if there are any."""
+    names = ("wrong_of_chosen", "right_of_rejected", "tokens_left_out", "margin")
+    header = ["cell", "worlds", "base: right / all", "base: sentences", *(name.replace("_", " ") for name in names)]
+    rows = []
+    for cell in plan.cells:
+        for kind, worlds in (("fresh", plan.fresh), ("development", plan.development)):
+            bases = [results[run] for world in worlds if (run := Run(cell, world, BASE)) in results]
+            if bases:
+                mean = mean_figures(bases)
+                shown = [f"{mean[name]:.2f}" for name in ("right_of_all", "sentences", *names)]
+                rows.append([cell.name, f"{len(bases)} {kind}", *shown])
+                break
+    return markdown(header, rows)
+
+
+def gains_table(
+    done: Sequence[Found], anchor: str, others: Sequence[str], rate: Callable[[Choice], float], metric: str
+) -> str:
+    header = ["cell", "worlds", METHODS[anchor].title, *(METHODS[method].title for method in others)]
+    rows = []
+    for found in done:
+        level = [METRICS[metric](figures) for figures in found.at(anchor, rate)]
+        differences = [show(gains(found, method, anchor, rate, metric), "+") for method in others]
+        rows.append([found.cell.name, str(len(found.worlds)), show(level), *differences])
+    return markdown(header, rows)
+
+
+def detail_table(found: Found, methods: Sequence[str], rate: Callable[[Choice], float]) -> str:
+    header = ["method", "lr", *METRICS, "greedy", "KL", *(name.replace("_", " ") for name in DETAILS)]
+    rows = []
+    for method in (BASE, *methods):
+        lr = 0.0 if method == BASE else rate(found.development.choices[method])
+        figures = found.rows(method, lr)
+        mean = mean_figures(figures)
+        rows.append(
+            [
+                BASE if method == BASE else METHODS[method].title,
+                f"{lr:.3g}" if lr else "-",
+                *(show([value(row) for row in figures]) for value in METRICS.values()),
+                show([row["greedy_right_of_all"] for row in figures]),
+                f"{mean['kl']:.2f}" if lr else "-",
+                *(f"{mean[name]:.2f}" for name in DETAILS),
+            ]
+        )
+    return markdown(header, rows)
+
+
+def grid_table(every: Sequence[Found]) -> str:
+    rows = []
+    for found in every:
+        for method, curve in found.development.curves.items():
+            choice = found.development.choices[method]
+            chosen = [f"{choice.best_lr:.3g}{'' if _inside(curve, choice) else ' (edge)'}", f"{choice.equal_lr:.3g}"]
+            points = [
+                f"{lr:g}: {point['right_of_all']:.3f} ({point['kl']:.2f}; {point['sentences']:.1f})"
+                for lr, point in zip(curve.grid, curve.points, strict=True)
+            ]
+            rows.append([found.cell.name, METHODS[method].title, *chosen, ", ".join(points)])
+    return markdown(["cell", "method", "best rate", "equal divergence", "grid"], rows)
+
+
+def _inside(curve: Curve, choice: Choice) -> bool:
+    return curve.grid[0] < choice.best_lr < curve.grid[-1]
+
+
+def draw(done: Sequence[Found], anchor: str, file: Path) -> None:
+    """The gain of Mask-DPO over the anchor against the tokens that the masks leave out, a point a cell."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, len(METRICS), figsize=(9.6, 4.2), layout="constrained", sharey=True)
+    for axes, metric in zip(panels, METRICS, strict=True):
+        for (title, rate), colour, mark in zip(RATES.items(), COLOURS, "os", strict=False):
+            points = [interval(gains(found, PLOTTED, anchor, rate, metric)) for found in done]
+            mixes = [mean_figures(found.rows(BASE))["tokens_left_out"] for found in done]
+            means, halves = zip(*points, strict=True)
+            axes.errorbar(mixes, means, yerr=halves, fmt=mark, color=colour, capsize=2, markersize=5, label=title)
+            if mark == "o":
+                for found, x, y in zip(done, mixes, means, strict=True):
+                    axes.annotate(found.cell.name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlabel("share of answer tokens that the masks leave out")
+        axes.set_title(metric, fontsize=10)
+    panels[0].set_ylabel(f"{METHODS[PLOTTED].title} less {METHODS[anchor].title} (95% interval over worlds)")
+    panels[0].legend(frameon=False, fontsize=8)
+    figure.savefig(file, dpi=DPI)
+    pyplot.close(figure)

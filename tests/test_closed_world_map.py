@@ -1,0 +1,112 @@
+"""The map of the closed world: which runs come next, what is chosen, and the tables made of its lines."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # another package called benchmarks is among the installed ones
+
+from benchmarks.closed_world.map import main
+from benchmarks.closed_world.map_plan import BASE, FULL, QUICK, MapCell, MapPlan, Results, Run, develop, next_runs
+from benchmarks.closed_world.map_tables import report
+from benchmarks.closed_world.measure import Figures
+from benchmarks.closed_world.methods import METHODS, small_margin
+from maskdpo.dataset.candidates import Candidate
+from maskdpo.dataset.options import PairOptions
+from maskdpo.dataset.strategies import Eligible
+from maskdpo.schemas import Counts
+
+CELL = MapCell(2, "small-margin")
+PLAN = MapPlan({}, (CELL, MapCell(1, "best-worst")), ("dpo", "mask-dpo"), (91, 92), (1, 2, 3), (1e-5, 2e-5, 4e-5))
+MIX = dict.fromkeys(("wrong_of_chosen", "right_of_rejected", "tokens_left_out", "margin"), 0.4)
+
+
+def made_up(run: Run, best: float = 2e-5) -> Figures:
+    """Figures of an alignment: best at one rate, and twice as far from the reference with masks."""
+    right = 0.5 - 0.1 * abs(run.lr / best - 1) + 0.01 * run.world % 7 + 0.02 * (run.method == "mask-dpo")
+    figures = {"right_of_all": right, "right": 8 * right, "wrong": 8 - 8 * right, "no_fact": 0.5, "sentences": 8.0}
+    figures |= {"malformed": 0.0, "repeated": 0.0, "greedy_right_of_all": right, "kl": 1e4 * run.lr}
+    return figures | (MIX if run.method == BASE else {"kl": 1e4 * run.lr * (1 + (run.method == "mask-dpo"))})
+
+
+def fill(plan: MapPlan, results: Results, best: float = 2e-5, steps: int = 99) -> None:
+    for _ in range(steps):
+        for run in next_runs(plan, results):
+            results.add(run, made_up(run, best))
+
+
+def test_development_of_all_cells_comes_before_any_fresh_world(tmp_path: Path) -> None:
+    results, worlds = Results(tmp_path, PLAN.cells), []
+    while runs := next_runs(PLAN, results):
+        worlds.append({run.world for run in runs})
+        for run in runs:
+            results.add(run, made_up(run))
+    assert {91, 92} == set().union(*worlds[:-2]) and worlds[-2:] == [{1, 2, 3}, {1, 2, 3}]
+    lines = {file.name: len(file.read_text().splitlines()) for file in tmp_path.iterdir()}
+    assert lines["8-small-margin.jsonl"] == 2 * (1 + 2 * 3) + 3 * (1 + 1 + 2)
+    choices = develop(PLAN, results, CELL).choices
+    assert choices["dpo"].best_lr == choices["dpo"].equal_lr == choices["mask-dpo"].best_lr == 2e-5
+    assert choices["mask-dpo"].equal_lr == pytest.approx(1e-5)
+
+
+def test_a_grid_is_widened_where_its_edge_is_best_at_most_twice(tmp_path: Path) -> None:
+    for name, best, grid in (
+        ("up", 8e-5, (1e-5, 2e-5, 4e-5, 8e-5, 1.6e-4)),
+        ("down", 1e-6, (2.5e-6, 5e-6, 1e-5, 2e-5, 4e-5)),
+    ):
+        results = Results(tmp_path / name, PLAN.cells)
+        fill(PLAN, results, best)
+        assert develop(PLAN, results, CELL).curves["dpo"].grid == grid
+
+
+def test_lines_survive_a_kill_and_what_is_there_is_not_run_again(tmp_path: Path) -> None:
+    fill(PLAN, Results(tmp_path, PLAN.cells))
+    file = tmp_path / "8-small-margin.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-30])
+    again = Results(tmp_path, PLAN.cells)
+    assert len(next_runs(PLAN, again)) == 1
+    fill(PLAN, again)
+    assert file.read_bytes() == whole
+
+
+def test_tables_and_figure_are_made_of_the_lines(tmp_path: Path) -> None:
+    results = Results(tmp_path, PLAN.cells)
+    assert "8-small-margin |" not in report(PLAN, results, tmp_path)
+    fill(PLAN, results, steps=5)  # the first cell's fresh worlds are the last that this reaches
+    text = report(PLAN, results, tmp_path)
+    gain = next(line for line in text.splitlines() if line.startswith("| 8-small-margin | 3 | 0."))
+    assert gain.endswith("| +0.020 ± 0.000 * |")
+    assert "| 8-small-margin | 3 fresh | " in text and "1e-05: " in text and "(edge)" not in text
+    assert (tmp_path / "closed_world_map.png").stat().st_size > 1000
+
+
+def test_small_margins_pair_answers_that_are_close() -> None:
+    shares = {"a": (3, 1), "b": (2, 2), "c": (2, 3), "d": (0, 4)}
+    answers = [
+        Candidate(name, "q", Path("f"), 1, right / (right + wrong), Counts(right, wrong), 9, name.encode(), True)
+        for name, (right, wrong) in shares.items()
+    ]
+    options = PairOptions(min_margin=0.0)
+    pairs = {(pair.chosen.id, pair.rejected.id) for pair in small_margin(Eligible.of(answers, options), options)}
+    assert pairs == {("b", "c")}
+
+
+def test_the_named_cells_are_eight_and_their_seeds_are_fresh() -> None:
+    assert len({cell.name for cell in FULL.cells}) == 8 and {cell.base for cell in FULL.cells} == set(FULL.bases)
+    assert set(FULL.methods) <= set(METHODS)
+    assert not {*FULL.fresh, *FULL.development} & {1, 9001, 9002, *range(101, 111), *QUICK.development, *QUICK.fresh}
+
+
+@pytest.mark.slow
+def test_the_quick_map_runs_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--quick", "--cache", str(tmp_path / "cache"), "--results", str(tmp_path / "lines")]
+    main(arguments)
+    first = capsys.readouterr().out
+    lines = {file: file.read_bytes() for file in (tmp_path / "lines").glob("*.jsonl")}
+    assert len(lines) == 1
+    main([*arguments, "--tables"])
+    again = capsys.readouterr().out
+    assert first.endswith(again) and "| 8-small-margin | 1 | " in again
+    assert lines == {file: file.read_bytes() for file in lines}
