@@ -1,7 +1,7 @@
 """The interface of a judge, which labels the sentences of answers. The built-in judges are in ``annotate/judges``."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Sentence, Span, Status
@@ -59,6 +59,10 @@ class Usage:
     """Prompt tokens that the server had in its prefix cache, where it reports them."""
     completion_tokens: int = 0
 
+    def add(self, more: "Usage") -> None:
+        for part in fields(self):
+            setattr(self, part.name, getattr(self, part.name) + getattr(more, part.name))
+
 
 class Judge(Protocol):
     """Labels answers.
@@ -67,12 +71,14 @@ class Judge(Protocol):
     that concerns one sentence is the ``status`` of its verdict; only a failure that concerns all sentences raises
     ``UserError``.
 
-    A judge may have five more attributes: ``needs_reference`` (true: a prompt without a reference is an error before
+    A judge may have six more attributes: ``needs_reference`` (true: a prompt without a reference is an error before
     anything is judged, or else the judge does not see the answers to it), ``usage`` (a ``Usage`` that grows, for the
     summary of the run), ``backend`` (the ``backends.base.Backend`` that it asks: where the chat template writes a date,
     all prompts of a run get the same), ``heard`` (a function that the judge calls for every reply, with the task and
     the share of it that the reply answers: ``annotate`` puts one there that moves its progress bar), and ``notes`` (a
-    function without arguments, called after a run: lines that tell users what to make of the labels).
+    function without arguments, called after a run: lines that tell users what to make of the labels), and ``load`` (a
+    function without arguments that loads its model: a worker calls it before it gets tasks, so that what dies with the
+    loading is not taken for the fault of a task).
     """
 
     info: JudgeInfo

@@ -72,8 +72,14 @@ class JudgeSettings(BackendSettings):
     ] = {}
 
     def make_judge(self) -> Judge:
-        """The judge that the settings name, with its backend where it asks for one."""
+        """The judge that the settings name, with its backend where it asks for one.
 
+        With ``workers`` they hold the model of the backend, or the whole judge where it runs the model itself.
+        """
+        if self.workers is not None and not registry.asks_for(JUDGES[self.judge], "backend"):
+            from maskdpo.annotate.spread import SpreadJudge
+
+            return SpreadJudge(self)
         return get_judge(
             self.judge,
             make_backend=lambda: make_backend(str(self.model), self),
@@ -110,7 +116,7 @@ class JudgeSettings(BackendSettings):
         unused: dict[str, tuple[str, ...]] = {"protocol": ("llm",), "votes": ("llm",)}
         unused |= {} if "model" in asks else {"model": ("llm", "classifier")}
         for setting in settings_of(BackendSettings):
-            here = setting.option.used_by == TRANSFORMERS
+            here = TRANSFORMERS[0] in setting.option.used_by
             if "settings" not in asks or (self.judge in JUDGES and not here):
                 unused[setting.name] = ("llm", "classifier") if here else ("llm",)
         return unused

@@ -23,9 +23,13 @@ BACKENDS: registry.Registry[Any] = registry.Registry(
 
 
 def make_backend(model: str, settings: BackendSettings) -> Backend:
-    """The backend that the settings name; models are loaded at the first request."""
+    """The backend that the settings name, in this process or in workers; models are loaded at the first request."""
     if settings.template_options:
         check_options(settings.template_options)
+    if settings.workers is not None:
+        from maskdpo.backends.spread import SpreadBackend
+
+        return SpreadBackend(model, settings)
     factory = BACKENDS[settings.backend]
     made: Backend = registry.make(
         "backend", settings.backend, factory, settings.backend_options, model=model, settings=settings

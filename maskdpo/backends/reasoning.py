@@ -62,6 +62,10 @@ class ChatReader:
         except ValueError as error:
             return Failure(Status.API_ERROR, f"the judge's reply cannot be placed behind the prompt: {error}")
 
+    def count(self, text: str) -> int:
+        """The tokens of a text, without special tokens."""
+        return len(self.chat.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def split(self, text: str, prompt: str) -> tuple[str | None, str | None]:
         """The reasoning and the answer (``Turn.split``) in a text without its end of turn.
 

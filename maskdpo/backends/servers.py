@@ -1,6 +1,5 @@
 """The servers of one model: what is known of each, and which of them gets a request."""
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from maskdpo.backends.base import Request
 from maskdpo.backends.cut_prompts import CutPrompts
 from maskdpo.backends.openai_access import Address
 from maskdpo.backends.price import NONE, Price, Tokens
+from maskdpo.rendezvous import digest, weight
 from maskdpo.schemas import Status
 
 FIRST_REST_S = 1.0
@@ -120,15 +120,11 @@ def choose(servers: Sequence[Server], request: Request, spare: int) -> Server:
     if not ready:
         return min(servers, key=lambda server: max(server.rest_until, server.resume_at))
     most = min(server.busy for server in ready) + spare
-    document = _document(request)
-    return max((server for server in ready if server.busy <= most), key=lambda server: _weight(document, server))
+    document = digest(document_of(request))
+    return max((server for server in ready if server.busy <= most), key=lambda server: weight(document, server.url))
 
 
-def _document(request: Request) -> bytes:
+def document_of(request: Request) -> str:
+    """What the prompts of several requests begin with: its document, or else the prompt itself."""
     prompt = request.prompt if isinstance(request.prompt, str) else "\0".join(each.content for each in request.prompt)
-    text = request.document if request.document is not None else prompt
-    return hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
-
-
-def _weight(document: bytes, server: Server) -> bytes:
-    return hashlib.blake2b(document + server.url.encode(), digest_size=8).digest()
+    return request.document if request.document is not None else prompt

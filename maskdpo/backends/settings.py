@@ -117,6 +117,28 @@ class BackendSettings(Settings):
             used_by=OPENAI,
         ),
     ] = None
+    workers: Annotated[
+        int | None,
+        Field(ge=1, le=1000),
+        Option(
+            "processes that hold the model, each by itself, on the cluster of $RAY_ADDRESS or on this machine (Ray). "
+            "[default: this process holds it]",
+            PANEL,
+            metavar="N",
+            used_by=TRANSFORMERS + VLLM,
+        ),
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None,
+        Field(ge=0),
+        Option(
+            "GPUs for each of the `workers`; 0.5 lets two of them share one. [default: 1 where the cluster has GPUs, "
+            "with `vllm` `tensor_parallel_size`]",
+            PANEL,
+            metavar="GPUS",
+            used_by=TRANSFORMERS + VLLM,
+        ),
+    ] = None
     max_model_len: Annotated[
         int | None,
         Field(ge=16),
@@ -171,6 +193,20 @@ class BackendSettings(Settings):
         Field(alias="backend_option"),
         Option("KEY=VALUE for a backend of your own; repeat the option for more.", PANEL, metavar="KEY=VALUE"),
     ] = {}
+
+    @model_validator(mode="after")
+    def _workers_hold_a_model(self) -> Self:
+        if self.backend == "openai" and self.workers is not None:
+            raise ValueError(
+                "`workers` hold a model, and with `backend` openai servers do: give several servers of the model as "
+                "`api_base`, and what each of them takes at once as `concurrency`"
+            )
+        gpus = self.gpus_per_worker
+        if gpus is not None and self.workers is None:
+            raise ValueError("`gpus_per_worker` goes with `workers`")
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"`gpus_per_worker` is a part of one GPU or a whole number, not {gpus:g}")
+        return self
 
     @model_validator(mode="after")
     def _no_unused_settings(self) -> Self:

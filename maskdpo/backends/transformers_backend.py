@@ -91,9 +91,12 @@ class TransformersBackend:
 
     def context(self) -> Context:
         """See ``Backend``."""
-        model, tokenizer = self._parts()
-        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        return Context(limit, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+        model, _ = self._parts()
+        return Context(getattr(model.config.get_text_config(), "max_position_embeddings", None), self.count)
+
+    def count(self, text: str) -> int:
+        """The tokens of a text, without the model."""
+        return self._reader.count(text)
 
     def writes_date(self) -> bool:
         """See ``Backend``."""

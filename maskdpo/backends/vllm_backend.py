@@ -50,11 +50,11 @@ class VLLMBackend:
 
     def context(self) -> Context:
         """See ``Backend``."""
-        llm = self._llm()
-        tokenizer = llm.get_tokenizer()
-        return Context(
-            llm.model_config.max_model_len, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
-        )
+        return Context(self._llm().model_config.max_model_len, self.count)
+
+    def count(self, text: str) -> int:
+        """The tokens of a text, without the model."""
+        return self._reader.count(text)
 
     def writes_date(self) -> bool:
         """See ``Backend``."""

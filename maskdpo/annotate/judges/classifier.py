@@ -78,6 +78,14 @@ class ClassifierJudge:
             version=VERSION,
         )
 
+    def load(self) -> None:
+        """Load the model, which ``judge`` does at its first task otherwise.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
+        _ = self._classifier
+
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
         """See ``Judge``. Tasks are taken as many at a time as fill some batches."""
         window: list[Asked] = []
