@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} # machines of a cluster seldom reach 
 case ${1:-submit} in
 submit)
     JOB=$(sbatch --parsable --job-name=maskdpo --array="1-$PARTS" --gpus-per-node=1 --cpus-per-task=16 "$0" part)
-    sbatch --job-name=maskdpo-merge --dependency="afterok:${JOB%%;*}" --cpus-per-task=2 "$0" merge
+    sbatch --job-name=maskdpo-merge --dependency="afterok:${JOB%%;*}" --kill-on-invalid-dep=yes --cpus-per-task=2 "$0" merge
     ;;
 part)
     SHARD=$SLURM_ARRAY_TASK_ID/$PARTS

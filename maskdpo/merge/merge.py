@@ -88,7 +88,8 @@ def _refuse_loss(out: Path, lines: Mapping[str, Line], model: type[Response]) ->
 
 def _summed(one: Any, other: Any) -> Any:
     """Counts of two runs together, at any depth; rates are of one run alone."""
-    if isinstance(one, dict) and isinstance(other, dict):
+    if isinstance(one, dict) or isinstance(other, dict):
+        one, other = one or {}, other or {}
         return {
             key: None if key in RATES else _summed(one.get(key), other.get(key))
             for key in dict.fromkeys((*one, *other))
