@@ -59,9 +59,9 @@ class MapPlan:
     grid: tuple[float, ...] = (1e-5, 2e-5, 5e-5, 1e-4)
 
 
-STANDARD = Setting(pretrain_steps=700, sizes=(1, 2, 4))
+STANDARD = Setting(pretrain_steps=1000, sizes=(1, 2, 4))
 FULL = MapPlan(
-    bases={"standard": STANDARD, "weak": replace(STANDARD, pretrain_steps=350)},
+    bases={"standard": STANDARD, "weak": replace(STANDARD, pretrain_steps=600)},
     cells=(
         MapCell(2, "best-worst"),
         MapCell(2, "small-margin"),
