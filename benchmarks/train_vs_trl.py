@@ -59,7 +59,7 @@ OFFERS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Contender:
-    """One line of the table. ``settings``: of ``DPOConfig``, and ``micro``, where it is TRL's; else of ``TrainConfig``."""
+    """One line of the table. ``settings``: of ``TrainConfig``, or of ``DPOConfig`` with ``micro``."""
 
     name: str
     trl: bool
