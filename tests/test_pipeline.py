@@ -246,6 +246,44 @@ def chain_of_models(folder: Path) -> list[str]:
     return names
 
 
+def test_what_else_each_round_changes_is_measured_and_shown(
+    world: World, jsonl: WriteJsonl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (world.folder / "judge.py").write_text(PARITY_JUDGE)
+    world.spec["annotate"] = {"judge": "./judge.py:Judge"}
+    asked = jsonl("general.jsonl", [{"id": f"g{i}", "prompt": f"Say the number {i}."} for i in range(3)])
+    world.spec |= {"rounds": 2, "side-effects": {"prompts": str(asked)}, "sample-general": {"max-tokens": 8}}
+    done = world.run()
+    stages = [
+        "sample-general-before",
+        "sample-general-after",
+        "side-effects",
+        "sample-general-after-2",
+        "side-effects-2",
+    ]
+    assert [name for name in done if "general" in name or "effects" in name] == stages
+    found = [json.loads((world.out / name).read_text()) for name in ("side-effects.json", "side-effects-2.json")]
+    assert [one["model"] for one in found] == ["out/model", "out/model-2"]
+    assert {one["reference_model"] for one in found} == {world.spec["model"]}
+    assert found[0]["figures"]["divergence / token (nats)"]["after"]["value"] > 0
+    answers = world.read("general-after-2.responses.jsonl")
+    assert {(row["sampling"]["temperature"], row["sampling"]["max_tokens"]) for row in answers} == {(1.0, 8)}
+    assert capsys.readouterr().out.count("of each model to 3 general prompts") == 4  # twice by evaluate
+    assert "## Side effects" in (world.out / "model-2" / "README.md").read_text()
+    assert (world.out / "report.html").read_text().count("general prompts") == 2
+    again = world.run()
+    assert {name for name, action in again.items() if action != "up to date"} == {"evaluate", "report"}
+
+
+def test_rounds_may_split_the_prompts(tmp_path: Path) -> None:
+    stages = stages_of(tmp_path, {"round-prompts": "split", "sample-later": {"n": 2}})
+    parts = [stages[name].plain["shard"] for name in ("sample", "sample-2", "sample-3")]
+    assert parts == ["1/3", "2/3", "3/3"]
+    assert "--shard 2/3" in stages["sample-2"].line
+    with pytest.raises(UserError, match=r"sample\.shard: cannot be set here: the pipeline sets it"):
+        stages_of(tmp_path, {"round-prompts": "split", "sample": {"shard": "1/2"}})
+
+
 def test_a_round_is_made_anew_with_those_that_follow_it(world: World) -> None:
     (world.folder / "judge.py").write_text(PARITY_JUDGE)
     world.spec["annotate"] = {"judge": "./judge.py:Judge"}
@@ -598,6 +636,7 @@ def test_passwords_are_neither_shown_nor_recorded(world: World, capsys: pytest.C
         (None, "also-train", {"a/b": None}, "also-train.a/b"),
         (None, "also-train", {"dpo": {"method": "ppo"}}, "train-dpo.method: unknown method 'ppo'"),
         (None, "also-train", {"dpo": {"metod": "dpo"}}, "train-dpo.metod: unknown key; did you mean 'method'?"),
+        (None, "sample-general", {"n": 2}, "sample-general: goes with 'side-effects', whose answers it samples"),
         (None, "rounds", 0, "rounds: Input should be greater than or equal to 1"),
         (None, "sample-later", {"n": 2}, "sample-later: goes with 'rounds', two or more"),
         ("sample", "concurrency", 8, "sample: `concurrency` goes with `backend` openai, not with transformers"),

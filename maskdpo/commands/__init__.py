@@ -18,7 +18,7 @@ from maskdpo.commands.people import agree, gold, review
 from maskdpo.commands.pipeline import lineage, run
 from maskdpo.commands.plugins import plugins
 from maskdpo.commands.results import evaluate, report, validate
-from maskdpo.commands.training import inspect, train
+from maskdpo.commands.training import inspect, side_effects, train
 
 COMMANDS: dict[str, Callable[[Any], None]] = {
     "sample": sample,
@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[[Any], None]] = {
     "gold": gold,
     "build-pairs": build_pairs,
     "train": train,
+    "side-effects": side_effects,
     "inspect": inspect,
     "train-judge": train_judge,
     "evaluate": evaluate,

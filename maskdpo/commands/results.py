@@ -16,10 +16,17 @@ def evaluate(settings: EvaluateSettings) -> None:
     from maskdpo.io.plot import check_plot
     from maskdpo.run_record import refuse_replacing
 
-    inputs = (*settings.annotations, settings.prompts, settings.gold, *settings.compare, settings.compare_gold)
+    inputs = (
+        *settings.annotations,
+        settings.prompts,
+        settings.gold,
+        *settings.compare,
+        settings.compare_gold,
+        *settings.side_effects,
+    )
     for out in (settings.json_file, settings.plot):
         if out:
-            refuse_overwriting(out, *inputs)
+            refuse_overwriting(out, *inputs, *settings.side_effects)
             refuse_replacing(out)
     if settings.plot:
         check_plot(settings.plot)

@@ -1,4 +1,4 @@
-"""``maskdpo train`` and ``inspect``."""
+"""``maskdpo train``, ``side-effects`` and ``inspect``."""
 
 import os
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from maskdpo import console
 from maskdpo.schemas import SIDES
 from maskdpo.settings import command_words
+from maskdpo.train.effects.settings import SideEffectsSettings
 from maskdpo.train.settings import InspectSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -105,6 +106,19 @@ def _steps(first: int, last: int) -> str:
 
 def _ends(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [rows[0], rows[-1]] if len(rows) > 1 else rows
+
+
+def side_effects(settings: SideEffectsSettings) -> None:
+    """Measure what a training has changed in answers to general prompts: divergence, refusals, repetition, length.
+
+    Sample such answers of both models first: `maskdpo sample builtin:general --model MODEL`. docs/side-effects.md is
+    the guide.
+    """
+    from maskdpo.train.effects.measure import side_effects as run
+    from maskdpo.verdicts.effects import COLUMNS, notes_of, rows_of, title_of
+
+    found = run(settings)
+    console.table(f"{title_of(found)} -> {settings.out}", COLUMNS, rows_of(found), notes_of(found))
 
 
 def inspect(settings: InspectSettings) -> None:

@@ -1,7 +1,7 @@
 """``maskdpo evaluate``: all figures of a file of annotations, or of two."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,8 +25,10 @@ from maskdpo.html.render import SummaryTable
 from maskdpo.io import Input, files_of, read_answers, read_prompts, read_records
 from maskdpo.run_record import holds, read_meta, record_of
 from maskdpo.schemas import Annotation, JudgeInfo, Prompt
+from maskdpo.schemas.effects import SideEffects
 from maskdpo.text.language_counts import LanguageCounts
 from maskdpo.verdicts.decision import read_calibration
+from maskdpo.verdicts.effects import read_effects
 from maskdpo.verdicts.estimate import Estimate
 from maskdpo.verdicts.gold import check_gold
 
@@ -52,6 +54,8 @@ class Evaluation:
     """Prediction-powered estimates, or why there are none although there is gold."""
     others: "tuple[Evaluation, ...]" = ()
     """The comparisons with further files."""
+    side_effects: Mapping[Path, SideEffects] = field(default_factory=dict)
+    """What trainings have changed in other answers, by the file that says so."""
 
     def tables(self) -> list[SummaryTable]:
         made, name = [], named(self.annotations)
@@ -70,7 +74,7 @@ class Evaluation:
             made.append(tables.of_powered_comparison(self.powered, self.gold.name))
         if self.gold and self.agreement:
             made += tables.of_agreement(f"{name} against {self.gold.name}", self.agreement)
-        return made
+        return [*made, *(tables.of_side_effects(file.name, found) for file, found in self.side_effects.items())]
 
     def write_json(self, out: Path) -> None:
         """Write the figures as JSON: unrounded; null where a figure is undefined or was not asked for."""
@@ -80,6 +84,7 @@ class Evaluation:
             "comparisons": {str(file): values.of_comparison(found) for file, found in self._comparisons().items()},
             "languages": [counted.values() for counted in self.languages],
             "agreement": values.of_agreement(self.agreement) if self.agreement else None,
+            "side_effects": {str(file): one.model_dump(mode="json") for file, one in self.side_effects.items()},
             "prediction_powered": values.of_powered(self.powered) if self.powered else None,
         }
         values.write(out, self.annotations, {"compare": self.compared, "gold": self.gold}, found)
@@ -109,8 +114,9 @@ def evaluate_files(settings: EvaluateSettings) -> Evaluation:
     Each of several files of ``compare`` is compared with the first one.
     """
     _check_options(settings)
+    effects = {file: read_effects(file) for file in settings.side_effects}
     first, *others = [_evaluate(settings.but(compare=(file,))) for file in settings.compare] or [_evaluate(settings)]
-    return replace(first, others=tuple(others))
+    return replace(first, others=tuple(others), side_effects=effects)
 
 
 def _evaluate(settings: EvaluateSettings) -> Evaluation:

@@ -23,11 +23,12 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
     file, out, title = settings.annotations, settings.out, settings.title
     compare, prompts, gold = settings.compare, settings.prompts, settings.gold
     last = compare[-1] if compare else None
-    refuse_overwriting(out, file, *compare, prompts, gold)
+    refuse_overwriting(out, file, *compare, *settings.side_effects, prompts, gold)
     refuse_replacing(out)
     if training := training_folder(file):
-        if prompts or gold or tokens:
-            raise InputError("is a training: `prompts`, `gold` and `model` are for answers and pairs", path=file)
+        if prompts or gold or tokens or settings.side_effects:
+            message = "is a training: `prompts`, `gold`, `model` and `side_effects` are for answers and pairs"
+            raise InputError(message, path=file)
         folders = [training, *_other_training(compare)]
         refuse_overwriting(out, *(folder / name for folder in folders for name in FILES))
         return write_training_page(out, folders, title=title)
@@ -36,8 +37,8 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
     prompts_by_id = read_prompts(prompts) if prompts else None
     kind = record_type(file)
     if kind is Pair:
-        if compare or gold:
-            raise InputError("is a pairs file: `compare` and `gold` take annotations", path=file)
+        if compare or gold or settings.side_effects:
+            raise InputError("is a pairs file: `compare`, `gold` and `side_effects` go with annotations", path=file)
         pairs = read_records(file, Pair)
         return write_pairs_page(out, pairs, title=title or file.stem, prompts=prompts_by_id, tokens=tokens)
     if kind is not Annotation:
@@ -52,6 +53,7 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
         gold=gold,
         gold_drawn=settings.gold_drawn,
         compare=compare,
+        side_effects=settings.side_effects,
     )
     evaluation = evaluate_files(evaluated)
     return write_page(

@@ -19,6 +19,17 @@ GoldDrawn = Annotated[
 ]
 
 
+EffectsFiles = Annotated[
+    tuple[Path, ...],
+    several(None),
+    Option(
+        "A file of `maskdpo side-effects`, to show beside the factuality: what a training has changed in answers that "
+        "it was not about; repeat the option for more.",
+        metavar="FILE",
+    ),
+]
+
+
 class EvaluateSettings(Settings):
     """What ``maskdpo evaluate`` can be told."""
 
@@ -43,6 +54,7 @@ class EvaluateSettings(Settings):
             "With `--compare`: human labels of the answers of after. [default: the file of `--gold`, by id and text]"
         ),
     ] = None
+    side_effects: EffectsFiles = ()
     length_penalty: Annotated[
         int | None,
         Field(ge=1),
@@ -89,6 +101,7 @@ class ReportSettings(Settings):
         ),
     ] = ()
     prompts: OptionalPrompts = None
+    side_effects: EffectsFiles = ()
     gold: Annotated[Path | None, Option("Annotations with human labels.")] = None
     gold_drawn: GoldDrawn = "recorded"
     model: Annotated[

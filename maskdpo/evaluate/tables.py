@@ -11,8 +11,10 @@ from maskdpo.evaluate.prediction_powered import Powered, PoweredComparison
 from maskdpo.evaluate.probabilities import Probabilities
 from maskdpo.html.render import SummaryTable
 from maskdpo.schemas import Counts
+from maskdpo.schemas.effects import SideEffects
 from maskdpo.text.language import UNKNOWN
 from maskdpo.text.language_counts import LanguageCounts
+from maskdpo.verdicts import effects
 from maskdpo.verdicts.estimate import few_topics_of
 from maskdpo.verdicts.figures import FIGURE_NAMES
 
@@ -134,6 +136,13 @@ def of_powered_comparison(found: PoweredComparison, gold: str) -> SummaryTable:
     else:
         notes += [line for side in known for line in few_topics_of(side.figures, topics)]
     return SummaryTable(_powered_title(gold), (INTERVALS, "before", "after", "after - before"), rows, notes)
+
+
+def of_side_effects(file: str, found: SideEffects) -> SummaryTable:
+    """What a training has changed in answers that it was not about."""
+    return SummaryTable(
+        f"{file}: {effects.title_of(found)}", effects.COLUMNS, effects.rows_of(found), effects.notes_of(found)
+    )
 
 
 def of_agreement(names: str, result: Agreement) -> list[SummaryTable]:

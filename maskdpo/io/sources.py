@@ -112,8 +112,15 @@ def _parts(parts: list[str], name: str) -> tuple[str | None, str]:
     return config, split
 
 
+GENERAL = Path(__file__).parent / "general.jsonl"
+"""Prompts of everyday kinds, which no training of this toolkit is about: users know them as ``builtin:general``."""
+
+
 def with_config(path: Path, config: str) -> Path:
-    """The path with a config, where it names a dataset without one; other paths are returned unchanged."""
+    """The path with a config, where it names a dataset without one, or the file of prompts that are built in; other
+    paths are returned unchanged."""
+    if config == "prompts" and str(path) == "builtin:general":
+        return GENERAL
     dataset = dataset_of(path)
     if dataset is None or dataset.config is not None:
         return path

@@ -54,6 +54,10 @@ class PipelineFile(BaseModel):
     annotate_before: Section = None
     sample_after: Section = None
     annotate_after: Section = None
+    side_effects: Section = None
+    """What each training changes in answers to general prompts."""
+    sample_general: Section = None
+    """Of these answers a section names only what differs from ``sample`` and ``GENERAL_SAMPLING``."""
     evaluate: Section = None
     report: Section = None
     export: Section = None
@@ -75,6 +79,10 @@ def misfits(spec: PipelineFile) -> Iterator[tuple[str, str]]:
     """Keys that do not go with the others, each with what is wrong."""
     if spec.also_train and spec.train is None:
         yield "also-train", "goes with 'train', whose options its trainings take"
+    if spec.side_effects is not None and spec.train is None:
+        yield "side-effects", "goes with 'train': it compares the trained model with the one before"
+    if spec.sample_general is not None and spec.side_effects is None:
+        yield "sample-general", "goes with 'side-effects', whose answers it samples"
     if spec.rounds == 1:
         for key in ("round_prompts", "sample_later"):
             if key in spec.model_fields_set:

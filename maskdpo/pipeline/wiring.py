@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskdpo.backends.settings import unused_by
+from maskdpo.io.sources import GENERAL
 from maskdpo.pipeline.file import PipelineFile, option_of
 
 Options = dict[str, Any]
+
+GENERAL_SAMPLING: Options = {"n": 1, "temperature": 1.0, "top_p": 1.0, "max_tokens": 128, "stop": [], "limit": None}
+"""How answers to general prompts are sampled, whatever ``sample`` says."""
 
 
 class Wired(NamedTuple):
@@ -56,6 +60,9 @@ def wire(spec: PipelineFile) -> Iterator[Wired]:
             judged_later = [stage for stage in stages if spec.ground is not None and stage.command == "annotate"]
             held_out += stages
             yield from (stage for stage in stages if stage not in judged_later)
+        if spec.side_effects is not None:
+            yield from [_sample_general(spec, None)] if number == 1 else []
+            yield from chain.from_iterable(_side_effects(spec, each) for each in trainings)
     if spec.heldout and spec.ground is not None:
         yield from _grounded_together(held_out, spec)
     yield from _results(spec, trained)
@@ -181,6 +188,36 @@ def _held_out_prompts(spec: PipelineFile) -> Path | None:
     return spec.heldout if spec.ground is None else spec.out / "heldout.prompts.jsonl"
 
 
+def _general(spec: PipelineFile, training: _Training | None) -> Path:
+    return spec.out / f"general-{f'after{training.end}' if training else 'before'}.responses.jsonl"
+
+
+def _sample_general(spec: PipelineFile, training: _Training | None) -> Wired:
+    """Answers to general prompts: as the held-out ones are sampled, but for ``GENERAL_SAMPLING``."""
+    when = f"after{training.end}" if training else "before"
+    own = (spec.sample_after if training else spec.sample_before) or {}
+    by = {"model": str(training.out)} if training else {}
+    section = _changed(spec.sample or {}, own, set(by)) | GENERAL_SAMPLING
+    section = _changed(section, spec.sample_general or {}, set())
+    files = {"prompts": _general_prompts(spec), "out": _general(spec, training), **by}
+    return Wired(f"sample-general-{when}", "sample", section if by else _model(spec) | section, files)
+
+
+def _general_prompts(spec: PipelineFile) -> Any:
+    return option_of(spec.side_effects or {}, "prompts") or GENERAL
+
+
+def _side_effects(spec: PipelineFile, training: _Training) -> Iterator[Wired]:
+    yield _sample_general(spec, training)
+    files = {"before": _general(spec, None), "after": _general(spec, training)}
+    files["out"] = _effects(spec, training)
+    yield Wired(f"side-effects{training.end}", "side-effects", spec.side_effects or {}, files)
+
+
+def _effects(spec: PipelineFile, training: _Training) -> Path:
+    return spec.out / f"side-effects{training.end}.json"
+
+
 def _grounded_together(stages: list[Wired], spec: PipelineFile) -> Iterator[Wired]:
     """References for held-out prompts: one set for all answers to a prompt, because labels by different references
     could not be compared. So nothing is judged before all answers are there."""
@@ -198,6 +235,8 @@ def _results(spec: PipelineFile, trained: list[_Training]) -> Iterator[Wired]:
     if spec.heldout:
         compared = {"annotations": out / "before.annotations.jsonl", "prompts": _held_out_prompts(spec)}
         compared |= {"compare": afters} if afters else {}
+    if spec.side_effects is not None:
+        compared |= {"side_effects": tuple(_effects(spec, training) for training in trained)}
     if spec.evaluate is not None:
         files = {"json_file": out / "evaluate.json"} | (
             {"plot": out / "evaluate.png"} if spec.rounds > 1 and spec.heldout else {}
@@ -208,7 +247,11 @@ def _results(spec: PipelineFile, trained: list[_Training]) -> Iterator[Wired]:
         # rounds are shown on one page, trainings on the same pairs on a page each
         each = [""] if spec.rounds > 1 or not shown else [training.end for training in trained]
         for end in each:
-            one = compared | ({"compare": out / f"after{end}.annotations.jsonl"} if len(each) > 1 else {})
+            one = dict(compared)
+            if len(each) > 1:
+                one["compare"] = out / f"after{end}.annotations.jsonl"
+            if len(each) > 1 and spec.side_effects is not None:
+                one["side_effects"] = out / f"side-effects{end}.json"
             yield Wired(f"report{end}", "report", spec.report, one | {"out": out / f"report{end}.html"})
     for number in range(1, spec.rounds + 1):
         end = _end(number)

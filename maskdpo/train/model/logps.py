@@ -27,13 +27,7 @@ def token_logps(model: PreTrainedModel, batch: Batch) -> Tensor:
     Returns:
         [N] float32, in the order of ``batch.target_N``; gradients flow where they are enabled.
     """
-    positions = {"position_ids": batch.position_ids_RL} if takes_positions(model) else {}
-    in_blocks = batch.layout == "shared" and uses_flex_attention(model)
-    mask = block_mask(batch.segments_RL) if in_blocks else batch.attention_mask()
-    hidden_RLD = decoder_of(model)(
-        input_ids=batch.input_ids_RL, attention_mask=mask, use_cache=False, **positions
-    ).last_hidden_state
-    hidden_ND = hidden_RLD[batch.row_N, batch.column_N]
+    hidden_ND = hidden_states(model, batch)
     *others, last = chunks(len(batch.target_N), model.get_output_embeddings().weight.shape[0])
     parts = []
     for some in (*others, last):
@@ -45,6 +39,18 @@ def token_logps(model: PreTrainedModel, batch: Batch) -> Tensor:
     return torch.cat(parts)
 
 
+def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """[N, D]: what the output layer predicts each token of the answers from."""
+    positions = {"position_ids": batch.position_ids_RL} if takes_positions(model) else {}
+    in_blocks = batch.layout == "shared" and uses_flex_attention(model)
+    mask = block_mask(batch.segments_RL) if in_blocks else batch.attention_mask()
+    hidden_RLD = decoder_of(model)(
+        input_ids=batch.input_ids_RL, attention_mask=mask, use_cache=False, **positions
+    ).last_hidden_state
+    hidden_ND: Tensor = hidden_RLD[batch.row_N, batch.column_N]
+    return hidden_ND
+
+
 def chunks(tokens: int, vocabulary: int) -> list[slice]:
     """Parts of the predicted tokens with at most ``LOGITS`` logits each; all but the first are full."""
     size = max(1, LOGITS // vocabulary)
@@ -53,12 +59,16 @@ def chunks(tokens: int, vocabulary: int) -> list[slice]:
 
 
 def _chunk_logps(model: PreTrainedModel, hidden_ND: Tensor, target_N: Tensor) -> Tensor:
+    logps_N: Tensor = _PickedLogps.apply(logits_of(model, hidden_ND), target_N)  # type: ignore[no-untyped-call]
+    return logps_N
+
+
+def logits_of(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:
+    """[N, V]: what the model says of every token of its vocabulary, before the softmax."""
     head = model.get_output_embeddings()
     if not torch.is_autocast_enabled(hidden_ND.device.type):  # Mamba's residual stream is float32 for any weights
         hidden_ND = hidden_ND.to(getattr(head, "computes_in", head.weight.dtype))
-    logits_NV = _post_process(head(hidden_ND), text_config(model))
-    logps_N: Tensor = _PickedLogps.apply(logits_NV, target_N)  # type: ignore[no-untyped-call]
-    return logps_N
+    return _post_process(head(hidden_ND), text_config(model))
 
 
 class _PickedLogps(torch.autograd.Function):
