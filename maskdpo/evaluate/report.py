@@ -38,7 +38,9 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
     kind = record_type(file)
     if kind is Pair:
         if compare or gold or settings.side_effects:
-            raise InputError("is a pairs file: `compare`, `gold` and `side_effects` go with annotations", path=file)
+            raise InputError(
+                "is a pairs file: `compare` and `gold` take annotations, and `side_effects` goes with them", path=file
+            )
         pairs = read_records(file, Pair)
         return write_pairs_page(out, pairs, title=title or file.stem, prompts=prompts_by_id, tokens=tokens)
     if kind is not Annotation:

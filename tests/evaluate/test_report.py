@@ -124,9 +124,7 @@ def test_pairs(jsonl: Any, tmp_path: Path) -> None:
     assert write_report(file, tmp_path / "r.html").items == 1
     assert "There." in json.dumps(data(tmp_path / "r.html"))
     for more in ({"compare": file}, {"gold": file}):
-        with pytest.raises(
-            UserError, match="is a pairs file: `compare`, `gold` and `side_effects` go with annotations"
-        ):
+        with pytest.raises(UserError, match="is a pairs file: `compare` and `gold` take annotations"):
             write_report(file, tmp_path / "no.html", **more)
 
 
