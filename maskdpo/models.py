@@ -66,17 +66,27 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrained
         raise _cannot_load(name, "tokenizer", error) from None
 
 
-def load_model(name: str, *, dtype: "torch.dtype", device: str, trust_remote_code: bool = False) -> "PreTrainedModel":
+def load_model(
+    name: str,
+    *,
+    dtype: "torch.dtype",
+    device: str,
+    trust_remote_code: bool = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> "PreTrainedModel":
     """A decoder language model, from safetensors only.
 
     Its attention is that of PyTorch (sdpa) where transformers supports it for the architecture, else eager.
 
+    Args:
+        options: further arguments of ``from_pretrained``.
+
     Raises:
         UserError: the model cannot be loaded, is an encoder-decoder, or its files lack weights.
     """
-    loader, options = _model_class(_decoder_config(name, trust_remote_code))
+    loader, of_class = _model_class(_decoder_config(name, trust_remote_code))
     return load_pretrained(
-        name, loader, dtype=dtype, device=device, trust_remote_code=trust_remote_code, options=options
+        name, loader, dtype=dtype, device=device, trust_remote_code=trust_remote_code, options={**of_class, **options}
     )
 
 

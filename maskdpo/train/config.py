@@ -217,6 +217,10 @@ class TrainConfig(EncodeSettings):
     merge: Annotated[
         bool, Option("Write the whole model with the adapter added to its weights, or the adapter alone.", LORA)
     ] = True
+    load_in_4bit: Annotated[
+        bool,
+        Option("Keep the frozen weights of linear layers in 4 bits (NF4 of bitsandbytes); in one process only.", LORA),
+    ] = False
     dtype: Annotated[
         Dtype,
         Option("Compute type; `auto`: bfloat16 where the hardware computes in it. Weights keep their type.", SPEED),
@@ -287,7 +291,7 @@ class TrainConfig(EncodeSettings):
 
     @model_validator(mode="after")
     def _no_settings_of_an_adapter_without_one(self) -> Self:
-        for name in ("lora_alpha", "lora_dropout", "lora_targets", "merge"):
+        for name in ("lora_alpha", "lora_dropout", "lora_targets", "merge", "load_in_4bit"):
             if not self.lora_r and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"`{name}` goes with `lora_r`")
         for name in ("optim", "weights"):

@@ -17,6 +17,7 @@ from maskdpo.extras import require
 from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.decoder import beside_the_decoder
+from maskdpo.train.model.fourbit import is_quantised
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -85,7 +86,7 @@ def _never_adapted(model: "PreTrainedModel", settings: Any) -> list[str]:
     linear layer, and modules that PEFT refuses because the layers around them (Mamba's) use their weights directly."""
     linear = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     overridden = {type(part): part for _, part in linear if type(part).forward is not nn.Linear.forward}
-    more = {kind for kind, part in overridden.items() if not _is_linear(part)}
+    more = {kind for kind, part in overridden.items() if not (is_quantised(part) or _is_linear(part))}
     names = [name for name, part in linear if type(part) in more]
     names += [name for name, _ in model.named_modules() if name and _refused_by_peft(model, settings, name)]
     return [*beside_the_decoder(model), *names]

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from maskdpo.errors import UserError
 from maskdpo.models import rotary_settings
 from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.model.fourbit import compute_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,20 +70,22 @@ def _layers(model: "PreTrainedModel") -> list[nn.Module]:
 
 @contextmanager
 def in_float32(model: "PreTrainedModel") -> Iterator[None]:
-    """Compute in float32 with weights of 16 bits. To save memory, the weights of a layer are widened while the layer
-    runs; all other weights are widened throughout. Afterwards the model has the same tensors as before."""
+    """Compute in float32 with weights of 16 or 4 bits. To save memory, the weights of a layer are widened while the
+    layer runs; all other weights are widened throughout. Afterwards the model has the same tensors as before."""
     if not any(tensor.dtype in NARROW for tensor in _tensors(model)):
         yield
         return
     layers = _layers(model)
     inner = {id(tensor) for layer in layers for tensor in _tensors(layer)}
     own = [vars(layer).get("forward") for layer in layers]
+    compute_in(model, torch.float32)
     for layer in layers:
         layer.forward = functools.partial(_widened_forward, layer, layer.forward)
     try:
         with _widened([tensor for tensor in _tensors(model) if id(tensor) not in inner]):
             yield
     finally:
+        compute_in(model, model.dtype)
         for layer, forward in zip(layers, own, strict=True):
             del layer.forward
             if forward is not None:

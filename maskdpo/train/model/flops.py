@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from maskdpo.train.data.batch import Layout
 from maskdpo.train.data.encode import EncodedPair
 from maskdpo.train.model.decoder import attention_size, decoder_of, text_config
+from maskdpo.train.model.fourbit import size_of
 
 KNOWN_PEAKS = {
     "H100 PCIe": 756e12,
@@ -57,7 +58,7 @@ def model_shape(model: PreTrainedModel) -> ModelShape:
     config = text_config(model)
     ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
     return ModelShape(
-        body=sum(p.numel() for p in decoder_of(model).parameters() if id(p) not in ends),
+        body=sum(size_of(p) for p in decoder_of(model).parameters() if id(p) not in ends),
         head=model.get_output_embeddings().weight.numel(),
         attention=config.num_hidden_layers * attention_size(config),
     )

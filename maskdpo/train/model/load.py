@@ -25,6 +25,7 @@ from maskdpo.train.model.decoder import (
     widen_weights,
 )
 from maskdpo.train.model.faster import use_fastest_attention
+from maskdpo.train.model.fourbit import compute_in, loading_options
 from maskdpo.train.model.memory import keep_freed_memory
 from maskdpo.train.model.probe import check_nothing_is_random, choose_layout
 from maskdpo.train.model.sharding import load_for, shard, whole_weights
@@ -59,7 +60,9 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
         dtype=weight_type(config, device),
         device=device,
         trust_remote_code=config.trust_remote_code,
+        options=loading_options(device) if config.load_in_4bit else {},
     )
+    compute_in(model, weight_type(config, device))
     model.eval()  # for the whole run: dropout, dropped layers and router jitter belong to training mode
     compute = compute_type(config.dtype, device)
     if config.weights == "bfloat16" and compute == "float32":
@@ -92,12 +95,15 @@ def _probed(model: "PreTrainedModel", pairs: Sequence[EncodedPair]) -> Layout:
 
 
 def whole_policy(policy: Policy, config: TrainConfig, ranks: Ranks) -> Policy:
-    """The policy in one piece on the CPU of rank 0, for the export. Every rank must call."""
-    if ranks.size == 1:
+    """The policy in one piece on the CPU of rank 0, for the export. Every rank must call.
+
+    An adapter of weights in 4 bits is put into the base model as it was before it was rounded to them.
+    """
+    if ranks.size == 1 and not (config.load_in_4bit and config.merge):
         return policy
     whole = policy
     if ranks.first:
-        dtype = weight_type(config, policy.model.device.type)
+        dtype = torch.float32 if config.load_in_4bit else weight_type(config, policy.model.device.type)
         model = load_model(config.model, dtype=dtype, device="cpu", trust_remote_code=config.trust_remote_code)
         adapter = add_adapter(model, config) if config.lora_r else None
         whole = Policy(model, policy.layout, adapter)

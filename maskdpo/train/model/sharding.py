@@ -1,6 +1,6 @@
 """The model split among the ranks (FSDP2): every rank holds a part of all weights, gradients and of AdamW's state."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_for(ranks: Ranks, name: str, *, dtype: torch.dtype, device: str, trust_remote_code: bool) -> "PreTrainedModel":
+def load_for(
+    ranks: Ranks, name: str, *, dtype: torch.dtype, device: str, trust_remote_code: bool, options: Mapping[str, Any]
+) -> "PreTrainedModel":
     """The model on the device. With many ranks, rank 0 has it on the CPU and the others have its shape: see
     ``shard``."""
     if ranks.first:
         where = device if ranks.size == 1 else "cpu"
-        return load_model(name, dtype=dtype, device=where, trust_remote_code=trust_remote_code)
+        return load_model(name, dtype=dtype, device=where, trust_remote_code=trust_remote_code, options=options)
     model = meta_model(name, dtype=dtype, trust_remote_code=trust_remote_code)
     model.to_empty(device="cpu")  # pages that are never touched take no memory
     model.tie_weights()

@@ -45,6 +45,7 @@ def find_reference(trainer: Trainer, pairs: Sequence[EncodedPair], use_cache: bo
 def _precision(trainer: Trainer) -> str:
     """What decides the last digits, beside the model and the token ids."""
     weights = "" if trainer.model.dtype == torch.float32 else f", weights in {trainer.model.dtype}"
+    weights += ", linear layers in 4 bits" if trainer.config.load_in_4bit else ""
     if trainer.ranks.size > 1 and trainer.compute == "bfloat16":
         weights += ", split"  # and rounded a little differently: see docs/scale.md
     return f"{trainer.compute}{weights}, {trainer.model.config._attn_implementation}"

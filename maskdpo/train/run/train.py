@@ -23,6 +23,7 @@ from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encode import Drop, EncodedPairs
 from maskdpo.train.data.read import read_pairs
 from maskdpo.train.model.adapter import require_peft, seed_dropout
+from maskdpo.train.model.fourbit import require_bitsandbytes
 from maskdpo.train.model.load import load_policy, whole_policy
 from maskdpo.train.ranks import Ranks, joined
 from maskdpo.train.run.card import describe
@@ -153,8 +154,12 @@ def _check(job: _Job) -> None:
         )
     if options.show_answers and job.ranks.size > 1:
         raise UserError("`show_answers` works in one process only")
+    if config.load_in_4bit and job.ranks.size > 1:
+        raise UserError("`load_in_4bit` works in one process only; without it the model is split among all of them")
     if config.lora_r:
         require_peft()
+    if config.load_in_4bit:
+        require_bitsandbytes()
     if options.track is not None:
         require_tracker(options.track)
 
