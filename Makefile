@@ -1,4 +1,4 @@
-# make install | demo | test | test-fast | test-models | test-vllm | check | format | bench | bench-annotate | clean
+# make install | demo | test | test-fast | test-models | test-vllm | check | format | bench | bench-annotate | gpu-wheels | gpu-check | clean
 #
 # Everything is put into .venv, the converted model into ~/.cache/maskdpo; a second run of any target is quick.
 # A CUDA build of torch instead of the pinned CPU one: make install TORCH=torch
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: install demo test test-fast test-models test-vllm check format bench bench-annotate clean
+.PHONY: install demo test test-fast test-models test-vllm check format bench bench-annotate gpu-wheels gpu-check clean
 
 install: $(VENV)/.installed
 
@@ -71,6 +71,18 @@ bench-annotate: install
 	sh scripts/setup_vllm_venv.sh
 	$(BIN)/python benchmarks/annotate_pipeline.py
 	$(OFFLINE) VLLM_CPU_KVCACHE_SPACE=2 PYTHONPATH=. .venv-vllm/bin/python benchmarks/annotate.py $(PROMPTS) $(RESPONSES)
+
+# On a machine with a GPU, Python 3.12, torch 2.11 or newer and transformers 5, which need not be in .venv, and no network:
+# fetch the wheels where there is one. SMALL=--small: tiny shapes, on any machine.
+GPU_PYTHON ?= python3
+gpu-wheels:
+	mkdir -p gpu-wheels
+	$(GPU_PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+	    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+	    --dest gpu-wheels --requirement scripts/gpu_wheels.txt
+
+gpu-check:
+	$(GPU_PYTHON) scripts/gpu_check.py $(SMALL)
 
 clean:
 	rm -rf $(VENV) .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis demo

@@ -60,8 +60,9 @@ def row(what: str, found: object, limit: float | None = None, **values: float) -
     return {"what": what, "found": shown, "limit": "" if limit is None else f"{limit:.3g}", "ok": ok, "values": values}
 
 
-def check(what: str, good: bool, found: object) -> dict[str, Any]:
-    return {"what": what, "found": str(found), "limit": "", "ok": good}
+def check(what: str, good: bool, found: object, **values: float) -> dict[str, Any]:
+    """A line that is right or wrong."""
+    return {"what": what, "found": str(found), "limit": "", "ok": good, "values": values}
 
 
 def llama(device: str = DEVICE, dtype: torch.dtype = torch.float32, **settings: Any) -> PreTrainedModel:

@@ -75,8 +75,10 @@ def resume(small: bool) -> Iterator[dict[str, Any]]:
             yield row("resume: went on from step", f"{result.resumed_from} of {result.total_steps}")
         again = folder / "again"
         train(pairs, again, config, options)
-        yield _same_bits("two runs that nothing stops", folder / "whole", again)
-        yield _same_bits("a run that was stopped and one that was not", folder / "whole", folder / "resumed")
+        # Some kernels of a GPU add up in another order each time; then a resumed run cannot have the same bits either.
+        noise, apart = (_apart(folder / "whole", other) for other in (again, folder / "resumed"))
+        yield row("resume: weights of two runs that nothing stops", _bits(noise), difference=noise)
+        yield check("resume: weights of a run that was stopped", apart <= 10 * noise, _bits(apart), difference=apart)
 
 
 def _stopped(pairs: Path, out: Path, config: TrainConfig, options: RunOptions) -> int | None:
@@ -102,10 +104,13 @@ def _stopped(pairs: Path, out: Path, config: TrainConfig, options: RunOptions) -
     return None
 
 
-def _same_bits(what: str, one: Path, other: Path) -> dict[str, Any]:
+def _apart(one: Path, other: Path) -> float:
     a, b = (load_file(folder / "model.safetensors") for folder in (one, other))
-    apart = max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
-    return check(f"weights of {what}", apart == 0, "the same bits" if apart == 0 else f"up to {apart:.3g} apart")
+    return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
+
+
+def _bits(apart: float) -> str:
+    return "the same bits" if apart == 0 else f"up to {apart:.3g} apart"
 
 
 def vllm(small: bool) -> Iterator[dict[str, Any]]:

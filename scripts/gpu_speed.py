@@ -17,9 +17,10 @@ from gpu_parts import (
     seconds_of,
 )
 
+from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout, collate
-from maskdpo.train.model.decoder import checkpoint_layers, decoder_layers
+from maskdpo.train.model.decoder import checkpoint_layers, decoder_layers, widen_weights
 from maskdpo.train.model.faster import use_fastest_attention
 from maskdpo.train.model.flex import use_flex_attention
 from maskdpo.train.model.logps import token_logps
@@ -52,7 +53,7 @@ def layouts(small: bool) -> Iterator[dict[str, Any]]:
             batch = collate(pairs, layout).to(DEVICE)
 
             def work(model: Any = model, batch: Any = batch) -> torch.Tensor:
-                with torch.autocast(DEVICE, torch.bfloat16):
+                with torch.autocast(DEVICE, torch.bfloat16, enabled=ON_GPU):
                     logps_N = token_logps(model, batch)
                 logps_N.sum().backward()  # type: ignore[no-untyped-call]
                 return logps_N.detach()
@@ -86,14 +87,7 @@ def throughput(small: bool) -> Iterator[dict[str, Any]]:
 
 
 def eight_bits(small: bool) -> Iterator[dict[str, Any]]:
-    if "optim" not in TrainConfig.model_fields:
-        yield row("8-bit optimiser", "this maskdpo has none")
-        return
-    from importlib.util import find_spec
-
-    if find_spec("torchao") is None:
-        yield row("8-bit optimiser", "torchao is not installed")
-        return
+    """The steps of ``throughput`` with less memory for weights, gradients and moments."""
     tokens = 256 if small else 16_384
     yield from _trained("adamw8bit", small, tokens_per_batch=tokens, optim="adamw8bit")
     yield from _trained(
@@ -108,13 +102,14 @@ def _trained(name: str, small: bool, **settings: Any) -> Iterator[dict[str, Any]
     share = 1.0 if settings.get("method") == "dpo" else 0.5
     pairs = random_pairs([(prompt, answer, answer - i % 5) for i in range(count)], sizes["vocab_size"], share)
     config = TrainConfig(
-        model="random", batch_size=count, epochs=3, lr=1e-6, warmup_ratio=0, log_masked_every=0, dtype="bfloat16",
-        **settings,
+        model="random", batch_size=count, epochs=3, lr=1e-6, warmup_ratio=0, log_masked_every=0, **settings,
     )  # fmt: skip
     forget()
-    model = llama(dtype=torch.bfloat16 if settings.get("weights") == "bfloat16" else torch.float32, **sizes)
+    model = llama(dtype=torch.bfloat16 if config.weights == "bfloat16" else torch.float32, **sizes)
     use_fastest_attention(model, pairs[:2], "shared", config, DEVICE, ALONE)
     used = model.config._attn_implementation
+    if config.weights == "bfloat16":
+        widen_weights(model, compute_type(config.dtype, DEVICE))
     if config.gradient_checkpointing:
         checkpoint_layers(model)
     if config.compile:

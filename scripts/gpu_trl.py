@@ -19,7 +19,7 @@ def trl(small: bool) -> Iterator[dict[str, Any]]:
         yield row("TRL", f"not installed: {', '.join(missing)}")
         return
     sys.path.insert(0, str(BENCHMARKS))
-    from train_vs_trl import BEST, train_trl
+    from train_vs_trl import BEST, _train_trl
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -31,7 +31,7 @@ def trl(small: bool) -> Iterator[dict[str, Any]]:
         ]
         for micro in (2,) if small else (2, 8):
             forget()
-            trainer, _, times = train_trl(str(model), rows, 3, micro, "bfloat16", dict(BEST))
+            trainer, _, times = _train_trl(str(model), rows, 3, micro, "bfloat16", dict(BEST))
             yield row(f"TRL, micro-batch {micro}: pairs/s", len(rows) / float(np.mean(times[1:])))
             yield row(f"TRL, micro-batch {micro}: peak GB", peak_gb())
             del trainer

@@ -55,7 +55,10 @@ def use_fastest_attention(
 
 
 def _stays_exact(model: "PreTrainedModel", pairs: Sequence[EncodedPair], ranks: Ranks) -> bool:
-    return ranks.first and choose_layout(model, pairs) == "shared"
+    try:
+        return ranks.first and choose_layout(model, pairs) == "shared"
+    except UserError:  # with PyTorch's attention there was none
+        return False
 
 
 def _flex_problem(
