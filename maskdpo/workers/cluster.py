@@ -18,6 +18,7 @@ OBJECT_STORE_BYTES = 128 * 2**20
 LOCAL = "local"
 """Ray's name for a cluster of this machine alone, which a process starts for itself."""
 ADVICE = "Ask for fewer `workers`, or for a smaller `gpus_per_worker`: several workers may share one GPU"
+CANNOT_CONNECT = (ConnectionError, RuntimeError, ValueError)
 OURS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -57,7 +58,9 @@ def connect() -> ModuleType:
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, **quiet, **(own if address == LOCAL else {}))
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:
+        if type(error) is not Exception and not isinstance(error, CANNOT_CONNECT + (ray.exceptions.RayError,)):
+            raise
         hint = (
             " A cluster without tokens is used with RAY_AUTH_MODE=disabled; else this machine needs the token of the "
             "cluster in $RAY_AUTH_TOKEN or ~/.ray/auth_token"

@@ -4,10 +4,12 @@ import importlib.util
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections import Counter
@@ -217,22 +219,25 @@ def processes_with(mark: str) -> set[int]:
 
 
 @pytest.mark.slow
-def test_a_run_that_ends_leaves_no_process_behind(dataset: Dataset, tmp_path: Path) -> None:
-    """Each with a Ray of its own."""
-    files = dataset(2000)
-    runs = {}
-    for end in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
-        mark = uuid.uuid4().hex
-        out = tmp_path / f"{end.name}.jsonl"
-        runs[end] = driver(files, out, {"RAY_ADDRESS": "", "MARK": mark}, {"seconds": 0.05}), out, mark
-    for end, (run, out, mark) in runs.items():
-        wait_for(lambda: lines(out) > 0, run)  # noqa: B023
-        assert len(processes_with(mark)) > 4
-        run.send_signal(end)
-    codes = {end: run.wait(60) for end, (run, _, _) in runs.items()}
-    assert codes == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}
-    for _, _, mark in runs.values():
-        wait_for(lambda: not processes_with(mark), seconds=30)  # noqa: B023
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_run_that_ends_leaves_no_process_behind(dataset: Dataset, tmp_path: Path, end: int, code: int) -> None:
+    """With a Ray of its own, whose token is told to nobody."""
+    files, out, mark = dataset(2000), tmp_path / "out.jsonl", uuid.uuid4().hex
+    run = driver(files, out, {"RAY_ADDRESS": "", "MARK": mark}, {"seconds": 0.05})
+    wait_for(lambda: lines(out) > 0, run, seconds=180)
+    started = processes_with(mark)
+    assert len(started) > 4
+    told = [(Path("/proc") / str(pid) / "environ").read_bytes() for pid in started - {run.pid}]
+    [token] = {found[1] for environment in told if (found := re.search(rb"RAY_AUTH_TOKEN=(\w{64})\0", environment))}
+    assert not any(token in (Path("/proc") / str(pid) / "cmdline").read_bytes() for pid in started)
+    run.send_signal(end)
+    assert run.wait(90) == code
+    wait_for(lambda: not processes_with(mark), seconds=60)
+    assert token not in out.with_suffix(".log").read_bytes()
+    sessions = Path(tempfile.gettempdir(), "ray").glob(f"session_*_{run.pid}")
+    logs = [file for session in sessions for file in session.rglob("*") if file.is_file()]
+    assert logs
+    assert not any(token in file.read_bytes() for file in logs)
 
 
 # --- what cannot work ------------------------------------------------------------------------------
