@@ -18,7 +18,6 @@ OBJECT_STORE_BYTES = 128 * 2**20
 LOCAL = "local"
 """Ray's name for a cluster of this machine alone, which a process starts for itself."""
 ADVICE = "Ask for fewer `workers`, or for a smaller `gpus_per_worker`: several workers may share one GPU"
-CANNOT_CONNECT = (ConnectionError, RuntimeError, ValueError)
 OURS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -59,14 +58,15 @@ def connect() -> ModuleType:
     try:
         ray.init(address=address, **quiet, **(own if address == LOCAL else {}))
     except Exception as error:
-        if type(error) is not Exception and not isinstance(error, CANNOT_CONNECT + (ray.exceptions.RayError,)):
+        known = (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError)
+        if not isinstance(error, known) and type(error) is not Exception:  # a bare one: the start took too long
             raise
         hint = (
             " A cluster without tokens is used with RAY_AUTH_MODE=disabled; else this machine needs the token of the "
             "cluster in $RAY_AUTH_TOKEN or ~/.ray/auth_token"
         )
         what = "cannot start Ray" if address == LOCAL else f"cannot reach the Ray cluster at {address}"
-        raise UserError(f"{what}: {first_line(error)}.{'' if address == 'local' else hint}") from None
+        raise UserError(f"{what}: {first_line(error)}.{'' if address == LOCAL else hint}") from None
     if threading.current_thread() is threading.main_thread() and before is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _end)
     return ray
