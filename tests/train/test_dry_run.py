@@ -16,6 +16,7 @@ from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
 from maskdpo.train.model.adapter import add_adapter
 from maskdpo.train.model.decoder import checkpoint_layers
+from maskdpo.train.model.gates import recompute_gates, recomputes_gates
 from maskdpo.train.model.memory import activation_bytes, free_host_bytes, memory_parts, sizes_of
 from maskdpo.train.run import dry_run
 from maskdpo.train.run.dry_run import plan_run
@@ -124,6 +125,8 @@ def test_activations_are_what_autograd_keeps(dtype: str, lora: bool, again: bool
         add_adapter(model, config)
     if again:
         checkpoint_layers(model)
+    if recomputes_gates(config):
+        recompute_gates(model)
     rng = np.random.default_rng(0)
     measured, tokens = saved_bytes(model, config, [random_pair(rng, f"{i}", longest=40) for i in range(8)])
     sizes = sizes_of(model)

@@ -26,6 +26,7 @@ from maskdpo.train.model.decoder import (
 )
 from maskdpo.train.model.faster import use_fastest_attention
 from maskdpo.train.model.fourbit import compute_in, loading_options
+from maskdpo.train.model.gates import recompute_gates, recomputes_gates
 from maskdpo.train.model.memory import keep_freed_memory
 from maskdpo.train.model.probe import check_nothing_is_random, choose_layout
 from maskdpo.train.model.sharding import load_for, shard, whole_weights
@@ -80,6 +81,8 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
     freeze_the_rest(model)
     adapter = add_adapter(model, config) if config.lora_r else None
     model.eval()  # the adapter's layers too
+    if recomputes_gates(config):
+        recompute_gates(model)
     if config.gradient_checkpointing:
         checkpoint_layers(model)
     if config.compile:

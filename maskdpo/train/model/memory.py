@@ -7,7 +7,8 @@ f = intermediate size and c = bytes of the compute type:
     two norms, input and result in float32           16 h
     inputs of the matrices behind them               8 h (float32), 10 h (bfloat16: each of the five has its own copy)
     queries, keys and values (repeated), their sum   4 c q
-    gate, its activation, up, their product          4 c f
+    gate and up                                      2 c f
+    their activation and product (unless gates.py)   2 c f
     once: the last norm                              8 h
 
 With gradient checkpointing a layer keeps its input only, and one layer at a time is computed again. A test compares the
@@ -28,6 +29,7 @@ from transformers import PreTrainedModel
 from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.decoder import attention_size, text_config
+from maskdpo.train.model.gates import gated_layers, recomputes_gates
 from maskdpo.train.model.logps import LOGITS
 
 FLOAT32 = 4
@@ -51,6 +53,8 @@ class Sizes:
     attention: int
     """heads * head size."""
     intermediate: int
+    gated: bool
+    """Every layer has a gated feed-forward layer (``gates.py``)."""
     vocabulary: int
 
 
@@ -69,6 +73,7 @@ def sizes_of(model: PreTrainedModel) -> Sizes:
         hidden=config.hidden_size,
         attention=attention_size(config),
         intermediate=_intermediate(config),
+        gated=len(gated_layers(model)) == config.num_hidden_layers,
         vocabulary=head.shape[0],
     )
 
@@ -99,7 +104,8 @@ def activation_bytes(sizes: Sizes, config: TrainConfig, compute: int) -> int:
     """Bytes per token, in all layers."""
     h = sizes.hidden
     last_norm = 8 * h
-    layer = (16 + (8 if compute == FLOAT32 else 10)) * h + 4 * compute * (sizes.attention + sizes.intermediate)
+    wide = 4 * sizes.attention + (2 if sizes.gated and recomputes_gates(config) else 4) * sizes.intermediate
+    layer = (16 + (8 if compute == FLOAT32 else 10)) * h + compute * wide
     if config.gradient_checkpointing:
         return sizes.layers * sizes.weight_bytes * h + last_norm + layer
     return sizes.layers * layer + last_norm
