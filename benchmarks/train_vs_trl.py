@@ -85,11 +85,13 @@ def contenders(regime: Regime, batch: int, offers: Sequence[str]) -> list[Conten
         ours("DPO", "dpo", default),
         Contender("TRL, defaults", True, {"micro": min(8, batch)}),
         *(ours(f"DPO, {tokens} tokens per pass", "dpo", tokens) for tokens in others),
-        ours(f"DPO, {least} tokens, checkpointing", "dpo", least, **again),
+        ours(f"DPO, {least} tokens, adamw8bit", "dpo", least, optim="adamw8bit"),
+        ours(f"DPO, {least} tokens, adamw8bit, checkpointing", "dpo", least, optim="adamw8bit", **again),
         *(best(f"TRL, micro-batch {micro}", micro) for micro in micros if micro > 1),
         *(best(f"TRL, micro-batch 1, {name}", 1, **OFFERS[name]) for name in offers),
         *(ours(f"Mask-DPO, {tokens} tokens per pass", "mask-dpo", tokens) for tokens in others),
         ours(f"Mask-DPO, {least} tokens, checkpointing", "mask-dpo", least, **again),
+        ours(f"DPO, {least} tokens, checkpointing", "dpo", least, **again),
         best("TRL, micro-batch 1, checkpointing", 1, **again),
     ]
 
