@@ -45,7 +45,8 @@ def _is_gated(module: Any) -> bool:
     random = torch.Generator().manual_seed(0)
     some = torch.randn(4, module.gate_proj.in_features, generator=random) * torch.tensor([[0.1], [1], [10], [100]])
     with torch.no_grad():
-        x = some.to(module.gate_proj.weight)
+        weight = module.gate_proj.weight
+        x = some.to(weight.device, getattr(module.gate_proj, "computes_in", weight.dtype))  # ``decoder.widen_weights``
         found, expected = module(x), _down(module, module.gate_proj(x), module.up_proj(x))
         return torch.equal(found.nan_to_num(), expected.nan_to_num())  # ranks but the first have no weights yet
 
