@@ -209,7 +209,7 @@ def try_offer(options: argparse.Namespace, name: str) -> dict[str, Any]:
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            told.append(record.getMessage())
+            told.append(record.getMessage().removeprefix("[RANK 0] "))
 
     logging.getLogger("trl").addHandler(Listener())
     try:
@@ -286,12 +286,13 @@ class Runs:
             name = job["name"]
             runs = self.read()
             seconds = {run["name"]: run["seconds"] for run in runs}
+            alike = [run["seconds"] for run in runs if run.get("trl") == job.get("trl")]
             self.asked[name] = self.asked.get(name, 0) + 1
             if sum(run["name"] == name for run in runs) >= self.asked[name]:
                 continue
             started = time.monotonic()
-            # What has not run yet is taken to need as long as the longest so far.
-            if started + seconds.get(name, max(seconds.values(), default=0)) > self.until:
+            # What has not run yet is taken to need as long as the longest of the same trainer so far.
+            if started + seconds.get(name, max(alike, default=0)) > self.until:
                 console.warn(f"{name}: left out, as it would probably end too late; the same command goes on with it")
                 continue
             result = measure(job, options)
