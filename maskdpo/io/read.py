@@ -1,7 +1,7 @@
 """Validated streaming reads. A line that is no valid record is an ``InputError`` with file, line, field and reason."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
@@ -100,9 +100,18 @@ def _place(line: int, begins: list[tuple[int, Path]]) -> str:
 
 
 def _lines(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
+    refuse_table(path)
+    return parsed_lines(numbered_lines(path), path, model)
+
+
+def refuse_table(path: Path) -> None:
     if path.suffix.lower() in (".csv", ".tsv"):
         raise InputError(f"holds a table, not records: {MAKE_PROMPTS}", path=path)
-    for number, raw in numbered_lines(path):
+
+
+def parsed_lines(lines: Iterable[tuple[int, bytes]], path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
+    """The record of each numbered line, or its error. Blank lines are skipped."""
+    for number, raw in lines:
         line = raw.strip()
         if not line:
             continue
@@ -119,16 +128,23 @@ def _lines(path: Path, model: type[R]) -> Iterator[Located[R] | InputError]:
 
 
 def _rows(tables: Tables, model: type[R]) -> Iterator[Located[R] | InputError]:
-    for number, row in enumerate(rows_of(tables, model), 1):
+    return parsed_rows(enumerate(rows_of(tables, model), 1), tables.shown, model)
+
+
+def parsed_rows(
+    rows: Iterable[tuple[int, dict[str, Any] | ValueError]], shown: Path, model: type[R]
+) -> Iterator[Located[R] | InputError]:
+    """The record of each numbered row, or its error."""
+    for number, row in rows:
         if isinstance(row, ValueError):
-            yield InputError(str(row), path=tables.shown, line=number)
+            yield InputError(str(row), path=shown, line=number)
             continue
         try:
             record = model.model_validate(row)
         except ValidationError as error:
-            yield _first_problem(error, tables.shown, number)
+            yield _first_problem(error, shown, number)
         else:
-            yield Located(record, tables.shown, number)
+            yield Located(record, shown, number)
 
 
 def read_located(

@@ -47,6 +47,11 @@ class Ranks:
         """Whether this is the rank that prints and writes."""
         return self.rank == 0
 
+    @property
+    def first_here(self) -> bool:
+        """Whether this is the first rank of its machine."""
+        return self.first or (self.size > 1 and os.environ.get("LOCAL_RANK") == "0")
+
     def sum(self, value: Tensor) -> Tensor:
         """The sum over all ranks; the same to the last bit on every rank."""
         if self.size > 1:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +48,8 @@ class Drop(StrEnum):
     NO_SCORES = "the loss needs the scores of both answers, which the pair does not have"
 
 
+AT_ONCE = 256
+"""Pairs that are encoded together."""
 NO_PROMPT = EncodedPrompt("", [])
 NO_WEIGHT: dict[Side, Drop] = {"chosen": Drop.NO_WEIGHT_CHOSEN, "rejected": Drop.NO_WEIGHT_REJECTED}
 
@@ -125,6 +128,17 @@ class Encoder:
         self._texts = TextReader(tokenizer)
         self.without_end = 0
         """Answers so far behind which the chat template writes no end-of-turn token, so that ``eos`` has no effect."""
+
+    def identity(self) -> str:
+        """All that decides the result beside the tokenizer and the date. A method is told by its tables, as a file of
+        one's own may change."""
+        settings = self._settings.model_dump(
+            mode="json", include=set(EncodeSettings.model_fields) - {"model", "method"}
+        )
+        tables = [sorted((str(label), weight) for label, weight in row.items()) for row in self._method[:2]]
+        return json.dumps(
+            [settings, tables, self._method.by_confidence, self._ld_alpha, self._need_scores], sort_keys=True
+        )
 
     def encode(self, pair: Pair) -> EncodedPair | Drop:
         """Token ids and weights of both sides, or why there are none."""
@@ -293,7 +307,7 @@ def _score_gap(pair: Pair) -> float:
 class EncodedPairs:
     """The encoded pairs of a dataset, and how many were dropped, by reason."""
 
-    pairs: list[EncodedPair]
+    pairs: Sequence[EncodedPair]
     dropped: Counter[Drop]
 
 
@@ -303,13 +317,15 @@ def encode_pairs(pairs: Iterable[Pair], encoder: Encoder) -> EncodedPairs:
     Raises:
         UserError: no pair is left.
     """
-    result = EncodedPairs([], Counter())
-    for pair in pairs:
-        encoded = encoder.encode(pair)
-        if isinstance(encoded, Drop):
-            result.dropped[encoded] += 1
-        else:
-            result.pairs.append(encoded)
+    found: list[EncodedPair] = []
+    result = EncodedPairs(found, Counter())
+    rest = iter(pairs)
+    while block := list(islice(rest, AT_ONCE)):
+        for encoded in encoder.encode_all(block):
+            if isinstance(encoded, Drop):
+                result.dropped[encoded] += 1
+            else:
+                found.append(encoded)
     if not result.pairs:
         reasons = "; ".join(f"{count}: {reason.value}" for reason, count in result.dropped.most_common())
         raise UserError(f"no pair can be trained on ({reasons})")

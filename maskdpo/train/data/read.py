@@ -1,14 +1,27 @@
 """A pairs file to token ids and weights, by the settings of a training."""
 
+import functools
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from maskdpo.console import warn
-from maskdpo.io import read_records
-from maskdpo.schemas import Pair
+from maskdpo.console import progress, warn
+from maskdpo.extras import versions
+from maskdpo.io.text import is_plain
+from maskdpo.models import cache_dir
+from maskdpo.prompt_date import writes_date
+from maskdpo.run_record import sha256_of
 from maskdpo.train.config import LOSSES, EncodeSettings, TrainConfig
-from maskdpo.train.data.encode import EncodedPairs, Encoder, encode_pairs
+from maskdpo.train.data.blocks import Encoded, encoded_blocks
+from maskdpo.train.data.encode import EncodedPairs, Encoder
+from maskdpo.train.data.store import StoredPairs, is_stored, open_store
+from maskdpo.train.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,28 +40,104 @@ def encoder_for(settings: EncodeSettings, tokenizer: "PreTrainedTokenizerBase", 
     return Encoder(tokenizer, settings, today=today, ld_alpha=ld_alpha, need_scores=need_scores)
 
 
+ENCODING = 1
+"""Of the arrays on disk; another one makes them anew."""
+
+
 def read_pairs(
     file: Path,
     config: TrainConfig,
     tokenizer: "PreTrainedTokenizerBase",
     today: date | None = None,
     limit: int | None = None,
+    *,
+    ranks: Ranks = ALONE,
+    use_cache: bool = True,
+    keep: bool = True,
 ) -> EncodedPairs:
     """All pairs of a file that can be trained on; warnings count the others by reason.
 
+    They are encoded once by the first rank, and kept in the cache folder for later runs. Every rank must call, and maps
+    them into its memory. On a machine that does not share this folder its own first rank encodes them.
+
     Args:
         limit: read only so many pairs, the first ones.
+        use_cache: else the arrays are in a temporary folder, which is gone when all ranks have opened them.
+        keep: else nothing is added to the cache.
 
     Raises:
         UserError: the file is no pairs file, the tokenizer will not do, or no pair is left.
     """
     encoder = encoder_for(config, tokenizer, today)
-    encoded = encode_pairs(read_records(file, Pair, limit), encoder)
-    if encoder.without_end and config.eos != "drop":
+    with ExitStack() as stack:
+        key = ranks.from_first(_key(file, encoder, tokenizer, today, limit) if ranks.first else "")
+        parent = cache_dir() / "pairs"
+        if not use_cache or not (keep or ranks.from_first(is_stored(parent / key))):
+            parent = Path(ranks.from_first(str(_temporary()) if ranks.first else ""))
+            if ranks.first_here:
+                stack.callback(shutil.rmtree, parent, ignore_errors=True)
+        encode = functools.partial(_encoded, file, encoder, config, today, limit)
+        stored = _in_turn(ranks, lambda: open_store(parent / key, encode))
+    if stored.without_end and config.eos != "drop":
         warn(
             "behind an answer the chat template writes nothing that is one token of this tokenizer and ends the turn: "
             f"`eos` {config.eos} has nothing to train"
         )
-    for reason, count in encoded.dropped.most_common():
+    for reason, count in stored.dropped.most_common():
         warn(f"{count} pairs left out: {reason.value}")
-    return encoded
+    return EncodedPairs(stored, stored.dropped)
+
+
+def _in_turn(ranks: Ranks, make: Callable[[], StoredPairs]) -> StoredPairs:
+    """The first rank makes what is missing, then the first one of every other machine; the others find it there."""
+    found = None
+    for turn in (ranks.first, ranks.first_here, True):
+        if turn and found is None:
+            found = make()
+        ranks.any(False)  # wait for the others
+    assert found is not None
+    return found
+
+
+def _temporary() -> Path:
+    return Path(tempfile.mkdtemp(prefix="maskdpo-"))
+
+
+def _encoded(
+    file: Path, encoder: Encoder, config: TrainConfig, today: date | None, limit: int | None
+) -> Iterator[Encoded]:
+    total = round(file.stat().st_size / 1e6) if file.is_file() and is_plain(file) and limit is None else None
+    pairs, read = 0, 0.0
+    with progress("encode", total, "MB" if total else "pairs") as bar:
+        for block, found in encoded_blocks(file, encoder, config, today, limit):
+            yield found
+            pairs += len(found.records)
+            before, read = read, read + block.size / 1e6
+            bar.advance(int(read) - int(before) if total else len(found.records), f"{pairs} pairs" if total else "")
+
+
+def _key(
+    file: Path, encoder: Encoder, tokenizer: "PreTrainedTokenizerBase", today: date | None, limit: int | None
+) -> str:
+    """A hash of all that decides what the pairs of a file are encoded to."""
+    written = str(tokenizer.chat_template)
+    decides = {
+        "encoding": ENCODING,
+        "versions": {name: versions().get(name) for name in ("maskdpo", "transformers", "tokenizers")},
+        "file": sha256_of(file),
+        "limit": limit,
+        "encoder": encoder.identity(),
+        "today": str(today) if writes_date(written) else None,
+        "template": written,
+        "tokenizer": _without_state(tokenizer),
+        "special": [tokenizer.all_special_ids, tokenizer.eos_token_id],
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _without_state(tokenizer: "PreTrainedTokenizerBase") -> list[Any]:
+    """The class and the whole definition of a fast tokenizer, without what calls of it change."""
+    written = json.loads(tokenizer.backend_tokenizer.to_str())
+    own = {name: part for name, part in written.items() if name not in ("truncation", "padding")}
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+    return [type(tokenizer).__name__, digest, bool(tokenizer.split_special_tokens)]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from maskdpo.errors import UserError
 from maskdpo.models import rotary_settings
 from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.measures import longest
 from maskdpo.train.model.fourbit import compute_in
 
 if TYPE_CHECKING:
@@ -223,13 +225,13 @@ def check_lengths(config: Any, pairs: Sequence[EncodedPair], name: str) -> None:
             frequencies would depend on what else is in the pass.
     """
     for limit, why in _limits(config):
-        beyond = [pair for pair in pairs if pair.longest > limit]
+        longest_N = longest(pairs)
+        beyond = np.flatnonzero(longest_N > limit).tolist()
         if beyond:
-            some = ", ".join(pair.id for pair in beyond[:NAMED]) + (" and others" if len(beyond) > NAMED else "")
-            longest = max(pair.longest for pair in beyond)
+            some = ", ".join(pairs[i].id for i in beyond[:NAMED]) + (" and others" if len(beyond) > NAMED else "")
             raise UserError(
                 f"{name}: prompt and answer of {len(beyond)} of {len(pairs)} pairs ({some}) have more than {limit} "
-                f"tokens, up to {longest}; {why}. Cut them with `max_length` {limit}, or take another model"
+                f"tokens, up to {longest_N.max()}; {why}. Cut them with `max_length` {limit}, or take another model"
             )
 
 

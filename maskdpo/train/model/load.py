@@ -14,6 +14,7 @@ from maskdpo.models import compute_type, load_model
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout
 from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.measures import largest_id
 from maskdpo.train.model.adapter import add_adapter, weight_type
 from maskdpo.train.model.decoder import (
     check_has_head,
@@ -124,7 +125,7 @@ def check_fit(model: "PreTrainedModel", pairs: Sequence[EncodedPair], name: str)
     """
     check_has_head(model, name)
     size = model.get_input_embeddings().weight.shape[0]
-    largest = max(int(ids.max()) for pair in pairs for ids in (pair.prompt_ids, pair.chosen.ids, pair.rejected.ids))
+    largest = largest_id(pairs)
     if largest >= size:
         raise UserError(
             f"{name}: the tokenizer gives token id {largest}, the model has {size} embeddings: they do not match"

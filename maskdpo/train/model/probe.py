@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 from maskdpo.errors import UserError
 from maskdpo.train.data.batch import Layout, collate
 from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.measures import longest
 from maskdpo.train.model.decoder import in_float32, may_share_prompts, text_config, window_of
 from maskdpo.train.model.logps import chunks, token_logps
 
@@ -66,11 +68,12 @@ def _exact_layout(model: PreTrainedModel, groups: Sequence[Sequence[EncodedPair]
 
 def _groups(pairs: Sequence[EncodedPair], window: int | None) -> list[list[EncodedPair]]:
     """The pairs of each pass that is compared; the first pass has the shortest pair alone."""
-    ordered = sorted(pairs, key=lambda pair: (pair.longest, pair.id))
-    shortest, longest = ordered[0], ordered[-1]
-    crossing = [pair for pair in ordered if window is not None and pair.longest > window][:1]
-    alone = {id(pair): pair for pair in (shortest, *crossing, longest)}.values()
-    return [*([pair] for pair in alone), [longest, shortest]]
+    longest_N = longest(pairs)
+    first, last = int(longest_N.argmin()), int(longest_N.argmax())
+    crossing = np.flatnonzero(longest_N > window).tolist() if window is not None else []
+    crossing = [min(crossing, key=lambda i: longest_N[i])] if crossing else []
+    found = {i: pairs[i] for i in (first, *crossing, last)}
+    return [*([pair] for pair in found.values()), [found[last], found[first]]]
 
 
 def _failure(
@@ -162,7 +165,8 @@ def check_nothing_is_random(model: PreTrainedModel, pairs: Sequence[EncodedPair]
     Raises:
         UserError: they differ; the message names the first module whose result depends on the seed.
     """
-    ends = [choice(pairs, key=lambda pair: pair.longest) for choice in (min, max)]
+    longest_N = longest(pairs)
+    ends = [pairs[int(longest_N.argmin())], pairs[int(longest_N.argmax())]]
     batch = collate(ends, layout, every_token=True).to(str(model.device))
 
     def under(seed: int) -> Tensor:

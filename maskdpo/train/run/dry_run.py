@@ -57,7 +57,7 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
     """
     device = pick_device(device)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-    encoded = read_pairs(pairs_file, config, tokenizer, limit=config.limit)
+    encoded = read_pairs(pairs_file, config, tokenizer, limit=config.limit, keep=False)
     steps = total_steps(len(encoded.pairs), config)
     every_batch = list(batches(encoded.pairs, config, 0, steps))
     model = _on_meta(config, encoded.pairs, device)
@@ -108,7 +108,7 @@ def _on_meta(config: TrainConfig, pairs: Sequence[EncodedPair], device: str) -> 
 
 
 def _timed(
-    policy: Policy, config: TrainConfig, pairs: list[EncodedPair], groups: list[list[EncodedPair]], steps: int
+    policy: Policy, config: TrainConfig, pairs: Sequence[EncodedPair], groups: list[list[EncodedPair]], steps: int
 ) -> dict[str, float]:
     """Seconds of the whole run by part, from one forward and backward pass of median size and one update."""
     trainer = Trainer(policy.model, config, policy.layout)

@@ -24,7 +24,7 @@ ANSWER_TOKENS = 64
 class HeldOut:
     """Pairs that are evaluated, not trained on."""
 
-    pairs: list[EncodedPair]
+    pairs: Sequence[EncodedPair]
     reference: Reference
     """Of these pairs; the trainer's own one is that of the training pairs, which may have the same ids."""
 
@@ -77,6 +77,7 @@ def different_prompts(pairs: Iterable[EncodedPair], number: int) -> list[Encoded
     """The first pair of each of so many prompts."""
     found: dict[bytes, EncodedPair] = {}
     for pair in pairs:
-        if len(found) < number:
-            found.setdefault(pair.prompt_ids.tobytes(), pair)
+        if len(found) == number:
+            break
+        found.setdefault(pair.prompt_ids.tobytes(), pair)
     return list(found.values())

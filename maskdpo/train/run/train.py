@@ -21,6 +21,7 @@ from maskdpo.run_record import META_IN_FOLDER, Run, RunMeta, read_meta, set_asid
 from maskdpo.schemas.training import CHECKPOINTS, StepStats
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encode import Drop, EncodedPairs
+from maskdpo.train.data.measures import Chained
 from maskdpo.train.data.read import read_pairs
 from maskdpo.train.model.adapter import require_peft, seed_dropout
 from maskdpo.train.model.fourbit import require_bitsandbytes
@@ -115,9 +116,10 @@ def _train(job: _Job) -> TrainResult | None:
     if run and run.previous and run.previous.status == "complete":
         say(f"{out}: this very run is complete; nothing to do (`restart` trains it again)")
         return None
-    encoded = read_pairs(job.pairs_file, config, tokenizer, today, config.limit)
-    held_out = read_pairs(options.eval_file, config, tokenizer, today).pairs if options.eval_file else []
-    policy = load_policy(config, encoded.pairs + held_out, job.device, ranks)
+    read = functools.partial(read_pairs, ranks=ranks, use_cache=options.use_cache)
+    encoded = read(job.pairs_file, config, tokenizer, today, config.limit)
+    held_out = read(options.eval_file, config, tokenizer, today).pairs if options.eval_file else []
+    policy = load_policy(config, Chained(encoded.pairs, held_out), job.device, ranks)
     trainer = Trainer(policy.model, config, policy.layout, ranks)
     trainer.reference = find_reference(trainer, encoded.pairs, options.use_cache)
     heldout = HeldOut(held_out, find_reference(trainer, held_out, options.use_cache)) if held_out else None

@@ -1,0 +1,197 @@
+"""Encoded pairs on disk, mapped into memory: what is read of them is in the page cache, which all processes share.
+
+A folder of flat arrays, one behind the other: of every pair a row (``blocks.ROW``), its token ids, the weights of its
+answers and its id. Its name is a hash of all that decides what is in it. It appears by one rename, so that it is whole
+or not there.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskdpo.errors import UserError
+from maskdpo.io import atomic_write
+from maskdpo.io.write import sync_folder
+from maskdpo.train.data.blocks import PARTS, ROW, Encoded
+from maskdpo.train.data.encode import Drop, EncodedPair, EncodedSide
+
+if sys.platform != "win32":
+    import fcntl
+
+META = "meta.json"
+SIZES = (ROW.itemsize, 4, 4, 1)
+"""Bytes of an element of each of ``PARTS``."""
+
+
+class StoredPairs(Sequence[EncodedPair]):
+    """The pairs of a folder that ``write_store`` has made. A pair is put together when it is asked for.
+
+    Raises:
+        ValueError: the folder holds something else, or a part of it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            meta = json.loads((folder / META).read_bytes())
+            sizes = [(folder / name).stat().st_size for name in PARTS]
+            self.key, self.tokens_digest = str(meta["key"]), str(meta["tokens_digest"])
+            self.dropped = Counter({Drop[name]: count for name, count in meta["dropped"].items()})
+            self.without_end = int(meta["without_end"])
+            whole = self.key == folder.name and sizes == meta["sizes"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{folder}: holds no encoded pairs") from error
+        if not whole:
+            raise ValueError(f"{folder}: is not whole")
+        self._rows = np.array(_mapped(folder / "rows", ROW))
+        self._ids, self._weights = (_mapped(folder / name, kind) for name, kind in (("ids", "<i4"), ("weights", "<f4")))
+        self._names = _mapped(folder / "names", "u1")
+        self.lengths = np.stack([self._rows[part] for part in ("prompt", "chosen", "rejected")], 1).astype(np.int64)
+        """[N, 3] tokens of the prompt and of both answers."""
+        self.answer_ends = self.lengths[:, 1:].sum(1).cumsum()
+        """[N] where the answers of each pair end among those of all."""
+        self._id_ends = self.lengths.sum(1).cumsum()
+        self._name_ends = self._rows["name"].cumsum(dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> EncodedPair: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[EncodedPair]: ...
+    def __getitem__(self, index: int | slice) -> EncodedPair | list[EncodedPair]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        prompt, chosen, rejected = self.lengths[i].tolist()
+        ids = self._ids[self._id_ends[i] - prompt - chosen - rejected : self._id_ends[i]].astype(np.int64)
+        weights = self._weights[self.answer_ends[i] - chosen - rejected : self.answer_ends[i]]
+        name = self._names[self._name_ends[i] - self._rows["name"][i] : self._name_ends[i]].tobytes().decode()
+        return EncodedPair(
+            name,
+            ids[:prompt],
+            EncodedSide(ids[prompt : prompt + chosen], np.array(weights[:chosen])),
+            EncodedSide(ids[prompt + chosen :], np.array(weights[chosen:])),
+            float(self._rows["weight"][i]),
+            float(self._rows["gap"][i]),
+        )
+
+    @property
+    def largest_id(self) -> int:
+        return max(int(self._ids[at : at + CHUNK].max()) for at in range(0, len(self._ids), CHUNK))
+
+    def kept(self) -> NDArray[np.int64]:
+        """[N, 2] answer tokens with weight."""
+        cuts = np.stack([self.answer_ends - self.lengths[:, 2], self.answer_ends], 1).ravel()
+        found, begin = np.empty(len(cuts), dtype=np.int64), 0
+        for i, end in enumerate(cuts.tolist()):
+            found[i] = np.count_nonzero(self._weights[begin:end])
+            begin = end
+        return found.reshape(-1, 2)
+
+
+CHUNK = 1 << 22
+"""Elements of an array that are read at once where all are."""
+
+
+def _mapped(file: Path, dtype: Any) -> NDArray[Any]:
+    return np.memmap(file, dtype, "r") if file.stat().st_size else np.empty(0, dtype)
+
+
+def write_store(folder: Path, blocks: Iterable[Encoded]) -> None:
+    """Write encoded pairs into a new folder, whose name is their key.
+
+    Raises:
+        UserError: it cannot be written; no pair is left.
+    """
+    partial = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        pairs, dropped, without_end = 0, Counter[str](), 0
+        digest = hashlib.sha256()
+        with ExitStack() as stack:
+            files = [stack.enter_context((partial / name).open("wb")) for name in PARTS]
+            for block in blocks:
+                for file, part in zip(files, block.parts(), strict=True):
+                    file.write(part)
+                # the tokens and ids of the pairs, whatever the weights
+                lengths = np.stack([block.rows[name] for name in ("prompt", "chosen", "rejected", "name")])
+                for part in (lengths.tobytes(), block.ids.tobytes(), block.names):
+                    digest.update(part)
+                pairs += len(block.rows)
+                dropped += block.dropped
+                without_end += block.without_end
+            for file in files:
+                file.flush()
+                os.fsync(file.fileno())
+            sizes = [file.tell() for file in files]
+        if not pairs:
+            reasons = "; ".join(f"{count}: {Drop[name].value}" for name, count in dropped.most_common())
+            raise UserError(f"no pair can be trained on ({reasons})")
+        meta = {
+            "key": folder.name,
+            "sizes": sizes,
+            "tokens_digest": digest.hexdigest(),
+            "dropped": dropped,
+            "without_end": without_end,
+        }
+        with atomic_write(partial / META) as handle:
+            handle.write(json.dumps(meta).encode())
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise UserError(
+            f"{folder.parent}: the encoded pairs cannot be written: {error.strerror}. Set MASKDPO_CACHE to a folder "
+            "with room for 8 bytes per token"
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def is_stored(folder: Path) -> bool:
+    """Whether ``write_store`` has made this folder, and it is whole."""
+    try:
+        StoredPairs(folder)
+    except ValueError:
+        return False
+    return True
+
+
+def open_store(folder: Path, blocks: Callable[[], Iterator[Encoded]]) -> StoredPairs:
+    """The pairs of a folder, which is made where it is not there or not whole; another process that needs it waits."""
+    if not is_stored(folder):
+        with waiting_lock(folder):
+            if not is_stored(folder):
+                write_store(folder, blocks())
+    return StoredPairs(folder)
+
+
+@contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold a lock that one process has at a time; the kernel releases it when the process dies."""
+    if sys.platform == "win32":
+        yield
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
