@@ -16,7 +16,7 @@ Shape letters: N predicted tokens of all answers of a batch, A answers (pair i: 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,7 +38,7 @@ from maskdpo.train.model.sharding import logps_of
 from maskdpo.train.optim import make_optimizer
 from maskdpo.train.ranks import ALONE, Ranks
 
-Reference = dict[str, NDArray[np.float32]]
+Reference = Mapping[str, NDArray[np.float32]]
 """log pi_ref of all answer tokens by pair id: [chosen tokens + rejected tokens] float32 (``run/reference.py``)."""
 
 

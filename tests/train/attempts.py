@@ -86,8 +86,8 @@ def act_at(place: str, call: int, what: str) -> None:
 
 def _act(what: str, args: tuple[Any, ...]) -> None:
     if what == "spoil":
-        for pair in args[0].reference.values():
-            pair[:] = float("nan")
+        trainer = args[0]
+        trainer.reference = {name: logps * float("nan") for name, logps in trainer.reference.items()}
     elif what == "full":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

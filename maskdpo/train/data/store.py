@@ -61,6 +61,8 @@ class StoredPairs(Sequence[EncodedPair]):
         """[N] where the answers of each pair end among those of all."""
         self._id_ends = self.lengths.sum(1).cumsum()
         self._name_ends = self._rows["name"].cumsum(dtype=np.int64)
+        self._by_hash: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+        """The sorted hashes of the ids, and the index of each: a dictionary would take ten times the memory."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -85,6 +87,28 @@ class StoredPairs(Sequence[EncodedPair]):
             float(self._rows["weight"][i]),
             float(self._rows["gap"][i]),
         )
+
+    def index_of(self, name: str) -> int:
+        """The index of the pair with this id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if self._by_hash is None:
+            names = self._names.tobytes()
+            begins = (self._name_ends - self._rows["name"]).tolist()
+            hashes = [hash(names[begin:end]) for begin, end in zip(begins, self._name_ends.tolist(), strict=True)]
+            order = np.argsort(hashes, kind="stable")
+            self._by_hash = np.array(hashes, dtype=np.int64)[order], order
+        hashes_N, order = self._by_hash
+        wanted = name.encode()
+        at = int(np.searchsorted(hashes_N, hash(wanted)))
+        while at < len(order) and hashes_N[at] == hash(wanted):
+            i = int(order[at])
+            if self._names[self._name_ends[i] - self._rows["name"][i] : self._name_ends[i]].tobytes() == wanted:
+                return i
+            at += 1
+        raise KeyError(name)
 
     @property
     def largest_id(self) -> int:

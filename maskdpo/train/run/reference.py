@@ -5,40 +5,53 @@ All tokens of the answers are stored, whatever their weight: the cache holds for
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save
+from numpy.typing import NDArray
 from torch import Tensor
 
 from maskdpo.console import progress
 from maskdpo.identity import fingerprint
-from maskdpo.io import atomic_write
 from maskdpo.models import cache_dir
 from maskdpo.train.config import LOSSES
 from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.store import StoredPairs
 from maskdpo.train.model.adapter import adapter_off
 from maskdpo.train.ranks import Ranks
+from maskdpo.train.run.stored_reference import StoredReference, is_whole, write_reference
 from maskdpo.train.step import Reference, Trainer
 
 
 def find_reference(trainer: Trainer, pairs: Sequence[EncodedPair], use_cache: bool) -> Reference:
     """The reference log-probs of these pairs: from the cache, or by the trainer's model, which must still be the one
-    that was loaded. Empty for a loss without a reference."""
+    that was loaded. Empty for a loss without a reference. Every rank must call.
+
+    Those of pairs on disk are on disk as well, without ``use_cache`` in a file that is gone when every rank has it
+    open; others are held in memory.
+    """
     if LOSSES[trainer.config.loss].reference_free:
         return {}
-    ranks = trainer.ranks
-    # Rank 0 alone looks: for the name of the file the whole model is read and hashed.
-    file = cache_file(trainer.config.model, _precision(trainer), pairs) if use_cache and ranks.first else None
-    reference = load_reference(file) if file else None
-    if ranks.any(reference is not None):
-        return share_reference(reference or {}, pairs, ranks)
-    with progress("reference log-probs", len(pairs), "pairs") as bar, adapter_off(trainer.model):
-        reference = compute_reference(trainer, pairs, bar.advance)
-    if file:
-        save_reference(file, reference)
+    ranks, file = trainer.ranks, None
+    if not isinstance(pairs, StoredPairs):
+        with adapter_off(trainer.model):
+            return compute_reference(trainer, pairs)
+    if use_cache:  # rank 0 alone names the file: for its name the whole model is read and hashed
+        name = cache_file(trainer.config.model, _precision(trainer), pairs) if ranks.first else ""
+        file = cache_dir() / "reference" / ranks.from_first(name)
+    found = file
+    if found is None or ranks.any(not is_whole(found, pairs)):
+        with progress("reference log-probs", len(pairs), "pairs") as bar, adapter_off(trainer.model):
+            found = write_reference(
+                file, pairs, ranks, lambda some: compute_reference(trainer, some, bar.advance), bar.advance
+            )
+    reference = StoredReference(found, pairs)
+    if found != file:
+        ranks.any(False)  # every rank has it open
+        if ranks.first_here:
+            shutil.rmtree(found.parent, ignore_errors=True)
     return reference
 
 
@@ -54,13 +67,13 @@ def _precision(trainer: Trainer) -> str:
 @torch.no_grad()
 def compute_reference(
     trainer: Trainer, pairs: Sequence[EncodedPair], advance: Callable[[int], None] = lambda done: None
-) -> Reference:
+) -> dict[str, NDArray[np.float32]]:
     """Log-probs under the present weights of the trainer's model. Every rank must call.
 
     Args:
         advance: called with the number of pairs that a forward pass of all ranks has done.
     """
-    own: Reference = {}
+    own: dict[str, NDArray[np.float32]] = {}
     for group, counts in trainer.passes(pairs):
         logps_N = trainer.logps(trainer.collate(group, every_token=True))
         if counts:
@@ -69,33 +82,22 @@ def compute_reference(
     return share_reference(own, pairs, trainer.ranks)
 
 
-def cache_file(model: str, compute: str, pairs: Sequence[EncodedPair]) -> Path:
-    """Where the reference log-probs of these token ids under this model and compute type are kept."""
-    digest = hashlib.sha256(json.dumps([fingerprint(model), compute]).encode())
-    for pair in pairs:
-        for ids in (pair.prompt_ids, pair.chosen.ids, pair.rejected.ids):
-            digest.update(len(ids).to_bytes(8, "little") + ids.tobytes())
-        digest.update(pair.id.encode())
-    return cache_dir() / "reference" / f"{digest.hexdigest()[:32]}.safetensors"
+def cache_file(model: str, compute: str, pairs: StoredPairs) -> str:
+    """The name of the file for the log-probs of these token ids under this model and compute type."""
+    decides = json.dumps([fingerprint(model), compute, pairs.tokens_digest])
+    return f"{hashlib.sha256(decides.encode()).hexdigest()[:32]}.f32"
 
 
-def load_reference(file: Path) -> Reference | None:
-    return dict(load_file(file)) if file.exists() else None
-
-
-def save_reference(file: Path, reference: Reference) -> None:
-    with atomic_write(file) as handle:
-        handle.write(save(reference))
-
-
-def reference_of(pairs: Sequence[EncodedPair], logps_N: Tensor) -> Reference:
+def reference_of(pairs: Sequence[EncodedPair], logps_N: Tensor) -> dict[str, NDArray[np.float32]]:
     """By pair, the log-probs of a pass over these pairs that predicted every token of their answers."""
     ends = np.cumsum([len(pair.chosen.ids) + len(pair.rejected.ids) for pair in pairs])
     parts = np.split(logps_N.cpu().numpy(), ends[:-1])
     return {pair.id: np.ascontiguousarray(part) for pair, part in zip(pairs, parts, strict=True)}
 
 
-def share_reference(own: Reference, pairs: Sequence[EncodedPair], ranks: Ranks) -> Reference:
+def share_reference(
+    own: dict[str, NDArray[np.float32]], pairs: Sequence[EncodedPair], ranks: Ranks
+) -> dict[str, NDArray[np.float32]]:
     """The log-probs of all ranks together; each pair must be in ``own`` of one rank only. Every rank must call."""
     if ranks.size == 1:
         return own
