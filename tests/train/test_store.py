@@ -1,0 +1,280 @@
+"""Pairs and reference log-probs on disk are those that are computed directly, and never half of them."""
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from attempts import forks
+from test_run import RIGHT, WRONG, cache_folder, config_for
+from train_helpers import TEMPLATES, fast_tokenizer, make_pair, random_model
+
+from maskdpo.errors import InputError
+from maskdpo.io import blocks as input_blocks
+from maskdpo.io import write_records
+from maskdpo.models import load_tokenizer
+from maskdpo.schemas import Pair
+from maskdpo.train.config import TrainConfig
+from maskdpo.train.data import blocks, read
+from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.read import encoder_for, read_pairs
+from maskdpo.train.data.store import StoredPairs
+from maskdpo.train.run import reference, stored_reference
+from maskdpo.train.step import Trainer
+
+__all__ = ["cache_folder"]
+
+TEXTS = [" Paris lies on the Seine.", " 你好，世界。", " Zu\u0308rich, naïve 😀!", "\n\n- one\n- two", " It is old."]
+
+
+def some_pairs(number: int = 30, **fields: Any) -> list[Pair]:
+    def answer(i: int) -> list[tuple[str, Any]]:
+        return [(TEXTS[(i + j) % len(TEXTS)], (RIGHT, WRONG, None)[(i + j) % 3]) for j in range(2 + i % 4)]
+
+    return [
+        make_pair(
+            [("Yes.", RIGHT), *answer(i)],
+            [("No.", WRONG), *answer(i + 1)],
+            id=f"pair-{i}é",
+            prompt="Tell me " * (i % 7 + 1),
+            weight=1 + i / 7,
+            chosen_score=0.9,
+            rejected_score=i / 50,
+            **fields,
+        )
+        for i in range(number)
+    ]
+
+
+def check_same(found: EncodedPair, expected: EncodedPair) -> None:
+    assert (found.id, found.weight, found.score_gap) == (expected.id, expected.weight, expected.score_gap)
+    for ours, theirs in (
+        (found.prompt_ids, expected.prompt_ids),
+        (found.chosen.ids, expected.chosen.ids),
+        (found.chosen.weights, expected.chosen.weights),
+        (found.rejected.ids, expected.rejected.ids),
+        (found.rejected.weights, expected.rejected.weights),
+    ):
+        assert ours.dtype == theirs.dtype
+        assert ours.tolist() == theirs.tolist()
+
+
+@pytest.fixture
+def many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "LARGE", 0)
+    monkeypatch.setattr(blocks, "processes", lambda: 2)
+    monkeypatch.setattr(input_blocks, "LINES_BYTES", 2_000)
+    monkeypatch.setattr(input_blocks, "ROWS", 7)
+
+
+@pytest.fixture(scope="module")
+def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    write_records(file, some_pairs())
+    return file
+
+
+@pytest.mark.parametrize("template", [*TEMPLATES, "raw"])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("byte-level", {}),
+        ("llama2-like", {"method": "soft"}),
+        ("unigram-bytes", {"method": "dpo", "eos": "last_sentence"}),
+        ("llama3-like", {"max_length": 24, "method": "strict"}),
+    ],
+)
+def test_pairs_on_disk_are_those_encoded_one_by_one(
+    template: str, name: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    tokenizer = fast_tokenizer(name, TEMPLATES.get(template))
+    raw: dict[str, Any] = {"raw": True} if template == "raw" else {}
+    config = TrainConfig(model="tiny", **settings)
+    write_records(tmp_path / "pairs.jsonl", some_pairs(**raw))
+    found = read_pairs(tmp_path / "pairs.jsonl", config, tokenizer)
+    one_by_one = encoder_for(config, tokenizer)
+    expected = [each for pair in some_pairs(**raw) if isinstance(each := one_by_one.encode(pair), EncodedPair)]
+    assert isinstance(found.pairs, StoredPairs)
+    assert len(found.pairs) == len(expected)
+    for ours, theirs in zip(found.pairs, expected, strict=True):
+        check_same(ours, theirs)
+        assert found.pairs[found.pairs.index_of(theirs.id)].id == theirs.id
+    assert found.dropped.total() + len(expected) == 30
+    assert found.pairs.without_end == one_by_one.without_end
+    assert found.pairs.lengths.sum(1).tolist() == [pair.tokens for pair in expected]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_several_processes_encode_as_one(
+    suffix: str, tiny_model: str, tmp_path: Path, many_processes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, tokenizer = tmp_path / f"pairs{suffix}", load_tokenizer(tiny_model)
+    config = config_for(tiny_model, method="soft")
+    write_records(file, some_pairs())
+    found = read_pairs(file, config, tokenizer).pairs
+    monkeypatch.setattr(blocks, "LARGE", 1e9)
+    for ours, theirs in zip(found, read_pairs(file, config, tokenizer, use_cache=False).pairs, strict=True):
+        check_same(ours, theirs)
+    assert len(found) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("several", [False, True])
+def test_the_first_bad_line_of_the_file_is_named(
+    several: bool, tiny_model: str, pairs_file: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if several:
+        request.getfixturevalue("many_processes")
+    lines = pairs_file.read_bytes().splitlines(keepends=True)
+    config, tokenizer = config_for(tiny_model), load_tokenizer(tiny_model)
+    file = tmp_path / "bad.jsonl"
+    for bad, message in (
+        ({20: b"{}\n", 12: lines[2]}, r"bad\.jsonl:13: id: duplicate id 'pair-2é', first on line 3"),
+        ({20: lines[3], 12: lines[5].replace(b"contradictory", b"perhaps")}, r"bad\.jsonl:13: .*label"),
+    ):
+        file.write_bytes(b"".join(bad.get(i, line) for i, line in enumerate(lines)))
+        with pytest.raises(InputError, match=message):
+            read_pairs(file, config, tokenizer)
+        assert len(read_pairs(file, config, tokenizer, limit=12).pairs) <= 12, "what is behind is not read"
+
+
+def test_a_folder_that_is_torn_or_foreign_is_made_anew(tiny_model: str, pairs_file: Path, cache_folder: Path) -> None:
+    config, tokenizer = config_for(tiny_model), load_tokenizer(tiny_model)
+    whole = [pair.chosen.ids.tolist() for pair in read_pairs(pairs_file, config, tokenizer).pairs]
+    (folder,) = [path for path in (cache_folder / "pairs").iterdir() if path.is_dir()]
+
+    def tear() -> None:
+        os.truncate(folder / "ids", 100)
+
+    def forget() -> None:
+        (folder / "meta.json").unlink()
+
+    def replace() -> None:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / "meta.json").write_text('{"key": "another"}')
+
+    def leave_a_part() -> None:
+        shutil.move(folder, folder.with_name(f"{folder.name}.part"))
+
+    harms: list[Callable[[], None]] = [tear, forget, replace, leave_a_part]
+    for harm in harms:
+        harm()
+        assert [pair.chosen.ids.tolist() for pair in read_pairs(pairs_file, config, tokenizer).pairs] == whole
+        assert [path.name for path in (cache_folder / "pairs").iterdir() if path.is_dir()] == [folder.name]
+
+
+def test_other_settings_have_other_folders_and_the_same_ones_are_not_encoded_again(
+    tiny_model: str, pairs_file: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    for settings in ({}, {"method": "dpo"}, {"eos": "drop"}, {"max_length": 40}):
+        read_pairs(pairs_file, config_for(tiny_model, **settings), tokenizer)
+    assert len([path for path in (cache_folder / "pairs").iterdir() if path.is_dir()]) == 4
+    monkeypatch.setattr(read, "encoded_blocks", lambda *_: pytest.fail("encoded again"))
+    assert len(read_pairs(pairs_file, config_for(tiny_model, lr=0.1), tokenizer, keep=False).pairs) > 20
+
+
+def test_without_the_cache_nothing_stays(
+    tiny_model: str, pairs_file: Path, cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = read_pairs(pairs_file, config_for(tiny_model), load_tokenizer(tiny_model), use_cache=False).pairs
+    assert found[3].id == "pair-3é"
+    assert not (cache_folder / "pairs").exists()
+    assert list(tmp_path.glob("maskdpo-*")) == []
+
+
+def encode_slowly(pairs: str, model: str) -> None:
+    """For a process that is killed meanwhile."""
+    encode = blocks.encode_block
+
+    def slow(*given: Any) -> Any:
+        time.sleep(0.2)
+        return encode(*given)
+
+    blocks.encode_block = slow
+    input_blocks.LINES_BYTES = 2_000
+    read_pairs(Path(pairs), config_for(model), load_tokenizer(model))
+
+
+@pytest.mark.slow
+def test_two_at_once_of_which_one_is_killed(tiny_model: str, pairs_file: Path, cache_folder: Path) -> None:
+    env = os.environ | {"MASKDPO_CACHE": str(cache_folder)}
+    first, second = (forks().start("test_store:encode_slowly", str(pairs_file), tiny_model, env=env) for _ in range(2))
+    deadline = time.monotonic() + 60
+    while not list(cache_folder.glob("pairs/*.part/ids")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGKILL)
+    codes = [first.done().code, second.done().code]
+    assert codes == [-signal.SIGKILL, 0], second.done().err
+    (folder,) = [path for path in (cache_folder / "pairs").iterdir() if path.is_dir()]
+    assert len(StoredPairs(folder)) > 20
+
+
+@pytest.fixture
+def stored(tiny_model: str, pairs_file: Path, cache_folder: Path) -> Iterator[tuple[Trainer, StoredPairs]]:
+    config = config_for(tiny_model)
+    pairs = read_pairs(pairs_file, config, load_tokenizer(tiny_model)).pairs
+    assert isinstance(pairs, StoredPairs)
+    yield Trainer(random_model(vocab=400), config, "shared"), pairs
+
+
+def test_a_reference_that_is_begun_is_finished(
+    stored: tuple[Trainer, StoredPairs], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, pairs = stored
+    monkeypatch.setattr(stored_reference, "PART", 8)
+    expected = {}
+    for begin in range(0, len(pairs), 8):
+        expected |= reference.compute_reference(trainer, pairs[begin : begin + 8])
+    compute, calls = reference.compute_reference, []
+
+    def die(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return compute(*given)
+
+    monkeypatch.setattr(reference, "compute_reference", die)
+    with pytest.raises(KeyboardInterrupt):
+        reference.find_reference(trainer, pairs, True)
+    (part,) = (cache_folder / "reference").iterdir()
+    with part.open("ab") as file:
+        file.write(b"torn")
+    found = reference.find_reference(trainer, pairs, True)
+    assert len(calls) == 3 + -(-len(pairs) // 8) - 2
+    for name, logps in expected.items():
+        np.testing.assert_array_equal(found[name], logps)
+    assert len(found) == len(expected)
+    (whole,) = (cache_folder / "reference").iterdir()
+    assert whole.suffix == ".f32"
+    again = reference.find_reference(trainer, pairs, True)
+    assert len(calls) == 3 + -(-len(pairs) // 8) - 2, "it is read"
+    np.testing.assert_array_equal(again[pairs[-1].id], expected[pairs[-1].id])
+    without = reference.find_reference(trainer, pairs, False)
+    np.testing.assert_array_equal(without[pairs[-1].id], expected[pairs[-1].id])
+    with pytest.raises(KeyError):
+        found["nobody"]
+
+
+def test_a_reference_that_another_run_writes_is_computed_aside(
+    stored: tuple[Trainer, StoredPairs], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, pairs = stored
+    other = stored_reference._opened(
+        cache_folder / "reference" / reference.cache_file(trainer.config.model, reference._precision(trainer), pairs)
+    )
+    assert other is not None
+    with other:
+        found = reference.find_reference(trainer, pairs, True)
+        assert [file.suffix for file in (cache_folder / "reference").iterdir()] == [".part"]
+        assert len(found[pairs[0].id]) == pairs.lengths[0, 1:].sum()
