@@ -23,7 +23,9 @@ class RunOptions(Settings):
 
     restart: Annotated[bool, Option("Set an earlier run aside (.bak) and begin anew.", IN_AND_OUT)] = False
     use_cache: Annotated[
-        bool, Field(alias="cache"), Option("Keep the log-probs of the reference model on disk for the next run.", SPEED)
+        bool,
+        Field(alias="cache"),
+        Option("Keep encoded pairs and the log-probs of the reference model on disk for the next run.", SPEED),
     ] = True
     device: Annotated[str | None, Option(DEVICE_HELP, SPEED)] = None
     save_every: Annotated[int, Field(ge=0), Option("Optimiser steps between checkpoints; 0: none.", LOGGING)] = 100
