@@ -1,4 +1,4 @@
-"""How long a training takes to start at size, and how much memory: pairs encoded the first time, and found the second.
+"""How long a training takes to start at size, and how much memory: pairs are encoded the first time, then found.
 
 A file of synthetic pairs is written out of sentences of the pages in docs/: prompts of about 90 tokens, answers of about
 375, a random label for every sentence. Then ``read_pairs`` runs twice, each time in a process of its own, as ``maskdpo
