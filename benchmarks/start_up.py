@@ -1,9 +1,9 @@
 """How long a training takes to start at size, and how much memory: pairs are encoded the first time, then found.
 
-A file of synthetic pairs is written out of sentences of the pages in docs/: prompts of about 90 tokens, answers of about
-375, a random label for every sentence. Then ``read_pairs`` runs twice, each time in a process of its own, as ``maskdpo
-train`` calls it, and looks at the pairs of 1,000 steps. Memory is what the kernel says of the process at its end:
-RssAnon is its own, RssFile are pages of mapped files, which all processes share and the kernel may drop.
+A file of synthetic pairs is written out of sentences of the pages in docs/: prompts of about 90 tokens, answers of
+about 375, a random label for every sentence. Then ``read_pairs`` runs twice, each time in a process of its own, as
+``maskdpo train`` calls it, and looks at the pairs of 1,000 steps. Memory is what the kernel says of the process at its
+end: RssAnon is its own, RssFile are pages of mapped files, which all processes share and the kernel may drop.
 
 Run: python benchmarks/start_up.py --pairs 20000      (400000: 2.3 GB of pairs, 3 GB of cache, and some minutes)
 """
