@@ -36,6 +36,9 @@ class Node:
     altered: dict[str, str] = field(default_factory=dict)
     """Outputs of that run, this file or others beside it, that are ``changed`` or ``missing`` now."""
     inputs: list["Node"] = field(default_factory=list)
+    repeated: bool = False
+    """Whether its inputs are left out, because they stand earlier in the tree: a chain of rounds, in each of which a
+    model is both sampled and trained, would double with every round."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -44,6 +47,7 @@ class Node:
             "state": self.state,
             "run": self.run.model_dump() if self.run else None,
             "altered": self.altered,
+            "repeated": self.repeated,
             "inputs": [node.as_json() for node in self.inputs],
         }
 
@@ -56,7 +60,7 @@ def trace(file: Path) -> Node:
     """
     if not file.exists():
         raise InputError("no such file or folder", path=file)
-    node = _node(file, "output", "unchanged", ())
+    node = _node(file, "output", "unchanged", (), set())
     if node.run is None:
         raise InputError(f"nothing is recorded about it: {meta_file(file).name} is missing", path=file)
     return node
@@ -77,22 +81,29 @@ def problems(node: Node) -> Iterator[str]:
         yield f"{node.path.with_name(name)}: {does} since {node.run.command if node.run else 'a run'} made it"
 
 
-def _node(path: Path, role: str, state: State, above: tuple[Path, ...]) -> Node:
-    """``above`` ends a cycle, such as a model that was trained in its own folder."""
+def _node(path: Path, role: str, state: State, above: tuple[Path, ...], shown: set[Path]) -> Node:
+    """
+    Args:
+        above: ends a cycle, such as a model that was trained in its own folder.
+        shown: what has its inputs in the tree already.
+    """
     node = Node(path, role, state)
     if path.resolve() in above or not path.exists():
         return node
     record = record_of(path)
     node.run = read_meta(record) if record else None
-    if record and node.run:
+    if record and node.run and path.resolve() in shown:
+        node.repeated = True
+    elif record and node.run:
+        shown.add(path.resolve())
         node.altered = dict(changed_outputs(path, node.run))
         above = (*above, path.resolve())
         for input_role, digest in node.run.inputs.items():
             found, how = find_input(record.parent, node.run.paths.get(input_role), digest)
-            node.inputs.append(_node(found, input_role, how, above))
+            node.inputs.append(_node(found, input_role, how, above, shown))
         model = _model(record.parent, node.run)
         if model:
-            node.inputs.append(_node(*model, above))
+            node.inputs.append(_node(*model, above, shown))
     return node
 
 

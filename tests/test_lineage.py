@@ -263,3 +263,19 @@ def test_a_run_goes_on_whatever_the_command_line_and_keeps_its_beginning(project
     meta = read_meta(file)
     assert meta is not None
     assert (meta.begun, meta.command_line, meta.paths) == (begun, "second", {"prompts": "../copy.jsonl"})
+
+
+def test_a_chain_of_rounds_does_not_double_with_every_round(project: Path) -> None:
+    """Every round samples from the model of the one before, and trains it."""
+    for number in range(2, 12):
+        before = "run/model" if number == 2 else f"run/model-{number - 1}"
+        by = {"model": before, "model_files": fingerprint(before)}
+        said = made(Path(f"run/responses-{number}.jsonl"), "sample", {"prompts": Path("../data/prompts.jsonl")}, by)
+        pairs = made(Path(f"run/pairs-{number}.jsonl"), "build-pairs", {"annotations": said})
+        made(Path(f"run/model-{number}"), "train", {"pairs": pairs}, by)
+    node = trace(Path("run/model-11"))
+    assert sum("model-" in line for line in chain(node)) == 1 + 2 * 9
+    assert node.inputs[-1].repeated
+    assert node.inputs[-1].run is not None
+    assert json.loads(json.dumps(node.as_json()))["inputs"][-1]["repeated"] is True
+    assert CliRunner().invoke(app, ["lineage", "run/model-11"]).output.count("(as above)") == 10

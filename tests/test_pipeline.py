@@ -18,7 +18,7 @@ from maskdpo.commands.pipeline import run as run_command
 from maskdpo.commands.signature import register
 from maskdpo.errors import Interrupted, UserError
 from maskdpo.identity import fingerprint
-from maskdpo.lineage import trace
+from maskdpo.lineage import Node, trace
 from maskdpo.pipeline.execute import plan, run_stages
 from maskdpo.pipeline.settings import RunSettings
 from maskdpo.pipeline.spec import Stage, load_pipeline
@@ -233,17 +233,16 @@ def test_every_round_begins_with_the_model_of_the_one_before(world: World, capsy
     assert (world.out / "evaluate.png").read_bytes().startswith(b"\x89PNG")
     report = next(stage for stage in world.stages() if stage.name == "report").settings
     assert [file.name for file in report.compare] == ["after.annotations.jsonl", "after-2.annotations.jsonl"]
-    assert chain_of_models(world.out / "model-2") == ["model-2", "model", Path(world.spec["model"]).name]
+    base = Path(world.spec["model"]).name
+    assert models_behind(trace(world.out / "model-2")) == ["model", base, base, "model"]  # the second time: as above
     again = world.run()
     assert {name for name, action in again.items() if action != "up to date"} == {"evaluate", "report"}
 
 
-def chain_of_models(folder: Path) -> list[str]:
-    node, names = trace(folder), [folder.name]
-    while (below := next((one for one in node.inputs if one.role == "model"), None)) is not None:
-        node = below
-        names.append(node.path.name)
-    return names
+def models_behind(node: Node) -> list[str]:
+    """All models in the tree behind an output, depth first."""
+    found = [node.path.name] if node.role == "model" else []
+    return [*found, *(name for child in node.inputs for name in models_behind(child))]
 
 
 def test_what_else_each_round_changes_is_measured_and_shown(

@@ -12,7 +12,7 @@ from maskdpo.api.pairs import BuiltPairs, build_pairs, push_dataset
 from maskdpo.api.people import agreement_of_people, gold_of_decisions
 from maskdpo.api.results import evaluate_annotations, write_report
 from maskdpo.api.tools import make_backend, make_judge, make_splitter, read_records, write_records
-from maskdpo.api.training import encode_pair, train_judge, train_model
+from maskdpo.api.training import encode_pair, measure_side_effects, train_judge, train_model
 
 __all__ = [
     "BuiltPairs",
@@ -27,6 +27,7 @@ __all__ = [
     "make_backend",
     "make_judge",
     "make_splitter",
+    "measure_side_effects",
     "merge_outputs",
     "push_dataset",
     "read_records",

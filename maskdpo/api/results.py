@@ -23,6 +23,7 @@ def evaluate_annotations(
     gold_drawn: str = "recorded",
     compare: File | Sequence[File] | Iterable[Annotation] | None = None,
     compare_gold: File | Iterable[Annotation] | None = None,
+    side_effects: File | Sequence[File] = (),
     length_penalty: int | None = None,
     limit: int | None = None,
 ) -> "Evaluation":
@@ -37,6 +38,7 @@ def evaluate_annotations(
         compare: annotations of another model (after), to set beside these (before): a path, or records; or several
             paths, to compare more models in one table.
         compare_gold: human labels of ``compare``; without it those of ``gold``, by id and text.
+        side_effects: files of ``measure_side_effects``, to show beside the factuality.
         limit: read only so many annotations, the first ones.
         length_penalty: gamma of FActScore's precision (arXiv 2305.14251); None leaves the figure out.
 
@@ -56,7 +58,7 @@ def evaluate_annotations(
         ) as files,
     ):
         given: dict[str, Any] = {"gold_drawn": gold_drawn, "length_penalty": length_penalty, "limit": limit}
-        given |= {"annotations": labelled, "compare": after, **files}
+        given |= {"annotations": labelled, "compare": after, "side_effects": side_effects, **files}
         return evaluate_files(load_settings(EvaluateSettings, given))
 
 
@@ -68,6 +70,7 @@ def write_report(
     gold: File | Iterable[Annotation] | None = None,
     gold_drawn: str = "recorded",
     compare: File | Sequence[File] | Iterable[Annotation] | None = None,
+    side_effects: File | Sequence[File] = (),
     model: str | None = None,
     method: str = "mask-dpo",
     title: str | None = None,
@@ -79,6 +82,7 @@ def write_report(
         gold_drawn: as for ``evaluate_annotations``.
         compare: annotations of another model, or another training; or several paths of annotations, of which tables
             and a plot show all, while the answers of the last stand beside these.
+        side_effects: as for ``evaluate_annotations``.
         model: for pairs: mark the very tokens that train with the tokenizer of this model.
     """
     from maskdpo.evaluate.report import write_report as write
@@ -97,5 +101,5 @@ def write_report(
             gold=(gold, Annotation),
         ) as files,
     ):
-        given = {"out": out, "gold_drawn": gold_drawn, "title": title, "compare": after}
+        given = {"out": out, "gold_drawn": gold_drawn, "title": title, "compare": after, "side_effects": side_effects}
         return write(load_settings(ReportSettings, {**files, **given}), tokens)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from maskdpo.api.given import paths_given
 from maskdpo.errors import UserError
-from maskdpo.io.memory import File, kept_as_file
-from maskdpo.schemas import Annotation, Pair, Prompt
+from maskdpo.io.memory import File, as_files, kept_as_file
+from maskdpo.schemas import Annotation, Pair, Prompt, Response
 from maskdpo.settings import load_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from maskdpo.judge_training.result import JudgeResult
+    from maskdpo.schemas.effects import SideEffects
     from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
     from maskdpo.train.run.train import TrainResult
 
@@ -41,6 +42,33 @@ def train_model(pairs: File | Iterable[Pair], out: File, *, model: str, **settin
         raise UserError("`nproc`, `dry_run` and `push` are for the command `maskdpo train`; use torchrun for processes")
     kept_as_file(pairs, Pair, kept)
     return train(loaded.pairs, loaded.out, loaded.config(), loaded)
+
+
+def measure_side_effects(
+    before: File | Iterable[Response],
+    after: File | Iterable[Response],
+    *,
+    out: File,
+    prompts: File | Iterable[Prompt] | None = None,
+    **settings: Any,
+) -> "SideEffects":
+    """What a training has changed in answers to general prompts: ``maskdpo side-effects``.
+
+    Args:
+        before: answers of the model before the training, a path or records.
+        after: answers of the trained model to the same prompts.
+        out: the figures, as JSON, for ``evaluate_annotations`` and ``write_report``.
+        prompts: those of both; None: ``builtin:general``, which ``sample_responses`` takes as a path, too.
+        settings: of ``train.effects.settings.SideEffectsSettings``, such as ``model`` or ``device``.
+
+    Returns:
+        The figures before and after, with their intervals and differences.
+    """
+    from maskdpo.train.effects.measure import side_effects
+    from maskdpo.train.effects.settings import SideEffectsSettings
+
+    with as_files(before=(before, Response), after=(after, Response), prompts=(prompts, Prompt)) as files:
+        return side_effects(load_settings(SideEffectsSettings, {**files, "out": out, **settings}))
 
 
 def train_judge(

@@ -57,7 +57,9 @@ def _tree(node: "Node", above: Tree | None = None) -> Tree:
     title = Text.assemble((f"{node.path}", "bold"))
     if node.role != "output":
         title = Text.assemble(f"{node.role}: ", title, "  ", (node.state, COLOURS[node.state]))
-    if node.run:
+    if node.repeated:
+        title.append("  (as above)", "dim")
+    elif node.run:
         made = "" if node.run.status == "complete" else ", not finished"
         begun = f"{node.run.begun[:16].replace('T', ' ')} UTC, " if node.run.begun else ""
         title.append(f"\n{node.run.command}: {begun}{node.run.seconds:.1f} s{made}", "dim")

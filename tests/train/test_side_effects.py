@@ -10,10 +10,8 @@ import torch
 from conftest import WriteJsonl
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from maskdpo.api import sample_responses
+from maskdpo.api import evaluate_annotations, sample_responses
 from maskdpo.errors import UserError
-from maskdpo.evaluate.evaluation import evaluate_files
-from maskdpo.evaluate.settings import EvaluateSettings
 from maskdpo.io import read_prompts
 from maskdpo.io.sources import GENERAL
 from maskdpo.schemas.effects import DIVERGENCE
@@ -100,11 +98,11 @@ def test_evaluate_shows_them_beside_the_factuality(files: dict[str, Any], jsonl:
     side_effects(SideEffectsSettings(**files))
     labelled = jsonl("a.jsonl", [{"id": "a", "prompt_id": "p", "response": "So.", "sentences": [
         {"start": 0, "end": 3, "label": "no_hallucination"}]}])  # fmt: skip
-    table = evaluate_files(EvaluateSettings(annotations=labelled, side_effects=files["out"])).tables()[-1]
+    table = evaluate_annotations(labelled, side_effects=files["out"]).tables()[-1]
     assert table.title == "effects.json: side effects: 24 answers of each model to 12 general prompts"
     assert [row[0] for row in table.rows][:2] == [DIVERGENCE, "refusals"]
     with pytest.raises(UserError, match="is no file that `maskdpo side-effects` has written"):
-        evaluate_files(EvaluateSettings(annotations=labelled, side_effects=labelled))
+        evaluate_annotations(labelled, side_effects=labelled)
 
 
 @pytest.mark.parametrize(
