@@ -23,6 +23,7 @@ import maskdpo
 from maskdpo.annotate.judges.llm import LLMJudge
 from maskdpo.annotate.protocol import load_protocol
 from maskdpo.backends.base import Backend
+from maskdpo.classifier.spec import presets
 from maskdpo.errors import UserError
 from maskdpo.io import read_records
 from maskdpo.schemas import Annotation, Status
@@ -119,6 +120,27 @@ def test_the_llm_judge_asks_its_model_in_workers_turn_by_turn(
         assert [s.label for s in one.sentences] == [s.label for s in other.sentences]
         confidence = [s.confidence for s in one.sentences]
         assert [s.confidence for s in other.sentences] == pytest.approx(confidence, abs=1e-5)
+
+
+def test_the_classifier_judge_runs_in_workers_as_a_whole(
+    a_ray: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "classifier")
+    import tiny_classifiers
+
+    preset, spec = next((name, spec) for name, spec in presets().items() if "roberta" in name.lower())
+    names = {i: label.name for i, label in enumerate(spec.labels) if label.name}
+    model = tiny_classifiers.save(tmp_path / "model", "roberta", len(spec.labels), names or None)
+    given = {"model": str(model), "judge_options": {"spec": preset}, "device": "cpu", "dtype": "float32"}
+    files = dataset(40)
+    alone = annotate(files, tmp_path / "here.jsonl", "classifier", **given)
+    spread = annotate(files, tmp_path / "there.jsonl", "classifier", **given, workers=2)
+    here, there = (list(read_records(tmp_path / f"{name}.jsonl", Annotation)) for name in ("here", "there"))
+    assert [one.judge for one in here] == [one.judge for one in there]
+    for one, other in zip(here, there, strict=True):
+        assert [s.label for s in one.sentences] == [s.label for s in other.sentences]
+        assert [s.scores for s in one.sentences] == [pytest.approx(s.scores, abs=1e-5) for s in other.sentences]
+    assert alone.run_usage.calls == spread.run_usage.calls == 40
 
 
 def test_answers_about_one_reference_go_to_one_worker(a_ray: str, dataset: Dataset, tmp_path: Path) -> None:
