@@ -14,6 +14,7 @@ from maskdpo.train.settings import InspectSettings, TrainSettings
 if TYPE_CHECKING:
     from maskdpo.schemas.training import StepStats
     from maskdpo.train.run.dry_run import Plan
+    from maskdpo.train.run.forecast import Forecast
     from maskdpo.train.run.train import TrainResult
 
 SHOWN = (
@@ -21,6 +22,15 @@ SHOWN = (
     "nll_chosen", "kept_chosen", "kept_rejected", "grad_norm", "peak_share",
 )  # fmt: skip
 """Figures of the first and the last steps; metrics.jsonl has all of all steps."""
+LETTERS = {
+    "P": "parameters of the model",
+    "E": "of embedding and lm_head",
+    "D": "of the largest decoder layer",
+    "L": "of linear layers but lm_head",
+    "A": "of the adapter",
+}
+READ_SPEEDS = (0.2, 1, 5)
+"""GB/s of a file system over a network, of a good one, and of a local disk."""
 LONGEST_STRETCH = 50
 """The most steps of which the table shows the means."""
 
@@ -38,7 +48,8 @@ def train(settings: TrainSettings) -> None:
     if settings.dry_run:
         from maskdpo.train.run.dry_run import plan_run
 
-        _show_plan(plan_run(settings.pairs, settings.config(), device=settings.device), settings.pairs)
+        plan = plan_run(settings.pairs, settings.config(), device=settings.device, ranks=settings.nproc)
+        _show_plan(plan, settings.pairs)
         return
     if settings.push:
         check_push(settings.push)
@@ -66,11 +77,32 @@ def _show_plan(plan: "Plan", pairs: Path) -> None:
         ("parameters", plan.parameters), ("parameters that train", plan.trained),
     ]  # fmt: skip
     console.table(f"train {pairs} (dry run)", ("", "value"), rows)
-    memory = [*plan.memory.items(), ("together", sum(plan.memory.values()))]
-    console.table("memory, estimated", ("", "GB"), memory)
+    memory = [*((part, gb) for part, gb in plan.memory.items() if gb), ("together", sum(plan.memory.values()))]
+    console.table("memory of each device, estimated", ("", "GB"), memory)
+    _show_forecast(plan.forecast)
     if plan.seconds is not None:
         seconds = [*plan.seconds.items(), ("together", sum(plan.seconds.values()))]
         console.table("time, from one measured pass", ("", "seconds"), seconds)
+
+
+def _show_forecast(found: "Forecast") -> None:
+    """One table of memory, with its arithmetic, for every number of devices, and one of the start."""
+    from maskdpo.train.run.forecast import ARITHMETIC
+
+    for number in dict.fromkeys(size for size, _ in found.columns):
+        chosen = [i for i, (size, _) in enumerate(found.columns) if size == number]
+        rows = [
+            (part, *(values[i] for i in chosen), ARITHMETIC[part])
+            for part, values in found.rows.items()
+            if any(values[i] for i in chosen)
+        ]
+        names = [found.columns[i][1] for i in chosen]
+        console.table(f"forecast of other settings, N = {number}: GB on each device", ("", *names, "bytes"), rows)
+    letters = [(f"{letter}: {LETTERS[letter]}", size) for letter, size in found.letters.items()]
+    console.table("w: bytes of a weight, c: bytes of the compute type", ("", "number"), letters)
+    start = [("weights read from the disk, GB", found.disk_gb)]
+    start += [(f"seconds at {speed:g} GB/s", found.disk_gb / speed) for speed in READ_SPEEDS]
+    console.table("start-up of rank 0 (to hash and to load; twice where memory does not keep files)", ("", ""), start)
 
 
 def _show(result: "TrainResult", out: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from test_run import RIGHT, WRONG, cache_folder, config_for, metrics_of, pairs_file
-from train_helpers import make_pair, random_model, random_pair
+from train_helpers import make_pair, random_model, random_pair, tiny_config
+from transformers import AutoModelForCausalLM
 
 from maskdpo.cli import main
 from maskdpo.errors import UserError
@@ -20,6 +21,7 @@ from maskdpo.train.model.gates import recompute_gates, recomputes_gates
 from maskdpo.train.model.memory import activation_bytes, free_host_bytes, memory_parts, sizes_of
 from maskdpo.train.run import dry_run
 from maskdpo.train.run.dry_run import plan_run
+from maskdpo.train.run.forecast import forecast
 from maskdpo.train.run.train import train
 from maskdpo.train.step import Trainer
 
@@ -162,6 +164,69 @@ def test_gradient_checkpointing_and_small_passes_need_less(tiny_model: str, pair
     assert again.memory["activations"] < whole.memory["activations"]
 
 
+LLAMA_8B: dict[str, Any] = {
+    "vocab": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "tie_word_embeddings": False,
+}
+
+
+def test_the_forecast_of_a_model_of_8_billion_parameters(tiny_model: str) -> None:
+    """The sums of docs/scale.md, from a config alone."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(tiny_config(**LLAMA_8B))
+    config = config_for(tiny_model, dtype="bfloat16", gradient_checkpointing=True)
+    found = forecast(model, sizes_of(model), config, "cpu", 2048, 8)
+    assert found.letters["P"] == sum(p.numel() for p in model.parameters()) == 8_030_261_248
+    assert found.letters["E"] == 2 * 128256 * 4096
+
+    def gb(part: str, devices: int, setting: str) -> float:
+        value = found.rows[part][found.columns.index((devices, setting))]
+        assert value is not None
+        return value
+
+    wide, low = "float32, adamw", "bfloat16, adamw8bit"
+    split = ("weights", "gradients", "AdamW")
+    assert sum(gb(part, 8, wide) for part in split) == pytest.approx(16 * 8.03 / 8, abs=0.01)
+    assert gb("embedding and lm_head gathered", 8, wide) == pytest.approx(8.4, abs=0.01)
+    assert gb("layers gathered", 8, wide) == pytest.approx(1.3, abs=0.01)
+    assert gb("main memory of rank 0: loading", 8, wide) == pytest.approx(32, abs=0.2)
+    assert sum(gb(part, 1, wide) for part in split) == pytest.approx(16 * 8.03, abs=0.1)
+    assert sum(gb(part, 1, low) for part in split) == pytest.approx(6.03 * 8.03, abs=0.1)
+    assert gb("together", 1, low) < 80 < gb("together", 1, wide)
+    assert gb("together", 1, "LoRA, 4 bits") < 24
+    assert found.rows["together"][found.columns.index((8, "LoRA, 4 bits"))] is None
+    assert all(gb("together", 8, name) < gb("together", 1, name) for name in (wide, low, "LoRA, rank 16"))
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_the_forecast_of_a_setting_is_that_of_a_run_with_it(lora: int, tiny_model: str, pairs_file: Path) -> None:
+    settings: dict[str, Any] = {"lora_r": lora} if lora else {"weights": "bfloat16", "optim": "adamw8bit"}
+    plan = plan_run(pairs_file, config_for(tiny_model, **settings), ranks=2)
+    assert plan.seconds is None
+    column = plan.forecast.columns.index((2, f"LoRA, rank {lora}" if lora else "bfloat16, adamw8bit"))
+    assert plan.forecast.rows["together"][column] == pytest.approx(sum(plan.memory.values()))
+    files = sum(file.stat().st_size for file in Path(tiny_model).glob("*.safetensors"))
+    assert plan.forecast.disk_gb == files / 1e9
+
+
+def test_a_config_without_weights_has_a_plan(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in Path(tiny_model).iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    plan = plan_run(pairs_file, config_for(str(tmp_path)))
+    assert plan.seconds is None
+    assert "holds no weights, so no pass is timed" in " ".join(capsys.readouterr().err.split())
+    assert plan.forecast.disk_gb == pytest.approx(4 * plan.parameters / 1e9)
+
+
 def test_a_model_that_does_not_fit_is_not_loaded(
     tiny_model: str, pairs_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,7 +255,16 @@ def test_the_command_writes_nothing(
         main()
     assert ended.value.code in (0, None)
     shown = capsys.readouterr().out
-    for words in ("steps", "activations", "AdamW", "forward and backward passes", "chosen: trained tokens"):
+    for words in (
+        "steps",
+        "activations",
+        "w P / N",
+        "adamw8bit",
+        "seconds at 1 GB/s",
+        "AdamW",
+        "forward and backward passes",
+        "chosen: trained tokens",
+    ):
         assert words in shown
     assert list(tmp_path.iterdir()) == []
 

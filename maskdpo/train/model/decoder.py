@@ -70,6 +70,11 @@ def _layers(model: "PreTrainedModel") -> list[nn.Module]:
     return list(max(lists, key=lambda layers: sum(p.numel() for p in layers.parameters()), default=()))
 
 
+def largest_layer(model: "PreTrainedModel") -> int:
+    """The parameters of the largest layer of the decoder; 0 where its layers cannot be told apart."""
+    return max((sum(p.numel() for p in layer.parameters()) for layer in _layers(model)), default=0)
+
+
 @contextmanager
 def in_float32(model: "PreTrainedModel") -> Iterator[None]:
     """Compute in float32 with weights of 16 or 4 bits. To save memory, the weights of a layer are widened while the

@@ -1,6 +1,8 @@
 """How much memory a run needs: a formula over the model's sizes, part by part, before anything is loaded.
 
-A parameter takes 4 bytes in float32 and 2 in bfloat16; AdamW keeps two float32 numbers per parameter that trains.
+A parameter takes 4 bytes in float32, 2 in bfloat16 and half of one in 4 bits, its gradient 4 or 2; AdamW keeps two
+float32 numbers or two of 8 bits per parameter that trains. Many ranks split these, and gather a layer or two for a
+forward or backward pass, and embedding and ``lm_head`` with their gradient.
 Activations are bytes per token in a decoder layer like Llama's, with h = hidden size, q = heads * head size,
 f = intermediate size and c = bytes of the compute type:
 
@@ -24,13 +26,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.model.decoder import attention_size, text_config
+from maskdpo.train.model.decoder import attention_size, largest_layer, text_config
+from maskdpo.train.model.fourbit import NF4_BYTES
 from maskdpo.train.model.gates import gated_layers, recomputes_gates
 from maskdpo.train.model.logps import LOGITS
+from maskdpo.train.optim import BLOCK
 
 FLOAT32 = 4
 
@@ -56,6 +61,12 @@ class Sizes:
     gated: bool
     """Every layer has a gated feed-forward layer (``gates.py``)."""
     vocabulary: int
+    largest_layer: int
+    """Parameters of the largest decoder layer."""
+    ends: int
+    """Parameters of embedding and ``lm_head``, counted once where the two are one matrix."""
+    linear: int
+    """Weights of the linear layers but ``lm_head``, which ``load_in_4bit`` keeps in 4 bits."""
 
 
 def sizes_of(model: PreTrainedModel) -> Sizes:
@@ -75,7 +86,20 @@ def sizes_of(model: PreTrainedModel) -> Sizes:
         intermediate=_intermediate(config),
         gated=len(gated_layers(model)) == config.num_hidden_layers,
         vocabulary=head.shape[0],
+        largest_layer=largest_layer(model),
+        ends=embedding.numel() + (0 if head is embedding else head.numel()),
+        linear=sum(layer.weight.numel() for layer in linear_layers(model)),
     )
+
+
+def linear_layers(model: PreTrainedModel) -> list[nn.Linear]:
+    """Without ``lm_head`` and the matrices of an adapter."""
+    head = model.get_output_embeddings()
+    return [
+        part
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Linear) and part is not head and "lora_" not in name
+    ]
 
 
 def _intermediate(config: Any) -> int:
@@ -84,20 +108,32 @@ def _intermediate(config: Any) -> int:
     return max(size) if isinstance(size, Sequence) else int(size)
 
 
-def memory_parts(sizes: Sizes, config: TrainConfig, device: str, tokens: int) -> dict[str, float]:
-    """GB (1e9 bytes) by part, in a forward pass of so many tokens, with padding."""
+def memory_parts(sizes: Sizes, config: TrainConfig, device: str, tokens: int, ranks: int = 1) -> dict[str, float]:
+    """GB (1e9 bytes) of each device by part, in a forward pass of so many tokens, with padding."""
     compute = 2 if compute_type(config.dtype, device) == "bfloat16" else FLOAT32
     adapter = sizes.trained if config.lora_r else 0
-    casts = compute * sizes.matrices if compute < sizes.weight_bytes else 0
+    four_bits = sizes.linear if config.load_in_4bit else 0
+    weights = sizes.weight_bytes * (sizes.parameters - adapter - four_bits) + NF4_BYTES * four_bits + FLOAT32 * adapter
+    gradient = FLOAT32 if config.lora_r else sizes.weight_bytes
+    casts = compute * sizes.matrices if compute != sizes.weight_bytes and ranks == 1 else 0
+    gathered = (2 if config.lora_r else 3) * compute * sizes.largest_layer
+    ends = (sizes.weight_bytes + (0 if config.lora_r else gradient)) * sizes.ends
     parts: Mapping[str, float] = {
-        "weights": sizes.weight_bytes * (sizes.parameters - adapter) + FLOAT32 * adapter,
-        "gradients": FLOAT32 * sizes.trained,
-        "AdamW": 2 * FLOAT32 * sizes.trained,
+        "weights": weights / ranks,
+        "gradients": gradient * sizes.trained / ranks,
+        "AdamW": moment_bytes(config) * sizes.trained / ranks,
         "weights in the compute type": casts // (sizes.layers if config.gradient_checkpointing else 1),
+        "layers gathered": gathered if ranks > 1 else 0,
+        "embedding and lm_head gathered": ends if ranks > 1 else 0,
         "activations": tokens * activation_bytes(sizes, config, compute),
         "logits": (FLOAT32 if compute == FLOAT32 else FLOAT32 + 2 * compute) * min(LOGITS, tokens * sizes.vocabulary),
     }
     return {name: size / 1e9 for name, size in parts.items()}
+
+
+def moment_bytes(config: TrainConfig) -> float:
+    """Of both moments of a parameter that trains."""
+    return 2 * (1 + FLOAT32 / BLOCK) if config.optim == "adamw8bit" else 2 * FLOAT32
 
 
 def activation_bytes(sizes: Sizes, config: TrainConfig, compute: int) -> int:
@@ -107,7 +143,8 @@ def activation_bytes(sizes: Sizes, config: TrainConfig, compute: int) -> int:
     wide = 4 * sizes.attention + (2 if sizes.gated and recomputes_gates(config) else 4) * sizes.intermediate
     layer = (16 + (8 if compute == FLOAT32 else 10)) * h + compute * wide
     if config.gradient_checkpointing:
-        return sizes.layers * sizes.weight_bytes * h + last_norm + layer
+        stream = FLOAT32 if config.weights == "bfloat16" else sizes.weight_bytes
+        return sizes.layers * stream * h + last_norm + layer
     return sizes.layers * layer + last_norm
 
 

@@ -21,6 +21,7 @@ from maskdpo.train.model.flops import model_shape, step_flops
 from maskdpo.train.model.load import Policy, check_fit, load_policy
 from maskdpo.train.model.memory import free_bytes, memory_parts, sizes_of
 from maskdpo.train.run.figures import kept_tokens
+from maskdpo.train.run.forecast import Forecast, forecast, has_weights
 from maskdpo.train.run.loop import batches, total_steps
 from maskdpo.train.run.reference import compute_reference
 from maskdpo.train.step import Trainer
@@ -44,13 +45,17 @@ class Plan:
     parameters: int
     trained: int
     memory: dict[str, float]
-    """GB by part."""
+    """GB of each device by part."""
+    forecast: Forecast
+    """The same for other settings, and what it takes to start."""
     seconds: dict[str, float] | None
     """By part; None: not measured, because there is too little memory."""
 
 
-def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None) -> Plan:
+def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None, ranks: int = 1) -> Plan:
     """Read the pairs, size the model, and time one forward and backward pass of it where it fits.
+
+    The weights of a model need not be there. With many ranks no pass is timed.
 
     Raises:
         UserError: what would stop the run: bad input, no pair to train on, a model that does not load.
@@ -63,12 +68,11 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
     model = _on_meta(config, encoded.pairs, device)
     sizes = sizes_of(model)
     layout: Layout = "shared" if may_share_prompts(model) else "padded"
-    memory = memory_parts(sizes, config, device, _largest(_groups(every_batch, config, layout), layout))
-    free = free_bytes(device)
-    fits = free is None or sum(memory.values()) * 1e9 < free
-    if free is not None and not fits:
-        say(f"{device} has {free / 1e9:.1f} GB left, which is too little, so no pass is timed")
-    policy = load_policy(config, encoded.pairs, device) if fits else None
+    memory = memory_parts(sizes, config, device, _largest(_groups(every_batch, config, layout), layout), ranks)
+    untimed = _why_untimed(config, device, sum(memory.values()) * 1e9, ranks)
+    if untimed:
+        say(f"{untimed}, so no pass is timed")
+    policy = None if untimed else load_policy(config, encoded.pairs, device)
     if policy is not None:
         layout = policy.layout  # the architecture allows a layout, the comparison with real pairs chooses it
     groups = _groups(every_batch, config, layout)
@@ -82,9 +86,20 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
         largest_pass=_largest(groups, layout),
         parameters=sizes.parameters,
         trained=sizes.trained,
-        memory=memory_parts(sizes, config, device, _largest(groups, layout)),
+        memory=memory_parts(sizes, config, device, _largest(groups, layout), ranks),
+        forecast=forecast(model, sizes, config, device, _largest(groups, layout), ranks),
         seconds=_timed(policy, config, encoded.pairs, groups, steps) if policy is not None else None,
     )
+
+
+def _why_untimed(config: TrainConfig, device: str, needed: float, ranks: int) -> str:
+    """Empty where a pass can be timed."""
+    if ranks > 1:
+        return f"the run has {ranks} processes"
+    if not has_weights(config.model):
+        return f"{config.model} holds no weights"
+    free = free_bytes(device)
+    return "" if free is None or needed < free else f"{device} has {free / 1e9:.1f} GB left, which is too little"
 
 
 def _groups(every_batch: Sequence[list[EncodedPair]], config: TrainConfig, layout: Layout) -> list[list[EncodedPair]]:
