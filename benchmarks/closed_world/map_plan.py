@@ -59,7 +59,7 @@ class MapPlan:
     grid: tuple[float, ...] = (1e-5, 2e-5, 5e-5, 1e-4)
 
 
-STANDARD = Setting(pretrain_steps=1000, sizes=(1, 2, 4))
+STANDARD = Setting(pretrain_steps=1000, sizes=(1, 2, 4), pair_share=0.5)
 FULL = MapPlan(
     bases={"standard": STANDARD, "weak": replace(STANDARD, pretrain_steps=600)},
     cells=(
