@@ -131,7 +131,7 @@ def _draw(lines: Sequence[Line], title: str, path: Path) -> None:
             place = (line.memory_gb, line.pairs_per_s)
             axes.annotate(note, place, fontsize=7, xytext=(4, 4), textcoords="offset points")
     axes.set(xlabel="peak memory, GB", ylabel="pairs per second", title=title)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.2 * max(line.memory_gb for line in lines))  # room for the last note
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper left")
     save_plot(figure, path)
