@@ -9,19 +9,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_helpers import make_pair, random_model, random_pair
+from train_helpers import make_pair, random_model
 
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
-from maskdpo.models import load_model
+from maskdpo.models import load_model, load_tokenizer
 from maskdpo.schemas import Label
 from maskdpo.schemas.training import StepStats
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.ranks import Ranks
+from maskdpo.train.data.read import read_pairs
 from maskdpo.train.run import reference
 from maskdpo.train.run import train as run
 from maskdpo.train.run.loop import run_steps
@@ -374,18 +373,11 @@ def test_the_date_of_a_template_is_that_of_the_day_on_which_the_run_began(
     assert not all(torch.equal(whole[name], later[name]) for name in whole)
 
 
-class SecondOfTwo(Ranks):
-    """The first one knows nothing of the reference."""
-
-    def sum(self, value: torch.Tensor) -> torch.Tensor:
-        return value
-
-
-@pytest.mark.parametrize(("ranks", "use_cache"), [(SecondOfTwo(1, 2), True), (Ranks(), False)])
-def test_a_rank_without_a_cache_does_not_hash_the_model(
-    ranks: Ranks, use_cache: bool, monkeypatch: pytest.MonkeyPatch
+def test_without_the_cache_the_model_is_not_hashed(
+    tiny_model: str, pairs_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reference, "cache_file", lambda *args: pytest.fail("all weights are read for this"))
-    pairs = [random_pair(np.random.default_rng(0), "p")]
-    trainer = Trainer(random_model(), config_for("m"), "shared", ranks)
-    assert reference.find_reference(trainer, pairs, use_cache).keys() == {"p"}
+    config = config_for(tiny_model)
+    pairs = read_pairs(pairs_file, config, load_tokenizer(tiny_model), use_cache=False).pairs
+    trainer = Trainer(random_model(vocab=400), config, "shared")
+    assert list(reference.find_reference(trainer, pairs, False)) == [pair.id for pair in pairs]

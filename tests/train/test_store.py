@@ -24,7 +24,7 @@ from maskdpo.train.config import TrainConfig
 from maskdpo.train.data import blocks, read
 from maskdpo.train.data.encode import EncodedPair
 from maskdpo.train.data.read import encoder_for, read_pairs
-from maskdpo.train.data.store import StoredPairs
+from maskdpo.train.data.store import StoredPairs, write_store
 from maskdpo.train.run import reference, stored_reference
 from maskdpo.train.step import Trainer
 
@@ -218,6 +218,41 @@ def test_two_at_once_of_which_one_is_killed(tiny_model: str, pairs_file: Path, c
     assert codes == [-signal.SIGKILL, 0], second.done().err
     (folder,) = [path for path in (cache_folder / "pairs").iterdir() if path.is_dir()]
     assert len(StoredPairs(folder)) > 20
+
+
+def private_megabytes(folder: str) -> None:
+    """Print by how much reading all pairs of a folder makes this process grow, page cache of mapped files apart."""
+
+    def own() -> float:
+        (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
+        return int(line.split()[1]) / 1e3
+
+    before = own()
+    pairs = StoredPairs(Path(folder))
+    tokens = sum(pair.tokens for pair in pairs)
+    assert pairs[pairs.index_of("pair-7")].id == "pair-7"
+    assert tokens == pairs.lengths.sum()
+    print(own() - before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel tells no process its memory")
+def test_pairs_on_disk_take_no_memory(tmp_path: Path) -> None:
+    number, size = 8_000, (100, 400, 400)
+    rng = np.random.default_rng(0)
+
+    def block(first: int) -> blocks.Encoded:
+        names = [f"pair-{i}" for i in range(first, first + 1000)]
+        rows = np.array([(*size, len(name), 1.0, 0.0) for name in names], dtype=blocks.ROW)
+        ids = rng.integers(0, 400, 1000 * sum(size), dtype=np.int32)
+        weights = np.ones(1000 * sum(size[1:]), dtype=np.float32)
+        return blocks.Encoded([], rows, ids, weights, "".join(names).encode())
+
+    write_store(tmp_path / "key", (block(first) for first in range(0, number, 1000)))
+    on_disk = sum(file.stat().st_size for file in (tmp_path / "key").iterdir()) / 1e6
+    assert on_disk > 50
+    done = forks().run("test_store:private_megabytes", str(tmp_path / "key"))
+    assert done.code == 0, done.err
+    assert float(done.out) < 10
 
 
 @pytest.fixture
