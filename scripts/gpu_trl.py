@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def trl(small: bool) -> Iterator[dict[str, Any]]:
-    if missing := [name for name in ("trl", "datasets") if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in ("trl", "datasets", "pandas", "pyarrow") if importlib.util.find_spec(name) is None]:
         yield row("TRL", f"not installed: {', '.join(missing)}")
         return
     sys.path.insert(0, str(BENCHMARKS))
