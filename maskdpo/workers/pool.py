@@ -240,6 +240,8 @@ def _check_version(where: Where, slot: _Slot) -> None:
 
 def _kill(slots: list[_Slot]) -> None:
     """End the processes of workers."""
+    if not slots:  # never started: ray may be missing
+        return
     import ray
 
     for slot in slots:
