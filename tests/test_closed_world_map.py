@@ -22,18 +22,19 @@ PLAN = MapPlan({}, (CELL, MapCell(1, "best-worst")), ("dpo", "mask-dpo"), (91, 9
 MIX = dict.fromkeys(("wrong_of_chosen", "right_of_rejected", "tokens_left_out", "margin"), 0.4)
 
 
-def made_up(run: Run, best: float = 2e-5) -> Figures:
+def made_up(run: Run, best: float = 2e-5, bonus: float = 0.02) -> Figures:
     """Figures of an alignment: best at one rate, and twice as far from the reference with masks."""
-    right = 0.5 - 0.1 * abs(run.lr / best - 1) + 0.01 * run.world % 7 + 0.02 * (run.method == "mask-dpo")
+    right = 0.5 - 0.1 * abs(run.lr / best - 1) + 0.01 * (run.world % 7) + bonus * (run.method == "mask-dpo")
     figures = {"right_of_all": right, "right": 8 * right, "wrong": 8 - 8 * right, "no_fact": 0.5, "sentences": 8.0}
     figures |= {"malformed": 0.0, "repeated": 0.0, "greedy_right_of_all": right, "kl": 1e4 * run.lr}
     return figures | (MIX if run.method == BASE else {"kl": 1e4 * run.lr * (1 + (run.method == "mask-dpo"))})
 
 
-def fill(plan: MapPlan, results: Results, best: float = 2e-5, steps: int = 99) -> None:
-    for _ in range(steps):
-        for run in next_runs(plan, results):
-            results.add(run, made_up(run, best))
+def fill(plan: MapPlan, results: Results, best: float = 2e-5, bonus: float = 0.02, steps: int = 99) -> None:
+    while steps and (runs := next_runs(plan, results)):
+        steps -= 1
+        for run in runs:
+            results.add(run, made_up(run, best, bonus))
 
 
 def test_development_of_all_cells_comes_before_any_fresh_world(tmp_path: Path) -> None:
@@ -78,6 +79,10 @@ def test_tables_and_figure_are_made_of_the_lines(tmp_path: Path) -> None:
     text = report(PLAN, results, tmp_path)
     gain = next(line for line in text.splitlines() if line.startswith("| 8-small-margin | 3 | 0."))
     assert gain.endswith("| +0.020 ± 0.000 * |")
+    assert "| 8-small-margin | 3 | undecided |" in text  # masks lose near equal divergence, at half the rate
+    for bonus, verdict in ((0.2, "wins"), (-0.2, "loses")):
+        fill(PLAN, others := Results(tmp_path / verdict, PLAN.cells), bonus=bonus)
+        assert f"| 8-small-margin | 3 | {verdict} |" in report(PLAN, others, tmp_path)
     assert "| 8-small-margin | 3 fresh | " in text and "1e-05: " in text and "(edge)" not in text
     assert (tmp_path / "closed_world_map.png").stat().st_size > 1000
 

@@ -19,6 +19,7 @@ from benchmarks.closed_world.map_tables import report
 from benchmarks.closed_world.measure import Figures, mix
 from benchmarks.closed_world.methods import METHODS
 from benchmarks.closed_world.run import refuse_other_setting
+from maskdpo.io.append import sole_writer
 
 RESULTS = Path(__file__).with_name("map_results")
 
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = Results(args.results or (cache / "results" if args.quick else RESULTS), plan.cells)
     refuse_other_setting(results.folder, {name: asdict(setting) for name, setting in plan.bases.items()})
     if not args.tables:
-        run_all(plan, results, cache)
+        with sole_writer(results.folder):
+            run_all(plan, results, cache)
     print(report(plan, results, args.plots or cache))
 
 

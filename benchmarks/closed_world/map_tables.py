@@ -72,6 +72,8 @@ def report(plan: MapPlan, results: Results, plots: Path) -> str:
     done = [found for found in every if found.worlds]
     anchor, *others = plan.methods
     parts = ["## The cells and their mix", mix_table(plan, results)]
+    if done:
+        parts += [f"## What the protocol says of each method against {anchor}", verdict_table(done, anchor, others)]
     for metric in METRICS if done else ():
         for title, rate in RATES.items():
             parts += [f"## {metric}, {title}: gains over {anchor}", gains_table(done, anchor, others, rate, metric)]
@@ -113,6 +115,23 @@ def gains_table(
         differences = [show(gains(found, method, anchor, rate, metric), "+") for method in others]
         rows.append([found.cell.name, str(len(found.worlds)), show(level), *differences])
     return markdown(header, rows)
+
+
+def verdict_table(done: Sequence[Found], anchor: str, others: Sequence[str]) -> str:
+    header = ["cell", "worlds", *(METHODS[method].title for method in others)]
+    rows = [
+        [found.cell.name, str(len(found.worlds)), *(verdict(found, method, anchor) for method in others)]
+        for found in done
+    ]
+    return markdown(header, rows)
+
+
+def verdict(found: Found, method: str, over: str) -> str:
+    """Whether all four intervals (two metrics, two rates) leave out 0 from the same side."""
+    every = [interval(gains(found, method, over, rate, metric)) for rate in RATES.values() for metric in METRICS]
+    if all(mean > half for mean, half in every):
+        return "wins"
+    return "loses" if all(mean < -half for mean, half in every) else "undecided"
 
 
 def detail_table(found: Found, methods: Sequence[str], rate: Callable[[Choice], float]) -> str:
@@ -170,6 +189,7 @@ def draw(done: Sequence[Found], anchor: str, file: Path) -> None:
             if mark == "o":
                 for found, x, y in zip(done, mixes, means, strict=True):
                     axes.annotate(found.cell.name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6)
+        axes.margins(x=0.2)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
