@@ -83,7 +83,11 @@ def test_tables_and_figure_are_made_of_the_lines(tmp_path: Path) -> None:
     for bonus, verdict in ((0.2, "wins"), (-0.2, "loses")):
         fill(PLAN, others := Results(tmp_path / verdict, PLAN.cells), bonus=bonus)
         assert f"| 8-small-margin | 3 | {verdict} |" in report(PLAN, others, tmp_path)
-    assert "| 8-small-margin | 3 fresh | " in text and "1e-05: " in text and "(edge)" not in text
+    assert (
+        "| 8-small-margin | 3 fresh | " in text
+        and "| 2e-05 | 1e-05 | 0.475 | 1e-05: 0.475 " in text
+        and "(edge)" not in text
+    )
     assert (tmp_path / "closed_world_map.png").stat().st_size > 1000
 
 

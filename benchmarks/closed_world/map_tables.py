@@ -1,8 +1,11 @@
 """The map as tables in Markdown and a figure, from the lines of its cells."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.closed_world.map_plan import (
     BASE,
@@ -160,12 +163,19 @@ def grid_table(every: Sequence[Found]) -> str:
         for method, curve in found.development.curves.items():
             choice = found.development.choices[method]
             chosen = [f"{choice.best_lr:.3g}{'' if _inside(curve, choice) else ' (edge)'}", f"{choice.equal_lr:.3g}"]
+            chosen.append(f"{_at_rate(curve, choice.equal_lr):.3f}")
             points = [
                 f"{lr:g}: {point['right_of_all']:.3f} ({point['kl']:.2f}; {point['sentences']:.1f})"
                 for lr, point in zip(curve.grid, curve.points, strict=True)
             ]
             rows.append([found.cell.name, METHODS[method].title, *chosen, ", ".join(points)])
-    return markdown(["cell", "method", "best rate", "equal divergence", "grid"], rows)
+    return markdown(["cell", "method", "best rate", "equal divergence", "right / all there", "grid"], rows)
+
+
+def _at_rate(curve: Curve, lr: float) -> float:
+    """Right / all between the rates of the grid, interpolated over their logarithm."""
+    shares = [point["right_of_all"] for point in curve.points]
+    return float(np.interp(math.log(lr), [math.log(rate) for rate in curve.grid], shares))
 
 
 def _inside(curve: Curve, choice: Choice) -> bool:
