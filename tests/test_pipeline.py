@@ -245,13 +245,14 @@ def models_behind(node: Node) -> list[str]:
     return [*found, *(name for child in node.inputs for name in models_behind(child))]
 
 
-def test_what_else_each_round_changes_is_measured_and_shown(
+def test_what_else_each_round_changes_is_measured_where_each_asks_its_own_prompts(
     world: World, jsonl: WriteJsonl, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (world.folder / "judge.py").write_text(PARITY_JUDGE)
     world.spec["annotate"] = {"judge": "./judge.py:Judge"}
     asked = jsonl("general.jsonl", [{"id": f"g{i}", "prompt": f"Say the number {i}."} for i in range(3)])
-    world.spec |= {"rounds": 2, "side-effects": {"prompts": str(asked)}, "sample-general": {"max-tokens": 8}}
+    world.spec |= {"rounds": 2, "round-prompts": "split", "sample-later": {"n": 8}}
+    world.spec |= {"side-effects": {"prompts": str(asked)}, "sample-general": {"max-tokens": 8}}
     done = world.run()
     stages = [
         "sample-general-before",
