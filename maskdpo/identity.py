@@ -52,6 +52,12 @@ def fingerprint(name: str, recorded: str | None = None) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
+def revision(name: str) -> str | None:
+    """The fingerprint of a model; None where this machine knows nothing of it but its name."""
+    files = fingerprint(name)
+    return files if files != name else None
+
+
 def model_files(folder: Path) -> list[Path]:
     """The sorted files of a folder that decide the output of its model: weights, configs, tokenizer, chat templates,
     settings for images and sounds, and the code that a config names. Other files may be the user's."""

@@ -23,7 +23,7 @@ from maskdpo.prompt_date import fix_date
 from maskdpo.run_record import Run, meta_file, recorded_option, set_aside
 from maskdpo.schemas import Message, Prompt, Response
 from maskdpo.settings import DryRun, Limit, Model, Option, PromptsFile, Restart, Seed
-from maskdpo.shard import Shard, ShardOption
+from maskdpo.shard import Shard, ShardOption, in_shard
 
 
 class SampleSettings(BackendSettings):
@@ -192,9 +192,7 @@ def response_id(prompt_id: str, i: int) -> str:
 
 
 def _checked(prompts_file: Path, raw: bool, limit: int | None, shard: Shard | None) -> Iterator[Located[Prompt]]:
-    for item in read_located(prompts_file, Prompt, limit):
-        if shard and not shard.holds(item.record.id):
-            continue
+    for item in in_shard(read_located(prompts_file, Prompt, limit), shard, lambda item: item.record.id):
         if raw and not isinstance(item.record.prompt, str):
             raise item.error("prompt", "`raw` sends the prompt as it is, so it must be a string, not chat messages")
         yield item

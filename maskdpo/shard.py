@@ -2,12 +2,15 @@
 
 import hashlib
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer
 
 from maskdpo.settings import Option
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,15 @@ def part_of(prompt_id: str, parts: int) -> int:
     """The number of the part, from 1. The id alone decides, so growing data moves no prompt."""
     digest = hashlib.blake2b(prompt_id.encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") % parts + 1
+
+
+def in_shard(records: Iterable[R], shard: Shard | None, prompt_of: Callable[[R], str]) -> Iterator[R]:
+    """The records whose prompts are in this part; all of them without one.
+
+    Args:
+        prompt_of: the id of the prompt of a record.
+    """
+    return (record for record in records if shard is None or shard.holds(prompt_of(record)))
 
 
 def read_shard(given: Any) -> Any:

@@ -15,9 +15,11 @@ import pytest
 from command_line import exit_code
 
 import maskdpo
+from maskdpo.annotate.judges.llm import LLMJudge
 from maskdpo.annotate.labelling import annotate
+from maskdpo.annotate.protocol import load_protocol
 from maskdpo.annotate.stats import AnnotateStats
-from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling
+from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request, Sampling
 from maskdpo.backends.price import Purse
 from maskdpo.errors import InputError, UserError
 from maskdpo.io import read_records
@@ -328,7 +330,8 @@ def test_foreign_parts(world: World, capsys: pytest.CaptureFixture[str]) -> None
     greedy = world.sample("greedy.jsonl", "2/2", sampling=Sampling(n=2, max_tokens=8, temperature=0))
     said = refused([first, greedy], capsys)
     assert "greedy.jsonl: is of another run than" in said
-    assert "temperature is 0 here and 1.0 there. Parts need the same options" in said
+    assert "temperature is 0 here and 1.0 there. Parts need the same options: repeat the command of" in said
+    assert f"{greedy} with those of the other part and with --restart, which makes all of it anew. It was: " in said
     labels = world.annotate("a2.jsonl", second, "2/2")
     assert "a2.jsonl: is an output of `maskdpo annotate`" in refused([first, labels], capsys)
     whole = world.sample("whole.jsonl")
@@ -422,6 +425,65 @@ def test_parts_that_began_on_two_days_keep_the_first(world: World, capsys: pytes
     assert record(Path("merged.jsonl")).options["prompt_date"] == "1999-12-31"
     said = " ".join(capsys.readouterr().err.split())
     assert f"began on different days and wrote these dates into their prompts: 1999-12-31, {day}" in said
+
+
+def test_parts_may_have_asked_for_longer_answers_as_one_run_may(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longer = Sampling(n=2, max_tokens=16)
+    first, second = world.sample("r1.jsonl", "1/2"), world.sample("r2.jsonl", "2/2", sampling=longer)
+    out = world.folder / "merged.jsonl"
+    merge([first, second], out)
+    assert record(out).options["max_tokens"] == 16
+    assert "the parts were sampled with different `max_tokens`" in " ".join(capsys.readouterr().err.split())
+    assert {one.sampling["max_tokens"] for one in read_records(out, Response) if one.sampling} == {8, 16}
+    backend = Scripted()
+    world.sample("merged.jsonl", backend=backend, sampling=longer)
+    assert backend.asked == []
+    with pytest.raises(UserError, match="max_tokens: 16 -> 8"):
+        world.sample("merged.jsonl")
+
+
+class Fetched(Scripted):
+    """A model on the Hub, which is in the cache of this machine once it is loaded."""
+
+    def __init__(self, cache: Path) -> None:
+        super().__init__(model="org/judge")
+        self._folder = cache / "models--org--judge"
+
+    def context(self) -> Context:
+        snapshot = self._folder / "snapshots" / ("c" * 40)
+        snapshot.mkdir(parents=True, exist_ok=True)
+        (snapshot / "config.json").write_text("{}")
+        (self._folder / "refs").mkdir(exist_ok=True)
+        (self._folder / "refs" / "main").write_text("c" * 40)
+        return Context(None, lambda text: len(text.split()))
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        for request in requests:
+            yield Reply(request.key, (Completion("supported", "stop", (Pick("supported"),)),))
+
+
+def test_parts_whose_judge_was_fetched_by_the_first_of_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = world.folder / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    responses, cut = world.sample("responses.jsonl"), maskdpo.make_splitter()
+    parts = [world.folder / f"a{i}.jsonl" for i in (1, 2)]
+    for i in (1, 2):
+        judge = LLMJudge(Fetched(cache), load_protocol("single"))
+        assert judge.info.revision == (None if i == 1 else f"org/judge@{'c' * 40}")
+        annotate(world.prompts, responses, parts[i - 1], judge, cut, shard=Shard(i, 2))
+    told = meta_file(parts[0]).read_text()
+    meta_file(parts[0]).write_text(told.replace(f'"org/judge@{"c" * 40}"', "null"))  # as if it had never been fetched
+    with pytest.raises(InputError, match=r"revision is .* there\. Parts .* the command of \S*a1.jsonl with those of"):
+        merge(parts, world.folder / "a.jsonl")
+    meta_file(parts[0]).write_text(told)
+    merge(parts, world.folder / "a.jsonl")
+    judges = {one.judge.revision for one in read_records(world.folder / "a.jsonl", Annotation) if one.judge}
+    assert judges == {record(world.folder / "a.jsonl").options["revision"]} == {f"org/judge@{'c' * 40}"}
+    judge = LLMJudge(Fetched(cache), load_protocol("single"))
+    stats = annotate(world.prompts, responses, world.folder / "a.jsonl", judge, cut)
+    assert stats.run_responses == 0
 
 
 def test_a_machine_that_has_not_loaded_the_model_knows_no_commit(world: World) -> None:

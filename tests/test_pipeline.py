@@ -668,7 +668,14 @@ ROUNDS |= {"build-pairs": None, "train": {"push": "me/model"}, "model": "m"}
         ({"also-train": {"dpo": {"method": "dpo"}}}, "also-train: trains several models on the same pairs, and in "),
         ({"push": {"repo": "a/b", "license": "mit"}}, "push: publishes the pairs of one round, and 'rounds' makes"),
         ({"sample": {"backend": "openai"}}, "sample-later: is missing: 'sample' asks a server, which does not know"),
+        (
+            {"sample": {"backend": "openai"}, "sample-later": {"n": 4}},
+            "sample-later: names no backend: 'sample' asks a server, which does not know",
+        ),
         ({"sample-later": {"model": "x"}}, "sample-2.model: cannot be set here: the pipeline sets it"),
+        ({"sample-later": {"seed": "abc"}}, "sample-2.seed: Input should be a valid integer"),
+        ({"sample-later": {"seed": 1.5}}, "sample-2.seed: Input should be a valid integer"),
+        ({"train": {"lora-r": 8, "merge": False}}, "train.merge: writes the adapter alone, and the next round begins"),
     ],
 )
 def test_what_does_not_go_with_rounds(tmp_path: Path, values: dict[str, Any], message: str) -> None:
@@ -692,7 +699,27 @@ def test_later_rounds_sample_in_their_own_way_and_the_last_model_is_pushed(tmp_p
     assert [one["model"] for one in sampling] == ["m", "o/model", "o/model-2"]
     assert [one["seed"] for one in sampling] == [5, 6, 7]
     assert [(one["backend"], one["n"]) for one in sampling] == [("openai", 4), ("vllm", 2), ("vllm", 2)]
-    assert [stages[name].plain.get("push") for name in ("train", "train-2", "train-3")] == [None, None, "me/model"]
+    assert [stages[name].plain.get("push") for name in TRAININGS] == [None, None, "me/model"]
+    stages = stages_of(tmp_path, {"sample": asks, "sample-later": {"api-base": "http://localhost:2/v1", "seed": 40}})
+    assert [stages[name].plain["seed"] for name in ("sample", "sample-2", "sample-3")] == [5, 40, 41]
+    assert stages["sample-2"].plain["api_base"] == ["http://localhost:2/v1"]
+
+
+TRAININGS = ("train", "train-2", "train-3")
+
+
+def test_files_of_options_name_the_first_model_and_where_the_last_goes(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text("model: m\npush: me/model\nlr: 1e-5\n")
+    (tmp_path / "sample.yaml").write_text("model: m\nn: 3\n")
+    values = {"model": ..., "train": {"config": str(tmp_path / "train.yaml")}, "heldout": "h"}
+    stages = stages_of(tmp_path, values | {"sample": {"config": str(tmp_path / "sample.yaml")}})
+    assert [stages[name].plain["model"] for name in TRAININGS] == ["m", "o/model", "o/model-2"]
+    assert [stages[name].plain["lr"] for name in TRAININGS] == [1e-5] * 3
+    assert [stages[name].plain.get("push") for name in TRAININGS] == [None, None, "me/model"]
+    sampling = {"sample": "m", "sample-2": "o/model", "sample-before": "m", "sample-after": "o/model"}
+    assert {name: stages[name].plain["model"] for name in sampling} == sampling
+    assert {stages[name].plain["n"] for name in sampling} == {3}
+    assert stages["train"].line == "maskdpo train o/pairs.jsonl --model m --out o/model --lr 1e-05"
 
 
 def test_references_labels_of_people_and_exports_in_rounds(tmp_path: Path) -> None:

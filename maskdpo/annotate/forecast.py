@@ -9,6 +9,7 @@ from maskdpo.backends.forecast import Forecast, drawn, forecast
 from maskdpo.errors import UserError
 from maskdpo.io import read_answers, read_prompts
 from maskdpo.schemas import Prompt, Response
+from maskdpo.shard import in_shard
 
 
 def forecast_annotate(settings: AnnotateSettings) -> Forecast:
@@ -35,4 +36,4 @@ def _answers(settings: AnnotateSettings, prompts: dict[str, Prompt]) -> Iterator
     """The answers to label, one by one."""
     shard = settings.shard
     answers = read_answers(settings.responses, Response, prompts, settings.limit, may_be_empty=shard is not None)
-    return (answer for answer in answers if shard is None or shard.holds(answer.prompt_id))
+    return in_shard(answers, shard, lambda answer: answer.prompt_id)

@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
@@ -53,7 +54,7 @@ from maskdpo.schemas import (
     Prompt,
     Response,
 )
-from maskdpo.shard import Shard
+from maskdpo.shard import Shard, in_shard
 from maskdpo.text import fragment
 from maskdpo.text.splitters import Splitter
 from maskdpo.verdicts.decision import Rule
@@ -134,15 +135,19 @@ def annotate(
         # the record of a part also says that nothing of a grown input is in it
         if output.missing or output.failed or not run.is_complete or (shard and run.inputs_changed):
 
+            def known() -> JudgeInfo:
+                """A judge that is new here knows the commit of its model only when it has fetched it."""
+                return info if run.previous or output.at_start else _with_commit(info, judge)
+
             def tasks(of_skipped: bool) -> Iterator[Task]:
                 answers = read_answers(files, Response, prompts, limit, may_be_empty=shard is not None)
                 missing = (r for r in answers if r.id in responses and r.id not in output.written)
                 wanted = (r for r in missing if (r.prompt_id in skipped) == of_skipped)
                 return tasks_of(wanted, prompts, splitter)
 
-            judged = _judged(chain(retry_tasks(output, prompts), tasks(False)), judge, info, rule)
-            without = (_annotation(*result, info, rule) for result in unasked(tasks(True) if skipped else ()))
-            _judge_all(chain(judged, without), judge, output, run, AnnotateWork(output, skipped))
+            judged = _judged(chain(retry_tasks(output, prompts), tasks(False)), judge, known, rule)
+            without = (_annotation(*result, known(), rule) for result in unasked(tasks(True) if skipped else ()))
+            _judge_all(chain(judged, without), judge, known, output, run, AnnotateWork(output, skipped))
             run.finish(stats.summary())
     if summary is not None:
         with atomic_write(summary) as file:
@@ -175,8 +180,13 @@ def stream_annotations(
     info = under(rule, judge.info).model_copy(update={"splitter": splitter.name})
     judged = tasks_of((r for r in answers if r.prompt_id not in skipped), prompts, splitter)
     without = tasks_of((r for r in answers if r.prompt_id in skipped), prompts, splitter)
-    unjudged = (_annotation(*result, info, rule) for result in unasked(without))
-    return chain(_judged(judged, judge, info, rule), unjudged)
+    known = partial(_with_commit, info, judge)
+    unjudged = (_annotation(*result, known(), rule) for result in unasked(without))
+    return chain(_judged(judged, judge, known, rule), unjudged)
+
+
+def _with_commit(info: JudgeInfo, judge: Judge) -> JudgeInfo:
+    return info.model_copy(update={"revision": judge.info.revision})
 
 
 def _fixed_date(judge: Judge, out: Path) -> dict[str, str]:
@@ -186,7 +196,12 @@ def _fixed_date(judge: Judge, out: Path) -> dict[str, str]:
 
 
 def _judge_all(
-    annotations: Iterator[Annotation], judge: Judge, output: AnnotationFile, run: Run, work: AnnotateWork
+    annotations: Iterator[Annotation],
+    judge: Judge,
+    known: Callable[[], JudgeInfo],
+    output: AnnotationFile,
+    run: Run,
+    work: AnnotateWork,
 ) -> None:
     stats, started = output.stats, time.monotonic()
     usage = getattr(judge, "usage", None)
@@ -200,7 +215,7 @@ def _judge_all(
     ):
         batches = _batches(annotations)
         first = list(islice(batches, 1))  # a judge that cannot work fails here, before anything is written
-        run.begin()
+        run.begin({"revision": known().revision})
         retried = files.enter_context(output.appender)
         if output.failed:
             retried = files.enter_context(Appender(retry_file(output.path), Annotation, lambda _: None))
@@ -230,9 +245,8 @@ def _digests(
 ) -> dict[str, ResponseDigest]:
     """What stays in memory of every response, by id and in their order; a bad line is an error."""
     digests, reasoned = dict[str, ResponseDigest](), 0
-    for response in read_answers(files, Response, prompts, limit, may_be_empty=shard is not None):
-        if shard and not shard.holds(response.prompt_id):
-            continue
+    answers = read_answers(files, Response, prompts, limit, may_be_empty=shard is not None)
+    for response in in_shard(answers, shard, lambda answer: answer.prompt_id):
         digests[response.id] = digest_of(response, prompts[response.prompt_id].id)
         reasoned += response.response.lstrip().startswith("<think>")
     if reasoned:
@@ -244,9 +258,10 @@ def _digests(
     return digests
 
 
-def _judged(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, rule: Rule) -> Iterator[Annotation]:
+def _judged(tasks: Iterable[Task], judge: Judge, known: Callable[[], JudgeInfo], rule: Rule) -> Iterator[Annotation]:
     """What the judge returns, as records. A custom judge may not keep to the interface, so every task is checked."""
     open_tasks: set[str] = set()
+    name = judge.info.name
 
     def noted() -> Iterator[Task]:
         for task in tasks:
@@ -257,19 +272,19 @@ def _judged(tasks: Iterable[Task], judge: Judge, info: JudgeInfo, rule: Rule) ->
         answer = task.response.id
         if answer not in open_tasks:
             raise UserError(
-                f"the judge {info.name} returned the answer {answer!r} twice, or an answer that it was not given"
+                f"the judge {name} returned the answer {answer!r} twice, or an answer that it was not given"
             )
         open_tasks.remove(answer)
         if len(verdicts) != len(task.spans):
             counts = f"{len(verdicts)} verdicts for the {len(task.spans)} sentences of the answer {answer!r}"
-            raise UserError(f"the judge {info.name} gave {counts}; a judge must give one verdict per sentence")
+            raise UserError(f"the judge {name} gave {counts}; a judge must give one verdict per sentence")
         if wrong := [verdict for verdict in verdicts if not isinstance(verdict, Verdict)]:
-            raise UserError(f"the judge {info.name} gave {wrong[0]!r} on the answer {answer!r}; a Verdict is needed")
+            raise UserError(f"the judge {name} gave {wrong[0]!r} on the answer {answer!r}; a Verdict is needed")
         try:
-            yield _annotation(task, verdicts, info, rule)
+            yield _annotation(task, verdicts, known(), rule)
         except ValidationError as error:
             _, problem = first_problem(error)
-            raise UserError(f"the judge {info.name} gave a wrong verdict on the answer {answer!r}: {problem}") from None
+            raise UserError(f"the judge {name} gave a wrong verdict on the answer {answer!r}: {problem}") from None
 
 
 def _annotation(task: Task, verdicts: list[Verdict], info: JudgeInfo, rule: Rule) -> Annotation:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from maskdpo import io
-from maskdpo.api.given import in_shard, no_dry_run, records_given
+from maskdpo.api.given import no_dry_run, records_given
 from maskdpo.io.memory import File, as_files, kept_as_file
 from maskdpo.schemas import Prompt, Response
 from maskdpo.settings import load_settings
@@ -94,6 +94,7 @@ def sample_responses(
     """
     from maskdpo.backends import make_backend as make
     from maskdpo.sample import SampleSettings, sample, stream_responses
+    from maskdpo.shard import in_shard
 
     name = model if isinstance(model, str) else model.model
     given = {"prompts": "-", "out": "-", "model": name, **settings}

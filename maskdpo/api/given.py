@@ -1,17 +1,14 @@
 """What callers give: paths or records, and settings that only commands have."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from maskdpo import io
 from maskdpo.errors import UserError
 from maskdpo.io.memory import as_file, checked
 from maskdpo.schemas import FileRecord
-
-if TYPE_CHECKING:
-    from maskdpo.shard import Shard
 
 R = TypeVar("R", bound=FileRecord)
 
@@ -38,10 +35,6 @@ def files_given(given: Any, kind: type[R], *, name: str) -> Iterator[list[Path]]
 def records_given(given: Any, kind: type[R]) -> Iterable[R]:
     files = paths_given(given)
     return io.read_records(files, kind) if files else checked(given, kind)
-
-
-def in_shard(records: Iterable[R], shard: "Shard | None", prompt_of: Callable[[R], str]) -> Iterator[R]:
-    return (record for record in records if shard is None or shard.holds(prompt_of(record)))
 
 
 def no_dry_run(wanted: bool, command: str) -> None:

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
-from maskdpo.api.given import files_given, in_shard, no_dry_run, paths_given, records_given
+from maskdpo.api.given import files_given, no_dry_run, paths_given, records_given
 from maskdpo.errors import UserError
 from maskdpo.io.memory import File, as_file, as_files, kept_as_file
 from maskdpo.schemas import Annotation, Prompt, Response
@@ -65,6 +65,7 @@ def annotate_responses(
     from maskdpo.annotate.deciding import read_rule
     from maskdpo.annotate.labelling import annotate, stream_annotations
     from maskdpo.annotate.settings import AnnotateSettings
+    from maskdpo.shard import in_shard
 
     names = {
         "judge": judge if isinstance(judge, str) else "lexical",

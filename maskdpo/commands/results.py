@@ -26,7 +26,7 @@ def evaluate(settings: EvaluateSettings) -> None:
     )
     for out in (settings.json_file, settings.plot):
         if out:
-            refuse_overwriting(out, *inputs, *settings.side_effects)
+            refuse_overwriting(out, *inputs)
             refuse_replacing(out)
     if settings.plot:
         check_plot(settings.plot)

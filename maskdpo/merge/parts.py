@@ -1,7 +1,7 @@
 """Which outputs are the parts of one run."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +15,12 @@ from maskdpo.run_inputs import find_input
 from maskdpo.run_record import RunMeta, meta_file, read_meta
 from maskdpo.shard import read_shard
 
-DATE = "prompt_date"
-"""The option that may differ: parts that began on two days wrote two dates into their prompts."""
+MAY_DIFFER: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
+    "prompt_date": (min, "began on different days and wrote these dates into their prompts"),
+    "max_tokens": (max, "were sampled with different `max_tokens`, so answers were cut off at different lengths"),
+}
+"""Options that may differ among parts, as they may within one run, and every answer says its own: which value stands
+for all of them, and what a warning says."""
 
 
 def together(files: Sequence[Path], folder: Path) -> Whole:
@@ -58,7 +62,7 @@ def _part(file: Path) -> Part:
         raise InputError(f"is an output of `maskdpo {meta.command}`, which has no parts", path=file)
     if meta.status != "complete":
         raise InputError(f"is not complete; repeat its command: {meta.command_line}", path=file)
-    shard = read_shard(meta.options.get("shard", _shard_of_responses(record, meta)))
+    shard = read_shard(meta.options.get("shard") or _shard_of_responses(record, meta))
     if shard is None:
         raise InputError(f"is no part: `maskdpo {meta.command}` made it without --shard", path=file)
     return Part(file, record, meta, shard)
@@ -76,10 +80,12 @@ def _shard_of_responses(record: Path, meta: RunMeta) -> str | None:
 def _check_options(first: Part, part: Part) -> None:
     for key in sorted(first.meta.options.keys() | part.meta.options.keys()):
         before, here = first.meta.options.get(key), part.meta.options.get(key)
-        if key not in ("shard", DATE) and before != here and _with_commit(before, here) is None:
+        if key not in ("shard", *MAY_DIFFER) and before != here and _with_commit(before, here) is None:
+            again = first if before is None else part  # such as one that did not know the commit of its model
             raise InputError(
                 f"is of another run than {first.file}: {key} is {here!r} here and {before!r} there. Parts need the "
-                "same options",
+                f"same options: repeat the command of {again.file} with those of the other part and with --restart, "
+                f"which makes all of it anew. It was: {again.meta.command_line}",
                 path=part.file,
             )
 
@@ -96,10 +102,11 @@ def options_of(metas: Sequence[RunMeta]) -> dict[str, Any]:
     for key in options:
         for meta in metas:
             options[key] = _with_commit(options[key], meta.options.get(key)) or options[key]
-    if dates := sorted({meta.options[DATE] for meta in metas if DATE in meta.options}):
-        options[DATE] = dates[0]
-        if len(dates) > 1:
-            warn(f"the parts began on different days and wrote these dates into their prompts: {', '.join(dates)}")
+    for key, (chosen, what) in MAY_DIFFER.items():
+        if values := sorted({meta.options[key] for meta in metas if key in meta.options}):
+            options[key] = chosen(values)
+            if len(values) > 1:
+                warn(f"the parts {what}: {', '.join(map(str, values))}")
     return options
 
 

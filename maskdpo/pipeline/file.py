@@ -104,9 +104,17 @@ def misfits(spec: PipelineFile) -> Iterator[tuple[str, str]]:
             "push",
             "publishes the pairs of one round, and 'rounds' makes those of several; publish one with 'maskdpo push'",
         )
-    if spec.sample_later is None and option_of(spec.sample or {}, "backend") == "openai":
+    later = spec.sample_later or {}
+    elsewhere = any(option_of(later, key) is not None for key in ("backend", "api_base"))
+    if option_of(spec.sample or {}, "backend") == "openai" and not elsewhere:
         yield (
             "sample-later",
-            "is missing: 'sample' asks a server, which does not know the model of the round before; say how the rounds "
-            "after the first are sampled, such as sample-later: {backend: vllm}",
+            f"{'is missing' if spec.sample_later is None else 'names no backend'}: 'sample' asks a server, which does "
+            "not know the model of the round before; say how the rounds after the first are sampled, such as "
+            "sample-later: {backend: vllm}, or name the server of the trained models as its 'api-base'",
+        )
+    if option_of(spec.train or {}, "merge") is False:
+        yield (
+            "train.merge",
+            "writes the adapter alone, and the next round begins with a whole model; leave 'merge' out",
         )

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from maskdpo.errors import InputError, UserError
 from maskdpo.io.yaml_file import read_yaml
 from maskdpo.pipeline.file import PipelineFile, misfits
-from maskdpo.pipeline.wiring import Wired, wire
+from maskdpo.pipeline.wiring import OF_ONE_ROUND, Wired, wire
 from maskdpo.redact import line_without_secrets, without_secrets
 from maskdpo.run_record import by_role
 from maskdpo.settings import (
@@ -109,6 +109,7 @@ def _stage(wired: Wired, call: Command, file: Path) -> Stage:
     section = of_model(wired.section, model, file, wired.name)
     more = Path(str(section.pop("config"))) if section.get("config") is not None else None
     apart = of_model(named(read_yaml(more), more), model, more) if more is not None else {}
+    apart = {key: value for key, value in apart.items() if key not in wired.fixed.keys() & OF_ONE_ROUND}
     barred = {*wired.fixed, *HINTS} - ({"dry_run"} if wired.command == "push" else set())  # it takes a folder there
     for key in sorted(barred & (section.keys() | apart.keys())):
         hint = "the pipeline sets it" if key in wired.fixed else HINTS[key]

@@ -14,6 +14,9 @@ Options = dict[str, Any]
 GENERAL_SAMPLING: Options = {"n": 1, "temperature": 1.0, "top_p": 1.0, "max_tokens": 128, "stop": [], "limit": None}
 """How answers to general prompts are sampled, whatever ``sample`` says."""
 
+OF_ONE_ROUND = frozenset({"model", "push"})
+"""Options of a section, or of its file, that count for one round only: in others the pipeline sets them."""
+
 
 class Wired(NamedTuple):
     """What the pipeline says about a stage, before its command is known."""
@@ -124,9 +127,13 @@ def _round(spec: PipelineFile, number: int, given: _Given) -> Iterator[Wired]:
 
 
 def _sample_later(spec: PipelineFile, number: int) -> Options:
-    """How a round after the first samples: with a seed of its own."""
-    section = _changed(spec.sample or {}, spec.sample_later or {}, {"model"})
-    return section | {"seed": int(option_of(section, "seed") or 0) + number - 1}
+    """How a round after the first samples: with a seed of its own. A seed of ``sample_later`` is that of round 2."""
+    later = spec.sample_later or {}
+    section = _changed(spec.sample or {}, later, {"model"})
+    own = option_of(later, "seed")
+    seed, rounds_before = (option_of(section, "seed") or 0, number - 1) if own is None else (own, number - 2)
+    # what is no number is refused with all other options
+    return section | {"seed": int(seed) + rounds_before if str(seed).isdecimal() else seed}
 
 
 def _changed(section: Options, own: Options, fixed: set[str]) -> Options:
@@ -159,9 +166,9 @@ def _trainings(spec: PipelineFile, number: int) -> Iterator[_Training]:
 
 def _train(spec: PipelineFile, training: _Training, number: int) -> Wired:
     fixed = {"pairs": spec.out / f"pairs{_end(number)}.jsonl", "out": training.out, **_begins_with(spec, number)}
+    fixed |= {"push": None} if number < spec.rounds else {}
     section = _model(spec) | training.section
-    unused = {*(fixed if number > 1 else ()), *(("push",) if number < spec.rounds else ())}
-    section = {key: value for key, value in section.items() if key not in unused}
+    section = {key: value for key, value in section.items() if key not in fixed.keys() & OF_ONE_ROUND}
     return Wired(f"train{training.end}", "train", section, fixed)
 
 

@@ -271,11 +271,6 @@ class TrainConfig(EncodeSettings):
         defaults = {name: default for name, (default, losses) in LOSS_PARAMETERS.items() if loss in losses}
         return values | {name: default for name, default in defaults.items() if values.get(name) is None}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _written_as_trained(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return values if values.get("export_dtype") else values | {"export_dtype": values.get("weights", "float32")}
-
     @model_validator(mode="after")
     def _no_parameters_of_other_losses(self) -> Self:
         for name, (_, losses) in LOSS_PARAMETERS.items():
@@ -301,6 +296,15 @@ class TrainConfig(EncodeSettings):
                     "that are frozen beside it are kept in the compute type; leave `lora_r` or `{name}` out"
                 )
         return self
+
+    @property
+    def written_dtype(self) -> str:
+        """The type of the written weights, of which ``export_dtype`` may say nothing."""
+        return self.export_dtype or self.weights
+
+    def recorded(self) -> dict[str, Any]:
+        """All settings, with the defaults that follow from other settings: for records and cards."""
+        return self.model_dump() | {"export_dtype": self.written_dtype}
 
     def loss_parameters(self) -> "BaseModel":
         """What the function of the loss is given: these settings, or the checked options of a loss of one's own.

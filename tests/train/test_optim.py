@@ -199,9 +199,10 @@ def test_a_run_resumes_to_the_bit_and_is_written_as_it_was_trained(
 
 
 def test_written_in_the_type_of_the_weights_unless_told_otherwise() -> None:
-    assert config_for("m").export_dtype == "float32"
-    assert config_for("m", weights="bfloat16").export_dtype == "bfloat16"
-    assert config_for("m", weights="bfloat16", export_dtype="float32").export_dtype == "float32"
+    assert config_for("m").written_dtype == config_for("m").recorded()["export_dtype"] == "float32"
+    assert config_for("m", weights="bfloat16").recorded()["export_dtype"] == "bfloat16"
+    assert config_for("m", weights="bfloat16", export_dtype="float32").written_dtype == "float32"
+    assert "export_dtype" not in config_for("m").given()  # no command line names it
 
 
 @pytest.mark.parametrize("setting", [{"optim": "adamw8bit"}, {"weights": "bfloat16"}])

@@ -15,7 +15,7 @@ from maskdpo.annotate.judges.questions import Asked, Questions
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.classifier.inputs import Encoded
 from maskdpo.classifier.spec import load_spec
-from maskdpo.identity import fingerprint
+from maskdpo.identity import revision
 from maskdpo.models import pick_device
 from maskdpo.schemas import JudgeInfo, Status
 
@@ -68,11 +68,10 @@ class ClassifierJudge:
         self._device = None if settings.device is None else pick_device(settings.device)
         self._loaded: Classifier | None = None
         self.usage = Usage()
-        files = fingerprint(model)
         self.info = JudgeInfo(
             name="classifier",
             model=model,
-            revision=files if files != model else None,
+            revision=revision(model),
             protocol=name,
             protocol_hash=hashlib.sha256(json.dumps([self._spec.hash, self._asking]).encode()).hexdigest()[:12],
             version=VERSION,
@@ -156,6 +155,8 @@ class ClassifierJudge:
 
             device = pick_device(self._device)
             self._loaded = load_classifier(self._model, self._spec, dtype=self._settings.dtype, device=device)
+            # the model may have been fetched for this
+            self.info = self.info.model_copy(update={"revision": revision(self._model)})
         return self._loaded
 
 

@@ -16,7 +16,7 @@ from maskdpo.annotate.protocol import Meaning, Protocol, load_protocol
 from maskdpo.annotate.replies import Outcome, combined, outcomes
 from maskdpo.backends.base import Backend, Reply, Request, Sampling, told
 from maskdpo.errors import UserError
-from maskdpo.identity import fingerprint
+from maskdpo.identity import revision
 from maskdpo.schemas import JudgeInfo, Label, Message, Status
 from maskdpo.text.language import detect_language
 from maskdpo.text.passages import Passages
@@ -71,12 +71,11 @@ class LLMJudge:
         self.usage = Usage()
         self._own_temperature = False
         self.heard: Callable[[Task, float], None] = lambda task, share: None
-        files = fingerprint(backend.model)
         options = {name: json.dumps(given, sort_keys=True) for name, given in told(backend).items()}
         self.info = JudgeInfo(
             name="llm",
             model=backend.model,
-            revision=files if files != backend.model else None,
+            revision=revision(backend.model),
             protocol=protocol.name,
             protocol_hash=protocol.hash,
             votes=votes,
@@ -161,6 +160,8 @@ class LLMJudge:
         """Cut the reference to what fits into the model's context; the failure where nothing fits."""
         if self._budget is None:
             self._budget = ContextBudget(self.backend.context(), self._protocol, reply_tokens=self._reply_tokens)
+            # the model may have been fetched for this
+            self.info = self.info.model_copy(update={"revision": revision(self.backend.model)})
         asked = [conversation.texts["sentence"]] if conversation.texts["sentence"] else related
         try:
             reference = self._budget.cut_reference(conversation.language, conversation.texts, passages, related, asked)

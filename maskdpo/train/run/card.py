@@ -57,7 +57,7 @@ def model_card(
         base=base,
         adapter=adapter,
         config=config,
-        settings=yaml.safe_dump(shown_settings(config.model_dump()), sort_keys=False, allow_unicode=True).strip(),
+        settings=yaml.safe_dump(shown_settings(config.recorded()), sort_keys=False, allow_unicode=True).strip(),
         run=run,
         lineage=list(lineage(run, folder)),
         shown=SHOWN,

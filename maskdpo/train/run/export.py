@@ -35,7 +35,7 @@ def export(
     model: Any = policy.adapter
     if policy.adapter is None or config.merge:
         model = policy.model if policy.adapter is None else merge(policy.adapter)
-        if config.export_dtype == "bfloat16":
+        if config.written_dtype == "bfloat16":
             model = model.to(torch.bfloat16)
     with moved_in_last_config(out) as folder:
         model.save_pretrained(folder)

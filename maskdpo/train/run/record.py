@@ -62,7 +62,7 @@ class Recorder:
                     self.files[name] = stack.enter_context((self.out / name).open("a", encoding="utf-8"))
                 _keep_best_of(self.out / BEST, self.evals, config.keep_best)
                 if track is not None:
-                    settings = shown_settings(config.model_dump())
+                    settings = shown_settings(config.recorded())
                     self.logs.append(stack.enter_context(tracker(track, self.out, settings, first)))
             yield
 

@@ -107,7 +107,7 @@ def _train(job: _Job) -> TrainResult | None:
     _refuse_old(job.record, earlier)
     recorded = earlier.options.get("model_files") if earlier else None
     model_files = functools.partial(fingerprint, config.model, recorded)
-    settings = config.model_dump() | {"model_files": ranks.from_first(model_files() if ranks.first else "")}
+    settings = config.recorded() | {"model_files": ranks.from_first(model_files() if ranks.first else "")}
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     today = ranks.from_first((recorded_date(job.record) if earlier else None) or date.today())
     if ChatFormat(tokenizer).writes_date:
@@ -187,7 +187,6 @@ def _refuse_old(record: Path, meta: RunMeta | None) -> None:
 
 
 def _run_record(job: _Job, settings: dict[str, Any]) -> Run:
-    fields = TrainConfig.model_fields.items()
     return Run(
         job.record,
         "train",
@@ -196,7 +195,7 @@ def _run_record(job: _Job, settings: dict[str, Any]) -> Run:
         restart="Use another `out`, or `restart` to set it aside and begin anew",
         fixed_inputs=True,
         # for settings that are not in the record of an earlier version
-        defaults={name: field.get_default(call_default_factory=True) for name, field in fields},
+        defaults=TrainConfig(model=job.config.model).recorded(),
     )
 
 
