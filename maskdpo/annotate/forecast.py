@@ -20,6 +20,7 @@ def forecast_annotate(settings: AnnotateSettings) -> Forecast:
     Raises:
         UserError: the judge is not ``llm``, so that nothing is known of what it asks.
     """
+    settings = settings.but(workers=settings.workers and 1)  # it only says how long the context of its model is
     judge, splitter = settings.make_judge(), settings.make_splitter()
     if not isinstance(judge, LLMJudge):
         raise UserError(f"`dry_run` forecasts the calls of `judge` llm, and {settings.judge} tells of none")

@@ -75,10 +75,10 @@ class Judge(Protocol):
     anything is judged, or else the judge does not see the answers to it), ``usage`` (a ``Usage`` that grows, for the
     summary of the run), ``backend`` (the ``backends.base.Backend`` that it asks: where the chat template writes a date,
     all prompts of a run get the same), ``heard`` (a function that the judge calls for every reply, with the task and
-    the share of it that the reply answers: ``annotate`` puts one there that moves its progress bar), and ``notes`` (a
-    function without arguments, called after a run: lines that tell users what to make of the labels), and ``load`` (a
-    function without arguments that loads its model: a worker calls it before it gets tasks, so that what dies with the
-    loading is not taken for the fault of a task).
+    the share of it that the reply answers: ``annotate`` puts one there that moves its progress bar), ``notes`` (a
+    function without arguments, called after a run: lines that tell users what to make of the labels; with workers those
+    of every worker are told, each line once), and ``load`` (a function without arguments that loads its model: a worker
+    calls it before it gets tasks, so that what dies with the loading is not taken for the fault of a task).
     """
 
     info: JudgeInfo

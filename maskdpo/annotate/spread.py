@@ -2,18 +2,23 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING
 
 from maskdpo.annotate.judge import Judge, Task, Usage, Verdict
 from maskdpo.annotate.stats import usage_since
+from maskdpo.backends.price import refuse_purse
 from maskdpo.errors import UserError
+from maskdpo.prompt_date import Dated
 from maskdpo.schemas import JudgeInfo, Status
 from maskdpo.workers import Lost, Work, Workers
 
 if TYPE_CHECKING:
     from maskdpo.annotate.settings import JudgeSettings
 
+Day = date | None
+"""The date for the chat template of the judge's backend, where it has one that writes a date."""
 Judged = tuple[list[Verdict], Usage | None]
 """The verdicts on a task, and what the judge has used since the task before."""
 
@@ -23,6 +28,9 @@ class SpreadJudge:
 
     Args:
         settings: those of the judge, with ``workers``.
+
+    Raises:
+        UserError: the judge pays for its calls out of a purse, which processes cannot share.
     """
 
     def __init__(self, settings: "JudgeSettings") -> None:
@@ -30,7 +38,9 @@ class SpreadJudge:
         own = alone.but(device=None).make_judge()  # this machine may have no such device
         self.info = own.info
         self.needs_reference = getattr(own, "needs_reference", False)
-        self.notes = getattr(own, "notes", list)
+        refuse_purse(own, f"`judge` {settings.judge}")
+        if isinstance(backend := getattr(own, "backend", None), Dated):
+            self.backend = backend
         self.usage = Usage() if hasattr(own, "usage") else None
         self._workers = Workers(
             partial(_load, alone, own.info),
@@ -38,10 +48,17 @@ class SpreadJudge:
             gpus=0 if settings.device == "cpu" else settings.gpus_per_worker,
             items="answers",
         )
+        self._own_notes = getattr(own, "notes", list)
+
+    def notes(self) -> list[str]:
+        """See ``Judge``: what the workers say; before they are there, what is known here."""
+        found = self._workers.notes()
+        return self._own_notes() if found is None else found
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]:
         """See ``Judge``. The sentences of an answer that no worker has survived get a status."""
-        for task, judged in self._workers.run(tasks, _document):
+        dated = ((self._today(), task) for task in tasks)
+        for (_, task), judged in self._workers.run(dated, lambda item: _document(item[1])):
             if isinstance(judged, Lost):
                 yield task, [Verdict(None, Status.API_ERROR, reason=judged.message)] * len(task.spans)
                 continue
@@ -49,6 +66,9 @@ class SpreadJudge:
             if self.usage is not None and used is not None:
                 self.usage.add(used)
             yield task, verdicts
+
+    def _today(self) -> Day:
+        return self.backend.today if hasattr(self, "backend") else None
 
 
 def _document(task: Task) -> str:
@@ -62,9 +82,8 @@ def _load(settings: "JudgeSettings", info: JudgeInfo) -> Work:
         UserError: it is another one than in the process that asks.
     """
     judge = settings.make_judge()
-    if judge.info != info:
+    if (other := differing(judge.info, info)) is not None:
         mine, asked = judge.info.model_dump(), info.model_dump()
-        other = next(name for name in mine if mine[name] != asked[name])
         raise UserError(
             f"the judge {info.name} is another one in a worker: its {other} is {mine[other]!r} there, and "
             f"{asked[other]!r} here. Give all machines the same model and the same files"
@@ -72,16 +91,30 @@ def _load(settings: "JudgeSettings", info: JudgeInfo) -> Work:
     load = getattr(judge, "load", None)
     if load is not None:
         load()
-    return Work(partial(_judged, judge))
+    return Work(partial(_judged, judge), notes=getattr(judge, "notes", list))
 
 
-def _judged(judge: Judge, items: Iterator[tuple[int, Task]]) -> Iterator[tuple[int, Judged]]:
+def differing(one: JudgeInfo, other: JudgeInfo) -> str | None:
+    """A field in which two judges differ; None: they are the same, as far as both machines know their model.
+
+    A machine knows the commit of a model of the Hub as soon as it has loaded it once.
+    """
+    known, unknown = (one, other) if one.revision else (other, one)
+    if unknown.revision is None and (known.revision or "").startswith(f"{known.model}@"):
+        unknown = unknown.model_copy(update={"revision": known.revision})
+    mine, theirs = known.model_dump(), unknown.model_dump()
+    return next((name for name in mine if mine[name] != theirs[name]), None)
+
+
+def _judged(judge: Judge, items: Iterator[tuple[int, tuple[Day, Task]]]) -> Iterator[tuple[int, Judged]]:
     numbers: dict[str, int] = {}
     usage: Usage | None = getattr(judge, "usage", None)
     before = usage and replace(usage)
 
     def tasks() -> Iterator[Task]:
-        for number, task in items:
+        for number, (today, task) in items:
+            if today is not None:
+                judge.backend.today = today  # type: ignore[attr-defined]
             numbers[task.response.id] = number
             yield task
 

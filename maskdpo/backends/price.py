@@ -187,5 +187,19 @@ def account(backend: object, run: Run) -> Iterator[Account]:
         kept.note(at_once=True)
 
 
+def refuse_purse(asks: object, name: str) -> None:
+    """Refuse workers for what pays for its calls: each worker would have a purse, and a limit, of its own.
+
+    Args:
+        asks: a backend, or the judge that has one.
+        name: of it, for the error.
+    """
+    if getattr(getattr(asks, "backend", asks), "purse", None) is not None:
+        raise UserError(
+            f"{name} pays for its calls (it has a `purse`), and `workers` hold a model each and no money: leave out "
+            "`workers`"
+        )
+
+
 def dollars(amount: float) -> str:
     return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"

@@ -1,12 +1,12 @@
 """A backend whose model is held by several workers in Ray; the caller's process loads its tokenizer and no weights."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from datetime import date
 from functools import partial
-from typing import Any
 
 from maskdpo.backends import make_backend
 from maskdpo.backends.base import Backend, Context, Failure, Reply, Request
+from maskdpo.backends.price import refuse_purse
 from maskdpo.backends.servers import document_of
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.schemas import Status
@@ -21,6 +21,9 @@ class SpreadBackend:
 
     Args:
         settings: those of the backend, with ``workers``.
+
+    Raises:
+        UserError: the backend pays for its calls out of a purse, which processes cannot share.
     """
 
     def __init__(self, model: str, settings: BackendSettings) -> None:
@@ -33,8 +36,10 @@ class SpreadBackend:
             gpus_each=settings.tensor_parallel_size,
             items="requests",
         )
+        refuse_purse(self._own, f"`backend` {settings.backend}")
         self.model = model
         self.template_options = self._own.template_options
+        self.extra = getattr(self._own, "extra", {})
 
     @property
     def today(self) -> date | None:
@@ -70,20 +75,19 @@ class SpreadBackend:
 def _load(model: str, settings: BackendSettings) -> Work:
     """In a worker: the backend with its model."""
     backend = make_backend(model, settings)
-    return Work(partial(_replies, backend), told=backend.context().limit)
+    loads = hasattr(backend, "context")  # one of somebody's own may have none, as long as nobody asks for it
+    return Work(partial(_replies, backend), told=backend.context().limit if loads else None)
 
 
 def _replies(backend: Backend, items: Iterator[tuple[int, Dated]]) -> Iterator[tuple[int, Reply]]:
-    numbers: dict[Any, list[int]] = {}
+    """The replies of a backend to numbered requests, each with its number."""
+    numbers: dict[Hashable, int] = {}
 
     def requests() -> Iterator[Request]:
         for number, (today, request) in items:
             backend.today = today
-            numbers.setdefault(request.key, []).append(number)
+            numbers[request.key] = number
             yield request
 
     for reply in backend.generate(requests()):
-        same = numbers[reply.key]
-        yield same.pop(), reply
-        if not same:
-            del numbers[reply.key]
+        yield numbers.pop(reply.key), reply

@@ -28,12 +28,14 @@ def sample(settings: SampleSettings) -> None:
     from maskdpo.backends import make_backend
     from maskdpo.sample import sample as run
 
-    backend = make_backend(settings.model, settings)
     if settings.dry_run:
         from maskdpo.sample import forecast_sample
 
+        # a worker is only asked how long the context of its model is
+        backend = make_backend(settings.model, settings.but(workers=settings.workers and 1))
         _show_forecast("sample", "prompts", forecast_sample(settings, backend), settings)
         return
+    backend = make_backend(settings.model, settings)
     stats = run(
         settings.prompts,
         settings.out,

@@ -28,6 +28,9 @@ OURS = {
 """What Ray reads from the environment, unless the user says otherwise. Ray listens on all interfaces, also for this
 machine alone, and whoever is let in can run code: so nobody is without the token."""
 
+_started_here: set[str] = set()
+"""The addresses of clusters that ``connect`` has started."""
+
 
 def connect() -> ModuleType:
     """The package ``ray``, connected: to the cluster that this process uses already, to $RAY_ADDRESS, or to a Ray that
@@ -36,7 +39,9 @@ def connect() -> ModuleType:
     Raises:
         UserError: ray is missing, or the cluster cannot be reached.
     """
-    imported_before = "ray" in sys.modules
+    imported_before = sys.modules.get("ray")
+    if imported_before is not None and imported_before.is_initialized():
+        return imported_before
     for name, value in OURS.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS") or LOCAL
@@ -48,9 +53,7 @@ def connect() -> ModuleType:
     if address == LOCAL and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray itself would write one that all users can read
     ray = require("ray", install="'maskdpo[ray]'", purpose="`workers`")
-    if ray.is_initialized():
-        return ray
-    if imported_before:  # it has read the environment then, and reads the mode anew as Ray's own code has it read
+    if imported_before is not None:  # it has read the environment then; as Ray's own code has it read the mode anew
         ray._raylet.Config.initialize("")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     own = {"num_cpus": cores(), "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
@@ -67,9 +70,16 @@ def connect() -> ModuleType:
         )
         what = "cannot start Ray" if address == LOCAL else f"cannot reach the Ray cluster at {address}"
         raise UserError(f"{what}: {first_line(error)}.{'' if address == LOCAL else hint}") from None
+    if address == LOCAL:
+        _started_here.add(ray.get_runtime_context().gcs_address)
     if threading.current_thread() is threading.main_thread() and before is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _end)
     return ray
+
+
+def is_of_this_machine(ray: ModuleType) -> bool:
+    """Whether the cluster is the one that ``connect`` has started, for this process alone."""
+    return ray.get_runtime_context().gcs_address in _started_here
 
 
 def _end(signum: int, frame: object) -> None:
@@ -94,7 +104,7 @@ def needs(ray: ModuleType, workers: int, gpus: float | None, gpus_each: int) -> 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     there = sum(node.get("GPU", 0) for node in nodes)
     wanted = gpus if gpus is not None else gpus_each if there else 0
-    local = (os.environ.get("RAY_ADDRESS") or LOCAL) == LOCAL
+    local = is_of_this_machine(ray)
     if local and workers * wanted > there:
         raise UserError(
             f"{workers} `workers` with {wanted:g} GPUs each need {workers * wanted:g} GPUs, and this machine has "

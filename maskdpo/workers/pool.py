@@ -1,21 +1,20 @@
 """Workers in Ray: each gets items while it works, and what a worker had that died is asked again."""
 
-import re
 import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
-import maskdpo
 from maskdpo.console import warn
 from maskdpo.errors import UserError
 from maskdpo.workers.backlog import TRIES, Backlog, Item
 from maskdpo.workers.cluster import ADVICE, connect, needs, threads_for, told_of
-from maskdpo.workers.worker import FIRST, Update, Where, Work, Worker
+from maskdpo.workers.slot import LOGS, Slot, cause_of_death, check_version, kill
+from maskdpo.workers.worker import FIRST, Update, Work, Worker
 
 CHECK_S = 1.0
 """Workers that Ray has no place for are looked at so often."""
@@ -23,12 +22,11 @@ PATIENCE_S = 30.0
 """Seconds after which a worker without a place is worth a warning."""
 LONGEST_WAIT_S = 1800.0
 """Seconds after which the run ends where not one worker has found a place: a cluster may have to start machines."""
+MOST_HELD, HELD_WHILE_OTHERS_LOAD = 512, 128
+"""A worker has at most so many items. A function that reads a large window before it computes gets no more at once: the
+first worker that is ready leaves something for those that still load their model."""
 MOST_DEATHS = 8
 """A worker that has died so often in a row without one result ends the run: it is not the items that kill it."""
-WHY_DEAD = "out of memory, killed, or a crash of its libraries"
-OUT_OF_MEMORY = "Ray has ended it because the machine was running out of memory"
-LITTLE_MEMORY = re.compile("low on memory|memory usage threshold")
-LOGS = "Ray's logs on the machine say more: /tmp/ray/session_latest/logs"
 
 
 @dataclass(frozen=True)
@@ -38,32 +36,9 @@ class Lost:
     message: str
 
 
-@dataclass(eq=False)
-class _Slot:
-    """One worker, which may have had several processes by now."""
-
-    index: int
-    name: str
-    actor: Any
-    call: Any
-    """What it has been asked last and has not answered; None: nothing."""
-    state: Literal["placing", "loading", "ready"] = "placing"
-    since: float = field(default_factory=time.monotonic)
-    warned: bool = False
-    where: Where | None = None
-    has: dict[int, Item] = field(default_factory=dict)
-    alone: bool = False
-    """Whether it gets nothing more before all that it has is answered."""
-    room: int = FIRST
-    deaths: int = 0
-    """Processes that have died in a row without a result."""
-
-    def __str__(self) -> str:
-        return self.name if self.where is None else f"{self.name} (process {self.where.pid} on {self.where.host})"
-
-
 class Workers:
     """So many processes with a model, which are started at the first item and end with this object or this process.
+    They serve one run at a time.
 
     Args:
         make: makes what each worker does; it is pickled and called in the worker.
@@ -76,10 +51,12 @@ class Workers:
         self, make: Callable[[], Work], count: int, *, gpus: float | None = None, gpus_each: int = 1, items: str
     ) -> None:
         self._make, self._count, self._gpus, self._gpus_each, self._items = make, count, gpus, gpus_each, items
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._told: list[Any] = []
+        self._busy = False
+        """Whether a run is under way."""
         self._ray: ModuleType
-        self._end = weakref.finalize(self, _kill, self._slots)
+        self._end = weakref.finalize(self, kill, self._slots)
         self._end.atexit = False  # Ray ends them all, then
 
     def run(self, items: Iterable[Any], document: Callable[[Any], str]) -> Iterator[tuple[Any, Any]]:
@@ -89,36 +66,64 @@ class Workers:
             document: which text an item is about; items about one text go to one worker.
 
         Raises:
-            UserError: the work cannot be done, whatever the items: no model, no place for a worker, workers that die.
+            UserError: the work cannot be done, whatever the items: no model, no place for a worker, workers that die;
+                or an earlier run is not finished.
         """
+        if self._busy:
+            raise UserError(
+                f"these `workers` are still working at the {self._items} of another run. Read its results to their "
+                "end, or close it, before another one begins; or make a backend or a judge of its own for each run"
+            )
         names = [f"worker {i + 1}" for i in range(self._count)]
         backlog = Backlog(items, document, names)
         if backlog.is_empty():
             return
-        self._start()
-        finished = False
+        self._busy, finished = True, False
         try:
-            while not backlog.is_empty() or any(slot.has for slot in self._slots):
+            self._start()
+            while not backlog.is_empty() or any(slot.has or slot.failed for slot in self._slots):
                 for slot in self._slots:
                     self._hand_out(slot, backlog)
                 yield from self._next_results(backlog)
             finished = True
         finally:
+            self._busy = False
             if not finished:  # what the workers have is of no use to a later run
                 self.close()
 
     def told(self) -> Any:
-        """What the work tells of the loaded model. The first call waits until one worker has loaded it."""
-        self._start()
-        nothing = Backlog((), str, ["none"])
-        while not self._told:
-            for _ in self._next_results(nothing):
-                pass
-        return self._told[0]
+        """What the work tells of the loaded model. The first call waits until one worker has loaded it.
+
+        Raises:
+            UserError: none can load it.
+        """
+        if self._told:
+            return self._told[0]
+        try:
+            self._start()
+            nothing = Backlog((), str, ["none"])
+            while not self._told:
+                for _ in self._next_results(nothing):
+                    pass
+            return self._told[0]
+        finally:
+            if not self._told:
+                self.close()
+
+    def notes(self) -> list[str] | None:
+        """What the work says after a run, of all workers that are there and each line once; None: there are none."""
+        ready = [slot for slot in self._slots if slot.state == "ready" and slot.call is None]
+        lines: dict[str, None] = {}
+        for slot in ready:
+            try:
+                lines |= dict.fromkeys(self._ray.get(slot.actor.notes.remote()))
+            except self._ray.exceptions.RayActorError:  # it has died since, and its lines with it
+                continue
+        return list(lines) if ready else None
 
     def close(self) -> None:
         """End the workers. The next run starts new ones."""
-        _kill(self._slots)
+        kill(self._slots)
         self._told = []
 
     def _start(self) -> None:
@@ -126,11 +131,11 @@ class Workers:
             return
         self._ray = connect()
         self._needs = needs(self._ray, self._count, self._gpus, self._gpus_each)
-        self._slots += [_Slot(index, f"worker {index + 1}", *self._process()) for index in range(self._count)]
+        self._slots += [Slot(index, f"worker {index + 1}", *self._process()) for index in range(self._count)]
 
     def _process(self) -> tuple[Any, Any]:
         """A new process of a worker, and its first call."""
-        actor_of = self._ray.remote(max_restarts=0, max_concurrency=2, scheduling_strategy="SPREAD", **self._needs)
+        actor_of = self._ray.remote(max_restarts=0, scheduling_strategy="SPREAD", **self._needs)
         actor = actor_of(Worker).remote(
             str(Path.cwd()), [path for path in sys.path if path], threads_for(self._count, self._needs)
         )
@@ -157,18 +162,25 @@ class Workers:
 
     # --- working ---------------------------------------------------------------------------------------
 
-    def _hand_out(self, slot: _Slot, backlog: Backlog) -> None:
+    def _hand_out(self, slot: Slot, backlog: Backlog) -> None:
         """Ask a worker that is ready for results, with as many items as it has room for."""
         if slot.state != "ready" or slot.call is not None:
             return
         items: list[Item] = []
-        if not slot.alone or not slot.has:
-            room = slot.room if slot.has else max(slot.room, FIRST)
-            items, slot.alone = backlog.take(slot.index, room, idle=not slot.has)
+        if not slot.failed and (not slot.alone or not slot.has):
+            room = min(slot.room if slot.has else max(slot.room, FIRST), self._most_held - len(slot.has))
+            items, slot.alone = backlog.take(slot.index, max(0, room), idle=not slot.has)
         slot.has |= {item.number: item for item in items}
-        if slot.has:
+        if slot.has or slot.failed:
             given = [(item.number, item.value) for item in items]
-            slot.call = slot.actor.exchange.remote(given, backlog.more and not slot.alone)
+            # one that wants more and gets nothing must not wait for it: it answers what it has
+            more = backlog.more and not slot.alone and (bool(items) or not slot.room)
+            slot.call = slot.actor.exchange.remote(given, more)
+
+    @property
+    def _most_held(self) -> int:
+        awaited = any(slot.state != "ready" and not slot.warned for slot in self._slots)
+        return HELD_WHILE_OTHERS_LOAD if awaited else MOST_HELD
 
     def _next_results(self, backlog: Backlog) -> Iterator[tuple[Any, Any]]:
         """Wait until a worker answers, and take what it says."""
@@ -188,63 +200,47 @@ class Workers:
             else:
                 yield from self._take(slot, said)
 
-    def _take(self, slot: _Slot, said: Any) -> Iterator[tuple[Any, Any]]:
+    def _take(self, slot: Slot, said: Any) -> Iterator[tuple[Any, Any]]:
         if slot.state == "placing":
-            _check_version(said, slot)
+            check_version(said, slot)
             slot.where, slot.state, slot.call = said, "loading", slot.actor.load.remote(self._make)
         elif slot.state == "loading":
             slot.state = "ready"
             self._told = self._told or [said]
         else:
             update: Update = said
-            slot.room = update.room
+            slot.room, slot.failed = update.room, update.failed
             for number, result in update.results:
                 slot.deaths = 0
                 yield slot.has.pop(number).value, result
             for number in update.dropped:
                 del slot.has[number]
 
-    def _replace(self, slot: _Slot, backlog: Backlog, why: str) -> Iterator[tuple[Any, Any]]:
+    def _replace(self, slot: Slot, backlog: Backlog, why: str) -> Iterator[tuple[Any, Any]]:
         """Start a worker that has died again, and take back what it had.
 
         Raises:
             UserError: it dies again and again, whatever it is given.
         """
-        if "No module named 'maskdpo'" in why:
-            raise UserError("a machine of the Ray cluster has no maskdpo: install the same version on all of them")
-        cause = OUT_OF_MEMORY if LITTLE_MEMORY.search(why) else WHY_DEAD
+        if "No module named 'maskdpo" in why:
+            raise UserError(
+                "a machine of the Ray cluster has no maskdpo, or another version of it: install the same version on "
+                "all of them"
+            )
+        cause = cause_of_death(why)
+        logs = f"More is in Ray's logs on {slot.where.host if slot.where else 'its machine'}: {LOGS}"
         loading = slot.state != "ready"
         slot.deaths += 1
         if slot.deaths >= (TRIES if loading else MOST_DEATHS):
             when = "while it loaded its model" if loading else "without one result"
-            raise UserError(f"{slot} has died {slot.deaths} times in a row {when}: {cause}. {LOGS}")
+            raise UserError(f"{slot} has died {slot.deaths} times in a row {when}: {cause}. {logs}")
         lost = list(slot.has.values())
         given_up = backlog.put_back(lost)
         again = f", and the {len(lost):,} {self._items} that it had are asked again" if lost else ""
-        warn(f"{slot} has died: {cause}. It is started again{again}. {LOGS}")
+        warn(f"{slot} has died: {cause}. It is started again{again}. {logs}")
         self._ray.kill(slot.actor)  # where it is only out of reach
         actor, call = self._process()
-        fresh = _Slot(slot.index, slot.name, actor, call, deaths=slot.deaths)
+        fresh = Slot(slot.index, slot.name, actor, call, deaths=slot.deaths)
         self._slots[slot.index] = fresh
         for item in given_up:
             yield item.value, Lost(f"{TRIES} workers have died while they had it: {cause}")
-
-
-def _check_version(where: Where, slot: _Slot) -> None:
-    if where.version != maskdpo.__version__:
-        raise UserError(
-            f"{slot.name} on {where.host} has maskdpo {where.version}, and this process has {maskdpo.__version__}: "
-            "install the same version on all machines of the cluster"
-        )
-
-
-def _kill(slots: list[_Slot]) -> None:
-    """End the processes of workers."""
-    if not slots:  # never started: ray may be missing
-        return
-    import ray
-
-    for slot in slots:
-        if ray.is_initialized():
-            ray.kill(slot.actor)
-    slots.clear()

@@ -37,6 +37,8 @@ class Work(NamedTuple):
     is called anew for what comes after its stream has ended."""
     told: Any = None
     """What the caller wants to know of the loaded model, such as the length of its context."""
+    notes: Callable[[], list[str]] = list
+    """What users should know of the items that it has had."""
 
 
 class Where(NamedTuple):
@@ -57,10 +59,12 @@ class Update:
     """Items to which the function gave no result until it ended."""
     room: int = 0
     """How many more items the worker wants."""
+    failed: bool = False
+    """Whether the next call raises an error."""
 
 
 class Worker:
-    """The actor. Its calls run on threads of Ray's, and the function runs on a thread of its own.
+    """The actor. Its calls come one at a time, and the function runs on a thread of its own.
 
     Args:
         folder: the folder of the process that asks, in which files of plug-ins are looked for.
@@ -85,8 +89,10 @@ class Worker:
         self._dropped: list[int] = []
         self._more = self._running = self._starved = False
         self._error: BaseException | None = None
+        self._taken = 0
+        """Items that the function has taken."""
         self._burst = 0
-        """Items that were taken since the last result."""
+        """Those of them that it took since the last result."""
         self._rate = 0.0
         """Results per second, lately."""
         self._handed_at = time.monotonic()
@@ -106,8 +112,13 @@ class Worker:
         """
         with _errors_for_people():
             work = make()
-        self._run = work.run
+        self._run, self._notes = work.run, work.notes
         return work.told
+
+    def notes(self) -> list[str]:
+        """See ``Work``."""
+        with _errors_for_people():
+            return self._notes()
 
     def exchange(self, items: Sequence[tuple[int, Any]], more: bool) -> Update:
         """Take items, and return when there is something to say: results, or room for more items.
@@ -117,7 +128,8 @@ class Worker:
                 become full.
 
         Raises:
-            UserError: the function cannot go on, whatever its items.
+            UserError: the function cannot go on, whatever its items. What it had answered before was handed over by an
+                earlier call.
         """
         with self._changed:
             self._inbox.extend(items)
@@ -129,7 +141,7 @@ class Worker:
             while not self._has_news():
                 wait = self._first_at + GATHER_S - time.monotonic() if self._outbox else None
                 self._changed.wait(wait)
-            if self._error is not None:
+            if self._error is not None and not self._outbox:
                 raise self._error
             return self._handed_over()
 
@@ -152,13 +164,14 @@ class Worker:
         self._handed_at = now
         at_once = min(MOST_AT_ONCE, max(FIRST, 2 * self._burst)) if self._starved else 0
         wanted = max(self._ahead, at_once) - len(self._inbox) if self._running else FIRST
-        update = Update(self._outbox, self._dropped, max(0, wanted))
+        update = Update(self._outbox, self._dropped, max(0, wanted), failed=self._error is not None)
         self._outbox, self._dropped = [], []
         return update
 
     def _work(self) -> None:
         """Run the function until no items are left."""
         while True:
+            before = self._taken
             try:
                 with _errors_for_people():
                     for number, result in self._run(self._stream()):
@@ -172,6 +185,9 @@ class Worker:
                 self._dropped += self._open
                 self._open.clear()
                 self._starved = False
+                if self._taken == before:  # it wants nothing any more
+                    self._dropped += [number for number, _ in self._inbox]
+                    self._inbox.clear()
                 if not self._inbox:
                     self._running = False
                     self._changed.notify_all()
@@ -199,6 +215,7 @@ class Worker:
                     return
                 number, item = self._inbox.popleft()
                 self._open.add(number)
+                self._taken += 1
                 self._burst += 1
                 if len(self._inbox) + 1 == self._ahead // 2:
                     self._changed.notify_all()
@@ -215,5 +232,7 @@ def _errors_for_people() -> Iterator[None]:
         if advice is None:
             raise
         raise advice from None
+    except SystemExit as error:  # Ray would take it for the death of the worker
+        raise UserError(f"the code in the worker ended its process by sys.exit({error.code!r})") from None
     except UserError as error:
         raise UserError(str(error)) from None
