@@ -49,7 +49,7 @@ QWEN = {
     "rope_theta": 1e6,
     "tie_word_embeddings": True,
 }
-"""Qwen2.5-0.5B."""
+"""Qwen2.5-0.5B, whose embedding and ``lm_head`` are one matrix."""
 
 
 def model_of(regime: str, layers: int | None = None) -> str:

@@ -13,12 +13,16 @@ pair. The share of the matrix rate counts what a step must compute (``maskdpo/tr
 prompt once for each answer, over the rate of plain products that the same process measures.
 
 Every run is kept in a file as it ends, and the same command goes on where it stopped. Tables, JSON and the curve of
-speed against memory are made of all runs there (medians).
+speed against memory are made of all runs there of the same options, versions and sources of the trainer (medians).
+
+A step of ``real`` has two pairs, so that TRL is tried with micro-batches 1 and 2; ``--batch 4`` tries 1, 2 and 4. The
+embedding and ``lm_head`` of both models are one matrix (tied), as in Qwen2.5-0.5B and SmolLM2.
 
 Run: python benchmarks/train_vs_trl.py            (needs trl; see --minutes; nothing else may run)
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import resource
@@ -29,6 +33,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -46,6 +52,7 @@ from maskdpo.train.data.encode import EncodedPair, EncodedSide, encode_pairs
 from maskdpo.train.data.read import encoder_for
 from maskdpo.train.model.flops import device_peak, model_shape, step_flops
 
+SOURCES = Path(__file__).parents[1] / "maskdpo" / "train"
 LR, BETA = 1e-6, 0.1
 BEST: dict[str, Any] = {"precompute_ref_log_probs": True, "gradient_checkpointing": False}
 
@@ -251,7 +258,7 @@ def main() -> None:
     file = options.out / "runs.jsonl"
     setup = {
         "regime": str(options.pairs or options.regime), "batch": options.batch, "steps": options.steps,
-        "dtype": options.dtype, "layers": options.layers, "threads": torch.get_num_threads(),
+        "dtype": options.dtype, "layers": options.layers, "threads": torch.get_num_threads(), **measured_code(),
     }  # fmt: skip
     model_of(options.regime, options.layers)  # written before the first process measures
     kept = Runs(file, setup, began + 60 * options.minutes if options.minutes else float("inf"))
@@ -263,6 +270,13 @@ def main() -> None:
     for _ in range(options.repeat):
         kept.make([vars(one) for one in wanted], options)
     report(kept.read(), setup, options.out)
+
+
+def measured_code() -> dict[str, str]:
+    """What may change the speed and is no option: versions of packages, and a hash of the trainer's sources."""
+    content = b"".join(file.read_bytes() for file in sorted(SOURCES.rglob("*.py")))
+    packages = {name: version(name) for name in ("torch", "transformers", "trl") if find_spec(name)}
+    return packages | {"maskdpo/train": hashlib.sha256(content).hexdigest()[:12]}
 
 
 @dataclass

@@ -8,7 +8,7 @@ from train_helpers import random_model
 
 from maskdpo.train.data.batch import Layout, collate
 from maskdpo.train.data.encode import EncodedPair, EncodedSide
-from maskdpo.train.model import flops
+from maskdpo.train.model import flops, logps
 from maskdpo.train.model.flops import KNOWN_PEAKS, ModelShape, device_peak, model_shape, step_flops
 from maskdpo.train.model.logps import token_logps
 
@@ -37,9 +37,14 @@ def test_the_shape_of_a_model_leaves_the_embedding_out(tied: bool) -> None:
 
 
 @pytest.mark.parametrize("layout", ["shared", "padded"])
-def test_the_formula_agrees_with_a_count_of_the_products(layout: Layout) -> None:
-    """What torch counts beyond it: whole squares of attention, not the visible half, and ``lm_head`` computed again.
-    What it does not count: the norms' vectors, which are parameters but no matrix products."""
+@pytest.mark.parametrize(("chunk", "again"), [(40, 0), (10, 30)])
+def test_the_formula_agrees_with_a_count_of_the_products(
+    layout: Layout, chunk: int, again: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torch counts beyond it: whole squares of attention, not the visible half, and ``lm_head`` computed again for
+    the tokens of all chunks but the last. What it does not count: the norms' vectors, which are parameters but no
+    matrix products."""
+    monkeypatch.setattr(logps, "LOGITS", chunk * 200)
     model, pair = random_model(), make_pair(8, [1.0] * 20, [1.0] * 20)
     model.set_attn_implementation("eager")  # the counter does not know every fused attention
     shape = model_shape(model)
@@ -47,7 +52,7 @@ def test_the_formula_agrees_with_a_count_of_the_products(layout: Layout) -> None
         token_logps(model, collate([pair], layout)).sum().backward()
     rows, length = (1, 48) if layout == "shared" else (2, 28)
     visible = step_flops(ModelShape(0, 0, 1), [pair], layout) / 12
-    beyond = 12 * shape.attention * (rows * length * length - visible) + 2 * shape.head * 40
+    beyond = 12 * shape.attention * (rows * length * length - visible) + 2 * shape.head * again
     norms = 6 * sum(p.numel() for p in model.parameters() if p.ndim == 1) * rows * length
     assert counter.get_total_flops() == step_flops(shape, [pair], layout) + beyond - norms
 
