@@ -68,7 +68,7 @@ def start(file: Path, model: str) -> dict[str, float]:
 
     config = TrainConfig(model=model)
     began = time.perf_counter()
-    pairs = read_pairs(file, config, load_tokenizer(model)).pairs
+    pairs = read_pairs(file, config, load_tokenizer(model))
     ready = time.perf_counter() - began
     steps = min(STEPS, len(pairs) // config.batch_size)
     seen = sum(pair.tokens for batch in batches(pairs, config, 0, steps) for pair in batch)

@@ -18,7 +18,7 @@ from maskdpo.console import progress, warn
 from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint
 from maskdpo.io import Appender, Located, read_located, refuse_overwriting, reorder
-from maskdpo.io.append import sole_writer
+from maskdpo.io.lock import sole_writer
 from maskdpo.prompt_date import fix_date
 from maskdpo.run_record import Run, meta_file, recorded_option, set_aside
 from maskdpo.schemas import Message, Prompt, Response

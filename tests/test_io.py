@@ -30,7 +30,7 @@ from maskdpo.io import (
     to_line,
     write_records,
 )
-from maskdpo.io.append import sole_writer
+from maskdpo.io.lock import sole_writer
 from maskdpo.schemas import Annotation, Pair, Prompt, Record, Response
 
 A, B = '{"id":"a","prompt":"x"}', '{"id":"b","prompt":"y"}'
@@ -358,7 +358,7 @@ def test_one_writer_at_a_time_and_nothing_is_left_behind(tmp_path: Path) -> None
 
 
 def test_a_dead_writer_locks_nobody_out(tmp_path: Path) -> None:
-    out, script = tmp_path / "r.jsonl", "import os, sys; from pathlib import Path; from maskdpo.io.append import *\n"
+    out, script = tmp_path / "r.jsonl", "import os, sys; from pathlib import Path; from maskdpo.io.lock import *\n"
     script += "with sole_writer(Path(sys.argv[1])): print('has it', flush=True); os.kill(os.getpid(), 9)"
     ended = subprocess.run([sys.executable, "-c", script, str(out)], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (-9, "has it\n"), ended.stderr
@@ -373,7 +373,7 @@ def test_many_processes_take_turns(tmp_path: Path) -> None:
 import os, sys, time
 from pathlib import Path
 from maskdpo.errors import UserError
-from maskdpo.io.append import sole_writer
+from maskdpo.io.lock import sole_writer
 out, inside, taken = Path(sys.argv[1]), Path(sys.argv[1] + ".inside"), 0
 while taken < 200:
     try:

@@ -19,7 +19,7 @@ from benchmarks.closed_world.map_tables import report
 from benchmarks.closed_world.measure import Figures, mix
 from benchmarks.closed_world.methods import METHODS
 from benchmarks.closed_world.run import refuse_other_setting
-from maskdpo.io.append import sole_writer
+from maskdpo.io.lock import sole_writer
 
 RESULTS = Path(__file__).with_name("map_results")
 

@@ -45,7 +45,7 @@ from maskdpo.io import (
     read_prompts,
     refuse_overwriting,
 )
-from maskdpo.io.append import sole_writer
+from maskdpo.io.lock import sole_writer
 from maskdpo.prompt_date import Dated, fix_date
 from maskdpo.run_record import Run, by_role, meta_file, set_aside
 from maskdpo.schemas import (

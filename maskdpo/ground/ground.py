@@ -12,7 +12,7 @@ from maskdpo.ground.retriever import Found, Retriever
 from maskdpo.ground.settings import GroundSettings
 from maskdpo.ground.store import CorpusCounts, Passage
 from maskdpo.io import Appender, read_prompts, refuse_overwriting
-from maskdpo.io.append import sole_writer
+from maskdpo.io.lock import sole_writer
 from maskdpo.redact import without_secrets
 from maskdpo.run_record import Run, RunMeta, by_role, check_same, meta_file, read_meta, refuse_replacing, set_aside
 from maskdpo.schemas import Prompt, Source

@@ -15,7 +15,7 @@ import numpy as np
 
 from maskdpo.console import progress
 from maskdpo.ground.corpus import Document
-from maskdpo.io.append import sole_writer
+from maskdpo.io.lock import sole_writer
 from maskdpo.run_folder import fresh_folder
 from maskdpo.text.passages import BYTES_PER_WORD, pieces_of
 

@@ -23,62 +23,6 @@ if sys.platform != "win32":  # Windows has no such locks: a second run is not no
     import fcntl
 
 
-LOCK_SUFFIX = ".lock"
-
-
-@contextmanager
-def sole_writer(path: Path) -> Iterator[None]:
-    """Hold a lock on ``path``, so that two runs do not both do all the work of one output.
-
-    The lock is on a hidden file beside the output, because the output itself may not exist yet, and is replaced by
-    another file when a run ends. (If only an output folder may be written to, such as a mounted one, the hidden file is
-    inside.) The kernel releases the lock when a process dies; the next run takes over the hidden file and removes it.
-
-    Raises:
-        UserError: another process holds the lock.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    real = path.resolve()
-    inside = real.is_dir() and not os.access(real.parent, os.W_OK)
-    beside = (real if inside else real.parent) / f".{real.name}{LOCK_SUFFIX}"
-    handle = _lock(beside, path)
-    try:
-        yield
-    finally:
-        beside.unlink(missing_ok=True)  # before the lock is released: no other process can have locked the file yet
-        os.close(handle)
-
-
-def _lock(file: Path, output: Path) -> int:
-    """Lock ``file``, which is created if it is missing. Returns its descriptor."""
-    while True:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise UserError(f"{output}: cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            message = "another maskdpo run is writing to it; wait until it has ended, or use another `out`"
-            raise UserError(f"{output}: {message}") from None
-        except OSError:  # a file system without locks
-            return handle
-        if _is_open_as(handle, file):
-            return handle
-        os.close(handle)  # the run that held it has removed it since
-
-
-def _is_open_as(handle: int, file: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), file.stat())
-    except FileNotFoundError:
-        return False
-
-
 def refuse_parquet(path: Path) -> None:
     """Refuse (``InputError``) the name of a file that cannot grow record by record."""
     if path.suffix == ".parquet":

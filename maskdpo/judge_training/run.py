@@ -12,7 +12,7 @@ from maskdpo.errors import InputError, UserError
 from maskdpo.hub.header import CARD
 from maskdpo.identity import fingerprint
 from maskdpo.io import atomic_write
-from maskdpo.io.append import LOCK_SUFFIX, sole_writer
+from maskdpo.io.lock import LOCK_SUFFIX, sole_writer
 from maskdpo.judge_training.base import load_base
 from maskdpo.judge_training.card import judge_card, settings_text
 from maskdpo.judge_training.checkpoint import State

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from maskdpo.errors import InputError
 from maskdpo.io import atomic_write, read_records, refuse_overwriting, to_line
-from maskdpo.io.append import Line, in_order, refuse_parquet, sole_writer
+from maskdpo.io.append import Line, in_order, refuse_parquet
+from maskdpo.io.lock import sole_writer
 from maskdpo.merge.contents import lines_of
 from maskdpo.merge.parts import options_of, together
 from maskdpo.run_record import DIGITS, Run, meta_file, refuse_replacing

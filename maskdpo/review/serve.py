@@ -17,7 +17,7 @@ from maskdpo import extras
 from maskdpo.console import say, warn
 from maskdpo.errors import UserError
 from maskdpo.io import read_answers, read_prompts, refuse_overwriting
-from maskdpo.io.append import sole_writer
+from maskdpo.io.lock import sole_writer
 from maskdpo.review.addresses import LOOPBACK_NAMES, in_url, is_loopback, names_of
 from maskdpo.review.others import Others
 from maskdpo.review.queue import ReviewQueue, candidates, make_queue

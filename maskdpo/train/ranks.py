@@ -62,6 +62,10 @@ class Ranks:
         """Whether the flag is set on any rank. Every rank must call."""
         return bool(self.sum(torch.tensor(int(flag))).item())
 
+    def wait(self) -> None:
+        """Go on when every rank has called."""
+        self.any(False)
+
     def from_first(self, value: T) -> T:
         """The value of rank 0, on every rank. Every rank must call."""
         box = [value]

@@ -378,6 +378,6 @@ def test_without_the_cache_the_model_is_not_hashed(
 ) -> None:
     monkeypatch.setattr(reference, "cache_file", lambda *args: pytest.fail("all weights are read for this"))
     config = config_for(tiny_model)
-    pairs = read_pairs(pairs_file, config, load_tokenizer(tiny_model), use_cache=False).pairs
+    pairs = read_pairs(pairs_file, config, load_tokenizer(tiny_model), use_cache=False)
     trainer = Trainer(random_model(vocab=400), config, "shared")
     assert list(reference.find_reference(trainer, pairs, False)) == [pair.id for pair in pairs]

@@ -1,21 +1,25 @@
 """Pairs and reference log-probs on disk are those that are computed directly, and never half of them."""
 
+import errno
 import os
+import resource
 import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from attempts import forks
 from test_run import RIGHT, WRONG, cache_folder, config_for
 from train_helpers import TEMPLATES, fast_tokenizer, make_pair, random_model
 
-from maskdpo.errors import InputError
+from maskdpo.errors import InputError, UserError
 from maskdpo.io import blocks as input_blocks
 from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
@@ -100,14 +104,13 @@ def test_pairs_on_disk_are_those_encoded_one_by_one(
     found = read_pairs(tmp_path / "pairs.jsonl", config, tokenizer)
     one_by_one = encoder_for(config, tokenizer)
     expected = [each for pair in some_pairs(**raw) if isinstance(each := one_by_one.encode(pair), EncodedPair)]
-    assert isinstance(found.pairs, StoredPairs)
-    assert len(found.pairs) == len(expected)
-    for ours, theirs in zip(found.pairs, expected, strict=True):
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
         check_same(ours, theirs)
-        assert found.pairs[found.pairs.index_of(theirs.id)].id == theirs.id
+        assert found[found.index_of(theirs.id)].id == theirs.id
     assert found.dropped.total() + len(expected) == 30
-    assert found.pairs.without_end == one_by_one.without_end
-    assert found.pairs.lengths.sum(1).tolist() == [pair.tokens for pair in expected]
+    assert found.without_end == one_by_one.without_end
+    assert found.lengths.sum(1).tolist() == [pair.tokens for pair in expected]
 
 
 @pytest.mark.slow
@@ -118,9 +121,9 @@ def test_several_processes_encode_as_one(
     file, tokenizer = tmp_path / f"pairs{suffix}", load_tokenizer(tiny_model)
     config = config_for(tiny_model, method="soft")
     write_records(file, some_pairs())
-    found = read_pairs(file, config, tokenizer).pairs
+    found = read_pairs(file, config, tokenizer)
     monkeypatch.setattr(blocks, "LARGE", 1e9)
-    for ours, theirs in zip(found, read_pairs(file, config, tokenizer, use_cache=False).pairs, strict=True):
+    for ours, theirs in zip(found, read_pairs(file, config, tokenizer, use_cache=False), strict=True):
         check_same(ours, theirs)
     assert len(found) > 20
 
@@ -142,12 +145,12 @@ def test_the_first_bad_line_of_the_file_is_named(
         file.write_bytes(b"".join(bad.get(i, line) for i, line in enumerate(lines)))
         with pytest.raises(InputError, match=message):
             read_pairs(file, config, tokenizer)
-        assert len(read_pairs(file, config, tokenizer, limit=12).pairs) <= 12, "what is behind is not read"
+        assert len(read_pairs(file, config, tokenizer, limit=12)) <= 12, "what is behind is not read"
 
 
 def test_a_folder_that_is_torn_or_foreign_is_made_anew(tiny_model: str, pairs_file: Path, cache_folder: Path) -> None:
     config, tokenizer = config_for(tiny_model), load_tokenizer(tiny_model)
-    whole = [pair.chosen.ids.tolist() for pair in read_pairs(pairs_file, config, tokenizer).pairs]
+    whole = [pair.chosen.ids.tolist() for pair in read_pairs(pairs_file, config, tokenizer)]
     (folder,) = [path for path in (cache_folder / "pairs").iterdir() if path.is_dir()]
 
     def tear() -> None:
@@ -162,12 +165,12 @@ def test_a_folder_that_is_torn_or_foreign_is_made_anew(tiny_model: str, pairs_fi
         (folder / "meta.json").write_text('{"key": "another"}')
 
     def leave_a_part() -> None:
-        shutil.move(folder, folder.with_name(f"{folder.name}.part"))
+        shutil.move(folder, folder.with_name(f"{folder.name}.0a1b.part"))
 
     harms: list[Callable[[], None]] = [tear, forget, replace, leave_a_part]
     for harm in harms:
         harm()
-        assert [pair.chosen.ids.tolist() for pair in read_pairs(pairs_file, config, tokenizer).pairs] == whole
+        assert [pair.chosen.ids.tolist() for pair in read_pairs(pairs_file, config, tokenizer)] == whole
         assert [path.name for path in (cache_folder / "pairs").iterdir() if path.is_dir()] == [folder.name]
 
 
@@ -179,14 +182,14 @@ def test_other_settings_have_other_folders_and_the_same_ones_are_not_encoded_aga
         read_pairs(pairs_file, config_for(tiny_model, **settings), tokenizer)
     assert len([path for path in (cache_folder / "pairs").iterdir() if path.is_dir()]) == 4
     monkeypatch.setattr(read, "encoded_blocks", lambda *_: pytest.fail("encoded again"))
-    assert len(read_pairs(pairs_file, config_for(tiny_model, lr=0.1), tokenizer, keep=False).pairs) > 20
+    assert len(read_pairs(pairs_file, config_for(tiny_model, lr=0.1), tokenizer, keep=False)) > 20
 
 
 def test_without_the_cache_nothing_stays(
     tiny_model: str, pairs_file: Path, cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    found = read_pairs(pairs_file, config_for(tiny_model), load_tokenizer(tiny_model), use_cache=False).pairs
+    found = read_pairs(pairs_file, config_for(tiny_model), load_tokenizer(tiny_model), use_cache=False)
     assert found[3].id == "pair-3é"
     assert not (cache_folder / "pairs").exists()
     assert list(tmp_path.glob("maskdpo-*")) == []
@@ -258,8 +261,7 @@ def test_pairs_on_disk_take_no_memory(tmp_path: Path) -> None:
 @pytest.fixture
 def stored(tiny_model: str, pairs_file: Path, cache_folder: Path) -> Iterator[tuple[Trainer, StoredPairs]]:
     config = config_for(tiny_model)
-    pairs = read_pairs(pairs_file, config, load_tokenizer(tiny_model)).pairs
-    assert isinstance(pairs, StoredPairs)
+    pairs = read_pairs(pairs_file, config, load_tokenizer(tiny_model))
     yield Trainer(random_model(vocab=400), config, "shared"), pairs
 
 
@@ -301,15 +303,121 @@ def test_a_reference_that_is_begun_is_finished(
         found["nobody"]
 
 
+def names_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_a_reference_that_another_run_writes_is_computed_aside(
-    stored: tuple[Trainer, StoredPairs], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+    stored: tuple[Trainer, StoredPairs], cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer, pairs = stored
-    other = stored_reference._opened(
-        cache_folder / "reference" / reference.cache_file(trainer.config.model, reference._precision(trainer), pairs)
-    )
-    assert other is not None
-    with other:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = cache_folder / "reference"
+    file = folder / reference.cache_file(trainer.config.model, reference._precision(trainer), pairs)
+    with stored_reference.begun_reference(file, trainer.ranks) as other:
         found = reference.find_reference(trainer, pairs, True)
-        assert [file.suffix for file in (cache_folder / "reference").iterdir()] == [".part"]
+        assert names_of(folder) == [other.name.name]
         assert len(found[pairs[0].id]) == pairs.lengths[0, 1:].sum()
+    assert list(tmp_path.glob("maskdpo-*")) == []
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Lustre without ``flock``."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("maskdpo.io.lock.fcntl.flock", refuse)
+
+
+def test_without_locks_two_references_at_once_are_whole(
+    stored: tuple[Trainer, StoredPairs], cache_folder: Path, no_locks: None
+) -> None:
+    trainer, pairs = stored
+    folder = cache_folder / "reference"
+    file = folder / reference.cache_file(trainer.config.model, reference._precision(trainer), pairs)
+
+    def compute(some: Any) -> Any:
+        return reference.compute_reference(trainer, some)
+
+    with stored_reference.begun_reference(file, trainer.ranks) as first:
+        assert first.part is not None
+        first.part.write(b"begun")
+        found = reference.find_reference(trainer, pairs, True)
+        stored_reference.write_reference(first, pairs, trainer.ranks, compute, lambda _: None)
+    assert names_of(folder) == [file.name]
+    again = stored_reference.StoredReference(file, pairs)
+    for name in found:
+        np.testing.assert_array_equal(again[name], found[name])
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(UserError, match="does not hold the log-probs of all pairs"):
+        stored_reference.StoredReference(file, pairs)
+
+
+def test_without_locks_two_runs_encode_the_same_pairs_at_once(
+    tiny_model: str, pairs_file: Path, cache_folder: Path, no_locks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, tokenizer, encode = config_for(tiny_model), load_tokenizer(tiny_model), read.encoded_blocks
+    inner: list[StoredPairs] = []
+
+    def meanwhile(*given: Any) -> Any:
+        for number, block in enumerate(encode(*given)):
+            if not number and not inner:
+                monkeypatch.setattr(read, "encoded_blocks", encode)
+                inner.append(read_pairs(pairs_file, config, tokenizer))
+            yield block
+
+    monkeypatch.setattr(read, "encoded_blocks", meanwhile)
+    outer = read_pairs(pairs_file, config, tokenizer)
+    for ours, theirs in zip(outer, inner[0], strict=True):
+        check_same(ours, theirs)
+    assert len(names_of(cache_folder / "pairs")) == 1
+
+
+def test_each_arithmetic_has_a_reference_of_its_own(tiny_model: str) -> None:
+    arithmetics: list[tuple[torch.dtype, dict[str, Any]]] = [
+        (torch.float32, {}),
+        (torch.float32, {"compile": True}),
+        (torch.float32, {"dtype": "bfloat16"}),
+        (torch.bfloat16, {"dtype": "bfloat16", "weights": "bfloat16"}),
+        (torch.bfloat16, {"dtype": "bfloat16", "lora_r": 4}),
+        (torch.bfloat16, {"dtype": "bfloat16", "lora_r": 4, "load_in_4bit": True}),
+    ]
+    trainers = [
+        Trainer(random_model().to(stored_in), config_for(tiny_model, **settings), "shared")
+        for stored_in, settings in arithmetics
+    ]
+    assert len({reference._precision(trainer) for trainer in trainers}) == len(arithmetics)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """To write more fails, as it does where a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(("use_cache", "variable"), [(True, "MASKDPO_CACHE"), (False, "TMPDIR")])
+def test_a_full_disk_is_told_with_the_variable_that_helps(
+    use_cache: bool,
+    variable: str,
+    stored: tuple[Trainer, StoredPairs],
+    tiny_model: str,
+    pairs_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    config, tokenizer = config_for(tiny_model, eos="drop"), load_tokenizer(tiny_model)
+    message = rf"cannot be written: File too large\. Set {variable} to a folder with room"
+    with files_of_at_most(64):
+        with pytest.raises(UserError, match=f"log-probs of the reference {message}"):
+            reference.find_reference(*stored, use_cache)
+        with pytest.raises(UserError, match=f"encoded pairs {message}"):
+            read_pairs(pairs_file, config, tokenizer, use_cache=use_cache)
+    assert list(tmp_path.glob("maskdpo-*")) == []

@@ -19,7 +19,7 @@ from maskdpo.prompt_date import writes_date
 from maskdpo.run_record import sha256_of
 from maskdpo.train.config import LOSSES, EncodeSettings, TrainConfig
 from maskdpo.train.data.blocks import Encoded, encoded_blocks
-from maskdpo.train.data.encode import EncodedPairs, Encoder
+from maskdpo.train.data.encode import Encoder
 from maskdpo.train.data.store import StoredPairs, is_stored, open_store
 from maskdpo.train.ranks import ALONE, Ranks
 
@@ -54,7 +54,7 @@ def read_pairs(
     ranks: Ranks = ALONE,
     use_cache: bool = True,
     keep: bool = True,
-) -> EncodedPairs:
+) -> StoredPairs:
     """All pairs of a file that can be trained on; warnings count the others by reason.
 
     They are encoded once by the first rank, and kept in the cache folder for later runs. Every rank must call, and maps
@@ -85,7 +85,7 @@ def read_pairs(
         )
     for reason, count in stored.dropped.most_common():
         warn(f"{count} pairs left out: {reason.value}")
-    return EncodedPairs(stored, stored.dropped)
+    return stored
 
 
 def _in_turn(ranks: Ranks, make: Callable[[], StoredPairs]) -> StoredPairs:
@@ -94,7 +94,7 @@ def _in_turn(ranks: Ranks, make: Callable[[], StoredPairs]) -> StoredPairs:
     for turn in (ranks.first, ranks.first_here, True):
         if turn and found is None:
             found = make()
-        ranks.any(False)  # wait for the others
+        ranks.wait()
     assert found is not None
     return found
 

@@ -9,26 +9,26 @@ import hashlib
 import json
 import os
 import shutil
-import sys
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskdpo.errors import UserError
 from maskdpo.io import atomic_write
+from maskdpo.io.lock import sole_writer
 from maskdpo.io.write import sync_folder
+from maskdpo.models import cache_dir
 from maskdpo.train.data.blocks import PARTS, ROW, Encoded
 from maskdpo.train.data.encode import Drop, EncodedPair, EncodedSide
 
-if sys.platform != "win32":
-    import fcntl
-
 META = "meta.json"
+PARTIAL = ".part"
 SIZES = (ROW.itemsize, 4, 4, 1)
 """Bytes of an element of each of ``PARTS``."""
 
@@ -138,14 +138,13 @@ def write_store(folder: Path, blocks: Iterable[Encoded]) -> None:
     Raises:
         UserError: it cannot be written; no pair is left.
     """
-    partial = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         partial.mkdir(parents=True)
         pairs, dropped, without_end = 0, Counter[str](), 0
         digest = hashlib.sha256()
         with ExitStack() as stack:
-            files = [stack.enter_context((partial / name).open("wb")) for name in PARTS]
+            files = [stack.enter_context(_file(partial / name)) for name in PARTS]
             for block in blocks:
                 for file, part in zip(files, block.parts(), strict=True):
                     file.write(part)
@@ -172,16 +171,42 @@ def write_store(folder: Path, blocks: Iterable[Encoded]) -> None:
         }
         with atomic_write(partial / META) as handle:
             handle.write(json.dumps(meta).encode())
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        _rename(partial, folder)
         sync_folder(folder.parent)
     except OSError as error:
         raise UserError(
-            f"{folder.parent}: the encoded pairs cannot be written: {error.strerror}. Set MASKDPO_CACHE to a folder "
-            "with room for 8 bytes per token"
+            f"{folder.parent}: the encoded pairs cannot be written: {error.strerror}. "
+            f"Set {variable_of(folder)} to a folder with room for 8 bytes per token"
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[BinaryIO]:
+    file = path.open("wb")
+    try:
+        yield file
+    finally:
+        with suppress(OSError):  # a full disk has raised its error before; to close flushes again
+            file.close()
+
+
+def _rename(partial: Path, folder: Path) -> None:
+    """Another process may have made the folder since, where there are no locks."""
+    if is_stored(folder):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not is_stored(folder):
+            raise
+
+
+def variable_of(folder: Path) -> str:
+    """The environment variable that decides where a folder of encoded pairs or log-probs is."""
+    return "MASKDPO_CACHE" if folder.is_relative_to(cache_dir()) else "TMPDIR"
 
 
 def is_stored(folder: Path) -> bool:
@@ -196,26 +221,10 @@ def is_stored(folder: Path) -> bool:
 def open_store(folder: Path, blocks: Callable[[], Iterator[Encoded]]) -> StoredPairs:
     """The pairs of a folder, which is made where it is not there or not whole; another process that needs it waits."""
     if not is_stored(folder):
-        with waiting_lock(folder):
+        with sole_writer(folder, "another run is encoding these pairs; waiting for it ...") as is_locked:
             if not is_stored(folder):
+                if is_locked:  # nobody is writing what killed runs have left
+                    for left in folder.parent.glob(f"{folder.name}.*{PARTIAL}"):
+                        shutil.rmtree(left, ignore_errors=True)
                 write_store(folder, blocks())
     return StoredPairs(folder)
-
-
-@contextmanager
-def waiting_lock(path: Path) -> Iterator[None]:
-    """Hold a lock that one process has at a time; the kernel releases it when the process dies."""
-    if sys.platform == "win32":
-        yield
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -62,25 +62,25 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
     """
     device = pick_device(device)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-    encoded = read_pairs(pairs_file, config, tokenizer, limit=config.limit, keep=False)
-    steps = total_steps(len(encoded.pairs), config)
-    every_batch = list(batches(encoded.pairs, config, 0, steps))
-    model = _on_meta(config, encoded.pairs, device)
+    pairs = read_pairs(pairs_file, config, tokenizer, limit=config.limit, keep=False)
+    steps = total_steps(len(pairs), config)
+    every_batch = list(batches(pairs, config, 0, steps))
+    model = _on_meta(config, pairs, device)
     sizes = sizes_of(model)
     layout: Layout = "shared" if may_share_prompts(model) else "padded"
     memory = memory_parts(sizes, config, device, _largest(_groups(every_batch, config, layout), layout), ranks)
     untimed = _why_untimed(config, device, sum(memory.values()) * 1e9, ranks)
     if untimed:
         say(f"{untimed}, so no pass is timed")
-    policy = None if untimed else load_policy(config, encoded.pairs, device)
+    policy = None if untimed else load_policy(config, pairs, device)
     if policy is not None:
         layout = policy.layout  # the architecture allows a layout, the comparison with real pairs chooses it
     groups = _groups(every_batch, config, layout)
     return Plan(
-        pairs=len(encoded.pairs),
-        dropped=encoded.dropped,
-        kept=kept_tokens(encoded.pairs),
-        tokens=sum(pair.tokens for pair in encoded.pairs),
+        pairs=len(pairs),
+        dropped=pairs.dropped,
+        kept=kept_tokens(pairs),
+        tokens=sum(pair.tokens for pair in pairs),
         steps=steps,
         passes=len(groups),
         largest_pass=_largest(groups, layout),
@@ -88,7 +88,7 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
         trained=sizes.trained,
         memory=memory_parts(sizes, config, device, _largest(groups, layout), ranks),
         forecast=forecast(model, sizes, config, device, _largest(groups, layout), ranks),
-        seconds=_timed(policy, config, encoded.pairs, groups, steps) if policy is not None else None,
+        seconds=_timed(policy, config, pairs, groups, steps) if policy is not None else None,
     )
 
 

@@ -5,8 +5,8 @@ All tokens of the answers are stored, whatever their weight: the cache holds for
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -21,47 +21,53 @@ from maskdpo.train.data.encode import EncodedPair
 from maskdpo.train.data.store import StoredPairs
 from maskdpo.train.model.adapter import adapter_off
 from maskdpo.train.ranks import Ranks
-from maskdpo.train.run.stored_reference import StoredReference, is_whole, write_reference
+from maskdpo.train.run.stored_reference import StoredReference, begun_reference, is_whole, write_reference
 from maskdpo.train.step import Reference, Trainer
 
 
-def find_reference(trainer: Trainer, pairs: Sequence[EncodedPair], use_cache: bool) -> Reference:
+def find_reference(trainer: Trainer, pairs: StoredPairs, use_cache: bool) -> Reference:
     """The reference log-probs of these pairs: from the cache, or by the trainer's model, which must still be the one
     that was loaded. Empty for a loss without a reference. Every rank must call.
 
-    Those of pairs on disk are on disk as well, without ``use_cache`` in a file that is gone when every rank has it
-    open; others are held in memory.
+    They are on disk; without ``use_cache`` in a file that is gone when every rank has it open.
+
+    Raises:
+        UserError: they cannot be written.
     """
     if LOSSES[trainer.config.loss].reference_free:
         return {}
     ranks, file = trainer.ranks, None
-    if not isinstance(pairs, StoredPairs):
-        with adapter_off(trainer.model):
-            return compute_reference(trainer, pairs)
     if use_cache:  # rank 0 alone names the file: for its name the whole model is read and hashed
         name = cache_file(trainer.config.model, _precision(trainer), pairs) if ranks.first else ""
         file = cache_dir() / "reference" / ranks.from_first(name)
     found = file
-    if found is None or ranks.any(not is_whole(found, pairs)):
-        with progress("reference log-probs", len(pairs), "pairs") as bar, adapter_off(trainer.model):
+    with ExitStack() as stack:
+        if found is None or ranks.any(not is_whole(found, pairs)):
+            bar = stack.enter_context(progress("reference log-probs", len(pairs), "pairs"))
+            stack.enter_context(adapter_off(trainer.model))
+            begun = stack.enter_context(begun_reference(file, ranks))
             found = write_reference(
-                file, pairs, ranks, lambda some: compute_reference(trainer, some, bar.advance), bar.advance
+                begun, pairs, ranks, lambda some: compute_reference(trainer, some, bar.advance), bar.advance
             )
-    reference = StoredReference(found, pairs)
-    if found != file:
-        ranks.any(False)  # every rank has it open
-        if ranks.first_here:
-            shutil.rmtree(found.parent, ignore_errors=True)
+        reference = StoredReference(found, pairs)
+        ranks.wait()  # every rank has it open
     return reference
 
 
 def _precision(trainer: Trainer) -> str:
     """What decides the last digits, beside the model and the token ids."""
-    weights = "" if trainer.model.dtype == torch.float32 else f", weights in {trainer.model.dtype}"
-    weights += ", linear layers in 4 bits" if trainer.config.load_in_4bit else ""
-    if trainer.ranks.size > 1 and trainer.compute == "bfloat16":
-        weights += ", split"  # and rounded a little differently: see docs/scale.md
-    return f"{trainer.compute}{weights}, {trainer.model.config._attn_implementation}"
+    config = trainer.config
+    decides = {
+        "compute": trainer.compute,
+        "attention": trainer.model.config._attn_implementation,
+        "stored": str(trainer.model.dtype),
+        "weights": config.weights,  # of weights in bfloat16 that train, the sums between layers are float32
+        "load_in_4bit": config.load_in_4bit,
+        "compile": config.compile,
+        # split weights in bfloat16 are rounded a little differently: see docs/scale.md
+        "split": trainer.ranks.size > 1 and trainer.compute == "bfloat16",
+    }
+    return json.dumps(decides, sort_keys=True)
 
 
 @torch.no_grad()
@@ -82,9 +88,9 @@ def compute_reference(
     return share_reference(own, pairs, trainer.ranks)
 
 
-def cache_file(model: str, compute: str, pairs: StoredPairs) -> str:
-    """The name of the file for the log-probs of these token ids under this model and compute type."""
-    decides = json.dumps([fingerprint(model), compute, pairs.tokens_digest])
+def cache_file(model: str, precision: str, pairs: StoredPairs) -> str:
+    """The name of the file for the log-probs of these token ids under this model and arithmetic."""
+    decides = json.dumps([fingerprint(model), precision, pairs.tokens_digest])
     return f"{hashlib.sha256(decides.encode()).hexdigest()[:32]}.f32"
 
 

@@ -5,10 +5,12 @@ gets its name when it is whole.
 """
 
 import os
-import sys
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,12 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdpo.errors import UserError
+from maskdpo.io.lock import NoLocksError, locked_file
 from maskdpo.train.data.encode import EncodedPair
-from maskdpo.train.data.store import StoredPairs
+from maskdpo.train.data.store import StoredPairs, variable_of
 from maskdpo.train.ranks import Ranks
-
-if sys.platform != "win32":
-    import fcntl
 
 PART = 4096
 """Pairs that are computed between two writes: a killed run loses no more."""
@@ -31,9 +31,15 @@ Compute = Callable[[Sequence[EncodedPair]], Mapping[str, NDArray[np.float32]]]
 
 
 class StoredReference(Mapping[str, NDArray[np.float32]]):
-    """The log-probs of a file by pair id, read when they are asked for."""
+    """The log-probs of a file by pair id, read when they are asked for.
+
+    Raises:
+        UserError: the file does not hold those of these pairs.
+    """
 
     def __init__(self, file: Path, pairs: StoredPairs) -> None:
+        if not is_whole(file, pairs):
+            raise UserError(f"{file}: does not hold the log-probs of all pairs. Remove it, and repeat the command")
         self._logps = np.memmap(file, "<f4", "r")
         self._pairs = pairs
 
@@ -53,74 +59,106 @@ def is_whole(file: Path, pairs: StoredPairs) -> bool:
     return file.is_file() and file.stat().st_size == BYTES * int(pairs.answer_ends[-1])
 
 
-def write_reference(
-    file: Path | None, pairs: StoredPairs, ranks: Ranks, compute: Compute, done: Callable[[int], None]
-) -> Path:
-    """Compute what a file lacks; every rank must call.
+@dataclass(frozen=True)
+class Begun:
+    """A file of log-probs that is not whole yet."""
 
-    The first rank of each machine writes, for its folder need not be that of another machine.
+    file: Path
+    """Its name when it is."""
+    name: Path
+    """Until then."""
+    part: BinaryIO | None
+    """On the first rank of each machine, which writes: its folder need not be that of another machine."""
+    is_locked: bool = True
+
+
+@contextmanager
+def begun_reference(file: Path | None, ranks: Ranks) -> Iterator[Begun]:
+    """What an earlier run has left of a file, or a new one. Every rank must call.
 
     Args:
-        file: None: one in a temporary folder.
-        compute: the log-probs of some pairs, on every rank.
-        done: called with the number of pairs that an earlier run has done.
-
-    Returns:
-        The file; one in a temporary folder also where another run is writing this one.
+        file: None: one in a temporary folder, which is gone at the end; so is it where another run writes this one.
 
     Raises:
         UserError: it cannot be written.
     """
-    part = None
-    try:
-        if ranks.first_here and file is not None:
-            part = _opened(file)
-        if ranks.any(ranks.first_here and part is None):
-            if part is not None:
-                part.close()
-            file = Path(tempfile.gettempdir()) / f"maskdpo-{ranks.from_first(uuid.uuid4().hex)}" / "reference.f32"
-            part = _opened(file) if ranks.first_here else None
-        own = _parts_in(part, pairs) if part is not None else len(pairs)
-        first = -int(ranks.largest(-own))
-        done(min(first * PART, len(pairs)))
-        if part is not None:
-            part.truncate(_end(pairs, first))
-            part.seek(0, os.SEEK_END)
-        for begin in range(first * PART, len(pairs), PART):
-            some = pairs[begin : begin + PART]
-            found = compute(some)
-            if part is not None:
-                part.writelines(found[pair.id].astype("<f4").tobytes() for pair in some)
-                part.flush()
-                os.fsync(part.fileno())
-        assert file is not None
-        if part is not None:
-            Path(part.name).replace(file)
-    except OSError as error:
-        raise UserError(
-            f"{file and file.parent}: the log-probs of the reference cannot be written: {error.strerror}. Set "
-            "MASKDPO_CACHE to a folder with room for 4 bytes per token"
-        ) from None
-    finally:
-        if part is not None:
-            part.close()
-    ranks.any(False)  # wait for the writers
-    return file
-
-
-def _opened(file: Path) -> BinaryIO | None:
-    """The file that grows, locked; None where another process has it. Machines that share the folder have one each."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.environ.get('GROUP_RANK', '0')}.part").open("ab+")
-    if sys.platform != "win32":
+    with ExitStack() as stack:
         try:
-            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            begun = None
+            if ranks.first_here and file is not None:
+                begun = stack.enter_context(_opened(file))
+            if ranks.any(ranks.first_here and begun is None):
+                file = Path(tempfile.gettempdir()) / f"maskdpo-{ranks.from_first(uuid.uuid4().hex)}" / "reference.f32"
+                if ranks.first_here:
+                    stack.callback(shutil.rmtree, file.parent, ignore_errors=True)
+                    begun = stack.enter_context(_opened(file))
+            assert file is not None
+            yield begun or Begun(file, file, None)
+        except OSError as error:
+            folder = file.parent if file else Path(tempfile.gettempdir())
+            raise UserError(
+                f"{folder}: the log-probs of the reference cannot be written: {error.strerror}. "
+                f"Set {variable_of(folder)} to a folder with room for 4 bytes per answer token"
+            ) from None
+
+
+def write_reference(
+    begun: Begun, pairs: StoredPairs, ranks: Ranks, compute: Compute, done: Callable[[int], None]
+) -> Path:
+    """Compute what a file lacks, and give it its name; every rank must call.
+
+    Args:
+        compute: the log-probs of some pairs, on every rank.
+        done: called with the number of pairs that an earlier run has done.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = begun.part
+    own = _parts_in(part, pairs) if part is not None else len(pairs)
+    first = -int(ranks.largest(-own))
+    done(min(first * PART, len(pairs)))
+    if part is not None:
+        part.truncate(_end(pairs, first))
+        part.seek(0, os.SEEK_END)
+    for begin in range(first * PART, len(pairs), PART):
+        some = pairs[begin : begin + PART]
+        found = compute(some)
+        if part is not None:
+            part.writelines(found[pair.id].astype("<f4").tobytes() for pair in some)
+            part.flush()
+            os.fsync(part.fileno())
+    if part is not None:
+        if not begun.is_locked:
+            part.close()  # Windows renames no open file; a lock must last until the file has its name
+        begun.name.replace(begun.file)
+    ranks.wait()  # for the writers
+    return begun.file
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Begun | None]:
+    """The file that grows, locked; None where another process has it. Machines that share the folder have one each, and
+    where there are no locks every run has one, of which a killed run leaves nothing of use."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    name, is_locked = file.with_name(f"{file.name}.{os.environ.get('GROUP_RANK', '0')}.part"), True
+    try:
+        part: BinaryIO = os.fdopen(locked_file(name), "r+b")
+    except BlockingIOError:
+        yield None
+        return
+    except NoLocksError:
+        if name.exists() and not name.stat().st_size:  # the attempt has made it
+            name.unlink()
+        name = name.with_suffix(f".{uuid.uuid4().hex}.part")
+        part, is_locked = name.open("x+b"), False
+    try:
+        yield Begun(file, name, part, is_locked)
+    finally:
+        with suppress(OSError):  # a full disk has raised its error before; to close flushes again
             part.close()
-            return None
-        except OSError:  # a file system without locks
-            pass
-    return part
+        if not is_locked:
+            name.unlink(missing_ok=True)
 
 
 def _end(pairs: StoredPairs, parts: int) -> int:

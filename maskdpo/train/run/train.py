@@ -13,16 +13,17 @@ from maskdpo.chat import ChatFormat
 from maskdpo.console import progress, say
 from maskdpo.errors import InputError, Interrupted, UserError
 from maskdpo.identity import fingerprint
-from maskdpo.io.append import LOCK_SUFFIX, sole_writer
+from maskdpo.io.lock import LOCK_SUFFIX, sole_writer
 from maskdpo.models import load_tokenizer, pick_device
 from maskdpo.prompt_date import recorded_date
 from maskdpo.run_folder import remove_all, stop_between_steps
 from maskdpo.run_record import META_IN_FOLDER, Run, RunMeta, read_meta, set_aside
 from maskdpo.schemas.training import CHECKPOINTS, StepStats
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.data.encode import Drop, EncodedPairs
+from maskdpo.train.data.encode import Drop
 from maskdpo.train.data.measures import Chained
 from maskdpo.train.data.read import read_pairs
+from maskdpo.train.data.store import StoredPairs
 from maskdpo.train.model.adapter import require_peft, seed_dropout
 from maskdpo.train.model.fourbit import require_bitsandbytes
 from maskdpo.train.model.load import load_policy, whole_policy
@@ -117,11 +118,11 @@ def _train(job: _Job) -> TrainResult | None:
         say(f"{out}: this very run is complete; nothing to do (`restart` trains it again)")
         return None
     read = functools.partial(read_pairs, ranks=ranks, use_cache=options.use_cache)
-    encoded = read(job.pairs_file, config, tokenizer, today, config.limit)
-    held_out = read(options.eval_file, config, tokenizer, today).pairs if options.eval_file else []
-    policy = load_policy(config, Chained(encoded.pairs, held_out), job.device, ranks)
+    pairs = read(job.pairs_file, config, tokenizer, today, config.limit)
+    held_out = read(options.eval_file, config, tokenizer, today) if options.eval_file else None
+    policy = load_policy(config, Chained(pairs, held_out or []), job.device, ranks)
     trainer = Trainer(policy.model, config, policy.layout, ranks)
-    trainer.reference = find_reference(trainer, encoded.pairs, options.use_cache)
+    trainer.reference = find_reference(trainer, pairs, options.use_cache)
     heldout = HeldOut(held_out, find_reference(trainer, held_out, options.use_cache)) if held_out else None
     if ranks.first:
         if run is None:  # the earlier run is only set aside for one that can begin
@@ -130,11 +131,11 @@ def _train(job: _Job) -> TrainResult | None:
         run.begin({"model_files": model_files()})
     recorder = Recorder(out, trainer, tokenizer, heldout, options)
     with stop_between_steps() as signalled:
-        result = _all_steps(recorder, encoded, signalled)
+        result = _all_steps(recorder, pairs, signalled)
         policy = whole_policy(policy, config, ranks)
         if not ranks.first or run is None:
             return result
-        counts = {"pairs": result.pairs, "steps": result.total_steps, "dropped": _named(encoded.dropped)}
+        counts = {"pairs": result.pairs, "steps": result.total_steps, "dropped": _named(pairs.dropped)}
         run.meta.counts = counts
         export(policy, tokenizer, config, out, describe(out, config, run.meta, result.best))
         run.finish(counts)
@@ -203,11 +204,11 @@ def _named(dropped: Counter[Drop]) -> dict[str, int]:
     return {reason.name.lower(): count for reason, count in dropped.items()}
 
 
-def _all_steps(recorder: Recorder, encoded: EncodedPairs, signalled: Callable[[], int]) -> TrainResult:
+def _all_steps(recorder: Recorder, pairs: StoredPairs, signalled: Callable[[], int]) -> TrainResult:
     """All steps that are left, with what is measured to files and checkpoints on the way."""
     trainer, options, folder = recorder.trainer, recorder.options, recorder.out / CHECKPOINTS
     ranks, config = trainer.ranks, trainer.config
-    first, last = 0, total_steps(len(encoded.pairs), config)
+    first, last = 0, total_steps(len(pairs), config)
     if existing := ranks.from_first(checkpoints(folder)):
         first = load_checkpoint(existing[-1], trainer.model, trainer.optimizer, ranks)
         say(f"resuming from step {first} of {last}")
@@ -215,7 +216,7 @@ def _all_steps(recorder: Recorder, encoded: EncodedPairs, signalled: Callable[[]
     with recorder.opened(first, last), progress("train", last, "steps", first) as bar:
         recorder.evaluate(first)
         seed_dropout(config, first)
-        for stats in run_steps(trainer, encoded.pairs, first, last):
+        for stats in run_steps(trainer, pairs, first, last):
             done.append(stats)
             recorder.log(stats)
             bar.advance(1, f"loss {stats.loss:.4f}  margin {stats.margin:+.3f}  {stats.pairs_per_s:.2f} pairs/s")
@@ -231,4 +232,4 @@ def _all_steps(recorder: Recorder, encoded: EncodedPairs, signalled: Callable[[]
                 raise Interrupted(message, stop)
         recorder.draw()
         best = recorder.load_best()
-    return TrainResult(done, len(encoded.pairs), encoded.dropped, first, last, trainer.layout, recorder.evals, best)
+    return TrainResult(done, len(pairs), pairs.dropped, first, last, trainer.layout, recorder.evals, best)
