@@ -5,7 +5,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -228,6 +227,11 @@ def lines(file: Path) -> int:
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
+def alive_of(pids: Path) -> list[int]:
+    """The processes that have noted themselves in a folder."""
+    return sorted(int(file.name) for file in pids.iterdir() if Path(f"/proc/{file.name}").exists())
+
+
 def wait_for(condition: Callable[[], bool], process: Any = None, seconds: float = 90) -> None:
     until = time.monotonic() + seconds
     while not condition():
@@ -244,15 +248,15 @@ def test_kills_at_random_moments_of_workers_and_of_the_run_itself_cost_nothing(
     for life in range(2):
         pids = tmp_path / f"pids-{life}"
         pids.mkdir()
-        run = driver(files, out, {"RAY_ADDRESS": a_ray}, {"seconds": 0.02, "pids": str(pids)})
-        for _ in range(4):
+        run = driver(files, out, {"RAY_ADDRESS": a_ray}, {"seconds": 0.04, "pids": str(pids)})
+        for _ in range(2):
             before, started = lines(out), set(pids.iterdir())
-            wait_for(lambda: lines(out) > before and len(list(pids.iterdir())) >= 2, run)  # noqa: B023
-            time.sleep(rng.uniform(0, 0.6))
-            alive = [int(file.name) for file in pids.iterdir() if Path(f"/proc/{file.name}").exists()]
-            os.kill(rng.choice(alive), signal.SIGKILL)
-            kills += 1
-            wait_for(lambda: len(set(pids.iterdir()) - started) > 0, run)  # noqa: B023
+            wait_for(lambda: lines(out) > before and len(alive_of(pids)) >= 2, run)  # noqa: B023
+            for pid in rng.sample(alive_of(pids), 2):
+                time.sleep(rng.uniform(0, 0.6))
+                os.kill(pid, signal.SIGKILL)
+                kills += 1
+            wait_for(lambda: len(set(pids.iterdir()) - started) >= 2, run)  # noqa: B023
         time.sleep(rng.uniform(0, 1.0))
         run.kill()
         run.wait()
@@ -276,7 +280,7 @@ def processes_with(mark: str) -> set[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("end", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_run_that_ends_leaves_no_process_behind(dataset: Dataset, tmp_path: Path, end: int, code: int) -> None:
     """With a Ray of its own, whose token is told to nobody."""
     files, out, mark = dataset(2000), tmp_path / "out.jsonl", uuid.uuid4().hex
@@ -300,25 +304,11 @@ def test_a_run_that_ends_leaves_no_process_behind(dataset: Dataset, tmp_path: Pa
 # --- what cannot work ------------------------------------------------------------------------------
 
 
-def test_a_broken_model_is_the_same_error_as_in_this_process(
-    a_ray: str, tiny_model: str, tmp_path: Path, jsonl: Any
-) -> None:
-    broken = shutil.copytree(tiny_model, tmp_path / "broken")
-    (broken / "model.safetensors").write_bytes(b"nothing")
-    prompts = jsonl("prompts.jsonl", [{"id": "p", "prompt": "?"}])
-    said = []
-    for settings in ({}, {"workers": 1}):
-        with pytest.raises(UserError) as error:
-            maskdpo.sample_responses(prompts, model=str(broken), out=tmp_path / "out.jsonl", **settings)
-        said.append(str(error.value))
-    assert said[0] == said[1]
-    assert not (tmp_path / "out.jsonl").exists()
-
-
-def test_a_model_that_cannot_be_loaded_is_an_error_every_time(a_ray: str) -> None:
-    backend = maskdpo.make_backend("m", backend=f"{Path(__file__).parent / 'slow_judge.py'}:unloadable", workers=1)
+def test_a_model_that_cannot_be_loaded_is_the_error_of_this_process_every_time(a_ray: str) -> None:
+    unloadable = f"{Path(__file__).parent / 'slow_judge.py'}:unloadable"
+    backend = maskdpo.make_backend("m", backend=unloadable, workers=1)
     for _ in range(2):
-        with pytest.raises(UserError, match="m has no weights"):
+        with pytest.raises(UserError, match=r"^m has no weights$"):
             backend.context()
 
 
@@ -353,7 +343,7 @@ def test_a_cluster_without_the_gpus_is_named_and_not_waited_for_without_end(
 ) -> None:
     monkeypatch.setattr(cluster, "_started_here", set())  # a cluster of others, to which machines may come
     monkeypatch.setattr(pool, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(pool, "LONGEST_WAIT_S", 3)
+    monkeypatch.setattr(pool, "LONGEST_WAIT_S", 1.5)
     with pytest.raises(UserError, match=r"no place for worker 1, worker 2 yet: .*2 GPU, and .* 0 GPU"):
         annotate(dataset(10), tmp_path / "out.jsonl", workers=2, gpus_per_worker=2)
     assert "They start as soon as there is a place" in capsys.readouterr().err
