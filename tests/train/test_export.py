@@ -58,6 +58,18 @@ def test_the_type_of_the_written_weights(tiny_model: str, pairs_file: Path, tmp_
             assert torch.equal(tensor.to(torch.bfloat16), kept[f"bfloat16-{lora_r}"][name])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", None])
+def test_weights_that_trained_in_bfloat16_are_written_as_asked(
+    dtype: str | None, tiny_model: str, tmp_path: Path
+) -> None:
+    config = config_for(tiny_model, weights="bfloat16", export_dtype=dtype)
+    policy = load_policy(config, [pair_of("pair", 4, 3, 3)], "cpu")
+    (tmp_path / "out").mkdir()
+    export(policy, load_tokenizer(tiny_model), config, tmp_path / "out", {})
+    written = getattr(torch, dtype or "bfloat16")
+    assert {tensor.dtype for tensor in load_file(tmp_path / "out" / "model.safetensors").values()} == {written}
+
+
 def test_the_settings_in_the_folder_repeat_the_run(
     tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from maskdpo.errors import UserError
 from maskdpo.models import load_model
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.model import load, probe
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.step import Trainer
 
@@ -124,6 +125,24 @@ def test_log_probs_of_a_text_part_are_exact(kind: str, tmp_path: Path) -> None:
     plain.set_attn_implementation("eager")
     found = trainer.logps(trainer.collate(pairs)).double()
     torch.testing.assert_close(found, plain_logps(plain, pairs), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [{"weights": "bfloat16"}, {"lora_r": 2}])
+def test_weights_of_16_bits_are_tried_in_float32_on_a_cpu(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processors without the instructions of bfloat16 would need hours for the passes of a large model."""
+    seen = []
+
+    def note(model: Any, *args: Any) -> None:
+        seen.append(model.get_input_embeddings().weight.dtype)
+        probe.check_nothing_is_random(model, *args)
+
+    monkeypatch.setattr(load, "check_nothing_is_random", note)
+    random_model().save_pretrained(tmp_path)
+    policy = load_policy(config_for(tmp_path, dtype="bfloat16", **settings), some_pairs(), "cpu")
+    assert seen == [torch.float32]
+    assert policy.model.get_input_embeddings().weight.dtype == torch.bfloat16
 
 
 def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def use_fastest_attention(
     asked, own = config.attention, text_config(model)._attn_implementation
     wants_flex = asked == "flex" or (asked == "auto" and device.startswith("cuda"))
     if layout != "shared" or own != "sdpa":
-        problem = "it takes both answers of a pair in one row, and PyTorch's attention"
+        problem = "FlexAttention is for models whose answers share one row and that use PyTorch's attention"
     elif wants_flex:
         problem = _flex_problem(model, pairs, compute_type(config.dtype, device), device, ranks)
     elif asked == "auto" and device == "cpu":

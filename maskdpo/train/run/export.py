@@ -35,8 +35,7 @@ def export(
     model: Any = policy.adapter
     if policy.adapter is None or config.merge:
         model = policy.model if policy.adapter is None else merge(policy.adapter)
-        if config.written_dtype == "bfloat16":
-            model = model.to(torch.bfloat16)
+        model = model.to(getattr(torch, config.written_dtype))
     with moved_in_last_config(out) as folder:
         model.save_pretrained(folder)
         _name_base(folder / "adapter_config.json")
