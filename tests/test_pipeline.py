@@ -233,6 +233,8 @@ def test_every_round_begins_with_the_model_of_the_one_before(world: World, capsy
     assert (world.out / "evaluate.png").read_bytes().startswith(b"\x89PNG")
     report = next(stage for stage in world.stages() if stage.name == "report").settings
     assert [file.name for file in report.compare] == ["after.annotations.jsonl", "after-2.annotations.jsonl"]
+    page = (world.out / "report.html").read_text()
+    assert all(name in page for name in ('"round 1":{', '"round 2":{', "round 2 - before"))
     base = Path(world.spec["model"]).name
     assert models_behind(trace(world.out / "model-2")) == ["model", base, base, "model"]  # the second time: as above
     again = world.run()

@@ -22,6 +22,7 @@ def evaluate_annotations(
     gold: File | Iterable[Annotation] | None = None,
     gold_drawn: str = "recorded",
     compare: File | Sequence[File] | Iterable[Annotation] | None = None,
+    labels: Sequence[str] = (),
     compare_gold: File | Iterable[Annotation] | None = None,
     side_effects: File | Sequence[File] = (),
     length_penalty: int | None = None,
@@ -37,6 +38,7 @@ def evaluate_annotations(
             ``inclusion`` of each sentence, or ``random``, all with the same probability.
         compare: annotations of another model (after), to set beside these (before): a path, or records; or several
             paths, to compare more models in one table.
+        labels: what plots, and the table of several files, call ``annotations`` and each of ``compare``.
         compare_gold: human labels of ``compare``; without it those of ``gold``, by id and text.
         side_effects: files of ``measure_side_effects``, to show beside the factuality.
         limit: read only so many annotations, the first ones.
@@ -58,7 +60,7 @@ def evaluate_annotations(
         ) as files,
     ):
         given: dict[str, Any] = {"gold_drawn": gold_drawn, "length_penalty": length_penalty, "limit": limit}
-        given |= {"annotations": labelled, "compare": after, "side_effects": side_effects, **files}
+        given |= {"annotations": labelled, "compare": after, "labels": labels, "side_effects": side_effects, **files}
         return evaluate_files(load_settings(EvaluateSettings, given))
 
 
@@ -70,6 +72,7 @@ def write_report(
     gold: File | Iterable[Annotation] | None = None,
     gold_drawn: str = "recorded",
     compare: File | Sequence[File] | Iterable[Annotation] | None = None,
+    labels: Sequence[str] = (),
     side_effects: File | Sequence[File] = (),
     model: str | None = None,
     method: str = "mask-dpo",
@@ -82,6 +85,7 @@ def write_report(
         gold_drawn: as for ``evaluate_annotations``.
         compare: annotations of another model, or another training; or several paths of annotations, of which tables
             and a plot show all, while the answers of the last stand beside these.
+        labels: as for ``evaluate_annotations``.
         side_effects: as for ``evaluate_annotations``.
         model: for pairs: mark the very tokens that train with the tokenizer of this model.
     """
@@ -101,5 +105,5 @@ def write_report(
             gold=(gold, Annotation),
         ) as files,
     ):
-        given = {"out": out, "gold_drawn": gold_drawn, "title": title, "compare": after, "side_effects": side_effects}
-        return write(load_settings(ReportSettings, {**files, **given}), tokens)
+        given = {"out": out, "gold_drawn": gold_drawn, "title": title, "compare": after, "labels": labels}
+        return write(load_settings(ReportSettings, {**files, **given, "side_effects": side_effects}), tokens)

@@ -56,6 +56,8 @@ class Evaluation:
     """The comparisons with further files."""
     side_effects: Mapping[Path, SideEffects] = field(default_factory=dict)
     """What trainings have changed in other answers, by the file that says so."""
+    labels: tuple[str, ...] = ()
+    """What tables and plots call these annotations and each compared file; empty: they have the names of files."""
 
     def tables(self) -> list[SummaryTable]:
         made, name = [], named(self.annotations)
@@ -63,7 +65,7 @@ class Evaluation:
         if self.summary:
             made.append(tables.of_summary(name, self.summary, refused))
         if self.others:
-            made.append(tables.of_comparisons(name, self._comparisons()))
+            made.append(tables.of_comparisons(name, self._comparisons(), self.labels))
         elif self.comparison and self.compared:
             made.append(tables.of_comparison(f"{name} -> {self.compared.name}", self.comparison, refused))
         names = [name, *([self.compared.name] if self.compared else [])]
@@ -90,10 +92,10 @@ class Evaluation:
         values.write(out, self.annotations, {"compare": self.compared, "gold": self.gold}, found)
 
     def main_figures(self) -> dict[str, dict[str, Estimate]]:
-        """What a plot shows: ``MAIN_FIGURES`` of these annotations and of each compared file, by the names of files."""
+        """What a plot shows: ``MAIN_FIGURES`` of these annotations and of each compared file, by their names."""
         found = self._comparisons()
         files = [self.annotations[0], *found]
-        names = [file.stem.removesuffix(".annotations") for file in files]
+        names = list(self.labels) or [file.stem.removesuffix(".annotations") for file in files]
         if len(set(names)) < len(names):  # of several folders
             names = [str(file) for file in files]
         summaries = [one.before for one in list(found.values())[:1]] + [one.after for one in found.values()]
@@ -116,7 +118,7 @@ def evaluate_files(settings: EvaluateSettings) -> Evaluation:
     _check_options(settings)
     effects = {file: read_effects(file) for file in settings.side_effects}
     first, *others = [_evaluate(settings.but(compare=(file,))) for file in settings.compare] or [_evaluate(settings)]
-    return replace(first, others=tuple(others), side_effects=effects)
+    return replace(first, others=tuple(others), side_effects=effects, labels=settings.labels)
 
 
 def _evaluate(settings: EvaluateSettings) -> Evaluation:
@@ -155,6 +157,11 @@ def _check_options(settings: EvaluateSettings) -> None:
         raise UserError("`gold` goes with one file of `compare`: evaluate each of them with its gold alone")
     if settings.plot and not settings.compare:
         raise UserError("`plot` goes with `compare`: it sets the figures of several files beside each other")
+    if settings.labels and len(set(settings.labels)) != 1 + len(settings.compare):
+        raise UserError(
+            f"`labels` names these annotations and each of the {len(settings.compare)} files of `compare`, each "
+            f"differently, and is given {len(settings.labels)} names: {', '.join(settings.labels)}"
+        )
     if settings.gold_drawn == "random" and not settings.gold:
         raise UserError("`gold_drawn` goes with `gold`")
 

@@ -26,8 +26,8 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
     refuse_overwriting(out, file, *compare, *settings.side_effects, prompts, gold)
     refuse_replacing(out)
     if training := training_folder(file):
-        if prompts or gold or tokens or settings.side_effects:
-            message = "is a training: `prompts`, `gold`, `model` and `side_effects` are for answers and pairs"
+        if prompts or gold or tokens or settings.labels or settings.side_effects:
+            message = "is a training: `prompts`, `gold`, `labels`, `model` and `side_effects` are for answers and pairs"
             raise InputError(message, path=file)
         folders = [training, *_other_training(compare)]
         refuse_overwriting(out, *(folder / name for folder in folders for name in FILES))
@@ -37,9 +37,10 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
     prompts_by_id = read_prompts(prompts) if prompts else None
     kind = record_type(file)
     if kind is Pair:
-        if compare or gold or settings.side_effects:
+        if compare or gold or settings.labels or settings.side_effects:
             raise InputError(
-                "is a pairs file: `compare` and `gold` take annotations, and `side_effects` goes with them", path=file
+                "is a pairs file: `compare` and `gold` take annotations, and `labels` and `side_effects` go with them",
+                path=file,
             )
         pairs = read_records(file, Pair)
         return write_pairs_page(out, pairs, title=title or file.stem, prompts=prompts_by_id, tokens=tokens)
@@ -55,6 +56,7 @@ def write_report(settings: ReportSettings, tokens: TrainedTokens | None = None) 
         gold=gold,
         gold_drawn=settings.gold_drawn,
         compare=compare,
+        labels=settings.labels,
         side_effects=settings.side_effects,
     )
     evaluation = evaluate_files(evaluated)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from maskdpo.registry import named_in
 from maskdpo.settings import AnnotationsFiles, Limit, Option, OptionalPrompts, Settings, several
@@ -30,6 +30,18 @@ EffectsFiles = Annotated[
 ]
 
 
+Labels = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+    Field(alias="label"),
+    Option(
+        "With `--compare`: what plots, and the table of several files, call these annotations; repeat the option for "
+        "each file of `--compare`, in their order. [default: the names of the files]",
+        metavar="NAME",
+    ),
+]
+
+
 class EvaluateSettings(Settings):
     """What ``maskdpo evaluate`` can be told."""
 
@@ -48,6 +60,7 @@ class EvaluateSettings(Settings):
             "models in one table."
         ),
     ] = ()
+    labels: Labels = ()
     compare_gold: Annotated[
         Path | None,
         Option(
@@ -100,6 +113,7 @@ class ReportSettings(Settings):
             "more models: tables and a plot show all of them, and the answers of the last stand beside these."
         ),
     ] = ()
+    labels: Labels = ()
     prompts: OptionalPrompts = None
     side_effects: EffectsFiles = ()
     gold: Annotated[Path | None, Option("Annotations with human labels.")] = None

@@ -51,13 +51,18 @@ def of_comparison(names: str, result: Comparison, notes: Sequence[str] = ()) -> 
     return SummaryTable(f"{names}: {sizes}", (INTERVALS, "before", "after", "after - before"), rows, notes)
 
 
-def of_comparisons(name: str, found: Mapping[Path, Comparison]) -> SummaryTable:
-    """One file beside several others: what each is, and its paired difference from the first."""
-    every = list(found.items())
+def of_comparisons(name: str, found: Mapping[Path, Comparison], labels: Sequence[str] = ()) -> SummaryTable:
+    """One file beside several others: what each is, and its paired difference from the first.
+
+    Args:
+        labels: what to call the first file and each of the others; empty: ``before``, and the names of the files.
+    """
+    before, *names = labels or ("before", *(file.stem for file in found))
+    every = list(zip(names, found.values(), strict=True))
     first = every[0][1]
-    columns: list[str] = [INTERVALS, "before"]
-    for file, _ in every:
-        columns += [file.stem, f"{file.stem} - before"]
+    columns: list[str] = [INTERVALS, before]
+    for other, _ in every:
+        columns += [other, f"{other} - {before}"]
     rows = []
     for figure in first.difference:
         cells = [str(first.before.figures[figure])]
@@ -65,11 +70,11 @@ def of_comparisons(name: str, found: Mapping[Path, Comparison]) -> SummaryTable:
             cells += [str(result.after.figures[figure]), result.difference[figure].signed()]
         rows.append((figure, *cells))
     notes = []
-    for file, result in every:
+    for other, result in every:
         few = few_topics_of(result.difference, result.before.topics, NO_STAR)
-        notes += [f"{file.stem}: {note}" for note in (*few, *_filler(result))]
+        notes += [f"{other}: {note}" for note in (*few, *_filler(result))]
         if result.before.topics != first.before.topics:
-            notes.append(f"{file.stem}: compared on {result.before.topics:,} topics, not on {first.before.topics:,}")
+            notes.append(f"{other}: compared on {result.before.topics:,} topics, not on {first.before.topics:,}")
     return SummaryTable(f"{name}: beside {len(every)} others, by the topics of both", tuple(columns), rows, notes)
 
 

@@ -242,6 +242,8 @@ def _results(spec: PipelineFile, trained: list[_Training]) -> Iterator[Wired]:
     if spec.heldout:
         compared = {"annotations": out / "before.annotations.jsonl", "prompts": _held_out_prompts(spec)}
         compared |= {"compare": afters} if afters else {}
+        if spec.rounds > 1:
+            compared["labels"] = ("before", *(f"round {number}" for number in range(1, spec.rounds + 1)))
     if spec.side_effects is not None:
         compared |= {"side_effects": tuple(_effects(spec, training) for training in trained)}
     if spec.evaluate is not None:

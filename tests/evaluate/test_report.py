@@ -82,6 +82,11 @@ def test_several_files_are_plotted_and_the_last_stands_beside_the_first(
     )
     assert shares["before"]["low"] < 1 / 3 < shares["before"]["high"]
     assert "beside 2 others" in (tmp_path / "r.html").read_text()
+    write_report(before, tmp_path / "r.html", compare=[after, last], labels=["no training", "one", "two"])
+    assert list(data(tmp_path / "r.html")["by_file"]) == ["no training", "one", "two"]
+    assert "two - no training" in (tmp_path / "r.html").read_text()
+    with pytest.raises(UserError, match="each of the 2 files of `compare`, each differently, and is given 2 names"):
+        write_report(before, tmp_path / "r.html", compare=[after, last], labels=["no training", "one"])
     write_report(before, tmp_path / "r.html", compare=after)
     assert "by_file" not in data(tmp_path / "r.html")
 

@@ -123,7 +123,7 @@ def test_options_that_a_training_does_not_take(
     empty.mkdir()
     out = tmp_path / "r.html"
     wrong = {
-        "is a training: --prompts, --gold and --model": [folder, "--prompts", prompts],
+        "is a training: --prompts, --gold, --label, --model and --side-effects": [folder, "--prompts", prompts],
         "is no training: it has no metrics.jsonl": [folder, "--compare", prompts],
         "is a folder, a file is needed, or the folder of a training": [empty],
         "no such file": [tmp_path / "none" / "metrics.jsonl"],
