@@ -3,7 +3,8 @@
 A file of synthetic pairs is written out of sentences of the pages in docs/: prompts of about 90 tokens, answers of
 about 375, a random label for every sentence. Then ``read_pairs`` runs twice, each time in a process of its own, as
 ``maskdpo train`` calls it, and looks at the pairs of 1,000 steps. Memory is what the kernel says of the process at its
-end: RssAnon is its own, RssFile are pages of mapped files, which all processes share and the kernel may drop.
+end: RssAnon is its own, RssFile are pages of mapped files, which all processes share and the kernel may drop. Of the
+processes that encode a large file, RssAnon of all together is the largest of some looks a second.
 
 Run: python benchmarks/start_up.py --pairs 20000      (400000: 2.3 GB of pairs, 3 GB of cache, and some minutes)
 """
@@ -16,11 +17,12 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from maskdpo import console
 from maskdpo.models import load_tokenizer, resolve_model
@@ -61,21 +63,53 @@ def write_pairs(file: Path, number: int, model: str) -> None:
             out.write(json.dumps(row) + "\n")
 
 
+def memory_gb(process: str) -> dict[str, float]:
+    """As the kernel says; empty of a process that has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    found = dict(line.split(":", 1) for line in lines)
+    return {name: int(found[name].split()[0]) / 1e6 for name in ("RssAnon", "RssFile", "VmHWM") if name in found}
+
+
+@contextmanager
+def looking_at_children() -> Iterator[list[float]]:
+    """GB of RssAnon of all child processes together, look by look."""
+    seen, done = [0.0], threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.3):
+            children = [
+                each for file in Path("/proc/self/task").glob("*/children") for each in file.read_text().split()
+            ]
+            seen.append(sum(memory_gb(child).get("RssAnon", 0.0) for child in children))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
 def start(file: Path, model: str) -> dict[str, float]:
     """What one start takes, in this process."""
     from maskdpo.train.data.read import read_pairs
-    from maskdpo.train.run.loop import batches
+    from maskdpo.train.run.loop import batches, total_steps
 
     config = TrainConfig(model=model)
     began = time.perf_counter()
-    pairs = read_pairs(file, config, load_tokenizer(model))
+    with looking_at_children() as seen:
+        pairs = read_pairs(file, config, load_tokenizer(model))
     ready = time.perf_counter() - began
-    steps = min(STEPS, len(pairs) // config.batch_size)
-    seen = sum(pair.tokens for batch in batches(pairs, config, 0, steps) for pair in batch)
+    steps = min(STEPS, total_steps(len(pairs), config))
+    for batch in batches(pairs, config, 0, steps):
+        assert all(pair.tokens for pair in batch)
     drawn = time.perf_counter() - began - ready
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    memory = {name: int(status[name].split()[0]) / 1e6 for name in ("RssAnon", "RssFile", "VmHWM")}
-    tokens = int(np.sum(pairs.lengths)) if hasattr(pairs, "lengths") else seen
+    memory = memory_gb("self") | {"encoders": max(seen)}
+    tokens = int(pairs.lengths.sum())
     return {"seconds": ready, "tokens": tokens, "pairs": len(pairs), "ms_per_step": 1e3 * drawn / steps, **memory}
 
 
@@ -115,13 +149,15 @@ def main() -> None:
                     f"{found['RssAnon']:.2f}",
                     f"{found['RssFile']:.2f}",
                     f"{found['VmHWM']:.2f}",
+                    f"{found['encoders']:.2f}",
                     f"{found['ms_per_step']:.1f}",
                 )
             )
         size = file.stat().st_size / 1e9
+    names = "start", "pairs", "tokens/pair", "minutes", "tokens/s", "RssAnon GB", "RssFile GB", "peak Rss GB"
     console.table(
         f"{size:.2f} GB of pairs, {os.cpu_count()} cores, load {load:.1f} before",
-        ("start", "pairs", "tokens/pair", "minutes", "tokens/s", "RssAnon GB", "RssFile GB", "peak Rss GB", "ms/step"),
+        (*names, "encoders GB", "ms/step"),
         rows,
     )
 
