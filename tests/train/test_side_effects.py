@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from maskdpo.io.sources import GENERAL
 from maskdpo.schemas.effects import DIVERGENCE
 from maskdpo.text.refusals import refuses
 from maskdpo.text.repetition import repeated
+from maskdpo.train.effects import divergence
 from maskdpo.train.effects.measure import side_effects
 from maskdpo.train.effects.settings import SideEffectsSettings
+from maskdpo.train.model.load import Policy, load_policy
 from maskdpo.verdicts.effects import read_effects
 
 
@@ -85,6 +88,59 @@ def test_every_figure_is_that_of_the_answers(files: dict[str, Any], tiny_model: 
     assert lengths.difference.value == pytest.approx(lengths.after.value - lengths.before.value)
     assert lengths.before.low < lengths.before.value < lengths.before.high
     assert lengths.difference.topics == 12
+
+
+def changed(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    answers = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(answer | change(answer)) + "\n" for answer in answers))
+
+
+def test_a_model_that_learned_to_say_nothing(files: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """No token of such an answer can be compared, and yet the answer counts."""
+    lengths = [len(json.loads(line)["response"]) for line in files["after"].read_text().splitlines()]
+    changed(files["after"], lambda answer: {"response": ""} if answer["prompt_id"] in ("p0", "p1") else {})
+    found = side_effects(SideEffectsSettings(**files))
+    assert (found.prompts, found.answers) == (12, 24)
+    assert found.figures["empty answers"].before.value == 0
+    assert found.figures["empty answers"].after.value == pytest.approx(4 / 24)
+    assert found.figures["characters / answer"].after.value == pytest.approx(sum(lengths[4:]) / 24)
+    assert found.figures[DIVERGENCE].after.topics == 10
+    assert "the divergence leaves out 4 of 24 pairs of answers: an answer is empty" in capsys.readouterr().err
+    changed(files["after"], lambda answer: {"response": ""})
+    found = side_effects(SideEffectsSettings(**files))
+    assert found.figures["empty answers"].after.value == 1
+    assert found.figures[DIVERGENCE].after.value is None
+
+
+def test_answers_that_were_sampled_in_another_way_are_refused(
+    files: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_sampled = files["before"].read_text()
+    changed(files["before"], lambda answer: {"sampling": answer["sampling"] | {"max_tokens": 64}})
+    with pytest.raises(UserError, match=r"sampled with other settings \(max_tokens: 64 -> 12\)"):
+        side_effects(SideEffectsSettings(**files))
+    files["before"].write_text(as_sampled)
+    for file, day in (("before", "2026-01-01"), ("after", "2026-01-02")):
+        changed(files[file], lambda answer, day=day: {"sampling": answer["sampling"] | {"prompt_date": day}})
+    side_effects(SideEffectsSettings(**files))
+    assert '("2026-01-01" -> "2026-01-02")' in capsys.readouterr().err
+    changed(files["before"], lambda answer: {"sampling": None})
+    side_effects(SideEffectsSettings(**files))
+
+
+def test_in_bfloat16_both_models_are_kept_in_it(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+
+    def note(*given: Any) -> Policy:
+        policy = load_policy(*given)
+        kept.append({p.dtype for p in policy.model.parameters()})
+        return policy
+
+    exact = side_effects(SideEffectsSettings(**files, dtype="float32")).figures[DIVERGENCE].after.value
+    monkeypatch.setattr(divergence, "load_policy", note)
+    found = side_effects(SideEffectsSettings(**files, dtype="bfloat16")).figures[DIVERGENCE].after.value
+    assert kept == [{torch.bfloat16}] * 2
+    assert found == pytest.approx(exact, rel=0.05)
 
 
 def test_a_model_has_not_moved_from_itself(files: dict[str, Any], tiny_model: str) -> None:

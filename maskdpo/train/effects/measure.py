@@ -1,6 +1,7 @@
 """``maskdpo side-effects``: from the answers of two models to general prompts to the file of figures."""
 
-from collections import defaultdict
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +14,14 @@ from maskdpo.errors import InputError, UserError
 from maskdpo.identity import fingerprint
 from maskdpo.io import atomic_write, read_answers, read_prompts, refuse_overwriting
 from maskdpo.io.sources import GENERAL
-from maskdpo.models import load_tokenizer, pick_device
+from maskdpo.models import compute_type, load_tokenizer, pick_device
 from maskdpo.run_record import Run, meta_file, refuse_replacing
 from maskdpo.schemas import Message, Pair, Prompt, Response
 from maskdpo.schemas.effects import DIVERGENCE, Effect, Interval, SideEffects
 from maskdpo.text.refusals import RULE, refuses
 from maskdpo.text.repetition import repeated
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.data.encode import encode_pairs
+from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
 from maskdpo.train.data.read import encoder_for
 from maskdpo.train.effects.card import write_into_card
 from maskdpo.train.effects.divergence import Sums, divergences
@@ -29,10 +30,22 @@ from maskdpo.verdicts.estimate import AT_LEAST_0, SHARE, UNBOUNDED, Bounds, Esti
 
 Floats = NDArray[np.float64]
 
-FIELDS = ("answers", "refused", "grams", "repeated", "characters", "known_end", "cut_off", "divergence", "tokens")
+FIELDS = (
+    "answers",
+    "empty",
+    "refused",
+    "grams",
+    "repeated",
+    "characters",
+    "known_end",
+    "cut_off",
+    "divergence",
+    "tokens",
+)
 FIGURES: Mapping[str, tuple[str, str, Bounds]] = {
     DIVERGENCE: ("divergence", "tokens", AT_LEAST_0),
     "refusals": ("refused", "answers", SHARE),
+    "empty answers": ("empty", "answers", SHARE),
     "repeated 4-grams": ("repeated", "grams", SHARE),
     "answers cut off": ("cut_off", "known_end", SHARE),
     "characters / answer": ("characters", "answers", AT_LEAST_0),
@@ -53,8 +66,8 @@ def side_effects(settings: SideEffectsSettings) -> SideEffects:
     """Measure, write the file, and put the figures into the card of a model that ``train`` has written.
 
     Raises:
-        UserError: bad input, no prompt with answers of both models, answers of several models in one file, or a model
-            that cannot be loaded.
+        UserError: bad input, no prompt with answers of both models, answers of several models in one file, answers that
+            were sampled with other settings than those of the other model, or a model that cannot be loaded.
     """
     out, asked = settings.out, settings.prompts or GENERAL
     inputs = {"before": settings.before, "after": settings.after, "prompts": asked}
@@ -67,24 +80,29 @@ def side_effects(settings: SideEffectsSettings) -> SideEffects:
     answers = list(_side_by_side(prompts, before, after))
     if not answers:
         raise UserError(f"{settings.before} and {settings.after} share no prompt, so there is nothing to compare")
-    config = TrainConfig(model=model, method="dpo", dtype=settings.dtype, tokens_per_batch=settings.tokens_per_batch)
+    _refuse_other_sampling(before, after, settings)
+    device = pick_device(settings.device)
+    config = TrainConfig(
+        model=model,
+        method="dpo",
+        dtype=settings.dtype,
+        weights=compute_type(settings.dtype, device),  # two models: wider weights of 8 billion parameters fit no GPU
+        tokens_per_batch=settings.tokens_per_batch,
+    )
     options = {"model": model, "reference_model": reference, "dtype": settings.dtype, "refusal_rule": RULE}
     options |= {"model_files": fingerprint(model), "reference_files": fingerprint(reference)}
     run = Run(meta_file(out), "side-effects", options, inputs, restart=None)
-    encoded = encode_pairs((one.pair for one in answers), encoder_for(config, load_tokenizer(model)))
-    for reason, count in encoded.dropped.most_common():
-        warn(f"the answers to {count} prompts are left out: {reason.value}")
-    moved = divergences(encoded.pairs, config, reference, pick_device(settings.device))
+    pairs = _encoded(answers, encoder_for(config, load_tokenizer(model)))
+    moved = divergences(pairs, config, reference, device) if pairs else {}
     run.begin()
-    kept = [one for one in answers if one.pair.id in moved]
     found = SideEffects(
         model=model,
         reference_model=reference,
-        prompts=len({one.pair.prompt_id for one in kept}),
-        answers=len(kept),
+        prompts=len({one.pair.prompt_id for one in answers}),
+        answers=len(answers),
         sampling=after[0].sampling or {},
         refusal_rule=RULE,
-        figures=_figures(kept, moved),
+        figures=_figures(answers, moved),
     )
     with atomic_write(out) as file:
         file.write(found.model_dump_json(indent=2).encode() + b"\n")
@@ -102,6 +120,37 @@ def _model_of(answers: Sequence[Response], file: Path) -> str:
     return str(names.pop())
 
 
+def _refuse_other_sampling(
+    before: Sequence[Response], after: Sequence[Response], settings: SideEffectsSettings
+) -> None:
+    """Refuse answers whose differences may come from the sampling; answers of elsewhere may not say how they were
+    sampled. Other dates in the prompts are only said, because a pipeline may take more than a day."""
+    old, new = _sampling(before), _sampling(after)
+    other = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)] if old and new else []
+    for name in other:
+        both = f"{_shown(old.get(name))} -> {_shown(new.get(name))}"
+        if name != "prompt_date":
+            raise UserError(
+                f"the answers of {settings.before} and {settings.after} were sampled with other settings "
+                f"({name}: {both}), so that differences may come from these: sample both in the same way"
+            )
+        if name in old and name in new:
+            warn(f"the chat template wrote other dates into the prompts ({both}); the divergence is that at the latter")
+
+
+def _sampling(answers: Sequence[Response]) -> dict[str, set[str]]:
+    """The values of every setting, as JSON."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for answer in answers:
+        for name, value in (answer.sampling or {}).items():
+            found[name].add(json.dumps(value, sort_keys=True))
+    return dict(found)
+
+
+def _shown(values: set[str] | None) -> str:
+    return " or ".join(sorted(values)) if values else "not said"
+
+
 def _side_by_side(
     prompts: Mapping[str, Prompt], before: Sequence[Response], after: Sequence[Response]
 ) -> Iterator[_Answers]:
@@ -114,9 +163,17 @@ def _side_by_side(
             yield _Answers(_as_pair(prompts[answer.prompt_id], first, answer), first, answer)
 
 
+def _encoded(answers: Sequence[_Answers], encoder: Encoder) -> list[EncodedPair]:
+    """The pairs whose tokens can be compared."""
+    found = list(encoder.encode_all([one.pair for one in answers]))
+    for reason, count in Counter(one for one in found if isinstance(one, Drop)).most_common():
+        warn(f"the divergence leaves out {count} of {len(answers)} pairs of answers: {reason.value}")
+    return [one for one in found if not isinstance(one, Drop)]
+
+
 def _as_pair(prompt: Prompt, before: Response, after: Response) -> Pair:
     """Both answers as the trainer reads them: after is the chosen one."""
-    sampling = after.sampling or {}
+    sampling = after.sampling or before.sampling or {}
     shown = prompt.prompt
     if isinstance(shown, str) and not sampling.get("raw"):
         shown = [Message(role="user", content=shown)]
@@ -147,7 +204,7 @@ def _figures(answers: Sequence[_Answers], moved: Sums) -> dict[str, Effect]:
     """Every figure before and after, with intervals over prompts, and the paired difference."""
     sums: dict[str, Floats] = defaultdict(lambda: np.zeros((2, len(FIELDS))))
     for one in answers:
-        after, before = moved[one.pair.id]
+        after, before = moved.get(one.pair.id, np.zeros((2, 2)))
         sums[one.pair.prompt_id] += np.stack([_row(one.before, before), _row(one.after, after)])
     both = np.stack(list(sums.values()))
     return {name: _effect(both, *parts) for name, parts in FIGURES.items()}
@@ -158,7 +215,8 @@ def _row(answer: Response, divergence: Floats) -> Floats:
     counts, text = repeated(answer.response), answer.response
     known = answer.finish_reason is not None
     ends = [known, answer.finish_reason == "length"]
-    return np.array([1, refuses(text), counts.grams, counts.repeated, len(text), *ends, *divergence], dtype=np.float64)
+    about = [1, not text.strip(), refuses(text), counts.grams, counts.repeated, len(text)]
+    return np.array([*about, *ends, *divergence], dtype=np.float64)
 
 
 def _effect(both: Floats, above: str, below: str, bounds: Bounds) -> Effect:
