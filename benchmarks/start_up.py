@@ -20,7 +20,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,9 @@ def looking_at_children() -> Iterator[list[float]]:
 
     def look() -> None:
         while not done.wait(0.3):
-            children = [
-                each for file in Path("/proc/self/task").glob("*/children") for each in file.read_text().split()
-            ]
-            seen.append(sum(memory_gb(child).get("RssAnon", 0.0) for child in children))
+            with suppress(OSError):  # a thread may have ended meanwhile
+                found = [file.read_text().split() for file in Path("/proc/self/task").glob("*/children")]
+                seen.append(sum(memory_gb(child).get("RssAnon", 0.0) for child in chain.from_iterable(found)))
 
     thread = threading.Thread(target=look)
     thread.start()
