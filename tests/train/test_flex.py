@@ -219,6 +219,6 @@ def test_windows_and_soft_caps_are_left_to_what_is_exact(kind: str) -> None:
     own = model.config._attn_implementation
     faster.use_fastest_attention(model, PAIRS, "padded", TrainConfig(model="m"), "cuda", faster.Ranks())
     assert model.config._attn_implementation == own
-    with pytest.raises(UserError, match="takes both answers of a pair in one row"):
+    with pytest.raises(UserError, match="models whose answers share one row"):
         asked = TrainConfig(model="m", attention="flex")
         faster.use_fastest_attention(model, PAIRS, "padded", asked, "cuda", faster.Ranks())

@@ -293,7 +293,7 @@ def test_a_run_that_ends_leaves_no_process_behind(dataset: Dataset, tmp_path: Pa
     assert not any(token in (Path("/proc") / str(pid) / "cmdline").read_bytes() for pid in started)
     run.send_signal(end)
     assert run.wait(90) == code
-    wait_for(lambda: not processes_with(mark), seconds=60)
+    wait_for(lambda: not processes_with(mark), seconds=180)
     assert token not in out.with_suffix(".log").read_bytes()
     sessions = Path(tempfile.gettempdir(), "ray").glob(f"session_*_{run.pid}")
     logs = [file for session in sessions for file in session.rglob("*") if file.is_file()]
