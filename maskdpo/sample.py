@@ -155,7 +155,7 @@ def _warn_of_length(stats: SampleStats, sampling: Sampling) -> None:
             f"{stats.cut_off / stats.responses:.0%} of the answers ({stats.cut_off:,} of {stats.responses:,}) reached "
             f"`max_tokens` {sampling.max_tokens} and were cut off: a sentence that is torn there is neither judged nor "
             "trained, and models do not learn from such answers where to end. Sample anew (`restart`) with a greater "
-            "`max_tokens`, or ask for shorter answers in the prompts"
+            "`max_tokens` (without `restart` these answers stay as they are), or ask for shorter answers in the prompts"
         )
 
 

@@ -319,7 +319,7 @@ def test_missing_and_doubled_parts(world: World, capsys: pytest.CaptureFixture[s
     assert "`maskdpo sample` with --shard 2/4 makes one" in said
     said = refused(["r1.jsonl", "r2.jsonl", "other.jsonl", "r3.jsonl", "r4.jsonl"], capsys)
     assert "other.jsonl: is part 2/4, as r2.jsonl is; give each part once" in said
-    assert "r4.jsonl: is part 4/4, as r4.jsonl is" in refused(["r4.jsonl", "r4.jsonl"], capsys)
+    assert "r4.jsonl: is given twice" in refused(["r4.jsonl", "./r4.jsonl"], capsys)
     said = refused(["half.jsonl", "r2.jsonl", "r3.jsonl", "r4.jsonl"], capsys)
     assert "r2.jsonl: is part 2/4, and half.jsonl is part 1/2" in said
     assert "gone.jsonl: no such file" in refused(["r1.jsonl", "gone.jsonl"], capsys)
@@ -358,6 +358,55 @@ def test_parts_of_labels_of_two_samplings_are_no_parts_of_one_run(
     said = refused(labels, capsys)
     assert "the parts have read different responses: r1.jsonl, r2.jsonl. They are not the parts of one run" in said
     assert "model is 'another' here and 'scripted' there" in said
+
+
+def test_responses_of_another_part_are_refused_and_never_merged(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = world.halves()
+    message = r"r2.jsonl: is part 2/2 of its run, not 1/2; give the output of part 1/2"
+    with pytest.raises(InputError, match=message):
+        world.annotate("a1.jsonl", second, "1/2")
+    words = ("annotate", world.prompts, second, "--judge", "llm", "--model", "none", "--out", "a1.jsonl", "--dry-run")
+    assert exit_code(*words, "--shard", "1/2") == 2
+    assert "is part 2/2 of its run, not 1/2" in " ".join(capsys.readouterr().err.split())
+    packed = world.folder / "r2.jsonl.gz"
+    packed.write_bytes(gzip.compress(second.read_bytes()))
+    with pytest.raises(InputError, match="is part 2/2 of its run, not 1/2"):
+        world.annotate("a1.jsonl", packed, "1/2")
+    assert not list(world.folder.glob("a1*"))
+
+    hidden = meta_file(second).rename(world.folder / "hidden")  # nothing says then what the file is
+    labels = [world.annotate(f"a{i}.jsonl", second, f"{i}/2") for i in (1, 2)]
+    hidden.rename(meta_file(second))
+    said = refused(labels, capsys)
+    assert "r2.jsonl: is only part 2/2 of its run, and all of these have read it" in said
+    world.annotate("a1.jsonl", first, "1/2")  # the right command mends the part
+    merge([first, second], world.folder / "responses.jsonl")
+    assert merge(labels, world.folder / "annotations.jsonl").records == 20
+
+
+def test_all_parts_of_the_responses_may_be_given_together(world: World) -> None:
+    files = tuple(world.halves())
+    judge, cut = maskdpo.make_judge("lexical"), maskdpo.make_splitter()
+    labels = [world.folder / f"a{i}.jsonl" for i in (1, 2, 3)]
+    for i, out in enumerate(labels, 1):
+        annotate(world.prompts, files, out, judge, cut, shard=Shard(i, 3))
+    assert merge(labels, world.folder / "annotations.jsonl").records == 20
+
+
+def test_parts_of_labels_that_were_given_files_of_two_kinds_go_on_with_one_of_them(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = world.halves()
+    responses = world.folder / "responses.jsonl"
+    merge([first, second], responses)
+    labels = [world.annotate("a1.jsonl", first, "1/2"), world.annotate("a2.jsonl", responses, "2/2")]
+    said = refused(labels, capsys)
+    assert "responses.jsonl: is no part: `maskdpo sample` made it without --shard, or `maskdpo merge` out of" in said
+    assert "Repeat the commands of the parts with the same responses: what they have is kept" in said
+    assert world.annotated("a1.jsonl", responses, "1/2").run_responses == 0
+    assert merge(labels, world.folder / "annotations.jsonl").records == 20
 
 
 def test_incomplete_and_damaged_parts(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,6 +106,7 @@ def test_every_prompt_is_asked_once_and_answers_end_in_the_order_of_the_prompts(
     assert (stats.prompts, stats.responses, stats.cut_off, stats.failed) == (10, 20, 10, 0)
     said = " ".join(capsys.readouterr().err.split())
     assert "50% of the answers (10 of 20) reached `max_tokens` 8 and were cut off" in said
+    assert "(without `restart` these answers stay as they are)" in said
     assert (stats.prompt_tokens, stats.completion_tokens) == (30, 50)
     assert RunMeta.model_validate_json(meta_file(out).read_bytes()).status == "complete"
 

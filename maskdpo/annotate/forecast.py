@@ -7,7 +7,8 @@ from maskdpo.annotate.settings import AnnotateSettings
 from maskdpo.annotate.tasks import tasks_of
 from maskdpo.backends.forecast import Forecast, drawn, forecast
 from maskdpo.errors import UserError
-from maskdpo.io import read_answers, read_prompts
+from maskdpo.io import files_of, read_answers, read_prompts
+from maskdpo.run_inputs import refuse_other_part
 from maskdpo.schemas import Prompt, Response
 from maskdpo.shard import in_shard
 
@@ -20,6 +21,7 @@ def forecast_annotate(settings: AnnotateSettings) -> Forecast:
     Raises:
         UserError: the judge is not ``llm``, so that nothing is known of what it asks.
     """
+    refuse_other_part(files_of(settings.responses), settings.shard)
     settings = settings.but(workers=settings.workers and 1)  # it only says how long the context of its model is
     judge, splitter = settings.make_judge(), settings.make_splitter()
     if not isinstance(judge, LLMJudge):

@@ -47,6 +47,7 @@ from maskdpo.io import (
 )
 from maskdpo.io.lock import sole_writer
 from maskdpo.prompt_date import Dated, fix_date
+from maskdpo.run_inputs import refuse_other_part
 from maskdpo.run_record import Run, by_role, meta_file, set_aside
 from maskdpo.schemas import (
     Annotation,
@@ -107,6 +108,7 @@ def annotate(
     if summary is not None:
         refuse_overwriting(summary, prompts_file, *files)
         _check_summary(summary, out)
+    refuse_other_part(files, shard)
     under(rule, judge.info if restart else as_recorded(judge.info, meta_file(out)))
     prompts = read_prompts(prompts_file)
     responses = _digests(files, prompts, limit, shard)

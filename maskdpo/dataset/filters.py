@@ -13,7 +13,7 @@ class DroppedAnswer(StrEnum):
     """Why an answer cannot be in any pair. Such answers are dropped before a strategy chooses among the others."""
 
     NO_REFERENCE = "the prompt had no reference to judge it by"
-    SENTENCES = "fewer sentences than `min_sentences`"
+    SENTENCES = "fewer sentences than `min_sentences`, torn ones not counted"
     UNJUDGED = "no sentence was judged"
     COVERAGE = "a smaller share of sentences judged than `min_coverage`"
     NO_SCORE = "`score` is undefined for the answer (no right or wrong sentence)"

@@ -42,6 +42,11 @@ class Whole(NamedTuple):
         return self.parts[0].meta.command
 
     @property
+    def responses(self) -> list[Path]:
+        """The answers that ``annotate`` has read."""
+        return [path for role, path in self.inputs.items() if role.partition("-")[0] == "responses"]
+
+    @property
     def model(self) -> type[Response]:
         return RECORDS[self.command]
 
@@ -69,8 +74,7 @@ def _expected(whole: Whole) -> Iterator[tuple[str, str]]:
             for i in range(whole.parts[0].meta.options["n"]):
                 yield response_id(prompt.id, i), prompt.id
         return
-    files = [path for role, path in whole.inputs.items() if role.partition("-")[0] == "responses"]
-    for response in read_records(files, Response):
+    for response in read_records(whole.responses, Response):
         yield response.id, response.prompt_id
 
 

@@ -11,9 +11,9 @@ from maskdpo.console import warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.io.append import in_order
 from maskdpo.merge.contents import RECORDS, Part, Whole, lines_of
-from maskdpo.run_inputs import find_input
-from maskdpo.run_record import RunMeta, meta_file, read_meta
-from maskdpo.shard import read_shard
+from maskdpo.run_inputs import find_input, lone_parts, record_beside, shard_of
+from maskdpo.run_record import RunMeta, read_meta
+from maskdpo.shard import Shard, read_shard
 
 MAY_DIFFER: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
     "prompt_date": (min, "began on different days and wrote these dates into their prompts"),
@@ -32,6 +32,8 @@ def together(files: Sequence[Path], folder: Path) -> Whole:
     parts = sorted(map(_part, files), key=lambda part: part.shard.number)
     first = parts[0]
     for part, after in pairwise(parts):
+        if part.file.resolve() == after.file.resolve():
+            raise InputError("is given twice; give each part once", path=part.file)
         if part.shard == after.shard:
             raise InputError(f"is part {part.shard}, as {part.file} is; give each part once", path=after.file)
     for part in parts:
@@ -47,14 +49,15 @@ def together(files: Sequence[Path], folder: Path) -> Whole:
             f"of {first.shard.of} parts these are missing: {names}. Give their outputs too; if there are none yet, "
             f"`maskdpo {first.meta.command}` with --shard {missing[0]}/{first.shard.of} makes one"
         )
-    return Whole(parts, {role: _whole_input(role, parts, folder) for role in first.meta.inputs})
+    whole = Whole(parts, {role: _whole_input(role, parts, folder) for role in first.meta.inputs})
+    _refuse_lone(whole)
+    return whole
 
 
 def _part(file: Path) -> Part:
     if not file.is_file():
         raise InputError("no such file", path=file)
-    records = [meta_file(file), meta_file(file.with_suffix(""))]  # the second one: of a file that was compressed since
-    record = next((one for one in records if one.exists()), records[0])
+    record = record_beside(file)
     meta = read_meta(record)
     if meta is None:
         raise InputError(f"its record {record.name} is missing, which says what the file is a part of", path=file)
@@ -62,19 +65,33 @@ def _part(file: Path) -> Part:
         raise InputError(f"is an output of `maskdpo {meta.command}`, which has no parts", path=file)
     if meta.status != "complete":
         raise InputError(f"is not complete; repeat its command: {meta.command_line}", path=file)
-    shard = read_shard(meta.options.get("shard") or _shard_of_responses(record, meta))
+    shard = read_shard(meta.options.get("shard")) or _shard_of_responses(record, meta)
     if shard is None:
-        raise InputError(f"is no part: `maskdpo {meta.command}` made it without --shard", path=file)
+        raise InputError(
+            f"is no part: `maskdpo {meta.command}` made it without --shard, or `maskdpo merge` out of parts", path=file
+        )
     return Part(file, record, meta, shard)
 
 
-def _shard_of_responses(record: Path, meta: RunMeta) -> str | None:
+def _shard_of_responses(record: Path, meta: RunMeta) -> Shard | None:
     """The shard of an output of ``annotate`` that was given the responses of this shard, and no ``shard``."""
     if "responses" not in meta.inputs:
         return None
     responses, _ = find_input(record.parent, meta.paths.get("responses"), meta.inputs["responses"])
-    read = read_meta(meta_file(responses))
-    return read.options.get("shard") if read is not None else None
+    return shard_of(responses)
+
+
+def _refuse_lone(whole: Whole) -> None:
+    """Refuse parts which have all read the same answers where these are no more than one part themselves."""
+    same = all(part.meta.inputs == whole.parts[0].meta.inputs for part in whole.parts)
+    if same and (lone := lone_parts(whole.responses)):
+        file, shard = next(iter(lone.items()))
+        raise InputError(
+            f"is only part {shard} of its run, and all of these have read it, so that the answers of the other parts "
+            "are in none of them. Repeat the command of each part with the responses of its own part, or with those "
+            "of all parts, which `maskdpo merge` makes",
+            path=file,
+        )
 
 
 def _check_options(first: Part, part: Part) -> None:
@@ -123,7 +140,7 @@ def _whole_input(role: str, parts: Sequence[Part], folder: Path) -> Path:
     except UserError as error:
         raise UserError(
             f"the parts have read different {role}: {', '.join(map(str, files))}. They are not the parts of one run "
-            f"({error}). Repeat the commands of the parts with the same {role}"
+            f"({error}). Repeat the commands of the parts with the same {role}: what they have is kept"
         ) from None
     with ExitStack() as stack:
         digest = hashlib.sha256()

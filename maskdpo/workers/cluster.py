@@ -82,6 +82,11 @@ def is_of_this_machine(ray: ModuleType) -> bool:
     return ray.get_runtime_context().gcs_address in _started_here
 
 
+def logs_of(ray: ModuleType) -> str:
+    """The folder of the logs of this session; ``session_latest`` is the one that anybody has started last."""
+    return str(ray._private.worker._global_node.get_logs_dir_path())
+
+
 def _end(signum: int, frame: object) -> None:
     """SIGTERM ends the process as it does without Ray, but Ray's own processes are ended first."""
     raise SystemExit(128 + signum)
@@ -108,7 +113,7 @@ def needs(ray: ModuleType, workers: int, gpus: float | None, gpus_each: int) -> 
     if local and workers * wanted > there:
         raise UserError(
             f"{workers} `workers` with {wanted:g} GPUs each need {workers * wanted:g} GPUs, and this machine has "
-            f"{there:g}. {ADVICE}"
+            f"{there:g}. {ADVICE if there else 'Leave `gpus_per_worker` out: workers then share the cores'}"
         )
     cores_each = cores_wanted(workers, [int(node.get("CPU", 0)) for node in nodes])
     # on a machine of its own nothing else asks Ray for cores

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from maskdpo.console import warn
+from maskdpo.console import say, warn
 from maskdpo.errors import UserError
 from maskdpo.workers.backlog import TRIES, Backlog, Item
-from maskdpo.workers.cluster import ADVICE, connect, needs, threads_for, told_of
-from maskdpo.workers.slot import LOGS, Slot, cause_of_death, check_version, kill
+from maskdpo.workers.cluster import ADVICE, connect, logs_of, needs, threads_for, told_of
+from maskdpo.workers.slot import Slot, cause_of_death, check_version, kill
 from maskdpo.workers.worker import FIRST, Update, Work, Worker
 
 CHECK_S = 1.0
@@ -129,6 +129,7 @@ class Workers:
     def _start(self) -> None:
         if self._slots:
             return
+        say(f"Ray is started or joined, then {self._count} workers load their models, before the first result")
         self._ray = connect()
         self._needs = needs(self._ray, self._count, self._gpus, self._gpus_each)
         self._slots += [Slot(index, f"worker {index + 1}", *self._process()) for index in range(self._count)]
@@ -228,7 +229,7 @@ class Workers:
                 "all of them"
             )
         cause = cause_of_death(why)
-        logs = f"More is in Ray's logs on {slot.where.host if slot.where else 'its machine'}: {LOGS}"
+        logs = f"More is in Ray's logs on {slot.where.host if slot.where else 'its machine'}: {logs_of(self._ray)}"
         loading = slot.state != "ready"
         slot.deaths += 1
         if slot.deaths >= (TRIES if loading else MOST_DEATHS):

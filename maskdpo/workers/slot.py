@@ -11,7 +11,6 @@ from maskdpo.workers.backlog import Item
 from maskdpo.workers.worker import FIRST, Where
 
 WHY_DEAD = "out of memory, killed, or a crash of its libraries"
-LOGS = "/tmp/ray/session_latest/logs"
 OUT_OF_MEMORY = "Ray has ended it because the machine was running out of memory"
 LITTLE_MEMORY = re.compile("low on memory|memory usage threshold")
 

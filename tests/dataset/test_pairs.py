@@ -613,7 +613,7 @@ def test_every_option_of_the_command_arrives(
     assert meta.options == given | {"confidence_weighted": True}
     assert json.loads(summary.read_text()) == meta.counts
     shown = capsys.readouterr().out
-    assert "dropped: fewer sentences than --min-sentences" in shown
+    assert "dropped: fewer sentences than --min-sentences, torn ones not counted" in shown
     assert "no pair: fewer than two usable answers" in shown
     assert "-2, -1" in shown  # a bin of scores
 

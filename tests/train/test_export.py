@@ -97,12 +97,20 @@ def test_the_card_tells_where_the_data_comes_from(tiny_model: str, pairs_file: P
     """Down to the prompts, out of the records beside the pairs; a file that has changed since is not described."""
     data = tmp_path / "data"
     data.mkdir()
-    prompts, notes, pairs = (data / name for name in ("prompts.jsonl", "annotations.jsonl", "pairs.jsonl"))
+    names = ("prompts.jsonl", "responses.jsonl", "annotations.jsonl", "pairs.jsonl")
+    prompts, answers, notes, pairs = (data / name for name in names)
+    answers.write_text("{}\n")
     write_records(prompts, [Prompt(id="q", prompt="Where?")])
     notes.write_text("{}\n")
     pairs.write_bytes(pairs_file.read_bytes())
     for file, command, options, inputs in (
-        (notes, "annotate", {"name": "llm", "model": "big|judge", "protocol": "anah"}, {"prompts": prompts}),
+        (answers, "sample", {"model": "small"}, {"prompts": prompts}),
+        (
+            notes,
+            "annotate",
+            {"name": "llm", "model": "big|judge", "protocol": "anah"},
+            {"prompts": prompts, "responses": answers},
+        ),
         (pairs, "build-pairs", {"strategy": "best-worst"}, {"annotations": notes}),
     ):
         Run(meta_file(file), command, options, inputs, restart="").finish({})

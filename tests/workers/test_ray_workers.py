@@ -205,6 +205,9 @@ def test_an_answer_that_kills_every_worker_fails_alone(
     said = capsys.readouterr()
     assert said.err.count("has died") == 3
     assert "are asked again" in said.err
+    assert "Ray is started or joined, then 2 workers load their models, before the first result" in said.err
+    logs = {Path(found) for found in re.findall(r"More is in Ray's logs on \S+: (\S+)", said.err)}
+    assert [(one.is_dir(), one.name, one.parent.name != "session_latest") for one in logs] == [(True, "logs", True)]
     assert "raylet" not in said.out
 
 
@@ -351,7 +354,9 @@ def test_a_cluster_without_the_gpus_is_named_and_not_waited_for_without_end(
 
 def test_more_gpus_than_this_machine_has_are_refused_at_once(a_ray: str) -> None:
     work = Workers(dict, 2, gpus=500, items="requests")
-    with pytest.raises(UserError, match="2 `workers` with 500 GPUs each need 1000 GPUs, and this machine has"):
+    advice = "Ask for fewer" if cluster.connect().cluster_resources().get("GPU") else "Leave `gpus_per_worker` out"
+    message = f"2 `workers` with 500 GPUs each need 1000 GPUs, and this machine has [0-9]+. {advice}"
+    with pytest.raises(UserError, match=message):
         list(work.run(["one"], str))
 
 

@@ -59,7 +59,7 @@ def model_card(
         config=config,
         settings=yaml.safe_dump(shown_settings(config.recorded()), sort_keys=False, allow_unicode=True).strip(),
         run=run,
-        lineage=list(lineage(run, folder)),
+        lineage=list(dict.fromkeys(lineage(run, folder))),  # prompts are an input of both answers and labels
         shown=SHOWN,
         first=steps[0] if steps else None,
         last=steps[-1] if steps else None,
