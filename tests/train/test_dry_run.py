@@ -15,6 +15,7 @@ from maskdpo.cli import main
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
+from maskdpo.train.data.store import StoredPairs
 from maskdpo.train.model.adapter import add_adapter
 from maskdpo.train.model.decoder import checkpoint_layers
 from maskdpo.train.model.gates import recompute_gates, recomputes_gates
@@ -58,6 +59,14 @@ def test_the_plan_is_what_the_run_does(
     assert (plan.trained == plan.parameters) == (config.lora_r == 0)
     assert plan.seconds
     assert all(value > 0 for value in plan.seconds.values())
+
+
+def test_a_plan_puts_no_pair_together(tiny_model: str, pairs_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_for(tiny_model, epochs=3, max_steps=None)
+    whole = plan_run(pairs_file, config)
+    monkeypatch.setattr(StoredPairs, "__getitem__", lambda *_: pytest.fail("a pair is put together"))
+    plan = plan_run(pairs_file, config, ranks=2)  # of which no pass is timed
+    assert (plan.passes, plan.tokens, plan.kept) == (whole.passes, whole.tokens, whole.kept)
 
 
 def test_the_plan_counts_both_rows_of_a_pair_where_prompts_repeat(

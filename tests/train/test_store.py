@@ -1,5 +1,6 @@
 """Pairs and reference log-probs on disk are those that are computed directly, and never half of them."""
 
+import copy
 import errno
 import os
 import resource
@@ -9,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import Pair
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.data import blocks, read
+from maskdpo.train.data import blocks, processes, read
 from maskdpo.train.data.encode import EncodedPair
 from maskdpo.train.data.read import encoder_for, read_pairs
 from maskdpo.train.data.store import StoredPairs, write_store
@@ -69,10 +71,14 @@ def check_same(found: EncodedPair, expected: EncodedPair) -> None:
         assert ours.tolist() == theirs.tolist()
 
 
+def names_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 @pytest.fixture
 def many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "LARGE", 0)
-    monkeypatch.setattr(blocks, "processes", lambda: 2)
+    monkeypatch.setattr(processes, "LARGE", 1)
+    monkeypatch.setattr(processes, "cores", lambda: 2)
     monkeypatch.setattr(input_blocks, "LINES_BYTES", 2_000)
     monkeypatch.setattr(input_blocks, "ROWS", 7)
 
@@ -122,7 +128,7 @@ def test_several_processes_encode_as_one(
     config = config_for(tiny_model, method="soft")
     write_records(file, some_pairs())
     found = read_pairs(file, config, tokenizer)
-    monkeypatch.setattr(blocks, "LARGE", 1e9)
+    monkeypatch.setattr(processes, "LARGE", 10**9)
     for ours, theirs in zip(found, read_pairs(file, config, tokenizer, use_cache=False), strict=True):
         check_same(ours, theirs)
     assert len(found) > 20
@@ -181,8 +187,51 @@ def test_other_settings_have_other_folders_and_the_same_ones_are_not_encoded_aga
     for settings in ({}, {"method": "dpo"}, {"eos": "drop"}, {"max_length": 40}):
         read_pairs(pairs_file, config_for(tiny_model, **settings), tokenizer)
     assert len([path for path in (cache_folder / "pairs").iterdir() if path.is_dir()]) == 4
-    monkeypatch.setattr(read, "encoded_blocks", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(read, "encoded_blocks", lambda *_, **__: pytest.fail("encoded again"))
     assert len(read_pairs(pairs_file, config_for(tiny_model, lr=0.1), tokenizer, keep=False)) > 20
+
+
+def test_special_tokens_count_by_their_names(tiny_model: str, pairs_file: Path) -> None:
+    """A template may write any of them."""
+    tokenizer = copy.deepcopy(fast_tokenizer("byte-level", TEMPLATES["chatml"]))
+    encoder = encoder_for(config_for(tiny_model), tokenizer)
+    before, ids = read._keys(pairs_file, encoder, tokenizer, None, None), set(tokenizer.all_special_ids)
+    tokenizer.bos_token, tokenizer.eos_token = tokenizer.eos_token, tokenizer.bos_token
+    assert set(tokenizer.all_special_ids) == ids
+    assert read._keys(pairs_file, encoder, tokenizer, None, None) != before
+
+
+@pytest.mark.parametrize(("fields", "folders"), [({}, 2), ({"prompt_date": "2026-01-02"}, 1), ({"raw": True}, 1)])
+def test_the_day_counts_only_where_a_pair_records_none(
+    fields: dict[str, Any], folders: int, tiny_model: str, cache_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = fast_tokenizer("byte-level", "{{ strftime_now('%d %b %Y') }}" + TEMPLATES["chatml"])
+    write_records(tmp_path / "pairs.jsonl", some_pairs(**fields))
+    config = config_for(tiny_model)
+    for day in (3, 4, 3):
+        found = read_pairs(tmp_path / "pairs.jsonl", config, tokenizer, date(2026, 5, day))
+        same = encoder_for(config, tokenizer, date(2026, 5, day))
+        one = next(pair for pair in some_pairs(**fields) if pair.id == found[0].id)
+        encoded = same.encode(one)
+        assert isinstance(encoded, EncodedPair)
+        check_same(found[0], encoded)
+    assert len(names_of(cache_folder / "pairs")) == folders
+
+
+def test_a_file_that_is_changed_while_it_is_read_is_not_stored(
+    tiny_model: str, pairs_file: Path, cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, encode = tmp_path / "pairs.jsonl", read.encoded_blocks
+    shutil.copy(pairs_file, file)
+
+    def changing(*given: Any, **named: Any) -> Any:
+        file.write_bytes(file.read_bytes() + b"\n")
+        return encode(*given, **named)
+
+    monkeypatch.setattr(read, "encoded_blocks", changing)
+    with pytest.raises(InputError, match="was changed while it was read"):
+        read_pairs(file, config_for(tiny_model), load_tokenizer(tiny_model))
+    assert names_of(cache_folder / "pairs") == []
 
 
 def test_without_the_cache_nothing_stays(
@@ -197,13 +246,13 @@ def test_without_the_cache_nothing_stays(
 
 def encode_slowly(pairs: str, model: str) -> None:
     """For a process that is killed meanwhile."""
-    encode = blocks.encode_block
+    encode = processes.encode_block
 
     def slow(*given: Any) -> Any:
         time.sleep(0.2)
         return encode(*given)
 
-    blocks.encode_block = slow
+    processes.encode_block = slow
     input_blocks.LINES_BYTES = 2_000
     read_pairs(Path(pairs), config_for(model), load_tokenizer(model))
 
@@ -303,10 +352,6 @@ def test_a_reference_that_is_begun_is_finished(
         found["nobody"]
 
 
-def names_of(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
 def test_a_reference_that_another_run_writes_is_computed_aside(
     stored: tuple[Trainer, StoredPairs], cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,8 +406,8 @@ def test_without_locks_two_runs_encode_the_same_pairs_at_once(
     config, tokenizer, encode = config_for(tiny_model), load_tokenizer(tiny_model), read.encoded_blocks
     inner: list[StoredPairs] = []
 
-    def meanwhile(*given: Any) -> Any:
-        for number, block in enumerate(encode(*given)):
+    def meanwhile(*given: Any, **named: Any) -> Any:
+        for number, block in enumerate(encode(*given, **named)):
             if not number and not inner:
                 monkeypatch.setattr(read, "encoded_blocks", encode)
                 inner.append(read_pairs(pairs_file, config, tokenizer))

@@ -6,6 +6,7 @@ Shape letters: R rows, L row length, N predicted tokens of all answers, A answer
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import Literal, Self
 
 import numpy as np
@@ -135,11 +136,12 @@ def _pad(rows: Sequence[Ids], length: int, value: int) -> Tensor:
 
 def pass_tokens(pairs: Sequence[EncodedPair], layout: Layout) -> int:
     """Tokens of one forward pass over the pairs, padding counted: its rows times the longest."""
-    return _rows_of_a_pair(layout) * len(pairs) * max(_row_length(pair, layout) for pair in pairs)
+    return padded_tokens(len(pairs), max(_row_length(pair, layout) for pair in pairs), layout)
 
 
-def _rows_of_a_pair(layout: Layout) -> int:
-    return 1 if layout == "shared" else 2
+def padded_tokens(pairs: int, longest: int, layout: Layout) -> int:
+    """Tokens of so many pairs in rows that are all as long as the longest."""
+    return (1 if layout == "shared" else 2) * pairs * longest
 
 
 def _row_length(pair: EncodedPair, layout: Layout) -> int:
@@ -147,26 +149,35 @@ def _row_length(pair: EncodedPair, layout: Layout) -> int:
 
 
 def micro_batches(pairs: Sequence[EncodedPair], tokens_per_batch: int, layout: Layout) -> list[list[EncodedPair]]:
-    """Group pairs of similar length so that rows x longest row stays within the budget; a longer pair is alone.
+    """Group pairs of similar length so that rows x longest row stays within the budget; a longer pair is alone."""
+    ordered = sorted(pairs, key=lambda pair: (-_row_length(pair, layout), pair.id))
+    sizes = group_sizes([_row_length(pair, layout) for pair in ordered], tokens_per_batch, layout)
+    rest = iter(ordered)
+    return [list(islice(rest, size)) for size in sizes]
+
+
+def group_sizes(longest_first: Sequence[int], tokens_per_batch: int, layout: Layout) -> list[int]:
+    """How many pairs each group of ``micro_batches`` has, from the lengths of their rows.
 
     The groups are as few as the budget allows, because every pass casts all weights and adds up all gradients, and of
     about the same size, because the largest one decides how much memory is needed.
     """
-    ordered = sorted(pairs, key=lambda pair: (-_row_length(pair, layout), pair.id))
-    few = len(_packed(ordered, tokens_per_batch, layout))
+    few = len(_packed(longest_first, tokens_per_batch, layout))
     budgets = range(1, tokens_per_batch + 1)
-    smallest = bisect_left(budgets, True, key=lambda budget: len(_packed(ordered, budget, layout)) <= few)
-    return _packed(ordered, budgets[smallest] if smallest < len(budgets) else tokens_per_batch, layout)
+    smallest = bisect_left(budgets, True, key=lambda budget: len(_packed(longest_first, budget, layout)) <= few)
+    return _packed(longest_first, budgets[smallest] if smallest < len(budgets) else tokens_per_batch, layout)
 
 
-def _packed(longest_first: Sequence[EncodedPair], tokens: int, layout: Layout) -> list[list[EncodedPair]]:
-    groups: list[list[EncodedPair]] = []
-    for pair in longest_first:
-        if groups and pass_tokens([*groups[-1], pair], layout) <= tokens:
-            groups[-1].append(pair)
+def _packed(longest_first: Sequence[int], tokens: int, layout: Layout) -> list[int]:
+    sizes: list[int] = []
+    longest = 0
+    for length in longest_first:
+        if sizes and padded_tokens(sizes[-1] + 1, longest, layout) <= tokens:
+            sizes[-1] += 1
         else:
-            groups.append([pair])
-    return groups
+            sizes.append(1)
+            longest = length
+    return sizes
 
 
 def parts(pairs: Sequence[EncodedPair], size: int) -> list[list[EncodedPair]]:

@@ -3,12 +3,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class Drop(StrEnum):
 
 AT_ONCE = 256
 """Pairs that are encoded together."""
-NO_PROMPT = EncodedPrompt("", [])
+UNREAD = EncodedPrompt("", [])
 NO_WEIGHT: dict[Side, Drop] = {"chosen": Drop.NO_WEIGHT_CHOSEN, "rejected": Drop.NO_WEIGHT_REJECTED}
 
 
@@ -128,6 +128,8 @@ class Encoder:
         self._texts = TextReader(tokenizer)
         self.without_end = 0
         """Answers so far behind which the chat template writes no end-of-turn token, so that ``eos`` has no effect."""
+        self.took_today = False
+        """Whether a conversation so far records no date of its own."""
 
     def identity(self) -> str:
         """All that decides the result beside the tokenizer and the date. A method is told by its tables, as a file of
@@ -139,6 +141,19 @@ class Encoder:
         return json.dumps(
             [settings, tables, self._method.by_confidence, self._ld_alpha, self._need_scores], sort_keys=True
         )
+
+    def packed(self) -> dict[str, Any]:
+        """As JSON what ``unpacked`` makes the same encoder of."""
+        settings = self._settings.model_dump(mode="json", include=set(EncodeSettings.model_fields))
+        of_the_run = {"ld_alpha": self._ld_alpha, "need_scores": self._need_scores}
+        return {"settings": settings, "today": self._today and self._today.isoformat(), "of_the_run": of_the_run}
+
+    @classmethod
+    def unpacked(cls, packed: dict[str, Any], load: "Callable[[str], PreTrainedTokenizerBase]") -> Self:
+        """The encoder in another process, which loads the tokenizer by the name of the model."""
+        settings = EncodeSettings.model_validate(packed["settings"], by_name=True)
+        today = packed["today"] and date.fromisoformat(packed["today"])
+        return cls(load(settings.model), settings, today=today, **packed["of_the_run"])
 
     def encode(self, pair: Pair) -> EncodedPair | Drop:
         """Token ids and weights of both sides, or why there are none."""
@@ -207,6 +222,7 @@ class Encoder:
     def _format(self, pair: Pair) -> ChatFormat:
         """How the tokenizer writes the conversation: as in sampling, as far as the pair records it."""
         options = self._settings.template_options if pair.template_options is None else pair.template_options
+        self.took_today |= pair.prompt_date is None and not isinstance(pair.prompt, str)
         today = pair.prompt_date or self._today
         key = json.dumps([options, str(today)], sort_keys=True)
         return self._formats.setdefault(key, ChatFormat(self._tokenizer, options, today))
@@ -278,7 +294,7 @@ class _Draft:
     chat: ChatFormat
     text: str
     """Of the prompt."""
-    prompt: EncodedPrompt = NO_PROMPT
+    prompt: EncodedPrompt = UNREAD
     rests: dict[Side, Rendered] = field(default_factory=dict)
     tokens: dict[Side, Tokens | None] = field(default_factory=dict)
     """Of the rests; None where they cannot be read off the tokens of the whole text."""

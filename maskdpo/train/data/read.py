@@ -9,17 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from maskdpo import chat, prompt_date
 from maskdpo.console import progress, warn
+from maskdpo.errors import InputError
 from maskdpo.extras import versions
 from maskdpo.io.text import is_plain
 from maskdpo.models import cache_dir
 from maskdpo.prompt_date import writes_date
 from maskdpo.run_record import sha256_of
 from maskdpo.train.config import LOSSES, EncodeSettings, TrainConfig
-from maskdpo.train.data.blocks import Encoded, encoded_blocks
+from maskdpo.train.data.blocks import Encoded
 from maskdpo.train.data.encode import Encoder
+from maskdpo.train.data.processes import encoded_blocks
 from maskdpo.train.data.store import StoredPairs, is_stored, open_store
 from maskdpo.train.ranks import ALONE, Ranks
 
@@ -38,10 +41,6 @@ def encoder_for(settings: EncodeSettings, tokenizer: "PreTrainedTokenizerBase", 
     ld_alpha = 1.0 if settings.ld_alpha is None else settings.ld_alpha
     need_scores = LOSSES[settings.loss].needs_scores
     return Encoder(tokenizer, settings, today=today, ld_alpha=ld_alpha, need_scores=need_scores)
-
-
-ENCODING = 1
-"""Of the arrays on disk; another one makes them anew."""
 
 
 def read_pairs(
@@ -69,15 +68,17 @@ def read_pairs(
         UserError: the file is no pairs file, the tokenizer will not do, or no pair is left.
     """
     encoder = encoder_for(config, tokenizer, today)
+    stamp = _stamp(file)
     with ExitStack() as stack:
-        key = ranks.from_first(_key(file, encoder, tokenizer, today, limit) if ranks.first else "")
+        keys = ranks.from_first(_keys(file, encoder, tokenizer, today, limit) if ranks.first else None)
+        assert keys is not None
         parent = cache_dir() / "pairs"
-        if not use_cache or not (keep or ranks.from_first(is_stored(parent / key))):
+        if not use_cache or not (keep or ranks.from_first(any(is_stored(parent / key) for key in keys))):
             parent = Path(ranks.from_first(str(_temporary()) if ranks.first else ""))
             if ranks.first_here:
                 stack.callback(shutil.rmtree, parent, ignore_errors=True)
-        encode = functools.partial(_encoded, file, encoder, config, today, limit)
-        stored = _in_turn(ranks, lambda: open_store(parent / key, encode))
+        encode = functools.partial(_encoded, file, stamp, encoder, limit, config.trust_remote_code)
+        stored = _in_turn(ranks, lambda: open_store(parent / keys.dated, parent / keys.undated, encode))
     if stored.without_end and config.eos != "drop":
         warn(
             "behind an answer the chat template writes nothing that is one token of this tokenizer and ends the turn: "
@@ -104,35 +105,61 @@ def _temporary() -> Path:
 
 
 def _encoded(
-    file: Path, encoder: Encoder, config: TrainConfig, today: date | None, limit: int | None
+    file: Path, stamp: list[Any], encoder: Encoder, limit: int | None, trust_remote_code: bool
 ) -> Iterator[Encoded]:
     total = round(file.stat().st_size / 1e6) if file.is_file() and is_plain(file) and limit is None else None
     pairs, read = 0, 0.0
     with progress("encode", total, "MB" if total else "pairs") as bar:
-        for block, found in encoded_blocks(file, encoder, config, today, limit):
+        for block, found in encoded_blocks(file, encoder, limit, trust_remote_code=trust_remote_code):
             yield found
             pairs += len(found.records)
             before, read = read, read + block.size / 1e6
             bar.advance(int(read) - int(before) if total else len(found.records), f"{pairs} pairs" if total else "")
+    if _stamp(file) != stamp:
+        raise InputError("was changed while it was read; repeat the command", path=file)
 
 
-def _key(
+def _stamp(file: Path) -> list[Any]:
+    """Another one when an input is written to, as far as it is on this machine."""
+    files = [each for each in [file, *(sorted(file.rglob("*")) if file.is_dir() else [])] if each.exists()]
+    return [(str(each), each.stat().st_mtime_ns, each.stat().st_size) for each in files]
+
+
+class Keys(NamedTuple):
+    """The names of what the pairs of a file are encoded to."""
+
+    dated: str
+    """With the date of today, if the chat template writes one."""
+    undated: str
+    """Where every pair records its own date."""
+
+
+def _keys(
     file: Path, encoder: Encoder, tokenizer: "PreTrainedTokenizerBase", today: date | None, limit: int | None
-) -> str:
-    """A hash of all that decides what the pairs of a file are encoded to."""
+) -> Keys:
+    """Hashes of all that decides what the pairs are encoded to."""
     written = str(tokenizer.chat_template)
     decides = {
-        "encoding": ENCODING,
+        "sources": _sources(),
         "versions": {name: versions().get(name) for name in ("maskdpo", "transformers", "tokenizers")},
         "file": sha256_of(file),
         "limit": limit,
         "encoder": encoder.identity(),
-        "today": str(today) if writes_date(written) else None,
         "template": written,
         "tokenizer": _without_state(tokenizer),
-        "special": [tokenizer.all_special_ids, tokenizer.eos_token_id],
+        # by name, too: templates write them
+        "special": [tokenizer.all_special_ids, tokenizer.special_tokens_map, tokenizer.extra_special_tokens],
     }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+    dates = (str(today or date.today()) if writes_date(written) else None, None)
+    dumped = [json.dumps(decides | {"today": day}, sort_keys=True).encode() for day in dates]
+    return Keys(*(hashlib.sha256(each).hexdigest()[:32] for each in dumped))
+
+
+@functools.cache
+def _sources() -> str:
+    """A hash of the modules that turn pairs into tokens and weights, which change between versions too."""
+    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(chat.__file__), Path(prompt_date.__file__)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _without_state(tokenizer: "PreTrainedTokenizerBase") -> list[Any]:

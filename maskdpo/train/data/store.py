@@ -132,8 +132,11 @@ def _mapped(file: Path, dtype: Any) -> NDArray[Any]:
     return np.memmap(file, dtype, "r") if file.stat().st_size else np.empty(0, dtype)
 
 
-def write_store(folder: Path, blocks: Iterable[Encoded]) -> None:
+def write_store(folder: Path, blocks: Iterable[Encoded], undated: Path | None = None) -> Path:
     """Write encoded pairs into a new folder, whose name is their key.
+
+    Args:
+        undated: the folder instead where every pair records its own date.
 
     Raises:
         UserError: it cannot be written; no pair is left.
@@ -141,7 +144,7 @@ def write_store(folder: Path, blocks: Iterable[Encoded]) -> None:
     partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         partial.mkdir(parents=True)
-        pairs, dropped, without_end = 0, Counter[str](), 0
+        pairs, dropped, without_end, took_today = 0, Counter[str](), 0, False
         digest = hashlib.sha256()
         with ExitStack() as stack:
             files = [stack.enter_context(_file(partial / name)) for name in PARTS]
@@ -155,6 +158,7 @@ def write_store(folder: Path, blocks: Iterable[Encoded]) -> None:
                 pairs += len(block.rows)
                 dropped += block.dropped
                 without_end += block.without_end
+                took_today |= block.took_today
             for file in files:
                 file.flush()
                 os.fsync(file.fileno())
@@ -162,6 +166,7 @@ def write_store(folder: Path, blocks: Iterable[Encoded]) -> None:
         if not pairs:
             reasons = "; ".join(f"{count}: {Drop[name].value}" for name, count in dropped.most_common())
             raise UserError(f"no pair can be trained on ({reasons})")
+        folder = folder if took_today or undated is None else undated
         meta = {
             "key": folder.name,
             "sizes": sizes,
@@ -173,6 +178,7 @@ def write_store(folder: Path, blocks: Iterable[Encoded]) -> None:
             handle.write(json.dumps(meta).encode())
         _rename(partial, folder)
         sync_folder(folder.parent)
+        return folder
     except OSError as error:
         raise UserError(
             f"{folder.parent}: the encoded pairs cannot be written: {error.strerror}. "
@@ -218,13 +224,23 @@ def is_stored(folder: Path) -> bool:
     return True
 
 
-def open_store(folder: Path, blocks: Callable[[], Iterator[Encoded]]) -> StoredPairs:
-    """The pairs of a folder, which is made where it is not there or not whole; another process that needs it waits."""
-    if not is_stored(folder):
+def open_store(folder: Path, undated: Path, blocks: Callable[[], Iterator[Encoded]]) -> StoredPairs:
+    """The pairs of a folder, which is made where neither is there and whole; another process that needs it waits.
+
+    Args:
+        undated: the folder of the same pairs where every one records its own date.
+    """
+
+    def found() -> Path | None:
+        return next((each for each in (undated, folder) if is_stored(each)), None)
+
+    known = found()
+    if known is None:
         with sole_writer(folder, "another run is encoding these pairs; waiting for it ...") as is_locked:
-            if not is_stored(folder):
+            known = found()
+            if known is None:
                 if is_locked:  # nobody is writing what killed runs have left
                     for left in folder.parent.glob(f"{folder.name}.*{PARTIAL}"):
                         shutil.rmtree(left, ignore_errors=True)
-                write_store(folder, blocks())
-    return StoredPairs(folder)
+                known = write_store(folder, blocks(), undated)
+    return StoredPairs(known)

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from maskdpo.train.data.batch import Layout
 from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.measures import kept, lengths
 from maskdpo.train.model.decoder import attention_size, decoder_of, text_config
 from maskdpo.train.model.fourbit import size_of
 
@@ -66,20 +68,25 @@ def model_shape(model: PreTrainedModel) -> ModelShape:
 
 def step_flops(shape: ModelShape, pairs: Sequence[EncodedPair], layout: Layout) -> float:
     """Useful operations, forward and backward, of one pass over the pairs."""
-    tokens = seen = kept = 0
-    for pair in pairs:
-        prompt = len(pair.prompt_ids)
-        answers = [len(side.ids) for side in (pair.chosen, pair.rejected)]
-        prompts = 1 if layout == "shared" else 2
-        tokens += prompts * prompt + sum(answers)
-        seen += prompts * _triangle(prompt) + sum(answer * prompt + _triangle(answer) for answer in answers)
-        kept += sum(int(np.count_nonzero(side.weights)) for side in (pair.chosen, pair.rejected))
-    return 6 * shape.body * tokens + 12 * shape.attention * seen + 6 * shape.head * kept
+    return flops_of(shape, lengths(pairs), kept(pairs), layout)
 
 
-def _triangle(n: int) -> int:
+def flops_of(shape: ModelShape, lengths_N3: NDArray[np.int64], kept_N2: NDArray[np.int64], layout: Layout) -> float:
+    """``step_flops`` from ``measures.lengths`` and ``measures.kept``."""
+    prompt_N, chosen_N, rejected_N = lengths_N3.T
+    prompts = 1 if layout == "shared" else 2
+    tokens_N = prompts * prompt_N + chosen_N + rejected_N
+    seen_N = prompts * _triangle(prompt_N)
+    for answer_N in (chosen_N, rejected_N):
+        seen_N = seen_N + answer_N * prompt_N + _triangle(answer_N)
+    tokens, seen, trained = int(tokens_N.sum()), int(seen_N.sum()), int(kept_N2.sum())
+    return 6 * shape.body * tokens + 12 * shape.attention * seen + 6 * shape.head * trained
+
+
+def _triangle(n_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """(query, key) pairs of n tokens under a causal mask."""
-    return n * (n + 1) // 2
+    pairs_N: NDArray[np.int64] = n_N * (n_N + 1) // 2
+    return pairs_N
 
 
 @functools.cache

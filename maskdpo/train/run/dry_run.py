@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from maskdpo.console import say
 from maskdpo.models import load_tokenizer, meta_model, pick_device
 from maskdpo.train.config import LOSSES, TrainConfig
-from maskdpo.train.data.batch import Layout, micro_batches, pass_tokens
+from maskdpo.train.data.batch import Layout, group_sizes, padded_tokens
 from maskdpo.train.data.encode import Drop, EncodedPair
+from maskdpo.train.data.measures import kept, lengths, longest
 from maskdpo.train.data.read import read_pairs
 from maskdpo.train.model.adapter import add_adapter, weight_type
 from maskdpo.train.model.decoder import freeze_the_rest, may_share_prompts
-from maskdpo.train.model.flops import model_shape, step_flops
+from maskdpo.train.model.flops import flops_of, model_shape, step_flops
 from maskdpo.train.model.load import Policy, check_fit, load_policy
 from maskdpo.train.model.memory import free_bytes, memory_parts, sizes_of
 from maskdpo.train.run.figures import kept_tokens
 from maskdpo.train.run.forecast import Forecast, forecast, has_weights
-from maskdpo.train.run.loop import batches, total_steps
+from maskdpo.train.run.loop import batch_indices, total_steps
 from maskdpo.train.run.reference import compute_reference
 from maskdpo.train.step import Trainer
 
@@ -64,31 +67,31 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     pairs = read_pairs(pairs_file, config, tokenizer, limit=config.limit, keep=False)
     steps = total_steps(len(pairs), config)
-    every_batch = list(batches(pairs, config, 0, steps))
     model = _on_meta(config, pairs, device)
     sizes = sizes_of(model)
     layout: Layout = "shared" if may_share_prompts(model) else "padded"
-    memory = memory_parts(sizes, config, device, _largest(_groups(every_batch, config, layout), layout), ranks)
+    passes = _passes(pairs, config, layout, steps)
+    memory = memory_parts(sizes, config, device, passes.largest, ranks)
     untimed = _why_untimed(config, device, sum(memory.values()) * 1e9, ranks)
     if untimed:
         say(f"{untimed}, so no pass is timed")
     policy = None if untimed else load_policy(config, pairs, device)
-    if policy is not None:
-        layout = policy.layout  # the architecture allows a layout, the comparison with real pairs chooses it
-    groups = _groups(every_batch, config, layout)
+    if policy is not None and policy.layout != layout:
+        # the architecture allows a layout, the comparison with real pairs chooses it
+        passes = _passes(pairs, config, policy.layout, steps)
     return Plan(
         pairs=len(pairs),
         dropped=pairs.dropped,
         kept=kept_tokens(pairs),
-        tokens=sum(pair.tokens for pair in pairs),
+        tokens=int(lengths(pairs).sum()),
         steps=steps,
-        passes=len(groups),
-        largest_pass=_largest(groups, layout),
+        passes=len(passes.groups),
+        largest_pass=passes.largest,
         parameters=sizes.parameters,
         trained=sizes.trained,
-        memory=memory_parts(sizes, config, device, _largest(groups, layout), ranks),
-        forecast=forecast(model, sizes, config, device, _largest(groups, layout), ranks),
-        seconds=_timed(policy, config, pairs, groups, steps) if policy is not None else None,
+        memory=memory_parts(sizes, config, device, passes.largest, ranks),
+        forecast=forecast(model, sizes, config, device, passes.largest, ranks),
+        seconds=_timed(policy, config, pairs, passes, steps) if policy is not None else None,
     )
 
 
@@ -102,13 +105,35 @@ def _why_untimed(config: TrainConfig, device: str, needed: float, ranks: int) ->
     return "" if free is None or needed < free else f"{device} has {free / 1e9:.1f} GB left, which is too little"
 
 
-def _groups(every_batch: Sequence[list[EncodedPair]], config: TrainConfig, layout: Layout) -> list[list[EncodedPair]]:
-    """The forward passes of all steps."""
-    return [group for batch in every_batch for group in micro_batches(batch, config.tokens_per_batch, layout)]
+@dataclass(frozen=True)
+class _Passes:
+    """The forward passes of all steps: the indices of their pairs, and their tokens with padding."""
+
+    groups: list[NDArray[np.int64]]
+    tokens: list[int]
+
+    @property
+    def largest(self) -> int:
+        return max(self.tokens)
+
+    @property
+    def median(self) -> NDArray[np.int64]:
+        return self.groups[int(np.argsort(self.tokens, kind="stable")[len(self.tokens) // 2])]
 
 
-def _largest(groups: Sequence[Sequence[EncodedPair]], layout: Layout) -> int:
-    return max(pass_tokens(group, layout) for group in groups)
+def _passes(pairs: Sequence[EncodedPair], config: TrainConfig, layout: Layout, steps: int) -> _Passes:
+    """By the lengths of the pairs alone: no pair is put together."""
+    rows_N = lengths(pairs).sum(1) if layout == "shared" else longest(pairs)
+    groups: list[NDArray[np.int64]] = []
+    tokens: list[int] = []
+    for batch in batch_indices(len(pairs), config, 0, steps):
+        ordered = batch[np.argsort(-rows_N[batch], kind="stable")]
+        begin = 0
+        for size in group_sizes(rows_N[ordered].tolist(), config.tokens_per_batch, layout):
+            groups.append(ordered[begin : begin + size])
+            tokens.append(padded_tokens(size, int(rows_N[ordered[begin]]), layout))
+            begin += size
+    return _Passes(groups, tokens)
 
 
 def _on_meta(config: TrainConfig, pairs: Sequence[EncodedPair], device: str) -> Any:
@@ -123,12 +148,12 @@ def _on_meta(config: TrainConfig, pairs: Sequence[EncodedPair], device: str) -> 
 
 
 def _timed(
-    policy: Policy, config: TrainConfig, pairs: Sequence[EncodedPair], groups: list[list[EncodedPair]], steps: int
+    policy: Policy, config: TrainConfig, pairs: Sequence[EncodedPair], passes: _Passes, steps: int
 ) -> dict[str, float]:
     """Seconds of the whole run by part, from one forward and backward pass of median size and one update."""
     trainer = Trainer(policy.model, config, policy.layout)
     shape = model_shape(policy.model)
-    group = sorted(groups, key=lambda group: pass_tokens(group, policy.layout))[len(groups) // 2]
+    group = [pairs[i] for i in passes.median]
     trainer.reference = compute_reference(trainer, group)  # also warms up
     began = time.perf_counter()
     loss = trainer.forward(group).loss_B.sum()
@@ -141,9 +166,12 @@ def _timed(
     next(p for p in policy.model.parameters() if p.requires_grad).sum().item()
     updated = time.perf_counter()
     rate = step_flops(shape, group, policy.layout) / (passed - began)
-    training = sum(step_flops(shape, group, policy.layout) for group in groups) / rate
+    every = np.concatenate(passes.groups)
+    lengths_N3, kept_N2 = lengths(pairs), kept(pairs)
+    training = flops_of(shape, lengths_N3[every], kept_N2[every], policy.layout) / rate
     logged = steps // config.log_masked_every + 1 if config.log_masked_every else 0
-    reference = 0 if LOSSES[config.loss].reference_free else step_flops(shape, pairs, policy.layout) / rate / 3
+    whole = flops_of(shape, lengths_N3, kept_N2, policy.layout) / rate
+    reference = 0 if LOSSES[config.loss].reference_free else whole / 3
     return {
         "reference log-probs (if not kept from before)": reference,
         "forward and backward passes": training,

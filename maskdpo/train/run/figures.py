@@ -8,12 +8,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from maskdpo.schemas import SIDES
 from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.measures import kept, lengths
 from maskdpo.train.losses import sum_per_answer
 from maskdpo.train.ranks import Ranks
 from maskdpo.train.step import ForwardPass, Trainer
@@ -77,10 +77,10 @@ def _means(figures: Iterable[tuple[Figures, bool]], pairs: int, ranks: Ranks) ->
 def kept_tokens(pairs: Sequence[EncodedPair]) -> dict[str, Any]:
     """How many of the answers' tokens have weight, and which share of them, by side."""
     counts: dict[str, Any] = {}
-    for side in SIDES:
-        kept = sum(int(np.count_nonzero(pair.side(side).weights)) for pair in pairs)
-        counts[f"kept_tokens_{side}"] = kept
-        counts[f"kept_{side}"] = kept / sum(len(pair.side(side).ids) for pair in pairs)
+    kept_N2, lengths_N2 = kept(pairs), lengths(pairs)[:, 1:]
+    for k, side in enumerate(SIDES):
+        counts[f"kept_tokens_{side}"] = int(kept_N2[:, k].sum())
+        counts[f"kept_{side}"] = counts[f"kept_tokens_{side}"] / int(lengths_N2[:, k].sum())
     return counts
 
 

@@ -42,9 +42,11 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     )
     # Otherwise every process would use all cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # where this process finds maskdpo
     with _torch_is_silent():
         try:
-            elastic_launch(config, sys.executable)("-m", "maskdpo", *arguments)
+            # -P: a random.py in the folder of the user is not Python's
+            elastic_launch(config, sys.executable)("-P", "-m", "maskdpo", *arguments)
         except ChildFailedError as error:
             _raise_for([failure.exitcode for failure in error.failures.values()])
         except SignalException as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maskdpo.errors import UserError
 from maskdpo.schemas.training import StepStats
@@ -33,15 +34,21 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
 
 
 def batches(pairs: Sequence[EncodedPair], config: TrainConfig, first: int, last: int) -> Iterator[list[EncodedPair]]:
-    """The batches of steps ``first`` <= step < ``last``. The order follows from seed and epoch alone, so that a resumed
-    run goes on where it stopped."""
-    per_epoch = math.ceil(len(pairs) / config.batch_size)
+    """The batches of steps ``first`` <= step < ``last``."""
+    for indices in batch_indices(len(pairs), config, first, last):
+        yield [pairs[i] for i in indices]
+
+
+def batch_indices(pairs: int, config: TrainConfig, first: int, last: int) -> Iterator[NDArray[np.int64]]:
+    """Which pairs are in the batches of steps ``first`` <= step < ``last``. The order follows from seed and epoch
+    alone, so that a resumed run goes on where it stopped."""
+    per_epoch = math.ceil(pairs / config.batch_size)
     order, of_epoch = np.empty(0, dtype=np.int64), -1
     for step in range(first, last):
         epoch, position = divmod(step, per_epoch)
         if epoch != of_epoch:
-            order, of_epoch = np.random.default_rng([config.seed, epoch]).permutation(len(pairs)), epoch
-        yield [pairs[i] for i in order[position * config.batch_size : (position + 1) * config.batch_size]]
+            order, of_epoch = np.random.default_rng([config.seed, epoch]).permutation(pairs), epoch
+        yield order[position * config.batch_size : (position + 1) * config.batch_size]
 
 
 def run_steps(trainer: Trainer, pairs: Sequence[EncodedPair], first: int, last: int) -> Iterator[StepStats]:

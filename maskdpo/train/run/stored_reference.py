@@ -148,8 +148,9 @@ def _opened(file: Path) -> Iterator[Begun | None]:
         yield None
         return
     except NoLocksError:
-        if name.exists() and not name.stat().st_size:  # the attempt has made it
-            name.unlink()
+        with suppress(FileNotFoundError):
+            if not name.stat().st_size:  # the attempt to lock it has made it
+                name.unlink()
         name = name.with_suffix(f".{uuid.uuid4().hex}.part")
         part, is_locked = name.open("x+b"), False
     try:
