@@ -29,6 +29,7 @@ SECTIONS: dict[str, tuple[str, int]] = {
     "layouts": ("gpu_speed:layouts", 150),
     "lora": ("gpu_runs:lora", 90),
     "resume": ("gpu_runs:resume", 90),
+    "ranks": ("gpu_ranks:ranks", 150),
     "throughput": ("gpu_speed:throughput", 180),
     "8bit": ("gpu_speed:eight_bits", 90),
     "trl": ("gpu_trl:trl", 120),

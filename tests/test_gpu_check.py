@@ -35,6 +35,15 @@ def test_the_list_of_wheels_names_packages_once_and_pins_the_pair_that_must_matc
 
 
 @pytest.mark.slow
+def test_two_ranks_end_where_one_does_and_go_on_as_one(tmp_path: Path) -> None:
+    code, table, rows = checked(tmp_path / "found.json", "--minutes", "9", "--only", "ranks")
+    assert code == 0, table
+    assert [row["ok"] for row in rows if row["what"] != "seconds"] == [True] * 5
+    far = [float(row["found"]) for row in rows if "relative" in row["what"]]
+    assert 0 < min(far) <= max(far) < 1e-2
+
+
+@pytest.mark.slow
 def test_figures_are_those_of_float64_and_a_stopped_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     code, table, rows = checked(tmp_path / "found.json", "--minutes", "9", "--only", "exact", "resume")
     assert code == 0, table

@@ -42,12 +42,16 @@ def train(settings: TrainSettings) -> None:
     `metrics.jsonl` in the output folder; `docs/training.md` is the guide, `docs/method.md` has the formulas.
     """
     from maskdpo.hub.push import check_push
+    from maskdpo.train.run.checks import check_options, check_packages
     from maskdpo.train.run.launch import is_launched, launch
     from maskdpo.train.run.push import push_model
 
+    if settings.dry_run or not is_launched():
+        check_options(settings.out, settings.config(), settings, settings.nproc)
     if settings.dry_run:
         from maskdpo.train.run.dry_run import plan_run
 
+        check_packages(settings.config(), settings)
         plan = plan_run(settings.pairs, settings.config(), device=settings.device, ranks=settings.nproc)
         _show_plan(plan, settings.pairs)
         return

@@ -289,12 +289,14 @@ class TrainConfig(EncodeSettings):
         for name in ("lora_alpha", "lora_dropout", "lora_targets", "merge", "load_in_4bit"):
             if not self.lora_r and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"`{name}` goes with `lora_r`")
-        for name in ("optim", "weights"):
-            if self.lora_r and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(
-                    f"`{name}` {getattr(self, name)} is for training all weights: an adapter is small, and weights "
-                    "that are frozen beside it are kept in the compute type; leave `lora_r` or `{name}` out"
-                )
+        whole = [n for n in ("optim", "weights") if getattr(self, n) != type(self).model_fields[n].default]
+        if self.lora_r and whole:
+            named = " and ".join(f"`{name}` {getattr(self, name)}" for name in whole)
+            raise ValueError(
+                f"{named} {'is' if len(whole) == 1 else 'are'} for training all weights: an adapter is small, and "
+                "weights that are frozen beside it are kept in the compute type; leave `lora_r` out, or "
+                + " and ".join(f"`{name}`" for name in whole)
+            )
         return self
 
     @property

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import exit_code
 from test_run import cache_folder, pairs_file
 from train_helpers import NO_ASSISTANT
 from transformers import AutoTokenizer, CTRLTokenizer
 
 from maskdpo.cli import main
 from maskdpo.models import load_model
+from maskdpo.train.run import launch
 
 __all__ = ["cache_folder", "pairs_file"]  # fixtures
 
@@ -106,3 +108,27 @@ def test_options_that_do_not_go_together(fails: Fails, tiny_model: str) -> None:
     assert fails(tiny_model, "--keep-best") == "--keep-best needs held-out pairs: --eval PAIRS"
     assert fails(tiny_model, "--lora-alpha", "8") == "--lora-alpha goes with --lora-r"
     assert fails(tiny_model, "--lora-r", "4", "--lora-targets", "nothing").startswith("--lora-targets nothing: ")
+
+
+@pytest.mark.parametrize("more", ["--nproc 2", "--nproc 2 --dry-run"])
+def test_what_several_processes_cannot_do_is_refused_before_they_start(
+    more: str, fails: Fails, tiny_model: str, pairs_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("processes were started")
+
+    monkeypatch.setattr(launch, "elastic_launch", never)
+    four_bits = fails(tiny_model, "--lora-r", "4", "--load-in-4bit", *more.split())
+    assert four_bits.startswith("--load-in-4bit works in one process only; ")
+    answers = fails(tiny_model, "--eval", str(pairs_file), "--show-answers", "1", *more.split())
+    assert answers == "--show-answers works in one process only"
+    assert fails(tiny_model, "--keep-best", *more.split()) == "--keep-best needs held-out pairs: --eval PAIRS"
+
+
+def test_a_folder_that_holds_no_run_stops_a_dry_run_too(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    assert exit_code("train", pairs_file, "--model", tiny_model, "--out", tmp_path / "out", "--dry-run") == 2
+    assert "the folder exists and holds no maskdpo run; name another --out" in " ".join(capsys.readouterr().err.split())

@@ -263,7 +263,8 @@ def test_the_command_writes_nothing(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code in (0, None)
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
+    assert "loading the model on cpu, to time one forward and backward pass" in " ".join(said.split())
     for words in (
         "steps",
         "activations",

@@ -205,7 +205,18 @@ def test_written_in_the_type_of_the_weights_unless_told_otherwise() -> None:
     assert "export_dtype" not in config_for("m").given()  # no command line names it
 
 
-@pytest.mark.parametrize("setting", [{"optim": "adamw8bit"}, {"weights": "bfloat16"}])
-def test_an_adapter_has_no_use_for_them(setting: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="is for training all weights"):
+@pytest.mark.parametrize(
+    ("setting", "named", "out"),
+    [
+        ({"optim": "adamw8bit"}, "`optim` adamw8bit is", "`optim`"),
+        ({"weights": "bfloat16"}, "`weights` bfloat16 is", "`weights`"),
+        (
+            {"optim": "adamw8bit", "weights": "bfloat16"},
+            "`optim` adamw8bit and `weights` bfloat16 are",
+            "`optim` and `weights`",
+        ),
+    ],
+)
+def test_an_adapter_has_no_use_for_them(setting: dict[str, Any], named: str, out: str) -> None:
+    with pytest.raises(ValueError, match=f"{named} for training all weights: .*; leave `lora_r` out, or {out} "):
         config_for("m", lora_r=4, **setting)

@@ -61,7 +61,8 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
     The weights of a model need not be there. With many ranks no pass is timed.
 
     Raises:
-        UserError: what would stop the run: bad input, no pair to train on, a model that does not load.
+        UserError: bad input, no pair to train on, a model that does not load. A run also refuses what
+            ``checks`` finds.
     """
     device = pick_device(device)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
@@ -73,8 +74,8 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
     passes = _passes(pairs, config, layout, steps)
     memory = memory_parts(sizes, config, device, passes.largest, ranks)
     untimed = _why_untimed(config, device, sum(memory.values()) * 1e9, ranks)
-    if untimed:
-        say(f"{untimed}, so no pass is timed")
+    timing = f"loading the model on {device}, to time one forward and backward pass ..."
+    say(f"{untimed}, so no pass is timed" if untimed else timing)
     policy = None if untimed else load_policy(config, pairs, device)
     if policy is not None and policy.layout != layout:
         # the architecture allows a layout, the comparison with real pairs chooses it

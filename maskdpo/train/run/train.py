@@ -11,9 +11,9 @@ from typing import Any
 
 from maskdpo.chat import ChatFormat
 from maskdpo.console import progress, say
-from maskdpo.errors import InputError, Interrupted, UserError
+from maskdpo.errors import Interrupted, UserError
 from maskdpo.identity import fingerprint
-from maskdpo.io.lock import LOCK_SUFFIX, sole_writer
+from maskdpo.io.lock import sole_writer
 from maskdpo.models import load_tokenizer, pick_device
 from maskdpo.prompt_date import recorded_date
 from maskdpo.run_folder import remove_all, stop_between_steps
@@ -24,18 +24,17 @@ from maskdpo.train.data.encode import Drop
 from maskdpo.train.data.measures import Chained
 from maskdpo.train.data.read import read_pairs
 from maskdpo.train.data.store import StoredPairs
-from maskdpo.train.model.adapter import require_peft, seed_dropout
-from maskdpo.train.model.fourbit import require_bitsandbytes
+from maskdpo.train.model.adapter import seed_dropout
 from maskdpo.train.model.load import load_policy, whole_policy
 from maskdpo.train.ranks import Ranks, joined
 from maskdpo.train.run.card import describe
 from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from maskdpo.train.run.checks import check_options, check_packages
 from maskdpo.train.run.export import export
 from maskdpo.train.run.heldout import HeldOut
 from maskdpo.train.run.loop import run_steps, total_steps
 from maskdpo.train.run.record import Recorder
 from maskdpo.train.run.reference import find_reference
-from maskdpo.train.run.trackers import require_tracker
 from maskdpo.train.settings import RunOptions
 from maskdpo.train.step import Trainer
 
@@ -96,7 +95,8 @@ def train(pairs_file: Path, out: Path, config: TrainConfig, options: RunOptions 
     """
     with joined(options.device) as ranks:
         job = _Job(pairs_file, out, config, options, ranks, ranks.device or pick_device(options.device))
-        _check(job)
+        check_options(out, config, options, ranks.size)
+        check_packages(config, options)
         with sole_writer(out) if ranks.first else nullcontext():
             return _train(_after_a_try(job))
 
@@ -141,30 +141,6 @@ def _train(job: _Job) -> TrainResult | None:
         run.finish(counts)
         remove_all(out / CHECKPOINTS)
     return result
-
-
-def _check(job: _Job) -> None:
-    """What can be refused before anything is read."""
-    out, config, options = job.out, job.config, job.options
-    if out.is_file():
-        raise InputError("is a file; `out` must name a folder", path=out)
-    found = [file for file in out.iterdir() if file.suffix != LOCK_SUFFIX] if out.exists() else []
-    if not options.restart and found and not job.record.exists():
-        raise InputError("the folder exists and holds no maskdpo run; name another `out`", path=out)
-    if options.eval_file is None and (config.keep_best or options.show_answers):
-        raise UserError(
-            f"{'`keep_best`' if config.keep_best else '`show_answers`'} needs held-out pairs: `eval_file` PAIRS"
-        )
-    if options.show_answers and job.ranks.size > 1:
-        raise UserError("`show_answers` works in one process only")
-    if config.load_in_4bit and job.ranks.size > 1:
-        raise UserError("`load_in_4bit` works in one process only; without it the model is split among all of them")
-    if config.lora_r:
-        require_peft()
-    if config.load_in_4bit:
-        require_bitsandbytes()
-    if options.track is not None:
-        require_tracker(options.track)
 
 
 def _after_a_try(job: _Job) -> _Job:
