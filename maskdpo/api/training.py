@@ -134,6 +134,6 @@ def encode_pair(
 def _encoder(tokenizer: "PreTrainedTokenizerBase", template: str, settings: str) -> "Encoder":
     """Kept, as an encoder learns once what a chat template (``template``) writes around answers."""
     from maskdpo.train.config import EncodeSettings
-    from maskdpo.train.data.read import encoder_for
+    from maskdpo.train.data.encode import encoder_for
 
     return encoder_for(EncodeSettings.model_validate_json(settings), tokenizer)

@@ -17,7 +17,7 @@ from maskdpo.io.blocks import Block, blocks
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import Pair
 from maskdpo.train.data import processes
-from maskdpo.train.data.read import encoder_for
+from maskdpo.train.data.encode import encoder_for
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from maskdpo.chat import ChatFormat, EncodedPrompt, TemplateRefusal
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Label, Pair, Side
-from maskdpo.train.config import EncodeSettings
+from maskdpo.train.config import LOSSES, EncodeSettings, TrainConfig
 from maskdpo.train.data.tokens import Ids, TextReader, Tokens, tokens_of
 from maskdpo.train.data.weights import (
     METHODS,
@@ -317,6 +317,19 @@ def _score_gap(pair: Pair) -> float:
     if pair.chosen_score is None or pair.rejected_score is None:
         return 0.0
     return pair.chosen_score - pair.rejected_score
+
+
+def encoder_for(settings: EncodeSettings, tokenizer: "PreTrainedTokenizerBase", today: date | None = None) -> Encoder:
+    """The encoder for these settings. In those of a training the loss may decide on weights and pairs, too.
+
+    Args:
+        today: the day on which the run was begun.
+    """
+    if not isinstance(settings, TrainConfig):
+        return Encoder(tokenizer, settings, today=today)
+    ld_alpha = 1.0 if settings.ld_alpha is None else settings.ld_alpha
+    need_scores = LOSSES[settings.loss].needs_scores
+    return Encoder(tokenizer, settings, today=today, ld_alpha=ld_alpha, need_scores=need_scores)
 
 
 @dataclass

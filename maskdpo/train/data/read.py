@@ -19,28 +19,15 @@ from maskdpo.io.text import is_plain
 from maskdpo.models import cache_dir
 from maskdpo.prompt_date import writes_date
 from maskdpo.run_record import sha256_of
-from maskdpo.train.config import LOSSES, EncodeSettings, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.blocks import Encoded
-from maskdpo.train.data.encode import Encoder
+from maskdpo.train.data.encode import Encoder, encoder_for
 from maskdpo.train.data.processes import encoded_blocks
 from maskdpo.train.data.store import StoredPairs, is_stored, open_store
 from maskdpo.train.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-def encoder_for(settings: EncodeSettings, tokenizer: "PreTrainedTokenizerBase", today: date | None = None) -> Encoder:
-    """The encoder for these settings. In those of a training the loss may decide on weights and pairs, too.
-
-    Args:
-        today: the day on which the run was begun.
-    """
-    if not isinstance(settings, TrainConfig):
-        return Encoder(tokenizer, settings, today=today)
-    ld_alpha = 1.0 if settings.ld_alpha is None else settings.ld_alpha
-    need_scores = LOSSES[settings.loss].needs_scores
-    return Encoder(tokenizer, settings, today=today, ld_alpha=ld_alpha, need_scores=need_scores)
 
 
 def read_pairs(
