@@ -83,7 +83,7 @@ def _random_qwen(settings: dict[str, Any]) -> str:
 def pairs_of(regime: Regime, count: int, tokenizer: Any) -> list[Pair]:
     """Pairs of about so many tokens. Every sentence is right or wrong by the toss of a coin, so that Mask-DPO trains
     about half of the tokens."""
-    sentences, coin = _sentences(), random.Random(0)
+    source, coin = sentences(), random.Random(0)
     template = len(
         tokenizer.apply_chat_template([{"role": "user", "content": ""}], add_generation_prompt=True)["input_ids"]
     )
@@ -91,7 +91,7 @@ def pairs_of(regime: Regime, count: int, tokenizer: Any) -> list[Pair]:
     def text(tokens: int) -> list[str]:
         found: list[str] = []
         while (left := tokens - len(tokenizer("".join(found))["input_ids"])) > 4:
-            ids = tokenizer(next(sentences))["input_ids"]
+            ids = tokenizer(next(source))["input_ids"]
             found.append(tokenizer.decode(ids[:left]))
         return found
 
@@ -112,10 +112,10 @@ def pairs_of(regime: Regime, count: int, tokenizer: Any) -> list[Pair]:
     return pairs
 
 
-def _sentences() -> Iterator[str]:
+def sentences() -> Iterator[str]:
     """Sentences of the prose in docs/, each with a space before it, again and again."""
     found = []
     for file in sorted(DOCS.glob("*.md")):
-        prose = [line for line in file.read_text().splitlines() if line[:1].isalpha()]
+        prose = [line for line in file.read_text(encoding="utf-8").splitlines() if line[:1].isalpha()]
         found += re.findall(r"\s[A-Z][^.!?|`]{30,200}[.!?](?=\s)", " ".join(prose))
     return cycle(found)

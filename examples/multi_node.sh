@@ -13,6 +13,7 @@ MODEL=${MODEL:-meta-llama/Llama-3.1-8B-Instruct}
 OUT=${OUT:-model}
 
 HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((SLURM_CPUS_PER_TASK / 8))} # torchrun would give each process a single core
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 # seconds to finish a step and save it after an interruption
 export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} # machines of a cluster seldom reach the Hub: fetch the model beforehand
 

@@ -9,14 +9,17 @@ Run: python scripts/gpu_check.py [--small] [--only SECTION ...] [--out FILE]
 """
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,8 @@ SECTIONS: dict[str, tuple[str, int]] = {
     "lora": ("gpu_runs:lora", 90),
     "resume": ("gpu_runs:resume", 90),
     "ranks": ("gpu_ranks:ranks", 150),
-    "throughput": ("gpu_speed:throughput", 180),
-    "8bit": ("gpu_speed:eight_bits", 90),
+    "throughput": ("gpu_speed:throughput", 240),
+    "8bit": ("gpu_speed:eight_bits", 120),
     "trl": ("gpu_trl:trl", 120),
     "vllm": ("gpu_runs:vllm", 120),
 }
@@ -87,14 +90,7 @@ def _fenced(name: str, small: bool, folder: Path, env: Mapping[str, str], until:
     allowed = min(SECTIONS[name][1] * (SMALL_FACTOR if small else 1), until - started)
     if allowed <= 0:
         return [{"section": name, "what": "left out", "found": "the time is over", "limit": "", "ok": False}]
-    with log.open("w") as said:
-        try:
-            code = subprocess.run(
-                command, stdout=said, stderr=said, env=dict(env), timeout=allowed, check=False
-            ).returncode
-            error = "" if code == 0 else f"exit code {code}"
-        except subprocess.TimeoutExpired:
-            error = f"no result after {allowed:.0f} s"
+    error = _run(command, log, env, allowed)
     rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     if error:
         words = " | ".join(log.read_text(errors="replace").strip().splitlines()[-3:])[-600:]
@@ -105,10 +101,26 @@ def _fenced(name: str, small: bool, folder: Path, env: Mapping[str, str], until:
     return [{"section": name, **row} for row in rows]
 
 
+def _run(command: Sequence[str], log: Path, env: Mapping[str, str], allowed: float) -> str:
+    """What went wrong, in a few words. All processes that the section has started end with it: vLLM's would keep the
+    memory of the device."""
+    with log.open("w") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, env=dict(env), start_new_session=True)
+    try:
+        code = process.wait(allowed)
+        return "" if code == 0 else f"exit code {code}"
+    except subprocess.TimeoutExpired:
+        return f"no result after {allowed:.0f} s"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def _environment(folder: Path) -> dict[str, str]:
     """The variables of all sections: no network, caches of their own, and packages that the machine lacks."""
     packages = folder / "packages"
-    missing = [wheel for wheel in sorted(WHEELS.glob("*.whl")) if importlib.util.find_spec(_module(wheel)) is None]
+    missing = [wheel for wheel in sorted(WHEELS.glob("*.whl")) if not _is_there(wheel)]
     if any(_module(wheel).startswith("pydantic") for wheel in missing):  # each version needs its own core
         missing = sorted({*missing, *WHEELS.glob("pydantic*.whl")})
     if missing:
@@ -121,6 +133,17 @@ def _environment(folder: Path) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "MASKDPO_CACHE": str(folder / "cache"),
     }
+
+
+def _is_there(wheel: Path) -> bool:
+    """Whether the package is installed, in no earlier major version."""
+    if importlib.util.find_spec(_module(wheel)) is None:
+        return False
+    name, version, *_ = wheel.name.split("-")
+    try:
+        return int(importlib.metadata.version(name).split(".")[0]) >= int(version.split(".")[0])
+    except importlib.metadata.PackageNotFoundError:
+        return True  # installed without saying its version
 
 
 def _module(wheel: Path) -> str:

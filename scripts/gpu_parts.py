@@ -2,10 +2,9 @@
 
 import gc
 import json
-import re
+import sys
 import time
-from collections.abc import Callable, Iterator
-from itertools import cycle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,9 @@ from maskdpo.models import default_device
 from maskdpo.schemas import Label, Message, Pair, PairSentence
 from maskdpo.train.data.encode import EncodedPair, EncodedSide
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from train_regimes import DOCS, sentences
+
 DEVICE = default_device()
 ON_GPU = DEVICE == "cuda"
 TEMPLATE = (
@@ -25,7 +27,6 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-DOCS = Path(__file__).parents[1] / "docs"
 
 ONE_B = {
     "hidden_size": 2048,
@@ -53,11 +54,18 @@ def row(what: str, found: object, limit: float | None = None, **values: float) -
     """A line of the table: a number with a limit must not be larger, and must be one.
 
     Args:
-        values: for the JSON, where ``found`` is a text.
+        values: further numbers for the JSON, which has ``found`` and ``limit`` unrounded, too.
     """
+    numbers = {"found": found, "limit": limit} if isinstance(found, int | float) else {}
     shown = f"{found:.3g}" if isinstance(found, float) else str(found)
     ok = None if limit is None else bool(isinstance(found, int | float) and found <= limit)
-    return {"what": what, "found": shown, "limit": "" if limit is None else f"{limit:.3g}", "ok": ok, "values": values}
+    return {
+        "what": what,
+        "found": shown,
+        "limit": "" if limit is None else f"{limit:.3g}",
+        "ok": ok,
+        "values": numbers | values,
+    }
 
 
 def check(what: str, good: bool, found: object, **values: float) -> dict[str, Any]:
@@ -88,15 +96,6 @@ def random_pairs(lengths: list[tuple[int, int, int]], vocabulary: int, share: fl
         EncodedPair(str(i), rng.integers(3, vocabulary, prompt), side(chosen), side(rejected))
         for i, (prompt, chosen, rejected) in enumerate(lengths)
     ]
-
-
-def sentences() -> Iterator[str]:
-    """Of the prose in docs/, each with a space before it, again and again."""
-    found = []
-    for file in sorted(DOCS.glob("*.md")):
-        prose = [line for line in file.read_text(encoding="utf-8").splitlines() if line[:1].isalpha()]
-        found += re.findall(r"\s[A-Z][^.!?|`]{30,200}[.!?](?=\s)", " ".join(prose))
-    return cycle(found)
 
 
 def model_folder(folder: Path, dtype: torch.dtype = torch.float32, **settings: Any) -> Path:

@@ -1,6 +1,8 @@
 """Time and memory on this device: attention of the shared layout, and whole training steps of a random Llama of 1B."""
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,20 +13,18 @@ from gpu_parts import (
     TINY,
     forget,
     llama,
+    model_folder,
     peak_gb,
     random_pairs,
     row,
     seconds_of,
 )
 
-from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout, collate
-from maskdpo.train.model.decoder import checkpoint_layers, decoder_layers, widen_weights
-from maskdpo.train.model.faster import use_fastest_attention
 from maskdpo.train.model.flex import use_flex_attention
+from maskdpo.train.model.load import load_policy
 from maskdpo.train.model.logps import token_logps
-from maskdpo.train.ranks import ALONE
 from maskdpo.train.run.loop import run_steps
 from maskdpo.train.run.reference import compute_reference
 from maskdpo.train.step import Trainer
@@ -73,49 +73,49 @@ def layouts(small: bool) -> Iterator[dict[str, Any]]:
 def throughput(small: bool) -> Iterator[dict[str, Any]]:
     """Steps of the trainer on prompts of 100 and answers of 400 tokens; the first one warms up."""
     wide, usual = (256, 128) if small else (16_384, 2048)
-    for name, settings in {
-        f"Mask-DPO, {usual} tokens": {"tokens_per_batch": usual},
-        f"Mask-DPO, {wide} tokens": {"tokens_per_batch": wide},
-        f"DPO, {wide} tokens": {"tokens_per_batch": wide, "method": "dpo"},
-        f"Mask-DPO, {wide} tokens, SDPA": {"tokens_per_batch": wide, "attention": "sdpa"},
-        f"Mask-DPO, {wide} tokens, checkpointing": {"tokens_per_batch": wide, "gradient_checkpointing": True},
-        f"Mask-DPO, {wide} tokens, compile": {"tokens_per_batch": wide, "compile": True},
-    }.items():
-        if small and "compile" in settings:
-            continue  # half a minute on a CPU
-        yield from _trained(name, small, **settings)
+    yield from _all_trained(
+        small,
+        {
+            f"Mask-DPO, {usual} tokens": {"tokens_per_batch": usual},
+            f"Mask-DPO, {wide} tokens": {"tokens_per_batch": wide},
+            f"DPO, {wide} tokens": {"tokens_per_batch": wide, "method": "dpo"},
+            f"Mask-DPO, {wide} tokens, SDPA": {"tokens_per_batch": wide, "attention": "sdpa"},
+            f"Mask-DPO, {wide} tokens, checkpointing": {"tokens_per_batch": wide, "gradient_checkpointing": True},
+            f"Mask-DPO, {wide} tokens, compile": {"tokens_per_batch": wide, "compile": True},
+        },
+    )
 
 
 def eight_bits(small: bool) -> Iterator[dict[str, Any]]:
     """The steps of ``throughput`` with less memory for weights, gradients and moments."""
-    tokens = 256 if small else 16_384
-    yield from _trained("adamw8bit", small, tokens_per_batch=tokens, optim="adamw8bit")
-    yield from _trained(
-        "adamw8bit, bfloat16 weights", small, tokens_per_batch=tokens, optim="adamw8bit", weights="bfloat16"
-    )
+    common = {"tokens_per_batch": 256 if small else 16_384, "optim": "adamw8bit"}
+    low = common | {"weights": "bfloat16"}
+    contenders = {"adamw8bit": common, "adamw8bit, bfloat16 weights": low}
+    yield from _all_trained(small, contenders | {"adamw8bit, bfloat16 weights, compile": low | {"compile": True}})
 
 
-def _trained(name: str, small: bool, **settings: Any) -> Iterator[dict[str, Any]]:
-    """Three steps of 16 pairs each."""
+def _all_trained(small: bool, contenders: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = str(model_folder(Path(name), dtype=torch.bfloat16, **(TINY if small else ONE_B)))
+        for title, settings in contenders.items():
+            if not (small and "compile" in settings):  # half a minute on a CPU
+                yield from _trained(title, folder, small, **settings)
+
+
+def _trained(name: str, folder: str, small: bool, **settings: Any) -> Iterator[dict[str, Any]]:
+    """Three steps of 16 pairs each, of the model in the folder."""
     sizes = TINY if small else ONE_B
     count, prompt, answer = (4, 10, 40) if small else (16, 100, 400)
     share = 1.0 if settings.get("method") == "dpo" else 0.5
     pairs = random_pairs([(prompt, answer, answer - i % 5) for i in range(count)], sizes["vocab_size"], share)
     config = TrainConfig(
-        model="random", batch_size=count, epochs=3, lr=1e-6, warmup_ratio=0, log_masked_every=0, **settings,
+        model=folder, batch_size=count, epochs=3, lr=1e-6, warmup_ratio=0, log_masked_every=0, **settings,
     )  # fmt: skip
     forget()
-    model = llama(dtype=torch.bfloat16 if config.weights == "bfloat16" else torch.float32, **sizes)
-    use_fastest_attention(model, pairs[:2], "shared", config, DEVICE, ALONE)
-    used = model.config._attn_implementation
-    if config.weights == "bfloat16":
-        widen_weights(model, compute_type(config.dtype, DEVICE))
-    if config.gradient_checkpointing:
-        checkpoint_layers(model)
-    if config.compile:
-        for layer in decoder_layers(model, "compile"):
-            layer.compile(dynamic=True)
-    trainer = Trainer(model, config, "shared")
+    policy = load_policy(config, pairs[:2], DEVICE)
+    forget()  # what was tried needs memory for a moment, and in a short run more than the steps
+    used = policy.model.config._attn_implementation
+    trainer = Trainer(policy.model, config, policy.layout)
     trainer.reference = compute_reference(trainer, pairs)
     steps = list(run_steps(trainer, pairs, 0, 3))
     last = steps[1:]

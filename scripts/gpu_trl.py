@@ -1,7 +1,6 @@
 """TRL's DPOTrainer on the shape of the section throughput, by the protocol of benchmarks/train_vs_trl.py."""
 
 import importlib.util
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +10,11 @@ import numpy as np
 import torch
 from gpu_parts import ONE_B, TINY, forget, lines_of, model_folder, peak_gb, row, text_pairs
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 def trl(small: bool) -> Iterator[dict[str, Any]]:
     if missing := [name for name in ("trl", "datasets", "pandas", "pyarrow") if importlib.util.find_spec(name) is None]:
         yield row("TRL", f"not installed: {', '.join(missing)}")
         return
-    sys.path.insert(0, str(BENCHMARKS))
     from train_vs_trl import BEST, _train_trl
 
     with tempfile.TemporaryDirectory() as name:

@@ -106,6 +106,8 @@ def _show_forecast(found: "Forecast") -> None:
     console.table("w: bytes of a weight, c: bytes of the compute type", ("", "number"), letters)
     start = [("weights read from the disk, GB", found.disk_gb)]
     start += [(f"seconds at {speed:g} GB/s", found.disk_gb / speed) for speed in READ_SPEEDS]
+    if found.trial_s is not None:
+        start.append(("seconds at most to try the model on the longest pair, at the rate of this CPU", found.trial_s))
     console.table("start-up of rank 0 (to hash and to load; twice where memory does not keep files)", ("", ""), start)
 
 

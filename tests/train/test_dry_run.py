@@ -193,6 +193,8 @@ def test_the_forecast_of_a_model_of_8_billion_parameters(tiny_model: str) -> Non
     found = forecast(model, sizes_of(model), config, "cpu", 2048, 8)
     assert found.letters["P"] == sum(p.numel() for p in model.parameters()) == 8_030_261_248
     assert found.letters["E"] == 2 * 128256 * 4096
+    assert found.trial_s is not None and found.trial_s > 0
+    assert forecast(model, sizes_of(model), config, "cuda", 2048, 1).trial_s is None, "a GPU tries it in no time"
 
     def gb(part: str, devices: int, setting: str) -> float:
         value = found.rows[part][found.columns.index((devices, setting))]
@@ -271,6 +273,7 @@ def test_the_command_writes_nothing(
         "w P / N",
         "adamw8bit",
         "seconds at 1 GB/s",
+        "seconds at most to try the model",
         "AdamW",
         "forward and backward passes",
         "chosen: trained tokens",

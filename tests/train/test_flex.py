@@ -182,6 +182,57 @@ def test_kernels_are_tried_with_their_gradients(dtype: torch.dtype, monkeypatch:
     assert "differs from PyTorch's attention by 0." in kernel_problem(heads, "cpu", dtype)
 
 
+@pytest.mark.usefixtures("with_gradients")
+@pytest.mark.parametrize("fails", [lambda rows, length: rows == 1, lambda rows, length: length > 3 * BLOCK])
+def test_every_kernel_of_a_training_is_tried(fails: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That for rows of any length and that for a single row are compiled only when such rows come."""
+    right = flex._kernel("cpu")
+
+    def failing(query: Tensor, *args: Tensor, **options: Any) -> Tensor:
+        if fails(query.shape[0], query.shape[2]):
+            raise RuntimeError("out of resource: shared memory")
+        return right(query, *args, **options)
+
+    monkeypatch.setattr(flex, "_kernel", lambda device: failing)
+    found = kernel_problem(Heads(query=2, key=1, size=16, value_size=16), "cpu", torch.float32)
+    assert found == "FlexAttention fails (out of resource: shared memory)"
+
+
+@pytest.mark.usefixtures("with_gradients")
+def test_why_a_kernel_fails_in_a_pass_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pass is in float32, in which a head may be too large for a kernel."""
+
+    def failing(*args: Any, **options: Any) -> Tensor:
+        raise RuntimeError("out of resource: shared memory")
+
+    model = random_model()
+    monkeypatch.setattr(flex, "_kernel", lambda device: failing)
+    monkeypatch.setattr(faster, "kernel_problem", lambda *_: "")
+    with pytest.raises(UserError, match=r"with FlexAttention its decoder fails .*out of resource"):
+        faster.use_fastest_attention(
+            model, PAIRS, "shared", TrainConfig(model="m", attention="flex"), "cpu", faster.Ranks()
+        )
+
+
+def test_without_a_compiler_it_is_tried_on_the_shortest_pair_alone(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    lengths = []
+    right = flex._kernel("cpu")
+
+    def noting(query: Tensor, *args: Tensor, **options: Any) -> Tensor:
+        lengths.append(query.shape[2])
+        return right(query, *args, **options)
+
+    monkeypatch.setattr(flex, "_kernel", lambda device: noting)
+    monkeypatch.setattr(faster, "kernel_problem", lambda *_: "")
+    faster.use_fastest_attention(
+        random_model(), SPREAD, "shared", TrainConfig(model="m", attention="flex"), "cpu", faster.Ranks()
+    )
+    assert set(lengths) == {flex.SHORTEST}, "the longest row of these has more"
+    assert not [one for one in recwarn if "torch.compile" in str(one.message)]
+
+
 def test_on_a_cpu_it_is_never_used_by_itself_and_one_line_says_why_it_cannot_train(tiny_model: str) -> None:
     policy = load_policy(TrainConfig(model=tiny_model), PAIRS[:1], "cpu")
     assert policy.model.config._attn_implementation == CPU_NAME
@@ -210,7 +261,8 @@ def test_where_it_changes_log_probs_the_attention_of_pytorch_stays(
     model = random_model()
     faster.use_fastest_attention(model, PAIRS, "shared", TrainConfig(model="m"), "cuda", faster.Ranks())
     assert model.config._attn_implementation == "sdpa"
-    assert "trains with PyTorch's attention (slower, same result): log-probs with" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "trains with PyTorch's attention (slower, same result): with FlexAttention its log-probs differ" in said
 
 
 @pytest.mark.parametrize("kind", ["mistral", "gemma2"])
@@ -219,6 +271,6 @@ def test_windows_and_soft_caps_are_left_to_what_is_exact(kind: str) -> None:
     own = model.config._attn_implementation
     faster.use_fastest_attention(model, PAIRS, "padded", TrainConfig(model="m"), "cuda", faster.Ranks())
     assert model.config._attn_implementation == own
-    with pytest.raises(UserError, match="models whose answers share one row"):
+    with pytest.raises(UserError, match="FlexAttention is for models whose answers share one row"):
         asked = TrainConfig(model="m", attention="flex")
         faster.use_fastest_attention(model, PAIRS, "padded", asked, "cuda", faster.Ranks())

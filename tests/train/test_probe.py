@@ -1,5 +1,6 @@
 """What is tried before the first step: no model trains with log-probs that are not those of its own forward pass."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from maskdpo.errors import UserError
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout, collate
 from maskdpo.train.data.encode import EncodedPair, EncodedSide
-from maskdpo.train.model import logps
+from maskdpo.train.model import logps, probe
+from maskdpo.train.model.load import load_policy
 from maskdpo.train.model.logps import token_logps
-from maskdpo.train.model.probe import ROUNDED, check_nothing_is_random, choose_layout
+from maskdpo.train.model.probe import LONGEST_PASSES, ROUNDED, check_nothing_is_random, choose_layout
+from maskdpo.train.ranks import Ranks
 
 
 def pair_of(name: str, prompt: int, chosen: int, rejected: int, seed: int = 0) -> EncodedPair:
@@ -118,6 +122,29 @@ def test_a_model_that_draws_random_numbers_is_refused_and_the_part_named() -> No
         check_nothing_is_random(model, pairs, "shared")
     assert torch.equal(torch.get_rng_state(), before), "looking would change a seeded run"
     assert not any(module._forward_hooks for name, module in model.named_modules() if name != "model.layers.1.mlp")
+
+
+def test_the_forecast_knows_how_often_the_longest_pair_is_computed(tmp_path: Path) -> None:
+    random_model().save_pretrained(tmp_path)
+    pairs, rows = [pair_of("short", 1, 1, 1), pair_of("long", 8, 30, 25)], []
+    hook = nn.modules.module.register_module_forward_pre_hook(
+        lambda module, args: rows.append(args[0].shape[:2]) if isinstance(module, nn.Embedding) else None
+    )
+    try:
+        load_policy(TrainConfig(model=str(tmp_path), dtype="float32"), pairs, "cpu")
+    finally:
+        hook.remove()
+    computed = sum(count * length for count, length in rows if length > 10)
+    assert 0.9 * LONGEST_PASSES * pairs[1].tokens < computed <= 1.1 * LONGEST_PASSES * pairs[1].tokens
+
+
+def test_rank_0_tries_on_all_cores_and_then_has_its_own_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "cores", lambda: 3)
+    own = torch.get_num_threads()
+    for rank, size, threads in ((0, 2, 3), (1, 2, own), (0, 1, own)):
+        with probe.on_all_cores(Ranks(rank, size)):
+            assert torch.get_num_threads() == max(own, threads)
+        assert torch.get_num_threads() == own
 
 
 def add_noise(model: PreTrainedModel, size: float, behind: int = 0) -> None:

@@ -11,10 +11,11 @@ from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout
 from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.measures import longest
 from maskdpo.train.model.attention import use_cpu_attention
 from maskdpo.train.model.decoder import text_config
 from maskdpo.train.model.flex import Heads, kernel_problem, use_flex_attention
-from maskdpo.train.model.probe import choose_layout
+from maskdpo.train.model.probe import sharing_failure
 from maskdpo.train.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def use_fastest_attention(
         problem = _flex_problem(model, pairs, compute_type(config.dtype, device), device, ranks)
     elif asked == "auto" and device == "cpu":
         use_cpu_attention(model)
-        problem = "" if ranks.from_first(_stays_exact(model, pairs, ranks)) else "its log-probs would change"
+        problem = ranks.from_first(sharing_failure(model, pairs) if ranks.first else "")
     else:
         return
     if problem and asked == "flex":
@@ -54,24 +55,19 @@ def use_fastest_attention(
             say(f"{model.config.model_type}: trains with PyTorch's attention (slower, same result): {problem}")
 
 
-def _stays_exact(model: "PreTrainedModel", pairs: Sequence[EncodedPair], ranks: Ranks) -> bool:
-    try:
-        return ranks.first and choose_layout(model, pairs) == "shared"
-    except UserError:  # with PyTorch's attention there was none
-        return False
-
-
 def _flex_problem(
     model: "PreTrainedModel", pairs: Sequence[EncodedPair], compute: str, device: str, ranks: Ranks
 ) -> str:
     """Use FlexAttention, and say why it cannot be used; empty where it can. The log-probs are tried where the model is,
-    which is the CPU of rank 0 where there are many ranks, and the kernels on every device, in the compute type."""
+    which is the CPU of rank 0 where there are many ranks, and the kernels on every device, in the compute type. On a
+    CPU, where FlexAttention makes whole squares of scores, the shortest pair must do."""
     seen: set[Heads] = set()
     use_flex_attention(model, seen)
-    exact, seen = ranks.from_first((_stays_exact(model, pairs, ranks), seen))
+    tried = [pairs[int(longest(pairs).argmin())]] if model.device.type == "cpu" else pairs
+    failure, seen = ranks.from_first((sharing_failure(model, tried) if ranks.first else "", seen))
     use_flex_attention(model)
     dtype = torch.bfloat16 if compute == "bfloat16" else torch.float32
     own = next((problem for heads in sorted(seen) if (problem := kernel_problem(heads, device, dtype))), "")
     if ranks.any(bool(own)):
         return own or "FlexAttention fails on the device of another process"
-    return "" if exact else "log-probs with FlexAttention differ from those of its own forward pass"
+    return failure and f"with FlexAttention {failure}"

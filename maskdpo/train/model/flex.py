@@ -9,6 +9,7 @@ Shape letters: R rows, L tokens, K blocks of a row, H query heads, G key heads, 
 """
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,6 +32,11 @@ BLOCK = 128
 
 SHORTEST = 2 * BLOCK
 """A single block would be compiled anew, and queries of less than a block are given to a kernel for decoding."""
+
+TRIED = ((2, 3 * BLOCK), (3, 5 * BLOCK), (1, 4 * BLOCK))
+"""Rows and tokens of the passes by which kernels are tried, in this order: a kernel is compiled for the first sizes,
+then for many rows of any length, then for one row. Training uses the latter two, which would end its first step if
+they could not be compiled."""
 
 RECOMPILES = 64
 """Kernels of one process: one for each type and number of heads, with and without gradients, for one row and for many.
@@ -155,8 +161,14 @@ def _kernel(device: str) -> Callable[..., Tensor]:
     """Compiled for the first length, once more for all others. On a CPU the definition, which computes all pairs of
     tokens: it is there to be compared with."""
     if device == "cpu":
-        return torch_flex.flex_attention
+        return _uncompiled
     return torch.compile(torch_flex.flex_attention, fullgraph=True)
+
+
+def _uncompiled(*args: Any, **kwargs: Any) -> Any:
+    with warnings.catch_warnings():  # that it is slow, in many lines
+        warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
+        return torch_flex.flex_attention(*args, **kwargs)
 
 
 def kernel_problem(heads: Heads, device: str, dtype: torch.dtype) -> str:
@@ -165,12 +177,16 @@ def kernel_problem(heads: Heads, device: str, dtype: torch.dtype) -> str:
     Forward and backward pass over random numbers in rows of several segments are compared with PyTorch's attention in
     float32.
     """
-    segments_RL = torch.full((2, 3 * BLOCK), PAD)
-    for row, ends in zip(segments_RL, ((70, 250, 380), (140, 300, 384)), strict=True):
-        row[: ends[2]], row[: ends[1]], row[: ends[0]] = REJECTED, CHOSEN, PROMPT
+    return next((problem for sizes in TRIED if (problem := _problem_of(heads, device, dtype, *sizes))), "")
+
+
+def _problem_of(heads: Heads, device: str, dtype: torch.dtype, rows: int, length: int) -> str:
+    segments_RL = torch.full((rows, length), PAD)
+    for i, row in enumerate(segments_RL):
+        prompt, chosen = ((share + i) * length // 10 + 5 for share in (2, 6))
+        row[: length - 4 * i], row[:chosen], row[:prompt] = REJECTED, CHOSEN, PROMPT
     segments_RL = segments_RL.to(device)
     random = torch.Generator(device).manual_seed(0)
-    rows, length = segments_RL.shape
     shapes = ((heads.query, heads.size), (heads.key, heads.size), (heads.key, heads.value_size))
     inputs = [torch.randn(rows, h, length, d, generator=random, device=device) for h, d in shapes]
     grad = torch.randn(rows, length, heads.query, heads.value_size, generator=random, device=device)

@@ -31,7 +31,7 @@ from maskdpo.train.model.faster import use_fastest_attention
 from maskdpo.train.model.fourbit import compute_in, loading_options
 from maskdpo.train.model.gates import recompute_gates, recomputes_gates
 from maskdpo.train.model.memory import keep_freed_memory
-from maskdpo.train.model.probe import check_nothing_is_random, choose_layout
+from maskdpo.train.model.probe import check_nothing_is_random, choose_layout, on_all_cores
 from maskdpo.train.model.sharding import load_for, shard, whole_weights
 from maskdpo.train.ranks import ALONE, Ranks
 
@@ -72,13 +72,14 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
     if config.weights == "bfloat16" and compute == "float32":
         widen_weights(model, compute)  # first, so that the checks below compute so too
     check_fit(model, pairs, config.model)
-    layout = ranks.from_first(_probed(model, pairs) if ranks.first else "padded")
-    if layout != "shared":
-        say(
-            f"{model.config.model_type}: both answers of a pair cannot share one row of this model, so each repeats "
-            "the prompt (slower, same result)"
-        )
-    use_fastest_attention(model, pairs, layout, config, device, ranks)
+    with on_all_cores(ranks):
+        layout = ranks.from_first(_probed(model, pairs) if ranks.first else "padded")
+        if layout != "shared":
+            say(
+                f"{model.config.model_type}: both answers of a pair cannot share one row of this model, so each "
+                "repeats the prompt (slower, same result)"
+            )
+        use_fastest_attention(model, pairs, layout, config, device, ranks)
     if config.weights == compute == "bfloat16":
         widen_weights(model, compute)
     freeze_the_rest(model)

@@ -14,8 +14,10 @@ from maskdpo.errors import UserError
 from maskdpo.train.data.batch import Layout, collate
 from maskdpo.train.data.encode import EncodedPair
 from maskdpo.train.data.measures import longest
+from maskdpo.train.data.processes import cores
 from maskdpo.train.model.decoder import in_float32, may_share_prompts, text_config, window_of
 from maskdpo.train.model.logps import chunks, token_logps
+from maskdpo.train.ranks import Ranks
 
 TOLERANCE = 2e-3
 """Largest difference of a token's log-prob, in nats, between two ways to compute it in float32."""
@@ -28,6 +30,10 @@ SMALLEST_NOISE = 1e-5
 
 SEEDS = (1, 2, 3)
 """Seeds of the passes that must agree."""
+
+LONGEST_PASSES = 12
+"""How often the longest pair is computed by all that is tried before the first step, for the forecast of ``--dry-run``:
+4 times for the layout, 4 under seeds, and 4 for an attention of maskdpo's own."""
 
 
 def choose_layout(model: PreTrainedModel, pairs: Sequence[EncodedPair]) -> Layout:
@@ -48,6 +54,27 @@ def choose_layout(model: PreTrainedModel, pairs: Sequence[EncodedPair]) -> Layou
     if model.dtype in ROUNDED and (failure := _failure(model, groups[:1], layout, expected, ROUNDED[model.dtype])):
         raise UserError(f"{model.config.model_type}: with weights in {model.dtype} {failure}; take `dtype` float32")
     return layout
+
+
+def sharing_failure(model: PreTrainedModel, pairs: Sequence[EncodedPair]) -> str:
+    """What is wrong with the ``shared`` layout with an attention made for it, as a sentence; empty where its log-probs
+    are right: in float32, as in ``choose_layout``, which has tried the model with PyTorch's attention before."""
+    groups = _groups(pairs, None)
+    with in_float32(model):
+        expected = {id(group[0]): _plain_logps(model, group[0]) for group in groups if len(group) == 1}
+        return _failure(model, groups, "shared", expected)
+
+
+@contextmanager
+def on_all_cores(ranks: Ranks) -> Iterator[None]:
+    """Let rank 0 compute with all cores of its machine: the other ranks wait for what it finds."""
+    own = torch.get_num_threads()
+    if ranks.size > 1 and ranks.first:
+        torch.set_num_threads(max(own, cores()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
 
 
 def _exact_layout(model: PreTrainedModel, groups: Sequence[Sequence[EncodedPair]]) -> tuple[Layout, dict[int, Tensor]]:
@@ -159,20 +186,21 @@ def _plain_logps(model: PreTrainedModel, pair: EncodedPair) -> Tensor:
 def check_nothing_is_random(model: PreTrainedModel, pairs: Sequence[EncodedPair], layout: Layout) -> None:
     """Passes under different seeds must give the same log-probs, or policy and reference would not be one function.
 
-    One pass holds the shortest and the longest pair. On some devices even passes under one seed differ, because sums
-    are added in another order each time; such differences, and those of the type of the weights, are allowed.
+    The shortest and the longest pair are computed, each alone. On some devices even passes under one seed differ,
+    because sums are added in another order each time; such differences, and those of the type of the weights, are
+    allowed.
 
     Raises:
         UserError: they differ; the message names the first module whose result depends on the seed.
     """
     longest_N = longest(pairs)
-    ends = [pairs[int(longest_N.argmin())], pairs[int(longest_N.argmax())]]
-    batch = collate(ends, layout, every_token=True).to(str(model.device))
+    ends = dict.fromkeys((int(longest_N.argmin()), int(longest_N.argmax())))
+    batches = [collate([pairs[i]], layout, every_token=True).to(str(model.device)) for i in ends]
 
     def under(seed: int) -> Tensor:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(seed)
-            return token_logps(model, batch).detach()
+            return torch.cat([token_logps(model, batch) for batch in batches])
 
     first_N = under(SEEDS[0])
     rounding = (under(SEEDS[0]) - first_N).abs().max().item()

@@ -12,7 +12,9 @@ from transformers import PreTrainedModel
 from maskdpo.identity import model_files
 from maskdpo.models import compute_type, load_config, resolve_model
 from maskdpo.train.config import TrainConfig
+from maskdpo.train.model.flops import device_peak
 from maskdpo.train.model.memory import FLOAT32, Sizes, linear_layers, memory_parts, moment_bytes
+from maskdpo.train.model.probe import LONGEST_PASSES
 
 RANK = 16
 """Of the adapter in the forecast of a run without one."""
@@ -45,6 +47,8 @@ class Forecast:
     letters: dict[str, int]
     disk_gb: float
     """The files of the weights, which rank 0 reads."""
+    trial_s: float | None
+    """Seconds at most of what is tried with the longest pair, at the rate of this machine's CPU; None: on a GPU."""
 
 
 def forecast(
@@ -79,7 +83,10 @@ def forecast(
             for row, values in rows.items():
                 values.append(found.get(row))
     letters = {"P": whole, "E": sizes.ends, "D": sizes.largest_layer, "L": sizes.linear, "A": adapter}
-    return Forecast(columns, rows, letters, disk_bytes(config, whole) / 1e9)
+    trial_s = None
+    if ranks > 1 or device == "cpu":
+        trial_s = 2 * whole * LONGEST_PASSES * tokens / device_peak("cpu", "float32")
+    return Forecast(columns, rows, letters, disk_bytes(config, whole) / 1e9, trial_s)
 
 
 def _column(sizes: Sizes, config: TrainConfig, device: str, tokens: int, ranks: int) -> dict[str, float]:
