@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from architectures import build
 from attempts import attempt
 from plain import all_logps, load_plain
-from safetensors.numpy import load_file
 from torch import Tensor
 from train_helpers import Labelled, make_pair
 from transformers import AutoTokenizer, PreTrainedModel
@@ -139,8 +139,10 @@ class Bench:
                 self.pairs_file, out, self.config(**settings), RunOptions(save_every=0, eval_file=self.pairs_file)
             )
         assert result is not None
-        (file,) = (self._cache(name) / "reference").iterdir()
-        reference = {key: torch.from_numpy(logps).double() for key, logps in load_file(file).items()}
+        (file,) = (self._cache(name) / "reference").glob("*.f32")
+        ends = np.cumsum([len(pair.chosen.ids) + len(pair.rejected.ids) for pair in self.pairs])
+        parts = np.split(np.fromfile(file, "<f4"), ends[:-1])
+        reference = {pair.id: torch.from_numpy(p).double() for pair, p in zip(self.pairs, parts, strict=True)}
         return Run(out, result.layout, rows(out / "metrics.jsonl"), rows(out / "eval.jsonl")[-1], reference)
 
     def train_apart(self, name: str, *, codes: list[int], **job: Any) -> Path:
