@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from test_lora import lora_config, tensors_equal
 from test_run import cache_folder, config_for, metrics_of, pairs_file
+from train_helpers import killed_in_step
 
 from maskdpo.errors import UserError
 from maskdpo.models import load_model
@@ -61,18 +62,8 @@ def test_a_run_resumes_to_the_bit_and_is_merged_into_the_whole_base(
     assert whole
     assert whole.steps[0].margin == 0
     assert whole.steps[-1].loss < whole.steps[0].loss
-    step, calls = Trainer.step, []
-
-    def die(self: Trainer, *args: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 4:
-            raise RuntimeError("killed")
-        return step(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", die)
-        with pytest.raises(RuntimeError, match="killed"):
-            train(pairs_file, tmp_path / "killed", config, RunOptions(save_every=2))
+    with killed_in_step(4, monkeypatch):
+        train(pairs_file, tmp_path / "killed", config, RunOptions(save_every=2))
     train(pairs_file, tmp_path / "killed", config, RunOptions(save_every=2))
     assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "whole")
     ends = [load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole")]

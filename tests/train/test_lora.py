@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from test_logps import some_pairs
 from test_run import CITIES, RIGHT, WRONG, cache_folder, config_for, metrics_of
-from train_helpers import make_pair, random_model
+from train_helpers import killed_in_step, make_pair, random_model
 
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
@@ -124,18 +124,8 @@ def test_a_resumed_run_ends_with_the_same_bits(
 ) -> None:
     config = lora_config(tiny_model, log_masked_every=2, **settings)
     train(pairs_file, tmp_path / "whole", config, RunOptions(save_every=2))
-    step, calls = Trainer.step, []
-
-    def die(self: Trainer, *args: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 4:
-            raise RuntimeError("killed")
-        return step(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", die)
-        with pytest.raises(RuntimeError, match="killed"):
-            train(pairs_file, tmp_path / "killed", config, RunOptions(save_every=2))
+    with killed_in_step(4, monkeypatch):
+        train(pairs_file, tmp_path / "killed", config, RunOptions(save_every=2))
     result = train(pairs_file, tmp_path / "killed", config, RunOptions(save_every=2))
     assert result and result.resumed_from == 2
     assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "whole")

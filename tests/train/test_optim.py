@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from test_run import cache_folder, config_for, metrics_of, pairs_file
-from train_helpers import random_model
+from train_helpers import killed_in_step, random_model
 
 from maskdpo.train import optim
 from maskdpo.train.model.decoder import widen_weights
@@ -17,7 +17,6 @@ from maskdpo.train.optim import LowBitAdamW, block_width
 from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from maskdpo.train.run.train import train
 from maskdpo.train.settings import RunOptions
-from maskdpo.train.step import Trainer
 
 __all__ = ["cache_folder", "pairs_file"]
 
@@ -178,18 +177,8 @@ def test_a_run_resumes_to_the_bit_and_is_written_as_it_was_trained(
     assert whole
     assert whole.steps[0].margin == 0
     assert whole.steps[-1].loss < whole.steps[0].loss
-    step, calls = Trainer.step, []
-
-    def die(self: Trainer, *args: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 6:
-            raise RuntimeError("killed")
-        return step(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", die)
-        with pytest.raises(RuntimeError, match="killed"):
-            train(pairs_file, tmp_path / "killed", config, RunOptions(save_every=2))
+    with killed_in_step(6, monkeypatch):
+        train(pairs_file, tmp_path / "killed", config, RunOptions(save_every=2))
     assert [path.name for path in checkpoints(tmp_path / "killed" / "checkpoints")][-1] == "step-00000004"
     train(pairs_file, tmp_path / "killed", config, RunOptions(save_every=2))
     assert metrics_of(tmp_path / "killed") == metrics_of(tmp_path / "whole")

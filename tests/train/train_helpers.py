@@ -1,13 +1,15 @@
 """Throw-away tokenizers, chat templates, pairs and models for the tests of training. Nothing is downloaded."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
@@ -15,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from maskdpo.schemas import Label, Message, Pair, PairSentence
 from maskdpo.train.config import EncodeSettings
 from maskdpo.train.data.encode import EncodedPair, EncodedSide, Encoder
+from maskdpo.train.step import Trainer
 
 SPECIAL = [
     "<unk>",
@@ -296,3 +299,20 @@ def encoder(tokenizer: Any, *, today: date | None = None, **settings: Any) -> En
     """An encoder with these settings, the others at their defaults."""
     of_the_loss = {name: settings.pop(name) for name in ("ld_alpha", "need_scores") if name in settings}
     return Encoder(tokenizer, EncodeSettings(model="tiny", **settings), today=today, **of_the_loss)
+
+
+@contextmanager
+def killed_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What trains in this block must end with an error in its step of this number, counted from 1."""
+    step, calls = Trainer.step, []
+
+    def die(self: Trainer, *args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == number:
+            raise RuntimeError("killed")
+        return step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", die)
+        with pytest.raises(RuntimeError, match="killed"):
+            yield
