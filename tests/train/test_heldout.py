@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_run import RIGHT, WRONG, cache_folder, config_for, metrics_of, said
-from train_helpers import make_pair
+from train_helpers import die_in_step, killed_in_step, make_pair
 
 from maskdpo import run_folder
 from maskdpo.errors import UserError
@@ -140,16 +140,7 @@ def test_a_resumed_run_has_looked_as_the_whole_one(
     settings: dict[str, Any] = {"keep_best": True, "eval_every": 1, "options": {"show_answers": 1}}
     train_on = (files[0], files[0])  # the loss falls, so there is a new best at every look
     run(tiny_model, train_on, tmp_path / "whole", **settings)
-    step, calls = Trainer.step, []
-
-    def die(self: Trainer, *args: Any) -> Any:
-        calls.append(1)
-        if len(calls) == die_at:
-            raise RuntimeError("killed")
-        return step(self, *args)
-
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
-        patch.setattr(Trainer, "step", die)
+    with killed_in_step(die_at, monkeypatch):
         run(tiny_model, train_on, tmp_path / "killed", **settings)
     result: TrainResult = run(tiny_model, train_on, tmp_path / "killed", **settings)
     assert result.best == 6
@@ -214,15 +205,7 @@ def test_other_held_out_pairs_do_not_continue_a_run(tiny_model: str, files: tupl
 def killed_at(place: str, step: int, patch: pytest.MonkeyPatch) -> None:
     """Die before a step begins, or before the row of a look is written, when the weights are kept already."""
     if place == "step":
-        real, calls = Trainer.step, []
-
-        def die(self: Trainer, *args: Any) -> Any:
-            calls.append(1)
-            if len(calls) == step:
-                raise RuntimeError("killed")
-            return real(self, *args)
-
-        patch.setattr(Trainer, "step", die)
+        die_in_step(step, patch)
         return
     write = Recorder._write
 

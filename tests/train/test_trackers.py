@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from test_run import cache_folder, config_for, metrics_of, pairs_file
+from train_helpers import killed_in_step
 
 from maskdpo.errors import UserError
 from maskdpo.train.run.train import train
 from maskdpo.train.settings import RunOptions
-from maskdpo.train.step import Trainer
 
 __all__ = ["cache_folder", "pairs_file"]  # fixtures
 
@@ -23,16 +23,7 @@ def test_tensorboard_has_every_figure_of_every_step_once(
 
     config = config_for(tiny_model, max_steps=5)
     options = RunOptions(eval_file=pairs_file, track="tensorboard", save_every=2)
-    step, calls = Trainer.step, []
-
-    def die(self: Trainer, *args: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 5:
-            raise RuntimeError("killed")
-        return step(self, *args)
-
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
-        patch.setattr(Trainer, "step", die)
+    with killed_in_step(5, monkeypatch):
         train(pairs_file, tmp_path / "out", config, options)
     train(pairs_file, tmp_path / "out", config, options)
     events = EventAccumulator(str(tmp_path / "out" / "tensorboard"), purge_orphaned_data=True)

@@ -301,9 +301,8 @@ def encoder(tokenizer: Any, *, today: date | None = None, **settings: Any) -> En
     return Encoder(tokenizer, EncodeSettings(model="tiny", **settings), today=today, **of_the_loss)
 
 
-@contextmanager
-def killed_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What trains in this block must end with an error in its step of this number, counted from 1."""
+def die_in_step(number: int, patch: pytest.MonkeyPatch) -> None:
+    """Let a training end with the error "killed" when its step of this number begins, counted from 1."""
     step, calls = Trainer.step, []
 
     def die(self: Trainer, *args: Any) -> Any:
@@ -312,7 +311,13 @@ def killed_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
             raise RuntimeError("killed")
         return step(self, *args)
 
+    patch.setattr(Trainer, "step", die)
+
+
+@contextmanager
+def killed_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What trains in this block must end so."""
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", die)
+        die_in_step(number, patch)
         with pytest.raises(RuntimeError, match="killed"):
             yield
