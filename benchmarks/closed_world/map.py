@@ -7,35 +7,38 @@ the next lines need (models, answers) is made again where the cache has it not.
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-
-import torch
 
 from benchmarks.closed_world.cells import Cell, Folder, Pool, make_base, make_pool, pairs_of, run_cell
 from benchmarks.closed_world.map_plan import BASE, FULL, QUICK, MapPlan, Results, Run, next_runs
 from benchmarks.closed_world.map_tables import report
 from benchmarks.closed_world.measure import Figures, mix
 from benchmarks.closed_world.methods import METHODS
-from benchmarks.closed_world.run import refuse_other_setting
+from benchmarks.closed_world.run import Jobs, refuse_other_setting
 from maskdpo.io.lock import sole_writer
 
 RESULTS = Path(__file__).with_name("map_results")
 
 
-def execute(plan: MapPlan, cache: Path, run: Run) -> Figures:
-    cell = run.cell
-    folder = Folder(cache / cell.base, plan.bases[cell.base])
-    pool = Pool(run.world, size=cell.size)
-    make_base(folder, run.world)
-    make_pool(folder, pool)
+def execute(folder: Folder, run: Run) -> Figures:
+    cell, pool = run.cell, pool_of(run)
     aligned = Cell(pool, run.method, run.lr, pairs=cell.pairs)
     if run.method != BASE:
         return run_cell(folder, aligned)
     found: Figures = json.loads(folder.baseline(run.world, BASE, cell.size).read_text())
     greedy: Figures = json.loads(folder.baseline(run.world, "greedy", cell.size).read_text())
     return found | {"greedy_right_of_all": greedy["right_of_all"]} | mix(pairs_of(folder, aligned))
+
+
+def folder_of(plan: MapPlan, cache: Path, run: Run) -> Folder:
+    return Folder(cache / run.cell.base, plan.bases[run.cell.base])
+
+
+def pool_of(run: Run) -> Pool:
+    return Pool(run.world, size=run.cell.size)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,18 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     refuse_other_setting(results.folder, {name: asdict(setting) for name, setting in plan.bases.items()})
     if not args.tables:
         with sole_writer(results.folder):
-            run_all(plan, results, cache)
+            run_all(plan, results, cache, Jobs(args.jobs))
     print(report(plan, results, args.plots or cache))
 
 
-def run_all(plan: MapPlan, results: Results, cache: Path) -> None:
-    torch.set_num_threads(1)  # models as small as these gain nothing from more
+def run_all(plan: MapPlan, results: Results, cache: Path, jobs: Jobs) -> None:
     while runs := next_runs(plan, results):
-        for done, run in enumerate(runs):
-            figures = execute(plan, cache, run)
-            results.add(run, figures)
-            shown = f"{figures['cpu_seconds']:.0f} s, {len(runs) - done - 1} to go before the next step"
-            print(f"{run.cell.name} world {run.world} {run.method} {run.lr:g}: {shown}", flush=True)
+        calls = [(folder_of(plan, cache, run), run) for run in runs]
+        # alignments share models and answers, which are made first, once each
+        bases = {(folder.root, run.world): (folder, run.world) for folder, run in calls}
+        pools = {(folder.root, pool_of(run)): (folder, pool_of(run)) for folder, run in calls}
+        jobs.run(make_base, list(bases.values()))
+        jobs.run(make_pool, list(pools.values()))
+        jobs.run(execute, calls, lambda call, figures: results.add(call[1], figures))
 
 
 def _plan(args: argparse.Namespace) -> MapPlan:
@@ -82,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fresh", nargs="*", type=int, metavar="SEED", help="fresh worlds; none: development only")
     parser.add_argument("--results", type=Path, help="folder of the lines (default: map_results beside this module)")
     parser.add_argument("--cache", type=Path, help="folder for models and answers (default: runs/closed_world_map)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
     parser.add_argument("--plots", type=Path, help="folder for the figure (default: the cache)")
     return parser
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.closed_world.cells import Folder, Pool, Setting, make_base, make_pool, run_cell
 from benchmarks.closed_world.measure import Figures
@@ -64,14 +65,20 @@ class Jobs:
     def __init__(self, processes: int) -> None:
         self._processes = processes
 
-    def run(self, task: Callable[..., object], calls: Sequence[tuple[object, ...]]) -> None:
+    def run(
+        self,
+        task: Callable[..., Any],
+        calls: Sequence[tuple[Any, ...]],
+        finished: Callable[[tuple[Any, ...], Any], None] = lambda call, result: None,
+    ) -> None:
+        """``finished`` is told of every call as it ends, here in this process."""
         started = time.monotonic()
         # spawned, not forked: torch has threads of its own
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(self._processes, context, _one_thread) as pool:
-            futures = [pool.submit(task, *call) for call in calls]
+            futures = {pool.submit(task, *call): call for call in calls}
             for done, future in enumerate(as_completed(futures), 1):
-                future.result()
+                finished(futures[future], future.result())
                 seconds = time.monotonic() - started
                 left = seconds / done * (len(futures) - done)
                 print(f"{task.__name__}: {done}/{len(futures)}, {seconds:.0f} s, {left:.0f} s to go", flush=True)
