@@ -15,8 +15,6 @@ from maskdpo.schemas import FileRecord
 
 BASE = "base"
 """The model before any alignment, where a method would stand."""
-WIDEN = 2
-"""How often the grid of a method is made wider, by a factor of 2."""
 
 
 class MapCell(NamedTuple):
@@ -57,6 +55,8 @@ class MapPlan:
     development: tuple[int, ...] = (9101, 9102)
     fresh: tuple[int, ...] = (3001, 3002, 3003, 3004, 3005)
     grid: tuple[float, ...] = (1e-5, 2e-5, 5e-5, 1e-4)
+    widen: int = 2
+    """How often the grid of a method is made wider, by a factor of 2."""
 
 
 STANDARD = Setting(pretrain_steps=1000, sizes=(1, 2, 4), pair_share=0.5)
@@ -128,7 +128,7 @@ class Curve:
 def curve_of(plan: MapPlan, results: Results, cell: MapCell, method: str, length: float, target: float) -> Curve:
     """The grid, wider where its edge is best or, at its upper end, the target divergence is not reached."""
     grid = plan.grid
-    for widened in range(WIDEN + 1):
+    for widened in range(plan.widen + 1):
         curve = Curve(grid, missing=[
             run for lr in grid for world in plan.development if (run := Run(cell, world, method, lr)) not in results
         ])  # fmt: skip
@@ -137,7 +137,7 @@ def curve_of(plan: MapPlan, results: Results, cell: MapCell, method: str, length
         curve.points = [
             mean_figures([results[Run(cell, world, method, lr)] for world in plan.development]) for lr in grid
         ]
-        if widened < WIDEN:
+        if widened < plan.widen:
             best = best_rate(grid, curve.points, length)
             if best == grid[0]:
                 grid = (_rounded(grid[0] / 2), *grid)

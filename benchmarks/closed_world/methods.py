@@ -44,7 +44,7 @@ class Method:
 
 
 FIRST: dict[str, Method] = {
-    "bon-sft": Method("SFT on the best of 12", {"method": "dpo", **ONLY_SFT}),
+    "bon-sft": Method("SFT on the best answer", {"method": "dpo", **ONLY_SFT}),
     "masked-sft": Method("SFT on the best's right sentences", {"method": "mask-dpo", **ONLY_SFT}),
     "dpo": Method("DPO", {"method": "dpo"}),
     "facttune": Method("DPO, random pairs (FactTune)", {"method": "dpo"}, "random"),

