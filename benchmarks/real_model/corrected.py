@@ -1,5 +1,5 @@
-"""Articles: what the judge's errors leave open. Sentences of all methods are drawn together and labelled by hand, before
-any method is compared; figures and differences are then corrected by these labels."""
+"""Articles: what the judge's errors leave open. Sentences of all methods are drawn together and labelled by hand,
+before any method is compared; figures and differences are then corrected by these labels."""
 
 import hashlib
 from collections import Counter
@@ -50,7 +50,8 @@ def ask(lab: Lab, results: Results, decisions: Path) -> str:
     prompts = lab.prompts(lab.plan.seeds[0], "test")
     return (
         f"No figure is shown before {DRAWN} sentences are labelled against their references:\n\n"
-        f"    maskdpo review {file} --prompts {prompts} --queue random --limit {DRAWN} --reviewer YOU --out {decisions}\n"
+        f"    maskdpo review {file} --prompts {prompts} --queue random --limit {DRAWN} "
+        f"--reviewer YOU --out {decisions}\n"
     )
 
 

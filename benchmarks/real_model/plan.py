@@ -90,9 +90,7 @@ COUNTRIES = Plan(
 )
 ARTICLES = Plan(
     "articles",
-    Setting(
-        development=(80, 30), final=(400, 100), samples=4, eval_samples=2, epochs=2, batch_size=16, max_tokens=120
-    ),
+    Setting(development=(80, 30), final=(400, 100), samples=4, eval_samples=2, epochs=2, batch_size=16, max_tokens=120),
     MapPlan(
         {},
         (),

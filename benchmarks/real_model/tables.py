@@ -14,6 +14,7 @@ from benchmarks.real_model.plan import Plan, developed, final_runs
 
 Metric = Callable[[Figures], float]
 Rate = Callable[[Choice], float]
+BEST = next(iter(RATES))
 UNCHECKABLE, RIGHT = "uncheckable as wrong", "right / answer"
 DECISIVE: dict[str, Metric] = {
     **map_tables.METRICS,
@@ -69,14 +70,12 @@ def _final(plan: Plan, found: Found) -> list[str]:
 
 
 def rates(plan: Plan) -> dict[str, Rate]:
-    best, equal = RATES
-    return RATES if plan.equal else {best: RATES[best]}
+    return RATES if plan.equal else {BEST: RATES[BEST]}
 
 
 def compared_at(plan: Plan, rate: Rate) -> tuple[str, ...]:
     """The methods that are run at this rate."""
-    best, _ = RATES.values()
-    return plan.methods if rate is best else (plan.methods[0], *plan.equal)
+    return plan.methods if rate is RATES[BEST] else (plan.methods[0], *plan.equal)
 
 
 def rows(found: Found, method: str, rate: Rate) -> list[Figures]:
