@@ -1,14 +1,17 @@
 """The map of the closed world: which runs come next, what is chosen, and the tables made of its lines."""
 
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # another package called benchmarks is among the installed ones
 
-from benchmarks.closed_world.map import main
+from benchmarks.closed_world.map import RESULTS, main
 from benchmarks.closed_world.map_plan import BASE, FULL, QUICK, MapCell, MapPlan, Results, Run, develop, next_runs
+from benchmarks.closed_world.map_ship import shipped, write_shipped
 from benchmarks.closed_world.map_tables import report
 from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS, small_margin
@@ -16,10 +19,13 @@ from maskdpo.dataset.candidates import Candidate
 from maskdpo.dataset.options import PairOptions
 from maskdpo.dataset.strategies import Eligible
 from maskdpo.schemas import Counts
+from maskdpo.verdicts import evidence_map
+from maskdpo.verdicts.evidence_map import nearest_cell, read_map
+from maskdpo.verdicts.mix import Mix
 
 CELL = MapCell(2, "small-margin")
 PLAN = MapPlan({}, (CELL, MapCell(1, "best-worst")), ("dpo", "mask-dpo"), (91, 92), (1, 2, 3), (1e-5, 2e-5, 4e-5))
-MIX = dict.fromkeys(("wrong_of_chosen", "right_of_rejected", "tokens_left_out", "margin"), 0.4)
+MIX = {"wrong_of_chosen": 0.5, "right_of_rejected": 0.3, "tokens_left_out": 0.4, "margin": 0.1, "sentences_of_pair": 8.0}
 
 
 def made_up(run: Run, best: float = 2e-5, bonus: float = 0.02) -> Figures:
@@ -89,6 +95,34 @@ def test_tables_and_figure_are_made_of_the_lines(tmp_path: Path) -> None:
         and "(edge)" not in text
     )
     assert (tmp_path / "closed_world_map.png").stat().st_size > 1000
+
+
+def test_cells_are_shipped_when_their_worlds_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(PLAN, methods=("dpo", "chosen-only", "mask-dpo", "strict"))
+    results = Results(tmp_path / "lines", PLAN.cells)
+    shipping = replace(plan, methods=("dpo", "mask-dpo", "strict"))  # lines of others need not be there
+    while runs := [run for run in next_runs(shipping, results) if run.world != PLAN.fresh[-1]]:
+        for run in runs:
+            results.add(run, made_up(run))
+    assert shipped(plan, results) == []
+    fill(shipping, results, steps=1)
+    [cell] = shipped(plan, results)
+    monkeypatch.setattr(evidence_map, "FILE", tmp_path / "map.json")
+    write_shipped([cell], tmp_path / "map.json")
+    assert read_map() == [cell]
+    assert (cell.name, cell.worlds, cell.mix.left_out, cell.mix.sentences_per_answer) == ("8-small-margin", 3, 0.4, 8.0)
+    gain = cell.gains["mask-dpo"]
+    assert (gain.mean, gain.half, gain.verdict) == (-0.03, 0.0, "undecided")  # half the rate, and the bonus of masks
+    assert cell.gains["strict"].mean == 0
+    near = Mix(wrong_of_chosen=0.5, right_of_rejected=0.3, left_out=0.1, margin=0.9, sentences_per_answer=8)
+    assert nearest_cell(near, read_map()) == cell
+
+
+def test_the_shipped_map_is_that_of_the_lines(tmp_path: Path) -> None:
+    """If this fails: ``python -m benchmarks.closed_world.map --tables --ship``."""
+    if RESULTS.exists():
+        shutil.copytree(RESULTS, tmp_path / "lines")
+    assert read_map() == shipped(FULL, Results(tmp_path / "lines", FULL.cells))
 
 
 def test_small_margins_pair_answers_that_are_close() -> None:

@@ -3,7 +3,8 @@
 A cell of the map is a length of answers, a way to make pairs, and how much the model knows. Every alignment is a line
 of ``map_results/CELL.jsonl``, so repeating the command goes on where it stopped, on another day or machine too: what
 the next lines need (models, answers) is made again where the cache has it not.
-"""
+""" ``--tables --ship`` writes the
+cells that are complete into maskdpo, which shows the one that is nearest to pairs at hand.
 
 import argparse
 import json
@@ -14,11 +15,13 @@ from pathlib import Path
 
 from benchmarks.closed_world.cells import Cell, Folder, Pool, make_base, make_pool, pairs_of, run_cell
 from benchmarks.closed_world.map_plan import BASE, FULL, QUICK, MapPlan, Results, Run, next_runs
+from benchmarks.closed_world.map_ship import shipped, write_shipped
 from benchmarks.closed_world.map_tables import report
 from benchmarks.closed_world.measure import Figures, mix
 from benchmarks.closed_world.methods import METHODS
 from benchmarks.closed_world.run import Jobs, refuse_other_setting
 from maskdpo.io.lock import sole_writer
+from maskdpo.verdicts.evidence_map import FILE
 
 RESULTS = Path(__file__).with_name("map_results")
 
@@ -50,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not args.tables:
         with sole_writer(results.folder):
             run_all(plan, results, cache, Jobs(args.jobs))
+    if args.ship:
+        write_shipped(shipped(FULL, Results(results.folder, FULL.cells)), args.ship)
     print(report(plan, results, args.plots or cache))
 
 
@@ -84,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", nargs="+", metavar="NAME", help=f"beside DPO, out of: {', '.join(METHODS)}")
     parser.add_argument("--cells", nargs="+", metavar="NAME", help="default: all")
     parser.add_argument("--fresh", nargs="*", type=int, metavar="SEED", help="fresh worlds; none: development only")
+    shipping = f"also write the cells that are complete to FILE (default: {FILE.name}, which maskdpo shows)"
+    parser.add_argument("--ship", nargs="?", type=Path, const=FILE, metavar="FILE", help=shipping)
     parser.add_argument("--results", type=Path, help="folder of the lines (default: map_results beside this module)")
     parser.add_argument("--cache", type=Path, help="folder for models and answers (default: runs/closed_world_map)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")

@@ -1,6 +1,5 @@
 """What a cell of the experiment reports: figures of the answers, and how far the policy is from the reference."""
 
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from benchmarks.closed_world.judge import MALFORMED, REPEATED
 from maskdpo.evaluate.factuality import summarise
-from maskdpo.schemas import SIDES, Annotation, Pair, Prompt, group_of
-from maskdpo.train.data.weights import METHODS as WEIGHTS
+from maskdpo.schemas import Annotation, Pair, Prompt
+from maskdpo.verdicts.mix import mix_of
 
 Figures = dict[str, float]
 
@@ -25,6 +24,15 @@ FROM_EVALUATE = {
     "characters": "characters / answer",
 }
 """Our names for what ``evaluate`` reports. ``wrong`` includes the repeated and the malformed ones."""
+
+FROM_MIX = {
+    "wrong_of_chosen": "wrong_of_chosen",
+    "right_of_rejected": "right_of_rejected",
+    "tokens_left_out": "left_out",
+    "margin": "margin",
+    "sentences_of_pair": "sentences_per_answer",
+}
+"""Our names for the figures of ``maskdpo.verdicts.mix.Mix``."""
 
 ROWS = 256
 
@@ -45,22 +53,13 @@ def figures(annotations: Sequence[Annotation], prompts: Mapping[str, Prompt]) ->
 
 def mix(pairs: Sequence[Pair]) -> Figures:
     """How much the masks have to leave out: shares of sentences, and of the tokens of both answers."""
-    chosen = Counter(group_of(s.label) for pair in pairs for s in pair.chosen_sentences)
-    rejected = Counter(group_of(s.label) for pair in pairs for s in pair.rejected_sentences)
-    left_out = total = 0
-    for pair, side in itertools.product(pairs, SIDES):
-        row = WEIGHTS["mask-dpo"].row(side)
-        text = pair.response(side)
-        total += len(text.split())
-        left_out += sum(len(text[s.start : s.end].split()) for s in pair.sentences(side) if not row[s.label])
-    return {
-        "pairs": len(pairs),
-        "wrong_of_chosen": chosen["wrong"] / chosen.total(),
-        "right_of_rejected": rejected["right"] / rejected.total(),
-        "tokens_left_out": left_out / total,
-        "margin": sum((pair.chosen_score or 0) - (pair.rejected_score or 0) for pair in pairs) / len(pairs),
-        "sentences_of_pair": (chosen.total() + rejected.total()) / 2 / len(pairs),
-    }
+    found = mix_of(pairs, size=_words)
+    return {"pairs": len(pairs)} | {ours: getattr(found, theirs) for ours, theirs in FROM_MIX.items()}
+
+
+def _words(text: str) -> int:
+    """Words are the tokens of these models."""
+    return len(text.split())
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskdpo import console
+from maskdpo.commands.mix import show_mix
 from maskdpo.dataset.options import BuildPairsSettings
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def _show(stats: "PairStats", out: Path) -> None:
         ("from, to", "answers", "chosen", "rejected"),
         [(f"{b['from']:g}, {b['to']:g}", b["answers"], b["chosen"], b["rejected"]) for b in summary["scores"]],
     )
+    show_mix(stats.mix, unit="characters")
 
 
 def _funnel(stats: "PairStats") -> list[tuple[str, object]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskdpo import console
+from maskdpo.commands.mix import show_mix
 from maskdpo.schemas import SIDES
 from maskdpo.settings import command_words
 from maskdpo.train.effects.settings import SideEffectsSettings
@@ -53,7 +54,7 @@ def train(settings: TrainSettings) -> None:
 
         check_packages(settings.config(), settings)
         plan = plan_run(settings.pairs, settings.config(), device=settings.device, ranks=settings.nproc)
-        _show_plan(plan, settings.pairs)
+        _show_plan(plan, settings)
         return
     if settings.push:
         check_push(settings.push)
@@ -69,7 +70,7 @@ def train(settings: TrainSettings) -> None:
         console.say(push_model(settings.out, settings.push))
 
 
-def _show_plan(plan: "Plan", pairs: Path) -> None:
+def _show_plan(plan: "Plan", settings: TrainSettings) -> None:
     """What a run would do, need and take."""
     rows: list[tuple[str, object]] = [("pairs", plan.pairs)]
     rows += [(f"dropped: {reason.value}", number) for reason, number in plan.dropped.most_common()]
@@ -80,7 +81,8 @@ def _show_plan(plan: "Plan", pairs: Path) -> None:
         ("tokens of the largest pass", plan.largest_pass),
         ("parameters", plan.parameters), ("parameters that train", plan.trained),
     ]  # fmt: skip
-    console.table(f"train {pairs} (dry run)", ("", "value"), rows)
+    console.table(f"train {settings.pairs} (dry run)", ("", "value"), rows)
+    show_mix(plan.mix, unit="tokens", method=settings.method)
     memory = [*((part, gb) for part, gb in plan.memory.items() if gb), ("together", sum(plan.memory.values()))]
     console.table("memory of each device, estimated", ("", "GB"), memory)
     _show_forecast(plan.forecast)

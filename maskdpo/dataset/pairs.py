@@ -70,6 +70,7 @@ def build_pairs(
                 pair = pair_record(prompt, proposal, texts.of(proposal.chosen), texts.of(proposal.rejected))
                 write(split, pair)
                 stats.add_pair(split, *proposal)
+                stats.mixed.add(pair)
             if kept:
                 stats.add_topic(split, len(kept))
                 bar.advance(len(kept))

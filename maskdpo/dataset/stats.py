@@ -15,6 +15,7 @@ from maskdpo.dataset.candidates import Candidate
 from maskdpo.dataset.draw import Split
 from maskdpo.dataset.filters import DroppedAnswer, DroppedPair, NoPair
 from maskdpo.schemas import SIDES, Counts, Side
+from maskdpo.verdicts.mix import Mix, MixCounts
 
 Scored = Literal["answers", "chosen", "rejected"]
 """Whose scores are counted: of all answers that passed the filters, and of the two sides of the pairs."""
@@ -49,6 +50,8 @@ class PairStats:
     """Characters of the chosen answer / of the rejected one: about 1 where length does not tell them apart."""
     characters: "dict[Side, array[float]]" = field(default_factory=lambda: {side: _numbers() for side in SIDES})
     sentences: dict[Side, Counts] = field(default_factory=lambda: {side: Counts() for side in SIDES})
+    mixed: MixCounts = field(default_factory=MixCounts)
+    """What ``mix`` is made of."""
     cut_off: Counter[Side] = field(default_factory=Counter)
     """Sides of pairs that were cut off at the token limit."""
     fragments: Counter[Side] = field(default_factory=Counter)
@@ -61,6 +64,11 @@ class PairStats:
     @property
     def total(self) -> int:
         return self.pairs.total()
+
+    @property
+    def mix(self) -> Mix:
+        """How much the masks of Mask-DPO have to leave out, in characters, and how far the answers are apart."""
+        return self.mixed.mix()
 
     def add_score(self, who: Scored, score: float) -> None:
         bin = min(9, math.floor(score * 10)) if self.bounded else math.floor(score)  # 1 belongs to the last tenth
@@ -117,6 +125,9 @@ class PairStats:
             "margin": distribution(self.margins),
             "length_ratio": distribution(self.length_ratios),
             "characters": {side: distribution(self.characters[side]) for side in SIDES},
+            "mix": {
+                name: value if value is None else round(value, 6) for name, value in self.mix.model_dump().items()
+            },
             "cut_off": {side: self.cut_off[side] for side in SIDES},
             "fragments": {side: self.fragments[side] for side in SIDES},
             "sentences_per_pair": {side: self.sentences_per_pair(side) for side in SIDES},

@@ -11,12 +11,9 @@ from typing import Literal
 
 from maskdpo.html.render import Payload, SummaryTable, render
 from maskdpo.io import atomic_write
-from maskdpo.schemas import RIGHT, SIDES, WRONG, Annotation, Label, Pair, PairSentence, Prompt, Sentence, Side
+from maskdpo.schemas import SIDES, TRAINED, Annotation, Pair, PairSentence, Prompt, Sentence, Side
 from maskdpo.schemas.training import Spans, TrainedTokens
 from maskdpo.verdicts.gold import beside_gold, matches
-
-TRAINED: Mapping[Side, frozenset[Label]] = {"chosen": RIGHT | {Label.NO_FACT}, "rejected": WRONG}
-"""The labels that take part in the loss under the masks of the Mask-DPO paper."""
 
 _NOTHING: Mapping[Side, Spans] = {"chosen": (), "rejected": ()}
 

@@ -4,6 +4,7 @@ from maskdpo.schemas.decisions import Decision, Part, Queue
 from maskdpo.schemas.labels import FAILED, NOT_ASKED, RIGHT, WITHOUT_CLAIM, WRONG, Counts, Kind, Label, Status, group_of
 from maskdpo.schemas.records import (
     SIDES,
+    TRAINED,
     Annotation,
     FileRecord,
     FinishReason,
@@ -26,6 +27,7 @@ __all__ = [
     "NOT_ASKED",
     "RIGHT",
     "SIDES",
+    "TRAINED",
     "WITHOUT_CLAIM",
     "WRONG",
     "Annotation",

@@ -2,14 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticUseDefault
 
-from maskdpo.schemas.labels import Counts, Kind, Label, Status
+from maskdpo.schemas.labels import RIGHT, WRONG, Counts, Kind, Label, Status
 from maskdpo.schemas.language import Language
 
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -48,6 +48,9 @@ Scores = Annotated[dict[Label, Fraction], BeforeValidator(_without_none), AfterV
 FinishReason = Literal["stop", "length"]
 Side = Literal["chosen", "rejected"]
 SIDES: tuple[Side, Side] = ("chosen", "rejected")
+TRAINED: Mapping[Side, frozenset[Label]] = {"chosen": RIGHT | {Label.NO_FACT}, "rejected": WRONG}
+"""The labels that take part in the loss under the masks of the Mask-DPO paper. Text outside every sentence counts as
+``no_fact``."""
 
 
 class Span(NamedTuple):

@@ -15,6 +15,7 @@ from maskdpo.cli import main
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
+from maskdpo.schemas import SIDES
 from maskdpo.train.data.store import StoredPairs
 from maskdpo.train.model.adapter import add_adapter
 from maskdpo.train.model.decoder import checkpoint_layers
@@ -66,7 +67,19 @@ def test_a_plan_puts_no_pair_together(tiny_model: str, pairs_file: Path, monkeyp
     whole = plan_run(pairs_file, config)
     monkeypatch.setattr(StoredPairs, "__getitem__", lambda *_: pytest.fail("a pair is put together"))
     plan = plan_run(pairs_file, config, ranks=2)  # of which no pass is timed
-    assert (plan.passes, plan.tokens, plan.kept) == (whole.passes, whole.tokens, whole.kept)
+    assert (plan.passes, plan.tokens, plan.kept, plan.mix) == (whole.passes, whole.tokens, whole.kept, whole.mix)
+
+
+@pytest.mark.parametrize("method", ["mask-dpo", "dpo"])
+def test_the_mix_counts_the_tokens_of_the_method(tiny_model: str, pairs_file: Path, method: str) -> None:
+    plan = plan_run(pairs_file, config_for(tiny_model, method=method), ranks=2)
+    kept = sum(plan.kept[f"kept_tokens_{side}"] for side in SIDES)
+    answers = sum(plan.kept[f"kept_tokens_{side}"] / plan.kept[f"kept_{side}"] for side in SIDES)
+    assert plan.mix.left_out == pytest.approx(1 - kept / answers)
+    assert (plan.mix.left_out == 0) == (method == "dpo")
+    assert plan.mix.model_dump(exclude={"left_out"}) == {
+        "wrong_of_chosen": 0.5, "right_of_rejected": 0.5, "margin": 0, "sentences_per_answer": 2
+    }  # fmt: skip
 
 
 def test_the_plan_counts_both_rows_of_a_pair_where_prompts_repeat(
@@ -103,6 +116,8 @@ def test_drops_are_counted_by_reason(tiny_model: str, tmp_path: Path) -> None:
     plan = plan_run(tmp_path / "pairs.jsonl", config_for(tiny_model, eos="drop"))
     assert plan.pairs == 1
     assert {reason.name: number for reason, number in plan.dropped.items()} == {"NO_WEIGHT_CHOSEN": 2}
+    assert (plan.mix.wrong_of_chosen, plan.mix.right_of_rejected, plan.mix.margin) == (0, 0, 1)
+    assert plan.mix.sentences_per_answer == 1, "dropped pairs are not in the mix"
 
 
 def saved_bytes(model: Any, config: Any, pairs: Any) -> tuple[int, int]:
@@ -277,6 +292,7 @@ def test_the_command_writes_nothing(
         "AdamW",
         "forward and backward passes",
         "chosen: trained tokens",
+        "share of tokens that the masks of mask-dpo leave out",
     ):
         assert words in shown
     assert list(tmp_path.iterdir()) == []

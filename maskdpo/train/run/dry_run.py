@@ -12,12 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from maskdpo.console import say
+from maskdpo.io import read_records
 from maskdpo.models import load_tokenizer, meta_model, pick_device
+from maskdpo.schemas import Pair
 from maskdpo.train.config import LOSSES, TrainConfig
 from maskdpo.train.data.batch import Layout, group_sizes, padded_tokens
 from maskdpo.train.data.encode import Drop, EncodedPair
 from maskdpo.train.data.measures import kept, lengths, longest
 from maskdpo.train.data.read import read_pairs
+from maskdpo.train.data.store import StoredPairs
 from maskdpo.train.model.adapter import add_adapter, weight_type
 from maskdpo.train.model.decoder import freeze_the_rest, may_share_prompts
 from maskdpo.train.model.flops import flops_of, model_shape, step_flops
@@ -28,6 +31,7 @@ from maskdpo.train.run.forecast import Forecast, forecast, has_weights
 from maskdpo.train.run.loop import batch_indices, total_steps
 from maskdpo.train.run.reference import compute_reference
 from maskdpo.train.step import Trainer
+from maskdpo.verdicts.mix import Mix, mix_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Plan:
     dropped: Counter[Drop]
     kept: dict[str, Any]
     """``kept_tokens_chosen`` ... (``figures.kept_tokens``)."""
+    mix: Mix
+    """Of the pairs that train; what the masks leave out is a share of tokens."""
     tokens: int
     """Tokens of all pairs, each prompt once."""
     steps: int
@@ -84,6 +90,7 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
         pairs=len(pairs),
         dropped=pairs.dropped,
         kept=kept_tokens(pairs),
+        mix=_mix(pairs_file, pairs, config.limit),
         tokens=int(lengths(pairs).sum()),
         steps=steps,
         passes=len(passes.groups),
@@ -94,6 +101,20 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
         forecast=forecast(model, sizes, config, device, passes.largest, ranks),
         seconds=_timed(policy, config, pairs, passes, steps) if policy is not None else None,
     )
+
+
+def _mix(file: Path, encoded: StoredPairs, limit: int | None) -> Mix:
+    tokens = int(lengths(encoded)[:, 1:].sum())
+    found = mix_of(pair for pair in read_records(file, Pair, limit) if _trains(pair, encoded))
+    return found.model_copy(update={"left_out": 1 - int(kept(encoded).sum()) / tokens})
+
+
+def _trains(pair: Pair, encoded: StoredPairs) -> bool:
+    try:
+        encoded.index_of(pair.id)
+    except KeyError:
+        return False
+    return True
 
 
 def _why_untimed(config: TrainConfig, device: str, needed: float, ranks: int) -> str:

@@ -1,0 +1,46 @@
+"""The cells of the map as maskdpo ships them: ``build-pairs`` and ``train --dry-run`` show the one nearest to pairs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.closed_world.map_plan import BASE, MapPlan, Results
+from benchmarks.closed_world.map_tables import RATES, Found, found_cells, gains, verdict
+from benchmarks.closed_world.measure import FROM_MIX
+from benchmarks.closed_world.tables import interval, mean_figures
+from maskdpo.io import atomic_write
+from maskdpo.verdicts.evidence_map import CELLS, Gain, EvidenceCell, Method
+from maskdpo.verdicts.mix import Mix
+
+METHODS: tuple[Method, ...] = ("mask-dpo", "strict")
+DIGITS = 4
+
+
+def shipped(plan: MapPlan, results: Results) -> list[EvidenceCell]:
+    """Of the cells whose fresh worlds are all there: the mix of their pairs, and what masks gained. Lines of other
+    methods need not be there."""
+    anchor = plan.methods[0]
+    return [
+        EvidenceCell(
+            name=found.cell.name,
+            worlds=len(found.worlds),
+            mix=_mix(found),
+            gains={method: _gain(found, method, anchor) for method in METHODS},
+        )
+        for found in found_cells(replace(plan, methods=(anchor, *METHODS)), results)
+        if found.worlds == plan.fresh
+    ]
+
+
+def write_shipped(cells: list[EvidenceCell], file: Path) -> None:
+    with atomic_write(file) as handle:
+        handle.write(CELLS.dump_json(cells, indent=1) + b"\n")
+
+
+def _mix(found: Found) -> Mix:
+    mean = mean_figures(found.rows(BASE))
+    return Mix(**{theirs: round(mean[ours], DIGITS) for ours, theirs in FROM_MIX.items()})
+
+
+def _gain(found: Found, method: Method, over: str) -> Gain:
+    mean, half = interval(gains(found, method, over, RATES["equal divergence"], "right / all"))
+    return Gain(mean=round(mean, DIGITS), half=round(half, DIGITS), verdict=verdict(found, method, over))
