@@ -25,7 +25,8 @@ from maskdpo.verdicts.mix import Mix
 
 CELL = MapCell(2, "small-margin")
 PLAN = MapPlan({}, (CELL, MapCell(1, "best-worst")), ("dpo", "mask-dpo"), (91, 92), (1, 2, 3), (1e-5, 2e-5, 4e-5))
-MIX = {"wrong_of_chosen": 0.5, "right_of_rejected": 0.3, "tokens_left_out": 0.4, "margin": 0.1, "sentences_of_pair": 8.0}
+MIX = {"wrong_of_chosen": 0.5, "right_of_rejected": 0.3, "tokens_left_out": 0.4, "margin": 0.1}
+MIX |= {"sentences_of_pair": 8.0}
 
 
 def made_up(run: Run, best: float = 2e-5, bonus: float = 0.02) -> Figures:

@@ -33,8 +33,8 @@ def show_mix(mix: "Mix", *, unit: str, method: str = "mask-dpo") -> None:
         rows = [[*row, getattr(known, name)] for row, name in zip(rows, figures.values(), strict=True)]
     columns = ["", "these pairs", *([cell.name] if cell is not None else [])]
     none_near = (
-        f"No cell of the map of docs/evidence.md is nearer to these pairs than {FAR:g}, so the map does not say whether "
-        "masks help with them."
+        f"No cell of the map of docs/evidence.md is nearer to these pairs than {FAR:g}, so the map does not say "
+        "whether masks help with them."
     )
     console.table("mix of the pairs", columns, rows, [none_near] if cells and cell is None else ())
     if cell is not None:
