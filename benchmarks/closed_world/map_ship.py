@@ -8,7 +8,7 @@ from benchmarks.closed_world.map_tables import RATES, Found, found_cells, gains,
 from benchmarks.closed_world.measure import FROM_MIX
 from benchmarks.closed_world.tables import interval, mean_figures
 from maskdpo.io import atomic_write
-from maskdpo.verdicts.evidence_map import CELLS, Gain, EvidenceCell, Method
+from maskdpo.verdicts.evidence_map import CELLS, EvidenceCell, Gain, Method
 from maskdpo.verdicts.mix import Mix
 
 METHODS: tuple[Method, ...] = ("mask-dpo", "strict")

@@ -125,9 +125,7 @@ class PairStats:
             "margin": distribution(self.margins),
             "length_ratio": distribution(self.length_ratios),
             "characters": {side: distribution(self.characters[side]) for side in SIDES},
-            "mix": {
-                name: value if value is None else round(value, 6) for name, value in self.mix.model_dump().items()
-            },
+            "mix": {name: value if value is None else round(value, 6) for name, value in self.mix.model_dump().items()},
             "cut_off": {side: self.cut_off[side] for side in SIDES},
             "fragments": {side: self.fragments[side] for side in SIDES},
             "sentences_per_pair": {side: self.sentences_per_pair(side) for side in SIDES},

@@ -129,7 +129,7 @@ def annotation(name: str, labels: str) -> Annotation:
 
 
 def printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What ``build-pairs`` prints of the mix of a pair: one of four sentences wrong if chosen, one right if rejected."""
+    """What ``build-pairs`` prints of the mix of a pair: one of four sentences wrong in one, right in the other."""
     write_records(folder / "prompts.jsonl", [Prompt(id="q", prompt="Tell me.")])
     write_records(folder / "labels.jsonl", [annotation("a", "rrrw"), annotation("b", "rwww")])
     inputs = folder / "prompts.jsonl", folder / "labels.jsonl"
