@@ -63,7 +63,9 @@ class Jobs:
     """Runs tasks in processes of one thread each; models as small as these gain nothing from more."""
 
     def __init__(self, processes: int) -> None:
-        self._processes = processes
+        # spawned, not forked: torch has threads of its own
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(processes, context, _one_thread)
 
     def run(
         self,
@@ -73,15 +75,12 @@ class Jobs:
     ) -> None:
         """``finished`` is told of every call as it ends, here in this process."""
         started = time.monotonic()
-        # spawned, not forked: torch has threads of its own
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self._processes, context, _one_thread) as pool:
-            futures = {pool.submit(task, *call): call for call in calls}
-            for done, future in enumerate(as_completed(futures), 1):
-                finished(futures[future], future.result())
-                seconds = time.monotonic() - started
-                left = seconds / done * (len(futures) - done)
-                print(f"{task.__name__}: {done}/{len(futures)}, {seconds:.0f} s, {left:.0f} s to go", flush=True)
+        futures = {self._pool.submit(task, *call): call for call in calls}
+        for done, future in enumerate(as_completed(futures), 1):
+            finished(futures[future], future.result())
+            seconds = time.monotonic() - started
+            left = seconds / done * (len(futures) - done)
+            print(f"{task.__name__}: {done}/{len(futures)}, {seconds:.0f} s, {left:.0f} s to go", flush=True)
 
 
 def _one_thread() -> None:
