@@ -76,14 +76,14 @@ def test_tables_say_what_the_lines_say(tmp_path: Path) -> None:
         text = report(PLAN, results)
         assert f"| strict | {said} |" in text and "| Mask-DPO | undecided |" in text
     fill(PLAN, results := Results(tmp_path / "two", [PLAN.part]), bonus=0.05)
-    text = report(PLAN, results)
+    text = report(PLAN, results, tmp_path)
     level = next(line for line in text.splitlines() if line.startswith("| strict | 2e-05 | "))
     right = 0.57
     cells = [float(cell.split()[0]) for cell in level.split("|")[3:-1]]
     right_of_claims, uncheckable, contradicted = 5 * right / (4 + right), 5 * right / 6, 5 * right / (5 * right + 1)
     assert cells == approx([right, right_of_claims, uncheckable, contradicted, 5 * right, right], abs=2e-3)
     assert "| strict | +0.050 ± 0.000 * |" in text
-    assert "fewer" not in text
+    assert "fewer" not in text and (tmp_path / "real_model_countries.png").stat().st_size > 1000
 
 
 def test_parts_without_equal_divergence_have_one_table(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with sole_writer(folder):
             lab.write_topics(_topics(plan.setting, args.corpus))
             run_all(lab, results)
-    print(_shown(lab, results, folder / DECISIONS))
+    print(_shown(lab, results, folder / DECISIONS, args.plots or cache))
 
 
 def run_all(lab: Lab, results: Results) -> None:
@@ -53,15 +53,15 @@ def run_all(lab: Lab, results: Results) -> None:
             print(f"{lab.plan.name} seed {run.world} {run.method} {run.lr:g}: {left}", flush=True)
 
 
-def _shown(lab: Lab, results: Results, decisions: Path) -> str:
+def _shown(lab: Lab, results: Results, decisions: Path, plots: Path) -> str:
     """The tables. Those of articles wait for the labels of people, so that nobody labels with a result in mind."""
     if lab.plan.name != "articles":
-        return report(lab.plan, results)
+        return report(lab.plan, results, plots)
     if developed(lab.plan, results).missing or next_runs(lab.plan, results):
         return f"{lab.plan.name}: not complete yet"
     if not decisions.exists():
         return corrected.ask(lab, results, decisions)
-    return f"{report(lab.plan, results)}\n{corrected.corrected(lab, results, decisions)}\n"
+    return f"{report(lab.plan, results, plots)}\n{corrected.corrected(lab, results, decisions)}\n"
 
 
 def _lab(plan: Plan, cache: Path, judge: str) -> Lab:
@@ -80,11 +80,12 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.real_model", description=__doc__)
     parser.add_argument("part", choices=PLANS)
     parser.add_argument("--quick", action="store_true", help="a few topics and two methods, to see that it works")
-    parser.add_argument("--tables", action="store_true", help="only the tables of the lines that are there")
+    parser.add_argument("--tables", action="store_true", help="only tables and figure, of the lines that are there")
     parser.add_argument("--variant", choices=VARIANTS, metavar="NAME", help=f"one method more: {', '.join(VARIANTS)}")
     parser.add_argument("--corpus", type=Path, help="articles: the documents, as JSONL")
     parser.add_argument("--judge", help="lexical, or the folder of a judge that train-judge has made")
     parser.add_argument("--results", type=Path, help="folder of the lines (default: results/PART beside this module)")
+    parser.add_argument("--plots", type=Path, help="folder for the figure (default: the cache)")
     parser.add_argument("--cache", type=Path, help="folder for topics and answers (default: runs/real_model/PART)")
     args = parser.parse_args(given)
     if args.part == "articles" and not args.tables and not (args.corpus and (args.judge or args.quick)):

@@ -1,7 +1,8 @@
-"""The lines of a part as tables in Markdown: means with 95% intervals over seeds."""
+"""The lines of a part as tables in Markdown and a figure: means with 95% intervals over seeds."""
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from benchmarks.closed_world import map_tables
 from benchmarks.closed_world.map_plan import BASE, Results
@@ -9,6 +10,7 @@ from benchmarks.closed_world.map_tables import RATES, Found, grid_table
 from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS
 from benchmarks.closed_world.plan import Choice
+from benchmarks.closed_world.plots import COLOURS, DPI
 from benchmarks.closed_world.tables import interval, markdown, mean_figures, show
 from benchmarks.real_model.plan import Plan, developed, final_runs
 
@@ -44,14 +46,17 @@ def found_in(plan: Plan, results: Results) -> Found | None:
     return Found(plan.part, development, tuple(seed for seed in plan.seeds if seed not in missing), results)
 
 
-def report(plan: Plan, results: Results) -> str:
-    """The tables as text, of as many seeds as are complete."""
+def report(plan: Plan, results: Results, plots: Path | None = None) -> str:
+    """The tables as text, of as many seeds as are complete; the figure in ``plots``, if given, as soon as two are."""
     found = found_in(plan, results)
     if found is None:
         return f"{plan.name}: the rates are not chosen yet\n"
     parts = ["## Development topics: right / all (KL; sentences) by learning rate", grid_table([found])]
     if found.worlds:
         parts = [*_final(plan, found), *parts]
+    if plots is not None and len(found.worlds) > 1:
+        plots.mkdir(parents=True, exist_ok=True)
+        draw(plan, found, plots / f"real_model_{plan.name}.png")
     return "\n\n".join(parts) + "\n"
 
 
@@ -140,3 +145,32 @@ def details_table(found: Found, methods: Sequence[str], rate: Rate) -> str:
 
 def title(method: str) -> str:
     return BASE if method == BASE else METHODS[method].title
+
+
+def draw(plan: Plan, found: Found, file: Path) -> None:
+    """What every method has over the first one in the decisive figures, at every rate."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    anchor, *others = plan.methods
+    figure, panels = pyplot.subplots(
+        1, len(DECISIVE), figsize=(9.6, 1.2 + 0.4 * len(others)), layout="constrained", sharey=True
+    )
+    for axes, (name, metric) in zip(panels, DECISIVE.items(), strict=True):
+        for offset, (label, rate) in enumerate(rates(plan).items()):
+            here = [method for method in others if method in compared_at(plan, rate)]
+            points = [interval(gains(found, method, anchor, rate, metric)) for method in here]
+            places = [-others.index(method) - 0.25 * offset for method in here]
+            means, halves = zip(*points, strict=True)
+            axes.errorbar(means, places, xerr=halves, fmt="os"[offset], color=COLOURS[offset], capsize=2, label=label)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(name, fontsize=10)
+    panels[0].set_yticks([-place - 0.125 for place in range(len(others))], [title(method) for method in others])
+    panels[0].legend(frameon=False, fontsize=8)
+    figure.supxlabel(f"less {title(anchor)} with the same seed (95% interval)", fontsize=9)
+    figure.savefig(file, dpi=DPI)
+    pyplot.close(figure)
