@@ -45,7 +45,7 @@ def _show_cell(cell: "EvidenceCell") -> None:
     from maskdpo.verdicts.evidence_map import LIMITS
 
     console.table(
-        f"nearest cell of the map: {cell.name}, {cell.worlds} worlds",
+        f"nearest cell of the map of docs/evidence.md: {cell.name}, {cell.worlds} worlds",
         ("right / all near equal divergence, with 95% intervals", "less DPO", "by the protocol"),
         [(method, f"{gain.mean:+.3f} ± {gain.half:.3f}", gain.verdict) for method, gain in cell.gains.items()],
         [LIMITS],
