@@ -10,7 +10,7 @@ from pydantic import Field
 from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
 from maskdpo.run_inputs import find_input, tidy
-from maskdpo.run_record import RunMeta, changed_outputs, meta_file, read_meta, record_of, recorded_model
+from maskdpo.run_record import RunMeta, changed_outputs, meta_file, read_meta, record_of, recorded_models
 from maskdpo.settings import Option, Settings
 
 State = Literal["unchanged", "changed", "moved", "missing", "unknown"]
@@ -101,23 +101,20 @@ def _node(path: Path, role: str, state: State, above: tuple[Path, ...], shown: s
         for input_role, digest in node.run.inputs.items():
             found, how = find_input(record.parent, node.run.paths.get(input_role), digest)
             node.inputs.append(_node(found, input_role, how, above, shown))
-        model = _model(record.parent, node.run)
-        if model:
+        for model in _models(record.parent, node.run):
             node.inputs.append(_node(*model, above, shown))
     return node
 
 
-def _model(folder: Path, run: RunMeta) -> tuple[Path, str, State] | None:
-    """The model that sampled, judged or was trained, if it is a folder; a Hub id is only an option of the run."""
-    known = recorded_model(run)
-    if known is None:
-        return None
-    name, recorded = known
-    path = tidy(folder / run.folder / Path(name).expanduser())
-    if not path.is_dir():
+def _models(folder: Path, run: RunMeta) -> Iterator[tuple[Path, str, State]]:
+    """The model that sampled, judged or was trained, and the reference of a training, as far as they are folders; a Hub
+    id is only an option of the run."""
+    for role, (name, recorded) in recorded_models(run).items():
+        path = tidy(folder / run.folder / Path(name).expanduser())
         # recorded is the hash of a folder, or a Hub id, with its commit if that was known
         is_folder = recorded is not None and recorded.partition("@")[0] != name and name != "smollm2"
-        return (path, "model", "missing") if is_folder else None
-    if recorded is None:
-        return path, "model", "unknown"
-    return path, "model", "unchanged" if fingerprint(str(path), recorded) == recorded else "changed"
+        if path.is_dir():
+            same = recorded is not None and fingerprint(str(path), recorded) == recorded
+            yield path, role, "unknown" if recorded is None else "unchanged" if same else "changed"
+        elif is_folder:
+            yield path, role, "missing"

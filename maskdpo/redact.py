@@ -106,7 +106,8 @@ def line_without_paths(line: str) -> str:
 
 def shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a training without paths of this machine."""
-    return {**without_paths(dict(settings)), "model": shown_model(settings["model"])}
+    names = {key: settings[key] for key in ("model", "reference") if settings.get(key)}
+    return {**without_paths(dict(settings)), **{key: shown_model(name) for key, name in names.items()}}
 
 
 def shown_model(name: str) -> str:

@@ -266,15 +266,18 @@ def refuse_replacing(out: Path, command: str | None = None, *, only_own: bool = 
         raise InputError(f"is an output of `maskdpo {meta.command}` (by {record.name}); name another output", path=out)
 
 
-def recorded_model(meta: RunMeta) -> tuple[str, str | None] | None:
-    """The model of a run, and the fingerprint of its files or None. Records of ``annotate`` have it as ``revision``."""
-    name = meta.options.get("model")
-    if not isinstance(name, str):
-        return None
+def recorded_models(meta: RunMeta) -> dict[str, tuple[str, str | None]]:
+    """The models of a run by role, each with the fingerprint of its files or None: ``model``, and the ``reference`` of a
+    training where it is another one. Records of ``annotate`` have the fingerprint as ``revision``."""
+    found: dict[str, tuple[str, str | None]] = {}
     judged = meta.command == "annotate"
-    files = meta.options.get("revision" if judged else "model_files")
-    # the revision of a custom judge may be anything
-    return name, files if isinstance(files, str) and not (judged and meta.options.get("name") != "llm") else None
+    for role, key in (("model", "revision" if judged else "model_files"), ("reference", "reference_files")):
+        name, files = meta.options.get(role), meta.options.get(key)
+        if isinstance(name, str) and (role == "model" or meta.command == "train"):
+            # the revision of a custom judge may be anything
+            known = isinstance(files, str) and not (judged and meta.options.get("name") != "llm")
+            found[role] = name, files if known else None
+    return found
 
 
 def set_aside(*files: Path) -> None:

@@ -255,6 +255,7 @@ def test_what_else_each_round_changes_is_measured_where_each_asks_its_own_prompt
     asked = jsonl("general.jsonl", [{"id": f"g{i}", "prompt": f"Say the number {i}."} for i in range(3)])
     world.spec |= {"rounds": 2, "round-prompts": "split", "sample-later": {"n": 8}}
     world.spec |= {"side-effects": {"prompts": str(asked)}, "sample-general": {"max-tokens": 8}}
+    world.spec["train"]["reference"] = world.spec["model"]  # kept in all rounds
     done = world.run()
     stages = [
         "sample-general-before",
@@ -268,6 +269,14 @@ def test_what_else_each_round_changes_is_measured_where_each_asks_its_own_prompt
     assert [one["model"] for one in found] == ["out/model", "out/model-2"]
     assert {one["reference_model"] for one in found} == {world.spec["model"]}
     assert found[0]["figures"]["divergence / token (nats)"]["after"]["value"] > 0
+    records = [json.loads((world.out / name / "maskdpo_run.json").read_text()) for name in ("model", "model-2")]
+    assert [record["options"]["model"] for record in records] == [world.spec["model"], "out/model"]
+    assert [record["options"]["reference"] for record in records] == [None, world.spec["model"]]
+    of_round_2 = trace(world.out / "model-2").inputs
+    assert [(node.role, node.path.name, node.state) for node in of_round_2[1:]] == [
+        ("model", "model", "unchanged"),
+        ("reference", Path(world.spec["model"]).name, "unchanged"),
+    ]
     answers = world.read("general-after-2.responses.jsonl")
     assert {(row["sampling"]["temperature"], row["sampling"]["max_tokens"]) for row in answers} == {(1.0, 8)}
     assert capsys.readouterr().out.count("of each model to 3 general prompts") == 4  # twice by evaluate
@@ -284,6 +293,15 @@ def test_rounds_may_split_the_prompts(tmp_path: Path) -> None:
     assert "--shard 2/3" in stages["sample-2"].line
     with pytest.raises(UserError, match=r"sample\.shard: cannot be set here: the pipeline sets it"):
         stages_of(tmp_path, {"round-prompts": "split", "sample": {"shard": "1/2"}})
+
+
+def test_the_first_model_may_stay_the_reference_of_all_rounds(tmp_path: Path) -> None:
+    """To name it makes nothing of the first round anew."""
+    stages = stages_of(tmp_path, {"train": {"reference": "m"}})
+    trained = [(stages[name].plain["model"], stages[name].plain.get("reference")) for name in TRAININGS]
+    assert trained == [("m", None), ("o/model", "m"), ("o/model-2", "m")]
+    assert stages["train"].plain == stages_of(tmp_path, {"train": None})["train"].plain
+    assert "--reference m" in stages["train-2"].line
 
 
 def test_a_round_is_made_anew_with_those_that_follow_it(world: World) -> None:

@@ -83,12 +83,19 @@ def _show_plan(plan: "Plan", settings: TrainSettings) -> None:
     ]  # fmt: skip
     console.table(f"train {settings.pairs} (dry run)", ("", "value"), rows)
     show_mix(plan.mix, unit="tokens", method=settings.method)
-    memory = [*((part, gb) for part, gb in plan.memory.items() if gb), ("together", sum(plan.memory.values()))]
-    console.table("memory of each device, estimated", ("", "GB"), memory)
+    console.table("memory of each device, estimated", ("", "GB"), _summed(plan.memory))
+    if plan.reference_memory is not None:
+        title = "before that, while the reference computes its log-probs, estimated"
+        console.table(title, ("", "GB"), _summed(plan.reference_memory))
     _show_forecast(plan.forecast)
     if plan.seconds is not None:
         seconds = [*plan.seconds.items(), ("together", sum(plan.seconds.values()))]
         console.table("time, from one measured pass", ("", "seconds"), seconds)
+
+
+def _summed(parts: dict[str, float]) -> list[tuple[str, float]]:
+    """The parts that are not 0, and their sum."""
+    return [*((part, size) for part, size in parts.items() if size), ("together", sum(parts.values()))]
 
 
 def _show_forecast(found: "Forecast") -> None:

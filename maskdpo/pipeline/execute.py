@@ -27,7 +27,8 @@ def plan(stages: Sequence[Stage], start: str | None = None) -> Iterator[tuple[St
             yield stage, State("anew", f"`start` {start}") if i >= first else State("up to date", "taken as it is")
             continue
         state = state_of(stage)
-        read = [str(read) for read in (*stage.inputs.values(), stage.given.get("model"))]
+        models = (stage.given.get(role) for role in ("model", "reference"))
+        read = [str(read) for read in (*stage.inputs.values(), *models)]
         before = [made[file] for file in read if file in made]
         if before and state.action in ("up to date", "continue"):
             anew = any(earlier.action in ("run", "anew") for _, earlier in before)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from maskdpo.identity import fingerprint
 from maskdpo.pipeline.spec import Stage
-from maskdpo.run_record import RunMeta, changed_outputs, holds, meta_file, read_meta, record_of, recorded_model
+from maskdpo.run_record import RunMeta, changed_outputs, holds, meta_file, read_meta, record_of, recorded_models
 
 ALWAYS = frozenset({"agree", "evaluate", "report", "export", "push"})
 """Quick, and for people or other tools: they run each time."""
@@ -67,9 +67,9 @@ def _changed_inputs(stage: Stage, meta: RunMeta) -> Iterator[tuple[str, Path]]:
         path = stage.inputs.get(role)
         if path is not None and not holds(path, digest):
             yield role, path
-    model, recorded = recorded_model(meta) or ("", None)
-    if recorded and model == stage.given.get("model") and fingerprint(model, recorded) != recorded:
-        yield "model", Path(model)
+    for role, (model, recorded) in recorded_models(meta).items():
+        if recorded and model == stage.given.get(role) and fingerprint(model, recorded) != recorded:
+            yield role, Path(model)
 
 
 def _begun(path: Path) -> str:

@@ -124,6 +124,15 @@ class TrainConfig(EncodeSettings):
         Positive,
         Option("Strength of the pull towards the reference model; for simpo scale of the reward.", LOSS),
     ] = 0.1
+    reference: Annotated[
+        str | None,
+        Option(
+            "Reference of the loss, if not the model before this training: a folder or a Hub id, with the same "
+            "vocabulary. [default: the model of `--model`]",
+            LOSS,
+            metavar="MODEL",
+        ),
+    ] = None
     label_smoothing: Annotated[
         float | None,
         Field(ge=0, lt=0.5),
@@ -271,6 +280,12 @@ class TrainConfig(EncodeSettings):
         defaults = {name: default for name, (default, losses) in LOSS_PARAMETERS.items() if loss in losses}
         return values | {name: default for name, default in defaults.items() if values.get(name) is None}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _the_model_itself_is_the_default_reference(cls, values: dict[str, Any]) -> dict[str, Any]:
+        given = values.get("reference")
+        return values | {"reference": None} if given is not None and given == values.get("model") else values| {"reference": None} if itself and "reference" in values else values
+
     @model_validator(mode="after")
     def _no_parameters_of_other_losses(self) -> Self:
         for name, (_, losses) in LOSS_PARAMETERS.items():
@@ -303,6 +318,11 @@ class TrainConfig(EncodeSettings):
     def written_dtype(self) -> str:
         """The type of the written weights, of which ``export_dtype`` may say nothing."""
         return self.export_dtype or self.weights
+
+    @property
+    def of_reference(self) -> Self | None:
+        """The settings of a training of ``reference``, whose own reference it would be; None where none is named."""
+        return self.model_copy(update={"model": self.reference, "reference": None}) if self.reference else None
 
     def recorded(self) -> dict[str, Any]:
         """All settings, with the defaults that follow from other settings: for records and cards."""

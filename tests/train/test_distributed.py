@@ -84,6 +84,8 @@ def runs(tiny_model: str, uneven_pairs: Path, tmp_path_factory: pytest.TempPathF
         {"name": "two-lora", "ranks": 2, "config": lora},
         {"name": "one-gpt2", "config": {"model": gpt2}},
         {"name": "two-gpt2", "ranks": 2, "config": {"model": gpt2, "gradient_checkpointing": True}},
+        {"name": "one-ref", "config": {"reference": gpt2}},
+        {"name": "two-ref", "ranks": 2, "config": {"reference": gpt2} | small, "use_cache": False},
         {"name": "one-two", "plan": ["after-step", 4, "SIGINT"]},
         {"name": "one-two", "ranks": 2},
         {"name": "two-one", "ranks": 2, "rank": 1, "plan": ["after-step", 4, "SIGINT"]},
@@ -162,6 +164,14 @@ def test_layers_of_another_name_and_dropout_on_two_ranks(runs: Outcome) -> None:
     assert runs.losses("two-gpt2") == pytest.approx(runs.losses("one-gpt2"), abs=1e-5)
     assert runs.losses("one-gpt2")[-1] < 0.95 * runs.losses("one-gpt2")[0]
     # No bound on the weights: the gradient of a key's bias is 0 but for rounding, which AdamW makes a step of.
+
+
+def test_a_reference_of_another_architecture_on_two_ranks(runs: Outcome) -> None:
+    """Its layers are split too, and let go before the model that trains is split."""
+    assert runs.codes["two-ref"] == [[0, 0]], runs.said
+    assert runs.losses("two-ref") == pytest.approx(runs.losses("one-ref"), abs=1e-5)
+    assert runs.losses("one-ref")[0] != pytest.approx(np.log(2), abs=1e-2)
+    assert runs.weights_differ("one-ref", "two-ref") < 1e-5
 
 
 @pytest.mark.parametrize("name", ["one-two", "two-one"])

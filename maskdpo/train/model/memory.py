@@ -21,7 +21,7 @@ attention (Gemma 2, gpt-oss) keeps heads * tokens further numbers per token, whi
 import ctypes
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,13 @@ def memory_parts(sizes: Sizes, config: TrainConfig, device: str, tokens: int, ra
         "logits": (FLOAT32 if compute == FLOAT32 else FLOAT32 + 2 * compute) * min(LOGITS, tokens * sizes.vocabulary),
     }
     return {name: size / 1e9 for name, size in parts.items()}
+
+
+def reference_parts(sizes: Sizes, config: TrainConfig, device: str, tokens: int, ranks: int = 1) -> dict[str, float]:
+    """GB of each device by part while a reference of its own computes its log-probs, before the model that trains is
+    loaded. Without gradients a pass keeps the activations of one layer at a time."""
+    parts = memory_parts(replace(sizes, layers=1), config, device, tokens, ranks)
+    return {name: size for name, size in parts.items() if name not in ("gradients", "AdamW")}
 
 
 def moment_bytes(config: TrainConfig) -> float:

@@ -27,7 +27,8 @@ Rows = Sequence[Mapping[str, Any]]
 def describe(out: Path, config: TrainConfig, run: RunMeta, best: int | None) -> dict[str, str]:
     """The card of a run's folder, and its settings as ``--config`` reads them, by file name."""
     card = model_card(out.name, config, run, out, read_rows(out / METRICS), read_rows(out / EVALS), best=best)
-    settings = config.model_dump(exclude_none=True) | {"model": from_anywhere(config.model)}
+    names = {"model": config.model, "reference": config.reference}
+    settings = config.model_dump(exclude_none=True) | {key: from_anywhere(name) for key, name in names.items() if name}
     return {CARD: card, SETTINGS: yaml.safe_dump(settings, sort_keys=False)}
 
 
@@ -55,6 +56,7 @@ def model_card(
     text = card_template("maskdpo.train.run", "model_card.md", filters).render(
         name=name,
         base=base,
+        reference=shown_model(config.reference) if config.reference else None,
         adapter=adapter,
         config=config,
         settings=yaml.safe_dump(shown_settings(config.recorded()), sort_keys=False, allow_unicode=True).strip(),

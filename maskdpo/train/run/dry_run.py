@@ -23,13 +23,13 @@ from maskdpo.train.data.read import read_pairs
 from maskdpo.train.data.store import StoredPairs
 from maskdpo.train.model.adapter import add_adapter, weight_type
 from maskdpo.train.model.decoder import freeze_the_rest, may_share_prompts
-from maskdpo.train.model.flops import flops_of, model_shape, step_flops
+from maskdpo.train.model.flops import ModelShape, flops_of, model_shape, step_flops
 from maskdpo.train.model.load import Policy, check_fit, load_policy
-from maskdpo.train.model.memory import free_bytes, memory_parts, sizes_of
+from maskdpo.train.model.memory import free_bytes, memory_parts, reference_parts, sizes_of
 from maskdpo.train.run.figures import kept_tokens
 from maskdpo.train.run.forecast import Forecast, forecast, has_weights
 from maskdpo.train.run.loop import batch_indices, total_steps
-from maskdpo.train.run.reference import compute_reference
+from maskdpo.train.run.reference import check_vocabulary, compute_reference
 from maskdpo.train.step import Trainer
 from maskdpo.verdicts.mix import Mix, mix_of
 
@@ -55,6 +55,8 @@ class Plan:
     trained: int
     memory: dict[str, float]
     """GB of each device by part."""
+    reference_memory: dict[str, float] | None
+    """GB of each device by part before that, for the log-probs of a reference that is another model; None without."""
     forecast: Forecast
     """The same for other settings, and what it takes to start."""
     seconds: dict[str, float] | None
@@ -72,9 +74,11 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
     """
     device = pick_device(device)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    check_vocabulary(config, tokenizer)
     pairs = read_pairs(pairs_file, config, tokenizer, limit=config.limit, keep=False)
     steps = total_steps(len(pairs), config)
     model = _on_meta(config, pairs, device)
+    other = _on_meta(config.of_reference, pairs, device) if config.of_reference else None
     sizes = sizes_of(model)
     layout: Layout = "shared" if may_share_prompts(model) else "padded"
     passes = _passes(pairs, config, layout, steps)
@@ -98,8 +102,9 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
         parameters=sizes.parameters,
         trained=sizes.trained,
         memory=memory_parts(sizes, config, device, passes.largest, ranks),
+        reference_memory=reference_parts(sizes_of(other), config, device, passes.largest, ranks) if other else None,
         forecast=forecast(model, sizes, config, device, passes.largest, ranks),
-        seconds=_timed(policy, config, pairs, passes, steps) if policy is not None else None,
+        seconds=_timed(policy, config, pairs, passes, steps, model_shape(other or model)) if policy else None,
     )
 
 
@@ -170,7 +175,12 @@ def _on_meta(config: TrainConfig, pairs: Sequence[EncodedPair], device: str) -> 
 
 
 def _timed(
-    policy: Policy, config: TrainConfig, pairs: Sequence[EncodedPair], passes: _Passes, steps: int
+    policy: Policy,
+    config: TrainConfig,
+    pairs: Sequence[EncodedPair],
+    passes: _Passes,
+    steps: int,
+    reference: ModelShape,
 ) -> dict[str, float]:
     """Seconds of the whole run by part, from one forward and backward pass of median size and one update."""
     trainer = Trainer(policy.model, config, policy.layout)
@@ -192,10 +202,9 @@ def _timed(
     lengths_N3, kept_N2 = lengths(pairs), kept(pairs)
     training = flops_of(shape, lengths_N3[every], kept_N2[every], policy.layout) / rate
     logged = steps // config.log_masked_every + 1 if config.log_masked_every else 0
-    whole = flops_of(shape, lengths_N3, kept_N2, policy.layout) / rate
-    reference = 0 if LOSSES[config.loss].reference_free else whole / 3
+    whole = flops_of(reference, lengths_N3, kept_N2, policy.layout) / rate
     return {
-        "reference log-probs (if not kept from before)": reference,
+        "reference log-probs (if not kept from before)": 0 if LOSSES[config.loss].reference_free else whole / 3,
         "forward and backward passes": training,
         "updates": steps * (updated - allocated),
         "rewards of masked tokens": training / 3 * logged / steps,

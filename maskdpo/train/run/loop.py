@@ -17,7 +17,8 @@ from maskdpo.train.run.figures import kept_tokens, masked_rewards, mean_figures,
 from maskdpo.train.step import Trainer
 
 FIRST_MARGIN_TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-1}
-"""At the first step policy and reference are the same model: every log ratio is 0, up to rounding."""
+"""At the first step policy and reference are the same model, unless another one is named: every log ratio is 0, up to
+rounding."""
 
 
 def total_steps(pairs: int, config: TrainConfig) -> int:
@@ -68,7 +69,7 @@ def run_steps(trainer: Trainer, pairs: Sequence[EncodedPair], first: int, last: 
         passes, grad_norm = trainer.step(batch, lr)
         means = mean_figures(trainer, passes, len(batch))  # waits for the device
         seconds = time.perf_counter() - started
-        if step == 0 and not LOSSES[config.loss].reference_free:
+        if step == 0 and config.reference is None and not LOSSES[config.loss].reference_free:
             _check_first_margin(means["margin"] / config.beta, trainer.compute)
         measured: dict[str, Any] = means | masked | kept_tokens(batch)
         yield StepStats(

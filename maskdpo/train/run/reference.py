@@ -3,10 +3,12 @@
 All tokens of the answers are stored, whatever their weight: the cache holds for every mask, loss and epoch.
 """
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,15 +16,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskdpo.console import progress
+from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint
-from maskdpo.models import cache_dir
-from maskdpo.train.config import LOSSES
+from maskdpo.models import cache_dir, load_tokenizer
+from maskdpo.train.config import LOSSES, TrainConfig
 from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.measures import Chained
 from maskdpo.train.data.store import StoredPairs
 from maskdpo.train.model.adapter import adapter_off
+from maskdpo.train.model.load import load_policy
 from maskdpo.train.ranks import Ranks
 from maskdpo.train.run.stored_reference import StoredReference, begun_reference, is_whole, write_reference
 from maskdpo.train.step import Reference, Trainer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def find_reference(trainer: Trainer, pairs: StoredPairs, use_cache: bool) -> Reference:
@@ -52,6 +60,50 @@ def find_reference(trainer: Trainer, pairs: StoredPairs, use_cache: bool) -> Ref
         reference = StoredReference(found, pairs)
         ranks.wait()  # every rank has it open
     return reference
+
+
+def references_of(
+    config: TrainConfig, sets: Sequence[StoredPairs], device: str, ranks: Ranks, use_cache: bool
+) -> list[Reference]:
+    """The reference log-probs of each set of pairs by another model than the one that trains: those that a training of
+    that model, by the settings ``config``, would have. The model is gone again when the function returns, so that it
+    need not fit beside the one that trains. Every rank must call.
+
+    Raises:
+        UserError: as ``load_policy`` and ``find_reference``.
+    """
+    found = _by_model_of(config, sets, device, ranks, use_cache)
+    gc.collect()  # what splits a model among ranks makes cycles of it
+    return found
+
+
+def _by_model_of(
+    config: TrainConfig, sets: Sequence[StoredPairs], device: str, ranks: Ranks, use_cache: bool
+) -> list[Reference]:
+    policy = load_policy(config, Chained(*sets), device, ranks)
+    trainer = Trainer(policy.model, config, policy.layout, ranks)
+    return [find_reference(trainer, pairs, use_cache) for pairs in sets]
+
+
+def check_vocabulary(config: TrainConfig, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Check that the model that ``reference`` names reads the token ids of the pairs as the tokens that they are.
+
+    Args:
+        tokenizer: of the model that trains.
+
+    Raises:
+        UserError: a token has another id there, or none.
+    """
+    if config.reference is None:
+        return
+    there = load_tokenizer(config.reference, trust_remote_code=config.trust_remote_code).get_vocab()
+    for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+        if there.get(token) != number:
+            found = f"gives it the id {there[token]}" if token in there else "does not have it"
+            raise UserError(
+                f"`reference` {config.reference}: has another vocabulary than `model` {config.model}, whose token "
+                f"{token!r} has the id {number}: the reference {found}. Name one with the same vocabulary"
+            )
 
 
 def _precision(trainer: Trainer) -> str:

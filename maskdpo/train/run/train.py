@@ -34,7 +34,7 @@ from maskdpo.train.run.export import export
 from maskdpo.train.run.heldout import HeldOut
 from maskdpo.train.run.loop import run_steps, total_steps
 from maskdpo.train.run.record import Recorder
-from maskdpo.train.run.reference import find_reference
+from maskdpo.train.run.reference import check_vocabulary, find_reference, references_of
 from maskdpo.train.settings import RunOptions
 from maskdpo.train.step import Trainer
 
@@ -106,9 +106,8 @@ def _train(job: _Job) -> TrainResult | None:
     out, config, options, ranks = job.out, job.config, job.options, job.ranks
     earlier = None if options.restart else read_meta(job.record)
     _refuse_old(job.record, earlier)
-    recorded = earlier.options.get("model_files") if earlier else None
-    model_files = functools.partial(fingerprint, config.model, recorded)
-    settings = config.recorded() | {"model_files": ranks.from_first(model_files() if ranks.first else "")}
+    model_files = functools.partial(_model_files, config, earlier)
+    settings = config.recorded() | ranks.from_first(model_files() if ranks.first else {})
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     today = ranks.from_first((recorded_date(job.record) if earlier else None) or date.today())
     if ChatFormat(tokenizer).writes_date:
@@ -117,18 +116,23 @@ def _train(job: _Job) -> TrainResult | None:
     if run and run.previous and run.previous.status == "complete":
         say(f"{out}: this very run is complete; nothing to do (`restart` trains it again)")
         return None
+    check_vocabulary(config, tokenizer)
     read = functools.partial(read_pairs, ranks=ranks, use_cache=options.use_cache)
     pairs = read(job.pairs_file, config, tokenizer, today, config.limit)
     held_out = read(options.eval_file, config, tokenizer, today) if options.eval_file else None
-    policy = load_policy(config, Chained(pairs, held_out or []), job.device, ranks)
+    sets = [pairs, *([held_out] if held_out else [])]
+    other = config.of_reference
+    references = references_of(other, sets, job.device, ranks, options.use_cache) if other else None
+    policy = load_policy(config, Chained(*sets), job.device, ranks)
     trainer = Trainer(policy.model, config, policy.layout, ranks)
-    trainer.reference = find_reference(trainer, pairs, options.use_cache)
-    heldout = HeldOut(held_out, find_reference(trainer, held_out, options.use_cache)) if held_out else None
+    references = references or [find_reference(trainer, some, options.use_cache) for some in sets]
+    trainer.reference = references[0]
+    heldout = HeldOut(held_out, references[1]) if held_out else None
     if ranks.first:
         if run is None:  # the earlier run is only set aside for one that can begin
             set_aside(out)
             run = _run_record(job, settings)
-        run.begin({"model_files": model_files()})
+        run.begin(model_files())
     recorder = Recorder(out, trainer, tokenizer, heldout, options)
     with stop_between_steps() as signalled:
         result = _all_steps(recorder, pairs, signalled)
@@ -141,6 +145,13 @@ def _train(job: _Job) -> TrainResult | None:
         run.finish(counts)
         remove_all(out / CHECKPOINTS)
     return result
+
+
+def _model_files(config: TrainConfig, earlier: RunMeta | None) -> dict[str, str]:
+    """The fingerprints of the models that decide the result, as the record has them."""
+    named = {"model_files": config.model, "reference_files": config.reference}
+    recorded = earlier.options if earlier else {}
+    return {key: fingerprint(name, recorded.get(key)) for key, name in named.items() if name}
 
 
 def _after_a_try(job: _Job) -> _Job:
