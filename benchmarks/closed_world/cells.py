@@ -3,8 +3,8 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -23,7 +23,7 @@ from maskdpo.io import atomic_write, read_prompts, read_records, write_records
 from maskdpo.sample import sample
 from maskdpo.schemas import Annotation, Pair, Prompt
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.run.train import train
+from maskdpo.train.run.train import TrainResult, train
 from maskdpo.train.settings import RunOptions
 
 ROWS = 600
@@ -47,6 +47,10 @@ class Setting:
     """Of how many entities texts tell, in sentences that name them; (): of one, which only the question names."""
     pair_share: float = 0.8
     """The most pairs of an alignment, over the entities that may be aligned on."""
+
+    @property
+    def most_pairs(self) -> int:
+        return int(self.pair_share * (self.entities - self.held_out))
 
 
 @dataclass(frozen=True)
@@ -171,13 +175,8 @@ def _pool(folder: Folder, pool: Pool) -> Figures:
         grouped = pool.size and make_group_prompts(world, names, pool.size, pool.size, rng)
         write_records(prompts, grouped or make_prompts(world, names, pool.questions, rng))
     responses = folder.world(pool.world) / f"responses-{pool.asked}.jsonl"
-    backend = TransformersBackend(
-        str(folder.model(pool.world)), BackendSettings(batch_size=ROWS, dtype="float32", device="cpu")
-    )
-    sampling = Sampling(max_tokens=_max_answer(pool), n=folder.setting.samples, seed=pool.world)
-    sample(prompts, responses, backend, sampling, raw=True)
-    judge = ExactJudge(world, pool.noise, seed=pool.world)
-    annotate(prompts, responses, folder.annotations(pool), judge, SentenceSplitter())
+    sampling = Sampling(max_tokens=max_answer(pool), n=folder.setting.samples, seed=pool.world)
+    judged_answers(folder, pool, folder.model(pool.world), prompts, (responses, folder.annotations(pool)), sampling)
     for kind, options in PAIRS.items():
         build_pairs(prompts, folder.annotations(pool), folder.pairs(pool, kind), options)
     return figures(list(read_records(folder.annotations(pool), Annotation)), read_prompts(prompts))
@@ -192,43 +191,56 @@ def _align(folder: Folder, cell: Cell) -> Figures:
     work = folder.root / "work" / cell.name
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    base = folder.model(cell.pool.world)
-    pairs = work / "pairs.jsonl"
-    refine = METHODS[cell.method].refine
-    write_records(pairs, [refine(pair) if refine else pair for pair in pairs_of(folder, cell)])
-    settings = METHODS[cell.method].settings
+    result = train_on(folder, cell, pairs_of(folder, cell), folder.model(cell.pool.world), work)
+    found = measured(folder, cell, work / "model", work)
+    found |= {"pairs": result.pairs, "last_loss": result.steps[-1].loss}
+    shutil.rmtree(work)
+    return found
+
+
+def train_on(
+    folder: Folder, cell: Cell, pairs: Sequence[Pair], model: Path, work: Path, reference: Path | None = None
+) -> TrainResult:
+    """Train a model on pairs, by the method and rate of a cell; the result is ``work / "model"``.
+
+    Args:
+        reference: None: the model before this training.
+    """
+    method, file = METHODS[cell.method], work / "pairs.jsonl"
+    write_records(file, [method.refine(pair) if method.refine else pair for pair in pairs])
     config = TrainConfig(
-        model=str(base),
+        model=str(model),
+        reference=str(reference) if reference else None,
         lr=cell.lr,
         seed=cell.seed,
         epochs=folder.setting.epochs,
         dtype="float32",
         log_masked_every=0,
         tokens_per_batch=4096,
-        **settings,
+        **method.settings,
     )
-    result = train(pairs, work / "model", config, RunOptions(save_every=0, device="cpu"))
+    result = train(file, work / "model", config, RunOptions(save_every=0, device="cpu"))
     assert result is not None, "the work folder was empty"
-    answers, prompts = _answers(folder, cell.pool, work / "model", work / "sampled", 1.0, cell.seed)
-    greedy = figures(*_answers(folder, cell.pool, work / "model", work / "greedy", 0.0, cell.seed))
-    found = figures(answers, prompts) | {
-        "kl": divergence(answers, prompts, work / "model", base),
+    return result
+
+
+def measured(folder: Folder, cell: Cell, model: Path, work: Path) -> Figures:
+    """Figures of answers about the held-out entities, of greedy ones too, and the divergence from the base model."""
+    answers, prompts = _answers(folder, cell.pool, model, work / "sampled", 1.0, cell.seed)
+    greedy = figures(*_answers(folder, cell.pool, model, work / "greedy", 0.0, cell.seed))
+    return figures(answers, prompts) | {
+        "kl": divergence(answers, prompts, model, folder.model(cell.pool.world)),
         "greedy_right_of_all": greedy["right_of_all"],
-        "pairs": result.pairs,
-        "last_loss": result.steps[-1].loss,
     }
-    shutil.rmtree(work)
-    return found
 
 
 def pairs_of(folder: Folder, cell: Cell) -> list[Pair]:
     """Those that ``build-pairs`` made, thinned to the same number for any number of topics."""
     pairs = list(read_records(folder.pairs(cell.pool, cell.pairs or METHODS[cell.method].pairs), Pair))
-    most = int(folder.setting.pair_share * (folder.setting.entities - folder.setting.held_out))
-    return Random(cell.seed).sample(pairs, min(most, len(pairs)))
+    return Random(cell.seed).sample(pairs, min(folder.setting.most_pairs, len(pairs)))
 
 
-def _max_answer(pool: Pool) -> int:
+def max_answer(pool: Pool) -> int:
     return MAX_EACH * pool.size or MAX_ANSWER
 
 
@@ -240,8 +252,21 @@ def _answers(
     prompts = folder.held_out(pool.world, pool.size)
     responses, annotations = (out / f"{name}-k{pool.size}.jsonl" for name in ("responses", "annotations"))
     n = folder.setting.eval_samples if temperature else 1
-    backend = TransformersBackend(str(model), BackendSettings(batch_size=ROWS, dtype="float32", device="cpu"))
-    sampling = Sampling(max_tokens=_max_answer(pool), temperature=temperature, n=n, seed=sampling_seed)
-    sample(prompts, responses, backend, sampling, raw=True)
-    annotate(prompts, responses, annotations, ExactJudge(folder.make(pool.world)), SentenceSplitter())
+    sampling = Sampling(max_tokens=max_answer(pool), temperature=temperature, n=n, seed=sampling_seed)
+    judged_answers(folder, replace(pool, noise=0.0), model, prompts, (responses, annotations), sampling)
     return list(read_records(annotations, Annotation)), read_prompts(prompts)
+
+
+def judged_answers(
+    folder: Folder, pool: Pool, model: Path, prompts: Path, files: tuple[Path, Path], sampling: Sampling
+) -> None:
+    """Answers of a model to prompts, and their labels by the judge of the pool's world with the pool's noise.
+
+    Args:
+        files: of the answers, and of the labels.
+    """
+    responses, annotations = files
+    backend = TransformersBackend(str(model), BackendSettings(batch_size=ROWS, dtype="float32", device="cpu"))
+    sample(prompts, responses, backend, sampling, raw=True)
+    judge = ExactJudge(folder.make(pool.world), pool.noise, seed=pool.world)
+    annotate(prompts, responses, annotations, judge, SentenceSplitter())
