@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # another package called ben
 
 from benchmarks.closed_world import cells, map_plan
 from benchmarks.closed_world.cells import Folder, Pool
-from benchmarks.closed_world.map_plan import BASE, MapCell, Results, Run
+from benchmarks.closed_world.map_plan import BASE, MapCell, Results, Row, Run
 from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.rounds import execute, main
 from benchmarks.closed_world.rounds_plan import ARMS, FULL, MIX, QUICK, RoundsPlan, develop_rounds, next_runs, parts_of
@@ -63,9 +63,9 @@ def test_rates_for_rounds_are_chosen_on_the_development_worlds_before_any_fresh_
     rates = develop_rounds(PLAN, of_map, results).rates
     best = {"": 2e-5, "-renewed": 1e-5, "-kept": 2e-5}
     assert rates == {method + end: rate for method in PLAN.map.methods for end, rate in best.items()}
-    lines = list(results._rows)
-    assert len([run for run in lines if run.world in (1, 2, 3)]) == 3 * (1 + 2 * 3)
-    assert not [run for run in lines if run.world > 90 and PLAN.taken_apart(run.method)[1] is None]
+    rows = list(read_records(tmp_path / "rounds" / "8-best-worst.jsonl", Row))
+    assert len([row for row in rows if row.world in PLAN.map.fresh]) == 3 * (1 + 2 * 3)
+    assert all(PLAN.taken_apart(row.method)[1] for row in rows if row.world in PLAN.map.development)
     again = Results(tmp_path / "rounds", PLAN.map.cells)
     assert next_runs(PLAN, of_map, again) == []
 
@@ -113,7 +113,7 @@ def test_the_seeds_are_fresh_and_the_cell_is_one_of_the_map() -> None:
 
 
 def test_without_the_lines_of_the_map_it_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"8 development lines .* run python -m benchmarks.closed_world.map first"):
+    with pytest.raises(SystemExit, match=r"such as base at 0 in world 9101\. .* run python -m benchmarks.closed_world.map first"):
         main(["--map-results", str(tmp_path / "map"), "--results", str(tmp_path / "rounds")])
     assert not (tmp_path / "rounds").exists()
 
