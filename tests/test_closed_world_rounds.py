@@ -113,7 +113,7 @@ def test_the_seeds_are_fresh_and_the_cell_is_one_of_the_map() -> None:
 
 
 def test_without_the_lines_of_the_map_it_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"such as base at 0 in world 9101\. .* run python -m benchmarks.closed_world.map first"):
+    with pytest.raises(SystemExit, match=r"such as base at 0 in world 9101\. .* benchmarks.closed_world.map first"):
         main(["--map-results", str(tmp_path / "map"), "--results", str(tmp_path / "rounds")])
     assert not (tmp_path / "rounds").exists()
 

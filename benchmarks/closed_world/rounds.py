@@ -98,9 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     of_map = Results(args.map_results or (cache / "results" if args.quick else LINES_OF_THE_MAP), plan.map.cells)
     results = Results(args.results or (cache / "rounds_results" if args.quick else LINES), plan.map.cells)
     if missing := develop(plan.map, of_map, plan.cell).missing:
+        first = missing[0]
         raise SystemExit(
-            f"{of_map.folder}: development lines of the cell {plan.cell.name} are missing, such as {missing[0].method} at "
-            f"{missing[0].lr:g} in world {missing[0].world}. The rates for one round come from them: run python -m benchmarks.closed_world.map{' --quick' if args.quick else ''} first"
+            f"{of_map.folder}: development lines of the cell {plan.cell.name} are missing, such as {first.method} at "
+            f"{first.lr:g} in world {first.world}. The rates for one round come from them: run "
+            f"python -m benchmarks.closed_world.map{' --quick' if args.quick else ''} first"
         )
     refuse_other_setting(results.folder, {name: asdict(setting) for name, setting in plan.map.bases.items()})
     if not args.tables:
