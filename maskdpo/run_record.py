@@ -267,8 +267,8 @@ def refuse_replacing(out: Path, command: str | None = None, *, only_own: bool = 
 
 
 def recorded_models(meta: RunMeta) -> dict[str, tuple[str, str | None]]:
-    """The models of a run by role, each with the fingerprint of its files or None: ``model``, and the ``reference`` of a
-    training where it is another one. Records of ``annotate`` have the fingerprint as ``revision``."""
+    """The models of a run by role, each with the fingerprint of its files or None: ``model``, and ``reference`` where a
+    training names one. Records of ``annotate`` have the fingerprint as ``revision``."""
     found: dict[str, tuple[str, str | None]] = {}
     judged = meta.command == "annotate"
     for role, key in (("model", "revision" if judged else "model_files"), ("reference", "reference_files")):

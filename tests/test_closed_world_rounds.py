@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))  # another package called benchmarks is among the installed ones
 
 from benchmarks.closed_world import cells, map_plan
-from benchmarks.closed_world.cells import Folder, Pool
+from benchmarks.closed_world.cells import Folder, Pool, make_base, make_pool
 from benchmarks.closed_world.map_plan import BASE, MapCell, Results, Row, Run
 from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.rounds import execute, main
@@ -27,7 +27,7 @@ PLAN = RoundsPlan(
 
 
 def made_up(run: Run, gain: float) -> Figures:
-    """One round is best at 2e-5. Rounds are best at 1e-5 with the reference renewed, at 2e-5 with it kept, and better."""
+    """One round is best at 2e-5, rounds with the reference renewed are at 1e-5, with the reference kept at 2e-5."""
     method, arm = PLAN.taken_apart(run.method)
     best = 1e-5 if arm == "renewed" else 2e-5
     right = 0.5 - 0.1 * abs(run.lr / best - 1) * (method != BASE) + 0.01 * (run.world % 7)
@@ -133,8 +133,10 @@ def test_each_round_trains_the_model_before_on_answers_of_its_own(
     monkeypatch.setattr("maskdpo.train.run.record.draw_curves", lambda file, steps, evals: None)
     monkeypatch.setenv("MASKDPO_CACHE", str(tmp_path / "kept"))
     plan = replace(QUICK, rounds=2)
-    found = [execute(plan, tmp_path, Run(plan.cell, 9903, f"dpo-{arm}", 1e-3)) for arm in ARMS]
-    folder = Folder(tmp_path / "standard", plan.map.bases["standard"])
+    folder = Folder(tmp_path, plan.map.bases["standard"])
+    make_base(folder, 9903)
+    make_pool(folder, Pool(9903, size=2))
+    found = execute(plan, folder, [Run(plan.cell, 9903, f"dpo-{arm}", 1e-3) for arm in ARMS])
     base = str(folder.model(9903))
     configs = [config for _, config in trained]
     assert len(configs) == 3, "both have the first round in common"

@@ -5,6 +5,7 @@ a line of ``rounds_results/CELL.jsonl``, so repeating the command goes on where 
 """
 
 import argparse
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -12,12 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
-import torch
-
 from benchmarks.closed_world.cells import (
     Cell,
     Folder,
-    Pool,
     judged_answers,
     make_base,
     make_pool,
@@ -26,12 +24,13 @@ from benchmarks.closed_world.cells import (
     train_on,
 )
 from benchmarks.closed_world.map import execute as execute_one
+from benchmarks.closed_world.map import folder_of, pool_of
 from benchmarks.closed_world.map_plan import Results, Run, develop
 from benchmarks.closed_world.measure import Figures, mix
 from benchmarks.closed_world.methods import PAIRS
 from benchmarks.closed_world.rounds_plan import FULL, MIX, QUICK, RoundsPlan, develop_rounds, next_runs, parts_of
 from benchmarks.closed_world.rounds_tables import report
-from benchmarks.closed_world.run import refuse_other_setting
+from benchmarks.closed_world.run import Jobs, refuse_other_setting
 from maskdpo.backends.base import Sampling
 from maskdpo.dataset.pairs import build_pairs
 from maskdpo.io import read_prompts, read_records, write_records
@@ -41,29 +40,29 @@ from maskdpo.schemas import Pair, Prompt
 LINES, LINES_OF_THE_MAP = (Path(__file__).with_name(name) for name in ("rounds_results", "map_results"))
 
 
-def execute(plan: RoundsPlan, cache: Path, run: Run) -> Figures:
-    """The figures of a line: of the base model or of one round as the map has them, else of several rounds."""
-    method, arm = plan.taken_apart(run.method)
+def execute(plan: RoundsPlan, folder: Folder, runs: Sequence[Run]) -> list[Figures]:
+    """The figures of lines with the same world, method and rate: they have the first round in common, which asks the
+    base model, as one round does."""
+    first = runs[0]
+    method, arm = plan.taken_apart(first.method)
     if arm is None:
-        return execute_one(plan.map, cache, run)
-    folder = Folder(cache / run.cell.base, plan.map.bases[run.cell.base])
-    pool = Pool(run.world, size=run.cell.size)
-    make_base(folder, run.world)
-    make_pool(folder, pool)
-    started = time.process_time()
-    found = in_rounds(folder, Cell(pool, method, run.lr, pairs=run.cell.pairs), plan.rounds, arm)
-    return found | {"cpu_seconds": round(time.process_time() - started, 1)}
-
-
-def in_rounds(folder: Folder, cell: Cell, rounds: int, arm: str) -> Figures:
-    """Every round asks questions of its own of the model of the round before, and trains that model on its pairs. Both
-    arms have the first round in common, whose answers are those of the pool."""
-    base, work = folder.model(cell.pool.world), folder.root / "work" / f"{cell.name}-{arm}"
+        return [execute_one(folder, run) for run in runs]
+    cell = Cell(pool_of(first), method, first.lr, pairs=first.cell.pairs)
+    work = folder.root / "work" / f"{cell.name}-rounds"
     shutil.rmtree(work, ignore_errors=True)
+    found = [_in_rounds(folder, cell, plan.rounds, str(plan.taken_apart(run.method)[1]), work) for run in runs]
+    shutil.rmtree(work)
+    return found
+
+
+def _in_rounds(folder: Folder, cell: Cell, rounds: int, arm: str, work: Path) -> Figures:
+    """Every round asks questions of its own of the model of the round before, and trains that model on its pairs."""
+    started = time.process_time()
+    base = model = folder.model(cell.pool.world)
     prompts = list(read_prompts(folder.prompts(cell.pool)).values())
-    model, found = base, Figures(pairs=0)
+    found = Figures(pairs=0)
     for number, asked in enumerate(parts_of(prompts, rounds, cell.pool.world), 1):
-        place = folder.root / "rounds" / cell.name if number == 1 else work / str(number)
+        place = work / (f"{arm}-{number}" if number > 1 else "1")
         place.mkdir(parents=True, exist_ok=True)
         built = folder.pairs(cell.pool, cell.pairs)
         if number > 1:
@@ -73,12 +72,11 @@ def in_rounds(folder: Folder, cell: Cell, rounds: int, arm: str) -> Figures:
         pairs = Random(cell.seed).sample(pairs, min(most, len(pairs)))
         of_pairs = mix(pairs)
         found |= {f"{name}_{number}": of_pairs[name] for name in MIX} | {"pairs": found["pairs"] + len(pairs)}
-        if not (place / "model" / "config.json").exists():  # it comes last: what is there is whole
+        if not (place / "model").exists():
             train_on(folder, cell, pairs, model, place, base if arm == "kept" else None)
         model = place / "model"
-    found |= measured(folder, cell, model, work)
-    shutil.rmtree(work)
-    return found
+    found |= measured(folder, cell, model, work / arm)
+    return found | {"cpu_seconds": round(time.process_time() - started, 1)}
 
 
 def _pairs_of_model(folder: Folder, cell: Cell, model: Path, asked: Sequence[Prompt], place: Path, seed: int) -> Path:
@@ -107,24 +105,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     refuse_other_setting(results.folder, {name: asdict(setting) for name, setting in plan.map.bases.items()})
     if not args.tables:
         with sole_writer(results.folder):
-            run_all(plan, of_map, results, cache)
+            run_all(plan, of_map, results, cache, Jobs(args.jobs))
     print(report(plan, develop_rounds(plan, of_map, results), results))
 
 
-def run_all(plan: RoundsPlan, of_map: Results, results: Results, cache: Path) -> None:
-    torch.set_num_threads(1)  # models as small as these gain nothing from more
+def run_all(plan: RoundsPlan, of_map: Results, results: Results, cache: Path, jobs: Jobs) -> None:
     while runs := next_runs(plan, of_map, results):
-        for done, run in enumerate(runs):
-            figures = execute(plan, cache, run)
-            results.add(run, figures)
-            shown = f"{figures['cpu_seconds']:.0f} s, {len(runs) - done - 1} to go before the next step"
-            print(f"world {run.world} {run.method} {run.lr:g}: {shown}", flush=True)
+        folder = folder_of(plan.map, cache, runs[0])
+        groups: dict[object, list[Run]] = {}
+        for run in runs:
+            method, arm = plan.taken_apart(run.method)
+            groups.setdefault((run.world, method, run.lr, arm is None), []).append(run)
+        jobs.run(make_base, [(folder, world) for world in dict.fromkeys(run.world for run in runs)])
+        jobs.run(make_pool, [(folder, pool) for pool in dict.fromkeys(map(pool_of, runs))])
+        jobs.run(
+            execute,
+            [(plan, folder, group) for group in groups.values()],
+            lambda call, found: [results.add(*line) for line in zip(call[2], found, strict=True)],
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.closed_world.rounds", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the small world of the map's --quick, which must have run")
+    parser.add_argument(
+        "--quick", action="store_true", help="the small world of the map's --quick, which must have run"
+    )
     parser.add_argument("--tables", action="store_true", help="only tables, of the lines that are there")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
     parser.add_argument("--results", type=Path, help="folder of the lines (default: rounds_results beside this module)")
     parser.add_argument("--map-results", type=Path, help="folder of the map's lines (default: map_results)")
     parser.add_argument("--cache", type=Path, help="folder for models and answers (default: that of the map)")

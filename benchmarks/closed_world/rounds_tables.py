@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.closed_world.map_plan import BASE, Results, Run
+from benchmarks.closed_world.map_plan import BASE, Results
 from benchmarks.closed_world.map_tables import DETAILS, METRICS
 from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS

@@ -284,7 +284,7 @@ class TrainConfig(EncodeSettings):
     @classmethod
     def _the_model_itself_is_the_default_reference(cls, values: dict[str, Any]) -> dict[str, Any]:
         given = values.get("reference")
-        return values | {"reference": None} if given is not None and given == values.get("model") else values| {"reference": None} if itself and "reference" in values else values
+        return values | {"reference": None} if given is not None and given == values.get("model") else values
 
     @model_validator(mode="after")
     def _no_parameters_of_other_losses(self) -> Self:

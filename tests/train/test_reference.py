@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import weakref
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,16 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     return found
 
 
+@cache
+def loaded(model: str) -> Any:
+    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+
+
 def logps_of(model: str, pair: EncodedPair, side: EncodedSide) -> torch.Tensor:
     """[T] log-probs of an answer, by transformers alone."""
     ids = torch.tensor([*pair.prompt_ids, *side.ids])
     with torch.no_grad():
-        logits = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)(ids[None]).logits[0]
+        logits = loaded(model)(ids[None]).logits[0]
     return logits.log_softmax(-1)[torch.arange(len(ids) - 1), ids[1:]][len(pair.prompt_ids) - 1 :]
 
 
@@ -89,7 +95,8 @@ def test_the_log_probs_are_those_of_the_named_model(
         expected = [logps_of(other_model, pair, side) for side in sides]
         assert np.abs(trainer.reference[pair.id] - torch.cat(expected).numpy()).max() < 1e-4
         ratios = [
-            weighted(logps_of(tiny_model, pair, side) - ref_T, side) for side, ref_T in zip(sides, expected, strict=True)
+            weighted(logps_of(tiny_model, pair, side) - ref_T, side)
+            for side, ref_T in zip(sides, expected, strict=True)
         ]
         margins.append(config.beta * (ratios[0] - ratios[1]))
     (row,) = metrics_of(tmp_path / "out")
@@ -182,7 +189,9 @@ def test_another_vocabulary_is_refused_before_anything_is_written(
     (one_less / "tokenizer.json").write_text(json.dumps(written))
     config = config_for(tiny_model, reference=str(one_less))
     for begin in (lambda: train(pairs_file, tmp_path / "out", config), lambda: plan_run(pairs_file, config)):
-        with pytest.raises(UserError, match=rf"one-less: has another vocabulary .* has the id {number}: the reference d"):
+        with pytest.raises(
+            UserError, match=rf"one-less: has another vocabulary .* has the id {number}: the reference d"
+        ):
             begin()
     assert not (tmp_path / "out" / "maskdpo_run.json").exists()
 
@@ -201,7 +210,7 @@ def test_the_plan_says_what_the_reference_takes_before_the_training(
     alone, beside = (plan_run(pairs_file, config_for(tiny_model, reference=name)) for name in (None, other_model))
     assert alone.reference_memory is None
     assert beside.reference_memory is not None and beside.memory == alone.memory
-    count = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(other_model).parameters())
+    count = sum(p.numel() for p in loaded(other_model).parameters())
     assert beside.reference_memory["weights"] == pytest.approx(4 * count / 1e9)
     assert not {"gradients", "AdamW"} & set(beside.reference_memory)
     assert 0 < beside.reference_memory["activations"] < beside.memory["activations"]
