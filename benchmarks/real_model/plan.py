@@ -34,7 +34,7 @@ class Setting:
     samples: int = 8
     """Answers a topic to build pairs from."""
     eval_samples: int = 6
-    epochs: int = 3
+    epochs: int = 2
     batch_size: int = 10
     max_tokens: int = 80
     temperature: float = 0.8
@@ -90,7 +90,7 @@ COUNTRIES = Plan(
 )
 ARTICLES = Plan(
     "articles",
-    Setting(development=(80, 30), final=(400, 100), samples=4, eval_samples=2, epochs=2, batch_size=16, max_tokens=120),
+    Setting(development=(80, 30), final=(400, 100), samples=4, eval_samples=2, batch_size=16, max_tokens=120),
     MapPlan(
         {},
         (),
@@ -109,7 +109,7 @@ def quick(plan: Plan) -> Plan:
     setting = replace(
         plan.setting, development=(4, 2), final=(4, 2), samples=4, eval_samples=2, epochs=1, max_tokens=60
     )
-    rates = replace(plan.rates, methods=("dpo", "strict"), fresh=(1,), grid=(1e-5, 2e-5), widen=0)
+    rates = replace(plan.rates, methods=("dpo", "strict"), fresh=(1,), grid=(1e-5,), widen=0)
     return replace(plan, setting=setting, rates=rates, equal=("strict",) if plan.equal else ())
 
 
@@ -137,9 +137,9 @@ def next_runs(plan: Plan, results: Results) -> list[Run]:
     return [run for run in final_runs(plan, development.choices) if run not in results]
 
 
-ANSWER_SECONDS, PAIR_SECONDS, START_SECONDS = 0.3, 0.4, 25.0
+ANSWER_SECONDS, PAIR_SECONDS, START_SECONDS = 0.3, 0.4, 45.0
 """Of two cores without a GPU, in float32: an answer of up to 80 tokens; a pair of two such answers, in one epoch; what
-every alignment takes beside them, to load and write models and to measure the divergence."""
+every alignment takes beside them, to load, check and write models and to measure the divergence."""
 SENTENCES = 5
 """An answer has about so many."""
 
