@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 
@@ -25,6 +25,7 @@ from benchmarks.closed_world.cells import (
 )
 from benchmarks.closed_world.map import execute as execute_one
 from benchmarks.closed_world.map import folder_of, pool_of
+from benchmarks.closed_world.map import run_all as run_one_round
 from benchmarks.closed_world.map_plan import Results, Run, develop
 from benchmarks.closed_world.measure import Figures, mix
 from benchmarks.closed_world.methods import PAIRS
@@ -92,20 +93,23 @@ def _pairs_of_model(folder: Folder, cell: Cell, model: Path, asked: Sequence[Pro
 def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     plan = QUICK if args.quick else FULL
-    cache = args.cache or Path("runs") / ("closed_world_map_quick" if args.quick else "closed_world_map")
-    of_map = Results(args.map_results or (cache / "results" if args.quick else LINES_OF_THE_MAP), plan.map.cells)
+    cache = args.cache or Path("runs") / ("closed_world_rounds_quick" if args.quick else "closed_world_map")
+    of_map = Results(args.map_results or (cache / "map_results" if args.quick else LINES_OF_THE_MAP), plan.map.cells)
     results = Results(args.results or (cache / "rounds_results" if args.quick else LINES), plan.map.cells)
+    jobs = Jobs(args.jobs)
+    if args.quick:
+        run_one_round(replace(plan.map, fresh=()), of_map, cache, jobs)
     if missing := develop(plan.map, of_map, plan.cell).missing:
         first = missing[0]
         raise SystemExit(
             f"{of_map.folder}: development lines of the cell {plan.cell.name} are missing, such as {first.method} at "
             f"{first.lr:g} in world {first.world}. The rates for one round come from them: run "
-            f"python -m benchmarks.closed_world.map{' --quick' if args.quick else ''} first"
+            "python -m benchmarks.closed_world.map first"
         )
     refuse_other_setting(results.folder, {name: asdict(setting) for name, setting in plan.map.bases.items()})
     if not args.tables:
         with sole_writer(results.folder):
-            run_all(plan, of_map, results, cache, Jobs(args.jobs))
+            run_all(plan, of_map, results, cache, jobs)
     print(report(plan, develop_rounds(plan, of_map, results), results))
 
 
@@ -127,9 +131,7 @@ def run_all(plan: RoundsPlan, of_map: Results, results: Results, cache: Path, jo
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.closed_world.rounds", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="the small world of the map's --quick, which must have run"
-    )
+    parser.add_argument("--quick", action="store_true", help="small worlds and two methods: some minutes")
     parser.add_argument("--tables", action="store_true", help="only tables, of the lines that are there")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
     parser.add_argument("--results", type=Path, help="folder of the lines (default: rounds_results beside this module)")

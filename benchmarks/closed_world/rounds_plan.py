@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from benchmarks.closed_world import map_plan
+from benchmarks.closed_world.cells import Setting
 from benchmarks.closed_world.map_plan import BASE, Curve, MapCell, MapPlan, Results, Run, curve_of, develop
 from benchmarks.closed_world.plan import best_rate
 from benchmarks.closed_world.tables import mean_figures
@@ -44,7 +45,16 @@ FULL = RoundsPlan(
         fresh=(3201, 3202, 3203, 3204, 3205),
     )
 )
-QUICK = RoundsPlan(replace(map_plan.QUICK, fresh=(9903,)))
+QUICK = RoundsPlan(
+    MapPlan(
+        bases={"standard": Setting(40, 8, pretrain_steps=120, samples=6, epochs=1, eval_samples=2, sizes=(2,))},
+        cells=FULL.map.cells,
+        methods=("dpo", "strict"),
+        development=(9901,),
+        fresh=(9903,),
+        grid=(1e-3, 2e-3),
+    )
+)
 
 
 @dataclass
@@ -59,14 +69,20 @@ class Development:
 
 
 def develop_rounds(plan: RoundsPlan, of_map: Results, results: Results) -> Development:
-    """The best rates: for one round by the map's lines, which must be there; for several by the same rule and grid."""
-    choices = develop(plan.map, of_map, plan.cell).choices
+    """The best rates: for one round by the map's lines, which must be there. For several by the same rule, out of that
+    rate and its neighbours in the grid of one round, wider where an edge is best."""
+    one = develop(plan.map, of_map, plan.cell)
     base = [of_map[Run(plan.cell, world, BASE)] for world in plan.map.development]
     length = mean_figures(base)["sentences"]
-    curves = {name: curve_of(plan.map, results, plan.cell, name, length, 0.0) for name in plan.in_rounds()}
-    rates = {method: choices[method].best_lr for method in plan.map.methods} | {
-        name: best_rate(curve.grid, curve.points, length) for name, curve in curves.items() if not curve.missing
-    }
+    rates = {method: one.choices[method].best_lr for method in plan.map.methods}
+    curves = {}
+    for name in plan.in_rounds():
+        method, _ = plan.taken_apart(name)
+        grid = one.curves[method].grid
+        middle = grid.index(rates[method])
+        near = replace(plan.map, grid=grid[max(0, middle - 1) : middle + 2])
+        curves[name] = curve_of(near, results, plan.cell, name, length, 0.0)
+    rates |= {name: best_rate(curve.grid, curve.points, length) for name, curve in curves.items() if not curve.missing}
     return Development([run for curve in curves.values() for run in curve.missing], curves, rates)
 
 
