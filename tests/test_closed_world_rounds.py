@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))  # another package called benchmarks is among the installed ones
 
 from benchmarks.closed_world import cells, map_plan
-from benchmarks.closed_world.cells import Folder, Pool, make_base, make_pool
+from benchmarks.closed_world.cells import Folder, Pool, Setting, make_base, make_pool
 from benchmarks.closed_world.map_plan import BASE, MapCell, Results, Row, Run
 from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.rounds import execute, main
@@ -98,10 +98,11 @@ def test_tables_of_a_part_of_the_lines(tmp_path: Path) -> None:
 
 def test_rounds_ask_different_questions_and_as_many() -> None:
     prompts = [Prompt(id=f"{i}", prompt="?") for i in range(20)]
-    parts = parts_of(prompts, 3, seed=5)
+    parts = parts_of(prompts, 3, 99, seed=5)
     assert [len(part) for part in parts] == [6, 6, 6]
     assert len({prompt.id for part in parts for prompt in part}) == 18
-    assert parts == parts_of(prompts, 3, seed=5) != parts_of(prompts, 3, seed=6)
+    assert parts == parts_of(prompts, 3, 99, seed=5) != parts_of(prompts, 3, 99, seed=6)
+    assert [len(part) for part in parts_of(prompts, 2, 5, seed=5)] == [6, 6], "a few more than pairs"
 
 
 def test_the_seeds_are_fresh_and_the_cell_is_one_of_the_map() -> None:
@@ -132,10 +133,12 @@ def test_each_round_trains_the_model_before_on_answers_of_its_own(
     monkeypatch.setattr(cells, "train", spy)
     monkeypatch.setattr("maskdpo.train.run.record.draw_curves", lambda file, steps, evals: None)
     monkeypatch.setenv("MASKDPO_CACHE", str(tmp_path / "kept"))
-    plan = replace(QUICK, rounds=2)
+    small = Setting(14, 2, pretrain_steps=80, samples=4, epochs=1, eval_samples=1, sizes=(1,), pair_share=1.0)
+    plan = RoundsPlan(replace(QUICK.map, bases={"standard": small}, cells=(MapCell(1, "best-worst"),)), rounds=2)
     folder = Folder(tmp_path, plan.map.bases["standard"])
+    most = folder.setting.most_pairs // 2
     make_base(folder, 9903)
-    make_pool(folder, Pool(9903, size=2))
+    make_pool(folder, Pool(9903, size=1))
     found = execute(plan, folder, [Run(plan.cell, 9903, f"dpo-{arm}", 1e-3) for arm in ARMS])
     base = str(folder.model(9903))
     configs = [config for _, config in trained]
@@ -143,10 +146,9 @@ def test_each_round_trains_the_model_before_on_answers_of_its_own(
     assert [config.reference for config in configs] == [None, None, base]
     assert configs[0].model == base and configs[1].model == configs[2].model != base
     asked = [{pair.prompt_id for pair in pairs} for pairs, _ in trained]
-    parts = parts_of(list(read_prompts(folder.prompts(Pool(9903, size=2))).values()), 2, 9903)
+    parts = parts_of(list(read_prompts(folder.prompts(Pool(9903, size=1))).values()), 2, most, 9903)
     for ids, part in zip(asked, (parts[0], parts[1], parts[1]), strict=True):
         assert ids and ids <= {prompt.id for prompt in part}
-    most = folder.setting.most_pairs // 2
     for figures, round_2 in zip(found, trained[1:], strict=True):
         assert figures["pairs"] == len(trained[0][0]) + len(round_2[0]) <= 2 * most
         assert figures["kl"] != 0 and {f"{name}_{n}" for name in MIX for n in (1, 2)} <= figures.keys()

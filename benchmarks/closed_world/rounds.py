@@ -61,14 +61,14 @@ def _in_rounds(folder: Folder, cell: Cell, rounds: int, arm: str, work: Path) ->
     started = time.process_time()
     base = model = folder.model(cell.pool.world)
     prompts = list(read_prompts(folder.prompts(cell.pool)).values())
-    found = Figures(pairs=0)
-    for number, asked in enumerate(parts_of(prompts, rounds, cell.pool.world), 1):
+    found, most = Figures(pairs=0), folder.setting.most_pairs // rounds
+    for number, asked in enumerate(parts_of(prompts, rounds, most, cell.pool.world), 1):
         place = work / (f"{arm}-{number}" if number > 1 else "1")
         place.mkdir(parents=True, exist_ok=True)
         built = folder.pairs(cell.pool, cell.pairs)
         if number > 1:
             built = _pairs_of_model(folder, cell, model, asked, place, seed=cell.pool.world + number)
-        ids, most = {prompt.id for prompt in asked}, folder.setting.most_pairs // rounds
+        ids = {prompt.id for prompt in asked}
         pairs = [pair for pair in read_records(built, Pair) if pair.prompt_id in ids]
         pairs = Random(cell.seed).sample(pairs, min(most, len(pairs)))
         of_pairs = mix(pairs)

@@ -100,8 +100,12 @@ def next_runs(plan: RoundsPlan, of_map: Results, results: Results) -> list[Run]:
     return [run for run in runs if run not in results]
 
 
-def parts_of(prompts: Sequence[Prompt], rounds: int, seed: int) -> list[list[Prompt]]:
-    """The questions of each round, drawn by lot: none is asked in two, and all rounds ask as many."""
+def parts_of(prompts: Sequence[Prompt], rounds: int, pairs: int, seed: int) -> list[list[Prompt]]:
+    """The questions of each round, drawn by lot: none is asked in two, and all rounds ask as many.
+
+    Args:
+        pairs: of a round. A fifth more questions are asked, because not every question gives a pair.
+    """
     drawn = Random(seed).sample(prompts, len(prompts))
-    each = len(prompts) // rounds
+    each = min(len(prompts) // rounds, pairs * 6 // 5)
     return [drawn[i * each : (i + 1) * each] for i in range(rounds)]
