@@ -1,6 +1,7 @@
 """The experiment with a real model: which runs come next, its topics, its figures, and the tables made of its lines."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # another package called ben
 from benchmarks.closed_world.map_plan import BASE, Results, Run
 from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS
-from benchmarks.real_model import articles, corrected
+from benchmarks.real_model import articles, corrected, measure
 from benchmarks.real_model.__main__ import main
 from benchmarks.real_model.align import Lab, execute
-from benchmarks.real_model.measure import figures
 from benchmarks.real_model.plan import ARTICLES, COUNTRIES, VARIANTS, Plan, developed, forecast, next_runs, quick
 from benchmarks.real_model.tables import found_in, report, verdict
 from maskdpo.annotate.judges.lexical import LexicalJudge
@@ -96,8 +96,8 @@ def test_the_named_methods_are_there_and_the_forecast_holds_the_budget() -> None
     for plan in (COUNTRIES, ARTICLES, quick(COUNTRIES), quick(ARTICLES)):
         assert set(plan.methods) <= set(METHODS) and set(plan.equal) < set(plan.methods)
         assert not set(plan.seeds) & set(plan.rates.development)
-    hours = float(forecast(COUNTRIES.with_variant("strict-balanced"), 0.0).split("about ")[1].split()[0])
-    assert 2 < hours < 3
+    hours = [forecast(plan, 0.0).split("about ")[1].split()[0] for plan in (COUNTRIES, COUNTRIES.with_variant("half"))]
+    assert 2 < float(hours[0]) < 3 < float(hours[1]) < 4
 
 
 def test_the_four_sets_of_countries_are_disjoint() -> None:
@@ -159,10 +159,31 @@ RIGHT, WRONG, OPEN = Label.NO_HALLUCINATION, Label.CONTRADICTORY, Label.UNVERIFI
 
 def test_torn_ends_and_contradictions_are_counted_apart(tiny_model: str) -> None:
     some = [answer("a-0", RIGHT, WRONG, OPEN, None), answer("a-1", RIGHT, Label.NO_FACT)]
-    found = figures(some, {"a": Prompt(id="a", prompt="?", reference="So.")}, tiny_model)
+    found = measure.figures(some, {"a": Prompt(id="a", prompt="?", reference="So.")}, tiny_model)
     assert (found["right"], found["wrong"], found["contradictory"], found["no_fact"]) == (1.0, 1.0, 0.5, 0.5)
     assert (found["sentences"], found["torn"], found["cut_off"]) == (2.5, 0.5, 0.5)
     assert found["right_of_all"] == 0.4 and found["tokens"] > 10
+
+
+def test_the_divergence_does_not_depend_on_the_layout(
+    tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    shutil.copytree(tiny_model, tmp_path, dirs_exist_ok=True)
+    other = AutoModelForCausalLM.from_pretrained(tiny_model)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.05)
+    other.save_pretrained(tmp_path)
+    answers = [answer(f"{prompt}-{n}", *(RIGHT,) * (n + 1)) for prompt in "ab" for n in range(2)]
+    prompts = {prompt: Prompt(id=prompt, prompt=f"Country: {prompt}\nFacts:") for prompt in "ab"}
+    assert measure.divergence(answers, prompts, tiny_model, tiny_model) == approx(0, abs=1e-5)
+    found = measure.divergence(answers, prompts, str(tmp_path), tiny_model)
+    monkeypatch.setattr(measure, "LAYOUT", "padded")
+    assert found == approx(measure.divergence(answers, prompts, str(tmp_path), tiny_model), rel=1e-3) and found > 0.1
 
 
 def test_labels_of_people_correct_every_method(tmp_path: Path) -> None:

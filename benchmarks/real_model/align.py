@@ -100,7 +100,7 @@ def _align(lab: Lab, run: Run) -> Figures:
     found, answers = _evaluate(lab, run, str(model))
     prompts = read_prompts(lab.prompts(run.world, "test"))
     found |= {
-        "kl": divergence(answers, prompts, model, setting.model),
+        "kl": divergence(answers, prompts, str(model), setting.model),
         "pairs": result.pairs,
         "last_loss": result.steps[-1].loss,
         "train_seconds": train_seconds,

@@ -21,13 +21,11 @@ EXAMPLES = frozenset({"Teapot", "Badminton"})
 SHOTS = """\
 Topic: Teapot (vessel for tea)
 Account: A teapot is a vessel in which tea leaves are steeped in hot water. It has a lid, a handle and a spout. \
-Most teapots are made of porcelain, clay, glass or metal. Teapots were first made in China. \
-They came to Europe in the 17th century.
+Teapots were first made in China. They came to Europe in the 17th century.
 
 Topic: Badminton (racket sport)
-Account: Badminton is a sport in which players hit a shuttlecock over a net with rackets. It is played by two or \
-four players. A match has up to three games of 21 points each. It has been a sport of the Summer Olympics since 1992. \
-Badminton is popular in China, Indonesia and Denmark.
+Account: Badminton is a sport in which players hit a shuttlecock over a net with rackets. It is played by two or four \
+players. It has been a sport of the Summer Olympics since 1992. It is popular in China, Indonesia and Denmark.
 
 Topic: {subject}
 Account:"""
