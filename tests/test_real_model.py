@@ -106,7 +106,7 @@ def test_the_four_sets_of_countries_are_disjoint() -> None:
 
     sets = countries.topics(quick(COUNTRIES).setting)
     ids = [prompt.id for prompts in sets for prompt in prompts]
-    assert [len(prompts) for prompts in sets] == [4, 2, 4, 2] and len(set(ids)) == 12
+    assert [len(prompts) for prompts in sets] == [12, 2, 12, 2] and len(set(ids)) == 28
     import countries as demo
 
     demo.choose(sum((*COUNTRIES.setting.development, *COUNTRIES.setting.final)), 0, 0)  # there are so many
@@ -123,15 +123,15 @@ def test_articles_of_some_categories_are_never_trained_on(tmp_path: Path, monkey
             "text": f"{category[:4]}{number} Hill is a hill of {number + 200} metres. It is made of tea.",
         }
         for category in categories
-        for number in range(12)
+        for number in range(16)
     ]
     rows.append(rows[0] | {"title": "Teapot", "category": "People"})
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
     sets = articles.topics(quick(ARTICLES).setting, corpus)
     names = [[str(prompt.topic) for prompt in prompts] for prompts in sets]
-    assert [len(prompts) for prompts in sets] == [4, 2, 4, 2]
-    assert len({name for some in names for name in some}) == 12
+    assert [len(prompts) for prompts in sets] == [12, 2, 12, 2]
+    assert len({name for some in names for name in some}) == 28
     assert all(name.startswith(("Math", "Peop")) for name in names[0] + names[2])
     assert all(name.startswith(("Geog", "Hist")) for name in names[1] + names[3])
     for prompt in sets[0]:

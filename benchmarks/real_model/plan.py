@@ -90,7 +90,7 @@ COUNTRIES = Plan(
 )
 ARTICLES = Plan(
     "articles",
-    Setting(development=(40, 20), final=(400, 100), samples=4, eval_samples=2, epochs=1, batch_size=16),
+    Setting(development=(40, 20), final=(400, 100), samples=4, eval_samples=2, epochs=1, batch_size=16, max_tokens=96),
     MapPlan(
         {},
         (),
@@ -107,7 +107,7 @@ PLANS = {plan.name: plan for plan in (COUNTRIES, ARTICLES)}
 def quick(plan: Plan) -> Plan:
     """A few topics, two methods, one seed: whether it works, and nothing about methods."""
     setting = replace(
-        plan.setting, development=(4, 2), final=(4, 2), samples=4, eval_samples=2, epochs=1, max_tokens=60
+        plan.setting, development=(12, 2), final=(12, 2), samples=4, eval_samples=2, epochs=1, max_tokens=60
     )
     rates = replace(plan.rates, methods=("dpo", "strict"), fresh=(1,), grid=(1e-5,), widen=0)
     return replace(plan, setting=setting, rates=rates, equal=("strict",) if plan.equal else ())
