@@ -46,6 +46,8 @@ def pool_of(run: Run) -> Pool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
+    if args.ship and (args.quick or args.results):
+        raise SystemExit("--ship writes what map_results has; leave --quick and --results out")
     plan = _plan(args)
     cache = args.cache or Path("runs") / ("closed_world_map_quick" if args.quick else "closed_world_map")
     results = Results(args.results or (cache / "results" if args.quick else RESULTS), plan.cells)
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with sole_writer(results.folder):
             run_all(plan, results, cache, Jobs(args.jobs))
     if args.ship:
-        write_shipped(shipped(FULL, Results(results.folder, FULL.cells)), args.ship)
+        write_shipped(shipped(FULL, Results(RESULTS, FULL.cells)), FILE)
     print(report(plan, results, args.plots or cache))
 
 
@@ -89,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", nargs="+", metavar="NAME", help=f"beside DPO, out of: {', '.join(METHODS)}")
     parser.add_argument("--cells", nargs="+", metavar="NAME", help="default: all")
     parser.add_argument("--fresh", nargs="*", type=int, metavar="SEED", help="fresh worlds; none: development only")
-    shipping = f"also write the cells that are complete to FILE (default: {FILE.name}, which maskdpo shows)"
-    parser.add_argument("--ship", nargs="?", type=Path, const=FILE, metavar="FILE", help=shipping)
+    shipping = f"also write the cells that are complete to {FILE.name}, which maskdpo shows"
+    parser.add_argument("--ship", action="store_true", help=shipping)
     parser.add_argument("--results", type=Path, help="folder of the lines (default: map_results beside this module)")
     parser.add_argument("--cache", type=Path, help="folder for models and answers (default: runs/closed_world_map)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes of one thread each")

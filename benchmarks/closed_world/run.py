@@ -76,11 +76,15 @@ class Jobs:
         """``finished`` is told of every call as it ends, here in this process."""
         started = time.monotonic()
         futures = {self._pool.submit(task, *call): call for call in calls}
-        for done, future in enumerate(as_completed(futures), 1):
-            finished(futures[future], future.result())
-            seconds = time.monotonic() - started
-            left = seconds / done * (len(futures) - done)
-            print(f"{task.__name__}: {done}/{len(futures)}, {seconds:.0f} s, {left:.0f} s to go", flush=True)
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                finished(futures[future], future.result())
+                seconds = time.monotonic() - started
+                left = seconds / done * (len(futures) - done)
+                print(f"{task.__name__}: {done}/{len(futures)}, {seconds:.0f} s, {left:.0f} s to go", flush=True)
+        except BaseException:
+            self._pool.shutdown(wait=False, cancel_futures=True)  # else all that is queued would still run
+            raise
 
 
 def _one_thread() -> None:
