@@ -15,13 +15,13 @@ from benchmarks.closed_world.map_plan import BASE, Results, Run
 from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS
 from benchmarks.real_model import articles, corrected, measure
-from benchmarks.real_model.__main__ import main
+from benchmarks.real_model.__main__ import _shown, main
 from benchmarks.real_model.align import Lab, execute
 from benchmarks.real_model.plan import ARTICLES, COUNTRIES, VARIANTS, Plan, developed, forecast, next_runs, quick
 from benchmarks.real_model.tables import found_in, report, verdict
 from maskdpo.annotate.judges.lexical import LexicalJudge
 from maskdpo.io import write_records
-from maskdpo.schemas import Annotation, Decision, Kind, Label, Pair, PairSentence, Prompt, Sentence, Status
+from maskdpo.schemas import Annotation, Decision, JudgeInfo, Kind, Label, Pair, PairSentence, Prompt, Sentence, Status
 
 PLAN = replace(COUNTRIES, rates=replace(COUNTRIES.rates, fresh=(1, 2, 3), grid=(1e-5, 2e-5, 4e-5)))
 MIX = dict.fromkeys(("wrong_of_chosen", "right_of_rejected", "tokens_left_out", "margin", "pairs"), 0.4)
@@ -86,18 +86,42 @@ def test_tables_say_what_the_lines_say(tmp_path: Path) -> None:
     assert "fewer" not in text and (tmp_path / "real_model_countries.png").stat().st_size > 1000
 
 
+def test_the_first_method_is_run_at_its_equal_rate_too(tmp_path: Path) -> None:
+    results = Results(tmp_path, [PLAN.part])
+    while runs := next_runs(PLAN, results):
+        for run in runs:  # a divergence that does not rise with the rate
+            results.add(run, made_up(run, 2e-5, 0.0) | ({} if run.method == BASE else {"kl": 2e-5 / run.lr}))
+    choice = developed(PLAN, results).choices["dpo"]
+    assert choice.equal_lr < choice.best_lr
+    assert f"| DPO | {choice.equal_lr:.3g} | " in report(PLAN, results)
+
+
+def test_who_says_less_that_is_right_does_not_win(tmp_path: Path) -> None:
+    results = Results(tmp_path, [PLAN.part])
+    while runs := next_runs(PLAN, results):
+        for run in runs:
+            shorter = 0.5 if run.method == "strict" and run.world in PLAN.seeds else 1.0
+            found = made_up(run, 2e-5, 0.05)
+            lengths = ("right", "wrong", "no_fact", "sentences", "torn", "contradictory")
+            results.add(run, found | {name: shorter * found[name] for name in lengths})
+    assert "| strict | undecided (fewer right sentences) |" in report(PLAN, results)
+
+
 def test_parts_without_equal_divergence_have_one_table(tmp_path: Path) -> None:
     fill(ARTICLES, results := Results(tmp_path, [ARTICLES.part]), best=1e-5)
     text = report(ARTICLES, results)
     assert "equal divergence (" not in text and "| Mask-DPO | undecided |" in text
+    assert "| method | by the judge alone |" in text
 
 
 def test_the_named_methods_are_there_and_the_forecast_holds_the_budget() -> None:
     for plan in (COUNTRIES, ARTICLES, quick(COUNTRIES), quick(ARTICLES)):
         assert set(plan.methods) <= set(METHODS) and set(plan.equal) < set(plan.methods)
         assert not set(plan.seeds) & set(plan.rates.development)
+        train, _ = zip(plan.setting.development, plan.setting.final, strict=True)
+        assert train[0] == train[1]  # as many steps where rates are chosen as where they are used
     hours = [forecast(plan, 0.0).split("about ")[1].split()[0] for plan in (COUNTRIES, COUNTRIES.with_variant("half"))]
-    assert 2 < float(hours[0]) < 3 < float(hours[1]) < 4
+    assert 2 < float(hours[0]) < float(hours[1]) < 3
 
 
 def test_the_four_sets_of_countries_are_disjoint() -> None:
@@ -128,6 +152,8 @@ def test_articles_of_some_categories_are_never_trained_on(tmp_path: Path, monkey
     rows.append(rows[0] | {"title": "Teapot", "category": "People"})
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(SystemExit, match="42 articles of the categories to train on are needed, but only 32 of"):
+        articles.topics(replace(quick(ARTICLES).setting, final=(30, 2)), corpus)
     sets = articles.topics(quick(ARTICLES).setting, corpus)
     names = [[str(prompt.topic) for prompt in prompts] for prompts in sets]
     assert [len(prompts) for prompts in sets] == [12, 2, 12, 2]
@@ -186,21 +212,29 @@ def test_the_divergence_does_not_depend_on_the_layout(
     assert found == approx(measure.divergence(answers, prompts, str(tmp_path), tiny_model), rel=1e-3) and found > 0.1
 
 
+def quoting(answer: Annotation) -> Annotation:
+    """As a judge with references leaves it."""
+    sentences = [one.model_copy(update={"evidence": "quoted", "reason": "quoted"}) for one in answer.sentences]
+    judge = JudgeInfo(name="classifier", model="a folder")
+    return answer.model_copy(update={"sentences": sentences, "judge": judge, "model": "dpo"})
+
+
 def test_labels_of_people_correct_every_method(tmp_path: Path) -> None:
     plan = replace(ARTICLES, rates=replace(ARTICLES.rates, fresh=(1, 2)))
     results, lab = Results(tmp_path, [plan.part]), Lab(tmp_path, plan, LexicalJudge())
     fill(plan, results, best=1e-5)
-    prompts = [Prompt(id=f"t{n}", prompt="?", reference="So.", topic=f"t{n}") for n in range(20)]
-    write_records(lab.prompts(1, "test"), prompts)
     for seed in plan.seeds:
         for method, lr in ((BASE, 0.0), *((method, 1e-5) for method in plan.methods)):
             wrong = (WRONG,) * (1 + (method == BASE))
-            answers = [answer(f"t{n}-0", RIGHT, *wrong) for n in range(20)]
+            answers = [quoting(answer(f"t{n}-0", RIGHT, *wrong)) for n in range(20)]
             write_records(lab.evaluated(Run(plan.part, seed, method, lr)) / "sampled" / "annotations.jsonl", answers)
-    said = corrected.ask(lab, results, tmp_path / "decisions.jsonl")
-    assert "--limit 200" in said and str(tmp_path / "to_review.jsonl") in said
-    lines = [json.loads(line) for line in (tmp_path / "to_review.jsonl").read_text().splitlines()]
-    assert len({line["id"] for line in lines}) == 160 and not any("dpo" in line["id"] for line in lines)
+    assert corrected.unlabelled(lab, results, tmp_path) == 200
+    said = corrected.ask(lab, tmp_path, 200)
+    assert "--limit 200" in said and "200 are left" in said and str(tmp_path / "answers.jsonl") in said
+    kept = (tmp_path / "answers.jsonl").read_text()
+    assert "dpo" not in kept and "quoted" not in kept and "a folder" not in kept
+    lines = [json.loads(line) for line in kept.splitlines()]
+    assert len({line["id"] for line in lines}) == 160
     people = [
         Decision(id=f"{i}-{start}", prompt_id=line["prompt_id"], answer_id=line["id"], response=line["response"],
                  start=start, end=start + 9, label=RIGHT if start == 0 or i % 4 == 0 else OPEN, reviewer="one",
@@ -208,12 +242,23 @@ def test_labels_of_people_correct_every_method(tmp_path: Path) -> None:
         for i, line in enumerate(lines)
         for start in (0, 10)
     ]  # fmt: skip
+    shutil.rmtree(tmp_path / "answers")  # the cache of another machine
     write_records(tmp_path / "decisions.jsonl", people)
-    text = corrected.corrected(lab, results, tmp_path / "decisions.jsonl")
-    assert "| right | 160 | 0 | 0 |" in text and "| wrong | 40 | 120 | 0 |" in text
+    left = corrected.unlabelled(lab, results, tmp_path)
+    assert 0 < left <= 40  # the third sentences of the answers before are not labelled
+    assert f"; {left} are left" in _shown(lab, results, tmp_path, tmp_path)
+    thirds = [one.model_copy(update={"id": f"{one.id}-3", "start": 20, "end": 29, "label": OPEN}) for one in people
+              if one.start == 10 and len(one.response) > 25]  # fmt: skip
+    skipped = [one.model_copy(update={"act": "skip", "label": None}) for one in thirds]
+    write_records(tmp_path / "decisions.jsonl", [*people, *skipped])
+    assert corrected.unlabelled(lab, results, tmp_path) == left
+    write_records(tmp_path / "decisions.jsonl", [*people, *thirds])
+    assert corrected.unlabelled(lab, results, tmp_path) == 0
+    text = _shown(lab, results, tmp_path, tmp_path)
+    assert "| right | 160 | 0 | 0 |" in text and "| wrong | 40 | 160 | 0 |" in text
     level = next(line for line in text.splitlines() if line.startswith("| DPO | 80 | "))
     assert 0.55 < float(level.split("|")[3].split()[0]) < 0.7  # the judge says .5
-    assert sum(line.startswith("| strict | ") for line in text.splitlines()) == 2
+    assert sum(line.startswith("| strict | ") for line in text.split("corrected by labels")[1].splitlines()) == 2
 
 
 def test_a_line_is_made_of_pairs_through_training_and_answers(tmp_path: Path, tiny_model: str) -> None:
@@ -222,14 +267,16 @@ def test_a_line_is_made_of_pairs_through_training_and_answers(tmp_path: Path, ti
     lab = Lab(tmp_path, plan, LexicalJudge())
     asked = [Prompt(id=name, prompt=f"Country: {name}\nFacts:", reference=f"{name} is wet.") for name in ("Oz", "Uz")]
     lab.write_topics([asked[:1], asked[1:]] * 2)
-    sides = [PairSentence(start=1, end=8, label=label) for label in (RIGHT, WRONG)]
+    right, wrong = (PairSentence(start=1, end=8, label=label) for label in (RIGHT, WRONG))
+    last = PairSentence(start=9, end=16, label=WRONG)
     pair = Pair(
-        id="a", prompt_id="Oz", topic="Oz", prompt=str(asked[0].prompt), chosen=" Oz wet.", rejected=" Oz dry.",
-        chosen_sentences=sides[:1], rejected_sentences=sides[1:], chosen_score=1.0, rejected_score=0.0,
+        id="a", prompt_id="Oz", topic="Oz", prompt=str(asked[0].prompt), chosen=" Oz wet. Oz dry.", rejected=" Oz dry.",
+        chosen_sentences=[right, last], rejected_sentences=[wrong], chosen_score=1.0, rejected_score=0.0,
     )  # fmt: skip
     write_records(lab.pool(1) / "pairs-best-worst.jsonl", [pair])
     before = execute(lab, Run(plan.part, 1, BASE))
-    assert before["pairs"] == 1 and before["wrong_of_chosen"] == 0
+    assert before["pairs"] == 1 and before["wrong_of_chosen"] == 0.5
+    assert before["tokens_left_out"] == approx(1 / 3, abs=0.1)  # one sentence of three
     run = Run(plan.part, 1, "strict", 1e-3)
     found = execute(lab, run)
     assert found["kl"] > 0 and found["pairs"] == 1 and found["tokens"] > 0
@@ -240,3 +287,6 @@ def test_articles_need_a_judge_and_documents(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         main(["articles"])
     assert "articles need --corpus, and --judge" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["countries", "--corpus", "articles.jsonl"])
+    assert "--corpus goes with articles" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from benchmarks.closed_world.map_plan import Results
 from benchmarks.closed_world.run import refuse_other_setting
 from benchmarks.real_model import articles, corrected, countries
 from benchmarks.real_model.align import Lab, execute
-from benchmarks.real_model.plan import PLANS, VARIANTS, Plan, Setting, developed, forecast, next_runs, quick
+from benchmarks.real_model.plan import PLANS, VARIANTS, Plan, developed, forecast, next_runs, quick
 from benchmarks.real_model.tables import report
 from maskdpo.annotate.deciding import read_rule
 from maskdpo.annotate.settings import JudgeSettings
@@ -21,7 +21,6 @@ from maskdpo.io.lock import sole_writer
 from maskdpo.schemas import Prompt
 
 RESULTS = Path(__file__).with_name("results")
-DECISIONS = "decisions.jsonl"
 LEXICAL = "lexical"
 JUDGE_SECONDS = 0.18
 """Of two cores, for a sentence that a judge of 22M parameters is asked about with one passage."""
@@ -39,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         refuse_other_setting(folder, asdict(plan.setting) | {"judge": lab.judge.info.model_dump(exclude={"model"})})
         print(forecast(plan, JUDGE_SECONDS if args.judge != LEXICAL else 0.0), flush=True)
         with sole_writer(folder):
-            lab.write_topics(_topics(plan.setting, args.corpus))
+            lab.write_topics(_topics(plan, args.corpus))
             run_all(lab, results)
-    print(_shown(lab, results, folder / DECISIONS, args.plots or cache))
+    print(_shown(lab, results, folder, args.plots or cache))
 
 
 def run_all(lab: Lab, results: Results) -> None:
@@ -53,15 +52,15 @@ def run_all(lab: Lab, results: Results) -> None:
             print(f"{lab.plan.name} seed {run.world} {run.method} {run.lr:g}: {left}", flush=True)
 
 
-def _shown(lab: Lab, results: Results, decisions: Path, plots: Path) -> str:
+def _shown(lab: Lab, results: Results, folder: Path, plots: Path) -> str:
     """The tables. Those of articles wait for the labels of people, so that nobody labels with a result in mind."""
-    if lab.plan.name != "articles":
+    if not lab.plan.by_hand:
         return report(lab.plan, results, plots)
     if developed(lab.plan, results).missing or next_runs(lab.plan, results):
         return f"{lab.plan.name}: not complete yet"
-    if not decisions.exists():
-        return corrected.ask(lab, results, decisions)
-    return f"{report(lab.plan, results, plots)}\n{corrected.corrected(lab, results, decisions)}\n"
+    if left := corrected.unlabelled(lab, results, folder):
+        return corrected.ask(lab, folder, left)
+    return f"{report(lab.plan, results, plots)}\n{corrected.corrected(lab, results, folder)}\n"
 
 
 def _lab(plan: Plan, cache: Path, judge: str) -> Lab:
@@ -72,8 +71,11 @@ def _lab(plan: Plan, cache: Path, judge: str) -> Lab:
     return Lab(cache, plan, JudgeSettings(judge="classifier", model=judge).make_judge(), rule)
 
 
-def _topics(setting: Setting, corpus: Path | None) -> list[list[Prompt]]:
-    return articles.topics(setting, corpus) if corpus else countries.topics(setting)
+def _topics(plan: Plan, corpus: Path | None) -> list[list[Prompt]]:
+    if plan.name == "countries":
+        return countries.topics(plan.setting)
+    assert corpus is not None, "the arguments were checked"
+    return articles.topics(plan.setting, corpus)
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -88,6 +90,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--plots", type=Path, help="folder for the figure (default: the cache)")
     parser.add_argument("--cache", type=Path, help="folder for topics and answers (default: runs/real_model/PART)")
     args = parser.parse_args(given)
+    if args.part == "countries" and args.corpus:
+        parser.error("--corpus goes with articles: countries have their references in examples/countries.py")
     if args.part == "articles" and not args.tables and not (args.corpus and (args.judge or args.quick)):
         parser.error("articles need --corpus, and --judge: the lexical one is little better than chance in free prose")
     args.judge = args.judge or LEXICAL

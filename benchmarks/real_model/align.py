@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.closed_world.map_plan import BASE, Run
 from benchmarks.closed_world.measure import Figures, mix
 from benchmarks.closed_world.methods import METHODS, PAIRS
-from benchmarks.real_model.measure import divergence, figures
+from benchmarks.real_model.measure import divergence, figures, left_out
 from benchmarks.real_model.plan import Plan
 from maskdpo.annotate.judge import Judge
 from maskdpo.annotate.labelling import RAW, annotate
@@ -72,7 +72,8 @@ def _before(lab: Lab, run: Run) -> Figures:
     pairs = list(read_records(_pairs(lab, run.world, "best-worst"), Pair))
     pool_seconds = round(time.monotonic() - clock, 1)
     found, _ = _evaluate(lab, run, lab.plan.setting.model)
-    return found | mix(pairs) | {"pool_seconds": pool_seconds}
+    tokens_left_out = left_out(pairs, lab.plan.setting.model)
+    return found | mix(pairs) | {"tokens_left_out": tokens_left_out, "pool_seconds": pool_seconds}
 
 
 def _align(lab: Lab, run: Run) -> Figures:

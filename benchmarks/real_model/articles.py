@@ -54,6 +54,12 @@ def topics(setting: Setting, corpus: Path) -> list[list[Prompt]]:
         needed = setting.development[side], setting.final[side]
         asked = [article for article in articles if (article.category in COMPARED_ON) == of_these]
         prompts = _prompts(asked[: sum(needed) + SPARE], corpus)
+        if len(prompts) < sum(needed):
+            where = "the categories to compare on" if of_these else "the categories to train on"
+            raise SystemExit(
+                f"{corpus}: {sum(needed)} articles of {where} are needed, but only {len(prompts)} of them have "
+                "references in the leads"
+            )
         found[side] = prompts[: needed[0]], prompts[needed[0] : sum(needed)]
     return [found[0][0], found[1][0], found[0][1], found[1][1]]
 

@@ -14,53 +14,98 @@ from benchmarks.real_model.align import Lab
 from benchmarks.real_model.plan import developed
 from benchmarks.real_model.tables import title
 from maskdpo.evaluate.prediction_powered import FIGURES, compare_powered, powered, topic_sums
-from maskdpo.io import read_prompts, read_records, write_records
-from maskdpo.schemas import Annotation, group_of
+from maskdpo.io import read_records, write_records
+from maskdpo.review.others import left_of
+from maskdpo.review.queue import candidates, make_queue
+from maskdpo.schemas import Annotation, Decision, Prompt, group_of
 from maskdpo.verdicts.estimate import Estimate
 from maskdpo.verdicts.gold import matches
+from maskdpo.verdicts.people import read_decisions, standing
 
-DRAWN = 200
+ANSWERS, DECISIONS = "answers.jsonl", "decisions.jsonl"
+"""Beside the lines."""
+DRAWN, SEED = 200, 0
 GROUPS = ("right", "wrong", "no_fact", "not_judged")
 Answers = Mapping[str, list[Annotation]]
 """By method, of all seeds at its best rate."""
 
 
-def answers_of(lab: Lab, results: Results) -> Answers:
-    """The answers that are compared. Their ids do not tell whose they are, so that a reviewer cannot see it."""
-    choices = developed(lab.plan, results).choices
-    rates = {BASE: 0.0} | {method: choices[method].best_lr for method in lab.plan.methods}
-    runs = {method: [Run(lab.plan.part, seed, method, lr) for seed in lab.plan.seeds] for method, lr in rates.items()}
-    return {method: [one for run in mine for one in _unnamed(lab, run)] for method, mine in runs.items()}
+def unlabelled(lab: Lab, results: Results, folder: Path) -> int:
+    """How many of the drawn sentences nobody has labelled yet.
 
-
-def _unnamed(lab: Lab, run: Run) -> list[Annotation]:
-    annotations = read_records(lab.evaluated(run) / "sampled" / "annotations.jsonl", Annotation)
-    return [one.model_copy(update={"id": _hidden(run, one.id), "model": None}) for one in annotations]
-
-
-def _hidden(run: Run, answer: str) -> str:
-    return hashlib.sha256(f"{run.method} {run.world} {answer}".encode()).hexdigest()[:16]
-
-
-def ask(lab: Lab, results: Results, decisions: Path) -> str:
-    """Write the answers of all methods as one file; the command with which people label some of their sentences."""
-    file = lab.root / "to_review.jsonl"
-    mixed = [one for answers in answers_of(lab, results).values() for one in answers]
-    write_records(file, sorted(mixed, key=lambda one: one.id))
-    prompts = lab.prompts(lab.plan.seeds[0], "test")
-    return (
-        f"No figure is shown before {DRAWN} sentences are labelled against their references:\n\n"
-        f"    maskdpo review {file} --prompts {prompts} --queue random --limit {DRAWN} "
-        f"--reviewer YOU --out {decisions}\n"
+    The answers of all methods are written as one file beside the lines, so that tables can be made on another machine.
+    """
+    if not (folder / ANSWERS).exists():
+        mixed = [one for run in _compared(lab, results) for one in _unnamed(lab, run)]
+        write_records(folder / ANSWERS, sorted(mixed, key=lambda one: one.id))
+    if not (folder / DECISIONS).exists():
+        return DRAWN
+    answers = {one.id: one for one in read_records(folder / ANSWERS, Annotation)}
+    prompts = {
+        one.prompt_id: Prompt(id=one.prompt_id, prompt="?") for one in answers.values()
+    }  # the draw reads no text
+    drawn = make_queue("random", candidates(answers.values(), prompts), limit=DRAWN, blind=1.0, seed=SEED).chosen
+    spans: dict[str, list[Decision]] = {}
+    for one in standing(read_decisions([folder / DECISIONS])):
+        if one.act == "label":
+            spans.setdefault(one.answer_id, []).append(one)
+    sentences = {(answer.id, one.start): one for answer in answers.values() for one in answer.sentences}
+    return sum(
+        bool(left_of(answers[one.answer_id], sentences[one.answer_id, one.start], spans.get(one.answer_id, [])))
+        for one in drawn
     )
 
 
-def corrected(lab: Lab, results: Results, decisions: Path) -> str:
+def ask(lab: Lab, folder: Path, left: int) -> str:
+    """The command with which people label the drawn sentences."""
+    prompts = lab.prompts(lab.plan.seeds[0], "test")
+    return (
+        f"No figure is shown before {DRAWN} sentences are labelled against their references; {left} are left:\n\n"
+        f"    maskdpo review {folder / ANSWERS} --prompts {prompts} --queue random --limit {DRAWN} --seed {SEED} "
+        f"--reviewer YOU --out {folder / DECISIONS}\n"
+    )
+
+
+def _compared(lab: Lab, results: Results) -> list[Run]:
+    choices = developed(lab.plan, results).choices
+    rates = {BASE: 0.0} | {method: choices[method].best_lr for method in lab.plan.methods}
+    return [Run(lab.plan.part, seed, method, lr) for method, lr in rates.items() for seed in lab.plan.seeds]
+
+
+def _unnamed(lab: Lab, run: Run) -> list[Annotation]:
+    """The answers of a line under ids that do not tell whose they are, so that a reviewer cannot see it."""
+    file = lab.evaluated(run) / "sampled" / "annotations.jsonl"
+    if not file.exists():
+        raise SystemExit(f"{file}: is missing, and {ANSWERS} is not there either; take it from where the line was made")
+    return [_bare(one, _hidden(run, place)) for place, one in enumerate(read_records(file, Annotation))]
+
+
+def _bare(annotation: Annotation, id: str) -> Annotation:
+    """Without what the judge quotes of articles, and without the folders of models."""
+    judge = annotation.judge and annotation.judge.model_copy(update={"model": None})
+    sentences = [one.model_copy(update={"evidence": None, "reason": None}) for one in annotation.sentences]
+    return annotation.model_copy(update={"id": id, "model": None, "judge": judge, "sentences": sentences})
+
+
+def _hidden(run: Run, place: int) -> str:
+    return hashlib.sha256(f"{run.method} {run.world} {place}".encode()).hexdigest()[:16]
+
+
+def answers_of(lab: Lab, results: Results, folder: Path) -> Answers:
+    """The answers that are compared. A method that was added after they were put together has none."""
+    places = range(lab.plan.setting.final[1] * lab.plan.setting.eval_samples)
+    methods = {_hidden(run, place): run.method for run in _compared(lab, results) for place in places}
+    answers: dict[str, list[Annotation]] = {}
+    for one in read_records(folder / ANSWERS, Annotation):
+        answers.setdefault(methods[one.id], []).append(one)
+    return answers
+
+
+def corrected(lab: Lab, results: Results, folder: Path) -> str:
     """The corrected figures of every method, their differences, and the judge against people."""
-    answers, gold = answers_of(lab, results), {one.id: one for one in maskdpo.gold_of_decisions(decisions)}
-    prompts = read_prompts(lab.prompts(lab.plan.seeds[0], "test"))
-    topics = {prompt.id: prompt.shared_topic for prompt in prompts.values()}
-    sums = {method: topic_sums(mine, gold, topics) for method, mine in answers.items()}
+    answers = answers_of(lab, results, folder)
+    gold = {one.id: one for one in maskdpo.gold_of_decisions(folder / DECISIONS)}
+    sums = {method: topic_sums(answers[method], gold, {}) for method in (BASE, *lab.plan.methods) if method in answers}
     anchor = lab.plan.methods[0]
     levels, gains = [], []
     for method, mine in sums.items():

@@ -11,7 +11,8 @@ from maskdpo.models import load_model, load_tokenizer, pick_device
 from maskdpo.schemas import Annotation, Kind, Label, Pair, Prompt
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout, collate, micro_batches
-from maskdpo.train.data.encode import Drop, encoder_for
+from maskdpo.train.data.encode import Drop, encode_pairs, encoder_for
+from maskdpo.train.data.measures import kept, lengths
 from maskdpo.train.effects.divergence import divergence_of
 
 REPORTED = FROM_EVALUATE | {"not_judged": "not judged / answer", "claims": CLAIMS}
@@ -41,6 +42,13 @@ def figures(annotations: Sequence[Annotation], prompts: Mapping[str, Prompt], mo
         "contradictory": labels[Label.CONTRADICTORY] / answers,
         "tokens": sum(map(len, tokens)) / answers,
     }
+
+
+def left_out(pairs: Sequence[Pair], model: str) -> float:
+    """Share of the tokens of both answers that train with DPO and not with Mask-DPO, as the trainer counts them."""
+    config = TrainConfig(model=model, method="mask-dpo", eos="drop")
+    encoded = encode_pairs(pairs, encoder_for(config, load_tokenizer(model))).pairs
+    return 1 - float(kept(encoded).sum() / lengths(encoded)[:, 1:].sum())
 
 
 @torch.inference_mode()

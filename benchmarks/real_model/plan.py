@@ -30,12 +30,13 @@ class Setting:
     development: tuple[int, int]
     """Topics to train on, and others to evaluate on, while rates are chosen."""
     final: tuple[int, int]
-    """The same for the figures that are reported. No topic is in two of the four sets."""
+    """The same for the figures that are reported. No topic is in two of the four sets. Topics to train on are as many
+    as in development: a rate is best for a number of steps."""
     samples: int = 8
     """Answers a topic to build pairs from."""
     eval_samples: int = 4
     epochs: int = 2
-    batch_size: int = 10
+    batch_size: int = 8
     max_tokens: int = 80
     temperature: float = 0.8
     split_seed: int = 17
@@ -50,6 +51,8 @@ class Plan:
     """Methods, of which the first one is what the others are compared with, seeds, and the grid."""
     equal: tuple[str, ...] = ()
     """Methods that are also run at the rate that gives them the divergence of the first one."""
+    by_hand: bool = False
+    """People label sentences before any figure is shown."""
 
     @property
     def part(self) -> Part:
@@ -58,6 +61,11 @@ class Plan:
     @property
     def methods(self) -> tuple[str, ...]:
         return self.rates.methods
+
+    @property
+    def at_equal(self) -> tuple[str, ...]:
+        """The methods with a rate of equal divergence. That of the first one is nearly always its best rate."""
+        return (self.methods[0], *self.equal) if self.equal else ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -76,7 +84,7 @@ class Plan:
 
 COUNTRIES = Plan(
     "countries",
-    Setting(development=(24, 16), final=(36, 24)),
+    Setting(development=(24, 16), final=(24, 18), eval_samples=3),
     MapPlan(
         {},
         (),
@@ -90,7 +98,7 @@ COUNTRIES = Plan(
 )
 ARTICLES = Plan(
     "articles",
-    Setting(development=(40, 20), final=(400, 100), samples=4, eval_samples=2, epochs=1, batch_size=16, max_tokens=96),
+    Setting(development=(400, 20), final=(400, 100), samples=4, eval_samples=2, epochs=1, batch_size=16, max_tokens=96),
     MapPlan(
         {},
         (),
@@ -100,6 +108,7 @@ ARTICLES = Plan(
         grid=(5e-6, 1e-5, 2e-5),
         widen=1,
     ),
+    by_hand=True,
 )
 PLANS = {plan.name: plan for plan in (COUNTRIES, ARTICLES)}
 
@@ -124,7 +133,7 @@ def final_runs(plan: Plan, choices: Mapping[str, Choice]) -> list[Run]:
         runs[Run(plan.part, seed, BASE)] = None
         for method in plan.methods:
             runs[Run(plan.part, seed, method, choices[method].best_lr)] = None
-        for method in plan.equal:
+        for method in plan.at_equal:
             runs[Run(plan.part, seed, method, choices[method].equal_lr)] = None
     return list(runs)
 

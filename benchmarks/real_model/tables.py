@@ -80,7 +80,7 @@ def rates(plan: Plan) -> dict[str, Rate]:
 
 def compared_at(plan: Plan, rate: Rate) -> tuple[str, ...]:
     """The methods that are run at this rate."""
-    return plan.methods if rate is RATES[BEST] else (plan.methods[0], *plan.equal)
+    return plan.methods if rate is RATES[BEST] else plan.at_equal
 
 
 def rows(found: Found, method: str, rate: Rate) -> list[Figures]:
@@ -94,7 +94,8 @@ def gains(found: Found, method: str, over: str, rate: Rate, metric: Metric) -> l
 
 
 def verdict(plan: Plan, found: Found, method: str) -> str:
-    """Whether the intervals of all decisive figures at all rates leave out 0 from the same side."""
+    """Whether the intervals of all decisive figures at all rates leave out 0 from the same side; and who says less that
+    is right does not win."""
     anchor, at = plan.methods[0], rates(plan).values()
 
     def intervals(metric: Metric) -> list[tuple[float, float]]:
@@ -103,13 +104,14 @@ def verdict(plan: Plan, found: Found, method: str) -> str:
     every = [one for metric in DECISIVE.values() for one in intervals(metric)]
     fewer = any(mean < -half for mean, half in intervals(METRICS[RIGHT]))
     if all(mean > half for mean, half in every):
-        return "wins, with fewer right sentences" if fewer else "wins"
+        return "undecided (fewer right sentences)" if fewer else "wins"
     return "loses" if all(mean < -half for mean, half in every) else "undecided"
 
 
 def verdict_table(plan: Plan, found: Found) -> str:
     judged = plan.equal or plan.methods[1:]
-    return markdown(["method", "verdict"], [[METHODS[name].title, verdict(plan, found, name)] for name in judged])
+    header = ["method", "by the judge alone" if plan.by_hand else "verdict"]
+    return markdown(header, [[METHODS[name].title, verdict(plan, found, name)] for name in judged])
 
 
 def mix_table(found: Found) -> str:
