@@ -26,6 +26,10 @@ class InputError(UserError):
         super().__init__(f"{where}: {field}: {message}" if field else f"{where}: {message}")
 
 
+class NoPairs(InputError):
+    """Answers of which no pair could be built: to no prompt does one score higher than another that may be rejected."""
+
+
 def first_problem(error: "ValidationError") -> tuple[str | None, str]:
     """The field and the message of the first problem that pydantic found."""
     problem = error.errors(include_url=False)[0]

@@ -119,9 +119,52 @@ def test_without_the_lines_of_the_map_it_says_what_to_run(tmp_path: Path) -> Non
     assert not (tmp_path / "rounds").exists()
 
 
+SMALL_SETTING = Setting(14, 2, pretrain_steps=80, samples=4, epochs=1, eval_samples=1, sizes=(1,), pair_share=1.0)
+SMALL = RoundsPlan(
+    replace(QUICK.map, bases={"standard": SMALL_SETTING}, cells=(MapCell(1, "best-worst"),)),
+    rounds=2,
+)
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A base model and the pairs of its answers."""
+    folder = Folder(tmp_path_factory.mktemp("small"), SMALL_SETTING)
+    make_base(folder, 9903)
+    make_pool(folder, Pool(9903, size=1))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_round_without_pairs_keeps_the_model_and_is_left_out_of_the_tables(
+    small_world: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKDPO_CACHE", str(tmp_path / "kept"))
+    run = Run(SMALL.cell, 9903, "dpo-kept", 1.0)
+    (found,) = execute(SMALL, small_world, [run])  # at this rate a model says nothing that is right any more
+    assert found["right"] == 0 and found["pairs"] > 0
+    assert {f"{name}_1" for name in MIX} <= found.keys() and not {f"{name}_2" for name in MIX} & found.keys()
+    results = Results(tmp_path / "rounds", SMALL.map.cells)
+    results.add(run, found)
+    assert Results(tmp_path / "rounds", SMALL.map.cells)[run] == pytest.approx(found, rel=1e-5)
+
+
+def test_a_round_that_had_no_pairs_in_any_world_has_no_shares_in_the_tables(tmp_path: Path) -> None:
+    of_map, results = map_lines(tmp_path / "map", PLAN), Results(tmp_path / "rounds", PLAN.map.cells)
+    while runs := next_runs(PLAN, of_map, results):
+        for run in runs:
+            figures = made_up(run, 0.1)
+            lost = {f"{name}_3" for name in MIX} if run.method == "dpo-kept" else set[str]()
+            lost |= {f"{name}_2" for name in MIX} if run.method == "dpo-kept" and run.world == 1 else set()
+            results.add(run, {name: value for name, value in figures.items() if name not in lost})
+    text = report(PLAN, develop_rounds(PLAN, of_map, results), results)
+    row = "| DPO, 3 rounds, reference kept | 0.30, 0.30, 0.30 | 0.30, 0.30, 0.30 | -, -, - |"
+    assert row in text
+
+
 @pytest.mark.slow
 def test_each_round_trains_the_model_before_on_answers_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_world: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[tuple[list[Pair], TrainConfig]] = []
     train = cells.train
@@ -133,12 +176,8 @@ def test_each_round_trains_the_model_before_on_answers_of_its_own(
     monkeypatch.setattr(cells, "train", spy)
     monkeypatch.setattr("maskdpo.train.run.record.draw_curves", lambda file, steps, evals: None)
     monkeypatch.setenv("MASKDPO_CACHE", str(tmp_path / "kept"))
-    small = Setting(14, 2, pretrain_steps=80, samples=4, epochs=1, eval_samples=1, sizes=(1,), pair_share=1.0)
-    plan = RoundsPlan(replace(QUICK.map, bases={"standard": small}, cells=(MapCell(1, "best-worst"),)), rounds=2)
-    folder = Folder(tmp_path, plan.map.bases["standard"])
+    plan, folder = SMALL, small_world
     most = folder.setting.most_pairs // 2
-    make_base(folder, 9903)
-    make_pool(folder, Pool(9903, size=1))
     found = execute(plan, folder, [Run(plan.cell, 9903, f"dpo-{arm}", 1e-3) for arm in ARMS])
     base = str(folder.model(9903))
     configs = [config for _, config in trained]

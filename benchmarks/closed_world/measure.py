@@ -1,5 +1,6 @@
 """What a cell of the experiment reports: figures of the answers, and how far the policy is from the reference."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,11 +39,13 @@ ROWS = 256
 
 
 def figures(annotations: Sequence[Annotation], prompts: Mapping[str, Prompt]) -> Figures:
-    """Means an answer; ``right_of_all`` is a share of all sentences."""
+    """Means an answer; ``right_of_all`` is a share of all sentences, and 0 where there are none."""
     summary = summarise(annotations, prompts)
     reasons = Counter(sentence.reason for annotation in annotations for sentence in annotation.sentences)
     answers = len(annotations)
     found = {ours: summary.figures[theirs].value for ours, theirs in FROM_EVALUATE.items()}
+    if math.isnan(found["right_of_all"]):  # a collapsed model: every answer is one torn sentence, which is in no count
+        found["right_of_all"] = 0.0
     return found | {
         "sentences": sum(len(annotation.sentences) for annotation in annotations) / answers,
         "malformed": reasons[MALFORMED] / answers,

@@ -34,16 +34,18 @@ from benchmarks.closed_world.rounds_tables import report
 from benchmarks.closed_world.run import Jobs, refuse_other_setting
 from maskdpo.backends.base import Sampling
 from maskdpo.dataset.pairs import build_pairs
+from maskdpo.errors import NoPairs
 from maskdpo.io import read_prompts, read_records, write_records
 from maskdpo.io.lock import sole_writer
+from maskdpo.run_record import META_IN_FOLDER, read_meta
 from maskdpo.schemas import Pair, Prompt
 
 LINES, LINES_OF_THE_MAP = (Path(__file__).with_name(name) for name in ("rounds_results", "map_results"))
 
 
 def execute(plan: RoundsPlan, folder: Folder, runs: Sequence[Run]) -> list[Figures]:
-    """The figures of lines with the same world, method and rate: they have the first round in common, which asks the
-    base model, as one round does."""
+    """The figures of lines with the same world, method and rate. The first round of both arms is the same, because it
+    asks and trains the base model, so that it runs once."""
     first = runs[0]
     method, arm = plan.taken_apart(first.method)
     if arm is None:
@@ -57,7 +59,9 @@ def execute(plan: RoundsPlan, folder: Folder, runs: Sequence[Run]) -> list[Figur
 
 
 def _in_rounds(folder: Folder, cell: Cell, rounds: int, arm: str, work: Path) -> Figures:
-    """Every round asks questions of its own of the model of the round before, and trains that model on its pairs."""
+    """Every round asks questions of its own of the model of the round before, and trains that model on its pairs.
+
+    A round without pairs (a model whose answers to every question score alike) keeps the model, and has no shares."""
     started = time.process_time()
     base = model = folder.model(cell.pool.world)
     prompts = list(read_prompts(folder.prompts(cell.pool)).values())
@@ -65,29 +69,40 @@ def _in_rounds(folder: Folder, cell: Cell, rounds: int, arm: str, work: Path) ->
     for number, asked in enumerate(parts_of(prompts, rounds, most, cell.pool.world), 1):
         place = work / (f"{arm}-{number}" if number > 1 else "1")
         place.mkdir(parents=True, exist_ok=True)
-        built = folder.pairs(cell.pool, cell.pairs)
-        if number > 1:
-            built = _pairs_of_model(folder, cell, model, asked, place, seed=cell.pool.world + number)
-        ids = {prompt.id for prompt in asked}
-        pairs = [pair for pair in read_records(built, Pair) if pair.prompt_id in ids]
+        if number == 1:
+            ids = {prompt.id for prompt in asked}
+            built = read_records(folder.pairs(cell.pool, cell.pairs), Pair)
+            pairs = [pair for pair in built if pair.prompt_id in ids]
+        else:
+            pairs = _pairs_of_model(folder, cell, model, asked, place, seed=cell.pool.world + number)
         pairs = Random(cell.seed).sample(pairs, min(most, len(pairs)))
+        if not pairs:
+            continue
         of_pairs = mix(pairs)
-        found |= {f"{name}_{number}": of_pairs[name] for name in MIX} | {"pairs": found["pairs"] + len(pairs)}
         if not (place / "model").exists():
             train_on(folder, cell, pairs, model, place, base if arm == "kept" else None)
         model = place / "model"
+        trained = read_meta(model / META_IN_FOLDER)
+        assert trained is not None, "the training is complete"
+        found["pairs"] += trained.counts["pairs"]  # those that the masks leave tokens of, as in one round
+        found |= {f"{name}_{number}": of_pairs[name] for name in MIX if of_pairs[name] is not None}
     found |= measured(folder, cell, model, work / arm)
     return found | {"cpu_seconds": round(time.process_time() - started, 1)}
 
 
-def _pairs_of_model(folder: Folder, cell: Cell, model: Path, asked: Sequence[Prompt], place: Path, seed: int) -> Path:
-    """The file of pairs that are built from a model's own answers."""
+def _pairs_of_model(
+    folder: Folder, cell: Cell, model: Path, asked: Sequence[Prompt], place: Path, seed: int
+) -> list[Pair]:
+    """The pairs of a model's own answers; none where none can be built."""
     prompts, annotations, built = (place / f"{name}.jsonl" for name in ("prompts", "annotations", "built"))
     write_records(prompts, asked)
     sampling = Sampling(max_tokens=max_answer(cell.pool), n=folder.setting.samples, seed=seed)
     judged_answers(folder, cell.pool, model, prompts, (place / "responses.jsonl", annotations), sampling)
-    build_pairs(prompts, annotations, built, PAIRS[cell.pairs])
-    return built
+    try:
+        build_pairs(prompts, annotations, built, PAIRS[cell.pairs])
+    except NoPairs:
+        return []
+    return list(read_records(built, Pair))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

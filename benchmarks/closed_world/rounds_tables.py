@@ -104,7 +104,8 @@ def detail_table(plan: RoundsPlan, development: Development, lines: Lines) -> st
 
 
 def mix_table(plan: RoundsPlan, lines: Lines) -> str:
-    """Means over the fresh worlds; of one round those of its pairs, which the base model's line has."""
+    """Means over the fresh worlds in which a round had pairs; of one round those of its pairs, which the base model's
+    line has."""
     header = ["method", *(f"round {number}" for number in range(1, plan.rounds + 1))]
     rows = [["one round", _mix(lines[BASE], ""), *["-"] * (plan.rounds - 1)]]
     for name in plan.in_rounds():
@@ -114,7 +115,7 @@ def mix_table(plan: RoundsPlan, lines: Lines) -> str:
 
 def _mix(rows: Sequence[Figures], end: str) -> str:
     mean = mean_figures(rows)
-    return ", ".join(f"{mean[name + end]:.2f}" for name in MIX)
+    return ", ".join(f"{mean[name + end]:.2f}" if name + end in mean else "-" for name in MIX)
 
 
 def grid_table(plan: RoundsPlan, development: Development) -> str:

@@ -48,7 +48,12 @@ class Results:
 
 
 def mean_figures(rows: Sequence[Figures]) -> Figures:
-    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    """Each figure's mean over the rows that have it."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

@@ -9,21 +9,23 @@ if TYPE_CHECKING:
     from maskdpo.verdicts.mix import Mix
 
 
-def show_mix(mix: "Mix", *, unit: str, method: str = "mask-dpo") -> None:
+def show_mix(mix: "Mix", *, unit: str, of: str = "the pairs", method: str = "mask-dpo") -> None:
     """Print the figures beside those of the nearest cell of the map, and what masks gained in that cell.
 
     Args:
-        unit: what ``mix.left_out`` counts.
+        unit: what ``mix.left_out`` counts; that of a cell counts tokens.
+        of: whose mix it is, for the title.
         method: whose masks leave it out.
     """
     from maskdpo.verdicts.evidence_map import FAR, nearest_cell, read_map
 
     cells = read_map()
     cell = nearest_cell(mix, cells)
+    apart = " (cell: of tokens)" if cell is not None and unit != "tokens" else ""
     figures = {
         "share of wrong sentences in chosen answers": "wrong_of_chosen",
         "share of right sentences in rejected answers": "right_of_rejected",
-        f"share of {unit} that the masks of {method} leave out": "left_out",
+        f"share of {unit} that the masks of {method} leave out{apart}": "left_out",
         "mean margin of right / all sentences": "margin",
         "sentences per answer": "sentences_per_answer",
     }
@@ -36,7 +38,7 @@ def show_mix(mix: "Mix", *, unit: str, method: str = "mask-dpo") -> None:
         f"No cell of the map of docs/evidence.md is nearer to these pairs than {FAR:g}, so the map does not say "
         "whether masks help with them."
     )
-    console.table("mix of the pairs", columns, rows, [none_near] if cells and cell is None else ())
+    console.table(f"mix of {of}", columns, rows, [none_near] if cells and cell is None else ())
     if cell is not None:
         _show_cell(cell)
 

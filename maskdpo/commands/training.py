@@ -82,7 +82,8 @@ def _show_plan(plan: "Plan", settings: TrainSettings) -> None:
         ("parameters", plan.parameters), ("parameters that train", plan.trained),
     ]  # fmt: skip
     console.table(f"train {settings.pairs} (dry run)", ("", "value"), rows)
-    show_mix(plan.mix, unit="tokens", method=settings.method)
+    part = f"the first {plan.mix_of_first:,}" if plan.mix_of_first is not None else "the"
+    show_mix(plan.mix, unit="tokens", of=f"{part} pairs", method=settings.method)
     console.table("memory of each device, estimated", ("", "GB"), _summed(plan.memory))
     if plan.reference_memory is not None:
         title = "before that, while the reference computes its log-probs, estimated"

@@ -19,7 +19,7 @@ from maskdpo.dataset.score import is_bounded
 from maskdpo.dataset.stats import PairStats
 from maskdpo.dataset.strategies import STRATEGIES, Eligible, Proposal
 from maskdpo.dataset.write import pair_files, pair_record, test_file
-from maskdpo.errors import InputError, UserError
+from maskdpo.errors import InputError, NoPairs, UserError
 from maskdpo.io import Input, atomic_write, files_of, read_records, refuse_overwriting
 from maskdpo.run_record import Run, by_role, meta_file, refuse_replacing
 from maskdpo.schemas import Annotation, Prompt
@@ -177,6 +177,6 @@ def _keep(proposals: list[Proposal], texts: AnswerTexts, options: PairOptions, s
 
 def _refuse_too_few(stats: PairStats, files: Sequence[Path]) -> None:
     if not stats.total:
-        raise InputError(f"no pair could be built ({stats.drop_reasons()})", path=", ".join(map(str, files)))
+        raise NoPairs(f"no pair could be built ({stats.drop_reasons()})", path=", ".join(map(str, files)))
     if not stats.pairs["train"]:
         raise UserError(f"all {stats.total} pairs fell to the test split; lower `test_size`, or bring more topics")

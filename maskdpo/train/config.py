@@ -1,5 +1,6 @@
 """What decides the result of a training: how pairs become tokens, and the rest of ``TrainConfig``."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
@@ -283,8 +284,10 @@ class TrainConfig(EncodeSettings):
     @model_validator(mode="before")
     @classmethod
     def _the_model_itself_is_the_default_reference(cls, values: dict[str, Any]) -> dict[str, Any]:
-        given = values.get("reference")
-        return values | {"reference": None} if given is not None and given == values.get("model") else values
+        given, model = values.get("reference"), values.get("model")  # of any type: not checked yet
+        if isinstance(given, str) and isinstance(model, str) and Path(given).resolve() == Path(model).resolve():
+            return values | {"reference": None}
+        return values
 
     @model_validator(mode="after")
     def _no_parameters_of_other_losses(self) -> Self:
@@ -297,6 +300,12 @@ class TrainConfig(EncodeSettings):
             raise ValueError(f"`loss` {self.loss} takes no `loss_options`: its parameters are settings of their own")
         if self.loss not in LOSSES:
             self.loss_parameters()
+        return self
+
+    @model_validator(mode="after")
+    def _no_reference_for_a_loss_without_one(self) -> Self:
+        if self.reference is not None and LOSSES[self.loss].reference_free:
+            raise ValueError(f"`loss` {self.loss} has no reference; leave `reference` out")
         return self
 
     @model_validator(mode="after")
@@ -321,8 +330,12 @@ class TrainConfig(EncodeSettings):
 
     @property
     def of_reference(self) -> Self | None:
-        """The settings of a training of ``reference``, whose own reference it would be; None where none is named."""
-        return self.model_copy(update={"model": self.reference, "reference": None}) if self.reference else None
+        """The settings of a training of ``reference``, whose own reference it would be; None where none is named.
+
+        Its layers may have other names than those of ``lora_targets``, and its log-probs are those without an adapter.
+        """
+        own = {"model": self.reference, "reference": None, "lora_targets": "all-linear"}
+        return self.model_copy(update=own) if self.reference else None
 
     def recorded(self) -> dict[str, Any]:
         """All settings, with the defaults that follow from other settings: for records and cards."""

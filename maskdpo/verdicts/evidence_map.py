@@ -16,7 +16,8 @@ from maskdpo.verdicts.mix import Mix
 
 FILE = Path(__file__).with_name("evidence_map.json")
 DOUBLING = 0.1
-"""The distance between answers of which one has twice the sentences of the other, where a share is its own distance."""
+"""The distance between two mixes that differ only in that the answers of one have twice as many sentences. Two mixes
+that differ only in one of the shares are as far apart as the shares: 0.2 and 0.5 have the distance 0.3."""
 FAR = 0.2
 """The largest distance of a cell that says something about pairs."""
 LIMITS = (

@@ -8,7 +8,7 @@ from maskdpo.schemas import SIDES, TRAINED, Counts, Label, Pair, Record, Side
 from maskdpo.schemas.records import Fraction
 
 Size = Callable[[str], int]
-"""How much text a text is."""
+"""The length of a text, in characters, words or tokens."""
 
 
 def characters(text: str) -> int:
@@ -82,7 +82,7 @@ def mix_of(pairs: Iterable[Pair], size: Size = characters) -> Mix:
     """The mix of pairs, of which one at a time is held; what is left out is what Mask-DPO leaves out.
 
     Args:
-        size: how much text a text is, for the share that is left out.
+        size: the length of a text, for the share that is left out.
     """
     counts = MixCounts(size)
     for pair in pairs:

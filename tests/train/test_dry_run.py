@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import exit_code
 from test_run import RIGHT, WRONG, cache_folder, config_for, metrics_of, pairs_file
 from train_helpers import make_pair, random_model, random_pair, tiny_config
 from transformers import AutoModelForCausalLM
@@ -80,6 +81,28 @@ def test_the_mix_counts_the_tokens_of_the_method(tiny_model: str, pairs_file: Pa
     assert plan.mix.model_dump(exclude={"left_out"}) == {
         "wrong_of_chosen": 0.5, "right_of_rejected": 0.5, "margin": 0, "sentences_per_answer": 2
     }  # fmt: skip
+
+
+def test_the_mix_of_a_large_file_is_that_of_its_first_pairs(
+    tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [
+        make_pair([(" It is.", RIGHT)], [(" Is it not.", label), (" No.", WRONG)], id=f"p{i}")
+        for i, label in enumerate((WRONG, RIGHT, WRONG, RIGHT))
+    ]
+    write_records(tmp_path / "pairs.jsonl", pairs)
+    write_records(tmp_path / "first.jsonl", pairs[:2])
+    config = config_for(tiny_model)
+    first = plan_run(tmp_path / "first.jsonl", config, ranks=2)
+    monkeypatch.setattr(dry_run, "MIXED", 2)
+    part = plan_run(tmp_path / "pairs.jsonl", config, ranks=2)
+    assert (part.mix, part.mix_of_first, first.mix_of_first) == (first.mix, 2, None)
+    assert part.mix.right_of_rejected == 1 / 4 and part.pairs == 4
+    file, limit = str(tmp_path / "pairs.jsonl"), plan_run(tmp_path / "pairs.jsonl", config_for(tiny_model, limit=2))
+    assert (limit.mix, limit.mix_of_first) == (first.mix, None)
+    options = "--model", tiny_model, "--out", str(tmp_path / "out"), "--dry-run", "--nproc", "2"
+    assert exit_code("train", file, *options) == 0
+    assert "mix of the first 2 pairs" in capsys.readouterr().out
 
 
 def test_the_plan_counts_both_rows_of_a_pair_where_prompts_repeat(

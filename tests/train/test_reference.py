@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from pydantic import ValidationError
 from test_run import cache_folder, config_for, metrics_of, pairs_file
 from train_helpers import random_model
 from transformers import AutoModelForCausalLM
@@ -20,6 +21,7 @@ from maskdpo.errors import UserError
 from maskdpo.models import load_tokenizer
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.model.memory import memory_parts, sizes_of
 from maskdpo.train.run import reference
 from maskdpo.train.run import train as run
 from maskdpo.train.run.dry_run import plan_run
@@ -196,12 +198,31 @@ def test_another_vocabulary_is_refused_before_anything_is_written(
     assert not (tmp_path / "out" / "maskdpo_run.json").exists()
 
 
-def test_a_loss_without_a_reference_takes_none(
-    tiny_model: str, other_model: str, pairs_file: Path, tmp_path: Path
+def test_a_loss_without_a_reference_takes_none() -> None:
+    with pytest.raises(ValidationError, match="`loss` simpo has no reference; leave `reference` out"):
+        config_for("m", reference="other", loss="simpo", beta=2.0)
+    assert config_for("m", reference="m", loss="simpo", beta=2.0).reference is None
+
+
+def test_another_spelling_of_the_model_is_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in ("run/m/", "./run/m", str(tmp_path / "run" / "m")):
+        assert config_for("run/m", reference=given).reference is None
+    assert config_for("run/m", reference="run/m2").reference == "run/m2"
+
+
+def test_a_reference_of_another_architecture_has_layers_of_other_names(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, seen: Seen
 ) -> None:
-    config = config_for(tiny_model, reference=other_model, loss="simpo", beta=2.0)
-    with pytest.raises(UserError, match="`loss` simpo has no reference; leave `reference` out"):
-        train(pairs_file, tmp_path / "out", config)
+    tokenizer = load_tokenizer(tiny_model)
+    for part in (random_model("gpt2", vocab=len(tokenizer)), tokenizer):
+        part.save_pretrained(tmp_path / "gpt2")
+    named = str(tmp_path / "gpt2")
+    config = config_for(tiny_model, reference=named, max_steps=1, batch_size=1, lora_r=2, lora_targets="q_proj,v_proj")
+    assert plan_run(pairs_file, config, ranks=2).reference_memory is not None
+    trainer, (pair,) = steps(seen, pairs_file, tmp_path / "out", config)
+    expected = torch.cat([logps_of(named, pair, side) for side in (pair.chosen, pair.rejected)])
+    assert np.abs(trainer.reference[pair.id] - expected.numpy()).max() < 1e-4
 
 
 def test_the_plan_says_what_the_reference_takes_before_the_training(
@@ -212,5 +233,19 @@ def test_the_plan_says_what_the_reference_takes_before_the_training(
     assert beside.reference_memory is not None and beside.memory == alone.memory
     count = sum(p.numel() for p in loaded(other_model).parameters())
     assert beside.reference_memory["weights"] == pytest.approx(4 * count / 1e9)
-    assert not {"gradients", "AdamW"} & set(beside.reference_memory)
+    assert beside.reference_memory["gradients"] == beside.reference_memory["AdamW"] == 0
     assert 0 < beside.reference_memory["activations"] < beside.memory["activations"]
+
+
+def test_what_the_reference_takes_without_gradients() -> None:
+    sizes = sizes_of(random_model(num_hidden_layers=6))
+    config = config_for("m", dtype="bfloat16")
+    again = config.model_copy(update={"gradient_checkpointing": True})
+    alone, split = (memory_parts(sizes, config, "cpu", 100, ranks, trains=False) for ranks in (1, 2))
+    assert split["layers gathered"] == pytest.approx(2 * 2 * sizes.largest_layer / 1e9)
+    assert split["embedding and lm_head gathered"] == pytest.approx(4 * sizes.ends / 1e9)
+    training = memory_parts(sizes, config, "cpu", 100, 2)
+    assert training["embedding and lm_head gathered"] == 2 * split["embedding and lm_head gathered"]
+    casts = "weights in the compute type"
+    assert alone[casts] == memory_parts(sizes, again, "cpu", 100, trains=False)[casts] == 2 * sizes.matrices / 1e9
+    assert memory_parts(sizes, again, "cpu", 100)[casts] < alone[casts]

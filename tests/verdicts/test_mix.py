@@ -146,6 +146,7 @@ def test_build_pairs_prints_the_mix_and_no_word_of_cells_where_there_are_none(
     text = printed(tmp_path, capsys)
     assert "share of wrong sentences in chosen answers │ 0.250" in text
     assert "mean margin of right / all sentences │ 0.500" in text
+    assert "share of characters that the masks of mask-dpo leave out │" in text
     assert "cell" not in text and "map" not in text
 
 
@@ -155,6 +156,7 @@ def test_build_pairs_prints_the_nearest_cell_with_its_result_and_its_limits(
     shipped(cell("4-best-worst", mix(0.22, 0.21, 4), "loses"), cell("16-best-worst", mix(0.22, 0.21, 16)))
     text = printed(tmp_path, capsys)
     assert "│ these pairs │ 4-best-worst │" in " ".join(text.replace("┃", "│").split())
+    assert "share of characters that the masks of mask-dpo leave out (cell: of tokens) │" in text
     assert "nearest cell of the map of docs/evidence.md: 4-best-worst, 5 worlds" in text
     assert "mask-dpo │ -0.014 ± 0.006 │ loses" in text and "strict │ +0.002 ± 0.004 │ undecided" in text
     assert "0.6M parameters" in text and "16-best" not in text

@@ -108,34 +108,36 @@ def _intermediate(config: Any) -> int:
     return max(size) if isinstance(size, Sequence) else int(size)
 
 
-def memory_parts(sizes: Sizes, config: TrainConfig, device: str, tokens: int, ranks: int = 1) -> dict[str, float]:
-    """GB (1e9 bytes) of each device by part, in a forward pass of so many tokens, with padding."""
+def memory_parts(
+    sizes: Sizes, config: TrainConfig, device: str, tokens: int, ranks: int = 1, *, trains: bool = True
+) -> dict[str, float]:
+    """GB (1e9 bytes) of each device by part, in a forward pass of so many tokens, with padding.
+
+    Args:
+        trains: False for passes without gradients: a reference of its own that computes its log-probs.
+    """
     compute = 2 if compute_type(config.dtype, device) == "bfloat16" else FLOAT32
     adapter = sizes.trained if config.lora_r else 0
     four_bits = sizes.linear if config.load_in_4bit else 0
     weights = sizes.weight_bytes * (sizes.parameters - adapter - four_bits) + NF4_BYTES * four_bits + FLOAT32 * adapter
     gradient = FLOAT32 if config.lora_r else sizes.weight_bytes
     casts = compute * sizes.matrices if compute != sizes.weight_bytes and ranks == 1 else 0
-    gathered = (2 if config.lora_r else 3) * compute * sizes.largest_layer
-    ends = (sizes.weight_bytes + (0 if config.lora_r else gradient)) * sizes.ends
+    checkpoints = trains and config.gradient_checkpointing  # a pass without gradients keeps the casts of all layers
+    with_gradient = trains and not config.lora_r
+    gathered = (3 if with_gradient else 2) * compute * sizes.largest_layer
+    ends = (sizes.weight_bytes + (gradient if with_gradient else 0)) * sizes.ends
+    kept = sizes if trains else replace(sizes, layers=1)
     parts: Mapping[str, float] = {
         "weights": weights / ranks,
-        "gradients": gradient * sizes.trained / ranks,
-        "AdamW": moment_bytes(config) * sizes.trained / ranks,
-        "weights in the compute type": casts // (sizes.layers if config.gradient_checkpointing else 1),
+        "gradients": gradient * sizes.trained / ranks if trains else 0,
+        "AdamW": moment_bytes(config) * sizes.trained / ranks if trains else 0,
+        "weights in the compute type": casts // (sizes.layers if checkpoints else 1),
         "layers gathered": gathered if ranks > 1 else 0,
         "embedding and lm_head gathered": ends if ranks > 1 else 0,
-        "activations": tokens * activation_bytes(sizes, config, compute),
+        "activations": tokens * activation_bytes(kept, config, compute),
         "logits": (FLOAT32 if compute == FLOAT32 else FLOAT32 + 2 * compute) * min(LOGITS, tokens * sizes.vocabulary),
     }
     return {name: size / 1e9 for name, size in parts.items()}
-
-
-def reference_parts(sizes: Sizes, config: TrainConfig, device: str, tokens: int, ranks: int = 1) -> dict[str, float]:
-    """GB of each device by part while a reference of its own computes its log-probs, before the model that trains is
-    loaded. Without gradients a pass keeps the activations of one layer at a time."""
-    parts = memory_parts(replace(sizes, layers=1), config, device, tokens, ranks)
-    return {name: size for name, size in parts.items() if name not in ("gradients", "AdamW")}
 
 
 def moment_bytes(config: TrainConfig) -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 from maskdpo.errors import InputError, UserError
 from maskdpo.io.lock import LOCK_SUFFIX
 from maskdpo.run_record import META_IN_FOLDER
-from maskdpo.train.config import LOSSES, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.adapter import require_peft
 from maskdpo.train.model.fourbit import require_bitsandbytes
 from maskdpo.train.run.trackers import require_tracker
@@ -28,8 +28,6 @@ def check_options(out: Path, config: TrainConfig, options: RunOptions, processes
         )
     if options.show_answers and processes > 1:
         raise UserError("`show_answers` works in one process only")
-    if config.reference is not None and LOSSES[config.loss].reference_free:
-        raise UserError(f"`loss` {config.loss} has no reference; leave `reference` out")
     if config.load_in_4bit and processes > 1:
         raise UserError("`load_in_4bit` works in one process only; without it the model is split among all of them")
 

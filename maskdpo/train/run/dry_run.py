@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,16 @@ from maskdpo.train.model.adapter import add_adapter, weight_type
 from maskdpo.train.model.decoder import freeze_the_rest, may_share_prompts
 from maskdpo.train.model.flops import ModelShape, flops_of, model_shape, step_flops
 from maskdpo.train.model.load import Policy, check_fit, load_policy
-from maskdpo.train.model.memory import free_bytes, memory_parts, reference_parts, sizes_of
+from maskdpo.train.model.memory import free_bytes, memory_parts, sizes_of
 from maskdpo.train.run.figures import kept_tokens
 from maskdpo.train.run.forecast import Forecast, forecast, has_weights
 from maskdpo.train.run.loop import batch_indices, total_steps
 from maskdpo.train.run.reference import check_vocabulary, compute_reference
 from maskdpo.train.step import Trainer
-from maskdpo.verdicts.mix import Mix, mix_of
+from maskdpo.verdicts.mix import Mix, MixCounts
+
+MIXED = 10_000
+"""The mix is that of so many pairs at most, because all of a large file take minutes to read."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Plan:
     """``kept_tokens_chosen`` ... (``figures.kept_tokens``)."""
     mix: Mix
     """Of the pairs that train; what the masks leave out is a share of tokens."""
+    mix_of_first: int | None
+    """The mix is that of the first so many pairs of the file; None: of all."""
     tokens: int
     """Tokens of all pairs, each prompt once."""
     steps: int
@@ -95,6 +101,7 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
         dropped=pairs.dropped,
         kept=kept_tokens(pairs),
         mix=_mix(pairs_file, pairs, config.limit),
+        mix_of_first=MIXED if len(pairs) + pairs.dropped.total() > MIXED else None,
         tokens=int(lengths(pairs).sum()),
         steps=steps,
         passes=len(passes.groups),
@@ -102,24 +109,23 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
         parameters=sizes.parameters,
         trained=sizes.trained,
         memory=memory_parts(sizes, config, device, passes.largest, ranks),
-        reference_memory=reference_parts(sizes_of(other), config, device, passes.largest, ranks) if other else None,
+        reference_memory=(
+            memory_parts(sizes_of(other), config, device, passes.largest, ranks, trains=False) if other else None
+        ),
         forecast=forecast(model, sizes, config, device, passes.largest, ranks),
         seconds=_timed(policy, config, pairs, passes, steps, model_shape(other or model)) if policy else None,
     )
 
 
 def _mix(file: Path, encoded: StoredPairs, limit: int | None) -> Mix:
-    tokens = int(lengths(encoded)[:, 1:].sum())
-    found = mix_of(pair for pair in read_records(file, Pair, limit) if _trains(pair, encoded))
-    return found.model_copy(update={"left_out": 1 - int(kept(encoded).sum()) / tokens})
-
-
-def _trains(pair: Pair, encoded: StoredPairs) -> bool:
-    try:
-        encoded.index_of(pair.id)
-    except KeyError:
-        return False
-    return True
+    counts, mixed = MixCounts(), list[int]()
+    for pair in read_records(file, Pair, min(limit or MIXED, MIXED)):
+        with suppress(KeyError):  # dropped
+            mixed.append(encoded.index_of(pair.id))
+            counts.add(pair)
+    tokens = int(lengths(encoded)[mixed, 1:].sum())
+    left_out = 1 - int(kept(encoded)[mixed].sum()) / tokens if tokens else None
+    return counts.mix().model_copy(update={"left_out": left_out})
 
 
 def _why_untimed(config: TrainConfig, device: str, needed: float, ranks: int) -> str:
