@@ -302,6 +302,8 @@ def test_the_first_model_may_stay_the_reference_of_all_rounds(tmp_path: Path) ->
     assert trained == [("m", None), ("o/model", "m"), ("o/model-2", "m")]
     assert stages["train"].plain == stages_of(tmp_path, {"train": None})["train"].plain
     assert "--reference m" in stages["train-2"].line
+    with pytest.raises(UserError, match=r"train-2: .*`loss` simpo has no reference; leave `reference` out"):
+        stages_of(tmp_path, {"train": {"reference": "m", "loss": "simpo", "beta": 2}})
 
 
 def test_a_round_is_made_anew_with_those_that_follow_it(world: World) -> None:
