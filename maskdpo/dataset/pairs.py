@@ -69,8 +69,7 @@ def build_pairs(
                 prompt = prompts[proposal.chosen.prompt_id]
                 pair = pair_record(prompt, proposal, texts.of(proposal.chosen), texts.of(proposal.rejected))
                 write(split, pair)
-                stats.add_pair(split, *proposal)
-                stats.mixed.add(pair)
+                stats.add_pair(split, pair, *proposal)
             if kept:
                 stats.add_topic(split, len(kept))
                 bar.advance(len(kept))

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count
-from operator import add
 from statistics import fmean
 from typing import Any, Literal, get_args
 
 from maskdpo.dataset.candidates import Candidate
 from maskdpo.dataset.draw import Split
 from maskdpo.dataset.filters import DroppedAnswer, DroppedPair, NoPair
-from maskdpo.schemas import SIDES, Counts, Side
+from maskdpo.schemas import SIDES, Pair, Side
 from maskdpo.verdicts.mix import Mix, MixCounts
 
 Scored = Literal["answers", "chosen", "rejected"]
@@ -49,9 +48,8 @@ class PairStats:
     length_ratios: "array[float]" = field(default_factory=_numbers)
     """Characters of the chosen answer / of the rejected one: about 1 where length does not tell them apart."""
     characters: "dict[Side, array[float]]" = field(default_factory=lambda: {side: _numbers() for side in SIDES})
-    sentences: dict[Side, Counts] = field(default_factory=lambda: {side: Counts() for side in SIDES})
     mixed: MixCounts = field(default_factory=MixCounts)
-    """What ``mix`` is made of."""
+    """What ``mix`` is made of, and the sentences of the pairs."""
     cut_off: Counter[Side] = field(default_factory=Counter)
     """Sides of pairs that were cut off at the token limit."""
     fragments: Counter[Side] = field(default_factory=Counter)
@@ -82,8 +80,9 @@ class PairStats:
         self.topics[split] += 1
         self.pairs_per_topic.append(pairs)
 
-    def add_pair(self, split: Split, chosen: Candidate, rejected: Candidate) -> None:
+    def add_pair(self, split: Split, pair: Pair, chosen: Candidate, rejected: Candidate) -> None:
         self.pairs[split] += 1
+        self.mixed.add(pair)
         self.margins.append(chosen.score - rejected.score)
         self.length_ratios.append(chosen.characters / rejected.characters)
         self.add_score("chosen", chosen.score)
@@ -92,7 +91,6 @@ class PairStats:
             self.characters[side].append(answer.characters)
             self.cut_off[side] += answer.cut_off
             self.fragments[side] += answer.fragment
-            self.sentences[side] = Counts(*map(add, self.sentences[side], answer.counts))
 
     def drop_reasons(self) -> str:
         """All reasons for which answers, prompts and pairs were dropped, the most frequent ones first."""
@@ -133,9 +131,9 @@ class PairStats:
         }
 
     def sentences_per_pair(self, side: Side) -> dict[str, float]:
-        return {
-            group: round(number / max(1, self.total), 6) for group, number in self.sentences[side]._asdict().items()
-        }
+        counts = self.mixed.sentences[side]
+        counts = counts._replace(not_judged=counts.not_judged - self.fragments[side])  # torn ones are in no count
+        return {group: round(number / max(1, self.total), 6) for group, number in counts._asdict().items()}
 
     def histogram(self) -> list[dict[str, Any]]:
         """Counts of scores per bin [from, to); of scores between 0 and 1 the last bin also has the 1."""

@@ -8,7 +8,7 @@ import pytest
 from maskdpo.dataset.candidates import Candidate
 from maskdpo.dataset.filters import DroppedPair, NoPair
 from maskdpo.dataset.stats import PairStats, by_name, distribution
-from maskdpo.schemas import Counts
+from maskdpo.schemas import Counts, Label, Pair, PairSentence
 
 
 def test_deciles_are_values_by_rank() -> None:
@@ -49,12 +49,29 @@ def test_differences_in_bins_of_one_or_of_more_where_they_spread() -> None:
     assert sum(rows(stats, "answers").values()) == len(range(-300, 300, 7))
 
 
+GROUPS = (Label.NO_HALLUCINATION, Label.CONTRADICTORY, Label.NO_FACT, None)
+
+
+def sentences(counts: Counts) -> list[PairSentence]:
+    labels = [label for label, number in zip(GROUPS, counts, strict=True) for _ in range(number)]
+    return [PairSentence(start=i, end=i + 1, label=label) for i, label in enumerate(labels)]
+
+
+def pair_of(chosen: Candidate, rejected: Candidate) -> Pair:
+    """Of answers whose sentences are one letter each."""
+    return Pair(
+        id="p", prompt_id="q", topic="t", prompt="?", chosen=9 * "a", rejected=9 * "b",
+        chosen_sentences=sentences(chosen.counts), rejected_sentences=sentences(rejected.counts),
+    )  # fmt: skip
+
+
 def test_a_pair_is_counted_on_both_sides() -> None:
     stats = PairStats()
     chosen = Candidate("a", "q", Path("a.jsonl"), 1, 0.9, Counts(3, 1, 0, 1), 120, b"", False)
     rejected = Candidate("b", "q", Path("a.jsonl"), 2, 0.2, Counts(0, 2, 1, 0), 80, b"", False)
-    stats.add_pair("train", chosen, rejected)
-    stats.add_pair("test", chosen, rejected._replace(characters=240, counts=Counts(1, 1)))
+    longer = rejected._replace(characters=240, counts=Counts(1, 1))
+    stats.add_pair("train", pair_of(chosen, rejected), chosen, rejected)
+    stats.add_pair("test", pair_of(chosen, longer), chosen, longer)
     summary = stats.summary()
     assert summary["pairs"] == {"train": 1, "test": 1, "dropped": {}}
     assert summary["sentences_per_pair"] == {

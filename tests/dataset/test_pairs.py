@@ -89,6 +89,9 @@ def test_a_fragment_counts_in_no_score_and_is_counted_by_itself(files: Files) ->
     summary = stats.summary()
     assert summary["cut_off"] == {"chosen": 1, "rejected": 1}
     assert summary["fragments"] == {"chosen": 1, "rejected": 0}
+    assert {side: counts["not_judged"] for side, counts in summary["sentences_per_pair"].items()} == {
+        "chosen": 0, "rejected": 0
+    }  # fmt: skip
 
 
 def test_a_fragment_that_was_judged_is_said(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
