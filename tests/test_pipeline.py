@@ -923,6 +923,18 @@ def test_dry_run_prints_a_table(world: World, capsys: pytest.CaptureFixture[str]
     assert not world.out.exists()
 
 
+def test_results_without_held_out_prompts_are_said_to_be_of_the_model_before(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.stages()
+    run_command(RunSettings(file="pipeline.yaml", dry_run=True))
+    assert "of the model before training" not in " ".join(capsys.readouterr().err.split())
+    del world.spec["heldout"]
+    world.stages()
+    run_command(RunSettings(file="pipeline.yaml", dry_run=True))
+    assert "answers of the model before training" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("where", ["section", "config"])
 def test_the_least_confidence_of_annotate_is_that_of_relabel(tmp_path: Path, where: str) -> None:
     """Pairs and held-out answers are labelled by one rule."""

@@ -34,11 +34,12 @@ def show_mix(mix: "Mix", *, unit: str, of: str = "the pairs", method: str = "mas
         known = cell.mix if method == "mask-dpo" else cell.mix.model_copy(update={"left_out": None})
         rows = [[*row, getattr(known, name)] for row, name in zip(rows, figures.values(), strict=True)]
     columns = ["", "these pairs", *([cell.name] if cell is not None else [])]
+    meant = "docs/pairs.md says what these figures mean; where masks leave little out, Mask-DPO is nearly DPO."
     none_near = (
         f"No cell of the map of docs/evidence.md is nearer to these pairs than {FAR:g}, so the map does not say "
         "whether masks help with them."
     )
-    console.table(f"mix of {of}", columns, rows, [none_near] if cells and cell is None else ())
+    console.table(f"mix of {of}", columns, rows, [meant, *([none_near] if cells and cell is None else [])])
     if cell is not None:
         _show_cell(cell)
 

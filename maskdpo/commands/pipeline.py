@@ -25,6 +25,12 @@ def run(settings: RunSettings) -> None:
     from maskdpo.pipeline.spec import load_pipeline
 
     stages = load_pipeline(settings.file, COMMANDS)
+    names = {stage.name for stage in stages}
+    if "train" in names and names & {"evaluate", "report"} and "sample-after" not in names:
+        console.warn(
+            f"{settings.file}: without `heldout` no trained model is asked, so `evaluate` and `report` show the "
+            "answers of the model before training"
+        )
     if not settings.dry_run:
         run_stages(stages, settings.start)
         return

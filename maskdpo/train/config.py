@@ -127,6 +127,7 @@ class TrainConfig(EncodeSettings):
     ] = 0.1
     reference: Annotated[
         str | None,
+        Field(min_length=1),
         Option(
             "Reference of the loss, if not the model before this training: a folder or a Hub id, with the same "
             "vocabulary. [default: the model of `--model`]",

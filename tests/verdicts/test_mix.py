@@ -147,7 +147,7 @@ def test_build_pairs_prints_the_mix_and_no_word_of_cells_where_there_are_none(
     assert "share of wrong sentences in chosen answers │ 0.250" in text
     assert "mean margin of right / all sentences │ 0.500" in text
     assert "share of characters that the masks of mask-dpo leave out │" in text
-    assert "cell" not in text and "map" not in text
+    assert "docs/pairs.md says what these figures mean" in text and "cell" not in text and "map" not in text
 
 
 def test_build_pairs_prints_the_nearest_cell_with_its_result_and_its_limits(

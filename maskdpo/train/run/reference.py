@@ -92,11 +92,14 @@ def check_vocabulary(config: TrainConfig, tokenizer: "PreTrainedTokenizerBase") 
         tokenizer: of the model that trains.
 
     Raises:
-        UserError: a token has another id there, or none.
+        UserError: the reference cannot be read; a token has another id there, or none.
     """
     if config.reference is None:
         return
-    there = load_tokenizer(config.reference, trust_remote_code=config.trust_remote_code).get_vocab()
+    try:
+        there = load_tokenizer(config.reference, trust_remote_code=config.trust_remote_code).get_vocab()
+    except UserError as error:
+        raise UserError(f"`reference` {config.reference}: {error}") from error
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
         if there.get(token) != number:
             found = f"gives it the id {there[token]}" if token in there else "does not have it"
