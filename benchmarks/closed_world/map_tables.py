@@ -22,7 +22,7 @@ from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS
 from benchmarks.closed_world.plan import Choice
 from benchmarks.closed_world.plots import COLOURS, DPI
-from benchmarks.closed_world.tables import interval, markdown, mean_figures, show
+from benchmarks.closed_world.tables import interval, markdown, mean_figures, show, sign_of
 
 METRICS: dict[str, Callable[[Figures], float]] = {
     "right / all": lambda figures: figures["right_of_all"],
@@ -131,10 +131,8 @@ def verdict_table(done: Sequence[Found], anchor: str, others: Sequence[str]) -> 
 
 def verdict(found: Found, method: str, over: str) -> str:
     """Whether all four intervals (two metrics, two rates) leave out 0 from the same side."""
-    every = [interval(gains(found, method, over, rate, metric)) for rate in RATES.values() for metric in METRICS]
-    if all(mean > half for mean, half in every):
-        return "wins"
-    return "loses" if all(mean < -half for mean, half in every) else "undecided"
+    sign = sign_of(interval(gains(found, method, over, rate, metric)) for rate in RATES.values() for metric in METRICS)
+    return {1: "wins", -1: "loses", 0: "undecided"}[sign]
 
 
 def detail_table(found: Found, methods: Sequence[str], rate: Callable[[Choice], float]) -> str:
@@ -162,13 +160,9 @@ def grid_table(every: Sequence[Found]) -> str:
     for found in every:
         for method, curve in found.development.curves.items():
             choice = found.development.choices[method]
-            chosen = [f"{choice.best_lr:.3g}{'' if _inside(curve, choice) else ' (edge)'}", f"{choice.equal_lr:.3g}"]
-            chosen.append(f"{_at_rate(curve, choice.equal_lr):.3f}")
-            points = [
-                f"{lr:g}: {point['right_of_all']:.3f} ({point['kl']:.2f}; {point['sentences']:.1f})"
-                for lr, point in zip(curve.grid, curve.points, strict=True)
-            ]
-            rows.append([found.cell.name, METHODS[method].title, *chosen, ", ".join(points)])
+            equal = [f"{choice.equal_lr:.3g}", f"{_at_rate(curve, choice.equal_lr):.3f}"]
+            best, points = curve_cells(curve, choice.best_lr)
+            rows.append([found.cell.name, METHODS[method].title, best, *equal, points])
     return markdown(["cell", "method", "best rate", "equal divergence", "right / all there", "grid"], rows)
 
 
@@ -178,8 +172,14 @@ def _at_rate(curve: Curve, lr: float) -> float:
     return float(np.interp(math.log(lr), [math.log(rate) for rate in curve.grid], shares))
 
 
-def _inside(curve: Curve, choice: Choice) -> bool:
-    return curve.grid[0] < choice.best_lr < curve.grid[-1]
+def curve_cells(curve: Curve, best: float) -> tuple[str, str]:
+    """The best rate, marked where it is an edge of the grid, and right / all (KL; sentences) at every rate."""
+    edge = "" if curve.grid[0] < best < curve.grid[-1] else " (edge)"
+    points = [
+        f"{lr:g}: {point['right_of_all']:.3f} ({point['kl']:.2f}; {point['sentences']:.1f})"
+        for lr, point in zip(curve.grid, curve.points, strict=True)
+    ]
+    return f"{best:.3g}{edge}", ", ".join(points)
 
 
 def draw(done: Sequence[Found], anchor: str, file: Path) -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from benchmarks.closed_world.map_plan import BASE, Results
-from benchmarks.closed_world.map_tables import DETAILS, METRICS
+from benchmarks.closed_world.map_tables import DETAILS, METRICS, curve_cells
 from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS
 from benchmarks.closed_world.rounds_plan import ARMS, MIX, Development, RoundsPlan, fresh_runs
-from benchmarks.closed_world.tables import interval, markdown, mean_figures, show
+from benchmarks.closed_world.tables import interval, markdown, mean_figures, show, sign_of
 
 Lines = dict[str, list[Figures]]
 """By the name of a line: its figures in every fresh world that is complete."""
@@ -64,10 +64,8 @@ def gains_table(plan: RoundsPlan, lines: Lines) -> str:
 
 
 def verdict(lines: Lines, name: str, over: str) -> str:
-    every = [interval(gains(lines, name, over, metric)) for metric in METRICS]
-    if all(mean > half for mean, half in every):
-        return "better"
-    return "worse" if all(mean < -half for mean, half in every) else "undecided"
+    sign = sign_of(interval(gains(lines, name, over, metric)) for metric in METRICS)
+    return {1: "better", -1: "worse", 0: "undecided"}[sign]
 
 
 def masks_table(plan: RoundsPlan, lines: Lines) -> str:
@@ -120,17 +118,11 @@ def _mix(rows: Sequence[Figures], end: str) -> str:
 
 def grid_table(plan: RoundsPlan, development: Development) -> str:
     """Of several rounds, as far as their curves are complete; those of one round are the map's."""
-    rows = []
-    for name, curve in development.curves.items():
-        if curve.missing:
-            continue
-        best = development.rates[name]
-        edge = "" if curve.grid[0] < best < curve.grid[-1] else " (edge)"
-        points = [
-            f"{lr:g}: {point['right_of_all']:.3f} ({point['kl']:.2f}; {point['sentences']:.1f})"
-            for lr, point in zip(curve.grid, curve.points, strict=True)
-        ]
-        rows.append([_title(plan, name), f"{best:.3g}{edge}", ", ".join(points)])
+    rows = [
+        [_title(plan, name), *curve_cells(curve, development.rates[name])]
+        for name, curve in development.curves.items()
+        if not curve.missing
+    ]
     return markdown(["method", "best rate", "grid"], rows)
 
 

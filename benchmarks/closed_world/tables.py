@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.closed_world.cells import Cell, Folder, Pool
@@ -64,6 +64,14 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
         return mean, math.nan
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
     return mean, T_975[min(count, len(T_975) - 1)] * deviation / math.sqrt(count)
+
+
+def sign_of(intervals: Iterable[tuple[float, float]]) -> int:
+    """1 or -1 where all intervals (mean, half the width) leave out 0 from above or from below, else 0."""
+    every = list(intervals)
+    if all(mean > half for mean, half in every):
+        return 1
+    return -1 if all(mean < -half for mean, half in every) else 0
 
 
 def column(rows: Sequence[Figures], name: str) -> list[float]:

@@ -11,7 +11,7 @@ from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS
 from benchmarks.closed_world.plan import Choice
 from benchmarks.closed_world.plots import COLOURS, DPI
-from benchmarks.closed_world.tables import interval, markdown, mean_figures, show
+from benchmarks.closed_world.tables import interval, markdown, mean_figures, show, sign_of
 from benchmarks.real_model.plan import Plan, developed, final_runs
 
 Metric = Callable[[Figures], float]
@@ -101,11 +101,10 @@ def verdict(plan: Plan, found: Found, method: str) -> str:
     def intervals(metric: Metric) -> list[tuple[float, float]]:
         return [interval(gains(found, method, anchor, rate, metric)) for rate in at]
 
-    every = [one for metric in DECISIVE.values() for one in intervals(metric)]
-    fewer = any(mean < -half for mean, half in intervals(METRICS[RIGHT]))
-    if all(mean > half for mean, half in every):
-        return "undecided (fewer right sentences)" if fewer else "wins"
-    return "loses" if all(mean < -half for mean, half in every) else "undecided"
+    sign = sign_of(one for metric in DECISIVE.values() for one in intervals(metric))
+    if sign > 0 and any(mean < -half for mean, half in intervals(METRICS[RIGHT])):
+        return "undecided (fewer right sentences)"
+    return {1: "wins", -1: "loses", 0: "undecided"}[sign]
 
 
 def verdict_table(plan: Plan, found: Found) -> str:
