@@ -28,8 +28,8 @@ def run(settings: RunSettings) -> None:
     names = {stage.name for stage in stages}
     if "train" in names and names & {"evaluate", "report"} and "sample-after" not in names:
         console.warn(
-            f"{settings.file}: there is no `heldout`, so `evaluate` and `report` judge only answers of the model before "
-            "training"
+            f"{settings.file}: there is no `heldout`, so `evaluate` and `report` judge only answers of the model "
+            "before training"
         )
     if not settings.dry_run:
         run_stages(stages, settings.start)
