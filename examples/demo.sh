@@ -49,4 +49,4 @@ run maskdpo report "$DIR/before.annotations.jsonl" --compare "$DIR/after.annotat
     --prompts "$DIR/heldout.jsonl" --out "$DIR/report.html" --title "Countries: SmolLM2-135M before and after Mask-DPO"
 run maskdpo evaluate "$DIR/before.annotations.jsonl" --compare "$DIR/after.annotations.jsonl" --prompts "$DIR/heldout.jsonl"
 
-printf '\nDone in %d s. See every sentence: %s\n' "$((SECONDS - began))" "$PWD/$DIR/report.html"
+printf '\nDone in %d s. See every sentence: %s\n' "$((SECONDS - began))" "$(cd "$DIR" && pwd)/report.html"
