@@ -14,10 +14,10 @@ from benchmarks.closed_world.map_plan import BASE, FULL, QUICK, MapCell, MapPlan
 from benchmarks.closed_world.map_ship import shipped, write_shipped
 from benchmarks.closed_world.map_tables import report
 from benchmarks.closed_world.measure import Figures
-from benchmarks.closed_world.methods import METHODS, small_margin
+from benchmarks.closed_world.methods import METHODS, most_kept, small_margin
 from maskdpo.dataset.candidates import Candidate
 from maskdpo.dataset.options import PairOptions
-from maskdpo.dataset.strategies import Eligible
+from maskdpo.dataset.strategies import Eligible, Strategy
 from maskdpo.schemas import Counts
 from maskdpo.verdicts import evidence_map
 from maskdpo.verdicts.evidence_map import nearest_cell, read_map
@@ -126,19 +126,25 @@ def test_the_shipped_map_is_that_of_the_lines(tmp_path: Path) -> None:
     assert read_map() == shipped(FULL, Results(tmp_path / "lines", FULL.cells))
 
 
-def test_small_margins_pair_answers_that_are_close() -> None:
+def test_pairs_are_of_close_answers_or_of_those_whose_sentences_train_most() -> None:
     shares = {"a": (3, 1), "b": (2, 2), "c": (2, 3), "d": (0, 4)}
     answers = [
         Candidate(name, "q", Path("f"), 1, right / (right + wrong), Counts(right, wrong), 9, name.encode(), True)
         for name, (right, wrong) in shares.items()
     ]
     options = PairOptions(min_margin=0.0)
-    pairs = {(pair.chosen.id, pair.rejected.id) for pair in small_margin(Eligible.of(answers, options), options)}
-    assert pairs == {("b", "c")}
+
+    def pairs(strategy: Strategy) -> set[tuple[str, str]]:
+        return {(pair.chosen.id, pair.rejected.id) for pair in strategy(Eligible.of(answers, options), options)}
+
+    assert pairs(small_margin) == {("b", "c")}
+    assert pairs(most_kept) == {("a", "d")}
+    answers[3] = answers[3]._replace(counts=Counts(0, 2))
+    assert pairs(most_kept) == {("a", "c")}
 
 
-def test_the_named_cells_are_eight_and_their_seeds_are_fresh() -> None:
-    assert len({cell.name for cell in FULL.cells}) == 8 and {cell.base for cell in FULL.cells} == set(FULL.bases)
+def test_the_named_cells_are_nine_and_their_seeds_are_fresh() -> None:
+    assert len({cell.name for cell in FULL.cells}) == 9 and {cell.base for cell in FULL.cells} == set(FULL.bases)
     assert set(FULL.methods) <= set(METHODS)
     assert not {*FULL.fresh, *FULL.development} & {1, 9001, 9002, *range(101, 111), *QUICK.development, *QUICK.fresh}
 

@@ -166,6 +166,9 @@ def _pretrain(folder: Folder, seed: int) -> Figures:
 def make_pool(folder: Folder, pool: Pool) -> None:
     """Prompts, answers, labels, and pairs of every kind. Pools that differ in noise only share their answers."""
     once(folder.result(f"pool-w{pool.world}-{pool.asked}-n{pool.noise:g}"), lambda: _pool(folder, pool))
+    for kind, options in PAIRS.items():  # a cache may be older than a kind of pairs
+        if not (pairs := folder.pairs(pool, kind)).exists():
+            build_pairs(folder.prompts(pool), folder.annotations(pool), pairs, options)
 
 
 def _pool(folder: Folder, pool: Pool) -> Figures:
@@ -177,8 +180,6 @@ def _pool(folder: Folder, pool: Pool) -> Figures:
     responses = folder.world(pool.world) / f"responses-{pool.asked}.jsonl"
     sampling = Sampling(max_tokens=max_answer(pool), n=folder.setting.samples, seed=pool.world)
     judged_answers(folder, pool, folder.model(pool.world), prompts, (responses, folder.annotations(pool)), sampling)
-    for kind, options in PAIRS.items():
-        build_pairs(prompts, folder.annotations(pool), folder.pairs(pool, kind), options)
     return figures(list(read_records(folder.annotations(pool), Annotation)), read_prompts(prompts))
 
 

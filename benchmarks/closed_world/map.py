@@ -1,9 +1,9 @@
-"""``python -m benchmarks.closed_world.map``: for which pairs do sentence masks help? docs/evidence.md has the protocol.
+"""``python -m benchmarks.closed_world.map``: for which pairs do sentence masks help?
 
-A cell of the map is a length of answers, a way to make pairs, and how much the model knows. Every alignment is a line
-of ``map_results/CELL.jsonl``, so repeating the command goes on where it stopped, on another day or machine too: what
-the next lines need (models, answers) is made again where the cache has it not. ``--tables --ship`` writes the
-cells that are complete into maskdpo, which shows the one that is nearest to pairs at hand.
+docs/evidence-map.md has the protocol. A cell of the map is a length of answers, a way to make pairs, and how much the
+model knows. Every alignment is a line of ``map_results/CELL.jsonl``, so repeating the command goes on where it
+stopped, on another day or machine too: what the next lines need (models, answers) is made again where the cache has it
+not. ``--tables --ship`` writes the cells that are complete into maskdpo, which shows the one nearest to pairs at hand.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The map: its cells, their lines, and which alignments come next. docs/evidence.md has the protocol."""
+"""The map: its cells, their lines, and which alignments come next. docs/evidence-map.md has the protocol."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -71,6 +71,7 @@ FULL = MapPlan(
         MapCell(1, "small-margin"),
         MapCell(2, "best-worst", "weak"),
         MapCell(2, "small-margin", "weak"),
+        MapCell(2, "most-kept"),
     ),
 )
 QUICK = MapPlan(

@@ -18,12 +18,19 @@ def small_margin(eligible: Eligible, options: PairOptions) -> list[Proposal]:
     return [pair for pair in every_two(eligible, options) if not differ_by_margin(*pair, MARGIN + 1e-6)]
 
 
+def most_kept(eligible: Eligible, options: PairOptions) -> list[Proposal]:
+    """The pair with the most sentences that Mask-DPO trains: right ones of the chosen, wrong ones of the rejected."""
+    every = every_two(eligible, options)
+    return [max(every, key=lambda pair: pair.chosen.counts.right + pair.rejected.counts.wrong)] if every else []
+
+
 PAIRS: dict[str, PairOptions] = {
     "best-worst": PairOptions(test_size=0.0),
     # one of all pairs of a prompt whose share of true facts differs, as in FactTune (arXiv 2311.08401)
     "random": PairOptions(test_size=0.0, strategy="all", score="precision", max_per_prompt=1),
     # one of all pairs of a prompt that are close
     "small-margin": PairOptions(test_size=0.0, strategy=f"{__name__}:small_margin", min_margin=0.0, max_per_prompt=1),
+    "most-kept": PairOptions(test_size=0.0, strategy=f"{__name__}:most_kept", min_margin=0.0),
 }
 """How pairs are made."""
 

@@ -1,7 +1,7 @@
 """``python -m benchmarks.closed_world.rounds``: one round against three, at an equal number of pairs in all.
 
-docs/evidence.md has the protocol. The rates for one round are those of the map's development lines; every alignment is
-a line of ``rounds_results/CELL.jsonl``, so repeating the command goes on where it stopped.
+docs/evidence-rounds.md has the protocol. The rates for one round are those of the map's development lines; every
+alignment is a line of ``rounds_results/CELL.jsonl``, so repeating the command goes on where it stopped.
 """
 
 import argparse

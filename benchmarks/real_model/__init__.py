@@ -1,1 +1,1 @@
-"""Does Mask-DPO help a real model? SmolLM2 on countries and on articles: docs/evidence.md has the protocol."""
+"""Does Mask-DPO help a real model? SmolLM2 on countries, on articles: docs/evidence-real-model.md has the protocol."""

@@ -1,4 +1,4 @@
-"""The two parts of the experiment, and which alignments come next. docs/evidence.md has the protocol.
+"""The two parts of the experiment, and which alignments come next. docs/evidence-real-model.md has the protocol.
 
 Lines, rates on development topics and a grid that widens are those of the map of the closed world. What is a cell there
 is a part here, and what is a world there is a seed: with it answers are sampled anew, and a model is trained anew.

@@ -88,7 +88,7 @@ METHODS: Registry[Method] = Registry(
 """The methods, each a table of weights by side and label. Another table is another method.
 
 ``chosen-only`` and ``rejected-only`` name the side that is masked; the other one counts in full, as in DPO.
-``strict`` treats sentences that state no fact as wrong: Mask-DPO alone lets them grow (docs/evidence.md).
+``strict`` treats sentences that state no fact as wrong: Mask-DPO alone lets them grow (docs/evidence-closed-world.md).
 """
 
 
