@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # another package called ben
 from benchmarks.closed_world.map import RESULTS, main
 from benchmarks.closed_world.map_plan import BASE, FULL, QUICK, MapCell, MapPlan, Results, Run, develop, next_runs
 from benchmarks.closed_world.map_ship import shipped, write_shipped
-from benchmarks.closed_world.map_tables import report
+from benchmarks.closed_world.map_tables import found_cells, report, sharing_worlds
 from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS, most_kept, small_margin
 from maskdpo.dataset.candidates import Candidate
@@ -96,6 +96,19 @@ def test_tables_and_figure_are_made_of_the_lines(tmp_path: Path) -> None:
         and "(edge)" not in text
     )
     assert (tmp_path / "closed_world_map.png").stat().st_size > 1000
+
+
+def test_methods_on_other_pairs_of_the_same_answers_are_compared_with_dpo_on_the_first(tmp_path: Path) -> None:
+    """Cells with other answers are not among them."""
+    plan = replace(PLAN, cells=(MapCell(2, "best-worst"), MapCell(1, "best-worst"), MapCell(2, "small-margin")))
+    results = Results(tmp_path, plan.cells)
+    fill(plan, results)
+    assert [[found.cell.name for found in cells] for cells in sharing_worlds(found_cells(plan, results))] == [
+        ["8-best-worst", "8-small-margin"]
+    ]
+    table = report(plan, results, tmp_path).split("gains over dpo on 8-best-worst, best rates")[1]
+    row = next(line for line in table.splitlines() if line.startswith("| 8-small-margin | Mask-DPO |"))
+    assert row.startswith("| 8-small-margin | Mask-DPO | 2e-05 |") and row.count("| +0.020 ± 0.000 * |") == 1
 
 
 def test_cells_are_shipped_when_their_worlds_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

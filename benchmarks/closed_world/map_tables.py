@@ -64,9 +64,13 @@ def found_cells(plan: MapPlan, results: Results) -> list[Found]:
 
 
 def gains(found: Found, method: str, over: str, rate: Callable[[Choice], float], metric: str) -> list[float]:
+    return differences(found.at(method, rate), found.at(over, rate), metric)
+
+
+def differences(rows: Sequence[Figures], over: Sequence[Figures], metric: str) -> list[float]:
+    """World by world: what worlds have in common falls out."""
     value = METRICS[metric]
-    pairs = zip(found.at(method, rate), found.at(over, rate), strict=True)
-    return [value(mine) - value(other) for mine, other in pairs]
+    return [value(mine) - value(other) for mine, other in zip(rows, over, strict=True)]
 
 
 def report(plan: MapPlan, results: Results, plots: Path) -> str:
@@ -80,6 +84,9 @@ def report(plan: MapPlan, results: Results, plots: Path) -> str:
     for metric in METRICS if done else ():
         for title, rate in RATES.items():
             parts += [f"## {metric}, {title}: gains over {anchor}", gains_table(done, anchor, others, rate, metric)]
+    for cells in sharing_worlds(done):
+        title = f"## Pairs of the same answers: gains over {anchor} on {cells[0].cell.name}, best rates"
+        parts += [title, pairs_table(cells, plan.methods)]
     for found in done:
         worlds = f"{len(found.worlds)} fresh worlds"
         for title, rate in RATES.items():
@@ -133,6 +140,47 @@ def verdict(found: Found, method: str, over: str) -> str:
     """Whether all four intervals (two metrics, two rates) leave out 0 from the same side."""
     sign = sign_of(interval(gains(found, method, over, rate, metric)) for rate in RATES.values() for metric in METRICS)
     return {1: "wins", -1: "loses", 0: "undecided"}[sign]
+
+
+def sharing_worlds(done: Sequence[Found]) -> list[list[Found]]:
+    """Cells whose pairs are made of the same answers, in the same fresh worlds; those that share them with no other
+    are left out."""
+    groups: dict[tuple[int, str, tuple[int, ...]], list[Found]] = {}
+    for found in done:
+        groups.setdefault((found.cell.size, found.cell.base, found.worlds), []).append(found)
+    return [cells for cells in groups.values() if len(cells) > 1]
+
+
+def pairs_table(cells: Sequence[Found], methods: Sequence[str]) -> str:
+    """Every method on every kind of pairs at its best rate there, less the first method on the first kind."""
+    rate = RATES["best rates"]
+    anchor = cells[0].at(methods[0], rate)
+    header = [
+        "cell",
+        "method",
+        "lr",
+        *METRICS,
+        *(f"gain in {metric}" for metric in METRICS),
+        "KL",
+        "right",
+        "sentences",
+    ]
+    rows = []
+    for found in cells:
+        for method in methods:
+            figures = found.at(method, rate)
+            mean = mean_figures(figures)
+            rows.append(
+                [
+                    found.cell.name,
+                    METHODS[method].title,
+                    f"{rate(found.development.choices[method]):.3g}",
+                    *(show([value(row) for row in figures]) for value in METRICS.values()),
+                    *(show(differences(figures, anchor, metric), "+") for metric in METRICS),
+                    *(f"{mean[name]:.2f}" for name in ("kl", "right", "sentences")),
+                ]
+            )
+    return markdown(header, rows)
 
 
 def detail_table(found: Found, methods: Sequence[str], rate: Callable[[Choice], float]) -> str:
