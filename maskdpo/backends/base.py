@@ -139,11 +139,14 @@ class Backend(Protocol):
 
     model: str
     """The model's name as the user gave it."""
-    template_options: Mapping[str, Any]
-    """Options of the chat template beside the messages."""
     today: date | None
     """The date for chat templates that write one into prompts. None: today. ``prompt_date.fix_date`` sets it before the
     first request."""
+
+    @property
+    def template_options(self) -> Mapping[str, Any]:
+        """Options of the chat template beside the messages."""
+        ...
 
     def writes_date(self) -> bool:
         """Whether the chat template writes the date into prompts; False where that cannot be known (a server)."""
