@@ -13,9 +13,10 @@ from benchmarks.closed_world import cells, map_plan
 from benchmarks.closed_world.cells import Folder, Pool, Setting, make_base, make_pool
 from benchmarks.closed_world.map_plan import BASE, MapCell, Results, Row, Run
 from benchmarks.closed_world.measure import Figures
-from benchmarks.closed_world.rounds import execute, main
+from benchmarks.closed_world.rounds import execute, main, run_all
 from benchmarks.closed_world.rounds_plan import ARMS, FULL, MIX, QUICK, RoundsPlan, develop_rounds, next_runs, parts_of
 from benchmarks.closed_world.rounds_tables import report
+from benchmarks.closed_world.run import Jobs
 from maskdpo.io import read_prompts, read_records
 from maskdpo.schemas import Pair, Prompt
 from maskdpo.train.config import TrainConfig
@@ -40,8 +41,8 @@ def made_up(run: Run, gain: float) -> Figures:
 
 def map_lines(folder: Path, plan: RoundsPlan) -> Results:
     """Those of the map's development worlds, for one round."""
-    lines = Results(folder, plan.map.cells)
-    while missing := map_plan.develop(plan.map, lines, plan.cell).missing:
+    lines = Results(folder, plan.cell.name)
+    while missing := map_plan.develop(plan.map, lines).missing:
         for run in missing:
             lines.add(run, made_up(run, 0.0))
     return lines
@@ -58,7 +59,7 @@ def fill(of_map: Results, results: Results, gain: float = 0.1) -> list[set[int]]
 
 
 def test_rates_for_rounds_are_chosen_on_the_development_worlds_before_any_fresh_world(tmp_path: Path) -> None:
-    of_map, results = map_lines(tmp_path / "map", PLAN), Results(tmp_path / "rounds", PLAN.map.cells)
+    of_map, results = map_lines(tmp_path / "map", PLAN), Results(tmp_path / "rounds", PLAN.cell.name)
     assert fill(of_map, results) == [{91, 92}, {91, 92}, {1, 2, 3}], "the grid is made wider once, below its edge"
     rates = develop_rounds(PLAN, of_map, results).rates
     best = {"": 2e-5, "-renewed": 1e-5, "-kept": 2e-5}
@@ -66,13 +67,13 @@ def test_rates_for_rounds_are_chosen_on_the_development_worlds_before_any_fresh_
     rows = list(read_records(tmp_path / "rounds" / "8-best-worst.jsonl", Row))
     assert len([row for row in rows if row.world in PLAN.map.fresh]) == 3 * (1 + 2 * 3)
     assert all(PLAN.taken_apart(row.method)[1] for row in rows if row.world in PLAN.map.development)
-    again = Results(tmp_path / "rounds", PLAN.map.cells)
+    again = Results(tmp_path / "rounds", PLAN.cell.name)
     assert next_runs(PLAN, of_map, again) == []
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(0.1, "better"), (-0.1, "worse")])
 def test_tables_are_made_of_the_lines(gain: float, verdict: str, tmp_path: Path) -> None:
-    of_map, results = map_lines(tmp_path / "map", PLAN), Results(tmp_path / "rounds", PLAN.map.cells)
+    of_map, results = map_lines(tmp_path / "map", PLAN), Results(tmp_path / "rounds", PLAN.cell.name)
     fill(of_map, results, gain)
     text = report(PLAN, develop_rounds(PLAN, of_map, results), results)
     shown = [f"{value:+.3f} ± 0.000 *" for value in (gain, gain + 0.01, -0.01)]
@@ -85,7 +86,7 @@ def test_tables_are_made_of_the_lines(gain: float, verdict: str, tmp_path: Path)
 
 
 def test_tables_of_a_part_of_the_lines(tmp_path: Path) -> None:
-    of_map, results = map_lines(tmp_path / "map", PLAN), Results(tmp_path / "rounds", PLAN.map.cells)
+    of_map, results = map_lines(tmp_path / "map", PLAN), Results(tmp_path / "rounds", PLAN.cell.name)
     assert "fresh worlds" not in report(PLAN, develop_rounds(PLAN, of_map, results), results)
     for _ in range(2):
         for run in next_runs(PLAN, of_map, results):
@@ -126,6 +127,25 @@ SMALL = RoundsPlan(
 )
 
 
+def test_every_line_of_a_group_is_kept(tmp_path: Path) -> None:
+    class MadeUp(Jobs):
+        def __init__(self) -> None:
+            self.groups: list[list[Run]] = []
+
+        def run(self, task: Any, calls: Any, finished: Any = None) -> None:
+            for call in calls if task is execute else ():
+                self.groups.append(call[2])
+                finished(call, [made_up(run, 0.1) for run in call[2]])
+
+    plan = replace(PLAN, map=replace(PLAN.map, bases=SMALL.map.bases))
+    of_map, results = map_lines(tmp_path / "map", plan), Results(tmp_path / "rounds", plan.cell.name)
+    run_all(plan, of_map, results, tmp_path, jobs := MadeUp())
+    again = Results(tmp_path / "rounds", plan.cell.name)
+    assert next_runs(plan, of_map, again) == [] and {len(group) for group in jobs.groups} == {1, len(ARMS)}
+    for run in (run for group in jobs.groups for run in group):
+        assert again[run] == pytest.approx(made_up(run, 0.1), rel=1e-5)
+
+
 @pytest.fixture(scope="module")
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """A base model and the pairs of its answers."""
@@ -140,17 +160,17 @@ def test_a_round_without_pairs_keeps_the_model_and_is_left_out_of_the_tables(
     small_world: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASKDPO_CACHE", str(tmp_path / "kept"))
-    run = Run(SMALL.cell, 9903, "dpo-kept", 1.0)
+    run = Run(9903, "dpo-kept", 1.0)
     (found,) = execute(SMALL, small_world, [run])  # at this rate a model says nothing that is right any more
     assert found["right"] == 0 and found["pairs"] > 0
     assert {f"{name}_1" for name in MIX} <= found.keys() and not {f"{name}_2" for name in MIX} & found.keys()
-    results = Results(tmp_path / "rounds", SMALL.map.cells)
+    results = Results(tmp_path / "rounds", SMALL.cell.name)
     results.add(run, found)
-    assert Results(tmp_path / "rounds", SMALL.map.cells)[run] == pytest.approx(found, rel=1e-5)
+    assert Results(tmp_path / "rounds", SMALL.cell.name)[run] == pytest.approx(found, rel=1e-5)
 
 
 def test_a_round_that_had_no_pairs_in_any_world_has_no_shares_in_the_tables(tmp_path: Path) -> None:
-    of_map, results = map_lines(tmp_path / "map", PLAN), Results(tmp_path / "rounds", PLAN.map.cells)
+    of_map, results = map_lines(tmp_path / "map", PLAN), Results(tmp_path / "rounds", PLAN.cell.name)
     while runs := next_runs(PLAN, of_map, results):
         for run in runs:
             figures = made_up(run, 0.1)
@@ -178,7 +198,7 @@ def test_each_round_trains_the_model_before_on_answers_of_its_own(
     monkeypatch.setenv("MASKDPO_CACHE", str(tmp_path / "kept"))
     plan, folder = SMALL, small_world
     most = folder.setting.most_pairs // 2
-    found = execute(plan, folder, [Run(plan.cell, 9903, f"dpo-{arm}", 1e-3) for arm in ARMS])
+    found = execute(plan, folder, [Run(9903, f"dpo-{arm}", 1e-3) for arm in ARMS])
     base = str(folder.model(9903))
     configs = [config for _, config in trained]
     assert len(configs) == 3, "both have the first round in common"

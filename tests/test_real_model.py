@@ -45,7 +45,7 @@ def fill(plan: Plan, results: Results, best: float = 2e-5, bonus: float = 0.02) 
 
 
 def test_rates_are_chosen_before_any_seed_and_seeds_come_one_by_one(tmp_path: Path) -> None:
-    order = fill(PLAN, results := Results(tmp_path, [PLAN.part]))
+    order = fill(PLAN, results := Results(tmp_path, PLAN.name))
     worlds = list(dict.fromkeys(run.world for run in order))
     assert worlds == [*PLAN.rates.development, 1, 2, 3]
     first = [run for run in order if run.world == 1]
@@ -59,23 +59,23 @@ def test_rates_are_chosen_before_any_seed_and_seeds_come_one_by_one(tmp_path: Pa
 
 
 def test_a_grid_is_widened_once(tmp_path: Path) -> None:
-    fill(PLAN, results := Results(tmp_path, [PLAN.part]), best=3e-4)
+    fill(PLAN, results := Results(tmp_path, PLAN.name), best=3e-4)
     assert developed(PLAN, results).curves["dpo"].grid == (1e-5, 2e-5, 4e-5, 8e-5)
-    fill(PLAN, results := Results(tmp_path / "down", [PLAN.part]), best=1e-6)
+    fill(PLAN, results := Results(tmp_path / "down", PLAN.name), best=1e-6)
     assert developed(PLAN, results).curves["dpo"].grid == (5e-6, 1e-5, 2e-5, 4e-5)
 
 
 def test_tables_say_what_the_lines_say(tmp_path: Path) -> None:
-    results = Results(tmp_path, [PLAN.part])
+    results = Results(tmp_path, PLAN.name)
     assert "not chosen yet" in report(PLAN, results)
     for bonus, said in ((0.05, "wins"), (-0.05, "loses"), (0.0, "undecided")):
-        fill(PLAN, results := Results(tmp_path / said, [PLAN.part]), bonus=bonus)
+        fill(PLAN, results := Results(tmp_path / said, PLAN.name), bonus=bonus)
         found = found_in(PLAN, results)
         assert found is not None and found.worlds == (1, 2, 3)
         assert verdict(PLAN, found, "strict") == said
         text = report(PLAN, results)
         assert f"| strict | {said} |" in text and "| Mask-DPO | undecided |" in text
-    fill(PLAN, results := Results(tmp_path / "two", [PLAN.part]), bonus=0.05)
+    fill(PLAN, results := Results(tmp_path / "two", PLAN.name), bonus=0.05)
     text = report(PLAN, results, tmp_path)
     level = next(line for line in text.splitlines() if line.startswith("| strict | 2e-05 | "))
     right = 0.57
@@ -87,7 +87,7 @@ def test_tables_say_what_the_lines_say(tmp_path: Path) -> None:
 
 
 def test_the_first_method_is_run_at_its_equal_rate_too(tmp_path: Path) -> None:
-    results = Results(tmp_path, [PLAN.part])
+    results = Results(tmp_path, PLAN.name)
     while runs := next_runs(PLAN, results):
         for run in runs:  # a divergence that does not rise with the rate
             results.add(run, made_up(run, 2e-5, 0.0) | ({} if run.method == BASE else {"kl": 2e-5 / run.lr}))
@@ -97,7 +97,7 @@ def test_the_first_method_is_run_at_its_equal_rate_too(tmp_path: Path) -> None:
 
 
 def test_who_says_less_that_is_right_does_not_win(tmp_path: Path) -> None:
-    results = Results(tmp_path, [PLAN.part])
+    results = Results(tmp_path, PLAN.name)
     while runs := next_runs(PLAN, results):
         for run in runs:
             shorter = 0.5 if run.method == "strict" and run.world in PLAN.seeds else 1.0
@@ -108,7 +108,7 @@ def test_who_says_less_that_is_right_does_not_win(tmp_path: Path) -> None:
 
 
 def test_parts_without_equal_divergence_have_one_table(tmp_path: Path) -> None:
-    fill(ARTICLES, results := Results(tmp_path, [ARTICLES.part]), best=1e-5)
+    fill(ARTICLES, results := Results(tmp_path, ARTICLES.name), best=1e-5)
     text = report(ARTICLES, results)
     assert "equal divergence (" not in text and "| Mask-DPO | undecided |" in text
     assert "| method | by the judge alone |" in text
@@ -221,13 +221,13 @@ def quoting(answer: Annotation) -> Annotation:
 
 def test_labels_of_people_correct_every_method(tmp_path: Path) -> None:
     plan = replace(ARTICLES, rates=replace(ARTICLES.rates, fresh=(1, 2)))
-    results, lab = Results(tmp_path, [plan.part]), Lab(tmp_path, plan, LexicalJudge())
+    results, lab = Results(tmp_path, plan.name), Lab(tmp_path, plan, LexicalJudge())
     fill(plan, results, best=1e-5)
     for seed in plan.seeds:
         for method, lr in ((BASE, 0.0), *((method, 1e-5) for method in plan.methods)):
             wrong = (WRONG,) * (1 + (method == BASE))
             answers = [quoting(answer(f"t{n}-0", RIGHT, *wrong)) for n in range(20)]
-            write_records(lab.evaluated(Run(plan.part, seed, method, lr)) / "sampled" / "annotations.jsonl", answers)
+            write_records(lab.evaluated(Run(seed, method, lr)) / "sampled" / "annotations.jsonl", answers)
     assert corrected.unlabelled(lab, results, tmp_path) == 200
     said = corrected.ask(lab, tmp_path, 200)
     assert "--limit 200" in said and "200 are left" in said and str(tmp_path / "answers.jsonl") in said
@@ -274,10 +274,10 @@ def test_a_line_is_made_of_pairs_through_training_and_answers(tmp_path: Path, ti
         chosen_sentences=[right, last], rejected_sentences=[wrong], chosen_score=1.0, rejected_score=0.0,
     )  # fmt: skip
     write_records(lab.pool(1) / "pairs-best-worst.jsonl", [pair])
-    before = execute(lab, Run(plan.part, 1, BASE))
+    before = execute(lab, Run(1, BASE))
     assert before["pairs"] == 1 and before["wrong_of_chosen"] == 0.5
     assert before["tokens_left_out"] == approx(1 / 3, abs=0.1)  # one sentence of three
-    run = Run(plan.part, 1, "strict", 1e-3)
+    run = Run(1, "strict", 1e-3)
     found = execute(lab, run)
     assert found["kl"] > 0 and found["pairs"] == 1 and found["tokens"] > 0
     assert not (lab.evaluated(run) / "model").exists()

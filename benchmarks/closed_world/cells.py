@@ -85,12 +85,12 @@ class Cell:
         return f"{self.method}{pairs}-w{pool.world}-{pool.asked}-n{pool.noise:g}-lr{self.lr:.3g}-s{self.seed}"
 
 
+@dataclass(frozen=True)
 class Folder:
     """Where everything lies."""
 
-    def __init__(self, root: Path, setting: Setting) -> None:
-        self.root = root
-        self.setting = setting
+    root: Path
+    setting: Setting
 
     def world(self, seed: int) -> Path:
         return self.root / f"world-{seed}"

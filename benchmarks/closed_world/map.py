@@ -9,12 +9,12 @@ not. ``--tables --ship`` writes the cells that are complete into maskdpo, which 
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.closed_world.cells import Cell, Folder, Pool, make_base, make_pool, pairs_of, run_cell
-from benchmarks.closed_world.map_plan import BASE, FULL, QUICK, MapPlan, Results, Run, next_runs
+from benchmarks.closed_world.map_plan import BASE, FULL, QUICK, MapCell, MapPlan, Results, Run, next_runs, results_in
 from benchmarks.closed_world.map_ship import shipped, write_shipped
 from benchmarks.closed_world.map_tables import report
 from benchmarks.closed_world.measure import Figures, mix
@@ -26,9 +26,8 @@ from maskdpo.verdicts.evidence_map import FILE
 RESULTS = Path(__file__).with_name("map_results")
 
 
-def execute(folder: Folder, run: Run) -> Figures:
-    cell, pool = run.cell, pool_of(run)
-    aligned = Cell(pool, run.method, run.lr, pairs=cell.pairs)
+def execute(folder: Folder, cell: MapCell, run: Run) -> Figures:
+    aligned = Cell(pool_of(cell, run.world), run.method, run.lr, pairs=cell.pairs)
     if run.method != BASE:
         return run_cell(folder, aligned)
     found: Figures = json.loads(folder.baseline(run.world, BASE, cell.size).read_text())
@@ -36,12 +35,12 @@ def execute(folder: Folder, run: Run) -> Figures:
     return found | {"greedy_right_of_all": greedy["right_of_all"]} | mix(pairs_of(folder, aligned))
 
 
-def folder_of(plan: MapPlan, cache: Path, run: Run) -> Folder:
-    return Folder(cache / run.cell.base, plan.bases[run.cell.base])
+def folder_of(plan: MapPlan, cache: Path, cell: MapCell) -> Folder:
+    return Folder(cache / cell.base, plan.bases[cell.base])
 
 
-def pool_of(run: Run) -> Pool:
-    return Pool(run.world, size=run.cell.size)
+def pool_of(cell: MapCell, world: int) -> Pool:
+    return Pool(world, size=cell.size)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,25 +49,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("--ship writes what map_results has; leave --quick and --results out")
     plan = _plan(args)
     cache = args.cache or Path("runs") / ("closed_world_map_quick" if args.quick else "closed_world_map")
-    results = Results(args.results or (cache / "results" if args.quick else RESULTS), plan.cells)
-    refuse_other_setting(results.folder, {name: asdict(setting) for name, setting in plan.bases.items()})
+    folder = args.results or (cache / "results" if args.quick else RESULTS)
+    results = results_in(folder, plan)
+    refuse_other_setting(folder, {name: asdict(setting) for name, setting in plan.bases.items()})
     if not args.tables:
-        with sole_writer(results.folder):
+        with sole_writer(folder):
             run_all(plan, results, cache, Jobs(args.jobs))
     if args.ship:
-        write_shipped(shipped(FULL, Results(RESULTS, FULL.cells)), FILE)
+        write_shipped(shipped(FULL, results_in(RESULTS, FULL)), FILE)
     print(report(plan, results, args.plots or cache))
 
 
-def run_all(plan: MapPlan, results: Results, cache: Path, jobs: Jobs) -> None:
+def run_all(plan: MapPlan, results: Mapping[MapCell, Results], cache: Path, jobs: Jobs) -> None:
     while runs := next_runs(plan, results):
-        calls = [(folder_of(plan, cache, run), run) for run in runs]
+        calls = [(folder_of(plan, cache, cell), cell, run) for cell, run in runs]
         # alignments share models and answers, which are made first, once each
-        bases = {(folder.root, run.world): (folder, run.world) for folder, run in calls}
-        pools = {(folder.root, pool_of(run)): (folder, pool_of(run)) for folder, run in calls}
-        jobs.run(make_base, list(bases.values()))
-        jobs.run(make_pool, list(pools.values()))
-        jobs.run(execute, calls, lambda call, figures: results.add(call[1], figures))
+        jobs.run(make_base, list(dict.fromkeys((folder, run.world) for folder, _, run in calls)))
+        jobs.run(make_pool, list(dict.fromkeys((folder, pool_of(cell, run.world)) for folder, cell, run in calls)))
+        jobs.run(execute, calls, lambda call, figures: results[call[1]].add(call[2], figures))
 
 
 def _plan(args: argparse.Namespace) -> MapPlan:

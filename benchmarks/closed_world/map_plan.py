@@ -1,6 +1,6 @@
 """The map: its cells, their lines, and which alignments come next. docs/evidence-map.md has the protocol."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +31,6 @@ class MapCell(NamedTuple):
 class Run(NamedTuple):
     """One alignment, or the model before it (``BASE``, at rate 0)."""
 
-    cell: MapCell
     world: int
     method: str
     lr: float = 0.0
@@ -85,16 +84,16 @@ QUICK = MapPlan(
 
 
 class Results:
-    """The lines of all cells."""
+    """The lines of ``CELL.jsonl``."""
 
-    def __init__(self, folder: Path, cells: Iterable[MapCell]) -> None:
+    def __init__(self, folder: Path, cell: str) -> None:
         self.folder = folder
+        self._file = folder / f"{cell}.jsonl"
         self._rows: dict[Run, Figures] = {}
-        for cell in cells:
-            if self._file(cell).exists():
-                append_shared(self._file(cell), Row, [])  # what a kill has torn is mended
-                for row in read_records(self._file(cell), Row):
-                    self._rows[Run(cell, row.world, row.method, row.lr)] = row.figures
+        if self._file.exists():
+            append_shared(self._file, Row, [])  # what a kill has torn is mended
+            for row in read_records(self._file, Row):
+                self._rows[Run(row.world, row.method, row.lr)] = row.figures
 
     def __contains__(self, run: Run) -> bool:
         return run in self._rows
@@ -106,11 +105,12 @@ class Results:
         rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
         row = Row(id=f"{run.method}-w{run.world}-lr{run.lr:g}", world=run.world, method=run.method, lr=run.lr,
                   figures=rounded)  # fmt: skip
-        append_shared(self._file(run.cell), Row, [row])
+        append_shared(self._file, Row, [row])
         self._rows[run] = rounded
 
-    def _file(self, cell: MapCell) -> Path:
-        return self.folder / f"{cell.name}.jsonl"
+
+def results_in(folder: Path, plan: MapPlan) -> dict[MapCell, Results]:
+    return {cell: Results(folder, cell.name) for cell in plan.cells}
 
 
 @dataclass
@@ -126,18 +126,16 @@ class Curve:
         return [point["kl"] for point in self.points]
 
 
-def curve_of(plan: MapPlan, results: Results, cell: MapCell, method: str, length: float, target: float) -> Curve:
+def curve_of(plan: MapPlan, results: Results, method: str, length: float, target: float) -> Curve:
     """The grid, wider where its edge is best or, at its upper end, the target divergence is not reached."""
     grid = plan.grid
     for widened in range(plan.widen + 1):
         curve = Curve(grid, missing=[
-            run for lr in grid for world in plan.development if (run := Run(cell, world, method, lr)) not in results
+            run for lr in grid for world in plan.development if (run := Run(world, method, lr)) not in results
         ])  # fmt: skip
         if curve.missing:
             return curve
-        curve.points = [
-            mean_figures([results[Run(cell, world, method, lr)] for world in plan.development]) for lr in grid
-        ]
+        curve.points = [mean_figures([results[Run(world, method, lr)] for world in plan.development]) for lr in grid]
         if widened < plan.widen:
             best = best_rate(grid, curve.points, length)
             if best == grid[0]:
@@ -163,17 +161,17 @@ class Development:
     """Of the methods whose curve is complete; empty as long as that of the first method is not."""
 
 
-def develop(plan: MapPlan, results: Results, cell: MapCell) -> Development:
-    missing = [run for world in plan.development if (run := Run(cell, world, BASE)) not in results]
+def develop(plan: MapPlan, results: Results) -> Development:
+    missing = [run for world in plan.development if (run := Run(world, BASE)) not in results]
     if missing:
         return Development(missing, {}, {})
-    length = mean_figures([results[Run(cell, world, BASE)] for world in plan.development])["sentences"]
+    length = mean_figures([results[Run(world, BASE)] for world in plan.development])["sentences"]
     anchor = plan.methods[0]
-    first = curve_of(plan, results, cell, anchor, length, 0.0)
+    first = curve_of(plan, results, anchor, length, 0.0)
     if first.missing:
         return Development(first.missing, {anchor: first}, {})
     target = first.kl[first.grid.index(best_rate(first.grid, first.points, length))]
-    curves = {anchor: first} | {m: curve_of(plan, results, cell, m, length, target) for m in plan.methods[1:]}
+    curves = {anchor: first} | {m: curve_of(plan, results, m, length, target) for m in plan.methods[1:]}
     choices = {
         method: Choice(best_rate(curve.grid, curve.points, length), equal_rate(curve.grid, curve.kl, target))
         for method, curve in curves.items()
@@ -182,25 +180,25 @@ def develop(plan: MapPlan, results: Results, cell: MapCell) -> Development:
     return Development([run for curve in curves.values() for run in curve.missing], curves, choices)
 
 
-def fresh_runs(plan: MapPlan, cell: MapCell, choices: Mapping[str, Choice]) -> list[Run]:
+def fresh_runs(plan: MapPlan, choices: Mapping[str, Choice]) -> list[Run]:
     """World by world, every method at its best rate and at that of equal divergence."""
     runs: dict[Run, None] = {}
     for world in plan.fresh:
-        runs[Run(cell, world, BASE)] = None
+        runs[Run(world, BASE)] = None
         for method in plan.methods:
             for lr in (choices[method].best_lr, choices[method].equal_lr):
-                runs[Run(cell, world, method, lr)] = None
+                runs[Run(world, method, lr)] = None
     return list(runs)
 
 
-def next_runs(plan: MapPlan, results: Results) -> list[Run]:
+def next_runs(plan: MapPlan, results: Mapping[MapCell, Results]) -> list[tuple[MapCell, Run]]:
     """What can be run now: the development worlds of all cells, then fresh worlds cell by cell."""
-    found = {cell: develop(plan, results, cell) for cell in plan.cells}
-    missing = [run for development in found.values() for run in development.missing]
+    found = {cell: develop(plan, results[cell]) for cell in plan.cells}
+    missing = [(cell, run) for cell, development in found.items() for run in development.missing]
     if missing:
         return missing
     for cell, development in found.items():
-        runs = [run for run in fresh_runs(plan, cell, development.choices) if run not in results]
+        runs = [(cell, run) for run in fresh_runs(plan, development.choices) if run not in results[cell]]
         if runs:
             return runs
     return []

@@ -1,9 +1,10 @@
 """The cells of the map as maskdpo ships them: ``build-pairs`` and ``train --dry-run`` show the one nearest to pairs."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.closed_world.map_plan import BASE, MapPlan, Results
+from benchmarks.closed_world.map_plan import BASE, MapCell, MapPlan, Results
 from benchmarks.closed_world.map_tables import RATES, Found, found_cells, gains, verdict
 from benchmarks.closed_world.measure import FROM_MIX
 from benchmarks.closed_world.tables import interval, mean_figures
@@ -15,18 +16,18 @@ METHODS: tuple[Method, ...] = ("mask-dpo", "strict")
 DIGITS = 4
 
 
-def shipped(plan: MapPlan, results: Results) -> list[EvidenceCell]:
+def shipped(plan: MapPlan, results: Mapping[MapCell, Results]) -> list[EvidenceCell]:
     """Of the cells whose fresh worlds are all there: the mix of their pairs, and what masks gained. Lines of other
     methods need not be there."""
     anchor = plan.methods[0]
     return [
         EvidenceCell(
-            name=found.cell.name,
+            name=found.name,
             worlds=len(found.worlds),
             mix=_mix(found),
             gains={method: _gain(found, method, anchor) for method in METHODS},
         )
-        for found in found_cells(replace(plan, methods=(anchor, *METHODS)), results)
+        for found in found_cells(replace(plan, methods=(anchor, *METHODS)), results).values()
         if found.worlds == plan.fresh
     ]
 

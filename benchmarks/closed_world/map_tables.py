@@ -1,7 +1,7 @@
 """The map as tables in Markdown and a figure, from the lines of its cells."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,26 +40,27 @@ PLOTTED = "mask-dpo"
 class Found:
     """A cell whose development worlds are complete, with those of its fresh worlds that are."""
 
-    cell: MapCell
+    name: str
     development: Development
     worlds: tuple[int, ...]
     results: Results
 
     def rows(self, method: str, lr: float = 0.0) -> list[Figures]:
-        return [self.results[Run(self.cell, world, method, lr)] for world in self.worlds]
+        return [self.results[Run(world, method, lr)] for world in self.worlds]
 
     def at(self, method: str, rate: Callable[[Choice], float]) -> list[Figures]:
         return self.rows(method, rate(self.development.choices[method]))
 
 
-def found_cells(plan: MapPlan, results: Results) -> list[Found]:
-    found = []
+def found_cells(plan: MapPlan, results: Mapping[MapCell, Results]) -> dict[MapCell, Found]:
+    found = {}
     for cell in plan.cells:
-        development = develop(plan, results, cell)
+        lines = results[cell]
+        development = develop(plan, lines)
         if not development.missing:
-            missing = {run.world for run in fresh_runs(plan, cell, development.choices) if run not in results}
+            missing = {run.world for run in fresh_runs(plan, development.choices) if run not in lines}
             worlds = tuple(world for world in plan.fresh if world not in missing)
-            found.append(Found(cell, development, worlds, results))
+            found[cell] = Found(cell.name, development, worlds, lines)
     return found
 
 
@@ -73,10 +74,11 @@ def differences(rows: Sequence[Figures], over: Sequence[Figures], metric: str) -
     return [value(mine) - value(other) for mine, other in zip(rows, over, strict=True)]
 
 
-def report(plan: MapPlan, results: Results, plots: Path) -> str:
+def report(plan: MapPlan, results: Mapping[MapCell, Results], plots: Path) -> str:
     """The tables as text; the figure in ``plots``, as soon as a cell has a fresh world."""
     every = found_cells(plan, results)
-    done = [found for found in every if found.worlds]
+    begun = {cell: found for cell, found in every.items() if found.worlds}
+    done = list(begun.values())
     anchor, *others = plan.methods
     parts = ["## The cells and their mix", mix_table(plan, results)]
     if done:
@@ -84,29 +86,33 @@ def report(plan: MapPlan, results: Results, plots: Path) -> str:
     for metric in METRICS if done else ():
         for title, rate in RATES.items():
             parts += [f"## {metric}, {title}: gains over {anchor}", gains_table(done, anchor, others, rate, metric)]
-    for cells in sharing_worlds(done):
-        title = f"## Pairs of the same answers: gains over {anchor} on {cells[0].cell.name}, best rates"
+    for cells in sharing_worlds(begun):
+        title = f"## Pairs of the same answers: gains over {anchor} on {cells[0].name}, best rates"
         parts += [title, pairs_table(cells, plan.methods)]
     for found in done:
         worlds = f"{len(found.worlds)} fresh worlds"
         for title, rate in RATES.items():
-            parts += [f"## {found.cell.name}, {title} ({worlds})", detail_table(found, plan.methods, rate)]
+            parts += [f"## {found.name}, {title} ({worlds})", detail_table(found, plan.methods, rate)]
     if every:
-        parts += ["## Development worlds: right / all (KL; sentences) by learning rate", grid_table(every)]
+        parts += [
+            "## Development worlds: right / all (KL; sentences) by learning rate",
+            grid_table(list(every.values())),
+        ]
     if done and PLOTTED in others:
         plots.mkdir(parents=True, exist_ok=True)
         draw(done, anchor, plots / "closed_world_map.png")
     return "\n\n".join(parts) + "\n"
 
 
-def mix_table(plan: MapPlan, results: Results) -> str:
+def mix_table(plan: MapPlan, results: Mapping[MapCell, Results]) -> str:
     """Of all worlds of a cell that have been begun, fresh ones if there are any."""
     names = ("wrong_of_chosen", "right_of_rejected", "tokens_left_out", "margin")
     header = ["cell", "worlds", "base: right / all", "base: sentences", *(name.replace("_", " ") for name in names)]
     rows = []
     for cell in plan.cells:
+        lines = results[cell]
         for kind, worlds in (("fresh", plan.fresh), ("development", plan.development)):
-            bases = [results[run] for world in worlds if (run := Run(cell, world, BASE)) in results]
+            bases = [lines[run] for world in worlds if (run := Run(world, BASE)) in lines]
             if bases:
                 mean = mean_figures(bases)
                 shown = [f"{mean[name]:.2f}" for name in ("right_of_all", "sentences", *names)]
@@ -123,15 +129,14 @@ def gains_table(
     for found in done:
         level = [METRICS[metric](figures) for figures in found.at(anchor, rate)]
         differences = [show(gains(found, method, anchor, rate, metric), "+") for method in others]
-        rows.append([found.cell.name, str(len(found.worlds)), show(level), *differences])
+        rows.append([found.name, str(len(found.worlds)), show(level), *differences])
     return markdown(header, rows)
 
 
 def verdict_table(done: Sequence[Found], anchor: str, others: Sequence[str]) -> str:
     header = ["cell", "worlds", *(METHODS[method].title for method in others)]
     rows = [
-        [found.cell.name, str(len(found.worlds)), *(verdict(found, method, anchor) for method in others)]
-        for found in done
+        [found.name, str(len(found.worlds)), *(verdict(found, method, anchor) for method in others)] for found in done
     ]
     return markdown(header, rows)
 
@@ -142,12 +147,12 @@ def verdict(found: Found, method: str, over: str) -> str:
     return {1: "wins", -1: "loses", 0: "undecided"}[sign]
 
 
-def sharing_worlds(done: Sequence[Found]) -> list[list[Found]]:
+def sharing_worlds(begun: Mapping[MapCell, Found]) -> list[list[Found]]:
     """Cells whose pairs are made of the same answers, in the same fresh worlds; those that share them with no other
     are left out."""
     groups: dict[tuple[int, str, tuple[int, ...]], list[Found]] = {}
-    for found in done:
-        groups.setdefault((found.cell.size, found.cell.base, found.worlds), []).append(found)
+    for cell, found in begun.items():
+        groups.setdefault((cell.size, cell.base, found.worlds), []).append(found)
     return [cells for cells in groups.values() if len(cells) > 1]
 
 
@@ -172,7 +177,7 @@ def pairs_table(cells: Sequence[Found], methods: Sequence[str]) -> str:
             mean = mean_figures(figures)
             rows.append(
                 [
-                    found.cell.name,
+                    found.name,
                     METHODS[method].title,
                     f"{rate(found.development.choices[method]):.3g}",
                     *(show([value(row) for row in figures]) for value in METRICS.values()),
@@ -210,7 +215,7 @@ def grid_table(every: Sequence[Found]) -> str:
             choice = found.development.choices[method]
             equal = [f"{choice.equal_lr:.3g}", f"{_at_rate(curve, choice.equal_lr):.3f}"]
             best, points = curve_cells(curve, choice.best_lr)
-            rows.append([found.cell.name, METHODS[method].title, best, *equal, points])
+            rows.append([found.name, METHODS[method].title, best, *equal, points])
     return markdown(["cell", "method", "best rate", "equal divergence", "right / all there", "grid"], rows)
 
 
@@ -246,7 +251,7 @@ def draw(done: Sequence[Found], anchor: str, file: Path) -> None:
             axes.errorbar(mixes, means, yerr=halves, fmt=mark, color=colour, capsize=2, markersize=5, label=title)
             if mark == "o":
                 for found, x, y in zip(done, mixes, means, strict=True):
-                    axes.annotate(found.cell.name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6)
+                    axes.annotate(found.name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6)
         axes.margins(x=0.2)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.grid(alpha=0.3)

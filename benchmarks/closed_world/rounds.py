@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from benchmarks.closed_world.cells import (
     Cell,
@@ -49,8 +50,8 @@ def execute(plan: RoundsPlan, folder: Folder, runs: Sequence[Run]) -> list[Figur
     first = runs[0]
     method, arm = plan.taken_apart(first.method)
     if arm is None:
-        return [execute_one(folder, run) for run in runs]
-    cell = Cell(pool_of(first), method, first.lr, pairs=first.cell.pairs)
+        return [execute_one(folder, plan.cell, run) for run in runs]
+    cell = Cell(pool_of(plan.cell, first.world), method, first.lr, pairs=plan.cell.pairs)
     work = folder.root / "work" / f"{cell.name}-rounds"
     shutil.rmtree(work, ignore_errors=True)
     found = [_in_rounds(folder, cell, plan.rounds, str(plan.taken_apart(run.method)[1]), work) for run in runs]
@@ -109,12 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     plan = QUICK if args.quick else FULL
     cache = args.cache or Path("runs") / ("closed_world_rounds_quick" if args.quick else "closed_world_map")
-    of_map = Results(args.map_results or (cache / "map_results" if args.quick else LINES_OF_THE_MAP), plan.map.cells)
-    results = Results(args.results or (cache / "rounds_results" if args.quick else LINES), plan.map.cells)
+    of_map = Results(args.map_results or (cache / "map_results" if args.quick else LINES_OF_THE_MAP), plan.cell.name)
+    results = Results(args.results or (cache / "rounds_results" if args.quick else LINES), plan.cell.name)
     jobs = Jobs(args.jobs)
     if args.quick:
-        run_one_round(replace(plan.map, fresh=()), of_map, cache, jobs)
-    if missing := develop(plan.map, of_map, plan.cell).missing:
+        run_one_round(replace(plan.map, fresh=()), {plan.cell: of_map}, cache, jobs)
+    if missing := develop(plan.map, of_map).missing:
         first = missing[0]
         raise SystemExit(
             f"{of_map.folder}: development lines of the cell {plan.cell.name} are missing, such as {first.method} at "
@@ -129,19 +130,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_all(plan: RoundsPlan, of_map: Results, results: Results, cache: Path, jobs: Jobs) -> None:
+    folder = folder_of(plan.map, cache, plan.cell)
+
+    def add(call: tuple[Any, ...], found: list[Figures]) -> None:
+        for run, figures in zip(call[2], found, strict=True):
+            results.add(run, figures)
+
     while runs := next_runs(plan, of_map, results):
-        folder = folder_of(plan.map, cache, runs[0])
         groups: dict[object, list[Run]] = {}
         for run in runs:
             method, arm = plan.taken_apart(run.method)
             groups.setdefault((run.world, method, run.lr, arm is None), []).append(run)
-        jobs.run(make_base, [(folder, world) for world in dict.fromkeys(run.world for run in runs)])
-        jobs.run(make_pool, [(folder, pool) for pool in dict.fromkeys(map(pool_of, runs))])
-        jobs.run(
-            execute,
-            [(plan, folder, group) for group in groups.values()],
-            lambda call, found: [results.add(*line) for line in zip(call[2], found, strict=True)],
-        )
+        worlds = dict.fromkeys(run.world for run in runs)
+        jobs.run(make_base, [(folder, world) for world in worlds])
+        jobs.run(make_pool, [(folder, pool_of(plan.cell, world)) for world in worlds])
+        jobs.run(execute, [(plan, folder, group) for group in groups.values()], add)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -71,8 +71,8 @@ class Development:
 def develop_rounds(plan: RoundsPlan, of_map: Results, results: Results) -> Development:
     """The best rates: for one round by the map's lines, which must be there. For several by the same rule, out of that
     rate and its neighbours in the grid of one round, wider where an edge is best."""
-    one = develop(plan.map, of_map, plan.cell)
-    base = [of_map[Run(plan.cell, world, BASE)] for world in plan.map.development]
+    one = develop(plan.map, of_map)
+    base = [of_map[Run(world, BASE)] for world in plan.map.development]
     length = mean_figures(base)["sentences"]
     rates = {method: one.choices[method].best_lr for method in plan.map.methods}
     curves = {}
@@ -81,14 +81,14 @@ def develop_rounds(plan: RoundsPlan, of_map: Results, results: Results) -> Devel
         grid = one.curves[method].grid
         middle = grid.index(rates[method])
         near = replace(plan.map, grid=grid[max(0, middle - 1) : middle + 2])
-        curves[name] = curve_of(near, results, plan.cell, name, length, 0.0)
+        curves[name] = curve_of(near, results, name, length, 0.0)
     rates |= {name: best_rate(curve.grid, curve.points, length) for name, curve in curves.items() if not curve.missing}
     return Development([run for curve in curves.values() for run in curve.missing], curves, rates)
 
 
 def fresh_runs(plan: RoundsPlan, world: int, rates: dict[str, float]) -> list[Run]:
     """Everything in a fresh world, each once."""
-    return [Run(plan.cell, world, BASE), *(Run(plan.cell, world, name, rate) for name, rate in rates.items())]
+    return [Run(world, BASE), *(Run(world, name, rate) for name, rate in rates.items())]
 
 
 def next_runs(plan: RoundsPlan, of_map: Results, results: Results) -> list[Run]:

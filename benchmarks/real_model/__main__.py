@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan = plan.with_variant(args.variant) if args.variant else plan
     cache = args.cache or Path("runs") / ("real_model_quick" if args.quick else "real_model") / args.part
     folder = args.results or (cache / "results" if args.quick else RESULTS / args.part)
-    results = Results(folder, [plan.part])
+    results = Results(folder, plan.name)
     lab = _lab(plan, cache, args.judge)
     if not args.tables:
         refuse_other_setting(folder, asdict(plan.setting) | {"judge": lab.judge.info.model_dump(exclude={"model"})})

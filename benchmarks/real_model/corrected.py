@@ -18,6 +18,7 @@ from maskdpo.io import read_records, write_records
 from maskdpo.review.others import left_of
 from maskdpo.review.queue import candidates, make_queue
 from maskdpo.schemas import Annotation, Decision, Prompt, group_of
+from maskdpo.schemas.labels import Group
 from maskdpo.verdicts.estimate import Estimate
 from maskdpo.verdicts.gold import matches
 from maskdpo.verdicts.people import read_decisions, standing
@@ -25,7 +26,7 @@ from maskdpo.verdicts.people import read_decisions, standing
 ANSWERS, DECISIONS = "answers.jsonl", "decisions.jsonl"
 """Beside the lines."""
 DRAWN, SEED = 200, 0
-GROUPS = ("right", "wrong", "no_fact", "not_judged")
+GROUPS: tuple[Group, ...] = ("right", "wrong", "no_fact", "not_judged")
 Answers = Mapping[str, list[Annotation]]
 """By method, of all seeds at its best rate."""
 
@@ -69,7 +70,7 @@ def ask(lab: Lab, folder: Path, left: int) -> str:
 def _compared(lab: Lab, results: Results) -> list[Run]:
     choices = developed(lab.plan, results).choices
     rates = {BASE: 0.0} | {method: choices[method].best_lr for method in lab.plan.methods}
-    return [Run(lab.plan.part, seed, method, lr) for method, lr in rates.items() for seed in lab.plan.seeds]
+    return [Run(seed, method, lr) for method, lr in rates.items() for seed in lab.plan.seeds]
 
 
 def _unnamed(lab: Lab, run: Run) -> list[Annotation]:

@@ -6,7 +6,6 @@ is a part here, and what is a world there is a seed: with it answers are sampled
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from benchmarks.closed_world.map_plan import BASE, Development, MapPlan, Results, Run, develop
 from benchmarks.closed_world.methods import METHODS, NEEDS_NOISE
@@ -15,12 +14,6 @@ from benchmarks.closed_world.plan import Choice
 OF_THE_GRAMMAR = frozenset({"wrong-values", "values", "content", "matched"})
 """Methods that read the sentences of the closed world, and can do nothing with others."""
 VARIANTS = tuple(name for name in METHODS if name not in OF_THE_GRAMMAR | NEEDS_NOISE)
-
-
-class Part(NamedTuple):
-    """What lines belong to."""
-
-    name: str
 
 
 @dataclass(frozen=True)
@@ -53,10 +46,6 @@ class Plan:
     """Methods that are also run at the rate that gives them the divergence of the first one."""
     by_hand: bool = False
     """People label sentences before any figure is shown."""
-
-    @property
-    def part(self) -> Part:
-        return Part(self.name)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -123,18 +112,18 @@ def quick(plan: Plan) -> Plan:
 
 
 def developed(plan: Plan, results: Results) -> Development:
-    return develop(plan.rates, results, plan.part)
+    return develop(plan.rates, results)
 
 
 def final_runs(plan: Plan, choices: Mapping[str, Choice]) -> list[Run]:
     """Seed by seed: the model before, every method at its best rate, and some at that of equal divergence."""
     runs: dict[Run, None] = {}
     for seed in plan.seeds:
-        runs[Run(plan.part, seed, BASE)] = None
+        runs[Run(seed, BASE)] = None
         for method in plan.methods:
-            runs[Run(plan.part, seed, method, choices[method].best_lr)] = None
+            runs[Run(seed, method, choices[method].best_lr)] = None
         for method in plan.at_equal:
-            runs[Run(plan.part, seed, method, choices[method].equal_lr)] = None
+            runs[Run(seed, method, choices[method].equal_lr)] = None
     return list(runs)
 
 

@@ -43,7 +43,7 @@ def found_in(plan: Plan, results: Results) -> Found | None:
     if development.missing:
         return None
     missing = {run.world for run in final_runs(plan, development.choices) if run not in results}
-    return Found(plan.part, development, tuple(seed for seed in plan.seeds if seed not in missing), results)
+    return Found(plan.name, development, tuple(seed for seed in plan.seeds if seed not in missing), results)
 
 
 def report(plan: Plan, results: Results, plots: Path | None = None) -> str:
