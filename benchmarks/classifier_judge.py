@@ -19,9 +19,9 @@ import torch
 import transformers as T
 from tokenizers import processors
 
-from maskdpo.annotate.judge import Judge, Task
+from maskdpo.annotate.judge import Task
 from maskdpo.annotate.judges.classifier import ClassifierJudge, ClassifierOptions
-from maskdpo.annotate.judges.llm import LLMOptions, llm_judge
+from maskdpo.annotate.judges.llm import LLMJudge, LLMOptions, llm_judge
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.classifier.spec import ClassifierSpec, write_spec
@@ -138,7 +138,7 @@ def _endless(prose: list[str]) -> Iterator[str]:
         yield from prose
 
 
-def measure(judge: Judge, asked: list[Task]) -> tuple[float, int, int]:
+def measure(judge: ClassifierJudge | LLMJudge, asked: list[Task]) -> tuple[float, float, int]:
     """Sentences per second after one answer to warm up; calls and tokens per sentence."""
     list(judge.judge(asked[:1]))
     before = judge.usage.calls, judge.usage.prompt_tokens
@@ -174,7 +174,9 @@ def main() -> None:
             size = save(shape, words, folder, args.tiny)
             for chunks in (None, 2) if shape.spec else (2,):
                 if shape.spec:
-                    judge: Judge = ClassifierJudge(str(folder), settings, ClassifierOptions(chunks=chunks))
+                    judge: ClassifierJudge | LLMJudge = ClassifierJudge(
+                        str(folder), settings, ClassifierOptions(chunks=chunks)
+                    )
                 else:
                     judge = llm_judge(TransformersBackend(str(folder), settings), LLMOptions(protocol="yes-no"))
                 rate, calls, tokens = measure(judge, asked)

@@ -93,7 +93,7 @@ def rows_of(arms: list[Arm], step: int) -> Iterator[dict[str, Any]]:
     for arm in arms:
         stats = evaluate(arm.trainer, arm.heldout, step)
         losses = arm.losses[-EVERY:]
-        row = {
+        row: dict[str, Any] = {
             "step": step,
             "arm": arm.name,
             "loss": sum(losses) / len(losses) if losses else None,

@@ -40,9 +40,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train_regimes import REGIMES, Regime, model_of, pairs_of, tiny_model
-from train_vs_trl_report import report
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # another package called benchmarks is among the installed ones
+
+from benchmarks.train_regimes import REGIMES, Regime, model_of, pairs_of, tiny_model
+from benchmarks.train_vs_trl_report import report
 from maskdpo import console
 from maskdpo.io import read_records
 from maskdpo.models import default_device, load_tokenizer
@@ -110,7 +112,7 @@ def load(options: argparse.Namespace) -> list[Pair]:
     return pairs_of(REGIMES[options.regime], options.batch, tokenizer)
 
 
-def encoded(options: argparse.Namespace, method: str) -> list[EncodedPair]:
+def encoded(options: argparse.Namespace, method: str) -> Sequence[EncodedPair]:
     config = TrainConfig(model=model_of(options.regime, options.layers), method=method)
     return encode_pairs(load(options), encoder_for(config, load_tokenizer(config.model))).pairs
 
@@ -143,12 +145,12 @@ def run_maskdpo(options: argparse.Namespace, method: str, **settings: Any) -> di
 
 
 def _shortened(pair: EncodedPair) -> EncodedPair:
-    sides = []
-    for side in (pair.chosen, pair.rejected):
+    def beginning(side: EncodedSide) -> EncodedSide:
         weights = side.weights[:16].copy()
         weights[:2] = 1
-        sides.append(EncodedSide(side.ids[:16], weights))
-    return EncodedPair(pair.id, pair.prompt_ids, *sides)
+        return EncodedSide(side.ids[:16], weights)
+
+    return EncodedPair(pair.id, pair.prompt_ids, beginning(pair.chosen), beginning(pair.rejected))
 
 
 def run_trl(options: argparse.Namespace, micro: int, **settings: Any) -> dict[str, Any]:

@@ -62,8 +62,8 @@ def gentle(pair: Pair) -> Pair:
 
 def no_fact_down(pair: Pair) -> Pair:
     """Sentences of the rejected answer that state nothing are pushed down like wrong ones."""
-    label = {Label.NO_FACT: Label.HALLUCINATION}
-    rejected = [s.model_copy(update={"label": label.get(s.label, s.label)}) for s in pair.rejected_sentences]
+    wrong = {"label": Label.HALLUCINATION}
+    rejected = [s.model_copy(update=wrong) if s.label == Label.NO_FACT else s for s in pair.rejected_sentences]
     return pair.model_copy(update={"rejected_sentences": rejected})
 
 

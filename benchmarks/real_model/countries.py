@@ -15,11 +15,12 @@ def topics(setting: Setting) -> list[list[Prompt]]:
     """Four disjoint sets: development and final, each to train on and to evaluate on."""
     sys.path.append(str(EXAMPLES))  # its scripts import each other
     import countries
+    from country_facts import cities, neighbours
 
     sizes = (*setting.development, *setting.final)
     chosen, _ = countries.choose(sum(sizes), 0, setting.split_seed)
     random.Random(setting.split_seed).shuffle(chosen)
-    borders, towns = countries.neighbours(), countries.cities()
+    borders, towns = neighbours(), cities()
     ends = list(accumulate(sizes))
     return [
         [countries.make_prompt(iso, borders, towns) for iso in sorted(chosen[end - size : end])]
