@@ -1,6 +1,6 @@
 """Errors for people: one line that says what, where, why and what to do. Commands print the line and exit with 2."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -8,6 +8,10 @@ if TYPE_CHECKING:
 
 class UserError(Exception):
     """An error that the user can correct: bad input, a wrong option, a missing package. Never a bug of maskdpo."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Of an error in another process the text is there already, which ``__init__`` would put together again."""
+        return type(self).__new__, (type(self), *self.args), vars(self)
 
 
 class Interrupted(UserError):
