@@ -4,6 +4,7 @@ import functools
 import gc
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from maskdpo.commands.signature import register
 from maskdpo.errors import Interrupted, UserError
 from maskdpo.identity import fingerprint
 from maskdpo.lineage import Node, trace
+from maskdpo.models import load_tokenizer
 from maskdpo.pipeline.execute import plan, run_stages
 from maskdpo.pipeline.settings import RunSettings
 from maskdpo.pipeline.spec import Stage, load_pipeline
@@ -811,6 +813,40 @@ def test_missing_held_out_pairs_are_found_before_anything_runs(world: World) -> 
     assert not world.out.exists()
     world.spec["train"]["eval"] = "out/pairs.test.jsonl"  # build-pairs will make it
     assert world.plan()["train"] == ("run", "no output yet")
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_reference_that_the_training_would_refuse_is_refused_before_anything_runs(
+    world: World, tiny_model: str, dry_run: bool
+) -> None:
+    """A model with one more token is trained beside the tiny one, which lacks it."""
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer.add_tokens(["<|more|>"])
+    tokenizer.save_pretrained(shutil.copytree(tiny_model, world.folder / "more"))
+    world.spec["train"]["reference"] = tiny_model
+    world.spec["also-train"] = {"more": {"model": "more"}}
+    world.stages()
+    with pytest.raises(
+        UserError, match=r"^train-more: .*has another vocabulary than `model` more, whose token '<\|more"
+    ):
+        run_command(RunSettings(file="pipeline.yaml", dry_run=dry_run))
+    world.spec["also-train"] = {"more": {"reference": "nowhere/at/all"}}
+    world.stages()
+    with pytest.raises(UserError, match=r"^train-more: `reference` nowhere/at/all: .*no such model folder"):
+        run_command(RunSettings(file="pipeline.yaml", dry_run=dry_run))
+    assert not world.out.exists()
+
+
+def test_a_reference_is_read_only_for_a_training_that_is_to_run_and_only_when_it_is_there(
+    world: World, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.spec["train"]["reference"] = str(shutil.copytree(tiny_model, world.folder / "same"))
+    world.run()
+    monkeypatch.setattr("maskdpo.models.load_tokenizer", lambda name, **_: pytest.fail(f"{name} is read"))
+    run_command(RunSettings(file="pipeline.yaml", dry_run=True))
+    world.spec["also-train"] = {"more": {"reference": "./out/model"}}
+    world.stages()
+    run_command(RunSettings(file="pipeline.yaml", dry_run=True))
 
 
 def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """``maskdpo run`` and ``lineage``."""
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -8,11 +10,14 @@ from rich.text import Text
 from rich.tree import Tree
 
 from maskdpo import console
+from maskdpo.errors import UserError
 from maskdpo.lineage import LineageSettings
 from maskdpo.pipeline.settings import RunSettings
+from maskdpo.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from maskdpo.lineage import Node
+    from maskdpo.pipeline.spec import Stage
 
 
 def run(settings: RunSettings) -> None:
@@ -31,6 +36,7 @@ def run(settings: RunSettings) -> None:
             f"{settings.file}: there is no `heldout`, so `evaluate` and `report` judge only answers of the model "
             "before training"
         )
+    _check_references(stages)
     if not settings.dry_run:
         run_stages(stages, settings.start)
         return
@@ -41,6 +47,27 @@ def run(settings: RunSettings) -> None:
     for stage, state in plan(stages, settings.start):
         grid.add_row(stage.name, state.action, Text(state.why))
     console.out.print(grid)
+
+
+def _check_references(stages: Sequence["Stage"]) -> None:
+    """Refuse a reference that a training would refuse, before the hours of the stages in front of it. A model that a
+    stage makes may not be there yet, and has the vocabulary of the one that it is trained from."""
+    from maskdpo.pipeline.state import state_of
+
+    made = {stage.out.resolve() for stage in stages if stage.out is not None}
+    for stage in stages:
+        train = stage.settings
+        if not isinstance(train, TrainSettings) or train.reference is None or state_of(stage).action == "up to date":
+            continue
+        if made & {Path(train.model).resolve(), Path(train.reference).resolve()}:
+            continue
+        from maskdpo.models import load_tokenizer
+        from maskdpo.train.run.reference import check_vocabulary
+
+        try:
+            check_vocabulary(train, load_tokenizer(train.model, trust_remote_code=train.trust_remote_code))
+        except UserError as error:
+            raise UserError(f"{stage.name}: {error}") from None
 
 
 def lineage(settings: LineageSettings) -> None:
