@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -30,6 +31,9 @@ SCHEMA_VERSION = 3
 """Version of ``RunMeta``, increased whenever a field is added. Records of version 1 do not have the field."""
 DIGITS = 9
 """Of dollars: a token costs about 1e-8 or more."""
+
+_HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+"""A SHA-256, and the digits of it that people are shown."""
 
 
 class Spent(BaseModel):
@@ -369,7 +373,7 @@ def check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, changed_
         raise InputError(f"records an output of `maskdpo {before.command}`; name another output", path=file)
     keys = sorted(before.options.keys() | now.options.keys())
     changed = [
-        f"{key}: {before.options.get(key)!r} -> {now.options.get(key)!r}"
+        _HASH.sub(r"\1...", f"{key}: {before.options.get(key)!r} -> {now.options.get(key)!r}")
         for key in keys
         if before.options.get(key) != now.options.get(key)
     ]

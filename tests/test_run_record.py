@@ -175,6 +175,18 @@ def test_an_option_that_the_loaded_model_tells_is_compared_too(tmp_path: Path) -
 # --- symbolic links ------------------------------------------------------------------------------
 
 
+def test_a_message_shows_the_beginning_of_hashes_and_the_record_keeps_them_whole(tmp_path: Path) -> None:
+    file, first, second = meta_file(tmp_path / "model"), "0123456789ab" * 5 + "cdef", "fedc" * 16
+    Run(file, "train", {"model_files": first, "judge": {"files": [first, first]}}, {}, restart="").begin()
+    assert first in file.read_text()
+    with pytest.raises(OtherSettings) as error:
+        Run(file, "train", {"model_files": second, "judge": {"files": [first, second]}}, {}, restart="Use another")
+    was, now = "'0123456789ab...'", "'fedcfedcfedc...'"
+    assert f"(judge: {{'files': [{was}, {was}]}} -> {{'files': [{was}, {now}]}}; model_files: {was} -> {now})" in str(
+        error.value
+    )
+
+
 def test_what_a_link_points_to_is_set_aside_and_the_link_stays(tmp_path: Path) -> None:
     (tmp_path / "disk" / "model").mkdir(parents=True)
     (tmp_path / "disk" / "model" / "old").touch()
