@@ -125,7 +125,7 @@ def _show(result: "TrainResult", out: Path) -> None:
     """Tables of the first and the last steps, and of the whole run."""
     last = result.steps[-1]
     stretch = min(LONGEST_STRETCH, max(1, len(result.steps) // 5))  # one step may be of one pair
-    ends = result.steps[:stretch], result.steps[-stretch:]
+    ends = [result.steps[:stretch], result.steps[-stretch:]] if len(result.steps) > 1 else [result.steps]
     rows = [(name, *(_mean(steps, name) for steps in ends)) for name in SHOWN]
     names = [_steps(steps[0].step, steps[-1].step) for steps in ends]
     console.table(f"train -> {out}", ("", *names), rows, ["means over the steps"] if stretch > 1 else ())

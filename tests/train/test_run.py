@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from datetime import date
 from itertools import islice
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from train_helpers import make_pair, random_model
 
+from maskdpo.commands.training import train as command
 from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.models import load_model, load_tokenizer
@@ -25,7 +27,7 @@ from maskdpo.train.run import reference
 from maskdpo.train.run import train as run
 from maskdpo.train.run.loop import run_steps
 from maskdpo.train.run.train import TrainResult, train
-from maskdpo.train.settings import RunOptions
+from maskdpo.train.settings import RunOptions, TrainSettings
 from maskdpo.train.step import Trainer
 
 pytestmark = pytest.mark.slow
@@ -112,6 +114,23 @@ def test_the_export_loads_with_other_log_probs(finished: tuple[TrainResult, Path
 def test_a_finished_run_leaves_no_checkpoints(finished: tuple[TrainResult, Path]) -> None:
     assert not (finished[1] / "checkpoints").exists()
     assert not [file for file in finished[1].iterdir() if file.name.startswith(".")]
+
+
+@pytest.mark.parametrize(("steps", "columns"), [(1, ["step 1"]), (2, ["step 1", "step 2"])])
+def test_the_table_shows_the_first_and_the_last_step_once(
+    steps: int,
+    columns: list[str],
+    tiny_model: str,
+    pairs_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    command(TrainSettings(pairs=pairs_file, out=out, **config_for(tiny_model, max_steps=steps).given()))
+    table = capsys.readouterr().out
+    assert re.findall(r"step \d", table) == columns
+    (losses,) = re.findall(r"│ loss +│(.*)│", table)
+    assert losses.split("│")[0].strip() == f"{metrics_of(out)[0]['loss']:.3f}"
 
 
 def test_a_complete_run_says_so_and_does_nothing(
