@@ -141,8 +141,14 @@ class Trainer:
             return logps_of(self.model, batch)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Matrix products in the compute type; the weights keep theirs."""
-        return torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.compute == "bfloat16")
+        """Matrix products in the compute type; the weights keep theirs. Where layers are computed again, no casts are
+        cached: the cache would hold those of all layers until the end of the forward pass, and each is used once."""
+        return torch.autocast(
+            self.model.device.type,
+            dtype=torch.bfloat16,
+            enabled=self.compute == "bfloat16",
+            cache_enabled=not self.config.gradient_checkpointing,
+        )
 
     def reference_logps(self, pairs: Sequence[EncodedPair], batch: Batch, *, every_token: bool = False) -> Tensor:
         """[N] log pi_ref of the batch's tokens; 0 for a loss without a reference, whose log ratios are then log pi."""

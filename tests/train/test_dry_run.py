@@ -1,6 +1,8 @@
 """``--dry-run``: the numbers are those of the run, the memory formula is held against autograd, nothing is written."""
 
 import json
+from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +188,40 @@ def test_activations_are_what_autograd_keeps(dtype: str, lora: bool, again: bool
         parts = memory_parts(sizes, config, "cpu", tokens)
         expected += round(1e9 * parts["weights in the compute type"])
     assert measured == pytest.approx(expected, rel=0.2)
+
+
+def peak_bytes(run: Callable[[], object], file: Path) -> int:
+    """The most that is allocated at one time, beyond what was there before."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    profiled.export_chrome_trace(str(file))
+    events = [event for event in json.loads(file.read_text())["traceEvents"] if event["name"] == "[memory]"]
+    sizes = [event["args"]["Bytes"] for event in sorted(events, key=lambda event: event["args"]["Ev Idx"])]
+    return max(accumulate(sizes))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_step_of_several_passes_takes_is_what_the_formula_says(again: bool, tmp_path: Path) -> None:
+    """Gradients of the passes before are there when the forward pass casts the weights of layer after layer."""
+    size = {"hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 8, "num_key_value_heads": 2}
+    model = random_model(**size, head_dim=64)
+    settings: dict[str, Any] = {"batch_size": 8, "tokens_per_batch": 200, "gradient_checkpointing": again}
+    config = config_for("m", dtype="bfloat16", loss="simpo", beta=2.0, **settings)
+    if again:
+        checkpoint_layers(model)
+    recompute_gates(model)
+    rng = np.random.default_rng(0)
+    pairs = [random_pair(rng, f"{i}", longest=40) for i in range(8)]
+    trainer = Trainer(model, config, "shared")
+    batches = [trainer.collate(group) for group, _ in trainer.passes(pairs)]
+    assert len(batches) > 2
+    trainer.step(pairs, 1e-5)  # makes the state of AdamW
+    parts = memory_parts(sizes_of(model), config, "cpu", max(batch.input_ids_RL.numel() for batch in batches))
+    expected = 1e9 * (sum(parts.values()) - parts["weights"] - parts["AdamW"])
+    assert peak_bytes(lambda: trainer.step(pairs, 1e-5), tmp_path / "trace.json") == pytest.approx(expected, rel=0.1)
+    with torch.no_grad():  # as a reference computes its log-probs
+        alone = peak_bytes(lambda: trainer.logps(batches[0]), tmp_path / "trace.json")
+    assert (alone < 1e9 * parts["gradients"] / 4) is again
 
 
 def test_the_parts_that_are_no_estimate(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:

@@ -247,5 +247,5 @@ def test_what_the_reference_takes_without_gradients() -> None:
     training = memory_parts(sizes, config, "cpu", 100, 2)
     assert training["embedding and lm_head gathered"] == 2 * split["embedding and lm_head gathered"]
     casts = "weights in the compute type"
-    assert alone[casts] == memory_parts(sizes, again, "cpu", 100, trains=False)[casts] == 2 * sizes.matrices / 1e9
-    assert memory_parts(sizes, again, "cpu", 100)[casts] < alone[casts]
+    assert alone[casts] == 2 * sizes.matrices / 1e9
+    assert memory_parts(sizes, again, "cpu", 100, trains=False)[casts] == pytest.approx(alone[casts] / 6, rel=1e-3)

@@ -122,7 +122,6 @@ def memory_parts(
     weights = sizes.weight_bytes * (sizes.parameters - adapter - four_bits) + NF4_BYTES * four_bits + FLOAT32 * adapter
     gradient = FLOAT32 if config.lora_r else sizes.weight_bytes
     casts = compute * sizes.matrices if compute != sizes.weight_bytes and ranks == 1 else 0
-    checkpoints = trains and config.gradient_checkpointing  # a pass without gradients keeps the casts of all layers
     with_gradient = trains and not config.lora_r
     gathered = (3 if with_gradient else 2) * compute * sizes.largest_layer
     ends = (sizes.weight_bytes + (gradient if with_gradient else 0)) * sizes.ends
@@ -131,7 +130,7 @@ def memory_parts(
         "weights": weights / ranks,
         "gradients": gradient * sizes.trained / ranks if trains else 0,
         "AdamW": moment_bytes(config) * sizes.trained / ranks if trains else 0,
-        "weights in the compute type": casts // (sizes.layers if checkpoints else 1),
+        "weights in the compute type": casts // (sizes.layers if config.gradient_checkpointing else 1),
         "layers gathered": gathered if ranks > 1 else 0,
         "embedding and lm_head gathered": ends if ranks > 1 else 0,
         "activations": tokens * activation_bytes(kept, config, compute),
