@@ -68,12 +68,13 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, tiny_model: str, jsonl: WriteJsonl, monkeypatch: pytest.MonkeyPatch) -> World:
-    """The tiny model babbles; what it babbles first about a city is declared to be true of it, so that pairs arise."""
+    """The tiny model babbles; what it babbles first about a city is declared to be true of it, so that pairs arise. It
+    computes in float32, because processors that have bfloat16 would make other babble of it than those that have not."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MASKDPO_CACHE", str(tmp_path / "cache"))
     prompts = [{"id": city, "prompt": f"Which river crosses {city}?"} for city in CITIES]
     babble = {"prompts": jsonl("asked.jsonl", prompts), "model": tiny_model, "out": tmp_path / "babble.jsonl"}
-    sampling = {"n": 3, "max_tokens": 30, "stop": STOP}
+    sampling = {"n": 3, "max_tokens": 30, "stop": STOP, "dtype": "float32"}
     COMMANDS["sample"](SampleSettings(**babble | sampling))
     said = {row["prompt_id"]: row["response"] for row in reversed(read(tmp_path / "babble.jsonl"))}
     jsonl("prompts.jsonl", [prompt | {"reference": said[prompt["id"]]} for prompt in prompts[:4]])
@@ -83,7 +84,7 @@ def world(tmp_path: Path, tiny_model: str, jsonl: WriteJsonl, monkeypatch: pytes
         "prompts": "prompts.jsonl",
         "heldout": "heldout.jsonl",
         "model": tiny_model,
-        "sample": {"n": 3, "max-tokens": 30, "stop": STOP},
+        "sample": {"n": 3, "max-tokens": 30, "stop": STOP, "dtype": "float32"},
         "annotate": {"judge": "lexical"},
         "build-pairs": {"test_size": 0, "max-length-ratio": 9},
         "train": {"lr": "1e-3", "max-steps": 2, "batch-size": 2},
