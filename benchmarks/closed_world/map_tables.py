@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ RATES: dict[str, Callable[[Choice], float]] = {
     "equal divergence": lambda choice: choice.equal_lr,
 }
 DETAILS = ("right", "wrong", "no_fact", "malformed", "repeated", "sentences")
-PLOTTED = "mask-dpo"
+PLOTTED = ("mask-dpo", "strict")
 
 
 @dataclass
@@ -98,9 +99,9 @@ def report(plan: MapPlan, results: Mapping[MapCell, Results], plots: Path) -> st
             "## Development worlds: right / all (KL; sentences) by learning rate",
             grid_table(list(every.values())),
         ]
-    if done and PLOTTED in others:
+    if plotted := [method for method in PLOTTED if done and method in others]:
         plots.mkdir(parents=True, exist_ok=True)
-        draw(done, anchor, plots / "closed_world_map.png")
+        draw(done, anchor, plotted, plots / "closed_world_map.png")
     return "\n\n".join(parts) + "\n"
 
 
@@ -235,30 +236,41 @@ def curve_cells(curve: Curve, best: float) -> tuple[str, str]:
     return f"{best:.3g}{edge}", ", ".join(points)
 
 
-def draw(done: Sequence[Found], anchor: str, file: Path) -> None:
-    """The gain of Mask-DPO over the anchor against the tokens that the masks leave out, a point a cell."""
+def draw(done: Sequence[Found], anchor: str, methods: Sequence[str], file: Path) -> None:
+    """The gain of masks over the anchor against the tokens that they leave out: a row a method, a point a cell."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(METRICS), figsize=(9.6, 4.2), layout="constrained", sharey=True)
-    for axes, metric in zip(panels, METRICS, strict=True):
-        for (title, rate), colour, mark in zip(RATES.items(), COLOURS, "os", strict=False):
-            points = [interval(gains(found, PLOTTED, anchor, rate, metric)) for found in done]
-            mixes = [mean_figures(found.rows(BASE))["tokens_left_out"] for found in done]
-            means, halves = zip(*points, strict=True)
-            axes.errorbar(mixes, means, yerr=halves, fmt=mark, color=colour, capsize=2, markersize=5, label=title)
-            if mark == "o":
-                for found, x, y in zip(done, mixes, means, strict=True):
-                    axes.annotate(found.name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6)
-        axes.margins(x=0.2)
-        axes.axhline(0, color="black", linewidth=0.8)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xlabel("share of answer tokens that the masks leave out")
+    size = (9.6, 0.8 + 3.4 * len(methods))
+    figure, rows = pyplot.subplots(
+        len(methods), len(METRICS), figsize=size, layout="constrained", sharex=True, sharey=True, squeeze=False
+    )
+    for method, panels in zip(methods, rows, strict=True):
+        for metric, axes in zip(METRICS, panels, strict=True):
+            _draw_gains(axes, done, anchor, method, metric)
+        panels[0].set_ylabel(f"{METHODS[method].title} less {METHODS[anchor].title}")
+    for metric, axes in zip(METRICS, rows[0], strict=True):
         axes.set_title(metric, fontsize=10)
-    panels[0].set_ylabel(f"{METHODS[PLOTTED].title} less {METHODS[anchor].title} (95% interval over worlds)")
-    panels[0].legend(frameon=False, fontsize=8)
+    rows[0][0].legend(frameon=False, fontsize=8)
+    figure.supxlabel(
+        "share of answer tokens that the masks of Mask-DPO leave out; 95% intervals over worlds", fontsize=9
+    )
     figure.savefig(file, dpi=DPI)
     pyplot.close(figure)
+
+
+def _draw_gains(axes: Any, done: Sequence[Found], anchor: str, method: str, metric: str) -> None:
+    left_out = [mean_figures(found.rows(BASE))["tokens_left_out"] for found in done]
+    for (title, rate), colour, mark in zip(RATES.items(), COLOURS, "os", strict=False):
+        points = [interval(gains(found, method, anchor, rate, metric)) for found in done]
+        means, halves = zip(*points, strict=True)
+        axes.errorbar(left_out, means, yerr=halves, fmt=mark, color=colour, capsize=2, markersize=5, label=title)
+        if mark == "o":
+            for found, x, y in zip(done, left_out, means, strict=True):
+                axes.annotate(found.name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6)
+    axes.margins(x=0.2)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
