@@ -91,6 +91,10 @@ OF_THE_MAP: dict[str, Method] = {
     "strict-balanced": Method(
         "strict, sides and sentences of equal weight", {"method": "soft"}, refine=spans.strictly_balanced
     ),
+    "hold-0.1": Method("Mask-DPO, masked held (.1)", {"method": "mask-dpo", "hold_weight": 0.1}),
+    "hold-1": Method("Mask-DPO, masked held (1)", {"method": "mask-dpo", "hold_weight": 1.0}),
+    "strict-hold-0.1": Method("strict, masked held (.1)", {"method": "strict", "hold_weight": 0.1}),
+    "strict-hold-1": Method("strict, masked held (1)", {"method": "strict", "hold_weight": 1.0}),
     "sentence-margins": Method(
         "Mask-DPO, a margin of 1 nat a sentence",
         {"method": "mask-dpo", "loss": "fdpo-margin", "margin_gamma": 1.0},

@@ -181,6 +181,9 @@ class TrainConfig(EncodeSettings):
         NotNegative,
         Option("Any loss: add this times the negative log-likelihood per trained token of the chosen answer.", LOSS),
     ] = 0.0
+    hold_weight: Annotated[
+        float, NotNegative, Option("Any loss: add this times half the squared log ratio of every token without weight.", LOSS)
+    ] = 0.0
     optim: Annotated[
         Literal["adamw", "adamw8bit"],
         Option("`adamw8bit`: AdamW with moments of 8 bits, 2 bytes per parameter in place of 8.", OPTIMISER),

@@ -128,8 +128,10 @@ class Trainer:
 
     def forward(self, pairs: Sequence[EncodedPair]) -> ForwardPass:
         """One forward pass over these pairs, with the loss of each."""
-        batch = self.collate(pairs)
-        return with_losses(batch, self.logps(batch), self.reference_logps(pairs, batch), self.config)
+        every = self.config.hold_weight > 0
+        batch = self.collate(pairs, every_token=every)
+        reference = self.reference_logps(pairs, batch, every_token=every)
+        return with_losses(batch, self.logps(batch), reference, self.config)
 
     def collate(self, pairs: Sequence[EncodedPair], *, every_token: bool = False) -> Batch:
         """The pairs as rows on the model's device."""
@@ -178,6 +180,10 @@ def with_losses(batch: Batch, logps_N: Tensor, ref_logps_N: Tensor, config: Trai
     nll_B = sft_loss(logps_A, weight_A)
     if config.sft_weight:
         loss_B = loss_B + config.sft_weight * nll_B
+    if config.hold_weight:
+        drift_N = (batch.weight_N == 0) * (logps_N - ref_logps_N) ** 2 / 2
+        drift_A = sum_per_answer(drift_N, batch.answer_N, answers)
+        loss_B = loss_B + config.hold_weight * (drift_A[0::2] + drift_A[1::2])
     return ForwardPass(batch, logps_N, ref_logps_N, ratio_A, logps_A, nll_B, batch.pair_weight_B * loss_B)
 
 
