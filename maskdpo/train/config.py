@@ -182,7 +182,13 @@ class TrainConfig(EncodeSettings):
         Option("Any loss: add this times the negative log-likelihood per trained token of the chosen answer.", LOSS),
     ] = 0.0
     hold_weight: Annotated[
-        float, NotNegative, Option("Any loss: add this times half the squared log ratio of every token without weight.", LOSS)
+        float,
+        NotNegative,
+        Option(
+            "Any loss with a reference: add this times half the squared log ratio of every token that the mask leaves "
+            "out, which holds these tokens near the reference; 0: they may drift.",
+            LOSS,
+        ),
     ] = 0.0
     optim: Annotated[
         Literal["adamw", "adamw8bit"],
@@ -313,6 +319,14 @@ class TrainConfig(EncodeSettings):
         return self
 
     @model_validator(mode="after")
+    def _hold_only_what_a_mask_leaves_out_near_a_reference(self) -> Self:
+        if self.hold_weight and LOSSES[self.loss].reference_free:
+            raise ValueError(f"`loss` {self.loss} has no reference to hold tokens at; leave `hold_weight` out")
+        if self.hold_weight and self.method == "dpo":
+            raise ValueError("`method` dpo leaves no token out that `hold_weight` could hold; leave `hold_weight` out")
+        return self
+
+    @model_validator(mode="after")
     def _no_settings_of_an_adapter_without_one(self) -> Self:
         for name in ("lora_alpha", "lora_dropout", "lora_targets", "merge", "load_in_4bit"):
             if not self.lora_r and getattr(self, name) != type(self).model_fields[name].default:
@@ -331,6 +345,11 @@ class TrainConfig(EncodeSettings):
     def written_dtype(self) -> str:
         """The type of the written weights, of which ``export_dtype`` may say nothing."""
         return self.export_dtype or self.weights
+
+    @property
+    def predicts_every_token(self) -> bool:
+        """Whether a step needs log-probs of all tokens of the answers, not only of those with weight."""
+        return self.hold_weight > 0
 
     @property
     def of_reference(self) -> Self | None:

@@ -33,7 +33,7 @@ from maskdpo.models import compute_type
 from maskdpo.train.config import LOSSES, TrainConfig
 from maskdpo.train.data.batch import Batch, Layout, collate, passes
 from maskdpo.train.data.encode import EncodedPair
-from maskdpo.train.losses import masked_log_ratios, pair_losses, sft_loss, sum_per_answer
+from maskdpo.train.losses import hold_loss, masked_log_ratios, pair_losses, sft_loss, sum_per_answer
 from maskdpo.train.model.sharding import logps_of
 from maskdpo.train.optim import make_optimizer
 from maskdpo.train.ranks import ALONE, Ranks
@@ -55,8 +55,11 @@ class ForwardPass:
     """sum_t w_t log pi(y_t | x, y_<t)."""
     nll_B: Tensor
     """-log pi of the chosen answer per token, weighted: the term that ``sft_weight`` multiplies."""
+    drift_B: Tensor | None
+    """Half the squared log ratios of the tokens without weight: the term that ``hold_weight`` multiplies, and computed
+    only then."""
     loss_B: Tensor
-    """The loss, with the SFT term, times the pair's weight."""
+    """The loss with these terms, times the pair's weight."""
     counts: bool = True
     """False for a pass without which the ranks would make different numbers of passes (``data.batch.passes``)."""
 
@@ -128,10 +131,10 @@ class Trainer:
 
     def forward(self, pairs: Sequence[EncodedPair]) -> ForwardPass:
         """One forward pass over these pairs, with the loss of each."""
-        every = self.config.hold_weight > 0
+        every = self.config.predicts_every_token
         batch = self.collate(pairs, every_token=every)
-        reference = self.reference_logps(pairs, batch, every_token=every)
-        return with_losses(batch, self.logps(batch), reference, self.config)
+        ref_logps_N = self.reference_logps(pairs, batch, every_token=every)
+        return with_losses(batch, self.logps(batch), ref_logps_N, self.config)
 
     def collate(self, pairs: Sequence[EncodedPair], *, every_token: bool = False) -> Batch:
         """The pairs as rows on the model's device."""
@@ -165,10 +168,11 @@ class Trainer:
 
 
 def with_losses(batch: Batch, logps_N: Tensor, ref_logps_N: Tensor, config: TrainConfig) -> ForwardPass:
-    """The losses of a forward pass from the log-probs of the tokens with weight.
+    """The losses of a forward pass from the log-probs of its tokens.
 
     Args:
-        logps_N, ref_logps_N: float32 log-probs of ``batch.target_N`` under policy and reference.
+        logps_N, ref_logps_N: float32 log-probs of ``batch.target_N`` under policy and reference: of the tokens with
+            weight, and of all others where the config ``predicts_every_token``.
     """
     answers = 2 * batch.pairs
     ratio_A = masked_log_ratios(logps_N, ref_logps_N, batch.weight_N, batch.answer_N, answers)
@@ -180,11 +184,11 @@ def with_losses(batch: Batch, logps_N: Tensor, ref_logps_N: Tensor, config: Trai
     nll_B = sft_loss(logps_A, weight_A)
     if config.sft_weight:
         loss_B = loss_B + config.sft_weight * nll_B
+    drift_B = None
     if config.hold_weight:
-        drift_N = (batch.weight_N == 0) * (logps_N - ref_logps_N) ** 2 / 2
-        drift_A = sum_per_answer(drift_N, batch.answer_N, answers)
-        loss_B = loss_B + config.hold_weight * (drift_A[0::2] + drift_A[1::2])
-    return ForwardPass(batch, logps_N, ref_logps_N, ratio_A, logps_A, nll_B, batch.pair_weight_B * loss_B)
+        drift_B = hold_loss(logps_N, ref_logps_N, batch.weight_N, batch.answer_N, answers)
+        loss_B = loss_B + config.hold_weight * drift_B
+    return ForwardPass(batch, logps_N, ref_logps_N, ratio_A, logps_A, nll_B, drift_B, batch.pair_weight_B * loss_B)
 
 
 def clip_gradients(model: PreTrainedModel, largest: float) -> float:

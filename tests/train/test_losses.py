@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maskdpo.train.config import LOSSES, TrainConfig
 from maskdpo.train.data.batch import Batch
-from maskdpo.train.losses import masked_log_ratios, pair_losses, sft_loss
+from maskdpo.train.losses import hold_loss, masked_log_ratios, pair_losses, sft_loss
 from maskdpo.train.run.figures import pair_figures
 from maskdpo.train.step import with_losses
 
@@ -140,6 +140,23 @@ def test_rewards_of_kept_tokens_are_unweighted() -> None:
     figures = figures_of(config_for("sigmoid"), logps, reference, batch)
     assert figures["reward_kept_chosen"].tolist() == [-0.5, 0.5]
     assert figures["reward_kept_rejected"].tolist() == [-1, 1.5]
+
+
+def test_the_term_that_holds_masked_tokens_by_hand() -> None:
+    weights_N, answer_N = torch.tensor([1.0, 0.0, 0.0, 0.5, 1.0, 0.0]), torch.tensor([0, 0, 1, 1, 2, 3])
+    logps_N = torch.tensor([-1.0, -1.0, -3.0, -1.0, -1.0, -2.0], requires_grad=True)
+    held_B = hold_loss(logps_N, torch.tensor([-2.0] * 6), weights_N, answer_N, 4)
+    assert held_B.tolist() == pytest.approx([1.0, 0.0])
+    held_B.sum().backward()
+    assert logps_N.grad is not None and logps_N.grad.tolist() == [0.0, 1.0, -1.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [({"loss": "simpo"}, "has no reference to hold"), ({"method": "dpo"}, "leaves no token out")]
+)
+def test_nothing_is_held_without_a_reference_or_a_mask(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        TrainConfig.model_validate({"model": "tiny", "hold_weight": 0.1} | settings)
 
 
 @pytest.mark.parametrize("name", NAMES)

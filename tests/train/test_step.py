@@ -122,21 +122,26 @@ FROM_THE_PAPERS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = 
 default parameters."""
 
 
-def plain_loss(pairs: Sequence[EncodedPair], name: str = "sigmoid", sft_weight: float = 0.0) -> tuple[float, Tensor]:
+def plain_loss(
+    pairs: Sequence[EncodedPair], name: str = "sigmoid", sft_weight: float = 0.0, hold_weight: float = 0.0
+) -> tuple[float, Tensor]:
     """Mean loss and gradient, straight from the papers: every answer on its own, in float64."""
     reference, policy = random_model().double(), moved(random_model()).double()
     losses = []
     for pair in pairs:
-        sums, means, free = [], [], []
+        sums, means, free, drift = [], [], [], []
         for answer in (pair.chosen, pair.rejected):
             weights = torch.tensor(answer.weights).double()
             logps_T = log_likelihoods(policy, pair, answer)
-            ratio = (weights * (logps_T - log_likelihoods(reference, pair, answer).detach())).sum()
+            ratio_T = logps_T - log_likelihoods(reference, pair, answer).detach()
+            ratio = (weights * ratio_T).sum()
+            drift.append((ratio_T[weights == 0] ** 2).sum() / 2)
             sums.append(ratio)
             means.append(ratio / weights.sum())
             free.append((weights * logps_T).sum() / weights.sum())
         differences = [values[0] - values[1] for values in (sums, means, free)]
         loss = FROM_THE_PAPERS[name](*differences, pair.score_gap) - sft_weight * free[0]
+        loss = loss + hold_weight * (drift[0] + drift[1])
         losses.append(pair.weight * loss)
     loss = torch.stack(losses).mean()
     loss.backward()
@@ -191,6 +196,23 @@ def test_losses_and_gradients_are_those_of_the_papers(name: str, layout: Layout)
     loss, gradient = plain_loss(pairs, name, sft_weight=0.3)
     assert step(trainer, pairs, lr=0.0)["loss"] == pytest.approx(loss, rel=1e-5)
     assert relative(keep.gradients, gradient) < 1e-5
+
+
+@pytest.mark.parametrize("layout", ["shared", "padded"])
+@pytest.mark.parametrize("name", ["sigmoid", "ipo"])
+def test_masked_tokens_are_held_at_the_reference(name: str, layout: Layout) -> None:
+    """The term by itself in float64; figures of the tokens with weight are those without the term."""
+    pairs = [replace(pair, weight=1.0) for pair in with_soft_weights(some_pairs())]
+    trainer, keep = make_trainer(pairs, layout=layout, loss=name, hold_weight=0.2)
+    loss, gradient = plain_loss(pairs, name, hold_weight=0.2)
+    figures = step(trainer, pairs, lr=0.0)
+    assert figures["loss"] == pytest.approx(loss, rel=1e-5)
+    assert relative(keep.gradients, gradient) < 1e-5
+    without, _ = make_trainer(pairs, layout=layout, loss=name)
+    plain = step(without, pairs, lr=0.0)
+    assert figures.pop("drift") == pytest.approx((loss - plain["loss"]) / 0.2, rel=1e-4)
+    for figure in figures.keys() - {"loss"}:
+        assert figures[figure] == pytest.approx(plain[figure], rel=1e-5), figure
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -63,6 +63,11 @@ def largest_id(pairs: Pairs) -> int:
     return max(int(ids.max()) for pair in pairs for ids in (pair.prompt_ids, pair.chosen.ids, pair.rejected.ids))
 
 
+def predicted(pairs: Pairs, every_token: bool) -> NDArray[np.int64]:
+    """[N, 2] tokens of both answers whose log-probs a step computes: those with weight, or all."""
+    return lengths(pairs)[:, 1:] if every_token else kept(pairs)
+
+
 def kept(pairs: Pairs) -> NDArray[np.int64]:
     """[N, 2] tokens with weight of both answers."""
     if isinstance(pairs, StoredPairs):

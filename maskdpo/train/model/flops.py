@@ -3,12 +3,12 @@
 Forward and backward pass together cost 6 operations per parameter and token (2 forward, 4 backward; Kaplan et al. 2020,
 arXiv 2001.08361, section 2.1), and attention costs 12 per layer, channel and (query, key) pair that is not masked:
 
-    6 * body * tokens + 12 * layers * heads * head size * (query, key) pairs + 6 * hidden * vocabulary * kept tokens
+    6 * body * tokens + 12 * layers * heads * head size * (query, key) pairs + 6 * hidden * vocabulary * picked tokens
 
 ``body`` are all parameters of the decoder but the embedding, which multiplies nothing, and ``lm_head``, which sees only
-the tokens with weight. Padding, what gradient checkpointing and ``lm_head`` compute a second time, the reference and
-the rewards of masked tokens do not count as useful. All experts of a mixture of experts are counted, so that its share
-comes out too high. A sliding window is counted as full attention.
+the tokens with weight (with ``hold_weight`` all of the answers). Padding, what gradient checkpointing and ``lm_head``
+compute a second time, the reference and the rewards of masked tokens do not count as useful. All experts of a mixture
+of experts are counted, so that its share comes out too high. A sliding window is counted as full attention.
 """
 
 import functools
@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from maskdpo.train.data.batch import Layout
 from maskdpo.train.data.encode import EncodedPair
-from maskdpo.train.data.measures import kept, lengths
+from maskdpo.train.data.measures import lengths, predicted
 from maskdpo.train.model.decoder import attention_size, decoder_of, text_config
 from maskdpo.train.model.fourbit import size_of
 
@@ -66,21 +66,25 @@ def model_shape(model: PreTrainedModel) -> ModelShape:
     )
 
 
-def step_flops(shape: ModelShape, pairs: Sequence[EncodedPair], layout: Layout) -> float:
-    """Useful operations, forward and backward, of one pass over the pairs."""
-    return flops_of(shape, lengths(pairs), kept(pairs), layout)
+def step_flops(shape: ModelShape, pairs: Sequence[EncodedPair], layout: Layout, *, every_token: bool = False) -> float:
+    """Useful operations, forward and backward, of one pass over the pairs.
+
+    Args:
+        every_token: ``lm_head`` sees all tokens of the answers (``TrainConfig.predicts_every_token``).
+    """
+    return flops_of(shape, lengths(pairs), predicted(pairs, every_token), layout)
 
 
-def flops_of(shape: ModelShape, lengths_N3: NDArray[np.int64], kept_N2: NDArray[np.int64], layout: Layout) -> float:
-    """``step_flops`` from ``measures.lengths`` and ``measures.kept``."""
+def flops_of(shape: ModelShape, lengths_N3: NDArray[np.int64], picked_N2: NDArray[np.int64], layout: Layout) -> float:
+    """``step_flops`` from ``measures.lengths`` and ``measures.predicted``."""
     prompt_N, chosen_N, rejected_N = lengths_N3.T
     prompts = 1 if layout == "shared" else 2
     tokens_N = prompts * prompt_N + chosen_N + rejected_N
     seen_N = prompts * _triangle(prompt_N)
     for answer_N in (chosen_N, rejected_N):
         seen_N = seen_N + answer_N * prompt_N + _triangle(answer_N)
-    tokens, seen, trained = int(tokens_N.sum()), int(seen_N.sum()), int(kept_N2.sum())
-    return 6 * shape.body * tokens + 12 * shape.attention * seen + 6 * shape.head * trained
+    tokens, seen, picked = int(tokens_N.sum()), int(seen_N.sum()), int(picked_N2.sum())
+    return 6 * shape.body * tokens + 12 * shape.attention * seen + 6 * shape.head * picked
 
 
 def _triangle(n_N: NDArray[np.int64]) -> NDArray[np.int64]:

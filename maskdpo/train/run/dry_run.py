@@ -19,7 +19,7 @@ from maskdpo.schemas import Pair
 from maskdpo.train.config import LOSSES, TrainConfig
 from maskdpo.train.data.batch import Layout, group_sizes, padded_tokens
 from maskdpo.train.data.encode import Drop, EncodedPair
-from maskdpo.train.data.measures import kept, lengths, longest
+from maskdpo.train.data.measures import kept, lengths, longest, predicted
 from maskdpo.train.data.read import read_pairs
 from maskdpo.train.data.store import StoredPairs
 from maskdpo.train.model.adapter import add_adapter, weight_type
@@ -203,12 +203,12 @@ def _timed(
     trainer.optimizer.step()
     next(p for p in policy.model.parameters() if p.requires_grad).sum().item()
     updated = time.perf_counter()
-    rate = step_flops(shape, group, policy.layout) / (passed - began)
+    rate = step_flops(shape, group, policy.layout, every_token=config.predicts_every_token) / (passed - began)
     every = np.concatenate(passes.groups)
-    lengths_N3, kept_N2 = lengths(pairs), kept(pairs)
-    training = flops_of(shape, lengths_N3[every], kept_N2[every], policy.layout) / rate
+    lengths_N3, predicted_N2 = lengths(pairs), predicted(pairs, config.predicts_every_token)
+    training = flops_of(shape, lengths_N3[every], predicted_N2[every], policy.layout) / rate
     logged = steps // config.log_masked_every + 1 if config.log_masked_every else 0
-    whole = flops_of(reference, lengths_N3, kept_N2, policy.layout) / rate
+    whole = flops_of(reference, lengths_N3, predicted_N2, policy.layout) / rate
     return {
         "reference log-probs (if not kept from before)": 0 if LOSSES[config.loss].reference_free else whole / 3,
         "forward and backward passes": training,

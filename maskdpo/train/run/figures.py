@@ -26,7 +26,9 @@ def pair_figures(forward: ForwardPass, beta: float) -> Figures:
     """The loss of every pair, and what is logged beside it; [B] float32 by name."""
     batch, logps_A = forward.batch, forward.logps_A
     chosen_B, rejected_B = forward.ratio_A[0::2], forward.ratio_A[1::2]
-    kept_A = beta * sum_per_answer(forward.logps_N - forward.ref_logps_N, batch.answer_N, 2 * batch.pairs)
+    kept_N = (forward.logps_N - forward.ref_logps_N) * (batch.weight_N > 0)
+    kept_A = beta * sum_per_answer(kept_N, batch.answer_N, 2 * batch.pairs)
+    held = {} if forward.drift_B is None else {"drift": forward.drift_B}
     return {
         "loss": forward.loss_B,
         "reward_chosen": beta * chosen_B,
@@ -38,6 +40,7 @@ def pair_figures(forward: ForwardPass, beta: float) -> Figures:
         "logps_chosen": logps_A[0::2],
         "logps_rejected": logps_A[1::2],
         "nll_chosen": forward.nll_B,
+        **held,
     }
 
 

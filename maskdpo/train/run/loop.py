@@ -71,6 +71,7 @@ def run_steps(trainer: Trainer, pairs: Sequence[EncodedPair], first: int, last: 
         seconds = time.perf_counter() - started
         if step == 0 and config.reference is None and not LOSSES[config.loss].reference_free:
             _check_first_margin(means["margin"] / config.beta, trainer.compute)
+        flops = step_flops(shape, batch, trainer.layout, every_token=config.predicts_every_token)
         measured: dict[str, Any] = means | masked | kept_tokens(batch)
         yield StepStats(
             lr=lr,
@@ -80,7 +81,7 @@ def run_steps(trainer: Trainer, pairs: Sequence[EncodedPair], first: int, last: 
             seconds=seconds,
             pairs_per_s=len(batch) / seconds,
             tokens_per_s=sum(pair.tokens for pair in batch) / seconds,
-            peak_share=step_flops(shape, batch, trainer.layout) / seconds / peak,
+            peak_share=flops / seconds / peak,
             memory_gb=trainer.ranks.largest(peak_memory_gb(trainer.model.device)),
             **measured,
         )
