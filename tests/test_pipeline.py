@@ -69,7 +69,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, tiny_model: str, jsonl: WriteJsonl, monkeypatch: pytest.MonkeyPatch) -> World:
     """The tiny model babbles; what it babbles first about a city is declared to be true of it, so that pairs arise. It
-    computes in float32, because processors that have bfloat16 would make other babble of it than those that have not."""
+    computes in float32, as processors that have bfloat16 would make other babble of it than those that have not."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MASKDPO_CACHE", str(tmp_path / "cache"))
     prompts = [{"id": city, "prompt": f"Which river crosses {city}?"} for city in CITIES]

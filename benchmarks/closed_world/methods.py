@@ -40,6 +40,9 @@ ONLY_SFT: dict[str, Any] = {"beta": 1e-6, "sft_weight": 1.0}
 LENGTH_NORMALISED: dict[str, Any] = {"loss": "sigmoid-norm", "beta": 3.0}
 """Log ratios a token instead of an answer; answers have about 30 tokens, so beta is 30 times that of the others."""
 
+HELD: dict[str, Any] = {"hold_weight": 0.01}
+"""All tokens of both answers are held near the reference."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -91,10 +94,8 @@ OF_THE_MAP: dict[str, Method] = {
     "strict-balanced": Method(
         "strict, sides and sentences of equal weight", {"method": "soft"}, refine=spans.strictly_balanced
     ),
-    "hold-0.1": Method("Mask-DPO, masked held (.1)", {"method": "mask-dpo", "hold_weight": 0.1}),
-    "hold-1": Method("Mask-DPO, masked held (1)", {"method": "mask-dpo", "hold_weight": 1.0}),
-    "strict-hold-0.1": Method("strict, masked held (.1)", {"method": "strict", "hold_weight": 0.1}),
-    "strict-hold-1": Method("strict, masked held (1)", {"method": "strict", "hold_weight": 1.0}),
+    "dpo-held": Method("DPO, held", {"method": "dpo", **HELD}),
+    "strict-held": Method("strict, held", {"method": "strict", **HELD}),
     "sentence-margins": Method(
         "Mask-DPO, a margin of 1 nat a sentence",
         {"method": "mask-dpo", "loss": "fdpo-margin", "margin_gamma": 1.0},

@@ -54,8 +54,7 @@ class EvalStats(BaseModel):
     nll_chosen: float = nan
     """-log pi of the chosen answer per token, weighted: the term that ``sft_weight`` multiplies."""
     drift: float | None = None
-    """Half the squared log ratios of the tokens without weight: the term that ``hold_weight`` multiplies. None without
-    it."""
+    """Half the squared log ratios of all tokens: the term that ``hold_weight`` multiplies. None without it."""
 
 
 class StepStats(EvalStats):

@@ -185,8 +185,8 @@ class TrainConfig(EncodeSettings):
         float,
         NotNegative,
         Option(
-            "Any loss with a reference: add this times half the squared log ratio of every token that the mask leaves "
-            "out, which holds these tokens near the reference; 0: they may drift.",
+            "Any loss with a reference: add this times half the squared log ratio of every token, masked or not, which "
+            "holds the model near the reference token by token.",
             LOSS,
         ),
     ] = 0.0
@@ -319,11 +319,9 @@ class TrainConfig(EncodeSettings):
         return self
 
     @model_validator(mode="after")
-    def _hold_only_what_a_mask_leaves_out_near_a_reference(self) -> Self:
+    def _hold_only_near_a_reference(self) -> Self:
         if self.hold_weight and LOSSES[self.loss].reference_free:
             raise ValueError(f"`loss` {self.loss} has no reference to hold tokens at; leave `hold_weight` out")
-        if self.hold_weight and self.method == "dpo":
-            raise ValueError("`method` dpo leaves no token out that `hold_weight` could hold; leave `hold_weight` out")
         return self
 
     @model_validator(mode="after")

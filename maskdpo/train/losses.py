@@ -144,18 +144,17 @@ def sft_loss(logps_A: Tensor, weight_A: Tensor) -> Tensor:
     return -logps_A[0::2] / weight_A[0::2]
 
 
-def hold_loss(logps_N: Tensor, ref_logps_N: Tensor, weights_N: Tensor, answer_N: Tensor, answers: int) -> Tensor:
-    """sum_t (log pi(y_t) - log pi_ref(y_t))^2 / 2 over the tokens of both answers without weight.
+def hold_loss(logps_N: Tensor, ref_logps_N: Tensor, answer_N: Tensor, answers: int) -> Tensor:
+    """sum_t (log pi(y_t) - log pi_ref(y_t))^2 / 2 over all tokens of both answers, whatever their weight.
 
     This term is ours. Where the answers are samples of the reference, its mean is to second order the Kullback-Leibler
-    divergence on these tokens (the estimator k2 of Schulman, "Approximating KL divergence", 2020).
+    divergence of the policy (the estimator k2 of Schulman, "Approximating KL divergence", 2020).
 
     Args:
-        logps_N, ref_logps_N, weights_N, answer_N: as of ``masked_log_ratios``, of all tokens of the answers.
+        logps_N, ref_logps_N, answer_N: as of ``masked_log_ratios``, of all tokens of the answers.
 
     Returns:
         [B] nats squared.
     """
-    drift_N = (weights_N == 0) * (logps_N - ref_logps_N) ** 2 / 2
-    drift_A = sum_per_answer(drift_N, answer_N, answers)
+    drift_A = sum_per_answer((logps_N - ref_logps_N) ** 2 / 2, answer_N, answers)
     return drift_A[0::2] + drift_A[1::2]

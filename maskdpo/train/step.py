@@ -56,8 +56,7 @@ class ForwardPass:
     nll_B: Tensor
     """-log pi of the chosen answer per token, weighted: the term that ``sft_weight`` multiplies."""
     drift_B: Tensor | None
-    """Half the squared log ratios of the tokens without weight: the term that ``hold_weight`` multiplies, and computed
-    only then."""
+    """Half the squared log ratios of all tokens: the term that ``hold_weight`` multiplies, computed only with it."""
     loss_B: Tensor
     """The loss with these terms, times the pair's weight."""
     counts: bool = True
@@ -186,7 +185,7 @@ def with_losses(batch: Batch, logps_N: Tensor, ref_logps_N: Tensor, config: Trai
         loss_B = loss_B + config.sft_weight * nll_B
     drift_B = None
     if config.hold_weight:
-        drift_B = hold_loss(logps_N, ref_logps_N, batch.weight_N, batch.answer_N, answers)
+        drift_B = hold_loss(logps_N, ref_logps_N, batch.answer_N, answers)
         loss_B = loss_B + config.hold_weight * drift_B
     return ForwardPass(batch, logps_N, ref_logps_N, ratio_A, logps_A, nll_B, drift_B, batch.pair_weight_B * loss_B)
 
