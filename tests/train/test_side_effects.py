@@ -45,7 +45,7 @@ PROMPTS = [{"id": f"p{i}", "prompt": f"Which city does river {i} cross?"} for i 
 @pytest.fixture
 def files(tiny_model: str, moved_model: str, tmp_path: Path, jsonl: WriteJsonl) -> dict[str, Any]:
     prompts = jsonl("prompts.jsonl", PROMPTS)
-    given = {"prompts": prompts, "out": tmp_path / "effects.json"}
+    given = {"prompts": prompts, "out": tmp_path / "effects.json", "dtype": "float32"}
     for name, model in (("before", tiny_model), ("after", moved_model)):
         given[name] = tmp_path / f"{name}.jsonl"
         sample_responses(prompts, model=model, out=given[name], n=2, max_tokens=12)
@@ -136,9 +136,9 @@ def test_in_bfloat16_both_models_are_kept_in_it(files: dict[str, Any], monkeypat
         kept.append({p.dtype for p in policy.model.parameters()})
         return policy
 
-    exact = side_effects(SideEffectsSettings(**files, dtype="float32")).figures[DIVERGENCE].after.value
+    exact = side_effects(SideEffectsSettings(**files)).figures[DIVERGENCE].after.value
     monkeypatch.setattr(divergence, "load_policy", note)
-    found = side_effects(SideEffectsSettings(**files, dtype="bfloat16")).figures[DIVERGENCE].after.value
+    found = side_effects(SideEffectsSettings(**files | {"dtype": "bfloat16"})).figures[DIVERGENCE].after.value
     assert kept == [{torch.bfloat16}] * 2
     assert found == pytest.approx(exact, rel=0.05)
 

@@ -28,7 +28,7 @@ from maskdpo.train.model.decoder import (
     widen_weights,
 )
 from maskdpo.train.model.faster import use_fastest_attention
-from maskdpo.train.model.fourbit import compute_in, loading_options
+from maskdpo.train.model.fourbit import check_widening, compute_in, loading_options
 from maskdpo.train.model.gates import recompute_gates, recomputes_gates
 from maskdpo.train.model.memory import keep_freed_memory
 from maskdpo.train.model.probe import check_nothing_is_random, choose_layout, on_all_cores
@@ -67,6 +67,8 @@ def load_policy(config: TrainConfig, pairs: Sequence[EncodedPair], device: str, 
         options=loading_options(device) if config.load_in_4bit else {},
     )
     compute_in(model, weight_type(config, device))
+    if config.load_in_4bit:
+        check_widening(model)
     model.eval()  # for the whole run: dropout, dropped layers and router jitter belong to training mode
     compute = compute_type(config.dtype, device)
     if config.weights == "bfloat16" and compute == "float32":
