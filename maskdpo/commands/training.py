@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN = (
     "loss", "margin", "accuracy", "reward_chosen", "reward_rejected", "reward_masked_chosen", "reward_masked_rejected",
-    "nll_chosen", "kept_chosen", "kept_rejected", "grad_norm", "peak_share",
+    "nll_chosen", "drift", "kept_chosen", "kept_rejected", "grad_norm", "peak_share",
 )  # fmt: skip
 """Figures of the first and the last steps; metrics.jsonl has all of all steps."""
 LETTERS = {
@@ -127,6 +127,7 @@ def _show(result: "TrainResult", out: Path) -> None:
     stretch = min(LONGEST_STRETCH, max(1, len(result.steps) // 5))  # one step may be of one pair
     ends = [result.steps[:stretch], result.steps[-stretch:]] if len(result.steps) > 1 else [result.steps]
     rows = [(name, *(_mean(steps, name) for steps in ends)) for name in SHOWN]
+    rows = [row for row in rows if any(value is not None for value in row[1:])]
     names = [_steps(steps[0].step, steps[-1].step) for steps in ends]
     console.table(f"train -> {out}", ("", *names), rows, ["means over the steps"] if stretch > 1 else ())
     seconds = sum(stats.seconds for stats in result.steps)
