@@ -10,7 +10,7 @@ class UserError(Exception):
     """An error that the user can correct: bad input, a wrong option, a missing package. Never a bug of maskdpo."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Of an error in another process the text is there already, which ``__init__`` would put together again."""
+        """Pickle keeps the finished text, as ``__init__`` would put it together from its parts again."""
         return type(self).__new__, (type(self), *self.args), vars(self)
 
 

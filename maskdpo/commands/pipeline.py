@@ -52,7 +52,9 @@ def run(settings: RunSettings) -> None:
 def _check_references(stages: Sequence["Stage"]) -> None:
     """Refuse a reference that a training would refuse, before the hours of the stages in front of it. A model that a
     stage makes may not be there yet, and has the vocabulary of the one that it is trained from."""
+    from maskdpo.models import load_tokenizer
     from maskdpo.pipeline.state import state_of
+    from maskdpo.train.run.reference import check_vocabulary
 
     made = {stage.out.resolve() for stage in stages if stage.out is not None}
     for stage in stages:
@@ -61,9 +63,6 @@ def _check_references(stages: Sequence["Stage"]) -> None:
             continue
         if made & {Path(train.model).resolve(), Path(train.reference).resolve()}:
             continue
-        from maskdpo.models import load_tokenizer
-        from maskdpo.train.run.reference import check_vocabulary
-
         try:
             check_vocabulary(train, load_tokenizer(train.model, trust_remote_code=train.trust_remote_code))
         except UserError as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN = (
     "loss", "margin", "accuracy", "reward_chosen", "reward_rejected", "reward_masked_chosen", "reward_masked_rejected",
-    "nll_chosen", "drift", "kept_chosen", "kept_rejected", "grad_norm", "peak_share",
+    "nll_chosen", "hold", "kept_chosen", "kept_rejected", "grad_norm", "peak_share",
 )  # fmt: skip
 """Figures of the first and the last steps; metrics.jsonl has all of all steps."""
 LETTERS = {

@@ -53,8 +53,9 @@ class EvalStats(BaseModel):
     """Weighted sums of log pi per answer."""
     nll_chosen: float = nan
     """-log pi of the chosen answer per token, weighted: the term that ``sft_weight`` multiplies."""
-    drift: float | None = None
-    """Half the squared log ratios of all tokens: the term that ``hold_weight`` multiplies. None without it."""
+    hold: float | None = None
+    """Half the squared log ratios of all tokens of both answers, in nats squared: the term that ``hold_weight``
+    multiplies. None without it."""
 
 
 class StepStats(EvalStats):

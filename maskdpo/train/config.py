@@ -350,6 +350,11 @@ class TrainConfig(EncodeSettings):
         return self.hold_weight > 0
 
     @property
+    def masked_pass_every(self) -> int:
+        """Steps between forward passes for the figures of masked tokens alone; 0: none, as where steps have them."""
+        return 0 if self.predicts_every_token else self.log_masked_every
+
+    @property
     def of_reference(self) -> Self | None:
         """The settings of a training of ``reference``, whose own reference it would be; None where none is named.
 

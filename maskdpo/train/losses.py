@@ -147,8 +147,8 @@ def sft_loss(logps_A: Tensor, weight_A: Tensor) -> Tensor:
 def hold_loss(logps_N: Tensor, ref_logps_N: Tensor, answer_N: Tensor, answers: int) -> Tensor:
     """sum_t (log pi(y_t) - log pi_ref(y_t))^2 / 2 over all tokens of both answers, whatever their weight.
 
-    This term is ours. Where the answers are samples of the reference, its mean is to second order the Kullback-Leibler
-    divergence of the policy (the estimator k2 of Schulman, "Approximating KL divergence", 2020).
+    This term is ours. For an answer drawn from the reference, the sum over its tokens is in expectation and to second
+    order the Kullback-Leibler divergence (the estimator k2 of Schulman, "Approximating KL divergence", 2020).
 
     Args:
         logps_N, ref_logps_N, answer_N: as of ``masked_log_ratios``, of all tokens of the answers.

@@ -55,7 +55,7 @@ class ForwardPass:
     """sum_t w_t log pi(y_t | x, y_<t)."""
     nll_B: Tensor
     """-log pi of the chosen answer per token, weighted: the term that ``sft_weight`` multiplies."""
-    drift_B: Tensor | None
+    hold_B: Tensor | None
     """Half the squared log ratios of all tokens: the term that ``hold_weight`` multiplies, computed only with it."""
     loss_B: Tensor
     """The loss with these terms, times the pair's weight."""
@@ -146,7 +146,7 @@ class Trainer:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Matrix products in the compute type; the weights keep theirs. Where layers are computed again, no casts are
-        cached: the cache would hold those of all layers until the end of the forward pass, and each is used once."""
+        cached: the cache would hold those of all layers until the end of the forward pass, for one use each."""
         return torch.autocast(
             self.model.device.type,
             dtype=torch.bfloat16,
@@ -183,11 +183,11 @@ def with_losses(batch: Batch, logps_N: Tensor, ref_logps_N: Tensor, config: Trai
     nll_B = sft_loss(logps_A, weight_A)
     if config.sft_weight:
         loss_B = loss_B + config.sft_weight * nll_B
-    drift_B = None
+    hold_B = None
     if config.hold_weight:
-        drift_B = hold_loss(logps_N, ref_logps_N, batch.answer_N, answers)
-        loss_B = loss_B + config.hold_weight * drift_B
-    return ForwardPass(batch, logps_N, ref_logps_N, ratio_A, logps_A, nll_B, drift_B, batch.pair_weight_B * loss_B)
+        hold_B = hold_loss(logps_N, ref_logps_N, batch.answer_N, answers)
+        loss_B = loss_B + config.hold_weight * hold_B
+    return ForwardPass(batch, logps_N, ref_logps_N, ratio_A, logps_A, nll_B, hold_B, batch.pair_weight_B * loss_B)
 
 
 def clip_gradients(model: PreTrainedModel, largest: float) -> float:

@@ -49,15 +49,16 @@ def check_widening(model: "PreTrainedModel") -> None:
     """
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-    for width in sorted({layer.in_features for layer in quantised_layers(model)}):
-        rows = torch.randn(8, width, generator=torch.Generator().manual_seed(width)).to(model.device)
+    kinds = {(layer.in_features, layer.weight.quant_state.dtype) for layer in quantised_layers(model)}
+    for width, dtype in sorted(kinds, key=lambda kind: kind[0]):
+        rows = torch.randn(8, width, generator=torch.Generator().manual_seed(width)).to(model.device, dtype)
         widened = dequantize_4bit(*quantize_4bit(rows, quant_type="nf4", compress_statistics=True))
         error = float((widened - rows).norm() / rows.norm())
         if error > WORST_ROUNDING:
             raise UserError(
-                f"`load_in_4bit`: bitsandbytes rounds rows of {width} weights by {error:.0%} on this device, where 4 "
-                "bits cost 9%. It does so with AVX-512 where a row is no multiple of 64 weights. Use a GPU, or leave "
-                "`load_in_4bit` out"
+                f"`load_in_4bit`: the model has rows of {width} weights, which bitsandbytes rounds by {error:.0%} on "
+                "this device, where 4 bits cost 9%: on a CPU with AVX-512 it needs rows of a multiple of 64 weights. "
+                "Leave `load_in_4bit` out, or take another device"
             )
 
 

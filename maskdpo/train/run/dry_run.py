@@ -207,8 +207,8 @@ def _timed(
     every = np.concatenate(passes.groups)
     lengths_N3, predicted_N2 = lengths(pairs), predicted(pairs, config.predicts_every_token)
     training = flops_of(shape, lengths_N3[every], predicted_N2[every], policy.layout) / rate
-    logged = steps // config.log_masked_every + 1 if config.log_masked_every else 0
-    whole = flops_of(reference, lengths_N3, predicted_N2, policy.layout) / rate
+    logged = steps // config.masked_pass_every + 1 if config.masked_pass_every else 0
+    whole = flops_of(reference, lengths_N3, predicted(pairs, every_token=True), policy.layout) / rate
     return {
         "reference log-probs (if not kept from before)": 0 if LOSSES[config.loss].reference_free else whole / 3,
         "forward and backward passes": training,

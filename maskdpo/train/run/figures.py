@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from maskdpo.schemas import SIDES
+from maskdpo.train.data.batch import Batch
 from maskdpo.train.data.encode import EncodedPair
 from maskdpo.train.data.measures import kept, lengths
 from maskdpo.train.losses import sum_per_answer
@@ -26,9 +27,9 @@ def pair_figures(forward: ForwardPass, beta: float) -> Figures:
     """The loss of every pair, and what is logged beside it; [B] float32 by name."""
     batch, logps_A = forward.batch, forward.logps_A
     chosen_B, rejected_B = forward.ratio_A[0::2], forward.ratio_A[1::2]
-    kept_N = (forward.logps_N - forward.ref_logps_N) * (batch.weight_N > 0)
-    kept_A = beta * sum_per_answer(kept_N, batch.answer_N, 2 * batch.pairs)
-    held = {} if forward.drift_B is None else {"drift": forward.drift_B}
+    ratio_N = forward.logps_N - forward.ref_logps_N
+    kept_A = beta * sum_per_answer(ratio_N * (batch.weight_N > 0), batch.answer_N, 2 * batch.pairs)
+    held = {} if forward.hold_B is None else {"hold": forward.hold_B} | _masked_rewards(ratio_N, batch, beta)
     return {
         "loss": forward.loss_B,
         "reward_chosen": beta * chosen_B,
@@ -54,16 +55,22 @@ def mean_figures(trainer: Trainer, passes: Iterable[ForwardPass], pairs: int) ->
 def masked_rewards(trainer: Trainer, pairs: Sequence[EncodedPair]) -> dict[str, float]:
     """Means of beta times the unweighted log ratio over the tokens without weight, by side. Every rank must call.
 
-    A step computes no log-probs of these tokens, so they take a forward pass of their own: about a third of a step.
+    A step that is not held computes no log-probs of these tokens, so they take a forward pass of their own: about a
+    third of a step.
     """
     figures: list[tuple[Figures, bool]] = []
     for group, counts in trainer.passes(pairs):
         batch = trainer.collate(group, every_token=True)
         ref_logps_N = trainer.reference_logps(group, batch, every_token=True)
-        ratio_N = (trainer.logps(batch) - ref_logps_N) * (batch.weight_N == 0)
-        reward_A = trainer.config.beta * sum_per_answer(ratio_N, batch.answer_N, 2 * batch.pairs)
-        figures.append(({f"reward_masked_{side}": reward_A[k::2] for k, side in enumerate(SIDES)}, counts))
+        ratio_N = trainer.logps(batch) - ref_logps_N
+        figures.append((_masked_rewards(ratio_N, batch, trainer.config.beta), counts))
     return _means(figures, len(pairs), trainer.ranks)
+
+
+def _masked_rewards(ratio_N: Tensor, batch: Batch, beta: float) -> Figures:
+    """From the log ratios of all tokens of the answers."""
+    reward_A = beta * sum_per_answer(ratio_N * (batch.weight_N == 0), batch.answer_N, 2 * batch.pairs)
+    return {f"reward_masked_{side}": reward_A[k::2] for k, side in enumerate(SIDES)}
 
 
 def _means(figures: Iterable[tuple[Figures, bool]], pairs: int, ranks: Ranks) -> dict[str, float]:

@@ -63,7 +63,7 @@ def run_steps(trainer: Trainer, pairs: Sequence[EncodedPair], first: int, last: 
     peak = trainer.ranks.size * device_peak(str(trainer.model.device), trainer.compute)
     shape = model_shape(trainer.model)
     for step, batch in enumerate(batches(pairs, config, first, last), first):
-        masked = masked_rewards(trainer, batch) if _logs_masked(step + 1, last, config.log_masked_every) else {}
+        masked = masked_rewards(trainer, batch) if _logs_masked(step + 1, last, config.masked_pass_every) else {}
         lr = learning_rate(step, last, config)
         started = time.perf_counter()
         passes, grad_norm = trainer.step(batch, lr)
