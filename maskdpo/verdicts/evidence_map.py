@@ -1,4 +1,4 @@
-"""The map of docs/evidence.md: for which pairs masks gained on plain DPO in a closed world, and whether pairs of a
+"""The map of docs/evidence-map.md: for which pairs masks gained on plain DPO in a closed world, and whether pairs of a
 certain mix are like those of one of its cells.
 
 ``evidence_map.json`` is written by ``python -m benchmarks.closed_world.map --ship`` from the lines of the cells.
