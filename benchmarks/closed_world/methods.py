@@ -19,7 +19,7 @@ def small_margin(eligible: Eligible, options: PairOptions) -> list[Proposal]:
 
 
 def most_kept(eligible: Eligible, options: PairOptions) -> list[Proposal]:
-    """The pair with the most sentences that Mask-DPO trains: right ones of the chosen, wrong ones of the rejected."""
+    """The pair with the most right sentences of the chosen plus wrong ones of the rejected answer, which masks keep."""
     every = every_two(eligible, options)
     return [max(every, key=lambda pair: pair.chosen.counts.right + pair.rejected.counts.wrong)] if every else []
 
