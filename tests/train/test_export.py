@@ -19,11 +19,12 @@ from test_run import cache_folder, config_for, pairs_file
 from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
 from maskdpo.run_folder import moved_in_last_config, published
-from maskdpo.run_record import Run, meta_file
+from maskdpo.run_record import META_IN_FOLDER, Run, meta_file, read_meta
 from maskdpo.schemas import Prompt
 from maskdpo.settings import load_settings
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.load import load_policy
+from maskdpo.train.run.card import describe
 from maskdpo.train.run.export import export
 from maskdpo.train.run.train import train
 from maskdpo.train.settings import RunOptions
@@ -131,6 +132,19 @@ def test_the_card_tells_where_the_data_comes_from(tiny_model: str, pairs_file: P
     assert str(tmp_path) not in card
     assert head_of(card)["library_name"] == "transformers"
     assert "base_model" not in head_of(card)  # it is a folder, of which the Hub knows nothing
+
+    record = read_meta(tmp_path / "out" / META_IN_FOLDER)
+    assert record is not None
+    assert "wrong ones of the better answer and the right ones of the worse answer were left out" in card
+    for settings, said in (
+        ({"method": "dpo"}, "trained with [DPO](https://arxiv.org/abs/2305.18290)"),
+        ({"method": "dpo"}, "all of them counted"),
+        ({"method": "chosen-only"}, "the wrong ones of the better answer were left out."),
+        ({"method": "strict", "hold_weight": 0.01}, "Every token of both answers was held near the reference"),
+    ):
+        other = describe(tmp_path / "out", config_for(tiny_model, **settings), record, None)["README.md"]
+        assert said in " ".join(other.split())
+        assert ("mask-dpo" in head_of(other)["tags"]) is (settings["method"] != "dpo")
 
     notes.write_text("{} \n")
     train(pairs, tmp_path / "changed", config_for(tiny_model, max_steps=1))

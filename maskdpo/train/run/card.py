@@ -21,6 +21,17 @@ SHOWN = (
     "reward_masked_rejected",
 )  # fmt: skip
 
+MASKED = "the wrong ones of the better answer and the right ones of the worse answer were left out"
+COMPARED = {
+    "dpo": "all of them counted",
+    "mask-dpo": MASKED,
+    "strict": f"{MASKED}, where sentences that state nothing count as wrong ones",
+    "soft": f"{MASKED}, and the others counted by the confidence of their labels",
+    "chosen-only": "the wrong ones of the better answer were left out",
+    "rejected-only": "the right ones of the worse answer were left out",
+}
+"""What the loss takes of the sentences, by method."""
+
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -51,13 +62,15 @@ def model_card(
     if on_hub:
         head["base_model"] = base
         head["base_model_relation"] = "adapter" if adapter else "finetune"
-    head["tags"] = ["maskdpo", "mask-dpo", "dpo", "hallucination", "factuality"] + ["lora"] * bool(config.lora_r)
+    own = ["mask-dpo"] * (config.method != "dpo") + ["lora"] * bool(config.lora_r)
+    head["tags"] = ["maskdpo", "dpo", "hallucination", "factuality", *own]
     filters = {"cell": _cell, "figure": lambda value: "-" if value is None else f"{value:.4f}"}
     text = card_template("maskdpo.train.run", "model_card.md", filters).render(
         name=name,
         base=base,
         reference=shown_model(config.reference) if config.reference else None,
         adapter=adapter,
+        compared=COMPARED.get(config.method, "a table of this method's own said which ones were left out"),
         config=config,
         settings=yaml.safe_dump(shown_settings(config.recorded()), sort_keys=False, allow_unicode=True).strip(),
         run=run,
