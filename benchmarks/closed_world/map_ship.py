@@ -13,7 +13,7 @@ from maskdpo.verdicts.evidence_map import CELLS, EvidenceCell, Gain, Method
 from maskdpo.verdicts.mix import Mix
 
 METHODS: tuple[Method, ...] = ("mask-dpo", "strict")
-DIGITS = 4
+DIGITS = 5
 
 
 def shipped(plan: MapPlan, results: Mapping[MapCell, Results]) -> list[EvidenceCell]:

@@ -37,7 +37,7 @@ def show_mix(mix: "Mix", *, unit: str, of: str = "the pairs", method: str = "mas
     meant = "docs/pairs.md says what these figures mean; where masks leave little out, Mask-DPO is nearly DPO."
     none_near = (
         f"No cell of the map of docs/evidence.md is nearer to these pairs than {FAR:g}, so the map does not say "
-        "whether masks help with them."
+        "whether masks help with them: to find out, train with `--method strict` and with `--method dpo`, and compare."
     )
     console.table(f"mix of {of}", columns, rows, [meant, *([none_near] if cells and cell is None else [])])
     if cell is not None:
