@@ -1,10 +1,11 @@
 """What the file of a pipeline may say."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from maskdpo.io.yaml_file import read_yaml
 from maskdpo.settings import named
@@ -12,8 +13,16 @@ from maskdpo.settings import named
 Section = Annotated[dict[str, Any] | None, BeforeValidator(lambda value: {} if value is None else value)]
 """Options of a stage; an empty section runs it with its defaults, one that is not there leaves the stage out."""
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
-"""A name that can be part of a file name."""
+
+def _part_of_a_file_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
+        raise ValueError(
+            f"{value!r} becomes part of file names: letters, digits, '-', '_' and '.', a letter or digit first"
+        )
+    return value
+
+
+Name = Annotated[str, AfterValidator(_part_of_a_file_name)]
 
 
 class PipelineFile(BaseModel):
