@@ -658,7 +658,7 @@ def test_passwords_are_neither_shown_nor_recorded(world: World, capsys: pytest.C
         ("sample", "dry-run", True, "sample.dry-run: cannot be set here: use `maskdpo run --dry-run`"),
         ("annotate", "judge", None, "annotate.judge: is missing"),
         ("build-pairs", "test_size", 1, "build-pairs.test-size: Input should be less than or equal to 0.99"),
-        (None, "also-train", {"a/b": None}, "becomes part of file names: letters, digits,"),
+        (None, "also-train", {"a/b": None}, "also-train.a/b.[key]: 'a/b' becomes part of file names"),
         (None, "also-train", {"dpo": {"method": "ppo"}}, "train-dpo.method: unknown method 'ppo'"),
         (None, "also-train", {"dpo": {"metod": "dpo"}}, "train-dpo.metod: unknown key; did you mean 'method'?"),
         (None, "sample-general", {"n": 2}, "sample-general: goes with 'side-effects', whose answers it samples"),
