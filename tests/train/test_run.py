@@ -366,6 +366,21 @@ def test_metrics_hold_the_rewards_of_masked_tokens_now_and_then(
     assert all(value is None or math.isfinite(value) for row in written for value in row.values())
 
 
+def test_a_held_run_knows_masked_tokens_at_every_step_and_moves_less(
+    tiny_model: str, pairs_file: Path, tmp_path: Path
+) -> None:
+    """Without passes of their own: ``log_masked_every`` is 0."""
+    rows = {}
+    for name, settings in {"held": {"hold_weight": 10.0}, "free": {}}.items():
+        config = config_for(tiny_model, **{"max_steps": 8, "log_masked_every": 0} | settings)
+        train(pairs_file, tmp_path / name, config)
+        rows[name] = metrics_of(tmp_path / name)
+        for figure in ("hold", "reward_masked_chosen", "reward_masked_rejected"):
+            assert [row[figure] is not None for row in rows[name]] == [name == "held"] * 8
+    assert rows["held"][0]["hold"] == pytest.approx(0, abs=1e-6)
+    assert 0 < rows["held"][-1]["margin"] < rows["free"][-1]["margin"] / 2
+
+
 def test_the_date_of_a_template_is_that_of_the_day_on_which_the_run_began(
     tiny_model: str, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
