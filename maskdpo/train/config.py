@@ -264,7 +264,11 @@ class TrainConfig(EncodeSettings):
     log_masked_every: Annotated[
         int,
         Field(ge=0),
-        Option("Steps between figures of the masked tokens, which cost a forward pass each; 0: none.", LOGGING),
+        Option(
+            "Steps between figures of the masked tokens, which cost a forward pass each; 0: none. With `--hold-weight` "
+            "every step has them.",
+            LOGGING,
+        ),
     ] = 10
     eval_every: Annotated[
         int,
