@@ -161,7 +161,7 @@ def exact_offsets(tokens: Sequence[str] | None, offsets: Offsets, text: str) -> 
     - A tokenizer that spells unknown characters in bytes (``<0xE5>``) may report the range of a whole run of them for
       each byte: the bytes are counted through.
     - A tokenizer that joins a letter and its accents (NFC) reports the letter alone: the accents are added. Where it
-      takes a ligature apart first (NFKC), the letter that it joins counts as the accent alone; no sentence ends between.
+      takes a ligature apart first (NFKC), the letter that it joins counts as the accent alone; no sentence ends there.
 
     Args:
         tokens: the tokens by name; None where the tokenizer has none that are bytes.
