@@ -23,11 +23,11 @@ from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS
 from benchmarks.closed_world.plan import Choice
 from benchmarks.closed_world.plots import COLOURS, DPI
-from benchmarks.closed_world.tables import interval, markdown, mean_figures, show, sign_of
+from benchmarks.closed_world.tables import differences, interval, markdown, mean_figures, precision, show, sign_of
 
 METRICS: dict[str, Callable[[Figures], float]] = {
     "right / all": lambda figures: figures["right_of_all"],
-    "right / (right + wrong)": lambda figures: figures["right"] / (figures["right"] + figures["wrong"]),
+    "right / (right + wrong)": precision,
 }
 RATES: dict[str, Callable[[Choice], float]] = {
     "best rates": lambda choice: choice.best_lr,
@@ -66,13 +66,7 @@ def found_cells(plan: MapPlan, results: Mapping[MapCell, Results]) -> dict[MapCe
 
 
 def gains(found: Found, method: str, over: str, rate: Callable[[Choice], float], metric: str) -> list[float]:
-    return differences(found.at(method, rate), found.at(over, rate), metric)
-
-
-def differences(rows: Sequence[Figures], over: Sequence[Figures], metric: str) -> list[float]:
-    """World by world: what worlds have in common falls out."""
-    value = METRICS[metric]
-    return [value(mine) - value(other) for mine, other in zip(rows, over, strict=True)]
+    return differences(found.at(method, rate), found.at(over, rate), METRICS[metric])
 
 
 def report(plan: MapPlan, results: Mapping[MapCell, Results], plots: Path) -> str:
@@ -129,8 +123,8 @@ def gains_table(
     rows = []
     for found in done:
         level = [METRICS[metric](figures) for figures in found.at(anchor, rate)]
-        differences = [show(gains(found, method, anchor, rate, metric), "+") for method in others]
-        rows.append([found.name, str(len(found.worlds)), show(level), *differences])
+        over_anchor = [show(gains(found, method, anchor, rate, metric), "+") for method in others]
+        rows.append([found.name, str(len(found.worlds)), show(level), *over_anchor])
     return markdown(header, rows)
 
 
@@ -182,7 +176,7 @@ def pairs_table(cells: Sequence[Found], methods: Sequence[str]) -> str:
                     METHODS[method].title,
                     f"{rate(found.development.choices[method]):.3g}",
                     *(show([value(row) for row in figures]) for value in METRICS.values()),
-                    *(show(differences(figures, anchor, metric), "+") for metric in METRICS),
+                    *(show(differences(figures, anchor, value), "+") for value in METRICS.values()),
                     *(f"{mean[name]:.2f}" for name in ("kl", "right", "sentences")),
                 ]
             )

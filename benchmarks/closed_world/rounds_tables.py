@@ -7,7 +7,7 @@ from benchmarks.closed_world.map_tables import DETAILS, METRICS, curve_cells
 from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS
 from benchmarks.closed_world.rounds_plan import ARMS, MIX, Development, RoundsPlan, fresh_runs
-from benchmarks.closed_world.tables import interval, markdown, mean_figures, show, sign_of
+from benchmarks.closed_world.tables import differences, interval, markdown, mean_figures, show, sign_of
 
 Lines = dict[str, list[Figures]]
 """By the name of a line: its figures in every fresh world that is complete."""
@@ -45,9 +45,7 @@ def fresh_lines(plan: RoundsPlan, development: Development, results: Results) ->
 
 
 def gains(lines: Lines, name: str, over: str, metric: str) -> list[float]:
-    """World by world."""
-    value = METRICS[metric]
-    return [value(mine) - value(other) for mine, other in zip(lines[name], lines[over], strict=True)]
+    return differences(lines[name], lines[over], METRICS[metric])
 
 
 def gains_table(plan: RoundsPlan, lines: Lines) -> str:

@@ -78,9 +78,13 @@ def column(rows: Sequence[Figures], name: str) -> list[float]:
     return [row[name] for row in rows]
 
 
-def gain(rows: Sequence[Figures], over: Sequence[Figures], name: str = "right_of_all") -> list[float]:
+def differences(rows: Sequence[Figures], over: Sequence[Figures], value: Callable[[Figures], float]) -> list[float]:
     """World by world: what worlds have in common falls out."""
-    return [a - b for a, b in zip(column(rows, name), column(over, name), strict=True)]
+    return [value(mine) - value(other) for mine, other in zip(rows, over, strict=True)]
+
+
+def gain(rows: Sequence[Figures], over: Sequence[Figures], name: str = "right_of_all") -> list[float]:
+    return differences(rows, over, lambda figures: figures[name])
 
 
 def show(values: Sequence[float], sign: str = "") -> str:
@@ -131,14 +135,15 @@ def readings_table(results: Results, choices: Mapping[str, Choice]) -> str:
     rows = []
     for method, choice in choices.items():
         figures = results.method(method, choice.equal_lr)
-        claims = [a - b for a, b in zip(_precision(figures), _precision(over), strict=True)]
-        differences = [gain(figures, over, name) for name in ("greedy_right_of_all", "no_fact", "right")]
-        rows.append([METHODS[method].title, *(show(d, "+") for d in (differences[0], claims, *differences[1:]))])
+        greedy, no_fact, right = (gain(figures, over, name) for name in ("greedy_right_of_all", "no_fact", "right"))
+        claims = differences(figures, over, precision)
+        rows.append([METHODS[method].title, *(show(values, "+") for values in (greedy, claims, no_fact, right))])
     return markdown(header, [row for row in rows if row[0] != METHODS["dpo"].title])
 
 
-def _precision(rows: Sequence[Figures]) -> list[float]:
-    return [row["right"] / (row["right"] + row["wrong"]) for row in rows]
+def precision(figures: Figures) -> float:
+    """Right / (right + wrong)."""
+    return figures["right"] / (figures["right"] + figures["wrong"])
 
 
 def grid_table(results: Results, choices: Mapping[str, Choice]) -> str:

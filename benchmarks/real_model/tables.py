@@ -11,7 +11,7 @@ from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS
 from benchmarks.closed_world.plan import Choice
 from benchmarks.closed_world.plots import COLOURS, DPI
-from benchmarks.closed_world.tables import interval, markdown, mean_figures, show, sign_of
+from benchmarks.closed_world.tables import differences, interval, markdown, mean_figures, show, sign_of
 from benchmarks.real_model.plan import Plan, developed, final_runs
 
 Metric = Callable[[Figures], float]
@@ -89,8 +89,7 @@ def rows(found: Found, method: str, rate: Rate) -> list[Figures]:
 
 def gains(found: Found, method: str, over: str, rate: Rate, metric: Metric) -> list[float]:
     """Seed by seed, as what the answers to the same prompts with the same seed have in common then falls out."""
-    both = zip(rows(found, method, rate), rows(found, over, rate), strict=True)
-    return [metric(mine) - metric(other) for mine, other in both]
+    return differences(rows(found, method, rate), rows(found, over, rate), metric)
 
 
 def verdict(plan: Plan, found: Found, method: str) -> str:

@@ -29,7 +29,9 @@ __all__ = ["cache_folder", "pairs_file"]
 @pytest.fixture(scope="module")
 def tiny_model(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """With rows of 64 and 128 weights, which bitsandbytes widens rightly on every processor."""
-    config = LlamaConfig.from_pretrained(tiny_model, hidden_size=64, intermediate_size=128, head_dim=16)
+    config = LlamaConfig.from_pretrained(
+        tiny_model, hidden_size=64, intermediate_size=128, head_dim=16, initializer_range=0.2
+    )
     folder = tmp_path_factory.mktemp("rows-of-64")
     torch.manual_seed(0)
     LlamaForCausalLM(config).save_pretrained(folder)
@@ -63,7 +65,7 @@ def test_the_log_probs_are_those_of_the_rounded_weights(dtype: str, tiny_model: 
     trainers = [Trainer(model, config, "shared") for model in (policy.model, plain)]
     with torch.no_grad():
         found, expected = (trainer.logps(trainer.collate(pairs)) for trainer in trainers)
-    assert (found - expected).abs().max() < (1e-4 if dtype == "float32" else 0.3)
+    assert (found - expected).abs().max() < (1e-4 if dtype == "float32" else 0.1)
 
 
 def test_weights_that_come_back_as_others_are_refused(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,9 @@ class TextReader:
         spelled = [vocabulary[name] for name in vocabulary if BYTE.fullmatch(name)] if A_BYTE in vocabulary else []
         self._byte_ids = np.array(spelled, dtype=np.int64)
         """Tokens that are one byte of a character outside the vocabulary."""
+        normalizer = tokenizer.backend_tokenizer.normalizer
+        self._takes_apart = normalizer is not None and "f\u00ed" in normalizer.normalize_str("\ufb01\u0301")
+        """Whether ligatures become letters that accents are joined to, as in NFKC."""
         added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
         self.end_ids: set[int] = added | set(tokenizer.all_special_ids)
         """Tokens that may end a turn: special and added tokens, except those of white space."""
@@ -90,7 +93,9 @@ class TextReader:
             return tokens.offsets
         names = self._tokenizer.convert_ids_to_tokens(tokens.ids.tolist()) if spelled else None
         offsets = [(begin, end) for begin, end in tokens.offsets.tolist()]
-        return np.asarray(exact_offsets(names, offsets, text), dtype=np.int64).reshape(-1, 2)
+        return np.asarray(exact_offsets(names, offsets, text, takes_apart=self._takes_apart), dtype=np.int64).reshape(
+            -1, 2
+        )
 
     def with_eos(self, ids: Ids) -> tuple[Ids, int | None]:
         """A plain string gets an end-of-text token, as in TRL, where its tokenizer has one; and its place."""

@@ -6,8 +6,9 @@ so that one dataset serves every tokenizer (arXiv 2503.02846; the definition is 
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from math import inf
 from typing import NamedTuple
@@ -155,16 +156,20 @@ def token_weights(
     return weights
 
 
-def exact_offsets(tokens: Sequence[str] | None, offsets: Offsets, text: str) -> list[tuple[int, int]]:
+def exact_offsets(
+    tokens: Sequence[str] | None, offsets: Offsets, text: str, *, takes_apart: bool = False
+) -> list[tuple[int, int]]:
     """The characters that each token really stands for, where tokenizers report others.
 
     - A tokenizer that spells unknown characters in bytes (``<0xE5>``) may report the range of a whole run of them for
       each byte: the bytes are counted through.
-    - A tokenizer that joins a letter and its accents (NFC) reports the letter alone: the accents are added. Where it
-      takes a ligature apart first (NFKC), the letter that it joins counts as the accent alone; no sentence ends there.
+    - A tokenizer that joins a letter and its accents (NFC) reports the letter alone: the accents are added.
+    - A tokenizer that takes ligatures apart (NFKC) may join the last letter of one to the accent behind it, and reports
+      the accent alone: all tokens of the two stand for both.
 
     Args:
         tokens: the tokens by name; None where the tokenizer has none that are bytes.
+        takes_apart: whether it is such a tokenizer.
 
     Raises:
         ValueError: the bytes of a run do not spell its characters.
@@ -177,6 +182,8 @@ def exact_offsets(tokens: Sequence[str] | None, offsets: Offsets, text: str) -> 
         if end > begin:
             exact[i] = (begin, _behind_marks(text, end, next_begin))
             next_begin = begin if i and exact[i - 1][0] < begin else next_begin
+    for start, stop in _accented_ligatures(text) if takes_apart else ():
+        exact = [(min(b, start), max(e, stop)) if start < e and b < min(e, stop) else (b, e) for b, e in exact]
     return exact
 
 
@@ -208,6 +215,17 @@ def _behind_marks(text: str, end: int, limit: int) -> int:
     while end < limit and unicodedata.combining(text[end]):
         end += 1
     return end
+
+
+def _accented_ligatures(text: str) -> Iterator[tuple[int, int]]:
+    """The ranges of a character that NFKC takes apart, with the combining marks that its last letter is joined to."""
+    whole = partial(unicodedata.normalize, "NFKC")
+    for start in range(len(text) - 1):
+        if unicodedata.combining(text[start + 1]) and len(whole(text[start])) > 1:
+            run = text[start : _behind_marks(text, start + 1, len(text))]
+            joined = next(n for n in range(1, len(run) + 1) if whole(run) == whole(run[:n]) + whole(run[n:]))
+            if joined > 1:
+                yield start, start + joined
 
 
 def _char_weights(

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Of one parameter: 4 bits, a scale of 8 bits for each 64 of them, and a float32 scale for 256 scales."""
 
-
 WORST_ROUNDING = 0.15
 """Relative to the weights. NF4 rounds normal numbers by 0.09."""
 
