@@ -7,7 +7,7 @@ import pytest
 
 from maskdpo.backends.price import OutOfMoney
 from maskdpo.errors import InputError, Interrupted, NoPairs, UserError
-from maskdpo.run_record import OtherSettings
+from maskdpo.run import OtherSettings
 from maskdpo.settings import MissingSetting, settings_of
 from maskdpo.train.settings import TrainSettings
 

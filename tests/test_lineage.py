@@ -13,7 +13,8 @@ from maskdpo.application import app
 from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
 from maskdpo.lineage import Node, problems, trace
-from maskdpo.run_record import META_IN_FOLDER, Run, invoked_as, meta_file, read_meta
+from maskdpo.run import Run, invoked_as
+from maskdpo.run_record import META_IN_FOLDER, meta_file, read_meta
 
 
 def made(

@@ -1,4 +1,4 @@
-"""The record beside an output, and what becomes of outputs that are begun anew."""
+"""Runs and the records beside their outputs, and what becomes of outputs that are begun anew."""
 
 import json
 import shlex
@@ -13,19 +13,8 @@ from maskdpo.dataset.pairs import build_pairs
 from maskdpo.errors import InputError
 from maskdpo.io import atomic_write
 from maskdpo.redact import line_without_paths, line_without_secrets, without_paths, without_secrets
-from maskdpo.run_record import (
-    SCHEMA_VERSION,
-    OtherSettings,
-    Run,
-    changed_outputs,
-    holds,
-    invoked_as,
-    meta_file,
-    note_arguments,
-    read_meta,
-    recorded_option,
-    set_aside,
-)
+from maskdpo.run import OtherSettings, Run, invoked_as, note_arguments, set_aside
+from maskdpo.run_record import SCHEMA_VERSION, changed_outputs, holds, meta_file, read_meta, recorded_option
 
 PAIR_OPTIONS = PairOptions(test_size=0.5, max_similarity=1.0)
 
@@ -254,7 +243,7 @@ def test_new_pairs_never_stand_beside_an_old_record(labelled: tuple[Path, Path],
     out.unlink()
     out.with_name("pairs.test.jsonl").unlink()
     with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("maskdpo.run_record.Run.finish", interrupt)
+        patched.setattr("maskdpo.run.Run.finish", interrupt)
         build_pairs(*labelled, out, PAIR_OPTIONS.model_copy(update={"seed": 1}))
     meta = read_meta(meta_file(out))
     assert meta is not None

@@ -47,8 +47,9 @@ from maskdpo.io import (
 )
 from maskdpo.io.lock import sole_writer
 from maskdpo.prompt_date import Dated, fix_date
+from maskdpo.run import Run, by_role, set_aside
 from maskdpo.run_inputs import refuse_other_part
-from maskdpo.run_record import Run, by_role, meta_file, set_aside
+from maskdpo.run_record import meta_file
 from maskdpo.schemas import (
     Annotation,
     JudgeInfo,

@@ -11,7 +11,8 @@ from maskdpo.annotate.stats import SentenceCounts
 from maskdpo.console import progress
 from maskdpo.errors import UserError
 from maskdpo.io import atomic_write, read_located, record_writer, refuse_overwriting
-from maskdpo.run_record import Run, meta_file, refuse_replacing
+from maskdpo.run import Run
+from maskdpo.run_record import meta_file, refuse_replacing
 from maskdpo.schemas import Annotation, Kind, Sentence, Status
 from maskdpo.text.fragment import fragment_was_judged
 from maskdpo.verdicts.decision import Rule

@@ -14,7 +14,8 @@ from maskdpo.calibrate.settings import CalibrateSettings
 from maskdpo.console import warn
 from maskdpo.errors import UserError
 from maskdpo.io import atomic_write, refuse_overwriting
-from maskdpo.run_record import Run, meta_file, refuse_replacing
+from maskdpo.run import Run
+from maskdpo.run_record import meta_file, refuse_replacing
 from maskdpo.schemas import Label, group_of
 from maskdpo.verdicts import confusion
 from maskdpo.verdicts.aim import Aim, parse_aim

@@ -21,7 +21,8 @@ from maskdpo.io import (
     with_config,
 )
 from maskdpo.registry import Registry, named_in
-from maskdpo.run_record import Run, meta_file, refuse_replacing
+from maskdpo.run import Run
+from maskdpo.run_record import meta_file, refuse_replacing
 from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt
 from maskdpo.settings import Option, OptionalPrompts, Settings
 

@@ -14,7 +14,8 @@ from maskdpo.ground.store import CorpusCounts, Passage
 from maskdpo.io import Appender, read_prompts, refuse_overwriting
 from maskdpo.io.lock import sole_writer
 from maskdpo.redact import without_secrets
-from maskdpo.run_record import Run, RunMeta, by_role, check_same, meta_file, read_meta, refuse_replacing, set_aside
+from maskdpo.run import Run, by_role, check_same, set_aside
+from maskdpo.run_record import RunMeta, meta_file, read_meta, refuse_replacing
 from maskdpo.schemas import Prompt, Source
 
 BATCH = 64

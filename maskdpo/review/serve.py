@@ -23,7 +23,8 @@ from maskdpo.review.others import Others
 from maskdpo.review.queue import ReviewQueue, candidates, make_queue
 from maskdpo.review.session import Session
 from maskdpo.review.settings import ReviewSettings
-from maskdpo.run_record import Run, meta_file, refuse_replacing
+from maskdpo.run import Run
+from maskdpo.run_record import meta_file, refuse_replacing
 from maskdpo.schemas import Annotation, Decision, group_of
 from maskdpo.verdicts.people import standing
 

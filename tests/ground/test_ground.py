@@ -21,7 +21,8 @@ from maskdpo.ground.settings import GroundSettings
 from maskdpo.ground.store import PassageStore, made_once, write_store
 from maskdpo.io import read_records
 from maskdpo.lineage import trace
-from maskdpo.run_record import OtherSettings, meta_file, read_meta
+from maskdpo.run import OtherSettings
+from maskdpo.run_record import meta_file, read_meta
 from maskdpo.schemas import Prompt
 
 RIVERS = """# Rivers of Europe

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from maskdpo.run_record import META_IN_FOLDER, Run
+from maskdpo.run import Run
+from maskdpo.run_record import META_IN_FOLDER
 from maskdpo.schemas import JudgeInfo
 from maskdpo.verdicts.gold import check_gold
 
