@@ -24,7 +24,7 @@ from benchmarks.closed_world.grammar import ATTRIBUTES, SOURCES, VERBS, fact_sen
 from maskdpo import console
 from maskdpo.models import default_device, load_tokenizer
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.run.heldout import HeldOut, evaluate
 from maskdpo.train.run.loop import batches, learning_rate

@@ -20,7 +20,7 @@ import torch
 from maskdpo import console
 from maskdpo.models import Dtype, default_device, load_tokenizer
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.run.figures import peak_memory_gb
 from maskdpo.train.run.loop import run_steps

@@ -50,7 +50,8 @@ from maskdpo.io import read_records
 from maskdpo.models import default_device, load_tokenizer
 from maskdpo.schemas import Pair
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.data.encode import EncodedPair, EncodedSide, encode_pairs, encoder_for
+from maskdpo.train.data.encode import encode_pairs, encoder_for
+from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 from maskdpo.train.model.flops import device_peak, model_shape, step_flops
 
 SOURCES = Path(__file__).parents[1] / "maskdpo" / "train"

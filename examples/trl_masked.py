@@ -19,9 +19,9 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import DPOConfig, DPOTrainer
 
 import maskdpo
+from maskdpo import Drop, EncodedPair
 from maskdpo.models import load_tokenizer, resolve_model
 from maskdpo.schemas import SIDES
-from maskdpo.train.data.encode import Drop, EncodedPair
 
 
 def encode(pairs: Iterable[maskdpo.Pair], tokenizer: PreTrainedTokenizerBase, method: str) -> list[EncodedPair]:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         Sentence,
         Status,
     )
-    from maskdpo.train.data.encode import Drop, EncodedPair
+    from maskdpo.train.data.encoded_pair import Drop, EncodedPair
 
 _RECORDS = (
     "Annotation",
@@ -102,8 +102,8 @@ __all__ = [
 
 _ELSEWHERE = {
     "UserError": "maskdpo.errors",
-    "Drop": "maskdpo.train.data.encode",
-    "EncodedPair": "maskdpo.train.data.encode",
+    "Drop": "maskdpo.train.data.encoded_pair",
+    "EncodedPair": "maskdpo.train.data.encoded_pair",
     **dict.fromkeys(_RECORDS, "maskdpo.schemas"),
 }
 

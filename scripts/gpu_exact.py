@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from maskdpo.train.data.batch import collate
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.losses import masked_log_ratios, sum_per_answer
 from maskdpo.train.model.flex import Heads, kernel_problem, use_flex_attention
 from maskdpo.train.model.logps import token_logps

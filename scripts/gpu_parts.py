@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 
 from maskdpo.models import default_device
 from maskdpo.schemas import Label, Message, Pair, PairSentence
-from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from train_regimes import DOCS, sentences

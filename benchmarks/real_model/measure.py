@@ -11,7 +11,8 @@ from maskdpo.models import load_model, load_tokenizer, pick_device
 from maskdpo.schemas import Annotation, Kind, Label, Pair, Prompt
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout, collate, micro_batches
-from maskdpo.train.data.encode import Drop, encode_pairs, encoder_for
+from maskdpo.train.data.encode import encode_pairs, encoder_for
+from maskdpo.train.data.encoded_pair import Drop
 from maskdpo.train.data.measures import kept, lengths
 from maskdpo.train.effects.divergence import divergence_of
 

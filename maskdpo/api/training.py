@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from maskdpo.judge_training.result import JudgeResult
     from maskdpo.schemas.effects import SideEffects
-    from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
+    from maskdpo.train.data.encode import Encoder
+    from maskdpo.train.data.encoded_pair import Drop, EncodedPair
     from maskdpo.train.run.train import TrainResult
 
 

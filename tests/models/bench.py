@@ -22,7 +22,8 @@ from maskdpo.errors import UserError
 from maskdpo.io import write_records
 from maskdpo.schemas import Label, Pair
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.data.encode import EncodedPair, Encoder, encode_pairs
+from maskdpo.train.data.encode import Encoder, encode_pairs
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.run.train import train
 from maskdpo.train.settings import RunOptions
 

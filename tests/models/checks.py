@@ -20,7 +20,7 @@ from maskdpo.backends.transformers_backend import TransformersBackend, _random
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Message
 from maskdpo.schemas.training import StepStats
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 
 EXACT = 1e-4
 """Nats that a log-prob of a token may be off: float32 is rounded, and nothing else is different."""

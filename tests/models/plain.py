@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from maskdpo.schemas import SIDES
-from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 
 
 def load_plain(folder: str) -> PreTrainedModel:

@@ -31,7 +31,8 @@ from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Label, Message, Side
 from maskdpo.train.config import EncodeSettings
-from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
+from maskdpo.train.data.encode import Encoder
+from maskdpo.train.data.encoded_pair import Drop, EncodedPair
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from fetch_tokenizers import PACKAGES, folder

@@ -28,7 +28,8 @@ from weight_oracle import TABLES, counts, expected_weights
 from maskdpo.errors import UserError
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Message, Pair, PairSentence, Side
-from maskdpo.train.data.encode import NO_WEIGHT, Drop, EncodedPair, encode_pairs
+from maskdpo.train.data.encode import NO_WEIGHT, encode_pairs
+from maskdpo.train.data.encoded_pair import Drop, EncodedPair
 from maskdpo.train.data.weights import METHODS, exact_offsets
 
 CHOSEN = [("Paris is big.", RIGHT), (" It is blue.", WRONG)]

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from maskdpo.errors import UserError
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import CHOSEN, PAD, PROMPT, REJECTED, collate
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.model import faster, flex
 from maskdpo.train.model.attention import NAME as CPU_NAME
 from maskdpo.train.model.decoder import checkpoint_layers

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from train_helpers import random_model
 
 from maskdpo.train.data.batch import Layout, collate
-from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 from maskdpo.train.model import flops, logps
 from maskdpo.train.model.flops import KNOWN_PEAKS, ModelShape, device_peak, model_shape, step_flops
 from maskdpo.train.model.logps import token_logps

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from maskdpo.io import write_records
 from maskdpo.schemas import Label
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.inspect import inspect_pairs
 from maskdpo.train.data.weights import METHODS
 from maskdpo.train.settings import InspectSettings

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from maskdpo.schemas import SIDES
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout, collate, micro_batches, pass_tokens
-from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 from maskdpo.train.model import logps
 from maskdpo.train.model.logps import token_logps
 from maskdpo.train.run.reference import compute_reference

@@ -22,7 +22,7 @@ from transformers import (
 from maskdpo.errors import UserError
 from maskdpo.models import load_model
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.model import load, probe
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.step import Trainer

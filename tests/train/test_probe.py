@@ -16,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from maskdpo.errors import UserError
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout, collate
-from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 from maskdpo.train.model import logps, probe
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.model.logps import token_logps

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from maskdpo.errors import UserError
 from maskdpo.models import load_tokenizer
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 from maskdpo.train.model.memory import memory_parts, sizes_of
 from maskdpo.train.run import reference
 from maskdpo.train.run import train as run

@@ -17,7 +17,7 @@ from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES
 from maskdpo.train.config import LOSSES, TrainConfig
 from maskdpo.train.data.batch import Layout, collate
-from maskdpo.train.data.encode import EncodedPair, EncodedSide
+from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 from maskdpo.train.run.figures import kept_tokens, masked_rewards, mean_figures
 from maskdpo.train.run.loop import run_steps
 from maskdpo.train.run.reference import compute_reference

@@ -28,7 +28,8 @@ from maskdpo.models import load_tokenizer
 from maskdpo.schemas import Pair
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data import blocks, processes, read
-from maskdpo.train.data.encode import EncodedPair, encoder_for
+from maskdpo.train.data.encode import encoder_for
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.read import read_pairs
 from maskdpo.train.data.store import StoredPairs, write_store
 from maskdpo.train.run import reference, stored_reference

@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from maskdpo.schemas import Label, Message, Pair, PairSentence
 from maskdpo.train.config import EncodeSettings
-from maskdpo.train.data.encode import EncodedPair, EncodedSide, Encoder
+from maskdpo.train.data.encode import Encoder
+from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 from maskdpo.train.step import Trainer
 
 SPECIAL = [

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from maskdpo.schemas import SIDES
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.tokens import Ids
 from maskdpo.train.ranks import Ranks
 

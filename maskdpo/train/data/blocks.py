@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from maskdpo.errors import InputError
 from maskdpo.io.blocks import Block
 from maskdpo.schemas import Pair
-from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
+from maskdpo.train.data.encode import Encoder
+from maskdpo.train.data.encoded_pair import Drop, EncodedPair
 
 ROW = np.dtype(
     [

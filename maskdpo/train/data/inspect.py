@@ -15,7 +15,8 @@ from maskdpo.io import atomic_write, read_records, refuse_overwriting
 from maskdpo.models import load_tokenizer
 from maskdpo.run_record import refuse_replacing
 from maskdpo.schemas import SIDES, Pair
-from maskdpo.train.data.encode import Drop, EncodedPair, Encoder, encoder_for
+from maskdpo.train.data.encode import Encoder, encoder_for
+from maskdpo.train.data.encoded_pair import Drop, EncodedPair
 from maskdpo.train.settings import InspectSettings
 
 if TYPE_CHECKING:

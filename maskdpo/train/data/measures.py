@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdpo.schemas import SIDES
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.store import StoredPairs
 
 Pairs = Sequence[EncodedPair]

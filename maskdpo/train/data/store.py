@@ -25,7 +25,7 @@ from maskdpo.io.lock import sole_writer
 from maskdpo.io.write import sync_folder
 from maskdpo.models import cache_dir
 from maskdpo.train.data.blocks import PARTS, ROW, Encoded
-from maskdpo.train.data.encode import Drop, EncodedPair, EncodedSide
+from maskdpo.train.data.encoded_pair import Drop, EncodedPair, EncodedSide
 
 META = "meta.json"
 PARTIAL = ".part"

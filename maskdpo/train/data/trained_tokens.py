@@ -8,7 +8,8 @@ from maskdpo.schemas import SIDES, Pair, Side
 from maskdpo.schemas.training import Spans, TrainedTokens
 from maskdpo.settings import load_settings
 from maskdpo.train.config import EncodeSettings
-from maskdpo.train.data.encode import Drop, EncodedPair, Encoder
+from maskdpo.train.data.encode import Encoder
+from maskdpo.train.data.encoded_pair import Drop, EncodedPair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

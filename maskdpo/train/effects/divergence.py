@@ -16,7 +16,7 @@ from maskdpo.errors import UserError
 from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Batch, Layout, collate, micro_batches
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.model.logps import chunks, hidden_states, logits_of
 

@@ -22,7 +22,8 @@ from maskdpo.schemas.effects import DIVERGENCE, Effect, Interval, SideEffects
 from maskdpo.text.refusals import RULE, refuses
 from maskdpo.text.repetition import repeated
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.data.encode import Drop, EncodedPair, Encoder, encoder_for
+from maskdpo.train.data.encode import Encoder, encoder_for
+from maskdpo.train.data.encoded_pair import Drop, EncodedPair
 from maskdpo.train.effects.card import write_into_card
 from maskdpo.train.effects.divergence import Sums, divergences
 from maskdpo.train.effects.settings import SideEffectsSettings

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from maskdpo.errors import UserError
 from maskdpo.models import rotary_settings
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.measures import longest
 from maskdpo.train.model.fourbit import compute_in
 

@@ -10,7 +10,7 @@ from maskdpo.errors import UserError
 from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.measures import longest
 from maskdpo.train.model.attention import use_cpu_attention
 from maskdpo.train.model.decoder import text_config

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from maskdpo.train.data.batch import Layout
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.measures import lengths, predicted
 from maskdpo.train.model.decoder import attention_size, decoder_of, text_config
 from maskdpo.train.model.fourbit import size_of

@@ -14,7 +14,7 @@ from maskdpo.errors import UserError
 from maskdpo.models import compute_type, load_model
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.measures import largest_id
 from maskdpo.train.model.adapter import add_adapter, weight_type
 from maskdpo.train.model.decoder import (

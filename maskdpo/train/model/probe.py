@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from maskdpo.errors import UserError
 from maskdpo.train.data.batch import Layout, collate
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.measures import longest
 from maskdpo.train.data.processes import cores
 from maskdpo.train.model.decoder import in_float32, may_share_prompts, text_config, window_of

@@ -18,7 +18,7 @@ from maskdpo.models import load_tokenizer, meta_model, pick_device
 from maskdpo.schemas import Pair
 from maskdpo.train.config import LOSSES, TrainConfig
 from maskdpo.train.data.batch import Layout, group_sizes, padded_tokens
-from maskdpo.train.data.encode import Drop, EncodedPair
+from maskdpo.train.data.encoded_pair import Drop, EncodedPair
 from maskdpo.train.data.measures import kept, lengths, longest, predicted
 from maskdpo.train.data.read import read_pairs
 from maskdpo.train.data.store import StoredPairs

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskdpo.schemas import SIDES
 from maskdpo.train.data.batch import Batch
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.measures import kept, lengths
 from maskdpo.train.losses import sum_per_answer
 from maskdpo.train.ranks import Ranks

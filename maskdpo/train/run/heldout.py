@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from maskdpo.schemas.training import EvalStats
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.run.figures import mean_figures
 from maskdpo.train.step import Reference, Trainer
 

@@ -20,7 +20,7 @@ from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint
 from maskdpo.models import cache_dir, load_tokenizer
 from maskdpo.train.config import LOSSES, TrainConfig
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.measures import Chained
 from maskdpo.train.data.store import StoredPairs
 from maskdpo.train.model.adapter import adapter_off

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from maskdpo.errors import UserError
 from maskdpo.io.lock import NoLocksError, locked_file
-from maskdpo.train.data.encode import EncodedPair
+from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.store import StoredPairs, variable_of
 from maskdpo.train.ranks import Ranks
 

@@ -21,7 +21,7 @@ from maskdpo.run_folder import remove_all, stop_between_steps
 from maskdpo.run_record import META_IN_FOLDER, RunMeta, read_meta
 from maskdpo.schemas.training import CHECKPOINTS, StepStats
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.data.encode import Drop
+from maskdpo.train.data.encoded_pair import Drop
 from maskdpo.train.data.measures import Chained
 from maskdpo.train.data.read import read_pairs
 from maskdpo.train.data.store import StoredPairs
