@@ -6,8 +6,8 @@ import pytest
 
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair
-from maskdpo.train.config import EncodeSettings
 from maskdpo.train.data.encode import Encoder
+from maskdpo.train.data.settings import EncodeSettings
 from maskdpo.train.data.trained_tokens import trained_tokens
 
 RIGHT, WRONG = "no_hallucination", "contradictory"

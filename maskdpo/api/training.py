@@ -117,14 +117,15 @@ def encode_pair(
     Args:
         tokenizer: a fast tokenizer; for conversational pairs with a chat template.
         method: which sentences train (``train.data.weights.METHODS``), or a mask of your own.
-        settings: of ``train.config.EncodeSettings``: ``eos``, ``max_length``, ``reasoning``, ``template_options``.
+        settings: of ``train.data.settings.EncodeSettings``: ``eos``, ``max_length``, ``reasoning`` and
+            ``template_options``.
 
     Returns:
         ``prompt_ids`` int64 [P], and for ``chosen`` and ``rejected`` ``ids`` int64 [T] and ``weights`` float32 [T]:
         the w_t of Mask-DPO (arXiv 2503.02846, eq. 4), 0 for tokens that do not train. Or why there are none, as a
         member of ``Drop``: a mask is never guessed.
     """
-    from maskdpo.train.config import EncodeSettings
+    from maskdpo.train.data.settings import EncodeSettings
 
     given = {"model": tokenizer.name_or_path, "method": method, **settings}
     template = str(tokenizer.chat_template)
@@ -134,7 +135,7 @@ def encode_pair(
 @lru_cache(maxsize=8)
 def _encoder(tokenizer: "PreTrainedTokenizerBase", template: str, settings: str) -> "Encoder":
     """Kept, as an encoder learns once what a chat template (``template``) writes around answers."""
-    from maskdpo.train.config import EncodeSettings
     from maskdpo.train.data.encode import encoder_for
+    from maskdpo.train.data.settings import EncodeSettings
 
     return encoder_for(EncodeSettings.model_validate_json(settings), tokenizer)

@@ -27,8 +27,8 @@ def plugins(settings: PluginsSettings) -> None:
     from maskdpo.formats.importing import IMPORTS
     from maskdpo.ground.retriever import RETRIEVERS
     from maskdpo.text.splitters import SPLITTERS
-    from maskdpo.train.config import LOSSES
     from maskdpo.train.data.weights import METHODS
+    from maskdpo.train.loss_registry import LOSSES
 
     chosen_by: dict[str, Registry[Any]] = {
         "annotate --judge": JUDGES,

@@ -1,25 +1,16 @@
-"""What decides the result of a training: how pairs become tokens, and the rest of ``TrainConfig``."""
+"""What decides the result of a training: ``TrainConfig``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
 from maskdpo.models import Dtype
-from maskdpo.registry import Registry, checked_options, named_in
-from maskdpo.settings import (
-    MODEL_HELP,
-    TEMPLATE_OPTION_HELP,
-    KeyValues,
-    Option,
-    Settings,
-)
+from maskdpo.registry import checked_options, named_in
+from maskdpo.settings import KeyValues, Option
+from maskdpo.train.data.settings import IN_AND_OUT, EncodeSettings
+from maskdpo.train.loss_registry import LOSS_PARAMETERS, LOSSES
 
-if TYPE_CHECKING:
-    from maskdpo.train.losses import Loss
-
-IN_AND_OUT = "Input and output"
-METHOD = "Method: which tokens train"
 LOSS = "Loss: what is made of their log-probs"
 OPTIMISER = "Optimisation"
 LORA = "LoRA: train a small adapter instead of all weights"
@@ -28,82 +19,9 @@ LOGGING = "Logging and checkpoints"
 EVAL = "Held-out pairs"
 EXPORT = "The trained model"
 
-EosPolicy = Literal["keep", "last_sentence", "drop"]
-ReasoningPolicy = Literal["keep", "drop"]
-
 Positive = Field(gt=0, allow_inf_nan=False)
 NotNegative = Field(ge=0, allow_inf_nan=False)
 Count = Field(ge=1)
-
-
-LOSS_PARAMETERS: dict[str, tuple[float, tuple[str, ...]]] = {
-    "label_smoothing": (0.1, ("conservative", "robust")),
-    "simpo_gamma": (0.5, ("simpo",)),
-    "ld_alpha": (0.5, ("ld-dpo",)),
-    "margin_gamma": (10.0, ("fdpo-margin",)),
-}
-"""Settings that belong to some of our losses only: their default, and which losses."""
-
-
-def _problem_of_a_loss(found: Any) -> str | None:
-    from maskdpo.train.losses import Loss
-
-    return None if isinstance(found, Loss) else f"is no maskdpo.train.losses.Loss, but {type(found).__name__}"
-
-
-LOSSES: "Registry[Loss]" = Registry(
-    "loss",
-    {
-        "sigmoid": "maskdpo.train.losses:sigmoid",
-        "ipo": "maskdpo.train.losses:ipo",
-        "hinge": "maskdpo.train.losses:hinge",
-        "conservative": "maskdpo.train.losses:conservative",
-        "robust": "maskdpo.train.losses:robust",
-        "simpo": "maskdpo.train.losses:simpo",
-        "sigmoid-norm": "maskdpo.train.losses:sigmoid_norm",
-        "ld-dpo": "maskdpo.train.losses:ld_dpo",
-        "fdpo-margin": "maskdpo.train.losses:fdpo_margin",
-    },
-    check=_problem_of_a_loss,
-)
-"""By name; imported when used, so that settings are read without torch."""
-
-
-class EncodeSettings(Settings):
-    """How pairs become tokens and weights."""
-
-    model: Annotated[str, Option(MODEL_HELP, IN_AND_OUT)]
-    method: Annotated[
-        str,
-        named_in("maskdpo.train.data.weights:METHODS"),
-        Option(
-            "`mask-dpo`: right sentences of the chosen answer, wrong sentences of the rejected answer. `dpo`: all "
-            "sentences. `chosen-only`, `rejected-only`: only that side is masked. `strict`: as mask-dpo, but "
-            "sentences without a fact count as wrong. `soft`: as mask-dpo, times the confidence of the label. Or a "
-            "mask of your own.",
-            METHOD,
-        ),
-    ] = "mask-dpo"
-    eos: Annotated[
-        EosPolicy,
-        Option("The end-of-turn token: always trained, trained as its last sentence is, or never trained.", METHOD),
-    ] = "keep"
-    max_length: Annotated[
-        int, Field(ge=2), Option("Longest prompt and answer in tokens; answers are cut at their end.", METHOD)
-    ] = 2048
-    reasoning: Annotated[
-        ReasoningPolicy,
-        Option("What a reasoning model wrote before its answer: kept as context with weight 0, or left out.", METHOD),
-    ] = "keep"
-    template_options: Annotated[
-        KeyValues,
-        Field(alias="template_option"),
-        Option(
-            f"{TEMPLATE_OPTION_HELP} Only for pairs that do not record what theirs was told.",
-            METHOD,
-            metavar="KEY=VALUE",
-        ),
-    ] = {}
 
 
 class TrainConfig(EncodeSettings):
@@ -111,7 +29,7 @@ class TrainConfig(EncodeSettings):
 
     loss: Annotated[
         str,
-        named_in("maskdpo.train.config:LOSSES"),
+        named_in("maskdpo.train.loss_registry:LOSSES"),
         Option(
             "`sigmoid`: DPO. `sigmoid-norm`: log ratios per token. `ipo`, `hinge`: other shapes. `conservative` "
             "(cDPO), `robust` (rDPO): some pairs are the wrong way round. `simpo`: without a reference model; wants "

@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from maskdpo.train.config import LOSSES, TrainConfig
+from maskdpo.train.config import TrainConfig
+from maskdpo.train.loss_registry import LOSSES
 
 
 def sum_per_answer(values_N: Tensor, answer_N: Tensor, answers: int) -> Tensor:
@@ -114,7 +115,7 @@ fdpo_margin = Loss(
     lambda d_B, gap_B, beta, p: sigmoid_loss(beta * (d_B - p.margin_gamma * factuality_margin(gap_B))),
     needs_scores=True,
 )
-# Another loss is one more object here, its name in ``config.LOSSES``, and its formula in docs/method.md.
+# Another loss is one more object here, its name in ``loss_registry.LOSSES``, and its formula in docs/method.md.
 
 
 def pair_losses(chosen_B: Tensor, rejected_B: Tensor, score_gap_B: Tensor, config: TrainConfig) -> Tensor:

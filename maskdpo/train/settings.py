@@ -6,16 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from maskdpo.settings import DEVICE_HELP, INPUT, Option, PairsFile, Settings, records
-from maskdpo.train.config import (
-    EVAL,
-    EXPORT,
-    IN_AND_OUT,
-    LOGGING,
-    SPEED,
-    Count,
-    EncodeSettings,
-    TrainConfig,
-)
+from maskdpo.train.config import EVAL, EXPORT, LOGGING, SPEED, Count, TrainConfig
+from maskdpo.train.data.settings import IN_AND_OUT, EncodeSettings
 
 
 class RunOptions(Settings):

@@ -30,9 +30,10 @@ from transformers import PreTrainedModel
 
 from maskdpo.errors import UserError
 from maskdpo.models import compute_type
-from maskdpo.train.config import LOSSES, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Batch, Layout, collate, passes
 from maskdpo.train.data.encoded_pair import EncodedPair
+from maskdpo.train.loss_registry import LOSSES
 from maskdpo.train.losses import hold_loss, masked_log_ratios, pair_losses, sft_loss, sum_per_answer
 from maskdpo.train.model.sharding import logps_of
 from maskdpo.train.optim import make_optimizer

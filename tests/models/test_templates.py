@@ -30,9 +30,9 @@ from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Label, Message, Side
-from maskdpo.train.config import EncodeSettings
 from maskdpo.train.data.encode import Encoder
 from maskdpo.train.data.encoded_pair import Drop, EncodedPair
+from maskdpo.train.data.settings import EncodeSettings
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from fetch_tokenizers import PACKAGES, folder

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskdpo.train.config import LOSSES, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Batch
+from maskdpo.train.loss_registry import LOSSES
 from maskdpo.train.losses import hold_loss, masked_log_ratios, pair_losses, sft_loss
 from maskdpo.train.run.figures import pair_figures
 from maskdpo.train.step import with_losses

@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES
-from maskdpo.train.config import LOSSES, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout, collate
 from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
+from maskdpo.train.loss_registry import LOSSES
 from maskdpo.train.run.figures import kept_tokens, masked_rewards, mean_figures
 from maskdpo.train.run.loop import run_steps
 from maskdpo.train.run.reference import compute_reference

@@ -15,9 +15,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from maskdpo.schemas import Label, Message, Pair, PairSentence
-from maskdpo.train.config import EncodeSettings
 from maskdpo.train.data.encode import Encoder
 from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
+from maskdpo.train.data.settings import EncodeSettings
 from maskdpo.train.step import Trainer
 
 SPECIAL = [

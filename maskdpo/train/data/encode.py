@@ -14,8 +14,9 @@ import numpy as np
 from maskdpo.chat import ChatFormat, EncodedPrompt, TemplateRefusal
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Label, Pair, Side
-from maskdpo.train.config import LOSSES, EncodeSettings, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encoded_pair import Drop, EncodedPair, EncodedPairs, EncodedSide, Weights
+from maskdpo.train.data.settings import EncodeSettings
 from maskdpo.train.data.tokens import Ids, TextReader, Tokens, tokens_of
 from maskdpo.train.data.weights import (
     METHODS,
@@ -24,6 +25,7 @@ from maskdpo.train.data.weights import (
     sentence_weight,
     token_weights,
 )
+from maskdpo.train.loss_registry import LOSSES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

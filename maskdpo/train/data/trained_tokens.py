@@ -7,9 +7,9 @@ from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair, Side
 from maskdpo.schemas.training import Spans, TrainedTokens
 from maskdpo.settings import load_settings
-from maskdpo.train.config import EncodeSettings
 from maskdpo.train.data.encode import Encoder
 from maskdpo.train.data.encoded_pair import Drop, EncodedPair
+from maskdpo.train.data.settings import EncodeSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

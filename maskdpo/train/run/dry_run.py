@@ -16,12 +16,13 @@ from maskdpo.console import say
 from maskdpo.io import read_records
 from maskdpo.models import load_tokenizer, meta_model, pick_device
 from maskdpo.schemas import Pair
-from maskdpo.train.config import LOSSES, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout, group_sizes, padded_tokens
 from maskdpo.train.data.encoded_pair import Drop, EncodedPair
 from maskdpo.train.data.measures import kept, lengths, longest, predicted
 from maskdpo.train.data.read import read_pairs
 from maskdpo.train.data.store import StoredPairs
+from maskdpo.train.loss_registry import LOSSES
 from maskdpo.train.model.adapter import add_adapter, weight_type
 from maskdpo.train.model.decoder import freeze_the_rest, may_share_prompts
 from maskdpo.train.model.flops import ModelShape, flops_of, model_shape, step_flops

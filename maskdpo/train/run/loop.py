@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from maskdpo.errors import UserError
 from maskdpo.schemas.training import StepStats
-from maskdpo.train.config import LOSSES, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encoded_pair import EncodedPair
+from maskdpo.train.loss_registry import LOSSES
 from maskdpo.train.model.flops import device_peak, model_shape, step_flops
 from maskdpo.train.run.figures import kept_tokens, masked_rewards, mean_figures, peak_memory_gb
 from maskdpo.train.step import Trainer

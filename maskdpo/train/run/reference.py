@@ -19,10 +19,11 @@ from maskdpo.console import progress
 from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint
 from maskdpo.models import cache_dir, load_tokenizer
-from maskdpo.train.config import LOSSES, TrainConfig
+from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.measures import Chained
 from maskdpo.train.data.store import StoredPairs
+from maskdpo.train.loss_registry import LOSSES
 from maskdpo.train.model.adapter import adapter_off
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.ranks import Ranks
