@@ -357,6 +357,16 @@ def test_the_command_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("weight", ["0", "0.01"])
+def test_held_tokens_are_not_passed_over(
+    weight: str, tiny_model: str, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "--model", tiny_model, "--out", str(tmp_path / "out"), "--dry-run", "--nproc", "2"
+    assert exit_code("train", str(pairs_file), *options, "--hold-weight", weight) == 0
+    said = "With --hold-weight the other tokens of both answers get a gradient too"
+    assert (said in capsys.readouterr().out) == (weight != "0")
+
+
 def test_what_stops_a_run_stops_its_plan(tiny_model: str, tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"id": 1}) + "\n")
     with pytest.raises(UserError, match=r"pairs\.jsonl:1"):
