@@ -34,7 +34,7 @@ class Run:
         inputs: input files by role.
         restart: what the user can do when the options have changed, for the error. None: the stage always makes its
             output again, whatever an earlier record says.
-        fixed_inputs: whether a changed input file is an error (else it is a warning).
+        fixed_inputs: whether a changed input file is an error (else ``warn_of_changed_inputs`` may say so).
         defaults: values of options that the records of earlier versions do not have.
         may_grow: the name of an option, a number, that may be larger than in the run that is continued.
     """
@@ -67,8 +67,8 @@ class Run:
             versions=versions(),
         )
         self.previous = read_meta(file) if restart is not None else None
-        self.inputs_changed = False
-        """Whether the run that is continued has read other files."""
+        self.inputs_changed: list[str] = []
+        """The roles of the inputs that are not what the run that is continued has read."""
         if self.previous is not None:
             self.previous.options = {**defaults, **self.previous.options}
             before = self.previous.options.get(may_grow) if may_grow else None
@@ -82,9 +82,7 @@ class Run:
                 dated = {"prompt_date": options["prompt_date"], **same.options}
                 same = same.model_copy(update={"options": dated})
             check_same(same, self.meta, file, restart, changed if fixed_inputs else [])
-            self.inputs_changed = bool(changed)
-            for role in changed:
-                warn(f"the {role} file has changed since the run recorded in {file}; what is already done is kept")
+            self.inputs_changed = changed
             self.meta.begun = self.previous.begun or self.meta.begun
             self.meta.spent = self.previous.spent
         self.spent_before = self.meta.spent or Spent()
@@ -95,6 +93,11 @@ class Run:
     def is_complete(self) -> bool:
         """Whether the run that is continued has come to its end."""
         return self.previous is not None and self.previous.status == "complete"
+
+    def warn_of_changed_inputs(self) -> None:
+        """Called when what is already done has been read and is kept, so that no error contradicts the warning."""
+        for role in self.inputs_changed:
+            warn(f"the {role} file has changed since the run recorded in {self.file}; what is already done is kept")
 
     def add_up(self, parts: Sequence[RunMeta]) -> None:
         """Record what the runs of the parts have taken: this run only puts their outputs together."""

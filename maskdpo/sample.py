@@ -121,6 +121,7 @@ def sample(
         run = Run(meta_file(out), "sample", options, inputs, restart=restart_hint, may_grow="max_tokens")
         done: set[str] = set()
         appender = Appender(out, Response, lambda response: done.add(response.id))
+        run.warn_of_changed_inputs()
         missing = [p for p in prompts.values() if any(response_id(p.id, i) not in done for i in range(sampling.n))]
         stats = SampleStats(prompts=len(prompts), already_there=len(prompts) - len(missing))
         if done and sampling.max_tokens > (before or sampling.max_tokens):

@@ -134,6 +134,7 @@ def annotate(
         languages = {prompt.id: prompt.language for prompt in prompts.values() if prompt.language}
         output = AnnotationFile(out, responses, info, retry_failed=retry_failed, skipped=skipped, languages=languages)
         output.notice_fragments()
+        run.warn_of_changed_inputs()
         stats = output.stats
         # the record of a part also says that nothing of a grown input is in it
         if output.missing or output.failed or not run.is_complete or (shard and run.inputs_changed):

@@ -361,12 +361,20 @@ def test_restart_sets_the_earlier_labels_aside(run: Run) -> None:
     assert {record.judge.name for record in records(out) if record.judge} == {"other"}
 
 
-def test_an_answer_whose_text_changed_since_is_an_error(jsonl: Any, prompts: Path, tmp_path: Path) -> None:
+def test_an_answer_whose_text_changed_since_is_an_error_and_nothing_is_called_kept(
+    jsonl: Any, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "a.jsonl"
-    annotate(prompts, jsonl("r.jsonl", response_rows(2)), out, Scripted(), SPLITTER)
-    changed = [row | {"response": "Other text."} for row in response_rows(2)]
+    rows = response_rows(2)
+    annotate(prompts, jsonl("r.jsonl", rows), out, Scripted(), SPLITTER)
+    prompts.write_text(prompts.read_text() + "\n")
+    changed = [row | {"response": "Other text."} for row in rows]
     with pytest.raises(InputError, match=r"a\.jsonl: 'r0' was annotated here with another text"):
         annotate(prompts, jsonl("r.jsonl", changed), out, Scripted(), SPLITTER)
+    assert "has changed since" not in capsys.readouterr().err
+    annotate(prompts, jsonl("r.jsonl", rows[:1]), out, Scripted(), SPLITTER)
+    said = " ".join(capsys.readouterr().err.split())
+    assert all(f"the {role} file has changed since the run recorded" in said for role in ("prompts", "responses"))
 
 
 @pytest.mark.parametrize("more", [False, True])
