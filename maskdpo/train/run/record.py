@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import IO, TYPE_CHECKING, Any
 
 import torch
@@ -129,6 +130,22 @@ class Recorder:
         if self.trainer.ranks.first:
             with atomic_write(self.out / CURVES) as file:
                 draw_curves(file, read_rows(self.out / METRICS), self.evals)
+
+    def warn_of_hold(self) -> None:
+        """Warn where held tokens were most of the loss, and the whole loss has risen. Where it has fallen, the rest may
+        be the smaller part because the pairs were learnt well."""
+        config = self.trainer.config
+        if not self.trainer.ranks.first or not config.hold_weight:
+            return
+        rows = read_rows(self.out / METRICS)
+        before, loss = rows[0]["loss"], fmean(row["loss"] for row in rows)
+        held = config.hold_weight * fmean(row["hold"] for row in rows)
+        if held > loss / 2 and loss > before:
+            warn(
+                f"the term of `hold_weight` {config.hold_weight:g} was most of the loss: {held:.3g} of {loss:.3g} in "
+                f"the mean over the steps, and before training the loss was {before:.3g}. So the steps went into "
+                "holding tokens more than into telling the answers apart; a smaller `hold_weight` or `lr` may help"
+            )
 
     def _answer(self, step: int) -> None:
         assert self.heldout is not None

@@ -219,5 +219,6 @@ def _all_steps(recorder: Recorder, pairs: StoredPairs, signalled: Callable[[], i
                 message = f"interrupted; step {stats.step} is saved. Repeat the same command to go on from there"
                 raise Interrupted(message, stop)
         recorder.draw()
+        recorder.warn_of_hold()
         best = recorder.load_best()
     return TrainResult(done, len(pairs), pairs.dropped, first, last, trainer.layout, recorder.evals, best)
