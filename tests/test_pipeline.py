@@ -189,8 +189,12 @@ def test_more_trainings_are_compared_in_one_table_and_everything_can_be_exported
     settings = [json.loads((world.out / name / "maskdpo_run.json").read_text())["options"] for name in MODELS]
     assert [options["method"] for options in settings] == ["mask-dpo", "dpo"]
     assert {row["model"] for row in world.read("after-plain-dpo.responses.jsonl")} == {"out/model-plain-dpo"}
-    assert "beside 2 others" in capsys.readouterr().out
-    assert "<html" in (world.out / "report-plain-dpo.html").read_text()
+    shown = capsys.readouterr().out
+    assert "before.annotations.jsonl: beside 2 others" in shown
+    assert "after.annotations.jsonl: beside 1 other" in shown
+    between = "after-plain-dpo - after"
+    assert between in (world.out / "report-plain-dpo.html").read_text()
+    assert between not in (world.out / "report.html").read_text()
     assert world.read("exported.pairs.jsonl")
     assert (world.folder / "data" / "README.md").exists()
     again = world.run()

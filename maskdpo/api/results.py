@@ -37,7 +37,7 @@ def evaluate_annotations(
         gold_drawn: how they were drawn, for prediction-powered estimates: ``recorded``, with the probability in
             ``inclusion`` of each sentence, or ``random``, all with the same probability.
         compare: annotations of another model (after), to set beside these (before): a path, or records; or several
-            paths, to compare more models in one table.
+            paths, to compare more models in one table, and each further one with the first of them in another.
         labels: what plots, and the table of several files, call ``annotations`` and each of ``compare``.
         compare_gold: human labels of ``compare``; without it those of ``gold``, by id and text.
         side_effects: files of ``measure_side_effects``, to show beside the factuality.

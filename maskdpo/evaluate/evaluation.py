@@ -54,6 +54,8 @@ class Evaluation:
     """Prediction-powered estimates, or why there are none although there is gold."""
     others: "tuple[Evaluation, ...]" = ()
     """The comparisons with further files."""
+    between: Mapping[Path, Comparison] = field(default_factory=dict)
+    """Of several compared files, each further one (after) beside the first (before)."""
     side_effects: Mapping[Path, SideEffects] = field(default_factory=dict)
     """What trainings have changed in other answers, by the file that says so."""
     labels: tuple[str, ...] = ()
@@ -65,9 +67,12 @@ class Evaluation:
         if self.summary:
             made.append(tables.of_summary(name, self.summary, refused))
         if self.others:
-            made.append(tables.of_comparisons(name, self._comparisons(), self.labels))
+            labels = self.labels or ("before", *self._names()[1:])
+            made.append(tables.of_comparisons(name, self._comparisons(), labels))
         elif self.comparison and self.compared:
             made.append(tables.of_comparison(f"{name} -> {self.compared.name}", self.comparison, refused))
+        if self.between and self.compared:
+            made.append(tables.of_comparisons(self.compared.name, self.between, self._names()[1:]))
         names = [name, *([self.compared.name] if self.compared else [])]
         made += [tables.of_languages(*each) for each in zip(names, self.languages, strict=True) if each[1].of_several()]
         if self.gold and self.summary and isinstance(self.powered, Powered):
@@ -84,6 +89,7 @@ class Evaluation:
             "summary": values.of_summary(self.summary) if self.summary else None,
             "comparison": values.of_comparison(self.comparison) if self.comparison else None,
             "comparisons": {str(file): values.of_comparison(found) for file, found in self._comparisons().items()},
+            "between": {str(file): values.of_comparison(found) for file, found in self.between.items()},
             "languages": [counted.values() for counted in self.languages],
             "agreement": values.of_agreement(self.agreement) if self.agreement else None,
             "side_effects": {str(file): one.model_dump(mode="json") for file, one in self.side_effects.items()},
@@ -94,15 +100,18 @@ class Evaluation:
     def main_figures(self) -> dict[str, dict[str, Estimate]]:
         """What a plot shows: ``MAIN_FIGURES`` of these annotations and of each compared file, by their names."""
         found = self._comparisons()
-        files = [self.annotations[0], *found]
-        names = list(self.labels) or [file.stem.removesuffix(".annotations") for file in files]
-        if len(set(names)) < len(names):  # of several folders
-            names = [str(file) for file in files]
         summaries = [one.before for one in list(found.values())[:1]] + [one.after for one in found.values()]
         return {
             name: {key: summary.figures[key] for key in MAIN_FIGURES}
-            for name, summary in zip(names, summaries, strict=True)
+            for name, summary in zip(self._names(), summaries, strict=True)
         }
+
+    def _names(self) -> list[str]:
+        """What these annotations and each compared file are called."""
+        files = [self.annotations[0], *self._comparisons()]
+        names = list(self.labels) or [file.stem.removesuffix(".annotations") for file in files]
+        # those of several folders may have one name
+        return names if len(set(names)) == len(names) else [str(file) for file in files]
 
     def _comparisons(self) -> dict[Path, Comparison]:
         """All comparisons by the file that these annotations are compared with."""
@@ -113,12 +122,13 @@ class Evaluation:
 def evaluate_files(settings: EvaluateSettings) -> Evaluation:
     """All figures of a file, or of two with ``compare`` (after); with ``gold`` also those that need gold labels.
 
-    Each of several files of ``compare`` is compared with the first one.
+    Each of several files of ``compare`` is compared with these annotations, and each further one with the first too.
     """
     _check_options(settings)
     effects = {file: read_effects(file) for file in settings.side_effects}
     first, *others = [_evaluate(settings.but(compare=(file,))) for file in settings.compare] or [_evaluate(settings)]
-    return replace(first, others=tuple(others), side_effects=effects, labels=settings.labels)
+    between = _between(settings) if others else {}
+    return replace(first, others=tuple(others), between=between, side_effects=effects, labels=settings.labels)
 
 
 def _evaluate(settings: EvaluateSettings) -> Evaluation:
@@ -148,6 +158,20 @@ def _evaluate(settings: EvaluateSettings) -> Evaluation:
         estimates = _powered(settings, gold, prompts, seen)
     files = settings.annotations, settings.compared, settings.gold
     return Evaluation(*files, summary, comparison, agreed, languages, estimates)
+
+
+def _between(settings: EvaluateSettings) -> dict[Path, Comparison]:
+    """The further files of ``compare`` beside the first one; none where one of them shares no topic with it."""
+    prompts = read_prompts(settings.prompts) if settings.prompts else None
+    first, *others = settings.compare
+    found: dict[Path, Comparison] = {}
+    for file in others:
+        before, after = (_judged(each, settings.limit) for each in (first, file))
+        one = compare(before, after, prompts, length_penalty=settings.length_penalty)
+        if one is None:
+            return {}
+        found[file] = one
+    return found
 
 
 def _check_options(settings: EvaluateSettings) -> None:
@@ -282,6 +306,9 @@ def _powered(
 
 
 def _sums(given: Input, gold: Gold, settings: EvaluateSettings, prompts: dict[str, Prompt] | None) -> dict[str, Array]:
-    read = read_records(given, Annotation, settings.limit)
-    answers = (answer for answer in read if not answer.lacked_reference)
-    return topic_sums(answers, gold, _topics(prompts), settings.gold_drawn)
+    return topic_sums(_judged(given, settings.limit), gold, _topics(prompts), settings.gold_drawn)
+
+
+def _judged(given: Input, limit: int | None) -> Iterator[Annotation]:
+    """What ``_read`` gives, without another check and notice."""
+    return (answer for answer in read_records(given, Annotation, limit) if not answer.lacked_reference)

@@ -57,7 +57,7 @@ class EvaluateSettings(Settings):
         several("annotations"),
         Option(
             "Annotations of another model (after), to set beside these (before); repeat the option to compare more "
-            "models in one table."
+            "models in one table; a second table sets each further one beside the first of them."
         ),
     ] = ()
     labels: Labels = ()

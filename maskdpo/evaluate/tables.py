@@ -51,13 +51,13 @@ def of_comparison(names: str, result: Comparison, notes: Sequence[str] = ()) -> 
     return SummaryTable(f"{names}: {sizes}", (INTERVALS, "before", "after", "after - before"), rows, notes)
 
 
-def of_comparisons(name: str, found: Mapping[Path, Comparison], labels: Sequence[str] = ()) -> SummaryTable:
+def of_comparisons(name: str, found: Mapping[Path, Comparison], labels: Sequence[str]) -> SummaryTable:
     """One file beside several others: what each is, and its paired difference from the first.
 
     Args:
-        labels: what to call the first file and each of the others; empty: ``before``, and the names of the files.
+        labels: what to call the first file and each of the others.
     """
-    before, *names = labels or ("before", *(file.stem for file in found))
+    before, *names = labels
     every = list(zip(names, found.values(), strict=True))
     first = every[0][1]
     columns: list[str] = [INTERVALS, before]
@@ -75,7 +75,8 @@ def of_comparisons(name: str, found: Mapping[Path, Comparison], labels: Sequence
         notes += [f"{other}: {note}" for note in (*few, *_filler(result))]
         if result.before.topics != first.before.topics:
             notes.append(f"{other}: compared on {result.before.topics:,} topics, not on {first.before.topics:,}")
-    return SummaryTable(f"{name}: beside {len(every)} others, by the topics of both", tuple(columns), rows, notes)
+    others = "1 other" if len(every) == 1 else f"{len(every)} others"
+    return SummaryTable(f"{name}: beside {others}, by the topics of both", tuple(columns), rows, notes)
 
 
 def of_languages(file: str, counted: LanguageCounts) -> SummaryTable:

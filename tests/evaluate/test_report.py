@@ -435,13 +435,24 @@ def test_several_models_are_compared_in_one_table(jsonl: Any, tmp_path: Path) ->
         }.items()
     )
     found = evaluate_annotations(wrong, compare=[half, right])
-    (table,) = found.tables()
+    table, between = found.tables()
     assert table.columns[1:] == ("before", "half", "half - before", "right", "right - before")
     figures = [cell.split(" ")[0] for cell in cells(table)["right / all sentences"]]
     assert figures == ["0.000", "0.500", "+0.500", "1.00", "+1.00"]
     (alone,) = evaluate_annotations(wrong, compare=right).tables()
     assert [row[-1] for row in alone.rows] == [row[-1] for row in table.rows]
+    assert (between.title, between.columns[1:]) == (
+        "half.jsonl: beside 1 other, by the topics of both", ("half", "right", "right - half")
+    )  # fmt: skip
+    (alone,) = evaluate_annotations(half, compare=right).tables()
+    assert [row[1:] for row in alone.rows] == [row[1:] for row in between.rows]
+    labelled = evaluate_annotations(wrong, compare=[half, right], labels=["none", "one", "two"]).tables()
+    assert [table.columns[-1] for table in labelled] == ["two - none", "two - one"]
     found.write_json(tmp_path / "f.json")
-    assert list(json.loads((tmp_path / "f.json").read_text())["comparisons"]) == [str(half), str(right)]
+    values = json.loads((tmp_path / "f.json").read_text())
+    assert [list(values[name]) for name in ("comparisons", "between")] == [[str(half), str(right)], [str(right)]]
+    apart = jsonl("apart.jsonl", [row for row in rows(("contradictory",) * 24) if row["id"] > "a5"])
+    few = jsonl("few.jsonl", [row for row in rows(("contradictory",) * 3) if row["id"] <= "a5"])
+    assert len(evaluate_annotations(right, compare=[few, apart]).tables()) == 1, "they share no topic with each other"
     with pytest.raises(UserError, match="`gold` goes with one file of `compare`"):
         evaluate_annotations(wrong, compare=[half, right], gold=right)
