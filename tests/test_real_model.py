@@ -32,6 +32,7 @@ def made_up(run: Run, best: float, bonus: float) -> Figures:
     right = 0.5 - 0.1 * abs(run.lr / best - 1) + 0.01 * (run.world % 7) + bonus * (run.method == "strict")
     found = {"right_of_all": right, "right": 5 * right, "wrong": 4 - 4 * right, "no_fact": 0.5, "sentences": 5.0}
     found |= {"torn": 1.0, "contradictory": 1.0, "greedy_right_of_all": right, "tokens": 60.0, "claims": 7.0}
+    found |= {"new_right": 4 * right}
     return found | {"cut_off": 0.1, **(MIX if run.method == BASE else {"kl": 1e5 * run.lr})}
 
 
@@ -81,7 +82,8 @@ def test_tables_say_what_the_lines_say(tmp_path: Path) -> None:
     right = 0.57
     cells = [float(cell.split()[0]) for cell in level.split("|")[3:-1]]
     right_of_claims, uncheckable, contradicted = 5 * right / (4 + right), 5 * right / 6, 5 * right / (5 * right + 1)
-    assert cells == approx([right, right_of_claims, uncheckable, contradicted, 5 * right, right], abs=2e-3)
+    new = [4 * right / 5, 5 * right, 4 * right]
+    assert cells == approx([right, right_of_claims, uncheckable, contradicted, *new, right], abs=2e-3)
     assert "| strict | +0.050 ± 0.000 * |" in text
     assert "fewer" not in text and (tmp_path / "real_model_countries.png").stat().st_size > 1000
 
@@ -189,6 +191,24 @@ def test_torn_ends_and_contradictions_are_counted_apart(tiny_model: str) -> None
     assert (found["right"], found["wrong"], found["contradictory"], found["no_fact"]) == (1.0, 1.0, 0.5, 0.5)
     assert (found["sentences"], found["torn"], found["cut_off"]) == (2.5, 0.5, 0.5)
     assert found["right_of_all"] == 0.4 and found["tokens"] > 10
+
+
+def test_what_is_right_counts_once() -> None:
+    """Kabul is named before; the fourth sentence is new and wrong, so that the fifth, which is right, is not new."""
+    said = [
+        ("The capital is Kabul.", RIGHT),
+        ("Its capital city is Kabul.", RIGHT),
+        ("It is large.", RIGHT),
+        ("It is in Asia.", WRONG),
+        ("So it is in Asia.", RIGHT),
+        ("About 30 million live in Asia.", RIGHT),
+    ]
+    text, sentences = "", []
+    for sentence, label in said:
+        sentences.append(Sentence(start=len(text), end=len(text) + len(sentence), label=label))
+        text += sentence + " "
+    one = Annotation(id="a-0", prompt_id="a", response=text, sentences=sentences)
+    assert measure.new_right(one) == 2  # the capital, and the number
 
 
 def test_the_divergence_does_not_depend_on_the_layout(

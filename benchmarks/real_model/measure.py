@@ -9,6 +9,7 @@ from benchmarks.closed_world.measure import FROM_EVALUATE, Figures
 from maskdpo.evaluate.factuality import CLAIMS, summarise
 from maskdpo.models import load_model, load_tokenizer, pick_device
 from maskdpo.schemas import Annotation, Kind, Label, Pair, Prompt
+from maskdpo.text.claims.count import named
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout, collate, micro_batches
 from maskdpo.train.data.encode import encode_pairs, encoder_for
@@ -26,7 +27,7 @@ LAYOUT: Layout = "shared"
 
 def figures(annotations: Sequence[Annotation], prompts: Mapping[str, Prompt], model: str) -> Figures:
     """Means an answer; ``right_of_all`` is a share of all sentences. ``torn`` ends of answers that were cut off are no
-    sentences, and ``contradictory`` is a part of ``wrong``.
+    sentences, ``contradictory`` is a part of ``wrong``, and ``new_right`` of ``right``.
 
     Args:
         model: whose tokens are counted.
@@ -41,8 +42,20 @@ def figures(annotations: Sequence[Annotation], prompts: Mapping[str, Prompt], mo
         "sentences": (len(spans) - torn) / answers,
         "torn": torn / answers,
         "contradictory": labels[Label.CONTRADICTORY] / answers,
+        "new_right": sum(map(new_right, annotations)) / answers,
         "tokens": sum(map(len, tokens)) / answers,
     }
+
+
+def new_right(annotation: Annotation) -> int:
+    """Right sentences that name something (a name, a number, a date) which no sentence before them names: an answer
+    gains nothing by saying what is right twice."""
+    number, before = 0, set[tuple[str, object]]()
+    for sentence in annotation.whole_sentences:
+        here = named(annotation.response[sentence.start : sentence.end])
+        number += sentence.label is Label.NO_HALLUCINATION and not here <= before
+        before |= here
+    return number
 
 
 def left_out(pairs: Sequence[Pair], model: str) -> float:

@@ -26,7 +26,9 @@ DECISIVE: dict[str, Metric] = {
 METRICS: dict[str, Metric] = {
     **DECISIVE,
     "right / (right + contradicted)": lambda f: _share(f["right"], f["right"] + f["contradictory"]),
+    "right and new / all": lambda f: _share(f["new_right"], f["sentences"]),
     RIGHT: lambda figures: figures["right"],
+    "right and new / answer": lambda figures: figures["new_right"],
     "greedy: right / all": lambda figures: figures["greedy_right_of_all"],
 }
 DETAILS = ("kl", "wrong", "contradictory", "no_fact", "sentences", "tokens", "claims", "cut_off")

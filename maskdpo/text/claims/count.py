@@ -1,5 +1,6 @@
 """How much an answer says that can be checked: its names, numbers and dates, counted without reference and judge."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -15,18 +16,24 @@ class ClaimCounts(NamedTuple):
     dates: int = 0
 
 
-def count_claims(sentences: Iterable[str]) -> ClaimCounts:
-    """Count the claims of an answer, each once however often the answer repeats it.
+def named(sentence: str) -> set[tuple[str, object]]:
+    """The different names, numbers and dates of a sentence, each with its kind (``name``, ``number`` or ``date``).
 
     The first word of a sentence is no name by its capital letter alone. Scripts without capitals, such as Chinese, have
     numbers, dates and Latin names only.
     """
-    found: dict[str, set[object]] = {kind: set() for kind in ("name", "number", "date")}
-    for sentence in sentences:
-        for claim in find_claims(tokenize(sentence), frozenset(), ()):
-            quantity = claim.quantity
-            if quantity is not None:
-                found[quantity.kind].add((quantity.low, quantity.high, quantity.unit, quantity.date))
-            elif not claim.weak:
-                found["name"].add(claim.words)
-    return ClaimCounts(len(found["name"]), len(found["number"]), len(found["date"]))
+    found: set[tuple[str, object]] = set()
+    for claim in find_claims(tokenize(sentence), frozenset(), ()):
+        quantity = claim.quantity
+        if quantity is not None:
+            found.add((quantity.kind, (quantity.low, quantity.high, quantity.unit, quantity.date)))
+        elif not claim.weak:
+            found.add(("name", claim.words))
+    return found
+
+
+def count_claims(sentences: Iterable[str]) -> ClaimCounts:
+    """Count the claims of an answer, each once however often the answer repeats it."""
+    found = set[tuple[str, object]]().union(*map(named, sentences))
+    kinds = Counter(kind for kind, _ in found)
+    return ClaimCounts(kinds["name"], kinds["number"], kinds["date"])
