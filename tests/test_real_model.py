@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # another package called ben
 from benchmarks.closed_world.map_plan import BASE, Results, Run
 from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS
+from benchmarks.closed_world.spans import repeats_no_fact
 from benchmarks.real_model import articles, corrected, measure
 from benchmarks.real_model.__main__ import _shown, main
 from benchmarks.real_model.align import Lab, execute
@@ -21,7 +22,19 @@ from benchmarks.real_model.plan import ARTICLES, COUNTRIES, VARIANTS, Plan, deve
 from benchmarks.real_model.tables import found_in, report, verdict
 from maskdpo.annotate.judges.lexical import LexicalJudge
 from maskdpo.io import write_records
-from maskdpo.schemas import Annotation, Decision, JudgeInfo, Kind, Label, Pair, PairSentence, Prompt, Sentence, Status
+from maskdpo.schemas import (
+    SIDES,
+    Annotation,
+    Decision,
+    JudgeInfo,
+    Kind,
+    Label,
+    Pair,
+    PairSentence,
+    Prompt,
+    Sentence,
+    Status,
+)
 
 PLAN = replace(COUNTRIES, rates=replace(COUNTRIES.rates, fresh=(1, 2, 3), grid=(1e-5, 2e-5, 4e-5)))
 MIX = dict.fromkeys(("wrong_of_chosen", "right_of_rejected", "tokens_left_out", "margin", "pairs"), 0.4)
@@ -209,6 +222,19 @@ def test_what_is_right_counts_once() -> None:
         text += sentence + " "
     one = Annotation(id="a-0", prompt_id="a", response=text, sentences=sentences)
     assert measure.new_right(one) == 2  # the capital, and the number
+
+
+def test_what_is_right_twice_may_count_as_no_fact() -> None:
+    said = ["The capital is Kabul.", "Its capital city is Kabul.", "It is in Asia.", "So it is in Asia."]
+    labels = [RIGHT, RIGHT, WRONG, WRONG]
+    text, sentences = " ".join(said), []
+    for sentence, label in zip(said, labels, strict=True):
+        start = text.index(sentence)
+        sentences.append(PairSentence(start=start, end=start + len(sentence), label=label))
+    sides = {"chosen": text, "rejected": text, "chosen_sentences": sentences, "rejected_sentences": sentences}
+    pair = repeats_no_fact(Pair(id="p", prompt_id="a", topic="a", prompt="?", **sides))
+    for side in SIDES:
+        assert [sentence.label for sentence in pair.sentences(side)] == [RIGHT, Label.NO_FACT, WRONG, WRONG]
 
 
 def test_the_divergence_does_not_depend_on_the_layout(
