@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # another package called ben
 from benchmarks.closed_world.map_plan import BASE, Results, Run
 from benchmarks.closed_world.measure import Figures
 from benchmarks.closed_world.methods import METHODS
-from benchmarks.closed_world.spans import repeats_no_fact
 from benchmarks.real_model import articles, corrected, measure
 from benchmarks.real_model.__main__ import _shown, main
 from benchmarks.real_model.align import Lab, execute
@@ -22,19 +21,7 @@ from benchmarks.real_model.plan import ARTICLES, COUNTRIES, VARIANTS, Plan, deve
 from benchmarks.real_model.tables import found_in, report, verdict
 from maskdpo.annotate.judges.lexical import LexicalJudge
 from maskdpo.io import write_records
-from maskdpo.schemas import (
-    SIDES,
-    Annotation,
-    Decision,
-    JudgeInfo,
-    Kind,
-    Label,
-    Pair,
-    PairSentence,
-    Prompt,
-    Sentence,
-    Status,
-)
+from maskdpo.schemas import Annotation, Decision, JudgeInfo, Kind, Label, Pair, PairSentence, Prompt, Sentence, Status
 
 PLAN = replace(COUNTRIES, rates=replace(COUNTRIES.rates, fresh=(1, 2, 3), grid=(1e-5, 2e-5, 4e-5)))
 MIX = dict.fromkeys(("wrong_of_chosen", "right_of_rejected", "tokens_left_out", "margin", "pairs"), 0.4)
@@ -207,34 +194,22 @@ def test_torn_ends_and_contradictions_are_counted_apart(tiny_model: str) -> None
 
 
 def test_what_is_right_counts_once() -> None:
-    """Kabul is named before; the fourth sentence is new and wrong, so that the fifth, which is right, is not new."""
+    """New are the capital, the continent, which only a wrong sentence has named before, and the number. Neither the
+    topic's own name is new nor a sentence that names nothing."""
     said = [
-        ("The capital is Kabul.", RIGHT),
-        ("Its capital city is Kabul.", RIGHT),
+        ("The capital of Chad is N'Djamena.", RIGHT),
+        ("So N'Djamena is the capital of Chad.", RIGHT),
         ("It is large.", RIGHT),
         ("It is in Asia.", WRONG),
-        ("So it is in Asia.", RIGHT),
-        ("About 30 million live in Asia.", RIGHT),
+        ("Some of Chad is in Asia.", RIGHT),
+        ("About 20 million live in Chad.", RIGHT),
     ]
     text, sentences = "", []
     for sentence, label in said:
         sentences.append(Sentence(start=len(text), end=len(text) + len(sentence), label=label))
         text += sentence + " "
     one = Annotation(id="a-0", prompt_id="a", response=text, sentences=sentences)
-    assert measure.new_right(one) == 2  # the capital, and the number
-
-
-def test_what_is_right_twice_may_count_as_no_fact() -> None:
-    said = ["The capital is Kabul.", "Its capital city is Kabul.", "It is in Asia.", "So it is in Asia."]
-    labels = [RIGHT, RIGHT, WRONG, WRONG]
-    text, sentences = " ".join(said), []
-    for sentence, label in zip(said, labels, strict=True):
-        start = text.index(sentence)
-        sentences.append(PairSentence(start=start, end=start + len(sentence), label=label))
-    sides = {"chosen": text, "rejected": text, "chosen_sentences": sentences, "rejected_sentences": sentences}
-    pair = repeats_no_fact(Pair(id="p", prompt_id="a", topic="a", prompt="?", **sides))
-    for side in SIDES:
-        assert [sentence.label for sentence in pair.sentences(side)] == [RIGHT, Label.NO_FACT, WRONG, WRONG]
+    assert measure.new_right(one, "Chad") == 3
 
 
 def test_the_divergence_does_not_depend_on_the_layout(

@@ -96,10 +96,6 @@ OF_THE_MAP: dict[str, Method] = {
     ),
     "dpo-held": Method("DPO, held", {"method": "dpo", **HELD}),
     "strict-held": Method("strict, held", {"method": "strict", **HELD}),
-    "strict-new": Method("strict, repeats as no fact", {"method": "strict"}, refine=spans.repeats_no_fact),
-    "strict-new-held": Method(
-        "strict, repeats as no fact, held", {"method": "strict", **HELD}, refine=spans.repeats_no_fact
-    ),
     "sentence-margins": Method(
         "Mask-DPO, a margin of 1 nat a sentence",
         {"method": "mask-dpo", "loss": "fdpo-margin", "margin_gamma": 1.0},

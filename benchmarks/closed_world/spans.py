@@ -9,7 +9,6 @@ from itertools import chain
 
 from benchmarks.closed_world.grammar import Claim, parse
 from maskdpo.schemas import RIGHT, SIDES, WRONG, Label, Pair, PairSentence, Side
-from maskdpo.text.claims.count import named
 
 Words = tuple[int, ...]
 SOURCE, ATTRIBUTE, LINK, VALUE = 0, 3, 4, 5
@@ -77,22 +76,6 @@ def no_fact_not_up(pair: Pair) -> Pair:
     """Sentences of the chosen answer that state nothing are not pulled up."""
     chosen = [s.model_copy(update={"label": None}) if s.label == Label.NO_FACT else s for s in pair.chosen_sentences]
     return pair.model_copy(update={"chosen_sentences": chosen})
-
-
-def repeats_no_fact(pair: Pair) -> Pair:
-    """Right sentences of a real text that name nothing new (a name, a number, a date; see ``named``) count as sentences
-    without a fact, so that a mask does not pull an answer towards saying twice what is right."""
-    return pair.model_copy(update={f"{side}_sentences": _new_only(pair, side) for side in SIDES})
-
-
-def _new_only(pair: Pair, side: Side) -> list[PairSentence]:
-    found, before = [], set[tuple[str, object]]()
-    for sentence in pair.sentences(side):
-        here = named(pair.response(side)[sentence.start : sentence.end])
-        repeats = sentence.label in RIGHT and here <= before
-        found.append(sentence.model_copy(update={"label": Label.NO_FACT}) if repeats else sentence)
-        before |= here
-    return found
 
 
 def balanced(pair: Pair) -> Pair:

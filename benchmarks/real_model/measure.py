@@ -42,19 +42,21 @@ def figures(annotations: Sequence[Annotation], prompts: Mapping[str, Prompt], mo
         "sentences": (len(spans) - torn) / answers,
         "torn": torn / answers,
         "contradictory": labels[Label.CONTRADICTORY] / answers,
-        "new_right": sum(map(new_right, annotations)) / answers,
+        "new_right": sum(new_right(one, prompts[one.prompt_id].topic_or_id) for one in annotations) / answers,
         "tokens": sum(map(len, tokens)) / answers,
     }
 
 
-def new_right(annotation: Annotation) -> int:
-    """Right sentences that name something (a name, a number, a date) which no sentence before them names: an answer
-    gains nothing by saying what is right twice."""
-    number, before = 0, set[tuple[str, object]]()
+def new_right(annotation: Annotation, topic: str) -> int:
+    """Right sentences that name something (a name, a number, a date) that is not the topic and that no right sentence
+    before them names: an answer gains nothing by saying twice what is right. A sentence that names nothing counts as
+    not new, and one that names a quantity in other words as new."""
+    number, before = 0, named(f"of {topic}")
     for sentence in annotation.whole_sentences:
-        here = named(annotation.response[sentence.start : sentence.end])
-        number += sentence.label is Label.NO_HALLUCINATION and not here <= before
-        before |= here
+        if sentence.label is Label.NO_HALLUCINATION:
+            here = named(annotation.response[sentence.start : sentence.end])
+            number += not here <= before
+            before |= here
     return number
 
 
