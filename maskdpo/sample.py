@@ -20,11 +20,11 @@ from maskdpo.identity import fingerprint
 from maskdpo.io import Appender, Located, read_located, refuse_overwriting, reorder
 from maskdpo.io.lock import sole_writer
 from maskdpo.prompt_date import fix_date
-from maskdpo.run import Run, set_aside
 from maskdpo.run_record import meta_file, recorded_option
 from maskdpo.schemas import Message, Prompt, Response
 from maskdpo.settings import DryRun, Limit, Model, Option, PromptsFile, Restart, Seed
 from maskdpo.shard import Shard, ShardOption, in_shard
+from maskdpo.stage_run import Run, set_aside
 
 
 class SampleSettings(BackendSettings):

@@ -7,8 +7,8 @@ import pytest
 
 from maskdpo.backends.price import OutOfMoney
 from maskdpo.errors import InputError, Interrupted, NoPairs, UserError
-from maskdpo.run import OtherSettings
 from maskdpo.settings import MissingSetting, settings_of
+from maskdpo.stage_run import OtherSettings
 from maskdpo.train.settings import TrainSettings
 
 

@@ -13,8 +13,8 @@ from maskdpo.application import app
 from maskdpo.errors import InputError
 from maskdpo.identity import fingerprint
 from maskdpo.lineage import Node, problems, trace
-from maskdpo.run import Run, invoked_as
 from maskdpo.run_record import META_IN_FOLDER, meta_file, read_meta
+from maskdpo.stage_run import Run, invoked_as
 
 
 def made(

@@ -47,7 +47,6 @@ from maskdpo.io import (
 )
 from maskdpo.io.lock import sole_writer
 from maskdpo.prompt_date import Dated, fix_date
-from maskdpo.run import Run, by_role, set_aside
 from maskdpo.run_inputs import refuse_other_part
 from maskdpo.run_record import meta_file
 from maskdpo.schemas import (
@@ -57,6 +56,7 @@ from maskdpo.schemas import (
     Response,
 )
 from maskdpo.shard import Shard, in_shard
+from maskdpo.stage_run import Run, by_role, set_aside
 from maskdpo.text import fragment
 from maskdpo.text.splitters import Splitter
 from maskdpo.verdicts.decision import Rule

@@ -11,9 +11,9 @@ from maskdpo.annotate.stats import SentenceCounts
 from maskdpo.console import progress
 from maskdpo.errors import UserError
 from maskdpo.io import atomic_write, read_located, record_writer, refuse_overwriting
-from maskdpo.run import Run
 from maskdpo.run_record import meta_file, refuse_replacing
 from maskdpo.schemas import Annotation, Kind, Sentence, Status
+from maskdpo.stage_run import Run
 from maskdpo.text.fragment import fragment_was_judged
 from maskdpo.verdicts.decision import Rule
 

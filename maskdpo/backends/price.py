@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from maskdpo.errors import UserError
-from maskdpo.run import Run
 from maskdpo.run_record import Spent
+from maskdpo.stage_run import Run
 
 Tokens = tuple[int, int, int]
 """Those of a call: of the prompt, those of them that came out of the server's cache, and of the completions."""

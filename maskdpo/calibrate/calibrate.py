@@ -14,9 +14,9 @@ from maskdpo.calibrate.settings import CalibrateSettings
 from maskdpo.console import warn
 from maskdpo.errors import UserError
 from maskdpo.io import atomic_write, refuse_overwriting
-from maskdpo.run import Run
 from maskdpo.run_record import meta_file, refuse_replacing
 from maskdpo.schemas import Label, group_of
+from maskdpo.stage_run import Run
 from maskdpo.verdicts import confusion
 from maskdpo.verdicts.aim import Aim, parse_aim
 from maskdpo.verdicts.confusion import Tables

@@ -21,9 +21,9 @@ from maskdpo.dataset.strategies import STRATEGIES, Eligible, Proposal
 from maskdpo.dataset.write import pair_files, pair_record, test_file
 from maskdpo.errors import InputError, NoPairs, UserError
 from maskdpo.io import Input, atomic_write, files_of, read_records, refuse_overwriting
-from maskdpo.run import Run, by_role
 from maskdpo.run_record import meta_file, refuse_replacing
 from maskdpo.schemas import Annotation, Prompt
+from maskdpo.stage_run import Run, by_role
 from maskdpo.verdicts.gold import check_gold
 
 DEFAULTS = PairOptions()

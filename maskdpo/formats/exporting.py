@@ -21,10 +21,10 @@ from maskdpo.io import (
     with_config,
 )
 from maskdpo.registry import Registry, named_in
-from maskdpo.run import Run
 from maskdpo.run_record import meta_file, refuse_replacing
 from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt
 from maskdpo.settings import Option, OptionalPrompts, Settings
+from maskdpo.stage_run import Run
 
 
 class FromPairs(NamedTuple):

@@ -14,9 +14,9 @@ from maskdpo.ground.store import CorpusCounts, Passage
 from maskdpo.io import Appender, read_prompts, refuse_overwriting
 from maskdpo.io.lock import sole_writer
 from maskdpo.redact import without_secrets
-from maskdpo.run import Run, by_role, check_same, set_aside
 from maskdpo.run_record import RunMeta, meta_file, read_meta, refuse_replacing
 from maskdpo.schemas import Prompt, Source
+from maskdpo.stage_run import Run, by_role, check_same, set_aside
 
 BATCH = 64
 """Prompts that are looked up, and written, together."""

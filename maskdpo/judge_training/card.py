@@ -11,9 +11,9 @@ from maskdpo.judge_training.figures import SHOWN, shown
 from maskdpo.judge_training.result import JudgeResult
 from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
 from maskdpo.redact import HUB_NAMES, shown_model, shown_settings
-from maskdpo.run import by_role
 from maskdpo.run_folder import from_anywhere
 from maskdpo.run_record import RunMeta
+from maskdpo.stage_run import by_role
 from maskdpo.verdicts.estimate import few_topics
 
 

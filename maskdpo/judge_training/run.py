@@ -26,10 +26,10 @@ from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
 from maskdpo.judge_training.step import Trainer
 from maskdpo.judge_training.targets import speaks_of
 from maskdpo.models import pick_device
-from maskdpo.run import Run, by_role, set_aside
 from maskdpo.run_folder import moved_in_last_config, read_rows, remove_all, stop_between_steps
 from maskdpo.run_record import META_IN_FOLDER, read_meta
 from maskdpo.schemas.training import CALIBRATION, CHECKPOINTS, CURVES, EVALS, METRICS, SETTINGS
+from maskdpo.stage_run import Run, by_role, set_aside
 from maskdpo.verdicts.decision import read_calibration
 
 

@@ -15,10 +15,10 @@ from maskdpo.io.append import Line, in_order, refuse_parquet
 from maskdpo.io.lock import sole_writer
 from maskdpo.merge.contents import lines_of
 from maskdpo.merge.parts import options_of, together
-from maskdpo.run import Run
 from maskdpo.run_record import DIGITS, meta_file, refuse_replacing
 from maskdpo.schemas import Response
 from maskdpo.settings import Option, Settings, several
+from maskdpo.stage_run import Run
 
 RATES = ("sentences_per_second", "cached_share")
 """Counts of one run that are no sums."""

@@ -9,9 +9,9 @@ from maskdpo.errors import UserError
 from maskdpo.io import refuse_overwriting, write_records
 from maskdpo.people.sentences import Decided, by_answer, decided_sentences
 from maskdpo.people.settings import GoldSettings
-from maskdpo.run import Run
 from maskdpo.run_record import meta_file, refuse_replacing
 from maskdpo.schemas import Annotation, Sentence
+from maskdpo.stage_run import Run
 
 
 @dataclass

@@ -10,9 +10,9 @@ from maskdpo.errors import InputError, Interrupted, UserError
 from maskdpo.io import is_on_hub, record_type
 from maskdpo.pipeline.spec import Stage
 from maskdpo.pipeline.state import State, state_of
-from maskdpo.run import OtherSettings, invoked_as, note_arguments
 from maskdpo.run_record import meta_file
 from maskdpo.settings import interrupted
+from maskdpo.stage_run import OtherSettings, invoked_as, note_arguments
 
 INPUTS = frozenset({"prompts", "responses", "annotations", "pairs", "compare", "gold", "compare_gold", "eval", "file"})
 """Options that name a file of records."""

@@ -12,7 +12,6 @@ from maskdpo.io.yaml_file import read_yaml
 from maskdpo.pipeline.file import PipelineFile, misfits
 from maskdpo.pipeline.wiring import OF_ONE_ROUND, Wired, wire
 from maskdpo.redact import line_without_secrets, without_secrets
-from maskdpo.run import by_role
 from maskdpo.settings import (
     Settings,
     command_line,
@@ -22,6 +21,7 @@ from maskdpo.settings import (
     settings_model,
     settings_of,
 )
+from maskdpo.stage_run import by_role
 
 Command = Callable[[Any], None]
 """A function of one settings model."""

@@ -23,9 +23,9 @@ from maskdpo.review.others import Others
 from maskdpo.review.queue import ReviewQueue, candidates, make_queue
 from maskdpo.review.session import Session
 from maskdpo.review.settings import ReviewSettings
-from maskdpo.run import Run
 from maskdpo.run_record import meta_file, refuse_replacing
 from maskdpo.schemas import Annotation, Decision, group_of
+from maskdpo.stage_run import Run
 from maskdpo.verdicts.people import standing
 
 PORTS = range(20_000, 45_000)

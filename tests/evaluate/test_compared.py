@@ -11,8 +11,8 @@ from command_line import exit_code
 from maskdpo import evaluate_annotations
 from maskdpo.annotate.labelling import annotate
 from maskdpo.annotate.settings import JudgeSettings
-from maskdpo.run import Run
 from maskdpo.run_record import meta_file
+from maskdpo.stage_run import Run
 from maskdpo.text.splitters import get_splitter
 
 Said = Callable[..., str]

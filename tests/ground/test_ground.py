@@ -21,9 +21,9 @@ from maskdpo.ground.settings import GroundSettings
 from maskdpo.ground.store import PassageStore, made_once, write_store
 from maskdpo.io import read_records
 from maskdpo.lineage import trace
-from maskdpo.run import OtherSettings
 from maskdpo.run_record import meta_file, read_meta
 from maskdpo.schemas import Prompt
+from maskdpo.stage_run import OtherSettings
 
 RIVERS = """# Rivers of Europe
 

@@ -18,11 +18,11 @@ from test_run import cache_folder, config_for, pairs_file
 
 from maskdpo.io import write_records
 from maskdpo.models import load_tokenizer
-from maskdpo.run import Run
 from maskdpo.run_folder import moved_in_last_config, published
 from maskdpo.run_record import META_IN_FOLDER, meta_file, read_meta
 from maskdpo.schemas import Prompt
 from maskdpo.settings import load_settings
+from maskdpo.stage_run import Run
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.load import load_policy
 from maskdpo.train.run.card import describe

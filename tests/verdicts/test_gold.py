@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from maskdpo.run import Run
 from maskdpo.run_record import META_IN_FOLDER
 from maskdpo.schemas import JudgeInfo
+from maskdpo.stage_run import Run
 from maskdpo.verdicts.gold import check_gold
 
 

@@ -15,10 +15,10 @@ from maskdpo.identity import fingerprint
 from maskdpo.io import atomic_write, read_answers, read_prompts, refuse_overwriting
 from maskdpo.io.sources import GENERAL
 from maskdpo.models import compute_type, load_tokenizer, pick_device
-from maskdpo.run import Run
 from maskdpo.run_record import meta_file, refuse_replacing
 from maskdpo.schemas import Message, Pair, Prompt, Response
 from maskdpo.schemas.effects import DIVERGENCE, Effect, Interval, SideEffects
+from maskdpo.stage_run import Run
 from maskdpo.text.refusals import RULE, refuses
 from maskdpo.text.repetition import repeated
 from maskdpo.train.config import TrainConfig

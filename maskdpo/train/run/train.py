@@ -16,10 +16,10 @@ from maskdpo.identity import fingerprint
 from maskdpo.io.lock import sole_writer
 from maskdpo.models import load_tokenizer, pick_device
 from maskdpo.prompt_date import recorded_date
-from maskdpo.run import Run, set_aside
 from maskdpo.run_folder import remove_all, stop_between_steps
 from maskdpo.run_record import META_IN_FOLDER, RunMeta, read_meta
 from maskdpo.schemas.training import CHECKPOINTS, StepStats
+from maskdpo.stage_run import Run, set_aside
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encoded_pair import Drop
 from maskdpo.train.data.measures import Chained

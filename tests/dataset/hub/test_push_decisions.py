@@ -9,9 +9,9 @@ from command_line import exit_code
 from hub_files import RecordFiles, make_files
 
 from maskdpo.io import read_records, write_records
-from maskdpo.run import Run
 from maskdpo.run_record import meta_file
 from maskdpo.schemas import Annotation, Decision, Label
+from maskdpo.stage_run import Run
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""One run of a stage: it writes the record beside its output, and says whether it may continue what is there."""
+"""One run of a stage, and not the command ``run`` (``commands/pipeline.py``). It writes the record beside its output,
+and says whether it may continue what is there."""
 
 import json
 import os
