@@ -24,6 +24,12 @@ NotNegative = Field(ge=0, allow_inf_nan=False)
 Count = Field(ge=1)
 
 
+def _of_some_losses(name: str, meaning: str) -> Option:
+    """The option of a parameter that only some losses have; their default is said once, in ``LOSS_PARAMETERS``."""
+    default, losses = LOSS_PARAMETERS[name]
+    return Option(f"{meaning} [default: {default}]", LOSS, used_by=losses)
+
+
 class TrainConfig(EncodeSettings):
     """Every setting that changes the result, saved with the model. A run resumes only with the same ones."""
 
@@ -56,38 +62,20 @@ class TrainConfig(EncodeSettings):
     label_smoothing: Annotated[
         float | None,
         Field(ge=0, lt=0.5),
-        Option(
-            "share of pairs that are the wrong way round. [default: 0.1]",
-            LOSS,
-            used_by=LOSS_PARAMETERS["label_smoothing"][1],
-        ),
+        _of_some_losses("label_smoothing", "share of pairs that are the wrong way round."),
     ] = None
     simpo_gamma: Annotated[
-        float | None,
-        NotNegative,
-        Option(
-            "margin by which the chosen answer must win. [default: 0.5]",
-            LOSS,
-            used_by=LOSS_PARAMETERS["simpo_gamma"][1],
-        ),
+        float | None, NotNegative, _of_some_losses("simpo_gamma", "margin by which the chosen answer must win.")
     ] = None
     ld_alpha: Annotated[
         float | None,
         Field(ge=0, le=1),
-        Option(
-            "factor on the tokens beyond the length of the shorter answer. [default: 0.5]",
-            LOSS,
-            used_by=LOSS_PARAMETERS["ld_alpha"][1],
-        ),
+        _of_some_losses("ld_alpha", "factor on the tokens beyond the length of the shorter answer."),
     ] = None
     margin_gamma: Annotated[
         float | None,
         NotNegative,
-        Option(
-            "nats by which a score that is higher by 1 must win. [default: 10.0]",
-            LOSS,
-            used_by=LOSS_PARAMETERS["margin_gamma"][1],
-        ),
+        _of_some_losses("margin_gamma", "nats by which a score that is higher by 1 must win."),
     ] = None
     loss_options: Annotated[
         KeyValues,
