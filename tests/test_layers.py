@@ -44,6 +44,7 @@ def test_import_contracts_hold() -> None:
             "maskdpo.pipeline.execute",
             ["torch", "transformers", "maskdpo.annotate", "maskdpo.train", "maskdpo.commands"],
         ),
+        ("maskdpo.train.data.encode", ["torch", "transformers", "maskdpo.train.config", "maskdpo.train.losses"]),
         pytest.param(
             "maskdpo.train.run.train",
             ["spacy", "sentencex", "nltk", "maskdpo.annotate", "maskdpo.backends"],

@@ -9,8 +9,9 @@ from maskdpo import console
 from maskdpo.commands.mix import show_mix
 from maskdpo.schemas import SIDES
 from maskdpo.settings import command_words
+from maskdpo.train.data.settings import InspectSettings
 from maskdpo.train.effects.settings import SideEffectsSettings
-from maskdpo.train.settings import InspectSettings, TrainSettings
+from maskdpo.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from maskdpo.schemas.training import StepStats

@@ -255,6 +255,16 @@ class TrainConfig(EncodeSettings):
         return self.export_dtype or self.weights
 
     @property
+    def factor_beyond_shorter(self) -> float:
+        """1, or the factor of ``ld-dpo``."""
+        return 1.0 if self.ld_alpha is None else self.ld_alpha
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the loss is computed from the scores of a pair."""
+        return LOSSES[self.loss].needs_scores
+
+    @property
     def predicts_every_token(self) -> bool:
         """Whether a step needs log-probs of all tokens of the answers, not only of those with weight."""
         return self.hold_weight > 0

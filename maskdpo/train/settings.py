@@ -1,4 +1,4 @@
-"""The settings of ``maskdpo train`` and ``inspect``: those of ``config.py``, and where, how and what to watch."""
+"""The settings of ``maskdpo train``: those of ``config.py``, and where, how and what to watch."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,7 +7,7 @@ from pydantic import Field
 
 from maskdpo.settings import DEVICE_HELP, INPUT, Option, PairsFile, Settings, records
 from maskdpo.train.config import EVAL, EXPORT, LOGGING, SPEED, Count, TrainConfig
-from maskdpo.train.data.settings import IN_AND_OUT, EncodeSettings
+from maskdpo.train.data.settings import IN_AND_OUT
 
 
 class RunOptions(Settings):
@@ -68,15 +68,3 @@ class TrainSettings(RunOptions, TrainConfig):
     def config(self) -> TrainConfig:
         """What decides the result, alone."""
         return TrainConfig(**{name: getattr(self, name) for name in TrainConfig.model_fields})
-
-
-class InspectSettings(EncodeSettings):
-    """What ``maskdpo inspect`` can be told."""
-
-    pairs: PairsFile
-    json_file: Annotated[
-        Path | None,
-        Field(alias="json"),
-        Option("Write pair, side, input_ids and weights of all pairs as JSON lines to this file."),
-    ] = None
-    show: Annotated[int, Field(ge=0), Option("Pairs to print.")] = 3

@@ -28,8 +28,10 @@ from weight_oracle import TABLES, counts, expected_weights
 from maskdpo.errors import UserError
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Message, Pair, PairSentence, Side
-from maskdpo.train.data.encode import NO_WEIGHT, encode_pairs
+from maskdpo.train.config import TrainConfig
+from maskdpo.train.data.encode import NO_WEIGHT, encode_pairs, encoder_for
 from maskdpo.train.data.encoded_pair import Drop, EncodedPair
+from maskdpo.train.data.settings import EncodeSettings
 from maskdpo.train.data.weights import METHODS, exact_offsets
 
 CHOSEN = [("Paris is big.", RIGHT), (" It is blue.", WRONG)]
@@ -361,6 +363,21 @@ def test_ld_dpo_counts_the_longer_answer_less_behind_the_length_of_the_shorter(a
     assert np.array_equal(found.chosen.weights, plain.chosen.weights)
     assert np.array_equal(found.rejected.weights[:shorter], plain.rejected.weights[:shorter])
     assert np.array_equal(found.rejected.weights[shorter:], alpha * plain.rejected.weights[shorter:])
+
+
+def test_the_loss_of_a_training_decides_on_weights_and_pairs() -> None:
+    tokenizer = fast_tokenizer("byte-level", TEMPLATES["chatml"])
+    pair = make_pair(CHOSEN[:1], [*REJECTED[:1], (" It is a very small one.", WRONG)], chosen_score=0.5)
+
+    def last_weight(settings: EncodeSettings) -> float | Drop:
+        found = encoder_for(settings.model_copy(update={"eos": "last_sentence"}), tokenizer).encode(pair)
+        return float(found.rejected.weights[-1]) if isinstance(found, EncodedPair) else found
+
+    assert last_weight(EncodeSettings(model="tiny")) == 1.0
+    assert last_weight(TrainConfig(model="tiny")) == 1.0
+    assert last_weight(TrainConfig(model="tiny", loss="ld-dpo")) == 0.5
+    assert last_weight(TrainConfig(model="tiny", loss="ld-dpo", ld_alpha=0.25)) == 0.25
+    assert last_weight(TrainConfig(model="tiny", loss="fdpo-margin")) is Drop.NO_SCORES
 
 
 @pytest.mark.parametrize(("scores", "gap"), [((0.75, 0.25), 0.5), ((0.25, 0.75), -0.5), ((None, 0.5), 0)])

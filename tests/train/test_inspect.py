@@ -11,8 +11,8 @@ from maskdpo.io import write_records
 from maskdpo.schemas import Label
 from maskdpo.train.data.encoded_pair import EncodedPair
 from maskdpo.train.data.inspect import inspect_pairs
+from maskdpo.train.data.settings import InspectSettings
 from maskdpo.train.data.weights import METHODS
-from maskdpo.train.settings import InspectSettings
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from maskdpo.models import load_model
 from maskdpo.schemas import Label, Pair
 from maskdpo.train.config import TrainConfig
-from maskdpo.train.data.encode import Encoder, encode_pairs
+from maskdpo.train.data.encode import encode_pairs, encoder_for
 from maskdpo.train.run.loop import run_steps
 from maskdpo.train.run.reference import compute_reference
 from maskdpo.train.step import Trainer
@@ -100,9 +100,7 @@ def our_trainer(folder: str, pairs: Sequence[Pair], **settings: Any) -> tuple[Tr
     fixed = {"model": folder, "method": "dpo", "beta": BETA, "lr": LR, "warmup_ratio": 0.0, "max_grad_norm": 1e9}
     fixed |= {"batch_size": len(pairs), "epochs": STEPS, "dtype": "float32", "tokens_per_batch": 120}
     config = TrainConfig.model_validate(fixed | settings)
-    alpha = 1.0 if config.ld_alpha is None else config.ld_alpha
-    encoder = Encoder(AutoTokenizer.from_pretrained(folder), config, ld_alpha=alpha)
-    encoded = encode_pairs(pairs, encoder).pairs
+    encoded = encode_pairs(pairs, encoder_for(config, AutoTokenizer.from_pretrained(folder))).pairs
     assert len(encoded) == len(pairs)
     trainer = Trainer(load_model(folder, dtype=torch.float32, device="cpu"), config, "shared")
     trainer.reference = compute_reference(trainer, encoded)

@@ -14,7 +14,6 @@ import numpy as np
 from maskdpo.chat import ChatFormat, EncodedPrompt, TemplateRefusal
 from maskdpo.errors import UserError
 from maskdpo.schemas import SIDES, Label, Pair, Side
-from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encoded_pair import Drop, EncodedPair, EncodedPairs, EncodedSide, Weights
 from maskdpo.train.data.settings import EncodeSettings
 from maskdpo.train.data.tokens import Ids, TextReader, Tokens, tokens_of
@@ -25,7 +24,6 @@ from maskdpo.train.data.weights import (
     sentence_weight,
     token_weights,
 )
-from maskdpo.train.loss_registry import LOSSES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -268,16 +266,14 @@ def _score_gap(pair: Pair) -> float:
 
 
 def encoder_for(settings: EncodeSettings, tokenizer: "PreTrainedTokenizerBase", today: date | None = None) -> Encoder:
-    """The encoder for these settings. In those of a training the loss may decide on weights and pairs, too.
+    """The encoder for these settings.
 
     Args:
         today: the day on which the run was begun.
     """
-    if not isinstance(settings, TrainConfig):
-        return Encoder(tokenizer, settings, today=today)
-    ld_alpha = 1.0 if settings.ld_alpha is None else settings.ld_alpha
-    need_scores = LOSSES[settings.loss].needs_scores
-    return Encoder(tokenizer, settings, today=today, ld_alpha=ld_alpha, need_scores=need_scores)
+    return Encoder(
+        tokenizer, settings, today=today, ld_alpha=settings.factor_beyond_shorter, need_scores=settings.needs_scores
+    )
 
 
 def encode_pairs(pairs: Iterable[Pair], encoder: Encoder) -> EncodedPairs:

@@ -17,7 +17,7 @@ from maskdpo.run_record import refuse_replacing
 from maskdpo.schemas import SIDES, Pair
 from maskdpo.train.data.encode import Encoder, encoder_for
 from maskdpo.train.data.encoded_pair import Drop, EncodedPair
-from maskdpo.train.settings import InspectSettings
+from maskdpo.train.data.settings import InspectSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -1,4 +1,4 @@
-"""A pairs file to token ids and weights, by the settings of a training."""
+"""A pairs file to token ids and weights, kept for the runs that follow."""
 
 import functools
 import hashlib
@@ -19,10 +19,10 @@ from maskdpo.io.text import is_plain
 from maskdpo.models import cache_dir
 from maskdpo.prompt_date import writes_date
 from maskdpo.run_record import sha256_of
-from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.blocks import Encoded
 from maskdpo.train.data.encode import Encoder, encoder_for
 from maskdpo.train.data.processes import encoded_blocks
+from maskdpo.train.data.settings import EncodeSettings
 from maskdpo.train.data.store import StoredPairs, is_stored, open_store
 from maskdpo.train.ranks import ALONE, Ranks
 
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 
 def read_pairs(
     file: Path,
-    config: TrainConfig,
+    settings: EncodeSettings,
     tokenizer: "PreTrainedTokenizerBase",
     today: date | None = None,
     limit: int | None = None,
     *,
+    trust_remote_code: bool = False,
     ranks: Ranks = ALONE,
     use_cache: bool = True,
     keep: bool = True,
@@ -48,13 +49,14 @@ def read_pairs(
 
     Args:
         limit: read only so many pairs, the first ones.
+        trust_remote_code: whether other processes that encode may run code from the repository of the model.
         use_cache: else the arrays are in a temporary folder, which is gone when all ranks have opened them.
         keep: else nothing is added to the cache.
 
     Raises:
         UserError: the file is no pairs file, the tokenizer will not do, or no pair is left.
     """
-    encoder = encoder_for(config, tokenizer, today)
+    encoder = encoder_for(settings, tokenizer, today)
     stamp = _stamp(file)
     with ExitStack() as stack:
         keys = ranks.from_first(_keys(file, encoder, tokenizer, today, limit) if ranks.first else None)
@@ -64,12 +66,12 @@ def read_pairs(
             parent = Path(ranks.from_first(str(_temporary()) if ranks.first else ""))
             if ranks.first_here:
                 stack.callback(shutil.rmtree, parent, ignore_errors=True)
-        encode = functools.partial(_encoded, file, stamp, encoder, limit, config.trust_remote_code)
+        encode = functools.partial(_encoded, file, stamp, encoder, limit, trust_remote_code)
         stored = _in_turn(ranks, lambda: open_store(parent / keys.dated, parent / keys.undated, encode))
-    if stored.without_end and config.eos != "drop":
+    if stored.without_end and settings.eos != "drop":
         warn(
             "behind an answer the chat template writes nothing that is one token of this tokenizer and ends the turn: "
-            f"`eos` {config.eos} has nothing to train"
+            f"`eos` {settings.eos} has nothing to train"
         )
     for reason, count in stored.dropped.most_common():
         warn(f"{count} pairs left out: {reason.value}")

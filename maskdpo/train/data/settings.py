@@ -1,11 +1,12 @@
-"""The settings of encoding: for training, and for whatever only shows which tokens train."""
+"""The settings of encoding: for training, and for ``inspect`` and whatever else only shows which tokens train."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from maskdpo.registry import named_in
-from maskdpo.settings import MODEL_HELP, TEMPLATE_OPTION_HELP, KeyValues, Option, Settings
+from maskdpo.settings import MODEL_HELP, TEMPLATE_OPTION_HELP, KeyValues, Option, PairsFile, Settings
 
 IN_AND_OUT = "Input and output"
 METHOD = "Method: which tokens train"
@@ -49,3 +50,26 @@ class EncodeSettings(Settings):
             metavar="KEY=VALUE",
         ),
     ] = {}
+
+    @property
+    def factor_beyond_shorter(self) -> float:
+        """Factor on the weights beyond the length of the shorter answer: 1, unless the loss of a training asks for
+        another one."""
+        return 1.0
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether pairs that lack a score are dropped: only the loss of a training may ask for that."""
+        return False
+
+
+class InspectSettings(EncodeSettings):
+    """What ``maskdpo inspect`` can be told."""
+
+    pairs: PairsFile
+    json_file: Annotated[
+        Path | None,
+        Field(alias="json"),
+        Option("Write pair, side, input_ids and weights of all pairs as JSON lines to this file."),
+    ] = None
+    show: Annotated[int, Field(ge=0), Option("Pairs to print.")] = 3

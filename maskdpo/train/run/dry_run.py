@@ -82,7 +82,9 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
     device = pick_device(device)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     check_vocabulary(config, tokenizer)
-    pairs = read_pairs(pairs_file, config, tokenizer, limit=config.limit, keep=False)
+    pairs = read_pairs(
+        pairs_file, config, tokenizer, limit=config.limit, trust_remote_code=config.trust_remote_code, keep=False
+    )
     steps = total_steps(len(pairs), config)
     model = _on_meta(config, pairs, device)
     other = _on_meta(config.of_reference, pairs, device) if config.of_reference else None

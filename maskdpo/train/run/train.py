@@ -118,7 +118,9 @@ def _train(job: _Job) -> TrainResult | None:
         say(f"{out}: this very run is complete; nothing to do (`restart` trains it again)")
         return None
     check_vocabulary(config, tokenizer)
-    read = functools.partial(read_pairs, ranks=ranks, use_cache=options.use_cache)
+    read = functools.partial(
+        read_pairs, trust_remote_code=config.trust_remote_code, ranks=ranks, use_cache=options.use_cache
+    )
     pairs = read(job.pairs_file, config, tokenizer, today, config.limit)
     held_out = read(options.eval_file, config, tokenizer, today) if options.eval_file else None
     sets = [pairs, *([held_out] if held_out else [])]
