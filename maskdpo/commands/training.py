@@ -82,10 +82,11 @@ def _show_plan(plan: "Plan", settings: TrainSettings) -> None:
         ("tokens of the largest pass", plan.largest_pass),
         ("parameters", plan.parameters), ("parameters that train", plan.trained),
     ]  # fmt: skip
+    masked = settings.hold_weight and min(plan.kept[f"kept_{side}"] for side in SIDES) < 1
     held = (
         "With `hold_weight` the other tokens of both answers get a gradient too, which holds them near the reference."
     )
-    console.table(f"train {settings.pairs} (dry run)", ("", "value"), rows, [held] if settings.hold_weight else [])
+    console.table(f"train {settings.pairs} (dry run)", ("", "value"), rows, [held] if masked else [])
     part = f"the first {plan.mix_of_first:,}" if plan.mix_of_first is not None else "the"
     show_mix(plan.mix, unit="tokens", of=f"{part} pairs", method=settings.method)
     console.table("memory of each device, estimated", ("", "GB"), _summed(plan.memory))

@@ -357,14 +357,14 @@ def test_the_command_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("weight", ["0", "0.01"])
-def test_held_tokens_are_not_passed_over(
-    weight: str, tiny_model: str, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("weight", "method"), [("0", "mask-dpo"), ("0.01", "mask-dpo"), ("0.01", "dpo")])
+def test_held_tokens_that_a_mask_leaves_out_are_not_passed_over(
+    weight: str, method: str, tiny_model: str, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = "--model", tiny_model, "--out", str(tmp_path / "out"), "--dry-run", "--nproc", "2"
+    options = "--model", tiny_model, "--out", str(tmp_path / "out"), "--dry-run", "--nproc", "2", "--method", method
     assert exit_code("train", str(pairs_file), *options, "--hold-weight", weight) == 0
     said = "With --hold-weight the other tokens of both answers get a gradient too"
-    assert (said in capsys.readouterr().out) == (weight != "0")
+    assert (said in capsys.readouterr().out) == (weight != "0" and method != "dpo")
 
 
 def test_what_stops_a_run_stops_its_plan(tiny_model: str, tmp_path: Path) -> None:
