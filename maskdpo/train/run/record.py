@@ -133,7 +133,8 @@ class Recorder:
 
     def warn_of_hold(self) -> None:
         """Warn where held tokens were most of the loss, and the whole loss has risen. Where it has fallen, the rest may
-        be the smaller part because the pairs were learnt well."""
+        be the smaller part because the pairs were learnt well. So a weight that is merely too large is not warned of.
+        """
         config = self.trainer.config
         if not self.trainer.ranks.first or not config.hold_weight:
             return
