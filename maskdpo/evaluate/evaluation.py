@@ -175,6 +175,9 @@ def _between(settings: EvaluateSettings) -> dict[Path, Comparison]:
 
 
 def _check_options(settings: EvaluateSettings) -> None:
+    for file in settings.compare:
+        if [*settings.annotations, *settings.compare].count(file) > 1:
+            raise UserError(f"`compare`: {file} is given twice; give each file once, none is set beside itself")
     if settings.compare_gold and not (settings.compared and settings.gold):
         raise UserError("`compare_gold` goes with `compare` and `gold`: it is the gold of the answers of after")
     if len(settings.compare) > 1 and settings.gold:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import exit_code
 
 from maskdpo.api import evaluate_annotations, write_report
 from maskdpo.cli import main
@@ -306,12 +307,12 @@ def test_a_prompt_id_without_a_prompt_is_an_error_where_prompts_are_given(
 
 
 def test_labels_of_different_judges_are_compared_with_a_warning(
-    before: Path, jsonl: Any, capsys: pytest.CaptureFixture[str]
+    before: Path, after: Path, jsonl: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     judged = [row | {"judge": {"name": "other", "version": "1"}} for row in rows(("no_hallucination",) * 3)]
     evaluate_annotations(before, compare=jsonl("other.jsonl", judged))
     assert "have their labels from different judges" in " ".join(capsys.readouterr().err.split())
-    evaluate_annotations(before, compare=before)
+    evaluate_annotations(before, compare=after)
     assert "different judges" not in capsys.readouterr().err
 
 
@@ -456,3 +457,13 @@ def test_several_models_are_compared_in_one_table(jsonl: Any, tmp_path: Path) ->
     assert len(evaluate_annotations(right, compare=[few, apart]).tables()) == 1, "they share no topic with each other"
     with pytest.raises(UserError, match="`gold` goes with one file of `compare`"):
         evaluate_annotations(wrong, compare=[half, right], gold=right)
+
+
+@pytest.mark.parametrize("twice", ["before", "after"])
+def test_no_file_is_set_beside_itself(
+    twice: str, before: Path, after: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare = "--compare", str(after), "--compare", str(tmp_path / f"{twice}.jsonl")
+    for command in (["evaluate"], ["report", "--out", str(tmp_path / "r.html")]):
+        assert exit_code(*command, str(before), *compare) == 2
+        assert f"{twice}.jsonl is given twice; give each file once" in capsys.readouterr().err
