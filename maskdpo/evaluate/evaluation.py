@@ -1,7 +1,7 @@
 """``maskdpo evaluate``: all figures of a file of annotations, or of two."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from maskdpo.errors import InputError, UserError
 from maskdpo.evaluate import tables, values
 from maskdpo.evaluate.agreement import Agreement, agreement
 from maskdpo.evaluate.compared import Seen, doubts
-from maskdpo.evaluate.factuality import MAIN_FIGURES, Comparison, Summary, compare, summarise
+from maskdpo.evaluate.factuality import MAIN_FIGURES, Comparison, Summary, TopicSums, compare, summary_of, sums_by_topic
 from maskdpo.evaluate.prediction_powered import (
     Array,
     Powered,
@@ -34,45 +34,48 @@ from maskdpo.verdicts.gold import check_gold
 
 Gold = Mapping[str, Annotation]
 """By id."""
-Noted = dict[Input, Seen]
-"""What was noted of the annotations of an input."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of ``maskdpo evaluate``: a ``summary`` of one file, or a ``comparison`` of two."""
+    """The figures of ``maskdpo evaluate``: a ``summary`` of one file, or its ``comparisons`` with others."""
 
     annotations: tuple[Path, ...]
-    compared: Path | None
     gold: Path | None
     summary: Summary | None
-    comparison: Comparison | None
+    comparisons: Mapping[Path, Comparison]
+    """Each compared file (after) beside these annotations (before)."""
+    between: Mapping[Path, Comparison]
+    """Of several compared files, each further one (after) beside the first (before), if they share topics."""
     agreement: Agreement | None
     languages: tuple[LanguageCounts, ...]
-    """The counts of each file by the language of answers."""
+    """The counts of these annotations, and of the first compared file, by the language of answers."""
     powered: Powered | PoweredComparison | str | None
     """Prediction-powered estimates, or why there are none although there is gold."""
-    others: "tuple[Evaluation, ...]" = ()
-    """The comparisons with further files."""
-    between: Mapping[Path, Comparison] = field(default_factory=dict)
-    """Of several compared files, each further one (after) beside the first (before)."""
-    side_effects: Mapping[Path, SideEffects] = field(default_factory=dict)
+    side_effects: Mapping[Path, SideEffects]
     """What trainings have changed in other answers, by the file that says so."""
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...]
     """What tables and plots call these annotations and each compared file; empty: they have the names of files."""
+
+    @property
+    def compared(self) -> Path | None:
+        """The first compared file."""
+        return next(iter(self.comparisons), None)
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """That with the first compared file."""
+        return next(iter(self.comparisons.values()), None)
 
     def tables(self) -> list[SummaryTable]:
         made, name = [], named(self.annotations)
         refused = [self.powered] if isinstance(self.powered, str) else []
         if self.summary:
             made.append(tables.of_summary(name, self.summary, refused))
-        if self.others:
-            labels = self.labels or ("before", *self._names()[1:])
-            made.append(tables.of_comparisons(name, self._comparisons(), labels))
+        if len(self.comparisons) > 1:
+            made += self._tables_of_several()
         elif self.comparison and self.compared:
             made.append(tables.of_comparison(f"{name} -> {self.compared.name}", self.comparison, refused))
-        if self.between and self.compared:
-            made.append(tables.of_comparisons(self.compared.name, self.between, self._names()[1:]))
         names = [name, *([self.compared.name] if self.compared else [])]
         made += [tables.of_languages(*each) for each in zip(names, self.languages, strict=True) if each[1].of_several()]
         if self.gold and self.summary and isinstance(self.powered, Powered):
@@ -88,7 +91,7 @@ class Evaluation:
         found = {
             "summary": values.of_summary(self.summary) if self.summary else None,
             "comparison": values.of_comparison(self.comparison) if self.comparison else None,
-            "comparisons": {str(file): values.of_comparison(found) for file, found in self._comparisons().items()},
+            "comparisons": {str(file): values.of_comparison(found) for file, found in self.comparisons.items()},
             "between": {str(file): values.of_comparison(found) for file, found in self.between.items()},
             "languages": [counted.values() for counted in self.languages],
             "agreement": values.of_agreement(self.agreement) if self.agreement else None,
@@ -99,8 +102,8 @@ class Evaluation:
 
     def main_figures(self) -> dict[str, dict[str, Estimate]]:
         """What a plot shows: ``MAIN_FIGURES`` of these annotations and of each compared file, by their names."""
-        found = self._comparisons()
-        summaries = [one.before for one in list(found.values())[:1]] + [one.after for one in found.values()]
+        found = list(self.comparisons.values())
+        summaries = [one.before for one in found[:1]] + [one.after for one in found]
         return {
             name: {key: summary.figures[key] for key in MAIN_FIGURES}
             for name, summary in zip(self._names(), summaries, strict=True)
@@ -108,15 +111,37 @@ class Evaluation:
 
     def _names(self) -> list[str]:
         """What these annotations and each compared file are called."""
-        files = [self.annotations[0], *self._comparisons()]
+        files = [self.annotations[0], *self.comparisons]
         names = list(self.labels) or [file.stem.removesuffix(".annotations") for file in files]
         # those of several folders may have one name
         return names if len(set(names)) == len(names) else [str(file) for file in files]
 
-    def _comparisons(self) -> dict[Path, Comparison]:
-        """All comparisons by the file that these annotations are compared with."""
-        every = ((one.compared, one.comparison) for one in (self, *self.others))
-        return {file: found for file, found in every if file and found}
+    def _tables_of_several(self) -> list[SummaryTable]:
+        own, *names = self._names()
+        called = dict(zip(self.comparisons, names, strict=True))
+        first, *others = called
+        apart = [
+            f"{called[file]} is not set beside {called[first]}: they share no topic"
+            for file in others
+            if file not in self.between
+        ]
+        labels = [own if self.labels else "before", *names]
+        if not self.between:
+            return [tables.of_comparisons(named(self.annotations), self.comparisons, labels, apart)]
+        return [
+            tables.of_comparisons(named(self.annotations), self.comparisons, labels),
+            tables.of_comparisons(first.name, self.between, [called[file] for file in (first, *self.between)], apart),
+        ]
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What is counted and noted of the annotations of an input, which is read once."""
+
+    files: tuple[Path, ...]
+    sums: TopicSums
+    seen: Seen
+    languages: LanguageCounts
 
 
 def evaluate_files(settings: EvaluateSettings) -> Evaluation:
@@ -126,51 +151,49 @@ def evaluate_files(settings: EvaluateSettings) -> Evaluation:
     """
     _check_options(settings)
     effects = {file: read_effects(file) for file in settings.side_effects}
-    first, *others = [_evaluate(settings.but(compare=(file,))) for file in settings.compare] or [_evaluate(settings)]
-    between = _between(settings) if others else {}
-    return replace(first, others=tuple(others), between=between, side_effects=effects, labels=settings.labels)
-
-
-def _evaluate(settings: EvaluateSettings) -> Evaluation:
     prompts = read_prompts(settings.prompts) if settings.prompts else None
-    summary = comparison = agreed = estimates = None
     penalty = settings.length_penalty
-    seen: Noted = {settings.annotations: Seen()}
-    tags = {prompt.id: prompt.language for prompt in (prompts or {}).values() if prompt.language}
-    languages = tuple(LanguageCounts(tags) for file in (settings.annotations, settings.compared) if file)
-    before = _read(settings.annotations, prompts, settings.limit, seen, languages[0])
-    if settings.compared is None:
-        summary = summarise(before, prompts, length_penalty=penalty)
-    else:
-        after = _read(settings.compared, prompts, settings.limit, seen, languages[1])
-        comparison = compare(before, after, prompts, length_penalty=penalty)
-        if comparison is None:
-            raise UserError(
-                f"{listed(settings.annotations)} and {settings.compared} share no topic, so there is nothing to compare"
-            )
-        for doubt in doubts(
-            seen[settings.annotations], seen[settings.compared], files_of(settings.annotations), settings.compared
-        ):
-            warn(doubt)
+    before = _count(settings.annotations, prompts, settings)
+    after = [_count((file,), prompts, settings) for file in settings.compare]
+    comparisons = _beside(before, after, penalty)
+    for file in settings.compare:
+        if file not in comparisons:
+            raise UserError(f"{listed(settings.annotations)} and {file} share no topic, so there is nothing to compare")
+    agreed = estimates = None
     if settings.gold:
-        gold = _read_gold(settings.gold, settings.annotations, seen[settings.annotations].judges)
+        gold = _read_gold(settings.gold, settings.annotations, before.seen.judges)
         agreed = _agreement(settings, gold, prompts)
-        estimates = _powered(settings, gold, prompts, seen)
-    files = settings.annotations, settings.compared, settings.gold
-    return Evaluation(*files, summary, comparison, agreed, languages, estimates)
+        estimates = _powered(settings, gold, prompts, after[0].seen.judges if after else set())
+    return Evaluation(
+        annotations=settings.annotations,
+        gold=settings.gold,
+        summary=None if after else summary_of(before.sums, penalty),
+        comparisons=comparisons,
+        between=_beside(after[0], after[1:], penalty) if after else {},
+        agreement=agreed,
+        languages=tuple(one.languages for one in (before, *after[:1])),
+        powered=estimates,
+        side_effects=effects,
+        labels=settings.labels,
+    )
 
 
-def _between(settings: EvaluateSettings) -> dict[Path, Comparison]:
-    """The further files of ``compare`` beside the first one; none where one of them shares no topic with it."""
-    prompts = read_prompts(settings.prompts) if settings.prompts else None
-    first, *others = settings.compare
+def _count(files: tuple[Path, ...], prompts: dict[str, Prompt] | None, settings: EvaluateSettings) -> _Counted:
+    tags = {prompt.id: prompt.language for prompt in (prompts or {}).values() if prompt.language}
+    seen, languages = Seen(), LanguageCounts(tags)
+    read = _read(files, prompts, settings.limit, seen, languages)
+    return _Counted(files, sums_by_topic(read, prompts, settings.length_penalty), seen, languages)
+
+
+def _beside(before: _Counted, others: Sequence[_Counted], length_penalty: int | None) -> dict[Path, Comparison]:
+    """Each of the others (after) beside the first, by its file; left out where it shares no topic with it."""
     found: dict[Path, Comparison] = {}
-    for file in others:
-        before, after = (_judged(each, settings.limit) for each in (first, file))
-        one = compare(before, after, prompts, length_penalty=settings.length_penalty)
-        if one is None:
-            return {}
-        found[file] = one
+    for after in others:
+        (file,) = after.files
+        if one := compare(before.sums, after.sums, length_penalty):
+            found[file] = one
+            for doubt in doubts(before.seen, after.seen, before.files, file):
+                warn(doubt)
     return found
 
 
@@ -204,20 +227,19 @@ def named(given: Input) -> str:
 
 
 def _read(
-    given: Input, prompts: dict[str, Prompt] | None, limit: int | None, seen: Noted, languages: LanguageCounts
+    given: Input, prompts: dict[str, Prompt] | None, limit: int | None, seen: Seen, languages: LanguageCounts
 ) -> Iterator[Annotation]:
     """The annotations, of which ``seen`` notes what comparisons need, and which are counted in ``languages``.
 
     With prompts, every answer must have a prompt: a topic is never guessed. Answers that lacked a reference to judge
     them by are left out, for they say nothing of the model.
     """
-    noted = seen.setdefault(given, Seen())
     read = lacked = 0
     part = (
         partial(read_records, limit=limit) if prompts is None else partial(read_answers, prompts=prompts, limit=limit)
     )
     for annotation in part(given, Annotation):
-        noted.add(annotation)
+        seen.add(annotation)
         read, lacked = read + 1, lacked + annotation.lacked_reference
         if not annotation.lacked_reference:
             languages.add(annotation)
@@ -291,7 +313,7 @@ def _powered(
     settings: EvaluateSettings,
     gold: Gold,
     prompts: dict[str, Prompt] | None,
-    seen: Noted,
+    judges_after: set[JudgeInfo | None],
 ) -> Powered | PoweredComparison | str:
     assert settings.gold is not None
     refused = check_drawn(gold, settings.gold_drawn, settings.gold.name)
@@ -302,16 +324,13 @@ def _powered(
         return powered(before)
     other = gold
     if settings.compare_gold:
-        other = _read_gold(settings.compare_gold, settings.compared, seen[settings.compared].judges)
+        other = _read_gold(settings.compare_gold, settings.compared, judges_after)
         refused = check_drawn(other, settings.gold_drawn, settings.compare_gold.name)
     after = _sums(settings.compared, other, settings, prompts)
     return refused or compare_powered(before, after)
 
 
 def _sums(given: Input, gold: Gold, settings: EvaluateSettings, prompts: dict[str, Prompt] | None) -> dict[str, Array]:
-    return topic_sums(_judged(given, settings.limit), gold, _topics(prompts), settings.gold_drawn)
-
-
-def _judged(given: Input, limit: int | None) -> Iterator[Annotation]:
-    """What ``_read`` gives, without another check and notice."""
-    return (answer for answer in read_records(given, Annotation, limit) if not answer.lacked_reference)
+    read = read_records(given, Annotation, settings.limit)
+    answers = (answer for answer in read if not answer.lacked_reference)
+    return topic_sums(answers, gold, _topics(prompts), settings.gold_drawn)

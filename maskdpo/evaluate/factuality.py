@@ -20,6 +20,8 @@ from maskdpo.verdicts.estimate import AT_LEAST_0, SHARE, UNBOUNDED, Bounds, Esti
 FIELDS = ("answers", *Counts._fields, "known_end", "cut_off", "characters", "penalised", *ClaimCounts._fields)
 Sums = NDArray[np.float64]
 """[topics, FIELDS] or [FIELDS]: sums over answers."""
+TopicSums = Mapping[str, Sums]
+"""[FIELDS] of each topic."""
 Figures = Mapping[str, Callable[[Sums], Sums]]
 
 
@@ -90,9 +92,17 @@ def _row(annotation: Annotation, length_penalty: int | None) -> Sums:
     return np.array(values, dtype=np.float64)
 
 
-def _by_topic(
-    annotations: Iterable[Annotation], prompts: Mapping[str, Prompt] | None, length_penalty: int | None
-) -> dict[str, Sums]:
+def sums_by_topic(
+    annotations: Iterable[Annotation],
+    prompts: Mapping[str, Prompt] | None = None,
+    length_penalty: int | None = None,
+) -> TopicSums:
+    """What all figures of a file follow from. Topics are those of the prompts; without ``prompts`` every prompt is its
+    own topic.
+
+    Args:
+        length_penalty: gamma of ``penalised_precision``; None leaves the figure out.
+    """
     topics = {prompt.id: prompt.shared_topic for prompt in (prompts or {}).values()}
     sums: dict[str, Sums] = defaultdict(lambda: np.zeros(len(FIELDS)))
     for annotation in annotations:
@@ -106,13 +116,13 @@ def summarise(
     *,
     length_penalty: int | None = None,
 ) -> Summary:
-    """The figures of one file. Topics are those of the prompts; without ``prompts`` every prompt is its own topic.
+    """The figures of one file, whose arguments are those of ``sums_by_topic``."""
+    return summary_of(sums_by_topic(annotations, prompts, length_penalty), length_penalty)
 
-    Args:
-        length_penalty: gamma of ``penalised_precision``; None leaves the figure out.
-    """
-    table = np.stack(list(_by_topic(annotations, prompts, length_penalty).values()))
-    return _summary(table, _figures(length_penalty))
+
+def summary_of(sums: TopicSums, length_penalty: int | None = None) -> Summary:
+    """The figures of one file."""
+    return _summary(np.stack(list(sums.values())), _figures(length_penalty))
 
 
 def _summary(table: Sums, figures: Figures) -> Summary:
@@ -137,20 +147,13 @@ class Comparison:
         return [name for name in risen if self.difference[name].sure] if said.sure and said.value < 0 else []
 
 
-def compare(
-    before: Iterable[Annotation],
-    after: Iterable[Annotation],
-    prompts: Mapping[str, Prompt] | None = None,
-    *,
-    length_penalty: int | None = None,
-) -> Comparison | None:
+def compare(before: TopicSums, after: TopicSums, length_penalty: int | None = None) -> Comparison | None:
     """``after`` minus ``before``, topic by topic. None where the files share no topic."""
-    sums_a, sums_b = (_by_topic(file, prompts, length_penalty) for file in (before, after))
-    shared = [topic for topic in sums_a if topic in sums_b]
+    shared = [topic for topic in before if topic in after]
     if not shared:
         return None
     figures = _figures(length_penalty)
-    tables = [np.stack([sums[topic] for topic in shared]) for sums in (sums_a, sums_b)]
+    tables = [np.stack([sums[topic] for topic in shared]) for sums in (before, after)]
     both = np.stack(tables, axis=1)
     summaries = _summary(tables[0], figures), _summary(tables[1], figures)
     return Comparison(*summaries, {name: _difference(name, figures[name], both, summaries) for name in figures})

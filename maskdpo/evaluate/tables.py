@@ -51,7 +51,9 @@ def of_comparison(names: str, result: Comparison, notes: Sequence[str] = ()) -> 
     return SummaryTable(f"{names}: {sizes}", (INTERVALS, "before", "after", "after - before"), rows, notes)
 
 
-def of_comparisons(name: str, found: Mapping[Path, Comparison], labels: Sequence[str]) -> SummaryTable:
+def of_comparisons(
+    name: str, found: Mapping[Path, Comparison], labels: Sequence[str], notes: Sequence[str] = ()
+) -> SummaryTable:
     """One file beside several others: what each is, and its paired difference from the first.
 
     Args:
@@ -69,14 +71,14 @@ def of_comparisons(name: str, found: Mapping[Path, Comparison], labels: Sequence
         for _, result in every:
             cells += [str(result.after.figures[figure]), result.difference[figure].signed()]
         rows.append((figure, *cells))
-    notes = []
+    noted = []
     for other, result in every:
         few = few_topics_of(result.difference, result.before.topics, NO_STAR)
-        notes += [f"{other}: {note}" for note in (*few, *_filler(result))]
+        noted += [f"{other}: {note}" for note in (*few, *_filler(result))]
         if result.before.topics != first.before.topics:
-            notes.append(f"{other}: compared on {result.before.topics:,} topics, not on {first.before.topics:,}")
+            noted.append(f"{other}: compared on {result.before.topics:,} topics, not on {first.before.topics:,}")
     others = "1 other" if len(every) == 1 else f"{len(every)} others"
-    return SummaryTable(f"{name}: beside {others}, by the topics of both", tuple(columns), rows, notes)
+    return SummaryTable(f"{name}: beside {others}, by the topics of both", tuple(columns), rows, [*noted, *notes])
 
 
 def of_languages(file: str, counted: LanguageCounts) -> SummaryTable:

@@ -55,6 +55,18 @@ def test_equal_answers_are_pointed_out(said: Said) -> None:
     assert said(rows("One."), [*rows("One.")[:5], *rows("Two.")[5:]]) == ""
 
 
+def test_every_file_is_read_once_and_further_ones_are_checked_beside_the_first_of_them_too(
+    jsonl: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *judged, last = rows("1.")
+    lacking = last | {"sentences": [{"start": 0, "end": 2, "status": "no_reference"}]}
+    two, copy = (jsonl(f"{name}.jsonl", rows("2.")) for name in ("two", "copy"))
+    evaluate_annotations(jsonl("one.jsonl", [*judged, lacking]), compare=[two, copy])
+    left_out, same = capsys.readouterr().err.splitlines()
+    assert "1 of 12 answers are left out" in left_out
+    assert same.startswith(f"warning: {two} and {copy} hold the same answers")
+
+
 def test_other_prompts_files_are_named(
     jsonl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,10 +10,12 @@ from maskdpo.evaluate.factuality import (
     FIGURES,
     PRECISION,
     RIGHT_OF_ALL,
-    compare,
+    Comparison,
     penalised_precision,
     summarise,
+    sums_by_topic,
 )
+from maskdpo.evaluate.factuality import compare as compare_sums
 from maskdpo.evaluate.tables import of_comparison, of_summary
 from maskdpo.schemas import Annotation, Counts, FinishReason, Kind, Label, Prompt, Sentence, Status
 
@@ -35,6 +37,11 @@ def answer(labels: str, prompt_id: str = "p", number: int = 0, finish: FinishRea
         sentences=sentences,
         finish_reason=finish,
     )
+
+
+def compare(before: list[Annotation], after: list[Annotation], length_penalty: int | None = None) -> Comparison | None:
+    sums = (sums_by_topic(answers, length_penalty=length_penalty) for answers in (before, after))
+    return compare_sums(*sums, length_penalty)
 
 
 def metric(part: str) -> str:

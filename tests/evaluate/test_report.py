@@ -454,7 +454,13 @@ def test_several_models_are_compared_in_one_table(jsonl: Any, tmp_path: Path) ->
     assert [list(values[name]) for name in ("comparisons", "between")] == [[str(half), str(right)], [str(right)]]
     apart = jsonl("apart.jsonl", [row for row in rows(("contradictory",) * 24) if row["id"] > "a5"])
     few = jsonl("few.jsonl", [row for row in rows(("contradictory",) * 3) if row["id"] <= "a5"])
-    assert len(evaluate_annotations(right, compare=[few, apart]).tables()) == 1, "they share no topic with each other"
+    note = "apart is not set beside few: they share no topic"
+    (table,) = evaluate_annotations(right, compare=[few, apart]).tables()
+    assert table.notes[-1] == note
+    table, between = evaluate_annotations(right, compare=[few, apart, half]).tables()
+    assert (len(table.columns), between.columns[1:]) == (8, ("few", "half", "half - few"))
+    assert note not in table.notes
+    assert between.notes[-1] == note
     with pytest.raises(UserError, match="`gold` goes with one file of `compare`"):
         evaluate_annotations(wrong, compare=[half, right], gold=right)
 
