@@ -203,6 +203,15 @@ def test_more_trainings_are_compared_in_one_table_and_everything_can_be_exported
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("report", [{}, {"gold": "g"}, {"labels": ["before", "after"]}, {"label": ["a", "b"]}])
+def test_a_report_with_what_is_for_one_compared_file_has_one(tmp_path: Path, report: dict[str, Any]) -> None:
+    also = {"rounds": 1, "heldout": "h", "train": {}, "also-train": {"dpo": {"method": "dpo"}}, "report": report}
+    stages = stages_of(tmp_path, also)
+    compared = [stages[name].plain["compare"] for name in ("report", "report-dpo")]
+    first, second = "o/after.annotations.jsonl", "o/after-dpo.annotations.jsonl"
+    assert compared == [[first], [second] if report else [first, second]]
+
+
 PARITY_JUDGE = """
 from maskdpo.annotate.judge import Verdict
 from maskdpo.schemas import JudgeInfo, Label

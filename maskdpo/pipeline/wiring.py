@@ -253,12 +253,14 @@ def _results(spec: PipelineFile, trained: list[_Training]) -> Iterator[Wired]:
         yield Wired("evaluate", "evaluate", files | spec.evaluate, compared)
     if spec.report is not None:
         shown: tuple[Path, ...] = compared.get("compare", ())
-        # rounds are shown on one page, trainings on the same pairs on a page each, beside the first of them
+        # rounds are shown on one page, trainings on the same pairs on a page each, beside the first of them if the
+        # section has nothing that is for one compared file
         each = [""] if spec.rounds > 1 or not shown else [training.end for training in trained]
+        beside = [] if any(option_of(spec.report, key) for key in ("gold", "label", "labels")) else shown[:1]
         for end in each:
             one = dict(compared)
             if len(each) > 1:
-                one["compare"] = tuple(dict.fromkeys([shown[0], out / f"after{end}.annotations.jsonl"]))
+                one["compare"] = tuple(dict.fromkeys([*beside, out / f"after{end}.annotations.jsonl"]))
             if len(each) > 1 and spec.side_effects is not None:
                 one["side_effects"] = out / f"side-effects{end}.json"
             yield Wired(f"report{end}", "report", spec.report, one | {"out": out / f"report{end}.html"})
