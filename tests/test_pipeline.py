@@ -210,6 +210,8 @@ def test_a_report_with_what_is_for_one_compared_file_has_one(tmp_path: Path, rep
     compared = [stages[name].plain["compare"] for name in ("report", "report-dpo")]
     first, second = "o/after.annotations.jsonl", "o/after-dpo.annotations.jsonl"
     assert compared == [[first], [second] if report else [first, second]]
+    with pytest.raises(UserError, match=r"evaluate\.gold: goes with one trained model"):
+        stages_of(tmp_path, also | {"evaluate": {"gold": "g"}})
 
 
 PARITY_JUDGE = """
@@ -713,6 +715,8 @@ ROUNDS |= {"build-pairs": None, "train": {"push": "me/model"}, "model": "m"}
         ({"sample-later": {"model": "x"}}, "sample-2.model: cannot be set here: the pipeline sets it"),
         ({"sample-later": {"seed": "abc"}}, "sample-2.seed: Input should be a valid integer"),
         ({"sample-later": {"seed": 1.5}}, "sample-2.seed: Input should be a valid integer"),
+        ({"heldout": "h", "evaluate": {"gold": "g"}}, "evaluate.gold: goes with one trained model, and several are "),
+        ({"heldout": "h", "report": {"gold": "g"}}, "report.gold: goes with one trained model, and several are "),
         ({"train": {"lora-r": 8, "merge": False}}, "train.merge: writes the adapter alone, and the next round begins"),
     ],
 )

@@ -92,6 +92,15 @@ def misfits(spec: PipelineFile) -> Iterator[tuple[str, str]]:
         yield "side-effects", "goes with 'train': it compares the trained model with the one before"
     if spec.sample_general is not None and spec.side_effects is None:
         yield "sample-general", "goes with 'side-effects', whose answers it samples"
+    if spec.heldout and (spec.also_train or spec.rounds > 1):
+        # of trainings on the same pairs, each has a page of its own
+        for key, section in (("evaluate", spec.evaluate), ("report", spec.report if spec.rounds > 1 else None)):
+            if option_of(section or {}, "gold") is not None:
+                yield (
+                    f"{key}.gold",
+                    "goes with one trained model, and several are compared here; leave it out, and give it to "
+                    f"'maskdpo {key}' with one of them",
+                )
     if spec.rounds == 1:
         for key in ("round_prompts", "sample_later"):
             if key in spec.model_fields_set:
