@@ -85,6 +85,9 @@ def test_tables_say_what_the_lines_say(tmp_path: Path) -> None:
     new = [4 * right / 5, 5 * right, 4 * right]
     assert cells == approx([right, right_of_claims, uncheckable, contradicted, *new, right], abs=2e-3)
     assert "| strict | +0.050 ± 0.000 * |" in text
+    assert "not complete" not in text
+    four = replace(PLAN, rates=replace(PLAN.rates, fresh=(1, 2, 3, 4)))
+    assert "Seeds that are not complete: 4." in report(four, results)
     assert "fewer" not in text and (tmp_path / "real_model_countries.png").stat().st_size > 1000
 
 

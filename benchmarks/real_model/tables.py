@@ -56,6 +56,8 @@ def report(plan: Plan, results: Results, plots: Path | None = None) -> str:
     parts = ["## Development topics: right / all (KL; sentences) by learning rate", grid_table([found])]
     if found.worlds:
         parts = [*_final(plan, found), *parts]
+    if left := [str(seed) for seed in plan.seeds if seed not in found.worlds]:
+        parts.append(f"Seeds that are not complete: {', '.join(left)}. The command without --tables goes on with them.")
     if plots is not None and len(found.worlds) > 1:
         plots.mkdir(parents=True, exist_ok=True)
         draw(plan, found, plots / f"real_model_{plan.name}.png")
