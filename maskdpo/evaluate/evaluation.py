@@ -198,9 +198,11 @@ def _beside(before: _Counted, others: Sequence[_Counted], length_penalty: int | 
 
 
 def _check_options(settings: EvaluateSettings) -> None:
-    for file in settings.compare:
-        if [*settings.annotations, *settings.compare].count(file) > 1:
-            raise UserError(f"`compare`: {file} is given twice; give each file once, none is set beside itself")
+    before, after = ([file.resolve() for file in files] for files in (settings.annotations, settings.compare))
+    for file, place in zip(settings.compare, after, strict=True):
+        if place in before or after.count(place) > 1:
+            twice = "without `compare` too" if place in before else "twice"
+            raise UserError(f"`compare`: {file} is given {twice}; give each file once, none is set beside itself")
     if settings.compare_gold and not (settings.compared and settings.gold):
         raise UserError("`compare_gold` goes with `compare` and `gold`: it is the gold of the answers of after")
     if len(settings.compare) > 1 and settings.gold:

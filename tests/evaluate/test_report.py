@@ -465,11 +465,20 @@ def test_several_models_are_compared_in_one_table(jsonl: Any, tmp_path: Path) ->
         evaluate_annotations(wrong, compare=[half, right], gold=right)
 
 
-@pytest.mark.parametrize("twice", ["before", "after"])
+@pytest.mark.parametrize(
+    ("file", "how"),
+    [
+        ("before.jsonl", "without --compare too"),
+        ("x/../before.jsonl", "without --compare too"),
+        ("after.jsonl", "twice"),
+        ("x/../after.jsonl", "twice"),
+    ],
+)
 def test_no_file_is_set_beside_itself(
-    twice: str, before: Path, after: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    file: str, how: str, before: Path, after: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    compare = "--compare", str(after), "--compare", str(tmp_path / f"{twice}.jsonl")
+    (tmp_path / "x").mkdir()
+    compare = "--compare", str(after), "--compare", str(tmp_path / file)
     for command in (["evaluate"], ["report", "--out", str(tmp_path / "r.html")]):
         assert exit_code(*command, str(before), *compare) == 2
-        assert f"{twice}.jsonl is given twice; give each file once" in capsys.readouterr().err
+        assert f"is given {how}; give each file once" in capsys.readouterr().err
