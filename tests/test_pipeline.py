@@ -210,6 +210,9 @@ def test_a_report_with_what_is_for_one_compared_file_has_one(tmp_path: Path, rep
     compared = [stages[name].plain["compare"] for name in ("report", "report-dpo")]
     first, second = "o/after.annotations.jsonl", "o/after-dpo.annotations.jsonl"
     assert compared == [[first], [second] if report else [first, second]]
+    labels = [stages[name].plain.get("label") for name in ("report", "report-dpo")]
+    of_gold = [["before", "after"], ["before", "after-dpo"]]
+    assert labels == (of_gold if "gold" in report else [report.get("labels", report.get("label"))] * 2)
     with pytest.raises(UserError, match=r"evaluate\.gold: goes with one trained model"):
         stages_of(tmp_path, also | {"evaluate": {"gold": "g"}})
 

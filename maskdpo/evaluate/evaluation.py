@@ -68,20 +68,20 @@ class Evaluation:
         return next(iter(self.comparisons.values()), None)
 
     def tables(self) -> list[SummaryTable]:
-        made, name = [], named(self.annotations)
+        made, name, labels = [], named(self.annotations), self.labels or tables.BEFORE_AFTER
         refused = [self.powered] if isinstance(self.powered, str) else []
         if self.summary:
             made.append(tables.of_summary(name, self.summary, refused))
         if len(self.comparisons) > 1:
             made += self._tables_of_several()
         elif self.comparison and self.compared:
-            made.append(tables.of_comparison(f"{name} -> {self.compared.name}", self.comparison, refused))
+            made.append(tables.of_comparison(f"{name} -> {self.compared.name}", self.comparison, refused, labels))
         names = [name, *([self.compared.name] if self.compared else [])]
         made += [tables.of_languages(*each) for each in zip(names, self.languages, strict=True) if each[1].of_several()]
         if self.gold and self.summary and isinstance(self.powered, Powered):
             made.append(tables.of_powered(self.powered, self.summary, self.gold.name))
         if self.gold and isinstance(self.powered, PoweredComparison):
-            made.append(tables.of_powered_comparison(self.powered, self.gold.name))
+            made.append(tables.of_powered_comparison(self.powered, self.gold.name, labels))
         if self.gold and self.agreement:
             made += tables.of_agreement(f"{name} against {self.gold.name}", self.agreement)
         return [*made, *(tables.of_side_effects(file.name, found) for file, found in self.side_effects.items())]

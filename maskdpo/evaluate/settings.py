@@ -35,8 +35,9 @@ Labels = Annotated[
     BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
     Field(alias="label"),
     Option(
-        "With `--compare`: what plots, and the table of several files, call these annotations; repeat the option for "
-        "each file of `--compare`, in their order. [default: the names of the files]",
+        "With `--compare`: what tables and plots call these annotations; repeat the option for each file of "
+        "`--compare`, in their order. [default: `before` and `after` in tables of two files, else the names of the "
+        "files]",
         metavar="NAME",
     ),
 ]

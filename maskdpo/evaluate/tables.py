@@ -20,6 +20,7 @@ from maskdpo.verdicts.figures import FIGURE_NAMES
 
 NO_STAR = "no difference gets a star"
 INTERVALS = "with 95% intervals over topics"
+BEFORE_AFTER = ("before", "after")
 
 AGREEMENT_NAMES = {
     "accuracy": "accuracy",
@@ -39,8 +40,14 @@ def of_summary(file: str, summary: Summary, notes: Sequence[str] = ()) -> Summar
     return SummaryTable(title, (INTERVALS, "value"), rows, [*few_topics_of(summary.figures, summary.topics), *notes])
 
 
-def of_comparison(names: str, result: Comparison, notes: Sequence[str] = ()) -> SummaryTable:
-    """Two files and their paired differences; a star marks a difference that is sure."""
+def of_comparison(
+    names: str, result: Comparison, notes: Sequence[str] = (), labels: Sequence[str] = BEFORE_AFTER
+) -> SummaryTable:
+    """Two files and their paired differences; a star marks a difference that is sure.
+
+    Args:
+        labels: what to call the two.
+    """
     before, after = result.before, result.after
     sizes = f"{before.answers:,} and {after.answers:,} answers, the {before.topics:,} topics of both"
     rows = [
@@ -48,7 +55,12 @@ def of_comparison(names: str, result: Comparison, notes: Sequence[str] = ()) -> 
         for name, difference in result.difference.items()
     ]
     notes = [*few_topics_of(result.difference, before.topics, NO_STAR), *_filler(result), *notes]
-    return SummaryTable(f"{names}: {sizes}", (INTERVALS, "before", "after", "after - before"), rows, notes)
+    return SummaryTable(f"{names}: {sizes}", _columns_of_two(labels), rows, notes)
+
+
+def _columns_of_two(labels: Sequence[str]) -> Row:
+    before, after = labels
+    return INTERVALS, before, after, f"{after} - {before}"
 
 
 def of_comparisons(
@@ -119,9 +131,9 @@ def _powered_title(gold: str) -> str:
     return f"prediction-powered: the whole file, with the judge's errors taken from {gold}"
 
 
-def of_powered_comparison(found: PoweredComparison, gold: str) -> SummaryTable:
+def of_powered_comparison(found: PoweredComparison, gold: str, labels: Sequence[str] = BEFORE_AFTER) -> SummaryTable:
     """The same of two files, and their difference where both have gold."""
-    sides = (("before", found.before), ("after", found.after))
+    sides = tuple(zip(labels, (found.before, found.after), strict=True))
     known = [side for _, side in sides if isinstance(side, Powered)]
     topics = min((side.gold_topics for side in known), default=0)
 
@@ -143,7 +155,7 @@ def of_powered_comparison(found: PoweredComparison, gold: str) -> SummaryTable:
         notes += few_topics_of(found.difference, topics, NO_STAR)
     else:
         notes += [line for side in known for line in few_topics_of(side.figures, topics)]
-    return SummaryTable(_powered_title(gold), (INTERVALS, "before", "after", "after - before"), rows, notes)
+    return SummaryTable(_powered_title(gold), _columns_of_two(labels), rows, notes)
 
 
 def of_side_effects(file: str, found: SideEffects) -> SummaryTable:

@@ -256,14 +256,17 @@ def _results(spec: PipelineFile, trained: list[_Training]) -> Iterator[Wired]:
         # rounds are shown on one page, trainings on the same pairs on a page each, beside the first of them if the
         # section has nothing that is for one compared file
         each = [""] if spec.rounds > 1 or not shown else [training.end for training in trained]
-        beside = [] if any(option_of(spec.report, key) for key in ("gold", "label", "labels")) else shown[:1]
+        named = any(option_of(spec.report, key) for key in ("label", "labels"))
+        beside = [] if named or option_of(spec.report, "gold") else shown[:1]
         for end in each:
-            one = dict(compared)
+            one, section = dict(compared), spec.report
             if len(each) > 1:
                 one["compare"] = tuple(dict.fromkeys([*beside, out / f"after{end}.annotations.jsonl"]))
+                # "after" is the model of `train` on every page
+                section = section if named or beside else section | {"labels": ("before", f"after{end}")}
             if len(each) > 1 and spec.side_effects is not None:
                 one["side_effects"] = out / f"side-effects{end}.json"
-            yield Wired(f"report{end}", "report", spec.report, one | {"out": out / f"report{end}.html"})
+            yield Wired(f"report{end}", "report", section, one | {"out": out / f"report{end}.html"})
     for number in range(1, spec.rounds + 1):
         end = _end(number)
         if spec.export is not None:

@@ -371,6 +371,10 @@ def test_two_files_need_gold_on_both(before: Path, jsonl: Any) -> None:
     assert difference.startswith("+0.000 [-")
     _, table = evaluate_annotations(old, compare=new, gold=gold_of_new).tables()  # no agreement: gold is of the second
     assert cells(table)["right / all sentences"][0] == "-"
+    for labels, columns in (((), ("before", "after", "after - before")), (("a", "b"), ("a", "b", "b - a"))):
+        both = evaluate_annotations(old, compare=new, gold=gold_of_new, labels=labels).tables()
+        assert [table.columns[1:] for table in both] == [columns] * 2
+        assert any(note.startswith(f"{columns[0]}: no prediction-powered estimates") for note in both[1].notes)
     with pytest.raises(UserError, match="`compare_gold` goes with `compare` and `gold`"):
         evaluate_annotations(old, gold=gold_of_old, compare_gold=gold_of_new)
 
