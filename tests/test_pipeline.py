@@ -897,6 +897,21 @@ def test_labels_of_a_changed_judge_are_not_mixed(world: World) -> None:
     assert world.run("annotate")["annotate"] == "anew"
 
 
+def test_labels_of_another_text_of_an_answer_are_not_mixed(world: World) -> None:
+    for name in (*ALL[2:4], "heldout", "evaluate", "report"):
+        del world.spec[name]
+    world.run()
+    first, *rest = world.read("responses.jsonl")
+    rows = [first | {"response": first["response"] + " So it is."}, *rest]
+    (world.out / "responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert world.plan()["annotate"][0] == "continue"
+    with pytest.raises(
+        UserError, match=r"^annotate: .* another text of the answer; .* In a pipeline: `start` annotate$"
+    ):
+        world.run()
+    assert world.run("annotate") == {"annotate": "anew"}
+
+
 def test_a_judge_whose_files_changed_is_not_up_to_date(world: World) -> None:
     for name in (*ALL[2:4], "heldout", "evaluate", "report"):
         del world.spec[name]

@@ -110,7 +110,7 @@ def _run(stage: Stage, state: State) -> None:
             _call(stage, restart=lost or state.action == "anew")
         except OtherSettings as error:
             if state.action != "changed":
-                raise UserError(f"{stage.name}: {error}. In a pipeline: `start` {stage.name}") from None
+                raise _refused(stage, error) from None
             say(f"{stage.name}: these options decide the result; the earlier output is set aside")
             _call(stage, restart=True)
         except KeyboardInterrupt:
@@ -119,9 +119,15 @@ def _run(stage: Stage, state: State) -> None:
         except Interrupted as error:
             raise Interrupted(f"{stage.name}: {error}", error.exit_code - 128) from None
         except UserError as error:
-            raise UserError(f"{stage.name}: {error}") from None
+            raise _refused(stage, error) from None
     if stage.out is not None:
         note_arguments(meta_file(stage.out), arguments)
+
+
+def _refused(stage: Stage, error: UserError) -> UserError:
+    """The error of a stage. No section takes the `restart` that it may speak of, nor another `out`."""
+    instead = f". In a pipeline: `start` {stage.name}" if "`restart`" in str(error) else ""
+    return UserError(f"{stage.name}: {error}{instead}")
 
 
 def _call(stage: Stage, restart: bool) -> None:
