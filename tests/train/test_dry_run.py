@@ -65,6 +65,20 @@ def test_the_plan_is_what_the_run_does(
     assert all(value > 0 for value in plan.seconds.values())
 
 
+def test_few_steps_are_warned_of(
+    tiny_model: str, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warning = "3 optimiser steps over 5 pairs hardly change a model"
+    few = config_for(tiny_model, epochs=1, max_steps=None)
+    train(pairs_file, tmp_path / "out", few)
+    assert warning in capsys.readouterr().err
+    plan_run(pairs_file, few, ranks=2)
+    assert warning in capsys.readouterr().err
+    for enough in ({"batch_size": 1}, {"max_steps": 3}):
+        plan_run(pairs_file, few.model_copy(update=enough), ranks=2)
+        assert "hardly change" not in capsys.readouterr().err
+
+
 def test_a_plan_puts_no_pair_together(tiny_model: str, pairs_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_for(tiny_model, epochs=3, max_steps=None)
     whole = plan_run(pairs_file, config)

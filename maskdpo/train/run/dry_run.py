@@ -30,7 +30,7 @@ from maskdpo.train.model.load import Policy, check_fit, load_policy
 from maskdpo.train.model.memory import free_bytes, memory_parts, sizes_of
 from maskdpo.train.run.figures import kept_tokens
 from maskdpo.train.run.forecast import Forecast, forecast, has_weights
-from maskdpo.train.run.loop import batch_indices, total_steps
+from maskdpo.train.run.loop import batch_indices, total_steps, warn_of_few_steps
 from maskdpo.train.run.reference import check_vocabulary, compute_reference
 from maskdpo.train.step import Trainer
 from maskdpo.verdicts.mix import Mix, MixCounts
@@ -86,6 +86,7 @@ def plan_run(pairs_file: Path, config: TrainConfig, *, device: str | None = None
         pairs_file, config, tokenizer, limit=config.limit, trust_remote_code=config.trust_remote_code, keep=False
     )
     steps = total_steps(len(pairs), config)
+    warn_of_few_steps(len(pairs), config)
     model = _on_meta(config, pairs, device)
     other = _on_meta(config.of_reference, pairs, device) if config.of_reference else None
     sizes = sizes_of(model)

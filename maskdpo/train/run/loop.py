@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdpo.console import warn
 from maskdpo.errors import UserError
 from maskdpo.schemas.training import StepStats
 from maskdpo.train.config import TrainConfig
@@ -22,9 +23,23 @@ FIRST_MARGIN_TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-1}
 rounding."""
 
 
+FEW_STEPS = 5
+"""A run with fewer steps is warned of."""
+
+
 def total_steps(pairs: int, config: TrainConfig) -> int:
     steps = config.epochs * math.ceil(pairs / config.batch_size)
     return min(steps, config.max_steps) if config.max_steps else steps
+
+
+def warn_of_few_steps(pairs: int, config: TrainConfig) -> None:
+    """Warn where the pairs make few steps, unless ``max_steps`` asks for so few."""
+    steps = total_steps(pairs, config)
+    if steps < FEW_STEPS and steps != config.max_steps:
+        warn(
+            f"{steps} optimiser steps over {pairs} pairs hardly change a model; more prompts, or more answers to each, "
+            "give more pairs"
+        )
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:

@@ -33,7 +33,7 @@ from maskdpo.train.run.checkpoint import checkpoints, load_checkpoint, save_chec
 from maskdpo.train.run.checks import check_options, check_packages
 from maskdpo.train.run.export import export
 from maskdpo.train.run.heldout import HeldOut
-from maskdpo.train.run.loop import run_steps, total_steps
+from maskdpo.train.run.loop import run_steps, total_steps, warn_of_few_steps
 from maskdpo.train.run.record import Recorder
 from maskdpo.train.run.reference import check_vocabulary, find_reference, references_of
 from maskdpo.train.settings import RunOptions
@@ -122,6 +122,8 @@ def _train(job: _Job) -> TrainResult | None:
         read_pairs, trust_remote_code=config.trust_remote_code, ranks=ranks, use_cache=options.use_cache
     )
     pairs = read(job.pairs_file, config, tokenizer, today, config.limit)
+    if ranks.first:
+        warn_of_few_steps(len(pairs), config)
     held_out = read(options.eval_file, config, tokenizer, today) if options.eval_file else None
     sets = [pairs, *([held_out] if held_out else [])]
     other = config.of_reference
