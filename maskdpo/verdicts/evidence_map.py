@@ -21,8 +21,9 @@ that differ only in one of the shares are as far apart as the shares: 0.2 and 0.
 FAR = 0.2
 """The largest distance of a cell that says something about pairs."""
 LIMITS = (
-    "The map is of invented worlds with an exact judge and a model of 0.6M parameters; nobody knows yet how far the "
-    "gains carry over to real texts and larger models (docs/evidence.md)."
+    "The map is of invented worlds with an exact judge and a model of 0.6M parameters. On a real model of 135M "
+    "parameters, with 24 best-worst pairs, masks could not be told from DPO (docs/evidence.md); larger models have not "
+    "been tried."
 )
 
 Verdict = Literal["wins", "loses", "undecided"]
