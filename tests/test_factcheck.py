@@ -111,7 +111,8 @@ def test_build_pairs_prefers_the_revised_answer_and_splits_by_topic(pairs: Path)
 
 def test_report_of_answers_and_of_pairs(annotated: Path, pairs: Path, tmp_path: Path) -> None:
     maskdpo("report", annotated, "--out", tmp_path / "a.html", "--prompts", PROMPTS, "--gold", GOLD)
-    maskdpo("report", annotated, "--out", tmp_path / "c.html", "--compare", annotated)
+    other = shutil.copy(annotated, tmp_path / "after.jsonl")
+    maskdpo("report", annotated, "--out", tmp_path / "c.html", "--compare", other)
     maskdpo("report", pairs, "--out", tmp_path / "p.html", "--prompts", PROMPTS)
     for name in "acp":
         assert "William O. Douglas" in (tmp_path / f"{name}.html").read_text()
