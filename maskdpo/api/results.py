@@ -10,7 +10,7 @@ from maskdpo.schemas import Annotation, Pair, Prompt
 from maskdpo.settings import load_settings
 
 if TYPE_CHECKING:
-    from maskdpo.evaluate.evaluation import Evaluation
+    from maskdpo.evaluate.outcome import Evaluation
     from maskdpo.evaluate.page import PageStats
     from maskdpo.evaluate.training import TrainingStats
 
