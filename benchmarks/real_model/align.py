@@ -90,7 +90,7 @@ def _align(lab: Lab, run: Run) -> Figures:
         seed=run.world,
         epochs=setting.epochs,
         batch_size=setting.batch_size,
-        dtype="float32",
+        dtype=setting.dtype,
         log_masked_every=0,
         **told,
     )
@@ -140,7 +140,7 @@ def _answers(lab: Lab, prompts: Path, folder: Path, model: str, sampling: Sampli
     """Sampled and judged; what is there of an earlier run is kept."""
     folder.mkdir(parents=True, exist_ok=True)
     responses, annotations = folder / "responses.jsonl", folder / "annotations.jsonl"
-    backend = TransformersBackend(model, BackendSettings(batch_size=ROWS, dtype="float32"))
+    backend = TransformersBackend(model, BackendSettings(batch_size=ROWS, dtype=lab.plan.setting.dtype))
     sample(prompts, responses, backend, sampling, raw=True)
     annotate(prompts, responses, annotations, lab.judge, get_splitter("markdown"), rule=lab.rule)
     return list(read_records(annotations, Annotation))

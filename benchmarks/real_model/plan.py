@@ -6,6 +6,7 @@ is a part here, and what is a world there is a seed: with it answers are sampled
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from benchmarks.closed_world.map_plan import BASE, Development, MapPlan, Results, Run, develop
 from benchmarks.closed_world.methods import METHODS, NEEDS_NOISE
@@ -21,7 +22,7 @@ class Setting:
     """The size of everything. It never changes within a folder of results."""
 
     development: tuple[int, int]
-    """Topics to train on, and others to evaluate on, while rates are chosen."""
+    """Topics to train on, and others to evaluate on, while rates are chosen; (0, 0) where the rate is given."""
     final: tuple[int, int]
     """The same for the figures that are reported. No topic is in two of the four sets. Topics to train on are as many
     as in development: a rate is best for a number of steps."""
@@ -34,6 +35,8 @@ class Setting:
     temperature: float = 0.8
     split_seed: int = 17
     model: str = "smollm2"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of sampling and training; weights stay float32 in training."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Plan:
     name: str
     setting: Setting
     rates: MapPlan
-    """Methods, of which the first one is what the others are compared with, seeds, and the grid."""
+    """Methods, of which the first one is what the others are compared with, seeds, and the grid. Without development
+    seeds all methods have the first rate of the grid."""
     equal: tuple[str, ...] = ()
     """Methods that are also run at the rate that gives them the divergence of the first one."""
     by_hand: bool = False
@@ -87,16 +91,17 @@ COUNTRIES = Plan(
 )
 ARTICLES = Plan(
     "articles",
-    Setting(development=(400, 20), final=(400, 100), samples=4, eval_samples=2, epochs=1, batch_size=16, max_tokens=96),
-    MapPlan(
-        {},
-        (),
-        methods=("dpo", "mask-dpo", "strict"),
-        development=(7001,),
-        fresh=(1, 2, 3),
-        grid=(5e-6, 1e-5, 2e-5),
-        widen=1,
+    Setting(
+        development=(0, 0),
+        final=(160, 80),
+        samples=4,
+        eval_samples=2,
+        epochs=1,
+        batch_size=16,
+        max_tokens=96,
+        dtype="bfloat16",
     ),
+    MapPlan({}, (), methods=("dpo", "mask-dpo", "strict"), development=(), fresh=(1, 2, 3), grid=(1e-5,)),
     by_hand=True,
 )
 PLANS = {plan.name: plan for plan in (COUNTRIES, ARTICLES)}
@@ -104,15 +109,25 @@ PLANS = {plan.name: plan for plan in (COUNTRIES, ARTICLES)}
 
 def quick(plan: Plan) -> Plan:
     """A few topics, two methods, one seed: whether it works, and nothing about methods."""
+    few = (12, 2)
     setting = replace(
-        plan.setting, development=(12, 2), final=(12, 2), samples=4, eval_samples=2, epochs=1, max_tokens=60
+        plan.setting,
+        development=few if plan.rates.development else (0, 0),
+        final=few,
+        samples=4,
+        eval_samples=2,
+        epochs=1,
+        max_tokens=60,
     )
     rates = replace(plan.rates, methods=("dpo", "strict"), fresh=(1,), grid=(1e-5,), widen=0)
     return replace(plan, setting=setting, rates=rates, equal=("strict",) if plan.equal else ())
 
 
 def developed(plan: Plan, results: Results) -> Development:
-    return develop(plan.rates, results)
+    if plan.rates.development:
+        return develop(plan.rates, results)
+    given = plan.rates.grid[0]
+    return Development([], {}, dict.fromkeys(plan.methods, Choice(given, given)))
 
 
 def final_runs(plan: Plan, choices: Mapping[str, Choice]) -> list[Run]:
@@ -158,7 +173,7 @@ def forecast(plan: Plan, judge_seconds: float) -> str:
         evaluation = test * (setting.eval_samples + 1) * answer
         return train * setting.samples * answer, evaluation, alignments * (train * pair + evaluation + START_SECONDS)
 
-    tried = len(plan.methods) * (len(plan.rates.grid) + plan.rates.widen)
+    tried = len(plan.methods) * (len(plan.rates.grid) + plan.rates.widen) if plan.rates.development else 0
     each = len(plan.methods) + len(plan.equal)
     development, final = seconds(setting.development, tried), seconds(setting.final, each)
     hours = (sum(development) + len(plan.seeds) * sum(final)) / 3600

@@ -53,9 +53,9 @@ def report(plan: Plan, results: Results, plots: Path | None = None) -> str:
     found = found_in(plan, results)
     if found is None:
         return f"{plan.name}: the rates are not chosen yet\n"
-    parts = ["## Development topics: right / all (KL; sentences) by learning rate", grid_table([found])]
-    if found.worlds:
-        parts = [*_final(plan, found), *parts]
+    parts = _final(plan, found) if found.worlds else []
+    if found.development.curves:
+        parts += ["## Development topics: right / all (KL; sentences) by learning rate", grid_table([found])]
     if left := [str(seed) for seed in plan.seeds if seed not in found.worlds]:
         parts.append(f"Seeds that are not complete: {', '.join(left)}. The command without --tables goes on with them.")
     if plots is not None and len(found.worlds) > 1:
@@ -79,7 +79,9 @@ def _final(plan: Plan, found: Found) -> list[str]:
 
 
 def rates(plan: Plan) -> dict[str, Rate]:
-    return RATES if plan.equal else {BEST: RATES[BEST]}
+    if plan.equal:
+        return RATES
+    return {BEST if plan.rates.development else "one rate for all": RATES[BEST]}
 
 
 def compared_at(plan: Plan, rate: Rate) -> tuple[str, ...]:
