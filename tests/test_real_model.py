@@ -17,7 +17,7 @@ from benchmarks.closed_world.methods import METHODS
 from benchmarks.real_model import articles, corrected, measure
 from benchmarks.real_model.__main__ import _shown, main
 from benchmarks.real_model.align import Lab, execute
-from benchmarks.real_model.plan import ARTICLES, COUNTRIES, VARIANTS, Plan, developed, forecast, next_runs, quick
+from benchmarks.real_model.plan import ARTICLES, COUNTRIES, PLANS, VARIANTS, Plan, developed, forecast, next_runs, quick
 from benchmarks.real_model.tables import found_in, report, verdict
 from maskdpo.annotate.judges.lexical import LexicalJudge
 from maskdpo.io import write_records
@@ -122,7 +122,7 @@ def test_parts_without_equal_divergence_have_one_table(tmp_path: Path) -> None:
 
 
 def test_the_named_methods_are_there_and_the_forecast_holds_the_budget() -> None:
-    for plan in (COUNTRIES, ARTICLES, quick(COUNTRIES), quick(ARTICLES)):
+    for plan in (*PLANS.values(), *map(quick, PLANS.values())):
         assert set(plan.methods) <= set(METHODS) and set(plan.equal) < set(plan.methods)
         assert not set(plan.seeds) & set(plan.rates.development)
         train, _ = zip(plan.setting.development, plan.setting.final, strict=True)
@@ -307,6 +307,9 @@ def test_a_line_is_made_of_pairs_through_training_and_answers(tmp_path: Path, ti
     found = execute(lab, run)
     assert found["kl"] > 0 and found["pairs"] == 1 and found["tokens"] > 0
     assert not (lab.evaluated(run) / "model").exists()
+    close = replace(lab, plan=replace(plan, setting=replace(setting, pairs="small-margin")))
+    write_records(lab.pool(1) / "pairs-small-margin.jsonl", [pair, pair.model_copy(update={"id": "b"})])
+    assert execute(close, Run(1, BASE))["pairs"] == 2
 
 
 def test_articles_need_a_judge_and_documents(capsys: pytest.CaptureFixture[str]) -> None:

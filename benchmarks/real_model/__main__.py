@@ -1,4 +1,4 @@
-"""``python -m benchmarks.real_model countries`` (or ``articles``): SmolLM2 aligned by several methods, seed by seed.
+"""``python -m benchmarks.real_model countries`` (or another part): SmolLM2 aligned by several methods, seed by seed.
 
 Every alignment is a line of ``results/PART/PART.jsonl``, so repeating the command goes on where it stopped, on another
 day or machine too: what the next lines need (answers, pairs) is made again where the cache has it not.
@@ -72,9 +72,8 @@ def _lab(plan: Plan, cache: Path, judge: str) -> Lab:
 
 
 def _topics(plan: Plan, corpus: Path | None) -> list[list[Prompt]]:
-    if plan.name == "countries":
+    if corpus is None:  # the arguments were checked
         return countries.topics(plan.setting)
-    assert corpus is not None, "the arguments were checked"
     return articles.topics(plan.setting, corpus)
 
 
@@ -90,7 +89,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--plots", type=Path, help="folder for the figure (default: the cache)")
     parser.add_argument("--cache", type=Path, help="folder for topics and answers (default: runs/real_model/PART)")
     args = parser.parse_args(given)
-    if args.part == "countries" and args.corpus:
+    if args.part != "articles" and args.corpus:
         parser.error("--corpus goes with articles: countries have their references in examples/countries.py")
     if args.part == "articles" and not args.tables and not (args.corpus and (args.judge or args.quick)):
         parser.error("articles need --corpus, and --judge: the lexical one is little better than chance in free prose")

@@ -69,7 +69,7 @@ def execute(lab: Lab, run: Run) -> Figures:
 def _before(lab: Lab, run: Run) -> Figures:
     """The model before any alignment, and the mix of the pairs made of its answers."""
     clock = time.monotonic()
-    pairs = list(read_records(_pairs(lab, run.world, "best-worst"), Pair))
+    pairs = list(read_records(_pairs(lab, run.world, lab.plan.setting.pairs or "best-worst"), Pair))
     pool_seconds = round(time.monotonic() - clock, 1)
     found, _ = _evaluate(lab, run, lab.plan.setting.model)
     tokens_left_out = left_out(pairs, lab.plan.setting.model)
@@ -81,7 +81,7 @@ def _align(lab: Lab, run: Run) -> Figures:
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     folder.mkdir(parents=True)
     pairs, model = folder / "pairs.jsonl", folder / "model"
-    made = read_records(_pairs(lab, run.world, method.pairs), Pair)
+    made = read_records(_pairs(lab, run.world, setting.pairs or method.pairs), Pair)
     write_records(pairs, [method.refine(pair) if method.refine else pair for pair in made])
     told = {"eos": "drop", **method.settings}  # answers end with a line, not with the end of a turn
     config = TrainConfig(

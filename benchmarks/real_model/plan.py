@@ -1,4 +1,4 @@
-"""The two parts of the experiment, and which alignments come next. docs/evidence-real-model.md has the protocol.
+"""The parts of the experiment, and which alignments come next. docs/evidence-real-model.md has the protocol.
 
 Lines, rates on development topics and a grid that widens are those of the map of the closed world. What is a cell there
 is a part here, and what is a world there is a seed: with it answers are sampled anew, and a model is trained anew.
@@ -22,7 +22,7 @@ class Setting:
     """The size of everything. It never changes within a folder of results."""
 
     development: tuple[int, int]
-    """Topics to train on, and others to evaluate on, while rates are chosen; (0, 0) where the rate is given."""
+    """Topics to train on, and others to evaluate on, while rates are chosen."""
     final: tuple[int, int]
     """The same for the figures that are reported. No topic is in two of the four sets. Topics to train on are as many
     as in development: a rate is best for a number of steps."""
@@ -37,6 +37,8 @@ class Setting:
     model: str = "smollm2"
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of sampling and training; weights stay float32 in training."""
+    pairs: str = ""
+    """How pairs are made (``PAIRS``); "": as the method has it, which is best with worst."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ COUNTRIES = Plan(
     ),
     equal=("mask-dpo", "strict"),
 )
+COUNTRIES_CLOSE = Plan(
+    "countries-close",
+    replace(COUNTRIES.setting, pairs="small-margin"),
+    replace(COUNTRIES.rates, methods=("dpo", "mask-dpo", "strict"), development=(), grid=(1e-5,)),
+)
 ARTICLES = Plan(
     "articles",
     Setting(
@@ -104,7 +111,7 @@ ARTICLES = Plan(
     MapPlan({}, (), methods=("dpo", "mask-dpo", "strict"), development=(), fresh=(1, 2, 3), grid=(1e-5,)),
     by_hand=True,
 )
-PLANS = {plan.name: plan for plan in (COUNTRIES, ARTICLES)}
+PLANS = {plan.name: plan for plan in (COUNTRIES, COUNTRIES_CLOSE, ARTICLES)}
 
 
 def quick(plan: Plan) -> Plan:
