@@ -159,9 +159,10 @@ def test_articles_of_some_categories_are_never_trained_on(tmp_path: Path, monkey
     rows.append(rows[0] | {"title": "Teapot", "category": "People"})
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    setting = replace(quick(ARTICLES).setting, development=(12, 2))
     with pytest.raises(SystemExit, match="42 articles of the categories to train on are needed, but only 32 of"):
-        articles.topics(replace(quick(ARTICLES).setting, final=(30, 2)), corpus)
-    sets = articles.topics(quick(ARTICLES).setting, corpus)
+        articles.topics(replace(setting, final=(30, 2)), corpus)
+    sets = articles.topics(setting, corpus)
     names = [[str(prompt.topic) for prompt in prompts] for prompts in sets]
     assert [len(prompts) for prompts in sets] == [12, 2, 12, 2]
     assert len({name for some in names for name in some}) == 28
