@@ -167,8 +167,9 @@ def test_cells_are_shipped_when_their_worlds_are_complete(tmp_path: Path, monkey
         8.0,
     )
     gain = known.gains["mask-dpo"]
-    assert (gain.mean, gain.half, gain.verdict) == (-0.03, 0.0, "undecided")  # half the rate, and the bonus of masks
-    assert known.gains["strict"].mean == 0
+    assert (gain.sampled.mean, gain.sampled.half) == (-0.03, 0.0)  # half the rate, and the bonus of masks
+    assert (gain.greedy.mean, gain.verdict) == (-0.03, "undecided")
+    assert known.gains["strict"].sampled.mean == 0
     near = Mix(wrong_of_chosen=0.5, right_of_rejected=0.3, left_out=0.1, margin=0.9, sentences_per_answer=8)
     assert nearest_cell(near, read_map()) == known
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.closed_world.map_plan import BASE, MapCell, MapPlan, Results
-from benchmarks.closed_world.map_tables import RATES, Found, found_cells, gains, verdict
+from benchmarks.closed_world.map_tables import GREEDY, RATES, Found, found_cells, gains, verdict
 from benchmarks.closed_world.measure import FROM_MIX
 from benchmarks.closed_world.tables import interval, mean_figures
 from maskdpo.io import atomic_write
-from maskdpo.verdicts.evidence_map import CELLS, EvidenceCell, Gain, Method
+from maskdpo.verdicts.evidence_map import CELLS, Difference, EvidenceCell, Gain, Method
 from maskdpo.verdicts.mix import Mix
 
 METHODS: tuple[Method, ...] = ("mask-dpo", "strict")
@@ -43,5 +43,8 @@ def _mix(found: Found) -> Mix:
 
 
 def _gain(found: Found, method: Method, over: str) -> Gain:
-    mean, half = interval(gains(found, method, over, RATES["equal divergence"], "right / all"))
-    return Gain(mean=round(mean, DIGITS), half=round(half, DIGITS), verdict=verdict(found, method, over))
+    def difference(metric: str) -> Difference:
+        mean, half = interval(gains(found, method, over, RATES["equal divergence"], metric))
+        return Difference(mean=round(mean, DIGITS), half=round(half, DIGITS))
+
+    return Gain(sampled=difference("right / all"), greedy=difference(GREEDY), verdict=verdict(found, method, over))

@@ -29,6 +29,10 @@ METRICS: dict[str, Callable[[Figures], float]] = {
     "right / all": lambda figures: figures["right_of_all"],
     "right / (right + wrong)": precision,
 }
+"""Those of the verdicts."""
+GREEDY = "greedy: right / all"
+SHOWN = METRICS | {GREEDY: lambda figures: figures["greedy_right_of_all"]}
+"""Those of the tables of gains; answers are sampled at temperature 1 for all but the last."""
 RATES: dict[str, Callable[[Choice], float]] = {
     "best rates": lambda choice: choice.best_lr,
     "equal divergence": lambda choice: choice.equal_lr,
@@ -66,7 +70,7 @@ def found_cells(plan: MapPlan, results: Mapping[MapCell, Results]) -> dict[MapCe
 
 
 def gains(found: Found, method: str, over: str, rate: Callable[[Choice], float], metric: str) -> list[float]:
-    return differences(found.at(method, rate), found.at(over, rate), METRICS[metric])
+    return differences(found.at(method, rate), found.at(over, rate), SHOWN[metric])
 
 
 def report(plan: MapPlan, results: Mapping[MapCell, Results], plots: Path) -> str:
@@ -78,7 +82,7 @@ def report(plan: MapPlan, results: Mapping[MapCell, Results], plots: Path) -> st
     parts = ["## The cells and their mix", mix_table(plan, results)]
     if done:
         parts += [f"## What the protocol says of each method against {anchor}", verdict_table(done, anchor, others)]
-    for metric in METRICS if done else ():
+    for metric in SHOWN if done else ():
         for title, rate in RATES.items():
             parts += [f"## {metric}, {title}: gains over {anchor}", gains_table(done, anchor, others, rate, metric)]
     for cells in sharing_worlds(begun):
@@ -122,7 +126,7 @@ def gains_table(
     header = ["cell", "worlds", METHODS[anchor].title, *(METHODS[method].title for method in others)]
     rows = []
     for found in done:
-        level = [METRICS[metric](figures) for figures in found.at(anchor, rate)]
+        level = [SHOWN[metric](figures) for figures in found.at(anchor, rate)]
         over_anchor = [show(gains(found, method, anchor, rate, metric), "+") for method in others]
         rows.append([found.name, str(len(found.worlds)), show(level), *over_anchor])
     return markdown(header, rows)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from maskdpo import console
 
 if TYPE_CHECKING:
-    from maskdpo.verdicts.evidence_map import EvidenceCell
+    from maskdpo.verdicts.evidence_map import Difference, EvidenceCell
     from maskdpo.verdicts.mix import Mix
 
 
@@ -49,7 +49,14 @@ def _show_cell(cell: "EvidenceCell") -> None:
 
     console.table(
         f"nearest cell of the map of docs/evidence.md: {cell.name}, {cell.worlds} worlds",
-        ("right / all near equal divergence, with 95% intervals", "less DPO", "by the protocol"),
-        [(method, f"{gain.mean:+.3f} ± {gain.half:.3f}", gain.verdict) for method, gain in cell.gains.items()],
+        ("right / all less DPO near equal divergence, ± 95%", "sampled answers", "greedy answers", "by the protocol"),
+        [
+            (method, _interval(gain.sampled), _interval(gain.greedy), gain.verdict)
+            for method, gain in cell.gains.items()
+        ],
         [LIMITS],
     )
+
+
+def _interval(difference: "Difference") -> str:
+    return f"{difference.mean:+.3f} ± {difference.half:.3f}"

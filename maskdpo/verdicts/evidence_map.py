@@ -30,13 +30,22 @@ Verdict = Literal["wins", "loses", "undecided"]
 Method = Literal["mask-dpo", "strict"]
 
 
-class Gain(Record):
+class Difference(Record):
     """A method less DPO in right / all sentences, near equal divergence from the reference."""
 
     mean: float
     """Over worlds."""
     half: Annotated[float, Field(ge=0)]
     """Half the width of its 95% interval."""
+
+
+class Gain(Record):
+    """What a method has over DPO."""
+
+    sampled: Difference
+    """Of answers that are sampled at temperature 1."""
+    greedy: Difference
+    """Of answers that are decoded greedily. The verdict does not look at them."""
     verdict: Verdict
     """By the rule of the protocol: two figures at two learning rates must agree."""
 

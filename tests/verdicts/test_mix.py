@@ -11,7 +11,17 @@ from maskdpo.io import write_records
 from maskdpo.schemas import SIDES, TRAINED, Annotation, Label, Pair, PairSentence, Prompt, Sentence
 from maskdpo.train.data.weights import METHODS
 from maskdpo.verdicts import evidence_map
-from maskdpo.verdicts.evidence_map import CELLS, DOUBLING, FAR, EvidenceCell, Gain, distance, nearest_cell, read_map
+from maskdpo.verdicts.evidence_map import (
+    CELLS,
+    DOUBLING,
+    FAR,
+    Difference,
+    EvidenceCell,
+    Gain,
+    distance,
+    nearest_cell,
+    read_map,
+)
 from maskdpo.verdicts.mix import Mix, mix_of
 
 LABELS = {"r": Label.NO_HALLUCINATION, "w": Label.CONTRADICTORY, "u": Label.UNVERIFIABLE, "n": Label.NO_FACT, "?": None}
@@ -35,10 +45,14 @@ def mix(wrong: float, right: float, sentences: float) -> Mix:
     return Mix(wrong_of_chosen=wrong, right_of_rejected=right, left_out=0.4, margin=0.3, sentences_per_answer=sentences)
 
 
+def difference(mean: float, half: float) -> Difference:
+    return Difference(mean=mean, half=half)
+
+
 def cell(name: str, place: Mix, verdict: Any = "undecided") -> EvidenceCell:
     gains: dict[Any, Gain] = {
-        "mask-dpo": Gain(mean=-0.014, half=0.006, verdict=verdict),
-        "strict": Gain(mean=0.002, half=0.004, verdict="undecided"),
+        "mask-dpo": Gain(sampled=difference(-0.014, 0.006), greedy=difference(0.02, 0.03), verdict=verdict),
+        "strict": Gain(sampled=difference(0.002, 0.004), greedy=difference(0.01, 0.02), verdict="undecided"),
     }
     return EvidenceCell(name=name, worlds=5, mix=place, gains=gains)
 
@@ -158,7 +172,8 @@ def test_build_pairs_prints_the_nearest_cell_with_its_result_and_its_limits(
     assert "│ these pairs │ 4-best-worst │" in " ".join(text.replace("┃", "│").split())
     assert "share of characters that the masks of mask-dpo leave out (cell: of tokens) │" in text
     assert "nearest cell of the map of docs/evidence.md: 4-best-worst, 5 worlds" in text
-    assert "mask-dpo │ -0.014 ± 0.006 │ loses" in text and "strict │ +0.002 ± 0.004 │ undecided" in text
+    assert "mask-dpo │ -0.014 ± 0.006 │ +0.020 ± 0.030 │ loses" in text
+    assert "strict │ +0.002 ± 0.004 │ +0.010 ± 0.020 │ undecided" in text
     assert "0.6M parameters" in text and "16-best" not in text
 
 
