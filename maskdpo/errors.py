@@ -30,6 +30,11 @@ class InputError(UserError):
         super().__init__(f"{where}: {field}: {message}" if field else f"{where}: {message}")
 
 
+class CannotContinue(InputError):
+    """An earlier output that a run may not add to. ``restart`` sets it aside and begins anew; a pipeline says so in its
+    own words."""
+
+
 class NoPairs(InputError):
     """Answers of which no pair could be built: to no prompt does one score higher than another that may be rejected."""
 

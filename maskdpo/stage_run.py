@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from maskdpo.console import warn
-from maskdpo.errors import InputError, UserError
+from maskdpo.errors import CannotContinue, InputError
 from maskdpo.extras import versions
 from maskdpo.io import atomic_write, is_on_hub
 from maskdpo.redact import without_secrets
@@ -162,7 +162,7 @@ def by_role(role: str, files: Sequence[Path]) -> dict[str, Path]:
     return {role if i == 1 else f"{role}-{i}": file for i, file in enumerate(files, 1)}
 
 
-class OtherSettings(UserError):
+class OtherSettings(CannotContinue):
     """An output was made with other options than those of the run that should continue it."""
 
 
@@ -217,4 +217,4 @@ def check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, changed_
     changed += [f"the {role} file has changed" for role in changed_inputs]
     if changed:
         what = "; ".join(changed)
-        raise OtherSettings(f"{file}: an earlier run with other settings is recorded here ({what}). {restart}")
+        raise OtherSettings(f"an earlier run with other settings is recorded here ({what}). {restart}", path=file)

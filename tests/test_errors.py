@@ -20,7 +20,7 @@ from maskdpo.train.settings import TrainSettings
         InputError("must be a string", path=Path("pairs.jsonl"), line=3, field="prompt"),
         InputError("no such file", path="pairs.jsonl"),
         NoPairs("no pair can be built", path="annotations.jsonl"),
-        OtherSettings("an earlier run with other settings"),
+        OtherSettings("an earlier run with other settings", path="pairs.jsonl.meta.json"),
         OutOfMoney("the next call may cost more than is left"),
         MissingSetting(settings_of(TrainSettings)[0]),
     ],

@@ -912,6 +912,14 @@ def test_labels_of_another_text_of_an_answer_are_not_mixed(world: World) -> None
     assert world.run("annotate") == {"annotate": "anew"}
 
 
+def test_only_what_a_stage_cannot_continue_is_begun_anew(world: World) -> None:
+    with (world.folder / "prompts.jsonl").open("a") as file:
+        file.write(2 * '{"id": "`restart`", "prompt": "Oslo?", "reference": "It is not."}\n')
+    with pytest.raises(UserError, match=r"^sample: .*'`restart`'") as error:
+        world.run()
+    assert "In a pipeline" not in str(error.value)
+
+
 def test_a_judge_whose_files_changed_is_not_up_to_date(world: World) -> None:
     for name in (*ALL[2:4], "heldout", "evaluate", "report"):
         del world.spec[name]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from maskdpo.annotate.stats import AnnotateStats, SentenceCounts
 from maskdpo.console import warn
-from maskdpo.errors import InputError
+from maskdpo.errors import CannotContinue, InputError
 from maskdpo.identity import fingerprint
 from maskdpo.io import Appender, reorder
 from maskdpo.run_record import recorded_option
@@ -98,20 +98,20 @@ class AnnotationFile:
 
     def _read_existing(self, record: Annotation) -> None:
         if record.judge != self._info:  # the meta file shows this earlier, where it is still beside the output
-            raise InputError(
+            raise CannotContinue(
                 f"{record.id!r} has its labels from another judge ({_differences(record.judge, self._info)}); "
                 "labels of different judges are not mixed: use another `out` or `restart`",
                 path=self.path,
             )
         response = self.responses.get(record.id)  # None: no longer in the file; its annotation stays
         if response is not None and response.digest != _digest(record.response):
-            raise InputError(
+            raise CannotContinue(
                 f"{record.id!r} was annotated here with another text of the answer; name another `out`, or set this "
                 "file aside with `restart`",
                 path=self.path,
             )
         if response is not None and response.prompt_id != record.prompt_id:
-            raise InputError(
+            raise CannotContinue(
                 f"{record.id!r} is annotated here as an answer to the prompt {record.prompt_id!r}, and now it answers "
                 f"{response.prompt_id!r}; use another `out` or `restart`",
                 path=self.path,
@@ -129,7 +129,7 @@ class AnnotationFile:
             return
         what = f"in {self.fragments_judged:,} answers the torn sentence at a cut-off was judged, by an earlier version"
         if self.missing:
-            raise InputError(
+            raise CannotContinue(
                 f"{what}, and this version judges none: name another `out` for the other answers, or set this file "
                 "aside with `restart`",
                 path=self.path,

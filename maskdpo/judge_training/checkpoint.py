@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from maskdpo.errors import UserError
+from maskdpo.errors import CannotContinue, UserError
 from maskdpo.io.write import sync_folder
 from maskdpo.run_folder import fresh_folder
 
@@ -69,20 +69,20 @@ def load_best(folder: Path, step: int, model: nn.Module) -> None:
     """Put the best weights into the model.
 
     Raises:
-        UserError: they cannot be read.
+        CannotContinue: they cannot be read.
     """
     path = folder / f"best-{step:08d}"
     try:
         _put(model, load_file(path / _WEIGHTS))
     except (OSError, SafetensorError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; `restart` trains anew") from None
+        raise CannotContinue(f"cannot be read: {error}; `restart` trains anew", path=path) from None
 
 
 def load_newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """Put weights and moments of the newest checkpoint back; a fresh state where there is none.
 
     Raises:
-        UserError: the checkpoint is damaged.
+        CannotContinue: the checkpoint is damaged.
     """
     found = _folders(folder, "step-")
     if not found:
@@ -100,7 +100,7 @@ def load_newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
                     "exp_avg_sq": moments[f"{name}.exp_avg_sq"].to(parameter.device),
                 }
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; `restart` trains anew") from None
+        raise CannotContinue(f"cannot be read: {error}; `restart` trains anew", path=path) from None
     return state
 
 

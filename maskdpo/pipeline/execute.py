@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from maskdpo.console import say
-from maskdpo.errors import InputError, Interrupted, UserError
+from maskdpo.errors import CannotContinue, InputError, Interrupted, UserError
 from maskdpo.io import is_on_hub, record_type
 from maskdpo.pipeline.spec import Stage
 from maskdpo.pipeline.state import State, state_of
@@ -125,8 +125,8 @@ def _run(stage: Stage, state: State) -> None:
 
 
 def _refused(stage: Stage, error: UserError) -> UserError:
-    """The error of a stage. No section takes the `restart` that it may speak of, nor another `out`."""
-    instead = f". In a pipeline: `start` {stage.name}" if "`restart`" in str(error) else ""
+    """The error of a stage. No section takes the `restart` that would help, nor another `out`."""
+    instead = f". In a pipeline: `start` {stage.name}" if isinstance(error, CannotContinue) else ""
     return UserError(f"{stage.name}: {error}{instead}")
 
 

@@ -30,7 +30,7 @@ from maskdpo.annotate.labelling import annotate
 from maskdpo.annotate.relabel import relabel
 from maskdpo.annotate.stats import SentenceCounts
 from maskdpo.dataset.filters import DroppedAnswer
-from maskdpo.errors import InputError, UserError
+from maskdpo.errors import CannotContinue, InputError, UserError
 from maskdpo.io import read_records, write_records
 from maskdpo.lineage import trace
 from maskdpo.run_record import RunMeta, meta_file
@@ -189,7 +189,7 @@ def test_an_output_whose_fragments_were_judged_is_kept_but_not_continued(
     del meta["options"]["fragments"]  # an earlier version knew of none
     meta_file(out).write_text(json.dumps(meta))
     before = out.read_bytes()
-    with pytest.raises(InputError, match="in 1 answers the torn sentence at a cut-off was judged, by"):
+    with pytest.raises(CannotContinue, match="in 1 answers the torn sentence at a cut-off was judged, by"):
         annotate(prompts, responses, out, Scripted(), SPLITTER)
     assert out.read_bytes() == before
     capsys.readouterr()
@@ -344,7 +344,7 @@ def test_another_judge_or_splitter_is_refused_by_name(
     before = out.read_bytes(), meta_file(out).read_bytes()
     if splitter == "nltk":
         pytest.importorskip("nltk")
-    with pytest.raises(UserError) as error:
+    with pytest.raises(CannotContinue) as error:
         annotate(prompts, responses, out, judge, get_splitter(splitter, lambda: ["One. Two."]))
     assert what in str(error.value)
     assert "`restart`" in str(error.value)
@@ -394,7 +394,7 @@ def test_an_output_without_its_meta_file_is_not_continued_by_another_judge(
     before = out.read_bytes()
     if more:
         jsonl("responses.jsonl", response_rows(12))
-    with pytest.raises(InputError) as error:
+    with pytest.raises(CannotContinue) as error:
         annotate(prompts, responses, out, judge, SPLITTER)
     assert f"a.jsonl: 'r0' has its labels from another {what}" in str(error.value)
     assert "use another `out` or `restart`" in str(error.value)
@@ -417,7 +417,7 @@ def test_an_answer_that_went_to_another_prompt_since_is_an_error(
     jsonl("prompts.jsonl", [{"id": "new", "prompt": "Where?", "reference": "Here."}])
     jsonl("responses.jsonl", [row | {"prompt_id": "new"} for row in failing_rows(8)])
     before, judge = failed.read_bytes(), Scripted(healed=True)
-    with pytest.raises(InputError) as error:
+    with pytest.raises(CannotContinue) as error:
         run("a.jsonl", judge, retry_failed=retry_failed)
     assert "'r0' is annotated here as an answer to the prompt 'q', and now it answers 'new'" in str(error.value)
     assert (judge.asked, failed.read_bytes()) == ([], before)

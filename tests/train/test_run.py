@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from train_helpers import make_pair, random_model
 
 from maskdpo.commands.training import train as command
-from maskdpo.errors import UserError
+from maskdpo.errors import CannotContinue, UserError
 from maskdpo.io import write_records
 from maskdpo.models import load_model, load_tokenizer
 from maskdpo.schemas import Label
@@ -147,7 +147,7 @@ def test_a_complete_run_says_so_and_does_nothing(
 
 def test_another_configuration_or_pairs_file_is_refused(tiny_model: str, pairs_file: Path, tmp_path: Path) -> None:
     train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=2))
-    with pytest.raises(UserError, match=r"beta: 0\.1 -> 0\.3.*`restart`"):
+    with pytest.raises(CannotContinue, match=r"beta: 0\.1 -> 0\.3.*`restart`"):
         train(pairs_file, tmp_path / "out", config_for(tiny_model, max_steps=2, beta=0.3))
     fewer = tmp_path / "fewer.jsonl"
     fewer.write_text("".join(pairs_file.read_text().splitlines(keepends=True)[:3]))
@@ -223,7 +223,9 @@ def test_what_the_version_before_has_begun_is_refused_and_what_it_has_finished_i
     assert "this very run is complete" in said(capsys)
     of_version_1(out / "maskdpo_run.json", status="running")
     before = sorted((file.name, file.stat().st_mtime_ns) for file in out.iterdir())
-    with pytest.raises(UserError, match=r"begun by an earlier maskdpo.* finish it with that version, or `restart`"):
+    with pytest.raises(
+        CannotContinue, match=r"begun by an earlier maskdpo.* finish it with that version, or `restart`"
+    ):
         train(pairs_file, out, config)
     assert sorted((file.name, file.stat().st_mtime_ns) for file in out.iterdir()) == before
     assert train(pairs_file, out, config, RunOptions(restart=True))

@@ -11,7 +11,7 @@ from typing import Any
 
 from maskdpo.chat import ChatFormat
 from maskdpo.console import progress, say
-from maskdpo.errors import Interrupted, UserError
+from maskdpo.errors import CannotContinue, Interrupted
 from maskdpo.identity import fingerprint
 from maskdpo.io.lock import sole_writer
 from maskdpo.models import load_tokenizer, pick_device
@@ -173,9 +173,10 @@ def _after_a_try(job: _Job) -> _Job:
 def _refuse_old(record: Path, meta: RunMeta | None) -> None:
     """A run that was begun by a version that put prompts together in another way cannot be continued by this one."""
     if meta is not None and meta.status == "running" and meta.schema_version < PAIRS_AS_SAMPLED:
-        raise UserError(
-            f"{record}: this run was begun by an earlier maskdpo, which encoded pairs in another way; finish it with "
-            "that version, or `restart` to set it aside and begin anew"
+        raise CannotContinue(
+            "this run was begun by an earlier maskdpo, which encoded pairs in another way; finish it with that "
+            "version, or `restart` to set it aside and begin anew",
+            path=record,
         )
 
 
