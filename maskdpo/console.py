@@ -63,6 +63,11 @@ def fail(message: str) -> None:
     err.print(Text.assemble(("error: ", "bold red"), _spelled(message)), soft_wrap=True)
 
 
+def counted(number: int, one: str, more: str | None = None) -> str:
+    """``1 pair``, ``1,234 pairs``; ``more`` is the plural where it does not only end in an s, as of ``prompt has``."""
+    return f"1 {one}" if number == 1 else f"{number:,} {more or one + 's'}"
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], notes: Sequence[str] = ()) -> None:
     """Print a small table: the first column is a name, the others are right-aligned figures. Notes stand below it."""
     if title:

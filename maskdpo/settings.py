@@ -23,6 +23,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticUndefined
 
+from maskdpo.console import counted
 from maskdpo.errors import InputError, Interrupted, UserError
 from maskdpo.io import with_config
 from maskdpo.io.yaml_file import read_yaml
@@ -339,7 +340,7 @@ def interrupted(settings: Settings) -> Interrupted:
         kept = f"the steps up to the last checkpoint are kept in {out}"
     else:
         with out.open("rb") as file:
-            kept = f"{sum(1 for _ in file):,} records are kept in {out}"
+            kept = f"{counted(sum(1 for _ in file), 'record is', 'records are')} kept in {out}"
     return Interrupted(f"interrupted; {kept}. Repeat the same command to go on", signal.SIGINT)
 
 

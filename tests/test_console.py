@@ -154,3 +154,10 @@ def test_a_bar_on_a_terminal_has_the_time_left(monkeypatch: pytest.MonkeyPatch) 
         bar.advance(1, "one done", work=75.0)
     assert "1/4 answers" in file.getvalue()
     assert "eta 0:00:00 one done" in file.getvalue()
+
+
+def test_one_is_counted_without_the_plural() -> None:
+    assert console.counted(1, "pair") == "1 pair"
+    assert [console.counted(n, "prompt has", "prompts have") for n in (0, 1, 1234)] == [
+        "0 prompts have", "1 prompt has", "1,234 prompts have",
+    ]  # fmt: skip

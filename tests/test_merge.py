@@ -248,7 +248,7 @@ def test_what_failed_is_counted_kept_and_asked_again_of_the_merged_file(
     halves = world.halves(backend=Scripted(fail=["q2", "q3"]))
     assert exit_code("merge", *halves, "--out", "merged.jsonl") == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "4 answers are missing, because their calls failed; `maskdpo sample` with this output" in said
+    assert "4 answers are missing, because calls failed; `maskdpo sample` with this output" in said
     assert record(Path("merged.jsonl")).counts["failed"] == 2
     backend = Scripted()
     merged = world.sample("merged.jsonl", backend=backend)

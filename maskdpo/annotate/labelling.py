@@ -34,7 +34,7 @@ from maskdpo.annotate.tasks import (
 )
 from maskdpo.annotate.work import AnnotateWork
 from maskdpo.backends.price import account
-from maskdpo.console import progress, warn
+from maskdpo.console import counted, progress, warn
 from maskdpo.errors import InputError, UserError, first_problem
 from maskdpo.io import (
     Appender,
@@ -227,7 +227,8 @@ def _judge_all(
             output.write(batch, retried)
             bar.advance(len(batch), stats.note(started) + spending.text, work.of_finished(batch))
     if lost := output.missing + len(output.failed) - stats.run_responses:
-        raise UserError(f"{output.path}: {lost:,} answers are missing: the judge {judge.info.name} did not return them")
+        missing = counted(lost, "answer is", "answers are")
+        raise UserError(f"{output.path}: {missing} missing, which the judge {judge.info.name} did not return")
     output.finish()
     stats.run_seconds = time.monotonic() - started
     stats.run_usage, stats.run_cost = usage_since(usage, before), spending.cost
@@ -254,10 +255,10 @@ def _digests(
         digests[response.id] = digest_of(response, prompts[response.prompt_id].id)
         reasoned += response.response.lstrip().startswith("<think>")
     if reasoned:
-        where = ", ".join(map(str, files))
+        where, begin = ", ".join(map(str, files)), counted(reasoned, "answer begins", "answers begin")
         warn(
-            f"{where}: {reasoned:,} answers begin with <think>; their reasoning is judged as a part "
-            "of them: `reasoning` is the field for what stands between <think> and </think> (docs/records.md#reasoning)"
+            f"{where}: {begin} with <think>; such reasoning is judged as a part of the answer: `reasoning` is the "
+            "field for what stands between <think> and </think> (docs/records.md#reasoning)"
         )
     return digests
 

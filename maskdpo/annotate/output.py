@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from maskdpo.annotate.stats import AnnotateStats, SentenceCounts
-from maskdpo.console import warn
+from maskdpo.console import counted, warn
 from maskdpo.errors import CannotContinue, InputError
 from maskdpo.identity import fingerprint
 from maskdpo.io import Appender, reorder
@@ -127,7 +127,8 @@ class AnnotationFile:
         """An output of a version that judged fragments may stay, but is not continued."""
         if not self.fragments_judged:
             return
-        what = f"in {self.fragments_judged:,} answers the torn sentence at a cut-off was judged, by an earlier version"
+        answers = counted(self.fragments_judged, "answer")
+        what = f"in {answers} the torn sentence at a cut-off was judged, by an earlier version"
         if self.missing:
             raise CannotContinue(
                 f"{what}, and this version judges none: name another `out` for the other answers, or set this file "

@@ -62,12 +62,13 @@ def sample(settings: SampleSettings) -> None:
     console.table(f"sample -> {settings.out}", ("", "count"), rows)
     if stats.failed_answers:
         console.warn(
-            f"{stats.failed_answers} answers are missing beside others to the same prompts (see the warnings); repeat "
-            "the command to ask for them again"
+            f"{console.counted(stats.failed_answers, 'answer is', 'answers are')} missing beside others to the same "
+            "prompts (see the warnings); repeat the command to ask again"
         )
     if stats.failed:
         raise UserError(
-            f"{stats.failed} prompts have no answer (see the warnings); repeat the command to ask them again"
+            f"{console.counted(stats.failed, 'prompt has', 'prompts have')} no answer (see the warnings); repeat the "
+            "command to ask again"
         )
 
 
@@ -105,17 +106,18 @@ def annotate(settings: AnnotateSettings) -> None:
     for note in getattr(judge, "notes", list)():
         console.say(f"note: {note}")
     if stats.file.failed:
-        why = f" (one of them: {stats.file.why_failed})" if stats.file.why_failed else ""
+        why = f" (for example: {stats.file.why_failed})" if stats.file.why_failed else ""
         every = "; the judge has answered nothing" if not stats.file.of_judge else ""
         console.warn(
-            f"{stats.file.failed} sentences could not be judged{why}{every}; they carry a status, no label, and do not "
-            "train; repeat the command with --retry-failed to ask them again (docs/judges.md: which statuses that "
-            "helps)"
+            f"{console.counted(stats.file.failed, 'sentence')} could not be judged{why}{every}; such sentences carry a "
+            "status, no label, and do not train; repeat the command with --retry-failed to ask again (docs/judges.md: "
+            "which statuses that helps)"
         )
     if without := stats.file.statuses[Status.NO_REFERENCE]:
         console.warn(
-            f"{without:,} sentences were not judged, because their prompts have no reference; they carry the status "
-            "no_reference and do not train. Give the prompts references and repeat the command with --retry-failed"
+            f"{console.counted(without, 'sentence was', 'sentences were')} not judged for want of a reference; such "
+            "sentences carry the status no_reference and do not train. Give their prompts references and repeat the "
+            "command with --retry-failed"
         )
     warn_of_labels(stats.file, rule)
 
@@ -132,22 +134,18 @@ def label_rows(file: "SentenceCounts") -> list[tuple[str, object]]:
     ]
     for language, counts in file.languages.of_several().items():
         said = ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in Counts._fields if counts[name])
-        rows.append((f"  in {language}", f"{counts['answers']:,} answers: {said or 'no sentences'}"))
+        rows.append((f"  in {language}", f"{console.counted(counts['answers'], 'answer')}: {said or 'no sentences'}"))
     return rows
 
 
 def warn_of_labels(file: "SentenceCounts", rule: "Rule") -> None:
     """Warn of labels on which a rule had no say, and of labels that are nearly all the same."""
     if rule.calibration is not None and file.without_scores:
-        console.warn(
-            f"{file.without_scores:,} sentences have no scores, so the calibration has no say: they keep the label of "
-            "the judge"
-        )
+        sentences = console.counted(file.without_scores, "sentence has", "sentences have")
+        console.warn(f"{sentences} no scores, so the calibration has no say there: the label of the judge stays")
     if rule.min_confidence is not None and file.without_confidence:
-        console.warn(
-            f"{file.without_confidence:,} sentences have no confidence to compare with `min_confidence`: they keep "
-            "their label"
-        )
+        sentences = console.counted(file.without_confidence, "sentence has", "sentences have")
+        console.warn(f"{sentences} no confidence to compare with `min_confidence`: the label stays")
     unsure = file.statuses[Status.UNSURE]
     if unsure > NEARLY_ALL * (unsure + file.of_judge.total()):
         console.warn(

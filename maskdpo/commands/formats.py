@@ -15,9 +15,11 @@ def export(settings: ExportSettings) -> None:
     if settings.format == "label-studio":
         console.say(f"the labelling interface is in {config_file(settings.out)}")
     if settings.format == "mask-dpo-paper" and stats.plain:
-        console.warn(f"{stats.plain} pairs are plain strings (--raw); the paper's code takes chat messages only")
+        pairs = console.counted(stats.plain, "pair has", "pairs have")
+        console.warn(f"{pairs} plain strings (--raw); the paper's code takes chat messages only")
     if settings.format == "mask-dpo-paper" and stats.not_judged:
-        console.warn(f"{stats.not_judged} sentences were not judged; the paper's code trains on them, maskdpo does not")
+        sentences = console.counted(stats.not_judged, "sentence was", "sentences were")
+        console.warn(f"{sentences} not judged; the paper's code trains on such sentences, maskdpo does not")
 
 
 def import_(settings: ImportSettings) -> None:

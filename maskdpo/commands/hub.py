@@ -28,7 +28,8 @@ def push(settings: PushSettings) -> None:
     if done.commit is None:
         console.say(f"{done.repo}: nothing has changed, so there is no commit")
     else:
-        console.say(f"{done.sent} files sent, {done.deleted} old ones deleted: {done.commit}")
+        sent, deleted = console.counted(done.sent, "file"), console.counted(done.deleted, "old one")
+        console.say(f"{sent} sent, {deleted} deleted: {done.commit}")
 
 
 def _show(title: str, contents: "Contents") -> None:

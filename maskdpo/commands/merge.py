@@ -17,6 +17,6 @@ def merge(settings: MergeSettings) -> None:
     console.table(f"merge -> {settings.out}", ("", "count"), rows)
     if stats.missing:
         console.warn(
-            f"{stats.missing:,} answers are missing, because their calls failed; `maskdpo {stats.command}` with this "
-            "output and without --shard asks for them again"
+            f"{console.counted(stats.missing, 'answer is', 'answers are')} missing, because calls failed; `maskdpo "
+            f"{stats.command}` with this output and without --shard asks again"
         )

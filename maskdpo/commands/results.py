@@ -61,7 +61,7 @@ def validate(settings: ValidateSettings) -> None:
     result = validate_file(settings.files, settings.prompts, settings.max_errors)
     for error in result.errors:
         console.fail(str(error))
-    more = f" (stopped after {settings.max_errors} errors)" if result.stopped else ""
+    more = f" (stopped after {console.counted(settings.max_errors, 'error')})" if result.stopped else ""
     console.table(
         f"validate {', '.join(map(str, settings.files))}",
         ("", "count"),

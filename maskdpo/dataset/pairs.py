@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from maskdpo.console import progress, warn
+from maskdpo.console import counted, progress, warn
 from maskdpo.dataset.answers import AnswerTexts, open_answer_texts, read_candidates, read_prompts_without_references
 from maskdpo.dataset.candidates import Candidate
 from maskdpo.dataset.draw import draw, split_of
@@ -78,15 +78,15 @@ def build_pairs(
         if options.test_size and not stats.pairs["test"]:
             topics = sum(stats.topics.values())
             warn(
-                f"no topic is held out: of {topics} topics, each drawn with the probability `test_size` "
+                f"no topic is held out: of {counted(topics, 'topic')}, each drawn with the probability `test_size` "
                 f"{options.test_size:g}, none was drawn. Raise it, change `seed`, or bring more "
                 "topics to have pairs to test on"
             )
         if stats.fragments_judged:
+            answers = counted(stats.fragments_judged, "answer")
             warn(
-                f"{', '.join(map(str, files))}: in {stats.fragments_judged:,} answers the torn sentence at a cut-off "
-                "was judged, by an earlier version, so it trains and counts; `maskdpo relabel` takes these labels away "
-                "without a call"
+                f"{', '.join(map(str, files))}: in {answers} the torn sentence at a cut-off was judged, by an earlier "
+                "version, so it trains and counts; `maskdpo relabel` takes these labels away without a call"
             )
         if summary:
             summary.write(json.dumps(stats.summary(), indent=2).encode() + b"\n")
@@ -179,4 +179,6 @@ def _refuse_too_few(stats: PairStats, files: Sequence[Path]) -> None:
     if not stats.total:
         raise NoPairs(f"no pair could be built ({stats.drop_reasons()})", path=", ".join(map(str, files)))
     if not stats.pairs["train"]:
-        raise UserError(f"all {stats.total} pairs fell to the test split; lower `test_size`, or bring more topics")
+        raise UserError(
+            f"{counted(stats.total, 'pair')}, all in the test split; lower `test_size`, or bring more topics"
+        )

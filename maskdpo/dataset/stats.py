@@ -10,6 +10,7 @@ from itertools import count
 from statistics import fmean
 from typing import Any, Literal, get_args
 
+from maskdpo.console import counted
 from maskdpo.dataset.candidates import Candidate
 from maskdpo.dataset.draw import Split
 from maskdpo.dataset.filters import DroppedAnswer, DroppedPair, NoPair
@@ -94,9 +95,9 @@ class PairStats:
 
     def drop_reasons(self) -> str:
         """All reasons for which answers, prompts and pairs were dropped, the most frequent ones first."""
-        counts = (("answers", self.dropped_answers), ("prompts", self.no_pair), ("pairs", self.dropped_pairs))
+        counts = (("answer", self.dropped_answers), ("prompt", self.no_pair), ("pair", self.dropped_pairs))
         return "; ".join(
-            f"{number} {what}: {reason.value}"
+            f"{counted(number, what)}: {reason.value}"
             for what, reasons in counts
             for reason, number in reasons.most_common()
             if number

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from maskdpo.console import warn
+from maskdpo.console import counted, warn
 from maskdpo.errors import InputError, UserError
 from maskdpo.evaluate.agreement import Agreement, agreement
 from maskdpo.evaluate.compared import Seen, doubts
@@ -186,7 +186,8 @@ def _agreement(settings: EvaluateSettings, gold: Gold, prompts: dict[str, Prompt
             f"{file} and {settings.gold} share no judged sentence: do the ids and the texts of the answers match?"
         )
     if result.other_text and not settings.compared:
-        warn(f"{result.other_text} gold answers have another text in {file}; they count as not annotated")
+        answers = counted(result.other_text, "gold answer has", "gold answers have")
+        warn(f"{answers} another text in {file}, which counts as not annotated")
     if result.three.coverage < 0.95:
         warn(
             f"only {result.three.coverage:.0%} of the gold sentences were judged; the figures describe these "

@@ -50,6 +50,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdpo.console import counted
 from maskdpo.errors import UserError
 from maskdpo.evaluate.factuality import PRECISION, RIGHT_OF_ALL
 from maskdpo.schemas import WITHOUT_CLAIM, Annotation, Label, Sentence, group_of
@@ -186,8 +187,8 @@ def powered(sums: TopicSums) -> Powered | str:
     topics = int((gold > 0).sum())
     if topics < 2:
         return (
-            f"no prediction-powered estimates: the gold sentences of known probability are of {topics} topics, "
-            "at least 2 are needed"
+            "no prediction-powered estimates: the gold sentences of known probability are of "
+            f"{counted(topics, 'topic')}, at least 2 are needed"
         )
     ratios = {name: _ratio(table, name) for name in FIGURES}
     return Powered(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from maskdpo.console import counted
 from maskdpo.evaluate.agreement import Agreement, ClassAgreement
 from maskdpo.evaluate.factuality import CLAIMS, PRECISION, RIGHT_OF_ALL, Comparison, Summary
 from maskdpo.evaluate.prediction_powered import FIGURES as POWERED
@@ -36,7 +37,7 @@ Row = tuple[str, ...]
 def of_summary(file: str, summary: Summary, notes: Sequence[str] = ()) -> SummaryTable:
     """One file: every figure with its interval."""
     rows = [(name, str(estimate)) for name, estimate in summary.figures.items()]
-    title = f"{file}: {summary.answers:,} answers, {summary.topics:,} topics"
+    title = f"{file}: {counted(summary.answers, 'answer')}, {counted(summary.topics, 'topic')}"
     return SummaryTable(title, (INTERVALS, "value"), rows, [*few_topics_of(summary.figures, summary.topics), *notes])
 
 
@@ -49,7 +50,7 @@ def of_comparison(
         labels: what to call the two.
     """
     before, after = result.before, result.after
-    sizes = f"{before.answers:,} and {after.answers:,} answers, the {before.topics:,} topics of both"
+    sizes = f"{before.answers:,} and {after.answers:,} answers, the {counted(before.topics, 'topic')} of both"
     rows = [
         (name, str(before.figures[name]), str(after.figures[name]), difference.signed())
         for name, difference in result.difference.items()
@@ -88,7 +89,9 @@ def of_comparisons(
         few = few_topics_of(result.difference, result.before.topics, NO_STAR)
         noted += [f"{other}: {note}" for note in (*few, *_filler(result))]
         if result.before.topics != first.before.topics:
-            noted.append(f"{other}: compared on {result.before.topics:,} topics, not on {first.before.topics:,}")
+            noted.append(
+                f"{other}: compared on {counted(result.before.topics, 'topic')}, not on {first.before.topics:,}"
+            )
     others = "1 other" if len(every) == 1 else f"{len(every)} others"
     return SummaryTable(f"{name}: beside {others}, by the topics of both", tuple(columns), rows, [*noted, *notes])
 
@@ -176,7 +179,7 @@ def of_agreement(names: str, result: Agreement) -> list[SummaryTable]:
     tables = _classes(names, "class", answers, result.three, result.topics)
     if result.four:
         left_out = result.three.sentences - result.four.sentences
-        note = f" ({left_out:,} sentences with the gold label hallucination are left out)" if left_out else ""
+        note = f" (without {counted(left_out, 'sentence')} with the gold label hallucination)" if left_out else ""
         tables += _classes(f"{names}, four labels{note}", "label", [], result.four, result.topics)
     return [*tables, *_probabilities(result.probabilities, result.topics)] if result.probabilities else tables
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from maskdpo.console import warn
+from maskdpo.console import counted, warn
 from maskdpo.errors import InputError, first_problem
 from maskdpo.html.render import Payload, SummaryTable, render
 from maskdpo.io import atomic_write, open_bytes
@@ -87,7 +87,7 @@ def write_training_page(out: Path, folders: Sequence[Path], *, title: str | None
         file.write(page)
     broken = sum(not isfinite(step.loss) for run in runs for step in run.steps)
     if broken:
-        warn(f"{broken} steps have a loss that is no finite number: gaps in the curves")
+        warn(f"{counted(broken, 'step has', 'steps have')} a loss that is no finite number: gaps in the curves")
     return TrainingStats(
         runs=len(runs),
         steps=sum(len(run.steps) for run in runs),

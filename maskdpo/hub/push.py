@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from maskdpo import extras
-from maskdpo.console import say, warn
+from maskdpo.console import counted, say, warn
 from maskdpo.errors import UserError
 from maskdpo.hub.client import INSTALL, bars_on_terminals_only, http_errors, hub_errors
 
@@ -109,7 +109,7 @@ def commit(
         *(CommitOperationDelete(name) for name in deleted),
     ]
     bars_on_terminals_only()
-    say(f"pushing {len(changed)} files to {repo} ...")
+    say(f"pushing {counted(len(changed), 'file')} to {repo} ...")
     with hub_errors(f"pushing to {repo}"), _upload_errors(repo):
         made = HfApi().create_commit(
             repo, operations, commit_message=message, repo_type=repo_type, parent_commit=parent

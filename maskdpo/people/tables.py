@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from maskdpo.console import counted
 from maskdpo.html.render import SummaryTable
 from maskdpo.people.agree import AgreeResult, Figures
 from maskdpo.people.gold import GoldStats
@@ -24,12 +25,12 @@ def tables_of(result: AgreeResult) -> Iterator[SummaryTable]:
     rows: list[Row] = [
         (name, f"{n:,}", f"{result.skipped.get(name, 0):,}") for name, n in sorted(result.reviewers.items())
     ]
-    differing = len(result.differing)
+    differing = counted(len(result.differing), "sentence has", "sentences have")
     yield SummaryTable(
         f"{result.decided:,} sentences, {result.shared:,} of them by several reviewers",
         ("reviewer", "labels", "skipped"),
         rows,
-        [f"{differing:,} sentences have different labels that nobody has settled."] if differing else [],
+        [f"{differing} different labels that nobody has settled."] if result.differing else [],
     )
     if result.people is None:
         several = result.shared > 0
@@ -78,8 +79,8 @@ def gold_warnings(stats: GoldStats) -> Iterator[str]:
     """What the user should know before relying on figures against this gold."""
     if stats.other_draw:
         yield (
-            f"{stats.other_draw:,} sentences were drawn by another queue than the others; two draws have no common "
-            "probability, so these count as not drawn at random"
+            f"{counted(stats.other_draw, 'sentence was', 'sentences were')} drawn by another queue than the others; "
+            "two draws have no common probability, so what this one drew counts as not drawn at random"
         )
     if stats.chosen and not stats.drawn:
         yield (

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from maskdpo.console import counted
 from maskdpo.identity import fingerprint
 from maskdpo.pipeline.spec import Stage
 from maskdpo.run_record import RunMeta, changed_outputs, holds, meta_file, read_meta, record_of, recorded_models
@@ -56,9 +57,11 @@ def state_of(stage: Stage) -> State:
 def _failed(stage: Stage, meta: RunMeta) -> str | None:
     """What a finished run has left to ask again: prompts always, sentences where the file says so."""
     if prompts := meta.counts.get("failed"):
-        return f"{prompts} prompts without an answer"
+        return f"{counted(prompts, 'prompt')} without an answer"
     sentences = meta.counts.get("whole_file", {}).get("failed")
-    return f"{sentences} sentences without a verdict" if sentences and stage.given.get("retry_failed") else None
+    if sentences and stage.given.get("retry_failed"):
+        return f"{counted(sentences, 'sentence')} without a verdict"
+    return None
 
 
 def _changed_inputs(stage: Stage, meta: RunMeta) -> Iterator[tuple[str, Path]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from maskdpo.console import say, warn
+from maskdpo.console import counted, say, warn
 from maskdpo.errors import UserError
 from maskdpo.workers.backlog import TRIES, Backlog, Item
 from maskdpo.workers.cluster import ADVICE, connect, logs_of, needs, threads_for, told_of
@@ -129,7 +129,8 @@ class Workers:
     def _start(self) -> None:
         if self._slots:
             return
-        say(f"Ray is started or joined, then {self._count} workers load their models, before the first result")
+        loading = counted(self._count, "worker loads its model", "workers load their models")
+        say(f"Ray is started or joined, then {loading}, before the first result")
         self._ray = connect()
         self._needs = needs(self._ray, self._count, self._gpus, self._gpus_each)
         self._slots += [Slot(index, f"worker {index + 1}", *self._process()) for index in range(self._count)]

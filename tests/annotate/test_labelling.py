@@ -189,7 +189,7 @@ def test_an_output_whose_fragments_were_judged_is_kept_but_not_continued(
     del meta["options"]["fragments"]  # an earlier version knew of none
     meta_file(out).write_text(json.dumps(meta))
     before = out.read_bytes()
-    with pytest.raises(CannotContinue, match="in 1 answers the torn sentence at a cut-off was judged, by"):
+    with pytest.raises(CannotContinue, match="in 1 answer the torn sentence at a cut-off was judged, by"):
         annotate(prompts, responses, out, Scripted(), SPLITTER)
     assert out.read_bytes() == before
     capsys.readouterr()
@@ -595,7 +595,7 @@ class Careless(Scripted):
 
 def test_answers_that_the_judge_does_not_return(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "a.jsonl"
-    with pytest.raises(UserError, match=r"a\.jsonl: 2 answers are missing: the judge scripted did not return them"):
+    with pytest.raises(UserError, match=r"a\.jsonl: 2 answers are missing, which the judge scripted did not return"):
         run("a.jsonl", Careless(lost=("r3", "r7")))
     assert (len(records(out)), RunMeta.model_validate_json(meta_file(out).read_bytes()).status) == (8, "running")
     judge = Scripted()
@@ -856,7 +856,7 @@ def test_reasoning_inside_answers_is_noticed(jsonl: Any, tmp_path: Path, capsys:
         {"id": "b", "prompt_id": "p", "response": "Nice."},
     ]
     stats = annotate(prompts, jsonl("think.jsonl", answers), tmp_path / "think-a.jsonl", Scripted(), SPLITTER)
-    assert "think.jsonl: 1 answers begin with <think>" in capsys.readouterr().err.replace("\n", "")
+    assert "think.jsonl: 1 answer begins with <think>" in capsys.readouterr().err.replace("\n", "")
     assert stats.file.summary()["languages"] == {
         "fr": {"answers": 2, "right": 5, "wrong": 0, "no_fact": 0, "not_judged": 0}
     }
@@ -1035,7 +1035,7 @@ def test_the_closing_table_and_its_advice(
     assert "asked again" not in table
     assert "28 sentences could not be judged" in warning
     assert "the judge has answered nothing" in warning
-    assert "repeat the command with --retry-failed to ask them again" in warning
+    assert "repeat the command with --retry-failed to ask again" in warning
     table, warning = command("--judge", f"{own}:make", "--retry-failed")
     assert "|unverifiable|28|" in table
     assert "|this run: of them asked again|28|" in table

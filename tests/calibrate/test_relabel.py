@@ -93,8 +93,8 @@ def test_the_hash_of_the_calibration_is_computed_once_not_per_answer(
 def test_what_is_said_at_the_end(calibrated: World) -> None:
     ended = calibrated.run("relabel", "raw.jsonl", *RULES[2], "--out", "new.jsonl", "--summary", "s.json")
     said = " ".join(ended.err.split())
-    assert "1 sentences have no scores, so the calibration has no say: they keep the label of the judge" in said
-    assert "1 sentences have no confidence to compare with --min-confidence: they keep their label" in said
+    assert "1 sentence has no scores, so the calibration has no say there: the label of the judge stays" in said
+    assert "1 sentence has no confidence to compare with --min-confidence: the label stays" in said
     summary = json.loads(calibrated.path("s.json").read_text())
     unsure = summary["whole_file"]["statuses"]["unsure"]
     assert summary["now_unsure"] == unsure > 20

@@ -93,5 +93,5 @@ def test_why_none_names_the_most_frequent_reason_first() -> None:
     stats = PairStats(no_pair=Counter({NoPair.TOO_FEW: 1, NoPair.EVEN: 2}))
     assert stats.drop_reasons() == (
         "2 prompts: no answer that may be chosen scores higher than one that may be rejected; "
-        "1 prompts: fewer than two usable answers"
+        "1 prompt: fewer than two usable answers"
     )

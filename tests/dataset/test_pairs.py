@@ -98,7 +98,7 @@ def test_a_fragment_that_was_judged_is_said(files: Files, capsys: pytest.Capture
     torn = answer("b", "rw", judge={"name": "lexical"}, finish_reason="length")
     torn["response"] = torn["response"].replace("b1.", "b1x")
     files.build([prompt()], [answer("a", "rr"), torn])
-    assert "in 1 answers the torn sentence at a cut-off was judged" in " ".join(capsys.readouterr().err.split())
+    assert "in 1 answer the torn sentence at a cut-off was judged" in " ".join(capsys.readouterr().err.split())
     files.build([prompt()], [answer("a", "rr"), torn | {"judge": None}])
     assert "torn" not in capsys.readouterr().err  # a person may have judged it
 
@@ -381,7 +381,7 @@ def test_the_answers_to_a_prompt_may_be_in_several_files(files: Files, jsonl: An
 
 def test_a_split_that_holds_out_nothing_is_said(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [answer("a", "rr"), answer("b", "ww")]
-    said = "no topic is held out: of 1 topics, each drawn with the probability `test_size` 0.01, none was drawn."
+    said = "no topic is held out: of 1 topic, each drawn with the probability `test_size` 0.01, none was drawn."
     files.ids(rows, test_size=0.01)
     assert said in capsys.readouterr().err
     files.ids(rows, test_size=0)
@@ -506,11 +506,11 @@ def test_raw_answers_and_chat_prompts_keep_their_forms(files: Files) -> None:
 @pytest.mark.parametrize(
     ("answers", "options", "message"),
     [
-        ([answer("a", "r"), answer("b", "r")], {}, "no pair could be built (1 prompts: no answer has a wrong sentence"),
+        ([answer("a", "r"), answer("b", "r")], {}, "no pair could be built (1 prompt: no answer has a wrong sentence"),
         (
             [answer("a", "?")],
             {},
-            "no pair could be built (1 answers: no sentence was judged; 1 prompts: fewer than two",
+            "no pair could be built (1 answer: no sentence was judged; 1 prompt: fewer than two",
         ),
         (two(0), {"strategy": "worst-best"}, "unknown strategy 'worst-best'; known: best-worst, all, top-bottom, best"),
         (
@@ -525,9 +525,9 @@ def test_raw_answers_and_chat_prompts_keep_their_forms(files: Files) -> None:
         (
             two(0),
             {"min_margin": 3.0, "score": "difference"},
-            "no pair could be built (1 prompts: no answers; 1 prompts:",
+            "no pair could be built (1 prompt: no answers; 1 prompt:",
         ),
-        (two(0), {"test_size": 0.99}, "all 1 pairs fell to the test split; lower `test_size`"),
+        (two(0), {"test_size": 0.99}, "1 pair, all in the test split; lower `test_size`"),
         (two(1), {}, "a.jsonl:1: prompt_id: no prompt has the id 'q1'"),
     ],
 )

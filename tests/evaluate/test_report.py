@@ -146,7 +146,7 @@ def cells(table: SummaryTable) -> dict[str, Sequence[str]]:
 
 def test_a_table_of_one_file(before: Path, prompts: Path) -> None:
     (table,) = evaluate_annotations(before, prompts=prompts).tables()
-    assert table.title == "before.jsonl: 3 answers, 1 topics"
+    assert table.title == "before.jsonl: 3 answers, 1 topic"
     assert cells(table)["wrong sentences / answer"] == ("0.333",)
     assert cells(table)["characters / answer"][0].startswith("10")
     assert not any("penalty" in name for name in cells(table))
@@ -156,7 +156,7 @@ def test_a_table_of_one_file(before: Path, prompts: Path) -> None:
 
 def test_a_table_of_two_files_marks_what_is_certain(before: Path, after: Path, prompts: Path, jsonl: Any) -> None:
     (table,) = evaluate_annotations(before, compare=after, prompts=prompts, length_penalty=1).tables()
-    assert table.title == "before.jsonl -> after.jsonl: 3 and 3 answers, the 1 topics of both"
+    assert table.title == "before.jsonl -> after.jsonl: 3 and 3 answers, the 1 topic of both"
     found = cells(table)
     assert found["wrong sentences / answer"][2] == "-0.333"
     assert found["answers cut off"] == ("-", "-", "-")
@@ -215,9 +215,9 @@ def test_gold_answers_that_were_not_annotated_are_shown_and_warned_of(
     _, figures, _, _, four, *_ = evaluate_annotations(before, gold=jsonl("gold.jsonl", gold)).tables()
     shown = cells(figures)
     assert (shown["gold answers"][0], shown["of them not annotated"][0], shown["coverage"][0]) == ("4", "2", "0.500")
-    assert four.title.endswith("four labels (1 sentences with the gold label hallucination are left out)")
+    assert four.title.endswith("four labels (without 1 sentence with the gold label hallucination)")
     warnings = " ".join(capsys.readouterr().err.split())
-    assert "1 gold answers have another text in" in warnings
+    assert "1 gold answer has another text in" in warnings
     assert "only 50% of the gold sentences were judged" in warnings
 
 

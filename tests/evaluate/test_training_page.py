@@ -93,7 +93,7 @@ def test_a_run_under_way_and_a_loss_that_is_no_number(tmp_path: Path, capsys: py
     (run,) = data(tmp_path / "r.html")["runs"]
     assert run["steps"]["loss"] == [0.69, None, 0.67]
     assert run["evals"] is None
-    assert "1 steps have a loss that is no finite number" in capsys.readouterr().err
+    assert "1 step has a loss that is no finite number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

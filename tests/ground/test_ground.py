@@ -284,7 +284,7 @@ def test_what_an_interrupted_run_keeps_is_counted(
 
     monkeypatch.setattr(BM25, "search", interrupted)
     assert exit_code("ground", tmp_path / "prompts.jsonl", "--corpus", corpus, "--out", out) == 130
-    assert "interrupted; 1 records are kept in" in " ".join(capsys.readouterr().err.split())
+    assert "interrupted; 1 record is kept in" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_index_that_was_not_finished_is_made_anew(run: Run, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,7 +362,7 @@ def test_the_command_says_what_it_found_and_ends_with_2_for_bad_input(
     assert exit_code(*words, tmp_path / "o.jsonl") == 0
     printed = capsys.readouterr()
     assert "prompts for which nothing was found" in printed.out
-    assert "1 prompts got no passage" in printed.err
+    assert "1 prompt got no passage" in printed.err
     meta = read_meta(meta_file(tmp_path / "o.jsonl"))
     assert meta is not None and list(meta.inputs) == ["prompts", "corpus", "corpus-2"]
     assert exit_code("validate", tmp_path / "o.jsonl") == 0

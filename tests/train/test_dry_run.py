@@ -68,7 +68,7 @@ def test_the_plan_is_what_the_run_does(
 def test_few_steps_are_warned_of(
     tiny_model: str, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    warning = "3 optimiser steps over 5 pairs hardly change a model"
+    warning = "3 optimiser steps over 5 pairs can hardly change a model"
     few = config_for(tiny_model, epochs=1, max_steps=None)
     train(pairs_file, tmp_path / "out", few)
     assert warning in capsys.readouterr().err

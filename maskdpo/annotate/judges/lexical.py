@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from maskdpo.annotate.judge import Task, Verdict
+from maskdpo.console import counted
 from maskdpo.errors import UserError
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Status
 from maskdpo.schemas.language import primary
@@ -70,10 +71,10 @@ class LexicalJudge:
         if not self._foreign:
             return []
         languages = ", ".join(sorted(self._foreign))
+        answers = counted(self._foreign.total(), "answer is", "answers are")
         return [
-            f"{self._foreign.total():,} answers are in other languages than English ({languages}): "
-            "the lexical judge knows English words only, and reads nothing but numbers, dates and capitals there; take "
-            "another judge for them"
+            f"{answers} in other languages than English ({languages}): the lexical judge knows English words only, and "
+            "reads nothing but numbers, dates and capitals there; take another judge for such answers"
         ]
 
     def _notes_on_prose(self) -> list[str]:

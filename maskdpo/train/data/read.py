@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maskdpo import chat, prompt_date
-from maskdpo.console import progress, warn
+from maskdpo.console import counted, progress, warn
 from maskdpo.errors import InputError
 from maskdpo.extras import versions
 from maskdpo.io.text import is_plain
@@ -74,7 +74,7 @@ def read_pairs(
             f"`eos` {settings.eos} has nothing to train"
         )
     for reason, count in stored.dropped.most_common():
-        warn(f"{count} pairs left out: {reason.value}")
+        warn(f"{counted(count, 'pair')} left out: {reason.value}")
     return stored
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdpo.console import warn
+from maskdpo.console import counted, warn
 from maskdpo.errors import UserError
 from maskdpo.schemas.training import StepStats
 from maskdpo.train.config import TrainConfig
@@ -37,8 +37,8 @@ def warn_of_few_steps(pairs: int, config: TrainConfig) -> None:
     steps = total_steps(pairs, config)
     if steps < FEW_STEPS and steps != config.max_steps:
         warn(
-            f"{steps} optimiser steps over {pairs} pairs hardly change a model; more prompts, or more answers to each, "
-            "give more pairs"
+            f"{counted(steps, 'optimiser step')} over {counted(pairs, 'pair')} can hardly change a model; more "
+            "prompts, or more answers to each, give more pairs"
         )
 
 
