@@ -6,7 +6,7 @@ and writes it again.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -126,27 +126,16 @@ class Recorder:
         for file in self.files.values():
             os.fsync(file.fileno())
 
-    def draw(self) -> None:
-        if self.trainer.ranks.first:
-            with atomic_write(self.out / CURVES) as file:
-                draw_curves(file, read_rows(self.out / METRICS), self.evals)
-
-    def warn_of_hold(self) -> None:
-        """Warn where held tokens were most of the loss, and the whole loss has risen. Where it has fallen, the rest may
-        be the smaller part because the pairs were learnt well. So a weight that is merely too large is not warned of.
-        """
+    def conclude(self) -> None:
+        """Draw the curves of the whole run, and warn where held tokens were too much of it."""
         config = self.trainer.config
-        if not self.trainer.ranks.first or not config.hold_weight:
+        if not self.trainer.ranks.first:
             return
         rows = read_rows(self.out / METRICS)
-        before, loss = rows[0]["loss"], fmean(row["loss"] for row in rows)
-        held = config.hold_weight * fmean(row["hold"] for row in rows)
-        if held > loss / 2 and loss > before:
-            warn(
-                f"the term of `hold_weight` {config.hold_weight:g} was most of the loss: {held:.3g} of {loss:.3g} in "
-                f"the mean over the steps, and before training the loss was {before:.3g}. So the steps went into "
-                "holding tokens more than into telling the answers apart; a smaller `hold_weight` or `lr` may help"
-            )
+        with atomic_write(self.out / CURVES) as file:
+            draw_curves(file, rows, self.evals)
+        if config.hold_weight:
+            _warn_of_hold(rows, config.hold_weight)
 
     def _answer(self, step: int) -> None:
         assert self.heldout is not None
@@ -181,3 +170,17 @@ def _keep_best_of(folder: Path, evals: list[dict[str, Any]], keep_best: bool) ->
 def _stateless_optimizer(trainer: Trainer) -> torch.optim.Optimizer:
     """For checkpoints of the best weights, which are not trained on."""
     return torch.optim.SGD(trainer.model.parameters())
+
+
+def _warn_of_hold(rows: Sequence[Mapping[str, Any]], weight: float) -> None:
+    """Warn where held tokens were most of the loss, and the whole loss has risen. Where it has fallen, the rest may
+    be the smaller part because the pairs were learnt well. So a weight that is merely too large is not warned of.
+    """
+    before, loss = rows[0]["loss"], fmean(row["loss"] for row in rows)
+    held = weight * fmean(row["hold"] for row in rows)
+    if held > loss / 2 and loss > before:
+        warn(
+            f"the term of `hold_weight` {weight:g} was most of the loss: {held:.3g} of {loss:.3g} in the mean over the "
+            f"steps, and before training the loss was {before:.3g}. So the steps went into holding tokens more than "
+            "into telling the answers apart; a smaller `hold_weight` or `lr` may help"
+        )

@@ -223,7 +223,6 @@ def _all_steps(recorder: Recorder, pairs: StoredPairs, signalled: Callable[[], i
             if stop:
                 message = f"interrupted; step {stats.step} is saved. Repeat the same command to go on from there"
                 raise Interrupted(message, stop)
-        recorder.draw()
-        recorder.warn_of_hold()
+        recorder.conclude()
         best = recorder.load_best()
     return TrainResult(done, len(pairs), pairs.dropped, first, last, trainer.layout, recorder.evals, best)
