@@ -42,12 +42,13 @@ def call_settings(flags: Mapping[str, str]) -> None:
     _flags.update(flags)
 
 
-def _spelled(message: str) -> str:
+def spelled(message: str) -> str:
+    """A message with settings as the command line spells them, where a command runs."""
     return re.sub(r"`(\w+)`", lambda name: _flags.get(name[1], name[0]), message)
 
 
 def say(message: str) -> None:
-    err.print(Text(_spelled(message)), soft_wrap=True)
+    err.print(Text(spelled(message)), soft_wrap=True)
 
 
 def show(text: str) -> None:
@@ -56,11 +57,11 @@ def show(text: str) -> None:
 
 
 def warn(message: str) -> None:
-    err.print(Text.assemble(("warning: ", "bold yellow"), _spelled(message)), soft_wrap=True)
+    err.print(Text.assemble(("warning: ", "bold yellow"), spelled(message)), soft_wrap=True)
 
 
 def fail(message: str) -> None:
-    err.print(Text.assemble(("error: ", "bold red"), _spelled(message)), soft_wrap=True)
+    err.print(Text.assemble(("error: ", "bold red"), spelled(message)), soft_wrap=True)
 
 
 def counted(number: int, one: str, more: str | None = None) -> str:
@@ -71,15 +72,15 @@ def counted(number: int, one: str, more: str | None = None) -> str:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], notes: Sequence[str] = ()) -> None:
     """Print a small table: the first column is a name, the others are right-aligned figures. Notes stand below it."""
     if title:
-        out.print(Text(_spelled(title), "bold"), soft_wrap=True)
+        out.print(Text(spelled(title), "bold"), soft_wrap=True)
     grid = Table()
     for i, column in enumerate(columns):
         grid.add_column(column, justify="left" if i == 0 else "right")
     for row in rows:
-        grid.add_row(*(Text(_spelled(format_cell(cell))) for cell in row))
+        grid.add_row(*(Text(spelled(format_cell(cell))) for cell in row))
     out.print(grid)
     for note in notes:
-        out.print(Text.assemble(("! ", "bold yellow"), _spelled(note)), soft_wrap=True)
+        out.print(Text.assemble(("! ", "bold yellow"), spelled(note)), soft_wrap=True)
 
 
 def format_cell(cell: object) -> str:

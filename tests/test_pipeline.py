@@ -904,12 +904,48 @@ def test_labels_of_another_text_of_an_answer_are_not_mixed(world: World) -> None
     first, *rest = world.read("responses.jsonl")
     rows = [first | {"response": first["response"] + " So it is."}, *rest]
     (world.out / "responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert world.plan()["annotate"][0] == "continue"
+    assert world.plan() == {
+        "sample": ("continue", "responses.jsonl changed since it was made"),
+        "annotate": (
+            "refuses",
+            f"{first['id']!r} is labelled with another text or prompt; `start` annotate begins it anew",
+        ),
+    }
     with pytest.raises(
         UserError, match=r"^annotate: .* another text of the answer; .* In a pipeline: `start` annotate$"
     ):
         world.run()
     assert world.run("annotate") == {"annotate": "anew"}
+
+
+def test_the_plan_of_annotate_reads_what_annotate_would(world: World) -> None:
+    for name in (*ALL[2:4], "heldout", "evaluate", "report"):
+        del world.spec[name]
+    world.spec["annotate"] |= {"limit": 5}
+    world.run()
+    file = world.out / "responses.jsonl"
+    rows = world.read("responses.jsonl")
+    rows[5] |= {"response": "Of no interest."}  # beyond the limit
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"id": "torn')
+    assert world.plan()["annotate"] == ("continue", "after sample")
+    assert world.run()["annotate"] == "continue"
+
+
+def test_a_training_does_not_go_on_with_edited_pairs(world: World) -> None:
+    del world.spec["heldout"]
+    world.run()
+    held_out = world.folder / "mine.jsonl"
+    shutil.copyfile(world.out / "pairs.jsonl", held_out)
+    world.spec["train"]["eval"] = "mine.jsonl"
+    assert world.run()["train"] == "changed"
+    first, *_ = held_out.read_text().splitlines(keepends=True)
+    held_out.write_text(first)
+    planned = world.plan()
+    assert planned["build-pairs"] == ("up to date", "")
+    assert planned["train"] == ("refuses", "eval changed; `start` train begins it anew")
+    assert planned["report"] == ("not reached", "train refuses")
+    with pytest.raises(UserError, match=r"^train: .*the eval file has changed.* In a pipeline: `start` train$"):
+        world.run()
 
 
 def test_only_what_a_stage_cannot_continue_is_begun_anew(world: World) -> None:
@@ -935,7 +971,7 @@ def test_a_judge_whose_files_changed_is_not_up_to_date(world: World) -> None:
     record.write_text(json.dumps(meta))
     assert world.plan()["annotate"] == ("up to date", "")
     (judge / "config.json").write_text('{"changed": true}')
-    assert world.plan()["annotate"] == ("continue", "model changed")
+    assert world.plan()["annotate"] == ("refuses", "model changed; `start` annotate begins it anew")
 
 
 def test_edited_settings_train_anew(world: World) -> None:

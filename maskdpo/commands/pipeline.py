@@ -45,7 +45,7 @@ def run(settings: RunSettings) -> None:
     for column in ("stage", "state", "why"):
         grid.add_column(column)
     for stage, state in plan(stages, settings.start):
-        grid.add_row(stage.name, state.action, Text(state.why))
+        grid.add_row(stage.name, state.action, Text(console.spelled(state.why)))
     console.out.print(grid)
 
 

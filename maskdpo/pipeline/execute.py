@@ -3,11 +3,12 @@
 import gc
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from maskdpo.console import say
 from maskdpo.errors import CannotContinue, InputError, Interrupted, UserError
 from maskdpo.io import is_on_hub, record_type
+from maskdpo.pipeline.refusal import refusal
 from maskdpo.pipeline.spec import Stage
 from maskdpo.pipeline.state import State, state_of
 from maskdpo.run_record import meta_file
@@ -21,24 +22,39 @@ INPUTS = frozenset({"prompts", "responses", "annotations", "pairs", "compare", "
 def plan(stages: Sequence[Stage], start: str | None = None) -> Iterator[tuple[Stage, State]]:
     """What ``run_stages`` would do, without doing it: a stage follows those whose outputs it reads."""
     made: dict[str, tuple[Stage, State]] = {}
+    refused = ""
     first = _index_of(stages, start)
     _check_inputs(stages[first:])
     for i, stage in enumerate(stages):
         if start:
             yield stage, State("anew", f"`start` {start}") if i >= first else State("up to date", "taken as it is")
             continue
-        state = state_of(stage)
-        models = (stage.given.get(role) for role in ("model", "reference"))
-        read = [str(read) for read in (*stage.inputs.values(), *models)]
-        before = [made[file] for file in read if file in made]
-        if before and state.action in ("up to date", "continue"):
-            anew = any(earlier.action in ("run", "anew") for _, earlier in before)
-            names = ", ".join(earlier.name for earlier, _ in before)
-            maybe = any(earlier.action == "changed" for _, earlier in before)
-            state = State("anew" if anew else "continue", f"after {names}" + (", anew if that is" if maybe else ""))
+        state = State("not reached", f"{refused} refuses") if refused else _planned(stage, made)
+        refused = stage.name if state.action == "refuses" else refused
         if state.action != "up to date" and stage.out is not None:
             made[str(stage.out)] = stage, state
         yield stage, state
+
+
+def _planned(stage: Stage, made: Mapping[str, tuple[Stage, State]]) -> State:
+    """The state that a stage will be in.
+
+    Args:
+        made: by output, the stages before it that will run.
+    """
+    state = state_of(stage)
+    models = (stage.given.get(role) for role in ("model", "reference"))
+    read = [str(read) for read in (*stage.inputs.values(), *models)]
+    before = [made[file] for file in read if file in made]
+    names, actions = ", ".join(earlier.name for earlier, _ in before), {earlier.action for _, earlier in before}
+    if state.action in ("up to date", "continue") and actions & {"run", "anew"}:
+        return State("anew", f"after {names}")
+    maybe = "changed" in actions
+    if state.action == "continue" and not maybe and (why := refusal(stage, made)):
+        return State("refuses", f"{why}; `start` {stage.name} begins it anew")
+    if state.action in ("up to date", "continue") and before:
+        return State("continue", f"after {names}" + (", anew if that is" if maybe else ""))
+    return state
 
 
 def run_stages(stages: Sequence[Stage], start: str | None = None) -> list[tuple[Stage, State]]:

@@ -18,9 +18,10 @@ ALWAYS = frozenset({"agree", "evaluate", "report", "export", "push"})
 class State:
     """What becomes of a stage, and why."""
 
-    action: Literal["up to date", "run", "continue", "changed", "anew"]
+    action: Literal["up to date", "run", "continue", "changed", "anew", "refuses", "not reached"]
     """``continue`` keeps what the output already holds, ``anew`` sets it aside. ``changed``: the file has other options
-    than those recorded; the stage knows whether they decide its result, and only then it is made anew."""
+    than those recorded; the stage knows whether they decide its result, and only then it is made anew. Only a plan has
+    ``refuses`` and, of the stages that follow, ``not reached``."""
     why: str
 
 
@@ -35,7 +36,7 @@ def state_of(stage: Stage) -> State:
     meta = read_meta(meta_file(stage.out)) if stage.out.exists() else None
     if meta is None:
         return State("run", "no output yet" if not stage.out.exists() else "nothing is recorded about its output")
-    changed = list(_changed_inputs(stage, meta))
+    changed = list(changed_inputs(stage, meta))
     void = [role for role, path in changed if _begun(path) > meta.begun]
     if void:
         return State("anew", f"{' and '.join(void)} made anew")
@@ -64,7 +65,7 @@ def _failed(stage: Stage, meta: RunMeta) -> str | None:
     return None
 
 
-def _changed_inputs(stage: Stage, meta: RunMeta) -> Iterator[tuple[str, Path]]:
+def changed_inputs(stage: Stage, meta: RunMeta) -> Iterator[tuple[str, Path]]:
     """Role and place of what is no longer what the run had read."""
     for role, digest in meta.inputs.items():
         path = stage.inputs.get(role)
