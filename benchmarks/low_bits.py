@@ -22,7 +22,8 @@ import torch
 
 from benchmarks.closed_world.grammar import ATTRIBUTES, SOURCES, VERBS, fact_sentence, invented_words
 from maskdpo import console
-from maskdpo.models import default_device, load_tokenizer
+from maskdpo.devices import default_device
+from maskdpo.models import load_tokenizer
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 from maskdpo.train.model.load import load_policy

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from maskdpo import console
-from maskdpo.models import Dtype, default_device, load_tokenizer
+from maskdpo.devices import Dtype, default_device
+from maskdpo.models import load_tokenizer
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 from maskdpo.train.model.load import load_policy

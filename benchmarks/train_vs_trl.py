@@ -46,8 +46,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # another package called ben
 from benchmarks.train_regimes import REGIMES, Regime, model_of, pairs_of, tiny_model
 from benchmarks.train_vs_trl_report import report
 from maskdpo import console
+from maskdpo.devices import default_device
 from maskdpo.io import read_records
-from maskdpo.models import default_device, load_tokenizer
+from maskdpo.models import load_tokenizer
 from maskdpo.schemas import Pair
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.encode import encode_pairs, encoder_for

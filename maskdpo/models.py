@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import platformdirs
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Dtype = Literal["auto", "float32", "bfloat16"]
-
-DEVICES = ("cpu", "cuda", "mps")
 SMOLLM2 = "smollm2"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -198,50 +195,6 @@ def rotary_settings(config: Any) -> list[dict[str, Any]]:
     settings: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     by_layer = [each for each in settings.values() if isinstance(each, dict)]
     return by_layer or ([settings] if settings else [])
-
-
-def compute_type(dtype: Dtype, device: str) -> Literal["float32", "bfloat16"]:
-    """The type to compute in. ``auto`` is bfloat16 where the hardware computes in it, which halves time and memory."""
-    import torch
-
-    if dtype == "bfloat16" and device.startswith("mps") and not torch.backends.mps.is_macos_or_newer(14, 0):
-        raise UserError("`dtype` bfloat16: on mps torch computes in it from macOS 14 on; use `dtype` float32")
-    if dtype != "auto":
-        return dtype
-    if device.startswith("cuda"):
-        fast = torch.cuda.is_bf16_supported()
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        fast = device == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return "bfloat16" if fast else "float32"
-
-
-def default_device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def pick_device(name: str | None) -> str:
-    """The named device, or without a name the best one of this machine.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    if name is None:
-        return default_device()
-    import torch
-
-    kind, _, number = name.partition(":")
-    if kind not in DEVICES or (number and (kind != "cuda" or not number.isdecimal())) or name.endswith(":"):
-        raise UserError(f"`device` {name}: no such device; there are cpu, cuda, cuda:N and mps")
-    here = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
-    if here <= int(number or 0):
-        found = f"torch sees {here} of them here" if number else "torch sees none here"
-        raise UserError(f"`device` {name}: {found}; without `device` it would be {default_device()}")
-    return name
 
 
 def _cannot_load(name: str, what: str, error: Exception, loader: str | None = None) -> UserError:

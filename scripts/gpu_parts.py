@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from maskdpo.models import default_device
+from maskdpo.devices import default_device
 from maskdpo.schemas import Label, Message, Pair, PairSentence
 from maskdpo.train.data.encoded_pair import EncodedPair, EncodedSide
 

@@ -10,9 +10,7 @@ import torch
 from huggingface_hub import constants
 
 from maskdpo import identity
-from maskdpo.errors import UserError
 from maskdpo.identity import fingerprint, model_files
-from maskdpo.models import compute_type, pick_device
 from maskdpo.redact import shown_model
 from maskdpo.train.model.memory import free_bytes
 from maskdpo.train.run.figures import peak_memory_gb
@@ -138,27 +136,6 @@ def test_what_a_model_is_called_in_public(folder: Path, tmp_path: Path, monkeypa
     assert shown_model(".") == "model"
     monkeypatch.chdir(tmp_path)
     assert shown_model("../" + tmp_path.name + "/model/") == "model"
-
-
-@pytest.mark.parametrize(("cuda", "mps", "best"), [(2, True, "cuda"), (0, True, "mps"), (0, False, "cpu")])
-def test_the_best_device_is_taken_unless_one_is_named(
-    cuda: int, mps: bool, best: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert pick_device(None) == best
-    there = ["cpu", *["cuda", "cuda:1"][:cuda], *["mps"] * mps]
-    assert [pick_device(name) for name in there] == there
-
-
-def test_on_mps_the_type_is_float32_unless_bfloat16_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert compute_type("auto", "mps") == "float32"
-    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: True)
-    assert compute_type("bfloat16", "mps:0") == "bfloat16"
-    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: False)
-    with pytest.raises(UserError, match="`dtype` bfloat16: on mps torch computes in it from macOS 14 on"):
-        compute_type("bfloat16", "mps:0")
 
 
 def test_what_is_free_and_what_is_held_on_mps_is_what_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from benchmarks.closed_world.measure import FROM_EVALUATE, Figures
+from maskdpo.devices import pick_device
 from maskdpo.evaluate.factuality import CLAIMS, summarise
-from maskdpo.models import load_model, load_tokenizer, pick_device
+from maskdpo.models import load_model, load_tokenizer
 from maskdpo.schemas import Annotation, Kind, Label, Pair, Prompt
 from maskdpo.text.claims.count import named
 from maskdpo.train.config import TrainConfig

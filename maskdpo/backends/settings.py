@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from maskdpo.backends.price import figures
-from maskdpo.models import Dtype
+from maskdpo.devices import Dtype
 from maskdpo.registry import named_in
 from maskdpo.settings import DEVICE_HELP, TEMPLATE_OPTION_HELP, KeyValues, Option, Settings, settings_of
 

@@ -13,7 +13,8 @@ import numpy as np
 from maskdpo.backends.base import Completion, Context, Failure, Pick, Reply, Request, Sampling, gather
 from maskdpo.backends.reasoning import ChatReader, readers, stop_at, text_completion
 from maskdpo.backends.settings import DEFAULTS, BackendSettings
-from maskdpo.models import compute_type, load_model, pick_device
+from maskdpo.devices import compute_type, pick_device
+from maskdpo.models import load_model
 from maskdpo.schemas import Status
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from maskdpo.backends.probability import ScoredToken
 from maskdpo.backends.reasoning import ChatReader, readers, text_completion
 from maskdpo.backends.settings import DEFAULTS, BackendSettings
 from maskdpo.backends.structured import read_object, read_word, verdict_schema
+from maskdpo.devices import compute_type
 from maskdpo.errors import UserError
 from maskdpo.extras import require
-from maskdpo.models import compute_type, resolve_model
+from maskdpo.models import resolve_model
 from maskdpo.schemas import Status
 
 if TYPE_CHECKING:

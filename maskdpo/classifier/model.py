@@ -24,8 +24,9 @@ from maskdpo.backends.choices import PartialReply, Slot, fill_slots, head_reads
 from maskdpo.backends.rows import forward
 from maskdpo.classifier.inputs import Encoded
 from maskdpo.classifier.spec import ClassifierSpec
+from maskdpo.devices import Dtype, compute_type
 from maskdpo.errors import UserError
-from maskdpo.models import Dtype, compute_type, load_config, load_model, load_pretrained, load_tokenizer
+from maskdpo.models import load_config, load_model, load_pretrained, load_tokenizer
 
 _LOADERS: dict[str, Any] = {
     "sequence-classification": AutoModelForSequenceClassification,

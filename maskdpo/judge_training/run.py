@@ -8,6 +8,7 @@ from typing import Any
 from maskdpo.classifier.model import Classifier
 from maskdpo.classifier.spec import ClassifierSpec, write_spec
 from maskdpo.console import say, warn
+from maskdpo.devices import pick_device
 from maskdpo.errors import InputError, UserError
 from maskdpo.hub.header import CARD
 from maskdpo.identity import fingerprint
@@ -25,7 +26,6 @@ from maskdpo.judge_training.rows import Reader, make_rows
 from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
 from maskdpo.judge_training.step import Trainer
 from maskdpo.judge_training.targets import speaks_of
-from maskdpo.models import pick_device
 from maskdpo.run_folder import moved_in_last_config, read_rows, remove_all, stop_between_steps
 from maskdpo.run_record import META_IN_FOLDER, read_meta
 from maskdpo.schemas.training import CALIBRATION, CHECKPOINTS, CURVES, EVALS, METRICS, SETTINGS

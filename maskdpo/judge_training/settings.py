@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from maskdpo.models import Dtype
+from maskdpo.devices import Dtype
 from maskdpo.settings import DEVICE_HELP, INPUT, MODEL_HELP, Option, Settings, several
 
 DATA = "Data: what the judge learns from"

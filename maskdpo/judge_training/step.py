@@ -14,11 +14,11 @@ from torch import Tensor
 
 from maskdpo.classifier.inputs import Encoded
 from maskdpo.classifier.model import collate, label_logits
+from maskdpo.devices import compute_type
 from maskdpo.errors import UserError
 from maskdpo.judge_training.base import Base
 from maskdpo.judge_training.settings import TrainJudgeConfig
 from maskdpo.judge_training.targets import Target
-from maskdpo.models import compute_type
 from maskdpo.schemas import Label, group_of
 from maskdpo.verdicts.confusion import balanced_accuracy
 from maskdpo.verdicts.decision import likeliest

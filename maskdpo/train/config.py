@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from maskdpo.models import Dtype
+from maskdpo.devices import Dtype
 from maskdpo.registry import checked_options, named_in
 from maskdpo.settings import KeyValues, Option
 from maskdpo.train.data.settings import IN_AND_OUT, EncodeSettings

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from maskdpo import console
+from maskdpo.devices import default_device
 from maskdpo.errors import UserError
-from maskdpo.models import default_device
 
 TIMEOUT = timedelta(hours=1)
 """How long ranks wait for each other: the others wait while rank 0 loads the model and writes the result. The launcher

@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from maskdpo.devices import compute_type
 from maskdpo.errors import UserError
-from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Batch, Layout, collate, passes
 from maskdpo.train.data.encoded_pair import EncodedPair

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from maskdpo.models import compute_type, resolve_model
+from maskdpo.devices import compute_type
+from maskdpo.models import resolve_model
 
 START_S = 420
 MEMORY = 0.4  # on a CPU: of the main memory

@@ -15,8 +15,8 @@ from maskdpo.annotate.judges.questions import Asked, Questions
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.classifier.inputs import Encoded
 from maskdpo.classifier.spec import load_spec
+from maskdpo.devices import pick_device
 from maskdpo.identity import revision
-from maskdpo.models import pick_device
 from maskdpo.schemas import JudgeInfo, Status
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskdpo.console import progress
+from maskdpo.devices import compute_type
 from maskdpo.errors import UserError
-from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Batch, Layout, collate, micro_batches
 from maskdpo.train.data.encoded_pair import EncodedPair

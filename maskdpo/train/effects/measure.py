@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdpo.console import warn
+from maskdpo.devices import compute_type, pick_device
 from maskdpo.errors import InputError, UserError
 from maskdpo.identity import fingerprint
 from maskdpo.io import atomic_write, read_answers, read_prompts, refuse_overwriting
 from maskdpo.io.sources import GENERAL
-from maskdpo.models import compute_type, load_tokenizer, pick_device
+from maskdpo.models import load_tokenizer
 from maskdpo.run_record import meta_file, refuse_replacing
 from maskdpo.schemas import Message, Pair, Prompt, Response
 from maskdpo.schemas.effects import DIVERGENCE, Effect, Interval, SideEffects

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from maskdpo.models import Dtype
+from maskdpo.devices import Dtype
 from maskdpo.settings import DEVICE_HELP, Option, Settings, records
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from maskdpo.devices import compute_type
 from maskdpo.errors import UserError
 from maskdpo.extras import require
-from maskdpo.models import compute_type
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.decoder import beside_the_decoder
 from maskdpo.train.model.fourbit import is_quantised

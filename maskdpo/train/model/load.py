@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from maskdpo.console import say
+from maskdpo.devices import compute_type
 from maskdpo.errors import UserError
-from maskdpo.models import compute_type, load_model
+from maskdpo.models import load_model
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout
 from maskdpo.train.data.encoded_pair import EncodedPair

@@ -29,7 +29,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from maskdpo.models import compute_type
+from maskdpo.devices import compute_type
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.decoder import attention_size, largest_layer, text_config
 from maskdpo.train.model.fourbit import NF4_BYTES

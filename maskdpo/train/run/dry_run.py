@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from maskdpo.console import say
+from maskdpo.devices import pick_device
 from maskdpo.io import read_records
-from maskdpo.models import load_tokenizer, meta_model, pick_device
+from maskdpo.models import load_tokenizer, meta_model
 from maskdpo.schemas import Pair
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.data.batch import Layout, group_sizes, padded_tokens

@@ -9,8 +9,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from maskdpo.devices import compute_type
 from maskdpo.identity import model_files
-from maskdpo.models import compute_type, load_config, resolve_model
+from maskdpo.models import load_config, resolve_model
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.flops import device_peak
 from maskdpo.train.model.memory import FLOAT32, Sizes, linear_layers, memory_parts, moment_bytes

@@ -11,10 +11,11 @@ from typing import Any
 
 from maskdpo.chat import ChatFormat
 from maskdpo.console import progress, say
+from maskdpo.devices import pick_device
 from maskdpo.errors import CannotContinue, Interrupted
 from maskdpo.identity import fingerprint
 from maskdpo.io.lock import sole_writer
-from maskdpo.models import load_tokenizer, pick_device
+from maskdpo.models import load_tokenizer
 from maskdpo.prompt_date import recorded_date
 from maskdpo.run_folder import remove_all, stop_between_steps
 from maskdpo.run_record import META_IN_FOLDER, RunMeta, read_meta
