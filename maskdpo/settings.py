@@ -8,30 +8,24 @@ From the model of a command follow its options on the command line, the keys of 
         width: Annotated[int, Field(ge=1), Option("Characters per line.", panel="Layout")] = 80
 """
 
-import difflib
 import json
 import shlex
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Le
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticUndefined
 
 from maskdpo.console import counted
-from maskdpo.errors import InputError, Interrupted, UserError
+from maskdpo.errors import Interrupted
 from maskdpo.io import with_config
-from maskdpo.io.yaml_file import read_yaml
 
 S = TypeVar("S", bound="Settings")
-
-NO_TEXTS = (bool, int, float, date)
-"""What YAML makes of texts such as no, 1.10, 12:30 and 2026-11-28."""
 
 INPUT = "JSONL, Parquet, Arrow, a dataset folder, or `hub:user/name`"
 
@@ -221,129 +215,6 @@ def _key_values(given: Any) -> Any:
 KeyValues = Annotated[dict[str, Any], BeforeValidator(_key_values)]
 """On the command line KEY=VALUE, as often as there are keys; in a file a mapping, or a list of KEY=VALUE."""
 
-# --- from files and command lines to settings ----------------------------------------------------------
-
-
-class MissingSetting(UserError):
-    """A setting without a default is not given. ``key`` is its name as files spell it."""
-
-    def __init__(self, setting: SettingInfo) -> None:
-        super().__init__(f"`{setting.name}` is missing")
-        self.setting = setting
-
-
-def load_settings(model: type[S], given: Mapping[str, Any], file: Path | None = None) -> S:
-    """Settings from a YAML file, overridden by those that were given.
-
-    Raises:
-        MissingSetting: a setting without a default is neither given nor in the file.
-        UserError: an unknown key (with the nearest known one), a value of the wrong type or out of its bounds.
-    """
-    values = of_model(named(read_yaml(file), file), model, file) if file else {}
-    try:
-        return model.model_validate(values | dict(given))
-    except ValidationError as error:
-        first = _first_of(error)
-        key = str(first["loc"][0]) if first["loc"] else ""
-        setting = next((one for one in settings_of(model) if key in (one.name, one.key)), None)
-        if first["type"] == "missing" and setting is not None and len(first["loc"]) == 1:
-            raise MissingSetting(setting) from None
-        if file is not None and key in values and key not in given:
-            raise input_error(error, model, file) from None
-        if setting is None and key:
-            raise UserError(f"{key}: {_unknown(key, model.model_fields)}") from None
-        raise UserError(f"`{setting.name}`: {_message(first)}" if setting else _message(first)) from None
-
-
-def input_error(error: ValidationError, model: type[BaseModel], file: Path, section: str | None = None) -> InputError:
-    """The first problem that pydantic has found in a file, with the nearest known name for an unknown key.
-
-    Args:
-        section: of a pipeline's file, whose keys are spelled with ``-``; empty for the file as a whole.
-    """
-    first = _first_of(error)
-    keys = {name: field.alias or name for name, field in model.model_fields.items()}
-    key = ".".join(keys.get(str(part), str(part)) for part in first["loc"])
-    in_pipeline = section is not None
-    key = key.replace("_", "-") if in_pipeline else key
-    message = _unquoted(first) or _message(first)
-    if first["type"] == "extra_forbidden":
-        message = _unknown(str(first["loc"][0]), keys.values())
-        message = message.replace("setting", "key").replace("_", "-") if in_pipeline else message
-    where = ".".join(part for part in (section, key) if part)
-    return InputError(message, path=file, field=where or None)
-
-
-def of_model(values: Mapping[str, Any], model: type[Settings], file: Path, section: str = "") -> dict[str, Any]:
-    """What a file of settings says, by field names.
-
-    Raises:
-        InputError: a setting is there under both of its names, or is a file that the command takes by its place.
-    """
-    found: dict[str, Any] = {}
-    by_key = {setting.key: setting for setting in settings_of(model)}
-    for key, value in values.items():
-        name = by_key[key].name if key in by_key else key
-        where = ".".join(part for part in (section, key) if part)
-        if name in found:
-            raise InputError(f"is there twice, the other time as {name}", path=file, field=where)
-        if not section and key in by_key and by_key[key].option.argument:
-            raise InputError("is given on the command line, not in a file of settings", path=file, field=where)
-        found[name] = value
-    return found
-
-
-def _first_of(error: ValidationError) -> Any:
-    """The problem to speak of: an unknown key first, for it may be a setting that seems to be missing."""
-    problems = error.errors(include_url=False)
-    return next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-
-
-def _unknown(key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, known, 1)
-    return "unknown setting" + (f"; did you mean {near[0]!r}?" if near else "")
-
-
-def _message(problem: Any) -> str:
-    if problem["type"] == "missing":
-        return "is missing"
-    return str(problem["msg"]).removeprefix("Value error, ")
-
-
-def _unquoted(problem: Any) -> str | None:
-    """What to do where a text is needed, and YAML has taken what people wrote for something else."""
-    value = problem["input"]
-    if problem["type"] not in ("path_type", "string_type", "literal_error") or not isinstance(value, NO_TEXTS):
-        return None
-    kind = "yes or no" if isinstance(value, bool) else "a number" if isinstance(value, int | float) else "a date"
-    return f"a text is needed, and YAML reads this value as {kind}; put quotes around it"
-
-
-def named(values: Mapping[Any, Any], file: Path | None, section: str = "") -> dict[str, Any]:
-    """Keys with ``_``: a file may spell a key with ``-`` or with ``_``, but not one key in both ways."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
-        if name in found:
-            where = f"{section}.{name}" if section else name
-            raise InputError("is there twice, with - and with _", path=file, field=where.replace("_", "-"))
-        found[name] = value
-    return found
-
-
-def interrupted(settings: Settings) -> Interrupted:
-    """What Ctrl-C leaves behind, and how to go on."""
-    out = getattr(settings, "out", None)
-    if "restart" not in type(settings).model_fields or not isinstance(out, Path) or not out.exists():
-        kept = "nothing was written"
-    elif out.is_dir():
-        kept = f"the steps up to the last checkpoint are kept in {out}"
-    else:
-        with out.open("rb") as file:
-            kept = f"{counted(sum(1 for _ in file), 'record is', 'records are')} kept in {out}"
-    return Interrupted(f"interrupted; {kept}. Repeat the same command to go on", signal.SIGINT)
-
-
 # --- from settings to command lines --------------------------------------------------------------------
 
 
@@ -375,3 +246,19 @@ def _words(setting: SettingInfo, value: Any) -> list[str]:
         value = [f"{key}={json.dumps(one, ensure_ascii=False, default=str)}" for key, one in value.items()]
     every = value if isinstance(value, list | tuple) else [value]
     return [word for one in every for word in (setting.flags[0], str(one))]
+
+
+# --- a command that was stopped ------------------------------------------------------------------------
+
+
+def interrupted(settings: Settings) -> Interrupted:
+    """What Ctrl-C leaves behind, and how to go on."""
+    out = getattr(settings, "out", None)
+    if "restart" not in type(settings).model_fields or not isinstance(out, Path) or not out.exists():
+        kept = "nothing was written"
+    elif out.is_dir():
+        kept = f"the steps up to the last checkpoint are kept in {out}"
+    else:
+        with out.open("rb") as file:
+            kept = f"{counted(sum(1 for _ in file), 'record is', 'records are')} kept in {out}"
+    return Interrupted(f"interrupted; {kept}. Repeat the same command to go on", signal.SIGINT)

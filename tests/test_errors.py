@@ -7,7 +7,8 @@ import pytest
 
 from maskdpo.backends.price import OutOfMoney
 from maskdpo.errors import InputError, Interrupted, NoPairs, UserError
-from maskdpo.settings import MissingSetting, settings_of
+from maskdpo.settings import settings_of
+from maskdpo.settings_reading import MissingSetting
 from maskdpo.stage_run import OtherSettings
 from maskdpo.train.settings import TrainSettings
 

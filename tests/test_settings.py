@@ -18,16 +18,15 @@ from maskdpo.commands.signature import register
 from maskdpo.errors import Interrupted, UserError
 from maskdpo.settings import (
     KeyValues,
-    MissingSetting,
     Option,
     Settings,
     command_line,
     command_words,
     interrupted,
-    load_settings,
     settings_model,
     settings_of,
 )
+from maskdpo.settings_reading import MissingSetting, load_settings
 
 
 class Cut(Settings):

@@ -6,7 +6,7 @@ from maskdpo.annotate.judge import Judge, Task, Verdict
 from maskdpo.annotate.settings import JudgeSettings
 from maskdpo.console import progress
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Sentence, Span, Status
-from maskdpo.settings import load_settings
+from maskdpo.settings_reading import load_settings
 
 Answers = Sequence[tuple[Prompt, Response, list[Span], list[Span]]]
 """Answers with the spans to judge, and with their other spans. The answers have ids of their own."""

@@ -10,7 +10,7 @@ from maskdpo import io
 from maskdpo.api.given import no_dry_run, records_given
 from maskdpo.io.memory import File, as_files, kept_as_file
 from maskdpo.schemas import Prompt, Response
-from maskdpo.settings import load_settings
+from maskdpo.settings_reading import load_settings
 
 if TYPE_CHECKING:
     from maskdpo.backends.base import Backend

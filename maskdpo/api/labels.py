@@ -10,7 +10,7 @@ from maskdpo.api.given import files_given, no_dry_run, paths_given, records_give
 from maskdpo.errors import UserError
 from maskdpo.io.memory import File, as_file, as_files, kept_as_file
 from maskdpo.schemas import Annotation, Prompt, Response
-from maskdpo.settings import load_settings
+from maskdpo.settings_reading import load_settings
 
 if TYPE_CHECKING:
     from maskdpo.annotate.judge import Judge

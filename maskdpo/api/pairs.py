@@ -10,7 +10,7 @@ from maskdpo.api.given import files_given
 from maskdpo.errors import UserError
 from maskdpo.io.memory import File, as_file, as_files
 from maskdpo.schemas import Annotation, Pair, Prompt
-from maskdpo.settings import load_settings
+from maskdpo.settings_reading import load_settings
 
 if TYPE_CHECKING:
     from maskdpo.dataset.hub.push import PushResult

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from maskdpo.api.given import files_given
 from maskdpo.io.memory import File, as_files
 from maskdpo.schemas import Annotation, Pair, Prompt
-from maskdpo.settings import load_settings
+from maskdpo.settings_reading import load_settings
 
 if TYPE_CHECKING:
     from maskdpo.evaluate.outcome import Evaluation

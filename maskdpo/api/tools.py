@@ -8,7 +8,7 @@ from maskdpo import io
 from maskdpo.api.given import R
 from maskdpo.io.memory import File, checked
 from maskdpo.schemas import Annotation, FileRecord, Pair, Prompt, Response
-from maskdpo.settings import load_settings
+from maskdpo.settings_reading import load_settings
 
 if TYPE_CHECKING:
     from maskdpo.annotate.judge import Judge

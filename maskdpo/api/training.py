@@ -9,7 +9,7 @@ from maskdpo.api.given import paths_given
 from maskdpo.errors import UserError
 from maskdpo.io.memory import File, as_files, kept_as_file
 from maskdpo.schemas import Annotation, Pair, Prompt, Response
-from maskdpo.settings import load_settings
+from maskdpo.settings_reading import load_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,7 +11,8 @@ from typer.core import TyperCommand, TyperOption
 
 from maskdpo import console
 from maskdpo.errors import UserError
-from maskdpo.settings import MissingSetting, SettingInfo, interrupted, load_settings, settings_model, settings_of
+from maskdpo.settings import SettingInfo, interrupted, settings_model, settings_of
+from maskdpo.settings_reading import MissingSetting, load_settings
 
 ConfigFile = Annotated[
     Path | None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from maskdpo.io.yaml_file import read_yaml
-from maskdpo.settings import named
+from maskdpo.settings_reading import named
 
 Section = Annotated[dict[str, Any] | None, BeforeValidator(lambda value: {} if value is None else value)]
 """Options of a stage; an empty section runs it with its defaults, one that is not there leaves the stage out."""

@@ -12,15 +12,8 @@ from maskdpo.io.yaml_file import read_yaml
 from maskdpo.pipeline.file import PipelineFile, misfits
 from maskdpo.pipeline.wiring import OF_ONE_ROUND, Wired, wire
 from maskdpo.redact import line_without_secrets, without_secrets
-from maskdpo.settings import (
-    Settings,
-    command_line,
-    input_error,
-    named,
-    of_model,
-    settings_model,
-    settings_of,
-)
+from maskdpo.settings import Settings, command_line, settings_model, settings_of
+from maskdpo.settings_reading import input_error, named, of_model
 from maskdpo.stage_run import by_role
 
 Command = Callable[[Any], None]

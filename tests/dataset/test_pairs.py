@@ -23,7 +23,7 @@ from maskdpo.io import read_records, write_records
 from maskdpo.lineage import trace
 from maskdpo.run_record import RunMeta, meta_file, read_meta
 from maskdpo.schemas import Annotation, Message, Pair
-from maskdpo.settings import load_settings
+from maskdpo.settings_reading import load_settings
 
 LABELS = {"r": "no_hallucination", "w": "contradictory", "u": "unverifiable", "n": "no_fact", "?": None}
 

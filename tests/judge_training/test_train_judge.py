@@ -31,7 +31,7 @@ from maskdpo.judge_training.run import train_judge
 from maskdpo.judge_training.settings import TrainJudgeConfig, TrainJudgeSettings
 from maskdpo.run_folder import published
 from maskdpo.schemas import Annotation, JudgeInfo, Label, Prompt, Response
-from maskdpo.settings import load_settings
+from maskdpo.settings_reading import load_settings
 from maskdpo.verdicts.decision import Calibration, Parameters, read_calibration, refuse_other_judge
 
 RIGHT, WRONG, CONTRA, UNVER, NONE = (

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from maskdpo.application import app
 from maskdpo.errors import UserError
-from maskdpo.settings import load_settings
+from maskdpo.settings_reading import load_settings
 from maskdpo.train.config import LOGGING, LOSS, OPTIMISER, SPEED, TrainConfig
 from maskdpo.train.data.settings import IN_AND_OUT, METHOD
 from maskdpo.train.loss_registry import LOSS_PARAMETERS, LOSSES

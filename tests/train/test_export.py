@@ -21,7 +21,7 @@ from maskdpo.models import load_tokenizer
 from maskdpo.run_folder import moved_in_last_config, published
 from maskdpo.run_record import META_IN_FOLDER, meta_file, read_meta
 from maskdpo.schemas import Prompt
-from maskdpo.settings import load_settings
+from maskdpo.settings_reading import load_settings
 from maskdpo.stage_run import Run
 from maskdpo.train.config import TrainConfig
 from maskdpo.train.model.load import load_policy

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from maskdpo.models import load_tokenizer
 from maskdpo.schemas import SIDES, Pair, Side
 from maskdpo.schemas.training import Spans, TrainedTokens
-from maskdpo.settings import load_settings
+from maskdpo.settings_reading import load_settings
 from maskdpo.train.data.encode import Encoder
 from maskdpo.train.data.encoded_pair import Drop, EncodedPair
 from maskdpo.train.data.settings import EncodeSettings
