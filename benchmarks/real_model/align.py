@@ -11,8 +11,9 @@ from benchmarks.closed_world.measure import Figures, mix
 from benchmarks.closed_world.methods import METHODS, PAIRS
 from benchmarks.real_model.measure import divergence, figures, left_out
 from benchmarks.real_model.plan import Plan
+from maskdpo.annotate.deciding import RAW
 from maskdpo.annotate.judge import Judge
-from maskdpo.annotate.labelling import RAW, annotate
+from maskdpo.annotate.labelling import annotate
 from maskdpo.backends.base import Sampling
 from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend

@@ -7,6 +7,9 @@ from maskdpo.verdicts.decision import Rule, decide, own_verdict, read_calibratio
 
 UNANSWERED = FAILED | NOT_ASKED
 
+RAW = Rule()
+"""The judge's own labels."""
+
 
 def read_rule(calibration: Path | None, min_confidence: float | None) -> Rule:
     """The rule that the settings of a command name."""

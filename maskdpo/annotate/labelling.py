@@ -5,16 +5,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import ValidationError
-
-from maskdpo.annotate.deciding import decided, under
-from maskdpo.annotate.judge import Judge, MissingReference, Task, Verdict
+from maskdpo.annotate.deciding import RAW, under
+from maskdpo.annotate.judge import Judge, MissingReference, Task
+from maskdpo.annotate.judged import annotation_of, annotations_of, with_commit
 from maskdpo.annotate.output import (
     AnnotationFile,
     ResponseDigest,
@@ -27,7 +25,6 @@ from maskdpo.annotate.stats import AnnotateStats, usage_since
 from maskdpo.annotate.tasks import (
     refuse_missing_reference,
     retry_tasks,
-    sentence_of,
     tasks_of,
     unasked,
     without_reference,
@@ -35,7 +32,7 @@ from maskdpo.annotate.tasks import (
 from maskdpo.annotate.work import AnnotateWork
 from maskdpo.backends.price import account
 from maskdpo.console import counted, progress, warn
-from maskdpo.errors import InputError, UserError, first_problem
+from maskdpo.errors import InputError, UserError
 from maskdpo.io import (
     Appender,
     Input,
@@ -60,9 +57,6 @@ from maskdpo.stage_run import Run, by_role, set_aside
 from maskdpo.text import fragment
 from maskdpo.text.splitters import Splitter
 from maskdpo.verdicts.decision import Rule
-
-RAW = Rule()
-"""The judge's own labels."""
 
 FLUSH_RECORDS, FLUSH_SECONDS = 256, 2.0
 """Finished answers are written and synced when there are this many of them, or after this many seconds."""
@@ -141,7 +135,7 @@ def annotate(
 
             def known() -> JudgeInfo:
                 """A judge that is new here knows the commit of its model only when it has fetched it."""
-                return info if run.previous or output.at_start else _with_commit(info, judge)
+                return info if run.previous or output.at_start else with_commit(info, judge)
 
             def tasks(of_skipped: bool) -> Iterator[Task]:
                 answers = read_answers(files, Response, prompts, limit, may_be_empty=shard is not None)
@@ -149,48 +143,14 @@ def annotate(
                 wanted = (r for r in missing if (r.prompt_id in skipped) == of_skipped)
                 return tasks_of(wanted, prompts, splitter)
 
-            judged = _judged(chain(retry_tasks(output, prompts), tasks(False)), judge, known, rule)
-            without = (_annotation(*result, known(), rule) for result in unasked(tasks(True) if skipped else ()))
+            judged = annotations_of(chain(retry_tasks(output, prompts), tasks(False)), judge, known, rule)
+            without = (annotation_of(*result, known(), rule) for result in unasked(tasks(True) if skipped else ()))
             _judge_all(chain(judged, without), judge, known, output, run, AnnotateWork(output, skipped))
             run.finish(stats.summary())
     if summary is not None:
         with atomic_write(summary) as file:
             file.write(json.dumps(stats.summary(), indent=2).encode() + b"\n")
     return stats
-
-
-def stream_annotations(
-    prompts: Mapping[str, Prompt],
-    responses: Iterable[Response],
-    judge: Judge,
-    splitter: Splitter,
-    *,
-    rule: Rule = RAW,
-    missing_reference: MissingReference = "fail",
-) -> Iterator[Annotation]:
-    """The same in memory: annotations in the order in which the judge is done with them.
-
-    Raises:
-        UserError: a response to a prompt that is not there or has no reference, or a judge that cannot work.
-    """
-    answers = list(responses)
-    for response in answers:
-        if response.prompt_id not in prompts:
-            raise UserError(f"response {response.id!r}: no prompt has the id {response.prompt_id!r}")
-    asked = dict.fromkeys(response.prompt_id for response in answers)
-    skipped = without_reference(judge, prompts, asked.keys())
-    if missing_reference == "fail":
-        refuse_missing_reference(skipped, len(asked), judge)
-    info = under(rule, judge.info).model_copy(update={"splitter": splitter.name})
-    judged = tasks_of((r for r in answers if r.prompt_id not in skipped), prompts, splitter)
-    without = tasks_of((r for r in answers if r.prompt_id in skipped), prompts, splitter)
-    known = partial(_with_commit, info, judge)
-    unjudged = (_annotation(*result, known(), rule) for result in unasked(without))
-    return chain(_judged(judged, judge, known, rule), unjudged)
-
-
-def _with_commit(info: JudgeInfo, judge: Judge) -> JudgeInfo:
-    return info.model_copy(update={"revision": judge.info.revision})
 
 
 def _fixed_date(judge: Judge, out: Path) -> dict[str, str]:
@@ -261,41 +221,6 @@ def _digests(
             "field for what stands between <think> and </think> (docs/records.md#reasoning)"
         )
     return digests
-
-
-def _judged(tasks: Iterable[Task], judge: Judge, known: Callable[[], JudgeInfo], rule: Rule) -> Iterator[Annotation]:
-    """What the judge returns, as records. A custom judge may not keep to the interface, so every task is checked."""
-    open_tasks: set[str] = set()
-    name = judge.info.name
-
-    def noted() -> Iterator[Task]:
-        for task in tasks:
-            open_tasks.add(task.response.id)
-            yield task
-
-    for task, verdicts in judge.judge(noted()):
-        answer = task.response.id
-        if answer not in open_tasks:
-            raise UserError(
-                f"the judge {name} returned the answer {answer!r} twice, or an answer that it was not given"
-            )
-        open_tasks.remove(answer)
-        if len(verdicts) != len(task.spans):
-            counts = f"{len(verdicts)} verdicts for the {len(task.spans)} sentences of the answer {answer!r}"
-            raise UserError(f"the judge {name} gave {counts}; a judge must give one verdict per sentence")
-        if wrong := [verdict for verdict in verdicts if not isinstance(verdict, Verdict)]:
-            raise UserError(f"the judge {name} gave {wrong[0]!r} on the answer {answer!r}; a Verdict is needed")
-        try:
-            yield _annotation(task, verdicts, known(), rule)
-        except ValidationError as error:
-            _, problem = first_problem(error)
-            raise UserError(f"the judge {name} gave a wrong verdict on the answer {answer!r}: {problem}") from None
-
-
-def _annotation(task: Task, verdicts: list[Verdict], info: JudgeInfo, rule: Rule) -> Annotation:
-    judged = [decided(sentence_of(span, verdict), rule) for span, verdict in zip(task.spans, verdicts, strict=True)]
-    sentences = sorted([*judged, *task.given], key=lambda sentence: sentence.start)
-    return Annotation(**dict(task.response), sentences=sentences, judge=info)
 
 
 def _batches(annotations: Iterable[Annotation]) -> Iterator[list[Annotation]]:

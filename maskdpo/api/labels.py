@@ -63,7 +63,8 @@ def annotate_responses(
         What the run did; without ``out`` the annotations, in the order in which the judge is done with them.
     """
     from maskdpo.annotate.deciding import read_rule
-    from maskdpo.annotate.labelling import annotate, stream_annotations
+    from maskdpo.annotate.judged import stream_annotations
+    from maskdpo.annotate.labelling import annotate
     from maskdpo.annotate.settings import AnnotateSettings
     from maskdpo.shard import in_shard
 
