@@ -122,6 +122,7 @@ def test_tables_and_figure_are_made_of_the_lines(tmp_path: Path) -> None:
     text = report(PLAN, results, tmp_path)
     gain = next(line for line in text.splitlines() if line.startswith("| 8-small-margin | 3 | 0."))
     assert gain.endswith("| +0.020 ± 0.000 * |")
+    assert text.count("## greedy: right / all, ") == 2
     assert "| 8-small-margin | 3 | undecided |" in text  # masks lose near equal divergence, at half the rate
     for bonus, verdict in ((0.2, "wins"), (-0.2, "loses")):
         fill(PLAN, others := results_in(tmp_path / verdict, PLAN), bonus=bonus)

@@ -320,3 +320,8 @@ def test_articles_need_a_judge_and_documents(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         main(["countries", "--corpus", "articles.jsonl"])
     assert "--corpus goes with articles" in capsys.readouterr().err
+
+
+def test_a_part_about_pairs_takes_no_method_with_pairs_of_its_own() -> None:
+    with pytest.raises(SystemExit, match="--variant facttune makes pairs in a way of its own, and countries-close"):
+        main(["countries-close", "--variant", "facttune"])

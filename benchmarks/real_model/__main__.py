@@ -29,7 +29,10 @@ JUDGE_SECONDS = 0.18
 def main(arguments: Sequence[str] | None = None) -> None:
     args = _arguments(arguments)
     plan = quick(PLANS[args.part]) if args.quick else PLANS[args.part]
-    plan = plan.with_variant(args.variant) if args.variant else plan
+    try:
+        plan = plan.with_variant(args.variant) if args.variant else plan
+    except ValueError as error:
+        raise SystemExit(f"--variant {error}") from None
     cache = args.cache or Path("runs") / ("real_model_quick" if args.quick else "real_model") / args.part
     folder = args.results or (cache / "results" if args.quick else RESULTS / args.part)
     results = Results(folder, plan.name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchmarks.closed_world.map_plan import BASE, Development, MapPlan, Results, Run, develop
-from benchmarks.closed_world.methods import METHODS, NEEDS_NOISE
+from benchmarks.closed_world.methods import METHODS, NEEDS_NOISE, Method
 from benchmarks.closed_world.plan import Choice
 
 OF_THE_GRAMMAR = frozenset({"wrong-values", "values", "content", "matched"})
@@ -70,9 +70,15 @@ class Plan:
         return "development" if seed in self.rates.development else "final"
 
     def with_variant(self, method: str) -> "Plan":
-        """The same with one method more."""
+        """The same with one method more.
+
+        Raises:
+            ValueError: the method makes pairs in a way of its own, and so does the plan.
+        """
         if method in self.methods:
             return self
+        if self.setting.pairs and METHODS[method].pairs != Method.pairs:
+            raise ValueError(f"{method} makes pairs in a way of its own, and {self.name} is about {self.setting.pairs}")
         rates = replace(self.rates, methods=(*self.methods, method))
         return replace(self, rates=rates, equal=(*self.equal, method) if self.equal else ())
 
@@ -158,8 +164,8 @@ def next_runs(plan: Plan, results: Results) -> list[Run]:
 
 
 ANSWER_SECONDS, PAIR_SECONDS, START_SECONDS = 0.45, 1.6, 55.0
-"""Of two cores with AVX2, in float32: an answer of up to 80 tokens; a pair of two such answers, in one epoch; what
-every alignment takes beside them, to load, check and write models and to measure the divergence."""
+"""Of two cores with AVX2, which have no bfloat16, in float32: an answer of up to 80 tokens; a pair of two such answers,
+in one epoch; what every alignment takes beside them, to load, check and write models and to measure the divergence."""
 SENTENCES = 5
 """An answer has about so many."""
 
@@ -180,13 +186,16 @@ def forecast(plan: Plan, judge_seconds: float) -> str:
         evaluation = test * (setting.eval_samples + 1) * answer
         return train * setting.samples * answer, evaluation, alignments * (train * pair + evaluation + START_SECONDS)
 
-    tried = len(plan.methods) * (len(plan.rates.grid) + plan.rates.widen) if plan.rates.development else 0
     each = len(plan.methods) + len(plan.equal)
-    development, final = seconds(setting.development, tried), seconds(setting.final, each)
-    hours = (sum(development) + len(plan.seeds) * sum(final)) / 3600
-    alignment = final[2] / each
+    final = seconds(setting.final, each)
+    total, choosing = len(plan.seeds) * sum(final), ""
+    if plan.rates.development:
+        tried = len(plan.methods) * (len(plan.rates.grid) + plan.rates.widen)
+        total += sum(seconds(setting.development, tried))
+        choosing = f"at most {tried} alignments to choose rates, then "
+    hours, alignment = total / 3600, final[2] / each
     return (
-        f"{plan.name}: at most {tried} alignments to choose rates, then {each} for each of {len(plan.seeds)} seeds; "
+        f"{plan.name}: {choosing}{each} alignments for each of {len(plan.seeds)} seeds; "
         f"answers to pair take {final[0]:.0f} s a seed, an alignment with its evaluation {alignment:.0f} s: about "
         f"{hours:.1f} hours on two idle cores"
     )

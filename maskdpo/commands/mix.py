@@ -48,13 +48,14 @@ def _show_cell(cell: "EvidenceCell") -> None:
     from maskdpo.verdicts.evidence_map import LIMITS
 
     console.table(
-        f"nearest cell of the map of docs/evidence.md: {cell.name}, {cell.worlds} worlds",
-        ("right / all less DPO near equal divergence, ± 95%", "sampled answers", "greedy answers", "by the protocol"),
+        f"nearest cell of the map of docs/evidence.md: {cell.name}, {cell.worlds} worlds; right / all less DPO near "
+        "equal divergence, with 95% intervals",
+        ("method", "sampled answers", "greedy answers", "by the protocol"),
         [
             (method, _interval(gain.sampled), _interval(gain.greedy), gain.verdict)
             for method, gain in cell.gains.items()
         ],
-        [LIMITS],
+        ["`wins` and `loses` need two figures of sampled answers at two learning rates to agree.", LIMITS],
     )
 
 
