@@ -948,6 +948,20 @@ def test_a_training_does_not_go_on_with_edited_pairs(world: World) -> None:
         world.run()
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_held_out_pairs_that_come_back_are_no_reason_to_refuse(world: World, absolute: bool) -> None:
+    for name in ("heldout", "evaluate", "report"):
+        del world.spec[name]
+    world.spec["build-pairs"] |= {"test_size": 0.5, "seed": 3}
+    world.spec["train"]["eval"] = f"{world.folder if absolute else '.'}/out/pairs.test.jsonl"
+    world.run()
+    (world.out / "pairs.test.jsonl").write_text("")
+    planned = world.plan()
+    assert planned["build-pairs"] == ("continue", "pairs.test.jsonl changed since it was made")
+    assert planned["train"] == ("continue", "after build-pairs")
+    assert world.run()["train"] == "up to date"
+
+
 def test_only_what_a_stage_cannot_continue_is_begun_anew(world: World) -> None:
     with (world.folder / "prompts.jsonl").open("a") as file:
         file.write(2 * '{"id": "`restart`", "prompt": "Oslo?", "reference": "It is not."}\n')

@@ -4,6 +4,7 @@ import gc
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from maskdpo.console import say
 from maskdpo.errors import CannotContinue, InputError, Interrupted, UserError
@@ -21,7 +22,7 @@ INPUTS = frozenset({"prompts", "responses", "annotations", "pairs", "compare", "
 
 def plan(stages: Sequence[Stage], start: str | None = None) -> Iterator[tuple[Stage, State]]:
     """What ``run_stages`` would do, without doing it: a stage follows those whose outputs it reads."""
-    made: dict[str, tuple[Stage, State]] = {}
+    made: dict[Path, tuple[Stage, State]] = {}
     refused = ""
     first = _index_of(stages, start)
     _check_inputs(stages[first:])
@@ -31,22 +32,23 @@ def plan(stages: Sequence[Stage], start: str | None = None) -> Iterator[tuple[St
             continue
         state = State("not reached", f"{refused} refuses") if refused else _planned(stage, made)
         refused = stage.name if state.action == "refuses" else refused
-        if state.action != "up to date" and stage.out is not None:
-            made[str(stage.out)] = stage, state
+        if state.action != "up to date":
+            made |= {file.resolve(): (stage, state) for file in stage.outputs}
         yield stage, state
 
 
-def _planned(stage: Stage, made: Mapping[str, tuple[Stage, State]]) -> State:
+def _planned(stage: Stage, made: Mapping[Path, tuple[Stage, State]]) -> State:
     """The state that a stage will be in.
 
     Args:
         made: by output, the stages before it that will run.
     """
     state = state_of(stage)
-    models = (stage.given.get(role) for role in ("model", "reference"))
-    read = [str(read) for read in (*stage.inputs.values(), *models)]
+    models = (Path(stage.given[role]) for role in ("model", "reference") if stage.given.get(role))
+    read = [file.resolve() for file in (*stage.inputs.values(), *models)]
     before = [made[file] for file in read if file in made]
-    names, actions = ", ".join(earlier.name for earlier, _ in before), {earlier.action for _, earlier in before}
+    names = ", ".join(dict.fromkeys(earlier.name for earlier, _ in before))
+    actions = {earlier.action for _, earlier in before}
     if state.action in ("up to date", "continue") and actions & {"run", "anew"}:
         return State("anew", f"after {names}")
     maybe = "changed" in actions
@@ -100,17 +102,13 @@ def _index_of(stages: Sequence[Stage], start: str | None) -> int:
 
 def _check_inputs(stages: Sequence[Stage]) -> None:
     """Files that no stage will make must be there before the first hour is spent."""
-    made = {stage.out for stage in stages}
-    # their second files: the pairs of held-out topics
-    made |= {
-        s.out.with_name(f"{s.out.stem}.test{s.out.suffix}") for s in stages if s.out and s.command == "build-pairs"
-    }
+    made = {file.resolve() for stage in stages for file in stage.outputs}
     for stage in stages:
         for role, path in stage.inputs.items():
             kind = role.partition("-")[0]
             if kind == "corpus" and not is_on_hub(path) and not path.exists():
                 raise UserError(f"{stage.name} reads {InputError('no such file or folder', path=path)}")
-            if kind in INPUTS and path not in made:
+            if kind in INPUTS and path.resolve() not in made:
                 try:
                     record_type(path)
                 except InputError as error:

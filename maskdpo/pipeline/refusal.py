@@ -28,7 +28,7 @@ class _Answer(BaseModel):
     response: str
 
 
-def refusal(stage: Stage, written: Container[str]) -> str | None:
+def refusal(stage: Stage, written: Container[Path]) -> str | None:
     """Why ``stage``, which has an output to continue, will refuse to; None where nothing shows that it will.
 
     What is in the code is not seen, such as another version of a judge. The answers of ``annotate`` are read, and what
@@ -41,7 +41,7 @@ def refusal(stage: Stage, written: Container[str]) -> str | None:
     if stage.out is None or meta is None:
         return None
     for role, path in changed_inputs(stage, meta):
-        if role.partition("-")[0] in FIXED.get(stage.command, ()) and str(path) not in written:
+        if role.partition("-")[0] in FIXED.get(stage.command, ()) and path.resolve() not in written:
             return f"{role} changed"
         if stage.command == "annotate" and role == "responses":
             labelled = {answer.id: _key(answer) for answer in _answers(stage.out)}

@@ -35,6 +35,14 @@ class Stage:
         return getattr(self.settings, "out", None)
 
     @property
+    def outputs(self) -> list[Path]:
+        """``out``, and of ``build-pairs`` also the pairs of held-out topics."""
+        if self.out is None:
+            return []
+        second = [self.out.with_name(f"{self.out.stem}.test{self.out.suffix}")]
+        return [self.out, *(second if self.command == "build-pairs" else [])]
+
+    @property
     def given(self) -> dict[str, Any]:
         """The settings that differ from their defaults, by the names that files give them."""
         given = self.settings.given()
