@@ -138,6 +138,9 @@ def test_a_first_try_goes_on_with_the_rest(world: World) -> None:
     assert read_meta(meta_file(world.out / "model")).counts["pairs"] == 1  # type: ignore[union-attr]
     for name in limits:
         del world.spec[name]["limit"]
+    planned = {name: action for name, (action, _) in world.plan().items()}
+    maybe = "continue or anew"
+    assert planned == {"sample": "changed", "annotate": "changed", "build-pairs": maybe, "train": "changed"}
     assert world.run() == {"sample": "changed", "annotate": "changed", "build-pairs": "continue", "train": "anew"}
     assert world.read("responses.jsonl")[:9] == tried
     assert world.read("annotations.jsonl")[:8] == labelled
@@ -456,7 +459,8 @@ def test_another_learning_rate_trains_anew_and_keeps_the_answers(world: World) -
     assert planned["build-pairs"] == ("up to date", "")
     assert planned["train"] == ("changed", "lr: 0.001 -> 0.01")
     assert planned["sample-before"] == ("up to date", "")
-    assert planned["sample-after"] == ("continue", "after train, anew if that is")
+    assert planned["sample-after"] == ("continue or anew", "after train")
+    assert planned["annotate-after"] == ("continue or anew", "after sample-after")
     done = world.run()
     assert [done[name] for name in ALL[:3]] == ["up to date"] * 3
     assert (done["sample-before"], done["sample-after"], done["annotate-after"]) == ("up to date", "anew", "anew")
@@ -509,7 +513,10 @@ def test_more_prompts_are_added_to_what_is_there(world: World) -> None:
     added = {"id": "Oslo", "prompt": "Which river crosses Oslo?", "reference": "It is not."}
     with (world.folder / "prompts.jsonl").open("a") as file:
         file.write(json.dumps(added) + "\n")
-    assert world.plan()["sample"] == ("continue", "prompts changed")
+    planned = world.plan()
+    assert planned["sample"] == ("continue", "prompts changed")
+    assert planned["build-pairs"] == ("continue", "after annotate")
+    assert planned["train"] == ("continue or anew", "after build-pairs")
     done = world.run()
     assert (done["sample"], done["annotate"], done["train"]) == ("continue", "continue", done["train"])
     now = {row["id"]: row["response"] for row in world.read("responses.jsonl")}
@@ -958,7 +965,7 @@ def test_held_out_pairs_that_come_back_are_no_reason_to_refuse(world: World, abs
     (world.out / "pairs.test.jsonl").write_text("")
     planned = world.plan()
     assert planned["build-pairs"] == ("continue", "pairs.test.jsonl changed since it was made")
-    assert planned["train"] == ("continue", "after build-pairs")
+    assert planned["train"] == ("continue or anew", "after build-pairs")
     assert world.run()["train"] == "up to date"
 
 

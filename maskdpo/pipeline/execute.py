@@ -47,16 +47,16 @@ def _planned(stage: Stage, made: Mapping[Path, tuple[Stage, State]]) -> State:
     models = (Path(stage.given[role]) for role in ("model", "reference") if stage.given.get(role))
     read = [file.resolve() for file in (*stage.inputs.values(), *models)]
     before = [made[file] for file in read if file in made]
-    names = ", ".join(dict.fromkeys(earlier.name for earlier, _ in before))
-    actions = {earlier.action for _, earlier in before}
-    if state.action in ("up to date", "continue") and actions & {"run", "anew"}:
-        return State("anew", f"after {names}")
-    maybe = "changed" in actions
-    if state.action == "continue" and not maybe and (why := refusal(stage, made)):
+    after = f"after {', '.join(dict.fromkeys(earlier.name for earlier, _ in before))}"
+    if state.action not in ("up to date", "continue"):
+        return state
+    if any(earlier.action in ("run", "anew") for _, earlier in before):
+        return State("anew", after)
+    if any(earlier.action in ("changed", "continue or anew") or not made_by.continues for made_by, earlier in before):
+        return State("continue or anew", after)
+    if state.action == "continue" and (why := refusal(stage, made)):
         return State("refuses", f"{why}; `start` {stage.name} begins it anew")
-    if state.action in ("up to date", "continue") and before:
-        return State("continue", f"after {names}" + (", anew if that is" if maybe else ""))
-    return state
+    return State("continue", after) if before else state
 
 
 def run_stages(stages: Sequence[Stage], start: str | None = None) -> list[tuple[Stage, State]]:
@@ -146,7 +146,7 @@ def _refused(stage: Stage, error: UserError) -> UserError:
 
 def _call(stage: Stage, restart: bool) -> None:
     settings = stage.settings
-    stage.call(settings.but(restart=restart) if "restart" in type(settings).model_fields else settings)
+    stage.call(settings.but(restart=restart) if stage.continues else settings)
 
 
 def _free_memory() -> None:

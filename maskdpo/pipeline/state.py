@@ -18,10 +18,11 @@ ALWAYS = frozenset({"agree", "evaluate", "report", "export", "push"})
 class State:
     """What becomes of a stage, and why."""
 
-    action: Literal["up to date", "run", "continue", "changed", "anew", "refuses", "not reached"]
+    action: Literal["up to date", "run", "continue", "changed", "anew", "continue or anew", "refuses", "not reached"]
     """``continue`` keeps what the output already holds, ``anew`` sets it aside. ``changed``: the file has other options
     than those recorded; the stage knows whether they decide its result, and only then it is made anew. Only a plan has
-    ``refuses`` and, of the stages that follow, ``not reached``."""
+    ``continue or anew``, where that depends on what an earlier stage will make; ``refuses``; and, of the stages that
+    follow one that refuses, ``not reached``."""
     why: str
 
 
