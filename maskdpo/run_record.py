@@ -132,6 +132,11 @@ def recorded_models(meta: RunMeta) -> dict[str, tuple[str, str | None]]:
     return found
 
 
+def is_fixed(command: str, role: str) -> bool:
+    """Whether an input must not change: an output that was begun with another one is not continued."""
+    return command in ("review", "train", "train-judge") or (command, role.partition("-")[0]) == ("ground", "corpus")
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of the bytes of a file; for a folder or a dataset on the Hub the result of ``io.identity``."""
     known = identity(path)

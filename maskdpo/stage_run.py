@@ -16,11 +16,11 @@ from types import MappingProxyType
 from typing import Any
 
 from maskdpo.console import warn
-from maskdpo.errors import CannotContinue, InputError
+from maskdpo.errors import CannotContinue
 from maskdpo.extras import versions
 from maskdpo.io import atomic_write, is_on_hub
 from maskdpo.redact import without_secrets
-from maskdpo.run_record import META_SUFFIX, SCHEMA_VERSION, RunMeta, Spent, read_meta, sha256_of
+from maskdpo.run_record import META_SUFFIX, SCHEMA_VERSION, RunMeta, Spent, is_fixed, read_meta, sha256_of
 
 _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 """A SHA-256, and the digits of it that people are shown."""
@@ -35,7 +35,6 @@ class Run:
         inputs: input files by role.
         restart: what the user can do when the options have changed, for the error. None: the stage always makes its
             output again, whatever an earlier record says.
-        fixed_inputs: whether a changed input file is an error (else ``warn_of_changed_inputs`` may say so).
         defaults: values of options that the records of earlier versions do not have.
         may_grow: the name of an option, a number, that may be larger than in the run that is continued.
     """
@@ -48,7 +47,6 @@ class Run:
         inputs: Mapping[str, Path],
         *,
         restart: str | None,
-        fixed_inputs: bool = False,
         defaults: Mapping[str, Any] = MappingProxyType({}),
         may_grow: str | None = None,
     ) -> None:
@@ -82,7 +80,7 @@ class Run:
                 # not recorded by version 1; it has no effect on a complete output, and ``begin`` refuses another one
                 dated = {"prompt_date": options["prompt_date"], **same.options}
                 same = same.model_copy(update={"options": dated})
-            check_same(same, self.meta, file, restart, changed if fixed_inputs else [])
+            check_same(same, self.meta, file, restart, changed)
             self.inputs_changed = changed
             self.meta.begun = self.previous.begun or self.meta.begun
             self.meta.spent = self.previous.spent
@@ -118,7 +116,7 @@ class Run:
         """
         self.meta.options |= options or {}
         if self.previous is not None and self._restart is not None:
-            check_same(self.previous, self.meta, self.file, self._restart, [])
+            check_same(self.previous, self.meta, self.file, self._restart)
         _write(self.file, self.meta.model_dump_json(indent=2))
 
     def note_spent(self, spent: Spent) -> None:
@@ -204,17 +202,26 @@ def _write(file: Path, record: str) -> None:
         handle.write(record.encode() + b"\n")
 
 
-def check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, changed_inputs: list[str]) -> None:
-    """Refuse to continue an output that was made with other options, or from other inputs that may not change."""
+def check_same(before: RunMeta, now: RunMeta, file: Path, restart: str, changed_inputs: Iterable[str] = ()) -> None:
+    """Refuse to continue an output that was made with other options, or from other inputs that must not change.
+
+    Args:
+        restart: what the user can do.
+        changed_inputs: their roles. Those that may change are passed over (``Run.warn_of_changed_inputs``).
+
+    Raises:
+        CannotContinue: it is an output of another command.
+        OtherSettings: any other difference.
+    """
     if before.command != now.command:
-        raise InputError(f"records an output of `maskdpo {before.command}`; name another output", path=file)
+        raise CannotContinue(f"records an output of `maskdpo {before.command}`; name another output", path=file)
     keys = sorted(before.options.keys() | now.options.keys())
     changed = [
         _HASH.sub(r"\1...", f"{key}: {before.options.get(key)!r} -> {now.options.get(key)!r}")
         for key in keys
         if before.options.get(key) != now.options.get(key)
     ]
-    changed += [f"the {role} file has changed" for role in changed_inputs]
+    changed += [f"the {role} file has changed" for role in changed_inputs if is_fixed(now.command, role)]
     if changed:
         what = "; ".join(changed)
         raise OtherSettings(f"an earlier run with other settings is recorded here ({what}). {restart}", path=file)

@@ -932,7 +932,8 @@ def test_the_plan_of_annotate_reads_what_annotate_would(world: World) -> None:
     world.run()
     file = world.out / "responses.jsonl"
     rows = world.read("responses.jsonl")
-    rows[5] |= {"response": "Of no interest."}  # beyond the limit
+    rows[4] |= {"response": "Of no interest any more."}  # labelled, and beyond the limit for the new first one
+    rows.insert(0, rows[0] | {"id": "first of all"})
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"id": "torn')
     assert world.plan()["annotate"] == ("continue", "after sample")
     assert world.run()["annotate"] == "continue"
@@ -953,6 +954,40 @@ def test_a_training_does_not_go_on_with_edited_pairs(world: World) -> None:
     assert planned["report"] == ("not reached", "train refuses")
     with pytest.raises(UserError, match=r"^train: .*the eval file has changed.* In a pipeline: `start` train$"):
         world.run()
+
+
+def test_what_a_plan_says_is_refused_the_run_refuses(world: World, tiny_model: str) -> None:
+    """Of every kind that the plan sees: the models and fixed inputs of each stage, and labelled answers."""
+    for name in ("heldout", "evaluate", "report"):
+        del world.spec[name]
+    train = world.spec.pop("train")
+    for name in ("base", "trained", "kept"):
+        shutil.copytree(tiny_model, world.folder / name)
+    world.spec |= {"model": "base", "ground": {"corpus": "docs"}}
+    documents = world.folder / "docs"
+    documents.mkdir()
+    for prompt in read(world.folder / "prompts.jsonl"):
+        (documents / f"{prompt['id']}.txt").write_text(f"{prompt['prompt']} {prompt['reference']}")
+    world.run()
+    shutil.copyfile(world.out / "pairs.jsonl", world.folder / "mine.jsonl")
+    world.spec["train"] = train | {"model": "trained", "reference": "kept", "eval": "mine.jsonl"}
+    world.run()
+    labelled = world.read("annotations.jsonl")[0]["id"]
+    for stage, edited, old, why in [
+        ("sample", "base/config.json", "{", "model changed"),
+        ("ground", "docs/Paris.txt", "Paris", "corpus changed"),
+        ("annotate", "out/annotations.jsonl", '"response":"', f"{labelled!r} is labelled with another text or prompt"),
+        ("train", "trained/config.json", "{", "model changed"),
+        ("train", "kept/config.json", "{", "reference changed"),
+        ("train", "mine.jsonl", "{", "eval changed"),
+    ]:
+        text = (world.folder / edited).read_text()
+        (world.folder / edited).write_text(text.replace(old, f"{old} ", 1))
+        assert world.plan()[stage] == ("refuses", f"{why}; `start` {stage} begins it anew")
+        with pytest.raises(UserError, match=rf"^{stage}: .* In a pipeline: `start` {stage}$"):
+            world.run()
+        (world.folder / edited).write_text(text)
+        assert {action for action, _ in world.plan().values()} == {"up to date"}
 
 
 @pytest.mark.parametrize("absolute", [False, True])

@@ -9,6 +9,7 @@ from conftest import WriteJsonl
 
 from maskdpo.dataset.options import PairOptions
 from maskdpo.dataset.pairs import build_pairs
+from maskdpo.errors import CannotContinue
 from maskdpo.io import atomic_write
 from maskdpo.run_record import SCHEMA_VERSION, changed_outputs, holds, meta_file, read_meta, recorded_option
 from maskdpo.stage_run import OtherSettings, Run, note_arguments, set_aside
@@ -83,6 +84,13 @@ def test_a_message_shows_the_beginning_of_hashes_and_the_record_keeps_them_whole
     assert f"(judge: {{'files': [{was}, {was}]}} -> {{'files': [{was}, {now}]}}; model_files: {was} -> {now})" in str(
         error.value
     )
+
+
+def test_an_output_of_another_command_is_not_continued(tmp_path: Path) -> None:
+    file = meta_file(tmp_path / "out.jsonl")
+    Run(file, "sample", {}, {}, restart="").begin()
+    with pytest.raises(CannotContinue, match=r"records an output of `maskdpo sample`; name another output"):
+        Run(file, "annotate", {}, {}, restart="")
 
 
 # --- inputs and arguments --------------------------------------------------------------------------

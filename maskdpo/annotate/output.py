@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from maskdpo.annotate.stats import AnnotateStats, SentenceCounts
 from maskdpo.console import counted, warn
-from maskdpo.errors import CannotContinue, InputError
+from maskdpo.errors import CannotContinue
 from maskdpo.identity import fingerprint
 from maskdpo.io import Appender, reorder
 from maskdpo.run_record import recorded_option
@@ -161,7 +161,7 @@ def merge_retry_file(out: Path, info: JudgeInfo) -> None:
     def check(record: Annotation) -> None:
         if record.judge != info:
             what = _differences(record.judge, info)
-            raise InputError(
+            raise CannotContinue(
                 f"{record.id!r} has its labels from another judge ({what}); move the file away", path=retried
             )
 

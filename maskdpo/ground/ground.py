@@ -130,7 +130,7 @@ def _record(settings: GroundSettings, retriever: Retriever) -> tuple[Run, RunMet
     then, now = before.inputs, run.meta.inputs
     changed = [role for role in sorted(then.keys() | now.keys()) if then.get(role) != now.get(role)]
     hint = "Use another `out`, or `restart` to set it aside and begin anew"
-    check_same(before, run.meta, file, hint, [role for role in changed if role.partition("-")[0] == "corpus"])
+    check_same(before, run.meta, file, hint, changed)
     run.meta.begun = before.begun  # prompts and answers that were added do not make void what follows from others
     if not changed:
         return run, before

@@ -113,7 +113,6 @@ def _record(settings: TrainJudgeSettings, recorded: dict[str, Any]) -> Run:
         recorded,
         inputs | {role: file for role, file in named.items() if file is not None},
         restart="Use another `out`, or `restart` to set it aside and begin anew",
-        fixed_inputs=True,
     )
 
 

@@ -69,7 +69,7 @@ def open_session(settings: ReviewSettings) -> tuple[Session, Run]:
     inputs |= {f"against{i or ''}": file for i, file in enumerate(settings.against)}
     options = {name: getattr(settings, name) for name in ("queue", "limit", "seed")} | {"blind": settings.blind_share}
     hint = "The probabilities of a queue hold for that queue alone: use another `out` for another one"
-    run = Run(meta_file(settings.out), "review", options, inputs, restart=hint, fixed_inputs=True)
+    run = Run(meta_file(settings.out), "review", options, inputs, restart=hint)
     others = Others(settings.against) if settings.against else None
     population = candidates(read_answers(settings.annotations, Annotation, prompts), prompts, others)
     queue = make_queue(settings.queue, population, limit=settings.limit, blind=settings.blind_share, seed=settings.seed)

@@ -726,7 +726,7 @@ def test_renewed_records_of_an_interrupted_run_are_put_in_by_the_next(
 def test_renewed_records_of_another_judge_are_refused(run: Run, failed: Path) -> None:
     side, before = failed.with_name("a.jsonl.retry"), failed.read_bytes()
     side.write_bytes(before.replace(b'"scripted"', b'"other"'))
-    with pytest.raises(InputError, match=r"a\.jsonl\.retry: 'r0' has its labels from another judge"):
+    with pytest.raises(CannotContinue, match=r"a\.jsonl\.retry: 'r0' has its labels from another judge"):
         run("a.jsonl", Scripted())
     assert (failed.read_bytes(), side.exists()) == (before, True)
     run("a.jsonl", Scripted(name="third"), restart=True)

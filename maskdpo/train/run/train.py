@@ -188,7 +188,6 @@ def _run_record(job: _Job, settings: dict[str, Any]) -> Run:
         settings,
         job.inputs,
         restart="Use another `out`, or `restart` to set it aside and begin anew",
-        fixed_inputs=True,
         # for settings that are not in the record of an earlier version
         defaults=TrainConfig(model=job.config.model).recorded(),
     )
