@@ -19,7 +19,7 @@ NO_TEXTS = (bool, int, float, date)
 
 
 class MissingSetting(UserError):
-    """A setting without a default is not given. ``key`` is its name as files spell it."""
+    """``setting``, which has no default, is not given."""
 
     def __init__(self, setting: SettingInfo) -> None:
         super().__init__(f"`{setting.name}` is missing")

@@ -11,7 +11,7 @@ import numpy as np
 
 from maskdpo.calibrate.cases import BOTH, Case, read_cases
 from maskdpo.calibrate.settings import CalibrateSettings
-from maskdpo.console import warn
+from maskdpo.console import counted, warn
 from maskdpo.errors import UserError
 from maskdpo.io import atomic_write, refuse_overwriting
 from maskdpo.run_record import meta_file, refuse_replacing
@@ -169,11 +169,11 @@ def _examples(cases: Sequence[Case]) -> list[Example]:
 
 def held(cases: Sequence[Case], given: Sequence[Given]) -> Held:
     """The figures of labels and probabilities against gold, with intervals over topics, of all cases that count."""
-    counted = [(case, one) for case, one in zip(cases, given, strict=True) if case.weight is not None]
-    figures = _label_figures(counted)
+    drawn = [(case, one) for case, one in zip(cases, given, strict=True) if case.weight is not None]
+    figures = _label_figures(drawn)
     either = [
         (one.right, group_of(case.gold) == "right", case.topic, case.weight)
-        for case, one in counted
+        for case, one in drawn
         if one.right is not None and group_of(case.gold) in BOTH
     ]
     if not either:
@@ -208,8 +208,9 @@ def doubts(calibration: Calibration, scored: Sequence[Case]) -> Iterator[str]:
     few = calibration.gold_topics < FEW_TOPICS or min(count.values()) < FEW_OF_A_CLASS
     if few and calibration.held_out is not None:
         yield (
-            f"little gold: {len(scored)} sentences with scores ({count['right']} right, {count['wrong']} wrong) of "
-            f"{calibration.gold_topics} topics{_how_much_more(calibration, len(scored))}"
+            f"little gold: {counted(len(scored), 'sentence')} with scores ({count['right']} right, "
+            f"{count['wrong']} wrong) of {counted(calibration.gold_topics, 'topic')}"
+            f"{_how_much_more(calibration, len(scored))}"
         )
     auroc = calibration.before.figures.get("auroc") if calibration.before else None
     if auroc is not None and auroc.low is not None and auroc.low <= 0.5:

@@ -25,6 +25,7 @@ def ground(settings: GroundSettings) -> None:
     console.table(f"ground -> {settings.out}", ("", "count"), rows)
     if stats.nothing_found:
         console.warn(
-            f"{console.counted(stats.nothing_found, 'prompt')} got no passage, because no document has enough of "
-            f"its words; {console.counted(stats.without_reference, 'prompt has', 'prompts have')} no reference at all"
+            f"{console.counted(stats.nothing_found, 'prompt')} got no passage, because the documents have too "
+            "few of the words that were looked up; "
+            f"{console.counted(stats.without_reference, 'prompt has', 'prompts have')} no reference at all"
         )

@@ -47,12 +47,12 @@ def _show(result: "JudgeResult") -> None:
     console.table(f"train-judge -> {result.out}", ("", "value"), rows)
     if result.held_out is not None:
         held = [(title, shown(result.held_out.before.get(key))) for key, title in SHOWN.items()]
-        title, notes = f"{result.held_out.sentences} sentences of held-out topics", few_topics(result.held_out.topics)
-        console.table(title, ("", "before calibration"), held, notes)
+        title = f"{console.counted(result.held_out.sentences, 'sentence')} of held-out topics"
+        console.table(title, ("", "before calibration"), held, few_topics(result.held_out.topics))
     if result.gold is not None:
         after = result.gold.after or {}
         both = [(title, shown(result.gold.before.get(k)), shown(after.get(k))) for k, title in SHOWN.items()]
-        title, notes = f"{result.gold.sentences} gold sentences", few_topics(result.gold.topics)
+        title, notes = console.counted(result.gold.sentences, "gold sentence"), few_topics(result.gold.topics)
         console.table(title, ("", "before calibration", "after"), both, notes)
     with_calibration = f" --calibration {shlex.quote(str(result.calibration))}" if result.calibration else ""
     console.say(

@@ -180,5 +180,6 @@ def _refuse_too_few(stats: PairStats, files: Sequence[Path]) -> None:
         raise NoPairs(f"no pair could be built ({stats.drop_reasons()})", path=", ".join(map(str, files)))
     if not stats.pairs["train"]:
         raise UserError(
-            f"{counted(stats.total, 'pair')}, all in the test split; lower `test_size`, or bring more topics"
+            f"no pair is left to train on: {counted(stats.total, 'pair is', 'pairs are')} in the test split; lower "
+            "`test_size`, or bring more topics"
         )

@@ -187,7 +187,7 @@ def _agreement(settings: EvaluateSettings, gold: Gold, prompts: dict[str, Prompt
         )
     if result.other_text and not settings.compared:
         answers = counted(result.other_text, "gold answer has", "gold answers have")
-        warn(f"{answers} another text in {file}, which counts as not annotated")
+        warn(f"{answers} another text in {file}; counted as not annotated")
     if result.three.coverage < 0.95:
         warn(
             f"only {result.three.coverage:.0%} of the gold sentences were judged; the figures describe these "

@@ -8,7 +8,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
-from maskdpo.console import warn
+from maskdpo.console import counted, warn
 from maskdpo.errors import InputError
 from maskdpo.io import open_input, read_records
 from maskdpo.io.append import Line, lines_by_id
@@ -98,7 +98,7 @@ def _check_counts(part: Part, held: AbstractSet[str], expected: Sequence[str]) -
         asked, failed = counts["responses"], 0
     if asked != len(expected) or missing > failed:
         raise InputError(
-            f"holds {len(expected) - missing:,} of the {len(expected):,} records of part {part.shard}; repeat its "
-            f"command without --limit to make the others: {part.meta.command_line}",
+            f"holds {len(expected) - missing:,} of the {counted(len(expected), 'record')} of part {part.shard}; repeat "
+            f"its command without --limit to make the others: {part.meta.command_line}",
             path=part.file,
         )

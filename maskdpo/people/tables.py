@@ -27,7 +27,7 @@ def tables_of(result: AgreeResult) -> Iterator[SummaryTable]:
     ]
     differing = counted(len(result.differing), "sentence has", "sentences have")
     yield SummaryTable(
-        f"{result.decided:,} sentences, {result.shared:,} of them by several reviewers",
+        f"{counted(result.decided, 'sentence')}, {result.shared:,} of them by several reviewers",
         ("reviewer", "labels", "skipped"),
         rows,
         [f"{differing} different labels that nobody has settled."] if result.differing else [],
@@ -56,7 +56,7 @@ def tables_of(result: AgreeResult) -> Iterator[SummaryTable]:
 
 
 def _size(found: Figures) -> str:
-    return f"{found.sentences:,} sentences, {found.topics:,} topics"
+    return f"{counted(found.sentences, 'sentence')}, {counted(found.topics, 'topic')}"
 
 
 def _cells(found: Figures) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from maskdpo.console import counted
 from maskdpo.errors import InputError
 from maskdpo.schemas.effects import Interval, SideEffects
 from maskdpo.verdicts.estimate import Estimate, few_topics
@@ -35,7 +36,8 @@ def rows_of(found: SideEffects) -> list[tuple[str, str, str, str]]:
 
 
 def title_of(found: SideEffects) -> str:
-    return f"side effects: {found.answers:,} answers of each model to {found.prompts:,} general prompts"
+    answers, prompts = counted(found.answers, "answer"), counted(found.prompts, "general prompt")
+    return f"side effects: {answers} of each model to {prompts}"
 
 
 def notes_of(found: SideEffects) -> list[str]:

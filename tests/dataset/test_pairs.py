@@ -527,7 +527,7 @@ def test_raw_answers_and_chat_prompts_keep_their_forms(files: Files) -> None:
             {"min_margin": 3.0, "score": "difference"},
             "no pair could be built (1 prompt: no answers; 1 prompt:",
         ),
-        (two(0), {"test_size": 0.99}, "1 pair, all in the test split; lower `test_size`"),
+        (two(0), {"test_size": 0.99}, "no pair is left to train on: 1 pair is in the test split; lower `test_size`"),
         (two(1), {}, "a.jsonl:1: prompt_id: no prompt has the id 'q1'"),
     ],
 )

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from maskdpo.console import counted
 from maskdpo.hub.header import CARD
 from maskdpo.io import atomic_write
 from maskdpo.run_record import META_IN_FOLDER, read_meta
@@ -37,8 +38,8 @@ def _part(found: SideEffects) -> str:
     lines = [
         TITLE,
         "",
-        f"{found.answers:,} answers of this model, and as many of the model before the training, to {found.prompts:,} "
-        "general prompts, which the training was not about (`maskdpo side-effects`):",
+        f"{counted(found.answers, 'answer')} of this model, and as many of the model before the training, to "
+        f"{counted(found.prompts, 'general prompt')}, which the training was not about (`maskdpo side-effects`):",
         "",
         f"| {' | '.join(COLUMNS)} |",
         f"|{'---|' * len(COLUMNS)}",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdpo.console import warn
+from maskdpo.console import counted, warn
 from maskdpo.devices import compute_type, pick_device
 from maskdpo.errors import InputError, UserError
 from maskdpo.identity import fingerprint
@@ -169,7 +169,7 @@ def _encoded(answers: Sequence[_Answers], encoder: Encoder) -> list[EncodedPair]
     """The pairs whose tokens can be compared."""
     found = list(encoder.encode_all([one.pair for one in answers]))
     for reason, count in Counter(one for one in found if isinstance(one, Drop)).most_common():
-        warn(f"the divergence leaves out {count} of {len(answers)} pairs of answers: {reason.value}")
+        warn(f"the divergence leaves out {count} of {counted(len(answers), 'pair')} of answers: {reason.value}")
     return [one for one in found if not isinstance(one, Drop)]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maskdpo.chat import ChatFormat
-from maskdpo.console import progress, say
+from maskdpo.console import counted, progress, say
 from maskdpo.devices import pick_device
 from maskdpo.errors import CannotContinue, Interrupted
 from maskdpo.identity import fingerprint
@@ -167,7 +167,7 @@ def _after_a_try(job: _Job) -> _Job:
     tried = meta.options.get("limit") if meta is not None else None
     if tried is None or tried == job.config.limit:
         return job
-    say(f"{job.out}: the earlier run was on the first {tried} pairs only (`limit`); it is set aside")
+    say(f"{job.out}: the earlier run was on the first {counted(tried, 'pair')} only (`limit`); it is set aside")
     return replace(job, options=job.options.but(restart=True))
 
 
