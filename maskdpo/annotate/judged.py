@@ -41,11 +41,11 @@ def stream_annotations(
     judged = tasks_of((r for r in answers if r.prompt_id not in skipped), prompts, splitter)
     without = tasks_of((r for r in answers if r.prompt_id in skipped), prompts, splitter)
     known = partial(with_commit, info, judge)
-    unjudged = (annotation_of(*result, known(), rule) for result in unasked(without))
-    return chain(annotations_of(judged, judge, known, rule), unjudged)
+    unjudged = (record_of_answer(*result, known(), rule) for result in unasked(without))
+    return chain(judged_annotations(judged, judge, known, rule), unjudged)
 
 
-def annotations_of(
+def judged_annotations(
     tasks: Iterable[Task], judge: Judge, known: Callable[[], JudgeInfo], rule: Rule
 ) -> Iterator[Annotation]:
     """What the judge returns, as records. A custom judge may not keep to the interface, so every task is checked.
@@ -77,13 +77,13 @@ def annotations_of(
         if wrong := [verdict for verdict in verdicts if not isinstance(verdict, Verdict)]:
             raise UserError(f"the judge {name} gave {wrong[0]!r} on the answer {answer!r}; a Verdict is needed")
         try:
-            yield annotation_of(task, verdicts, known(), rule)
+            yield record_of_answer(task, verdicts, known(), rule)
         except ValidationError as error:
             _, problem = first_problem(error)
             raise UserError(f"the judge {name} gave a wrong verdict on the answer {answer!r}: {problem}") from None
 
 
-def annotation_of(task: Task, verdicts: list[Verdict], info: JudgeInfo, rule: Rule) -> Annotation:
+def record_of_answer(task: Task, verdicts: list[Verdict], info: JudgeInfo, rule: Rule) -> Annotation:
     """The record of one answer, with the sentences that were judged, in this run or before, and those that were not."""
     judged = [decided(sentence_of(span, verdict), rule) for span, verdict in zip(task.spans, verdicts, strict=True)]
     sentences = sorted([*judged, *task.given], key=lambda sentence: sentence.start)

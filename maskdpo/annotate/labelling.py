@@ -12,7 +12,7 @@ from typing import Any
 
 from maskdpo.annotate.deciding import RAW, under
 from maskdpo.annotate.judge import Judge, MissingReference, Task
-from maskdpo.annotate.judged import annotation_of, annotations_of, with_commit
+from maskdpo.annotate.judged import judged_annotations, record_of_answer, with_commit
 from maskdpo.annotate.output import (
     AnnotationFile,
     ResponseDigest,
@@ -143,8 +143,8 @@ def annotate(
                 wanted = (r for r in missing if (r.prompt_id in skipped) == of_skipped)
                 return tasks_of(wanted, prompts, splitter)
 
-            judged = annotations_of(chain(retry_tasks(output, prompts), tasks(False)), judge, known, rule)
-            without = (annotation_of(*result, known(), rule) for result in unasked(tasks(True) if skipped else ()))
+            judged = judged_annotations(chain(retry_tasks(output, prompts), tasks(False)), judge, known, rule)
+            without = (record_of_answer(*result, known(), rule) for result in unasked(tasks(True) if skipped else ()))
             _judge_all(chain(judged, without), judge, known, output, run, AnnotateWork(output, skipped))
             run.finish(stats.summary())
     if summary is not None:
