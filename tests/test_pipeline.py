@@ -952,6 +952,7 @@ def test_a_training_does_not_go_on_with_edited_pairs(world: World) -> None:
     assert planned["build-pairs"] == ("up to date", "")
     assert planned["train"] == ("refuses", "eval changed; `start` train begins it anew")
     assert planned["report"] == ("not reached", "train refuses")
+    run_command(RunSettings(file="pipeline.yaml", dry_run=True))  # what it says is no error
     with pytest.raises(UserError, match=r"^train: .*the eval file has changed.* In a pipeline: `start` train$"):
         world.run()
 
