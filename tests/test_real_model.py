@@ -254,6 +254,8 @@ def test_labels_of_people_correct_every_method(tmp_path: Path) -> None:
         for method, lr in ((BASE, 0.0), *((method, 1e-5) for method in plan.methods)):
             wrong = (WRONG,) * (1 + (method == BASE))
             answers = [quoting(answer(f"t{n}-0", RIGHT, *wrong)) for n in range(20)]
+            if method == "dpo":  # the others say the same, as masks do where the judge knows no sentence without a fact
+                answers = [one.model_copy(update={"response": one.response.replace("so", "no")}) for one in answers]
             write_records(lab.evaluated(Run(seed, method, lr)) / "sampled" / "annotations.jsonl", answers)
     assert corrected.unlabelled(lab, results, tmp_path) == 200
     said = corrected.ask(lab, tmp_path, 200)
@@ -285,7 +287,9 @@ def test_labels_of_people_correct_every_method(tmp_path: Path) -> None:
     assert "| right | 160 | 0 | 0 |" in text and "| wrong | 40 | 160 | 0 |" in text
     level = next(line for line in text.splitlines() if line.startswith("| DPO | 80 | "))
     assert 0.55 < float(level.split("|")[3].split()[0]) < 0.7  # the judge says .5
-    assert sum(line.startswith("| strict | ") for line in text.split("corrected by labels")[1].splitlines()) == 2
+    table, differences = text.split("corrected by the labels")[1].split("## Corrected: less DPO")
+    assert "| Mask-DPO = strict | 160 | " in table and "| Mask-DPO = strict | " in differences
+    assert "| DPO | " not in differences
 
 
 def test_a_line_is_made_of_pairs_through_training_and_answers(tmp_path: Path, tiny_model: str) -> None:

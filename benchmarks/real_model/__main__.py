@@ -56,7 +56,7 @@ def run_all(lab: Lab, results: Results) -> None:
 
 
 def _shown(lab: Lab, results: Results, folder: Path, plots: Path) -> str:
-    """The tables. Those of articles wait for the labels of people, so that nobody labels with a result in mind."""
+    """The tables. Those of articles wait for the labels by hand, so that nobody labels with a result in mind."""
     if not lab.plan.by_hand:
         return report(lab.plan, results, plots)
     if developed(lab.plan, results).missing or next_runs(lab.plan, results):

@@ -3,7 +3,7 @@ before any method is compared; figures and differences are then corrected by the
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import maskdpo
@@ -58,7 +58,7 @@ def unlabelled(lab: Lab, results: Results, folder: Path) -> int:
 
 
 def ask(lab: Lab, folder: Path, left: int) -> str:
-    """The command with which people label the drawn sentences."""
+    """The command with which the drawn sentences are labelled."""
     prompts = lab.prompts(lab.plan.seeds[0], "test")
     return (
         f"No figure is shown before {DRAWN} sentences are labelled against their references; {left} are left:\n\n"
@@ -82,10 +82,12 @@ def _unnamed(lab: Lab, run: Run) -> list[Annotation]:
 
 
 def _bare(annotation: Annotation, id: str) -> Annotation:
-    """Without what the judge quotes of articles, and without the folders of models."""
-    judge = annotation.judge and annotation.judge.model_copy(update={"model": None})
-    sentences = [one.model_copy(update={"evidence": None, "reason": None}) for one in annotation.sentences]
-    return annotation.model_copy(update={"id": id, "model": None, "judge": judge, "sentences": sentences})
+    """The answer with its labels alone: without what the judge quotes of articles, and without the folders of models."""
+    none = {"evidence": None, "reason": None, "scores": None, "confidence": None}
+    sentences = [one.model_copy(update=none) for one in annotation.sentences]
+    return annotation.model_copy(
+        update={"id": id, "model": None, "judge": None, "sampling": None, "sentences": sentences}
+    )
 
 
 def _hidden(run: Run, place: int) -> str:
@@ -103,43 +105,55 @@ def answers_of(lab: Lab, results: Results, folder: Path) -> Answers:
 
 
 def corrected(lab: Lab, results: Results, folder: Path) -> str:
-    """The corrected figures of every method, their differences, and the judge against people."""
+    """The corrected figures of every method, their differences, and the judge against the labels."""
     answers = answers_of(lab, results, folder)
     gold = {one.id: one for one in maskdpo.gold_of_decisions(folder / DECISIONS)}
-    sums = {method: topic_sums(answers[method], gold, {}) for method in (BASE, *lab.plan.methods) if method in answers}
     anchor = lab.plan.methods[0]
+    sums = {names: topic_sums(mine, gold, {}) for names, mine in alike(answers, (BASE, *lab.plan.methods)).items()}
+    first = next(mine for names, mine in sums.items() if anchor in names)
     levels, gains = [], []
-    for method, mine in sums.items():
-        found = powered(mine)
+    for names, mine in sums.items():
+        found, shown_as = powered(mine), " = ".join(map(title, names))
         if isinstance(found, str):
-            levels.append([title(method), found, *("-" for _ in FIGURES)])
+            levels.append([shown_as, found, *("-" for _ in FIGURES)])
         else:
             shown = [_interval(found.figures[name]) for name in FIGURES]
-            levels.append([title(method), str(found.gold_sentences), *shown])
-        difference = compare_powered(sums[anchor], mine).difference
-        if method != anchor and difference is not None:
-            gains.append([title(method), *(_interval(difference[name], "+") for name in FIGURES)])
+            levels.append([shown_as, str(found.gold_sentences), *shown])
+        difference = compare_powered(first, mine).difference
+        if mine is not first and difference is not None:
+            gains.append([shown_as, *(_interval(difference[name], "+") for name in FIGURES)])
     return "\n\n".join(
         [
-            f"## {lab.plan.name}: corrected by labels of people (prediction-powered, 95% intervals over topics)",
+            f"## {lab.plan.name}: corrected by the labels by hand (prediction-powered, 95% intervals over topics)",
             markdown(["method", "labelled sentences", *FIGURES], levels),
             f"## Corrected: less {METHODS[anchor].title}",
             markdown(["method", *FIGURES], gains),
-            "## The judge against people",
-            against_people(answers, gold),
+            "## The judge against the labels",
+            against_labels(answers, gold),
         ]
     )
 
 
-def against_people(answers: Answers, gold: Mapping[str, Annotation]) -> str:
-    """What people say of the sentences that the judge calls so, over all methods."""
+def alike(answers: Answers, order: Sequence[str]) -> dict[tuple[str, ...], list[Annotation]]:
+    """The answers by method, where methods with the same answers are one: the labels of either speak of both. Masks of
+    two methods are the same where the judge calls no sentence ``no_fact``."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for method in order:
+        if method in answers:
+            said = tuple(sorted(f"{one.prompt_id} {one.response}" for one in answers[method]))
+            groups.setdefault(said, []).append(method)
+    return {tuple(names): [one for name in names for one in answers[name]] for names in groups.values()}
+
+
+def against_labels(answers: Answers, gold: Mapping[str, Annotation]) -> str:
+    """The labels of the sentences that the judge calls so, over all methods."""
     every = [one for mine in answers.values() for one in mine]
     counts = Counter(
         (group_of(match.sentence.label if match.sentence else None), group_of(match.gold.label))
         for match in matches(every, gold)
     )
     rows = [[said, *(str(counts[said, true]) for true in GROUPS[:3])] for said in GROUPS]
-    return markdown(["the judge says", *(f"people: {name}" for name in GROUPS[:3])], rows)
+    return markdown(["the judge says", *(f"label: {name}" for name in GROUPS[:3])], rows)
 
 
 def _interval(estimate: Estimate, sign: str = "") -> str:
