@@ -235,40 +235,46 @@ def curve_cells(curve: Curve, best: float) -> tuple[str, str]:
 
 
 def draw(done: Sequence[Found], anchor: str, methods: Sequence[str], file: Path) -> None:
-    """The gain of masks over the anchor against the tokens that they leave out: a row a method, a point a cell."""
+    """The gain of masks over the anchor: a row of panels a method, in each a line a cell, in the order of the tokens that
+    Mask-DPO leaves out."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    size = (9.6, 0.8 + 3.4 * len(methods))
+    cells = sorted(done, key=_left_out)
+    size = (11.5, 1.2 + (0.6 + 0.3 * len(cells)) * len(methods))
     figure, rows = pyplot.subplots(
-        len(methods), len(METRICS), figsize=size, layout="constrained", sharex=True, sharey=True, squeeze=False
+        len(methods), len(SHOWN), figsize=size, layout="constrained", sharex="col", sharey=True, squeeze=False
     )
     for method, panels in zip(methods, rows, strict=True):
-        for metric, axes in zip(METRICS, panels, strict=True):
-            _draw_gains(axes, done, anchor, method, metric)
+        for metric, axes in zip(SHOWN, panels, strict=True):
+            _draw_gains(axes, cells, anchor, method, metric)
         panels[0].set_ylabel(f"{METHODS[method].title} less {METHODS[anchor].title}")
-    for metric, axes in zip(METRICS, rows[0], strict=True):
+    for metric, axes in zip(SHOWN, rows[0], strict=True):
         axes.set_title(metric, fontsize=10)
-    rows[0][0].legend(frameon=False, fontsize=8)
+    handles = rows[0][0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=len(handles[0]), frameon=False, fontsize=8)
     figure.supxlabel(
-        "share of answer tokens that the masks of Mask-DPO leave out; 95% intervals over worlds", fontsize=9
+        "in brackets: the share of tokens that the masks of Mask-DPO leave out; 95% intervals over worlds", fontsize=9
     )
     figure.savefig(file, dpi=DPI)
     pyplot.close(figure)
 
 
-def _draw_gains(axes: Any, done: Sequence[Found], anchor: str, method: str, metric: str) -> None:
-    left_out = [mean_figures(found.rows(BASE))["tokens_left_out"] for found in done]
-    for (title, rate), colour, mark in zip(RATES.items(), COLOURS, "os", strict=False):
-        points = [interval(gains(found, method, anchor, rate, metric)) for found in done]
+def _left_out(found: Found) -> float:
+    return mean_figures(found.rows(BASE))["tokens_left_out"]
+
+
+def _draw_gains(axes: Any, cells: Sequence[Found], anchor: str, method: str, metric: str) -> None:
+    for offset, (title, rate) in enumerate(RATES.items()):
+        points = [interval(gains(found, method, anchor, rate, metric)) for found in cells]
         means, halves = zip(*points, strict=True)
-        axes.errorbar(left_out, means, yerr=halves, fmt=mark, color=colour, capsize=2, markersize=5, label=title)
-        if mark == "o":
-            for found, x, y in zip(done, left_out, means, strict=True):
-                axes.annotate(found.name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6)
-    axes.margins(x=0.2)
-    axes.axhline(0, color="black", linewidth=0.8)
+        places = [place - 0.1 + 0.2 * offset for place in range(len(cells))]
+        axes.errorbar(
+            means, places, xerr=halves, fmt="os"[offset], color=COLOURS[offset], capsize=2, markersize=4, label=title
+        )
+    axes.set_yticks(range(len(cells)), [f"{found.name} ({_left_out(found):.2f})" for found in cells], fontsize=8)
+    axes.axvline(0, color="black", linewidth=0.8)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -82,7 +82,7 @@ def _unnamed(lab: Lab, run: Run) -> list[Annotation]:
 
 
 def _bare(annotation: Annotation, id: str) -> Annotation:
-    """The answer with its labels alone: without what the judge quotes of articles, and without the folders of models."""
+    """The answer with its labels alone: without what the judge quotes of articles, and the folders of models."""
     none = {"evidence": None, "reason": None, "scores": None, "confidence": None}
     sentences = [one.model_copy(update=none) for one in annotation.sentences]
     return annotation.model_copy(
