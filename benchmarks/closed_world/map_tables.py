@@ -235,7 +235,7 @@ def curve_cells(curve: Curve, best: float) -> tuple[str, str]:
 
 
 def draw(done: Sequence[Found], anchor: str, methods: Sequence[str], file: Path) -> None:
-    """The gain of masks over the anchor: a row of panels a method, in each a line a cell, in the order of the tokens that
+    """The gain of masks over the anchor: a row of panels a method, a line a cell, in the order of the tokens that
     Mask-DPO leaves out."""
     import matplotlib
 
