@@ -122,6 +122,11 @@ def sample(
         done: set[str] = set()
         appender = Appender(out, Response, lambda response: done.add(response.id))
         run.warn_of_changed_inputs()
+        if done and run.inputs_changed:
+            warn(
+                "answers to a prompt whose text was edited stay as they are, and would be paired with the new text: "
+                "give such a prompt another id, or sample anew with `restart`"
+            )
         missing = [p for p in prompts.values() if any(response_id(p.id, i) not in done for i in range(sampling.n))]
         stats = SampleStats(prompts=len(prompts), already_there=len(prompts) - len(missing))
         if done and sampling.max_tokens > (before or sampling.max_tokens):
