@@ -22,7 +22,8 @@ FAR = 0.2
 """The largest distance of a cell that says something about pairs."""
 LIMITS = (
     "The map is of invented worlds with an exact judge and a model of 0.6M parameters. On a real model of 135M "
-    "parameters masks were level with DPO or below it (docs/evidence.md); larger models have not been tried."
+    "parameters, without close pairs, masks were level with DPO or below it (docs/evidence.md); larger models have not "
+    "been tried."
 )
 
 Verdict = Literal["wins", "loses", "undecided"]
