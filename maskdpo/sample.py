@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from itertools import chain, islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from maskdpo.run_record import meta_file, recorded_option
 from maskdpo.schemas import Message, Prompt, Response
 from maskdpo.settings import DryRun, Limit, Model, Option, PromptsFile, Restart, Seed
 from maskdpo.shard import Shard, ShardOption, in_shard
-from maskdpo.stage_run import Run, set_aside
+from maskdpo.stage_run import Run, begun_anew
 
 
 class SampleSettings(BackendSettings):
@@ -107,9 +108,7 @@ def sample(
     if raw and backend.template_options:
         raise UserError("`template_options` is for a chat template, and `raw` uses none")
     prompts = {item.record.id: item.record for item in _checked(prompts_file, raw, limit, shard)}
-    with sole_writer(out):
-        if restart:
-            set_aside(out, meta_file(out))
+    with sole_writer(out), begun_anew(out, meta_file(out)) if restart else nullcontext():
         restart_hint = "Use another `out`, or `restart` to set it aside and begin anew"
         files = functools.partial(fingerprint, backend.model, recorded_option(meta_file(out), "model_files"))
         options = _options(backend, sampling, raw) | {"model_files": files()}

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from maskdpo.console import warn
-from maskdpo.errors import CannotContinue
+from maskdpo.console import say, warn
+from maskdpo.errors import CannotContinue, UserError
 from maskdpo.extras import versions
 from maskdpo.io import atomic_write, is_on_hub
 from maskdpo.redact import without_secrets
@@ -164,16 +164,36 @@ class OtherSettings(CannotContinue):
     """An output was made with other options than those of the run that should continue it."""
 
 
-def set_aside(*files: Path) -> None:
+def set_aside(*files: Path) -> list[tuple[Path, Path]]:
     """Rename an earlier output to ``.bak`` (``.bak2`` ...) before a run starts again: nothing is deleted.
 
     Of a symbolic link the target is renamed, so that the link leads to the new output.
+
+    Returns:
+        The old and the new name of each file that was there.
     """
+    renamed = []
     for link in files:
         if link.exists():
             file = link.resolve()
             names = (file.with_name(f"{file.name}.bak{number}") for number in ("", *range(2, 1000)))
-            file.rename(next(name for name in names if not name.exists()))
+            renamed.append((file, file.rename(next(name for name in names if not name.exists()))))
+    return renamed
+
+
+@contextmanager
+def begun_anew(*files: Path) -> Iterator[None]:
+    """Set an earlier output aside for a run. Where the run fails before it has written anything, as with a model that
+    is not there, the output is put back."""
+    renamed = set_aside(*files)
+    try:
+        yield
+    except UserError:
+        if renamed and not any(file.exists() for file, _ in renamed):
+            for file, kept in renamed:
+                kept.rename(file)
+            say(f"{renamed[0][0]} is put back: the run has written nothing")
+        raise
 
 
 def relative_to_folder(path: Path, folder: Path) -> str:

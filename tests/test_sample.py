@@ -16,6 +16,7 @@ import pytest
 
 from maskdpo import prompt_date
 from maskdpo.backends.base import Completion, Failure, Reply, Request, Sampling, gather
+from maskdpo.backends.settings import BackendSettings
 from maskdpo.backends.transformers_backend import TransformersBackend
 from maskdpo.backends.vllm_backend import VLLMBackend
 from maskdpo.errors import InputError, UserError
@@ -238,6 +239,19 @@ def test_restart_sets_the_earlier_output_aside(prompts: Path, tmp_path: Path) ->
     sample(prompts, out, Scripted(model="other"), SAMPLING, restart=True)
     assert (tmp_path / "r.jsonl.bak").read_bytes() == before
     assert {response.model for response in read_records(out, Response)} == {"other"}
+
+
+def test_a_restart_that_fails_before_it_has_written_anything_puts_the_output_back(
+    prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "r.jsonl"
+    sample(prompts, out, Scripted(), SAMPLING)
+    before = out.read_bytes(), meta_file(out).read_bytes()
+    missing = TransformersBackend(str(tmp_path / "no-model"), BackendSettings())
+    with pytest.raises(UserError):
+        sample(prompts, out, missing, SAMPLING, restart=True)
+    assert (out.read_bytes(), meta_file(out).read_bytes()) == before
+    assert not list(tmp_path.glob("*.bak*"))
 
 
 def test_more_tokens_change_no_answer_that_is_there_and_that_is_said(

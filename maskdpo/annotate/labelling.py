@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -53,7 +53,7 @@ from maskdpo.schemas import (
     Response,
 )
 from maskdpo.shard import Shard, in_shard
-from maskdpo.stage_run import Run, by_role, set_aside
+from maskdpo.stage_run import Run, begun_anew, by_role
 from maskdpo.text import fragment
 from maskdpo.text.splitters import Splitter
 from maskdpo.verdicts.decision import Rule
@@ -111,9 +111,7 @@ def annotate(
     skipped = without_reference(judge, prompts, asked)
     if missing_reference == "fail":
         refuse_missing_reference(skipped, len(asked), judge, prompts_file)
-    with sole_writer(out):
-        if restart:
-            set_aside(out, meta_file(out), retry_file(out))
+    with sole_writer(out), begun_anew(out, meta_file(out), retry_file(out)) if restart else nullcontext():
         info = under(rule, as_recorded(judge.info, meta_file(out))).model_copy(update={"splitter": splitter.name})
         inputs = {"prompts": prompts_file, **by_role("responses", files)}
         inputs |= {"calibration": rule.source} if rule.source else {}
