@@ -3,7 +3,6 @@
 import functools
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from itertools import chain, islice
 from pathlib import Path
@@ -108,7 +107,7 @@ def sample(
     if raw and backend.template_options:
         raise UserError("`template_options` is for a chat template, and `raw` uses none")
     prompts = {item.record.id: item.record for item in _checked(prompts_file, raw, limit, shard)}
-    with sole_writer(out), begun_anew(out, meta_file(out)) if restart else nullcontext():
+    with sole_writer(out), begun_anew(out, meta_file(out), restart=restart):
         restart_hint = "Use another `out`, or `restart` to set it aside and begin anew"
         files = functools.partial(fingerprint, backend.model, recorded_option(meta_file(out), "model_files"))
         options = _options(backend, sampling, raw) | {"model_files": files()}

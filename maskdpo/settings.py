@@ -41,6 +41,11 @@ class Settings(BaseModel):
         """The settings that differ from their defaults, by field name."""
         return {name: value for name, value in self if value != type(self).model_fields[name].default}
 
+    @property
+    def continues(self) -> bool:
+        """Whether the command keeps what its output holds already. Others make all of it again whenever they run."""
+        return "restart" in type(self).model_fields
+
     def but(self, **changes: Any) -> Self:
         """The same settings with a few changes, which are not validated."""
         return self.model_copy(update=changes)
@@ -254,7 +259,7 @@ def _words(setting: SettingInfo, value: Any) -> list[str]:
 def interrupted(settings: Settings) -> Interrupted:
     """What Ctrl-C leaves behind, and how to go on."""
     out = getattr(settings, "out", None)
-    if "restart" not in type(settings).model_fields or not isinstance(out, Path) or not out.exists():
+    if not settings.continues or not isinstance(out, Path) or not out.exists():
         kept = "nothing was written"
     elif out.is_dir():
         kept = f"the steps up to the last checkpoint are kept in {out}"

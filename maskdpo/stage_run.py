@@ -182,14 +182,14 @@ def set_aside(*files: Path) -> list[tuple[Path, Path]]:
 
 
 @contextmanager
-def begun_anew(*files: Path) -> Iterator[None]:
-    """Set an earlier output aside for a run. Where the run fails before it has written anything, as with a model that
-    is not there, the output is put back."""
-    renamed = set_aside(*files)
+def begun_anew(*files: Path, restart: bool) -> Iterator[None]:
+    """With ``restart``, set an earlier output aside for a run. Where the run fails before it has written any of the
+    files, as with a model that is not there, the output is put back."""
+    renamed = set_aside(*files) if restart else []
     try:
         yield
     except UserError:
-        if renamed and not any(file.exists() for file, _ in renamed):
+        if renamed and not any(file.exists() for file in files):
             for file, kept in renamed:
                 kept.rename(file)
             say(f"{renamed[0][0]} is put back: the run has written nothing")

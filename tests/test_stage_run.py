@@ -9,10 +9,10 @@ from conftest import WriteJsonl
 
 from maskdpo.dataset.options import PairOptions
 from maskdpo.dataset.pairs import build_pairs
-from maskdpo.errors import CannotContinue
+from maskdpo.errors import CannotContinue, UserError
 from maskdpo.io import atomic_write
 from maskdpo.run_record import SCHEMA_VERSION, changed_outputs, holds, meta_file, read_meta, recorded_option
-from maskdpo.stage_run import OtherSettings, Run, note_arguments, set_aside
+from maskdpo.stage_run import OtherSettings, Run, begun_anew, note_arguments, set_aside
 
 PAIR_OPTIONS = PairOptions(test_size=0.5, max_similarity=1.0)
 
@@ -187,3 +187,26 @@ def test_an_input_that_is_edited_while_pairs_are_built_counts_as_changed(
 
 def interrupt(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
+
+
+def test_an_output_is_put_back_only_where_the_run_that_began_anew_has_written_nothing(tmp_path: Path) -> None:
+    out, record = tmp_path / "out.jsonl", tmp_path / "record.json"
+    out.write_text("earlier")
+    with pytest.raises(UserError), begun_anew(out, record, restart=True):
+        raise UserError("no such model")
+    assert out.read_text() == "earlier" and not list(tmp_path.glob("*.bak"))
+    with pytest.raises(UserError), begun_anew(out, record, restart=True):
+        record.write_text("of the new run")  # an output without a record is not put beside that of another run
+        raise UserError("stopped later")
+    assert not out.exists() and (tmp_path / "out.jsonl.bak").read_text() == "earlier"
+    out.write_text("new")
+    with pytest.raises(UserError), begun_anew(out, record, restart=False):
+        raise UserError("continues")
+    assert out.read_text() == "new"
+    target = tmp_path / "target.jsonl"
+    target.write_text("behind a link")
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(target)
+    with pytest.raises(UserError), begun_anew(link, restart=True):
+        raise UserError("no such model")
+    assert link.read_text() == "behind a link" and link.is_symlink()

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
+from maskdpo.errors import UserError
 from maskdpo.schemas import JudgeInfo, Label, Prompt, Response, Scores, Sentence, Span, Status
 
 MissingReference = Literal["fail", "skip"]
@@ -84,3 +85,8 @@ class Judge(Protocol):
     info: JudgeInfo
 
     def judge(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Verdict]]]: ...
+
+
+def not_asked_for(judge: str, answer: str) -> UserError:
+    """The error of a custom judge that does not keep to the interface."""
+    return UserError(f"the judge {judge} returned the answer {answer!r} twice, or an answer that it was not given")

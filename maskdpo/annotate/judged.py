@@ -7,7 +7,7 @@ from itertools import chain
 from pydantic import ValidationError
 
 from maskdpo.annotate.deciding import RAW, decided, under
-from maskdpo.annotate.judge import Judge, MissingReference, Task, Verdict
+from maskdpo.annotate.judge import Judge, MissingReference, Task, Verdict, not_asked_for
 from maskdpo.annotate.tasks import refuse_missing_reference, sentence_of, tasks_of, unasked, without_reference
 from maskdpo.errors import UserError, first_problem
 from maskdpo.schemas import Annotation, JudgeInfo, Prompt, Response
@@ -67,9 +67,7 @@ def judged_annotations(
     for task, verdicts in judge.judge(noted()):
         answer = task.response.id
         if answer not in open_tasks:
-            raise UserError(
-                f"the judge {name} returned the answer {answer!r} twice, or an answer that it was not given"
-            )
+            raise not_asked_for(name, answer)
         open_tasks.remove(answer)
         if len(verdicts) != len(task.spans):
             counts = f"{len(verdicts)} verdicts for the {len(task.spans)} sentences of the answer {answer!r}"

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -111,7 +111,7 @@ def annotate(
     skipped = without_reference(judge, prompts, asked)
     if missing_reference == "fail":
         refuse_missing_reference(skipped, len(asked), judge, prompts_file)
-    with sole_writer(out), begun_anew(out, meta_file(out), retry_file(out)) if restart else nullcontext():
+    with sole_writer(out), begun_anew(out, meta_file(out), retry_file(out), restart=restart):
         info = under(rule, as_recorded(judge.info, meta_file(out))).model_copy(update={"splitter": splitter.name})
         inputs = {"prompts": prompts_file, **by_role("responses", files)}
         inputs |= {"calibration": rule.source} if rule.source else {}

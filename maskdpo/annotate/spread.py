@@ -6,7 +6,7 @@ from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING
 
-from maskdpo.annotate.judge import Judge, Task, Usage, Verdict
+from maskdpo.annotate.judge import Judge, Task, Usage, Verdict, not_asked_for
 from maskdpo.annotate.stats import usage_since
 from maskdpo.backends.price import refuse_purse
 from maskdpo.errors import UserError
@@ -121,8 +121,6 @@ def _judged(judge: Judge, items: Iterator[tuple[int, tuple[Day, Task]]]) -> Iter
     for task, verdicts in judge.judge(tasks()):
         answer = task.response.id
         if answer not in numbers:
-            raise UserError(
-                f"the judge {judge.info.name} returned the answer {answer!r} twice, or an answer that it was not given"
-            )
+            raise not_asked_for(judge.info.name, answer)
         yield numbers.pop(answer), (verdicts, usage_since(usage, before))
         before = usage and replace(usage)

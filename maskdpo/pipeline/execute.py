@@ -52,7 +52,8 @@ def _planned(stage: Stage, made: Mapping[Path, tuple[Stage, State]]) -> State:
         return state
     if any(earlier.action in ("run", "anew") for _, earlier in before):
         return State("anew", after)
-    if any(earlier.action in ("changed", "continue or anew") or not made_by.continues for made_by, earlier in before):
+    unsettled = ("changed", "continue or anew")
+    if any(earlier.action in unsettled or not made_by.settings.continues for made_by, earlier in before):
         return State("continue or anew", after)
     if state.action == "continue" and (why := refusal(stage, made)):
         return State("refuses", f"{why}; `start` {stage.name} begins it anew")
@@ -146,7 +147,7 @@ def _refused(stage: Stage, error: UserError) -> UserError:
 
 def _call(stage: Stage, restart: bool) -> None:
     settings = stage.settings
-    stage.call(settings.but(restart=restart) if stage.continues else settings)
+    stage.call(settings.but(restart=restart) if settings.continues else settings)
 
 
 def _free_memory() -> None:

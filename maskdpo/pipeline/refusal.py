@@ -30,7 +30,7 @@ def refusal(stage: Stage, written: Container[Path]) -> str | None:
         written: resolved paths that an earlier stage is about to write, so that their present content says nothing.
     """
     meta = read_meta(meta_file(stage.out)) if stage.out is not None else None
-    if stage.out is None or meta is None or not stage.continues:
+    if stage.out is None or meta is None or not stage.settings.continues:
         return None
     for role, path in changed_inputs(stage, meta):
         if (role in recorded_models(meta) or is_fixed(meta.command, role)) and path.resolve() not in written:

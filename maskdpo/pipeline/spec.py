@@ -43,11 +43,6 @@ class Stage:
         return [self.out, *(second if self.command == "build-pairs" else [])]
 
     @property
-    def continues(self) -> bool:
-        """Whether the command keeps what its output holds already. Others make all of it again whenever they run."""
-        return "restart" in type(self.settings).model_fields
-
-    @property
     def given(self) -> dict[str, Any]:
         """The settings that differ from their defaults, by the names that files give them."""
         given = self.settings.given()
